@@ -1,0 +1,48 @@
+"""What can be set, checked once: LoRA's shape and one stage of training."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class LoraConfig(BaseModel):
+    """The shape of an adapter, in PEFT's names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    r: int = Field(8, ge=1, le=1024, description="rank")
+    lora_alpha: float = Field(8.0, gt=0, description="the update is scaled by lora_alpha / r")
+    target_modules: tuple[str, ...] = Field(("q_proj", "v_proj"), min_length=1)
+
+    @property
+    def scaling(self) -> float:
+        """alpha / r."""
+        return self.lora_alpha / self.r
+
+
+class TrainConfig(BaseModel):
+    """One stage of training: of the task adapter, or of one person's adapter."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lora: LoraConfig = LoraConfig()
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    learning_rate: float = Field(1e-4, gt=0)
+    epochs: int = Field(2, ge=1)
+    batch_size: int = Field(16, ge=1, description="examples in one optimizer step of one person")
+    weight_decay: float = Field(0.01, ge=0)
+    max_grad_norm: float = Field(0.3, gt=0)
+    warmup_ratio: float = Field(0.1, ge=0, le=1)
+    rag: int = Field(0, ge=0, description="how many earlier records a prompt shows")
+    recent: int | None = Field(None, ge=1, description="train on this many latest records only")
+    max_words: int = Field(768, ge=1, description="words kept of each field")
+    max_words_retrieved: int = Field(368, ge=1, description="words kept of each field of a retrieved record")
+    tokens_per_pass: int = Field(4096, ge=64, description="tokens in one forward pass, over all people in it")
+
+
+class Preset(BaseModel):
+    """The settings of both stages."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    task_adapter: TrainConfig
+    adapter: TrainConfig

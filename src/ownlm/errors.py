@@ -1,0 +1,68 @@
+"""The one error tree of ownlm.
+
+Every error says what failed, what it got, what it expected, and what to do next. None of them carries a person's text.
+"""
+
+
+class OwnlmError(Exception):
+    """Something a person can act on went wrong.
+
+    Args:
+        what: what failed, as one sentence without a full stop.
+        got: what was found instead, if that helps. Never a person's text.
+        expected: what would have been right.
+        hint: what to do next.
+    """
+
+    def __init__(self, what: str, *, got: object = None, expected: object = None, hint: str | None = None) -> None:
+        self.what, self.got, self.expected, self.hint = what, got, expected, hint
+        parts = [what.rstrip(".") + "."]
+        if got is not None:
+            parts.append(f"Got: {got}.")
+        if expected is not None:
+            parts.append(f"Expected: {expected}.")
+        if hint is not None:
+            parts.append(f"Next: {hint}.")
+        super().__init__(" ".join(parts))
+
+    def as_dict(self) -> dict[str, str | None]:
+        """The error's parts, for `--json`."""
+        return {
+            "error": type(self).__name__,
+            "what": self.what,
+            "got": None if self.got is None else str(self.got),
+            "expected": None if self.expected is None else str(self.expected),
+            "hint": self.hint,
+        }
+
+
+class DataError(OwnlmError, ValueError):
+    """A history, query or label file cannot be read as what it claims to be."""
+
+
+class TaskError(OwnlmError, ValueError):
+    """A task file is wrong, or does not fit the data it is used with."""
+
+
+class BaseModelError(OwnlmError, ValueError):
+    """A base model cannot be added, loaded or used."""
+
+
+class AdapterError(OwnlmError, ValueError):
+    """An adapter is damaged, or was made for another base, rank or set of modules."""
+
+
+class TrainingError(OwnlmError, ArithmeticError):
+    """Training one person's adapter failed; other people's go on."""
+
+
+class ConfigError(OwnlmError, ValueError):
+    """A setting is out of range, or does not go with another."""
+
+
+class StoreError(OwnlmError, OSError):
+    """The home cannot be read or written, or what lies in it is damaged."""
+
+
+class NotFoundError(OwnlmError, LookupError):
+    """No user, task, base or adapter has that name."""

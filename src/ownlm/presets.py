@@ -1,0 +1,51 @@
+"""Settings that are known to work, as functions that return a config."""
+
+from ownlm.config import LoraConfig, Preset, TrainConfig
+from ownlm.errors import ConfigError
+
+LARGE = 1_000_000_000  # parameters from which the papers' learning rates are right
+
+
+def paper() -> Preset:
+    """OPPU's settings as released, tuned on Llama-2-7B.
+
+    Source: arXiv 2402.04401 and its released code.
+    """
+    return Preset(
+        name="paper",
+        task_adapter=TrainConfig(
+            lora=LoraConfig(target_modules=("q_proj", "k_proj", "v_proj")), lora_dropout=0.05, epochs=3
+        ),
+        adapter=TrainConfig(lora=LoraConfig(target_modules=("q_proj", "v_proj")), lora_dropout=0.05, epochs=2),
+    )
+
+
+def small() -> Preset:
+    """For bases under a billion parameters: higher rates, no dropout, so that prompts share their prefix.
+
+    Source: ours; benchmarks/LOG.md has the measurements.
+    """
+    return Preset(
+        name="small",
+        task_adapter=TrainConfig(
+            lora=LoraConfig(target_modules=("q_proj", "k_proj", "v_proj", "o_proj")), learning_rate=4e-4, epochs=2
+        ),
+        adapter=TrainConfig(lora=LoraConfig(target_modules=("q_proj", "v_proj")), learning_rate=3e-4, epochs=4),
+    )
+
+
+def for_base(parameters: int) -> Preset:
+    """`paper` for a base of a billion parameters or more, else `small`."""
+    return paper() if parameters >= LARGE else small()
+
+
+def by_name(name: str) -> Preset:
+    """The preset of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    known = {"paper": paper, "small": small}
+    if name not in known:
+        raise ConfigError("No such preset", got=name, expected=f"one of: {', '.join(known)}")
+    return known[name]()

@@ -1,0 +1,56 @@
+"""The house rules: what importing loads, who may import whom, and how long files and functions are."""
+
+import ast
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import grimp
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+
+
+@pytest.mark.parametrize("module", ["ownlm", "ownlm.cli.app"])
+def test_importing_loads_no_heavy_library(module: str) -> None:
+    code = f"import sys, {module}; print(*{{'torch', 'transformers', 'peft', 'sklearn'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+def test_home_is_there_when_asked_for() -> None:
+    import ownlm
+    from ownlm.home import Home
+
+    assert ownlm.Home is Home
+    with pytest.raises(AttributeError, match="has no attribute 'House'"):
+        _ = ownlm.House
+
+
+def test_imports_keep_the_contract() -> None:
+    done = subprocess.run(
+        [Path(sys.executable).parent / "lint-imports", "--no-cache"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_no_imports_go_in_circles() -> None:
+    graph = grimp.build_graph("ownlm", exclude_type_checking_imports=True, cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    assert len(list(TopologicalSorter(imports).static_order())) >= len(SOURCES)  # a circle raises CycleError
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda file: str(file.relative_to(ROOT / "src")))
+def test_files_and_functions_are_short(file: Path) -> None:
+    text = file.read_text("utf8")
+    long = {
+        node.name: lines
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := (node.end_lineno or node.lineno) - node.lineno + 1) > 60
+    }
+    assert not long
+    assert len(text.splitlines()) <= 400
