@@ -1,0 +1,1 @@
+"""The frozen base model, packed batches, and the LoRA bank."""

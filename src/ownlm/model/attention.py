@@ -1,0 +1,76 @@
+"""Attention over a packed row, registered at transformers' own extension point.
+
+A model loaded with `attn_implementation=NAME` runs on packed rows, its modelling code untouched: the row's buckets arrive
+as the keyword argument `packed` of the model's forward pass.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from ownlm.errors import BaseModelError
+from ownlm.model.packed import PackedBatch
+
+NAME = "ownlm_packed"
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    packed: PackedBatch,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Each token attends to its own sequence, up to itself: the shared beginning and its own segment.
+
+    Args:
+        query: [1, heads, T, head width].
+        key, value: [1, key heads, S, head width], S tokens with those of the cache.
+        packed: what attends to what.
+        sliding_window: how many tokens back a layer sees, where it is limited.
+
+    Returns:
+        [1, T, heads, head width], and None in place of attention weights.
+
+    Raises:
+        BaseModelError: the model asks for attention sinks or soft capping, which are not computed here.
+    """
+    for unsupported in ("softcap", "s_aux"):
+        if others.get(unsupported) is not None:
+            raise BaseModelError(
+                "This model's attention cannot run on packed rows",
+                got=f"attention with {unsupported!r}",
+                expected="plain scaled dot-product attention, causal or with a sliding window",
+            )
+    q_THE, k_SGE, v_SGE = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
+    outputs = []
+    for bucket in packed.buckets:
+        mask_NQK = bucket.distance_NQK >= 0
+        if sliding_window is not None:
+            mask_NQK &= bucket.distance_NQK < sliding_window
+        out_NHQE = F.scaled_dot_product_attention(
+            q_THE[bucket.query_NQ].transpose(1, 2),
+            k_SGE[bucket.key_NK].transpose(1, 2),
+            v_SGE[bucket.key_NK].transpose(1, 2),
+            attn_mask=mask_NQK[:, None],
+            scale=scaling,
+            enable_gqa=q_THE.shape[1] != k_SGE.shape[1],
+        )
+        outputs.append(out_NHQE.transpose(1, 2)[bucket.real_NQ])
+    return torch.cat(outputs)[packed.restore_T][None], None
+
+
+def _no_mask(*_: Any, **__: Any) -> None:
+    """Buckets say what attends to what; no [T, T] mask is ever made."""
+
+
+AttentionInterface.register(NAME, packed_attention)
+AttentionMaskInterface.register(NAME, _no_mask)

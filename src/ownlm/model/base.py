@@ -1,0 +1,161 @@
+"""The frozen base model: its tokenizer, its weights, and one way to run it."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers.utils import logging as transformers_logging
+
+from ownlm.errors import BaseModelError
+from ownlm.model.adapter import Adapter
+from ownlm.model.attention import NAME
+from ownlm.model.bank import LoraBank, target_modules
+from ownlm.model.lora import lora_merge
+from ownlm.model.packed import PackedBatch
+
+
+@dataclass(frozen=True, slots=True)
+class BaseLM:
+    """A causal language model whose weights never change, with its tokenizer."""
+
+    name: str
+    fingerprint: str
+    folder: Path
+    model: Any
+    tokenizer: Any
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        device: torch.device = next(self.model.parameters()).device
+        return device
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest sequence the model was made for."""
+        return int(getattr(self.model.config, "max_position_embeddings", 2**31))
+
+    @property
+    def end_of_text(self) -> int:
+        """The token that ends an answer."""
+        end = self.tokenizer.eos_token_id
+        if end is None:
+            raise BaseModelError("The tokenizer of this base has no end-of-text token", got=self.name)
+        return int(end)
+
+    @property
+    def stop_tokens(self) -> set[int]:
+        """The tokens that end a generated answer: the tokenizer's, and those of the model's generation settings."""
+        ends = getattr(self.model.generation_config, "eos_token_id", None)
+        return {self.end_of_text, *(ends if isinstance(ends, list) else [] if ends is None else [ends])}
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Token ids of a prompt, with the beginning-of-text token where the base uses one."""
+        ids: list[int] = self.tokenizer(text)["input_ids"]
+        return ids[:-1] if len(ids) > 1 and ids[-1] == self.end_of_text else ids
+
+    def encode_answer(self, text: str) -> list[int]:
+        """Token ids of an answer, ended by the end-of-text token."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [*ids, self.end_of_text]
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of an answer."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+    def logits(self, batch: PackedBatch, bank: LoraBank | None = None, cache: DynamicCache | None = None) -> Tensor:
+        """One forward pass over a packed row; the head runs on the asked positions only.
+
+        Args:
+            batch: T tokens, P of them asked for their next token.
+            bank: an attached bank whose slots the batch names; None for the base alone.
+            cache: keys and values of the tokens before this row; this row's are added to it.
+
+        Returns:
+            logits_PV.
+        """
+
+        def forward() -> Tensor:
+            output = self.model(
+                input_ids=batch.input_ids_T[None],
+                position_ids=batch.position_ids_T[None],
+                past_key_values=cache,
+                use_cache=cache is not None,
+                logits_to_keep=batch.at_P,
+                packed=batch,
+            )
+            logits_PV: Tensor = output.logits[0]
+            return logits_PV
+
+        if bank is None:
+            return forward()
+        with bank.reading(batch):
+            return forward()
+
+
+def load_base(
+    folder: Path, *, name: str, fingerprint: str, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> BaseLM:
+    """Loads a base model from an ordinary Hugging Face folder, for packed rows.
+
+    Args:
+        folder: with config.json, safetensors weights and a tokenizer.
+        dtype: of the weights; by default float32 on a CPU, else bfloat16.
+
+    Raises:
+        BaseModelError: transformers cannot load it.
+    """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    if dtype is None:
+        dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=dtype,
+            attn_implementation=NAME,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise BaseModelError(
+            f"The base {name!r} cannot be loaded from {folder}",
+            got=str(error).splitlines()[0],
+            hint="check the folder, then `ownlm base add` it again",
+        ) from None
+    model.requires_grad_(False).eval().to(device)
+    tokenizer.model_max_length = 2**31  # lengths are checked where an example is made, with its id
+    return BaseLM(name=name, fingerprint=fingerprint, folder=folder, model=model, tokenizer=tokenizer)
+
+
+def save_merged(base: BaseLM, adapter: Adapter, folder: Path) -> None:
+    """Writes the base with an adapter merged into its weights, as an ordinary Hugging Face folder.
+
+    The base in memory is as before when this returns.
+    """
+    merged = {f"{name}.weight": pair for name, pair in adapter.pairs.items()}
+    state = {
+        name: lora_merge(tensor, pair.A_RD.to(tensor.device), pair.B_OR.to(tensor.device), adapter.lora.scaling)
+        if (pair := merged.get(name)) is not None
+        else tensor
+        for name, tensor in base.model.state_dict().items()
+    }
+    assert merged.keys() <= state.keys() and len(target_modules(base.model, adapter.lora)) == len(merged)
+    base.model.save_pretrained(folder, state_dict=state)
+    base.tokenizer.save_pretrained(folder)
+
+
+def default_device() -> str:
+    """`cuda` where there is one, else `cpu`."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether a base may be called so: it becomes a folder's name."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) is not None

@@ -1,0 +1,244 @@
+"""A base model on disk: an ordinary Hugging Face folder, checked, counted, and named by its content. Loads no torch."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from ownlm.errors import BaseModelError
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+TOKENIZER_FILES = (
+    "added_tokens.json",
+    "chat_template.jinja",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+)
+_TOKENIZERS = ({"tokenizer.json"}, {"tokenizer.model"}, {"vocab.json", "merges.txt"})  # each is enough
+_PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
+# What writing the same model again may change: where it lay, who wrote it, the type to load (tensors have their own).
+_VOLATILE = {"_name_or_path", "_commit_hash", "transformers_version", "torch_dtype", "dtype"}
+_VOLATILE_TOKENIZER = {"name_or_path", "is_local", "local_files_only", "transformers_version"}
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredTensor:
+    """Where a tensor's bytes lie."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+def check_base_folder(folder: Path) -> None:
+    """Refuses a folder that is no whole causal language model in safetensors with its tokenizer.
+
+    Headers and file sizes are read, not the weights.
+
+    Args:
+        folder: an ordinary Hugging Face folder.
+
+    Raises:
+        BaseModelError: a file is missing, damaged, or not what ownlm reads.
+    """
+    _read_config(folder)
+    _stored_tensors(folder)
+    present = {name for name in TOKENIZER_FILES if (folder / name).is_file()}
+    if not any(files <= present for files in _TOKENIZERS):
+        raise BaseModelError(
+            f"There is no tokenizer in {folder}",
+            expected="tokenizer.json, tokenizer.model, or vocab.json with merges.txt",
+        )
+    for name in present:
+        if name.endswith(".json"):
+            _read_json(folder / name)
+
+
+def fingerprint(folder: Path) -> str:
+    """The name of a base's content: equal for equal weights, configuration and tokenizer.
+
+    How the weights are cut into files, and the notes a writer leaves in headers and configuration, do not count.
+
+    Args:
+        folder: an ordinary Hugging Face folder.
+
+    Returns:
+        64 hexadecimal digits, a SHA-256.
+
+    Raises:
+        BaseModelError: a file is missing or damaged.
+    """
+    digest = hashlib.sha256(b"ownlm base 1\n")
+
+    def add(label: list[Any], chunks: Iterator[bytes] | list[bytes]) -> None:
+        digest.update(_canonical(label))  # it carries the length of what follows: nothing can run together
+        for chunk in chunks:
+            digest.update(chunk)
+
+    config = _canonical(_without(_read_config(folder), _VOLATILE))
+    add(["config", len(config)], [config])
+    for name, tensor in sorted(_stored_tensors(folder).items()):
+        add(["tensor", name, tensor.dtype, tensor.shape, tensor.stop - tensor.start], _chunks(tensor))
+    for name in TOKENIZER_FILES:
+        if (folder / name).is_file():
+            content = _tokenizer_content(folder / name)
+            add(["tokenizer", name, len(content)], [content])
+    return digest.hexdigest()
+
+
+def parameter_count(folder: Path) -> int:
+    """How many parameters a base has; a head tied to the embedding counts once.
+
+    Args:
+        folder: an ordinary Hugging Face folder.
+
+    Raises:
+        BaseModelError: a file is missing or damaged.
+    """
+    config, tensors = _read_config(folder), _stored_tensors(folder)
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    if config.get("tie_word_embeddings"):
+        head = shapes.pop("lm_head.weight", None)
+        if head is not None and head not in shapes.values():  # the head is the one copy that was written
+            shapes["lm_head.weight"] = head
+    return sum(prod(shape) for shape in shapes.values())
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """The folder's config.json, which must tell of a causal language model."""
+    if not folder.is_dir():
+        raise BaseModelError(f"There is no folder {folder}")
+    if not (folder / CONFIG).is_file():
+        raise BaseModelError(f"There is no {CONFIG} in {folder}", expected="an ordinary Hugging Face model folder")
+    config = _read_json(folder / CONFIG)
+    architectures = config.get("architectures")
+    causal = isinstance(architectures, list) and any(str(name).endswith("ForCausalLM") for name in architectures)
+    if not causal or not isinstance(config.get("model_type"), str):
+        raise BaseModelError(
+            f"The model in {folder} is no causal language model",
+            got=f"model_type {config.get('model_type')!r}, architectures {architectures!r}",
+            expected="a model_type, and an architecture whose name ends in ForCausalLM",
+        )
+    return config
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text("utf8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BaseModelError(f"{file} cannot be read", got=error) from None
+    if not isinstance(content, dict):
+        raise BaseModelError(f"{file} cannot be used", got=type(content).__name__, expected="a JSON object")
+    return content
+
+
+def _stored_tensors(folder: Path) -> dict[str, _StoredTensor]:
+    """Every tensor of the folder's weights, by name, from checked headers."""
+    tensors: dict[str, _StoredTensor] = {}
+    for file in _weight_files(folder):
+        found = _read_header(file)
+        if twice := tensors.keys() & found.keys():
+            raise BaseModelError(f"A tensor is in two files of {folder}", got=min(twice))
+        tensors |= found
+    if not (folder / WEIGHTS).is_file():
+        for name, shard in _weight_map(folder).items():
+            if name not in tensors or tensors[name].file.name != shard:
+                raise BaseModelError(f"{shard} in {folder} lacks a tensor that {INDEX} names", got=name)
+    if not tensors:
+        raise BaseModelError(f"The weights in {folder} are empty")
+    return tensors
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that make up the model."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if (folder / INDEX).is_file():
+        return [folder / shard for shard in sorted(set(_weight_map(folder).values()))]
+    if any(file.suffix in _PICKLES for file in folder.iterdir()):
+        raise BaseModelError(
+            f"The weights in {folder} are pickles, which can run code when they are read",
+            expected=f"safetensors only: {WEIGHTS}, or {INDEX} with its shards",
+            hint="if you trust the folder, convert it once: "
+            "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW), and the same with AutoTokenizer",
+        )
+    raise BaseModelError(f"There are no weights in {folder}", expected=f"{WEIGHTS}, or {INDEX} with its shards")
+
+
+def _weight_map(folder: Path) -> dict[str, str]:
+    """Which shard holds which tensor, as the index tells."""
+    weight_map = _read_json(folder / INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+        raise BaseModelError(f"{folder / INDEX} cannot be used", expected='"weight_map": {tensor: file}')
+    for shard in set(weight_map.values()):
+        if Path(shard).name != shard or not (folder / shard).is_file():  # a shard lies beside its index
+            raise BaseModelError(f"{INDEX} in {folder} names a file that is not there", got=shard)
+    return weight_map
+
+
+def _read_header(file: Path) -> dict[str, _StoredTensor]:
+    """The tensors of one safetensors file; the library checks that header, sizes and length agree."""
+    try:
+        with safe_open(file, framework="numpy"):
+            pass
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(length))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BaseModelError(f"{file} is damaged or cut", got=error, hint="fetch or copy it again") from None
+    header.pop("__metadata__", None)
+    first = 8 + length
+    return {
+        name: _StoredTensor(file, entry["dtype"], tuple(entry["shape"]), *(first + at for at in entry["data_offsets"]))
+        for name, entry in header.items()
+    }
+
+
+def _chunks(tensor: _StoredTensor) -> Iterator[bytes]:
+    """A tensor's bytes, a few megabytes at a time."""
+    left = tensor.stop - tensor.start
+    try:
+        with tensor.file.open("rb", buffering=0) as stream:
+            stream.seek(tensor.start)
+            while left:
+                chunk = stream.read(min(left, _CHUNK))
+                if not chunk:
+                    raise BaseModelError(f"{tensor.file} ends too early", hint="was it changed while it was read?")
+                left -= len(chunk)
+                yield chunk
+    except OSError as error:
+        raise BaseModelError(f"{tensor.file} cannot be read", got=error) from None
+
+
+def _tokenizer_content(file: Path) -> bytes:
+    if file.name == "tokenizer_config.json":
+        return _canonical(_without(_read_json(file), _VOLATILE_TOKENIZER))
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise BaseModelError(f"{file} cannot be read", got=error) from None
+
+
+def _without(value: Any, keys: set[str]) -> Any:
+    """The value without those keys, at any depth."""
+    if isinstance(value, dict):
+        return {key: _without(inner, keys) for key, inner in value.items() if key not in keys}
+    return [_without(inner, keys) for inner in value] if isinstance(value, list) else value
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

@@ -1,0 +1,181 @@
+"""Tokens of many people in one row, without padding.
+
+A row is filled segment by segment. A *chain* is the list of row positions that make up one sequence so far; a new segment
+continues a chain (`after`), so that several sequences can share a beginning that is computed once:
+
+    instruction ──┬── record 1 ─ answer 1            training: one person's minibatch
+                  └── record 2 ─ answer 2
+    prompt ──┬── label 1                             choosing: every label reads the same prompt
+             └── label 2
+    prompt (cached) ── next token                    generating: `start` counts the tokens already in the cache
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+BASE = -1  # the slot of tokens that no adapter touches
+
+Chain = NDArray[np.int64]
+EMPTY: Chain = np.empty(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Segments of similar lengths, padded to one shape for attention alone. N segments, Q queries, K keys.
+
+    Padding repeats positions of the segment itself, so nothing of another sequence, not even a NaN, is ever read.
+    """
+
+    query_NQ: Tensor  # row positions of the queries
+    key_NK: Tensor  # positions of the keys, cached tokens counted
+    distance_NQK: Tensor  # query's place in its sequence minus key's; negative where the key is later, or padding
+    real_NQ: Tensor  # which queries are no padding
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBatch:
+    """A row of T tokens, ready for one forward pass, and the P next tokens it is asked to predict.
+
+    Attributes:
+        input_ids_T: token ids.
+        position_ids_T: each token's place in its own sequence.
+        spans: (slot, tokens) in row order; slots ascend.
+        buckets: what attends to what.
+        restore_T: where each row position lies in the concatenated outputs of the buckets.
+        at_P: row positions whose next token is asked for.
+        target_P: that next token; empty if it is not known.
+        weight_P: its weight in the loss.
+        slot_P: whose it is.
+    """
+
+    input_ids_T: Tensor
+    position_ids_T: Tensor
+    spans: tuple[tuple[int, int], ...]
+    buckets: tuple[Bucket, ...]
+    restore_T: Tensor
+    at_P: Tensor
+    target_P: Tensor
+    weight_P: Tensor
+    slot_P: Tensor
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens in the row."""
+        return len(self.input_ids_T)
+
+
+class Row:
+    """Collects segments, in ascending order of slot, and packs them.
+
+    Args:
+        start: how many tokens lie before this row, in a cache.
+
+    >>> row = Row()
+    >>> shared = row.add(0, [5, 6, 7])
+    >>> first, second = row.add(0, [8], after=shared), row.add(0, [9], after=shared)
+    >>> first.tolist(), second.tolist()
+    ([0, 1, 2, 3], [0, 1, 2, 4])
+    """
+
+    def __init__(self, start: int = 0) -> None:
+        self.start = start
+        self.tokens: list[int] = []
+        self._places: list[Chain] = []
+        self._spans: list[tuple[int, int]] = []
+        self._segments: list[tuple[int, int, Chain]] = []  # first row position, length, chain up to its end
+        self._at: list[Chain] = []
+        self._targets: list[Sequence[int]] = []
+        self._weights: list[float] = []
+        self._slots: list[int] = []
+
+    def add(self, slot: int, tokens: Sequence[int], after: Chain = EMPTY) -> Chain:
+        """Appends a segment that continues the chain `after`; returns the chain up to its last token."""
+        if len(tokens) == 0:
+            return after
+        if self._spans and slot < self._spans[-1][0]:
+            raise ValueError(f"slots must ascend along a row: {slot} after {self._spans[-1][0]}")
+        first = len(self.tokens)
+        self.tokens.extend(tokens)
+        chain = np.concatenate([after, np.arange(first, first + len(tokens)) + self.start])
+        self._places.append(np.arange(len(after), len(chain)))
+        self._segments.append((first, len(tokens), chain))
+        if self._spans and self._spans[-1][0] == slot:
+            self._spans[-1] = (slot, self._spans[-1][1] + len(tokens))
+        else:
+            self._spans.append((slot, len(tokens)))
+        return chain
+
+    def predict(self, slot: int, positions: Chain, targets: Sequence[int] = (), weight: float = 1.0) -> None:
+        """Asks for the next token at `positions`; `targets`, where known, holds one token for each."""
+        self._at.append(positions - self.start)
+        self._targets.append(targets)
+        self._weights.append(weight)
+        self._slots.append(slot)
+
+    def pack(self, device: torch.device | str = "cpu") -> PackedBatch:
+        """The finished row, on `device`."""
+        counts = [len(at) for at in self._at]
+        groups = _alike(self._segments)
+        buckets = tuple(_bucket(group, self.start, device) for group in groups)
+        order = np.concatenate([np.arange(first, first + n) for group in groups for first, n, _ in group])
+        restore = np.empty_like(order)
+        restore[order] = np.arange(len(order))
+
+        def put(values: object, dtype: torch.dtype = torch.long) -> Tensor:
+            return torch.as_tensor(values, dtype=dtype).to(device)
+
+        return PackedBatch(
+            input_ids_T=put(self.tokens),
+            position_ids_T=put(np.concatenate(self._places)),
+            spans=tuple(self._spans),
+            buckets=buckets,
+            restore_T=put(restore),
+            at_P=put(np.concatenate([EMPTY, *self._at])),
+            target_P=put([token for tokens in self._targets for token in tokens]),
+            weight_P=put(np.repeat(self._weights, counts), torch.float64),
+            slot_P=put(np.repeat(self._slots, counts)),
+        )
+
+
+def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
+    """Length of the longest beginning that all sequences share.
+
+    >>> common_prefix([[1, 2, 3], [1, 2, 4]])
+    2
+    """
+    shortest, longest = min(sequences), max(sequences)  # in lexical order the two farthest apart
+    for place, (one, other) in enumerate(zip(shortest, longest, strict=False)):
+        if one != other:
+            return place
+    return min(len(shortest), len(longest))
+
+
+def _alike(segments: Sequence[tuple[int, int, Chain]]) -> Iterable[list[tuple[int, int, Chain]]]:
+    """Segments grouped so that little is lost to padding: queries to the next 16, keys to the next 32."""
+    groups: dict[tuple[int, int], list[tuple[int, int, Chain]]] = {}
+    for segment in segments:
+        _, n, chain = segment
+        groups.setdefault((-(-n // 16) if n > 1 else 0, -(-len(chain) // 32)), []).append(segment)
+    return list(groups.values())
+
+
+def _bucket(group: list[tuple[int, int, Chain]], start: int, device: torch.device | str) -> Bucket:
+    longest_q, longest_k = max(n for _, n, _ in group), max(len(chain) for _, _, chain in group)
+    firsts_N = np.array([first for first, _, _ in group])
+    queries_N, keys_N = np.array([n for _, n, _ in group]), np.array([len(chain) for _, _, chain in group])
+    step_Q, step_K = np.arange(longest_q), np.arange(longest_k)
+    query_NQ = firsts_N[:, None] + np.minimum(step_Q, queries_N[:, None] - 1)
+    key_NK = np.stack([np.pad(chain, (0, longest_k - len(chain)), mode="edge") for _, _, chain in group])
+    place_NQ = (keys_N - queries_N)[:, None] + np.minimum(step_Q, queries_N[:, None] - 1)
+    distance_NQK = place_NQ[:, :, None] - step_K  # padding lies behind the last key, so it counts as later
+    return Bucket(
+        query_NQ=torch.from_numpy(query_NQ).to(device),
+        key_NK=torch.from_numpy(key_NK).to(device),
+        distance_NQK=torch.from_numpy(distance_NQK.astype(np.int32)).to(device),
+        real_NQ=torch.from_numpy(step_Q < queries_N[:, None]).to(device),
+    )

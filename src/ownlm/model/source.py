@@ -1,0 +1,83 @@
+"""Where a base model comes from: the embedded one, a folder, or a hub."""
+
+import io
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ownlm.errors import BaseModelError
+from ownlm.model import smollm2
+from ownlm.model.base_files import CONFIG, INDEX, TOKENIZER_FILES
+from ownlm.progress import Progress, silent
+
+HUB_FILES = (CONFIG, INDEX, "generation_config.json", "model*.safetensors", *TOKENIZER_FILES)  # no pickles, no code
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+def resolve_source(source: str, progress: Progress = silent) -> Path:
+    """The folder of a base model, downloaded if need be. It is not checked here: `check_base_folder` does that.
+
+    Args:
+        source: "smollm2-135m" (the embedded base), a folder, or a hub id such as "Qwen/Qwen2.5-0.5B".
+        progress: told of the stages and how much of each is done.
+
+    Returns:
+        An absolute path.
+
+    Raises:
+        BaseModelError: there is no such folder, or the download failed.
+    """
+    if source == smollm2.NAME:
+        return smollm2.fetch(progress)
+    folder = Path(os.path.expanduser(source))  # as a shell does: an unknown ~user stays as it is
+    if source and folder.is_dir():
+        return folder.resolve()
+    if folder.exists() or not _HUB_ID.fullmatch(source):
+        raise BaseModelError(
+            "The source of a base is neither a folder nor a hub id",
+            got=source,
+            expected=f"{smollm2.NAME}, a folder, or an id such as Qwen/Qwen2.5-0.5B",
+        )
+    return _from_hub(source, progress)
+
+
+def _from_hub(name: str, progress: Progress) -> Path:
+    """Downloads a model from the Hugging Face hub into its own cache; a stopped download goes on where it was."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    progress("download", 0, 1)
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=list(HUB_FILES), tqdm_class=_bar(progress)))
+    except GatedRepoError:
+        got, hint = "its owner wants an agreement first", "accept it on the model's page, then run `hf auth login`"
+    except RepositoryNotFoundError:
+        got, hint = "the hub knows no such model, or it is private", "check the id, or run `hf auth login`"
+    except LocalEntryNotFoundError:
+        got = "the hub cannot be reached, and there is no whole copy in its cache"
+        hint = f"check the network, unset HF_HUB_OFFLINE, or use {smollm2.NAME} or a folder"
+    except Exception as error:  # the hub's client lets its HTTP library's own errors through
+        got, hint = type(error).__name__, "check the network, then run the same command again"
+    else:
+        progress("download", 1, 1)
+        return folder
+    raise BaseModelError(f"The base {name!r} cannot be downloaded", got=got, hint=hint)
+
+
+def _bar(progress: Progress) -> type[Any]:
+    """A progress bar that draws nothing and tells `progress`."""
+
+    class Bar(tqdm):  # type: ignore[type-arg, misc, unused-ignore]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{**kwargs, "file": io.StringIO()})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            drawn: bool | None = super().update(n)
+            if self.unit == "B" and self.total:  # the others count files
+                progress("download", min(self.n, self.total), self.total)
+            return drawn
+
+    return Bar
