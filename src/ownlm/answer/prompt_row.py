@@ -1,0 +1,54 @@
+"""Prompts of many people, put into one row."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ownlm.model.packed import Chain, Row, common_prefix
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt as token ids, and the slot of the adapter that answers it (`BASE` for none)."""
+
+    slot: int
+    tokens: list[int]
+
+
+def add_prompts(row: Row, prompts: Sequence[Prompt]) -> Iterator[tuple[Prompt, Chain]]:
+    """Adds prompts to a row, and yields each with its chain as soon as it is there, so that it can be continued.
+
+    One person's prompts share their common beginning.
+
+    Args:
+        prompts: in ascending order of slot.
+    """
+    for own in _by_slot(prompts):
+        shared = min(common_prefix([prompt.tokens for prompt in own]), min(len(p.tokens) for p in own) - 1)
+        prefix = row.add(own[0].slot, own[0].tokens[:shared])
+        for prompt in own:
+            yield prompt, row.add(prompt.slot, prompt.tokens[shared:], after=prefix)
+
+
+def in_passes(prompts: Sequence[Prompt], extra: int, tokens_per_pass: int) -> Iterator[list[int]]:
+    """Indices of prompts, in ascending order of slot, cut so that a pass holds about `tokens_per_pass` tokens.
+
+    Args:
+        extra: tokens that each prompt needs beside its own.
+    """
+    indices, size = list[int](), 0
+    for index in sorted(range(len(prompts)), key=lambda i: prompts[i].slot):
+        need = len(prompts[index].tokens) + extra
+        if indices and size + need > tokens_per_pass:
+            yield indices
+            indices, size = [], 0
+        indices.append(index)
+        size += need
+    if indices:
+        yield indices
+
+
+def _by_slot(prompts: Sequence[Prompt]) -> list[list[Prompt]]:
+    groups: dict[int, list[Prompt]] = {}
+    for prompt in prompts:
+        groups.setdefault(prompt.slot, []).append(prompt)
+    return list(groups.values())

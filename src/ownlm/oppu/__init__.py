@@ -1,0 +1,1 @@
+"""One PEFT Per User: an adapter trained on each person's own history."""

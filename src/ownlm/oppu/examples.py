@@ -1,0 +1,39 @@
+"""Examples as token ids, checked against what the base can read."""
+
+from collections.abc import Iterable, Sequence
+
+from ownlm.errors import DataError
+from ownlm.model.base import BaseLM
+from ownlm.oppu.fleet import TokenizedExample
+from ownlm.prompt.example import Example
+
+
+def tokenize(base: BaseLM, user: str, examples: Iterable[Example]) -> list[TokenizedExample]:
+    """Token ids of a person's examples.
+
+    Raises:
+        DataError: there is no example, or one is longer than the base's context.
+    """
+    tokenized = []
+    for example in examples:
+        prompt, answer = base.encode_prompt(example.prompt), base.encode_answer(example.answer)
+        check_length(base, prompt, len(answer), f"Record {example.record_id!r} of user {user!r}")
+        tokenized.append(TokenizedExample(prompt, answer))
+    if not tokenized:
+        raise DataError(
+            f"User {user!r} has no record that can be trained on",
+            expected="at least one record with the task's answer",
+            hint="look at `ownlm history show`",
+        )
+    return tokenized
+
+
+def check_length(base: BaseLM, prompt: Sequence[int], answer: int, what: str) -> None:
+    """Raises a DataError where `what`'s prompt and answer are longer than the base's context."""
+    if len(prompt) + answer > base.max_tokens:
+        raise DataError(
+            f"{what} is longer than the context of the base {base.name!r}",
+            got=f"{len(prompt) + answer} tokens",
+            expected=f"at most {base.max_tokens}",
+            hint="shorten it, or lower --max-words or --rag",
+        )

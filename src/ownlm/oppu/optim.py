@@ -1,0 +1,71 @@
+"""The optimizer of a bank: AdamW, gradient clipping and the learning rate, for all slots at once.
+
+U slots, P parameters of a slot. A slot that takes no step gets a learning rate of 0 and is left exactly as it was.
+"""
+
+import torch
+from torch import Tensor
+
+
+def adamw_(
+    param_UP: Tensor,
+    grad_UP: Tensor,
+    first_UP: Tensor,
+    second_UP: Tensor,
+    step_U: Tensor,
+    lr_U: Tensor,
+    *,
+    weight_decay: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+) -> None:
+    """One step of AdamW for every slot, in place.
+
+        m = b1 m + (1 - b1) g                v = b2 v + (1 - b2) g^2
+        p = (1 - lr wd) p  -  lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
+
+    Args:
+        param_UP, grad_UP: parameters and gradients.
+        first_UP, second_UP: the running moments m and v, updated.
+        step_U: t, each slot's own count of steps, this one included; from 1.
+        lr_U: each slot's learning rate.
+
+    Source: Decoupled Weight Decay Regularization (arXiv 1711.05101), algorithm 2; equals `torch.optim.AdamW`.
+    """
+    first_UP.lerp_(grad_UP, 1 - beta1)
+    second_UP.mul_(beta2).addcmul_(grad_UP, grad_UP, value=1 - beta2)
+    scale_U = lr_U / (1 - beta1**step_U)
+    root_U = (1 - beta2**step_U).sqrt()
+    update_UP = (second_UP.sqrt() / root_U[:, None]).add_(eps).reciprocal_().mul_(first_UP).mul_(scale_U[:, None])
+    param_UP.mul_(1 - lr_U[:, None] * weight_decay).sub_(update_UP)
+
+
+def clip_(grad_UP: Tensor, max_norm: float) -> Tensor:
+    """Scales each slot's gradient down to a norm of at most `max_norm`, in place; returns the norms before, norm_U.
+
+    Source: as `torch.nn.utils.clip_grad_norm_`, per slot.
+    """
+    norm_U = grad_UP.norm(dim=1)
+    grad_UP.mul_((max_norm / (norm_U + 1e-6)).clamp(max=1.0)[:, None])
+    return norm_U
+
+
+def linear_schedule(step: int, total: int, warmup_ratio: float) -> float:
+    """The share of the learning rate at step 0, 1, ... total - 1: a linear rise, then a linear fall to zero.
+
+    Differs: the released code's first warm-up step has a rate of zero and changes nothing, which a history of a few
+    steps cannot afford; here the rise begins one step later in its ramp, so that every step counts.
+
+    >>> [round(linear_schedule(step, 4, 0.5), 2) for step in range(4)]
+    [0.5, 1.0, 1.0, 0.5]
+    """
+    warmup = -int(-total * warmup_ratio // 1)
+    if step < warmup:
+        return (step + 1) / warmup
+    return (total - step) / (total - warmup)
+
+
+def fresh_moments(param_UP: Tensor) -> tuple[Tensor, Tensor]:
+    """Zero moments for `adamw_`."""
+    return torch.zeros_like(param_UP), torch.zeros_like(param_UP)

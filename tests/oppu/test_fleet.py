@@ -1,0 +1,162 @@
+"""A bank of eight people equals each person alone, and equals PEFT."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+from ownlm.config import LoraConfig, TrainConfig
+from ownlm.errors import TrainingError
+from ownlm.model.base import BaseLM, load_base
+from ownlm.oppu.fleet import Job, Run, TokenizedExample, minibatches, train_fleet
+from tests.peft_reference import train_with_peft, weights
+
+PEOPLE = 8
+
+
+def make_jobs(vocabulary: int, examples: int, prompt: int, seed: int = 0) -> list[Job]:
+    """People with the same instruction and their own, random, records of different lengths."""
+    rng = random.Random(seed)
+    instruction = [rng.randrange(3, vocabulary) for _ in range(6)]
+
+    def tokens(low: int, high: int) -> list[int]:
+        return [rng.randrange(3, vocabulary) for _ in range(rng.randint(low, high))]
+
+    return [
+        Job(
+            f"person {number}",
+            [TokenizedExample(instruction + tokens(1, prompt), [*tokens(1, 4), 2]) for _ in range(examples + number % 3)],
+            seed=7,
+        )
+        for number in range(PEOPLE)
+    ]
+
+
+def in_bank(base: BaseLM, jobs: list[Job], config: TrainConfig, slots: int) -> dict[str, Run]:
+    runs = {run.job.user: run for run in train_fleet(base, jobs, config, slots=slots)}
+    assert runs.keys() == {job.user for job in jobs}
+    return runs
+
+
+def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], start: dict[str, torch.Tensor]) -> float:
+    """The worst relative difference of a matrix's update: |one - other| / |other - start|, Frobenius."""
+    return max(float((one[k] - other[k]).norm() / (other[k] - start[k]).norm()) for k in start)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def norms_in_double() -> Iterator[None]:
+    """transformers' RMSNorm rounds to float32 in its middle whatever the model's type, which hides equality to 1e-9."""
+
+    def forward(self: LlamaRMSNorm, x: torch.Tensor) -> torch.Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        return self.weight * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)).to(x)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LlamaRMSNorm, "forward", forward)
+        yield
+
+
+@pytest.fixture(scope="module")
+def double(tiny_base: Path) -> BaseLM:
+    return load_base(tiny_base, name="tiny", fingerprint="tiny", dtype=torch.float64)
+
+
+CONFIG = TrainConfig(
+    lora=LoraConfig(r=4, lora_alpha=8, target_modules=("q_proj", "k_proj", "v_proj", "o_proj")),
+    learning_rate=3e-3,
+    epochs=2,
+    batch_size=4,
+    tokens_per_pass=200,
+)
+
+
+def test_bank_of_eight_equals_each_alone_and_peft_in_float64(double: BaseLM, tiny_base: Path) -> None:
+    config = double.model.config
+    assert config.num_key_value_heads < config.num_attention_heads  # grouped-query attention is part of the test
+    jobs = make_jobs(config.vocab_size, examples=38, prompt=12)
+    together = in_bank(double, jobs, CONFIG, slots=PEOPLE)
+    for job in jobs:
+        (alone,) = train_fleet(double, [job], CONFIG, slots=1)
+        losses, start, end = train_with_peft(tiny_base, job, CONFIG, torch.float64)
+        assert len(losses) >= 20
+        for reference, after in ((alone.losses, weights(alone.adapter)), (losses, end)):
+            assert together[job.user].losses == pytest.approx(reference, abs=1e-9, rel=1e-9)
+            for name, tensor in weights(together[job.user].adapter).items():
+                torch.testing.assert_close(tensor, after[name], atol=1e-9, rtol=1e-9)
+                assert not torch.equal(tensor, start[name])
+
+
+def test_order_and_slots_do_not_matter(double: BaseLM) -> None:
+    jobs = make_jobs(double.model.config.vocab_size, examples=9, prompt=12)
+    eight = in_bank(double, jobs, CONFIG, slots=PEOPLE)
+    three = in_bank(double, jobs[::-1], CONFIG, slots=3)
+    for user, run in eight.items():
+        for name, tensor in weights(run.adapter).items():
+            torch.testing.assert_close(tensor, weights(three[user].adapter)[name], atol=1e-9, rtol=1e-9)
+
+
+def test_dropout_does_not_depend_on_company(double: BaseLM) -> None:
+    config = CONFIG.model_copy(update={"lora_dropout": 0.3})
+    jobs = make_jobs(double.model.config.vocab_size, examples=9, prompt=12)
+    together = in_bank(double, jobs, config, slots=PEOPLE)
+    (alone,) = train_fleet(double, jobs[5:6], config, slots=1)
+    assert together[jobs[5].user].losses == pytest.approx(alone.losses, rel=1e-9)
+    (without,) = train_fleet(double, jobs[5:6], CONFIG, slots=1)
+    assert alone.losses != pytest.approx(without.losses, rel=1e-3)
+
+
+def test_passes_of_any_size_give_the_same(double: BaseLM) -> None:
+    jobs = make_jobs(double.model.config.vocab_size, examples=9, prompt=30)
+    small = in_bank(double, jobs, CONFIG.model_copy(update={"tokens_per_pass": 64}), slots=PEOPLE)
+    large = in_bank(double, jobs, CONFIG.model_copy(update={"tokens_per_pass": 10_000}), slots=PEOPLE)
+    for user, run in small.items():
+        assert run.losses == pytest.approx(large[user].losses, rel=1e-9)
+
+
+def test_one_record_and_identical_prompts_are_trained(double: BaseLM) -> None:
+    same = [TokenizedExample([5, 6, 7], [8 + n, 2]) for n in range(4)]
+    runs = in_bank(double, [Job("same", same, 0), Job("one", same[:1], 0)], CONFIG, slots=2)
+    assert runs["same"].step == 2 and runs["one"].step == 2
+    assert all(run.losses[-1] < run.losses[0] for run in runs.values())
+
+
+def test_a_loss_that_is_no_number_fails_its_person_alone(tiny_base: Path) -> None:
+    base = load_base(tiny_base, name="tiny", fingerprint="tiny", dtype=torch.float64)
+    base.model.lm_head.weight = torch.nn.Parameter(base.model.lm_head.weight.detach().clone(), requires_grad=False)
+    poisoned = 99  # its embedding alone, not the tied head's row
+    jobs = make_jobs(90, examples=9, prompt=12)
+    clean = in_bank(base, jobs, CONFIG, slots=PEOPLE)
+    with torch.no_grad():
+        base.model.get_input_embeddings().weight[poisoned] = float("nan")
+    bad = Job(jobs[3].user, [TokenizedExample([5, poisoned, 6], [7, 2])], seed=7)
+    runs = in_bank(base, [*jobs[:3], bad, *jobs[4:]], CONFIG, slots=PEOPLE)
+    assert isinstance(runs[bad.user].error, TrainingError) and runs[bad.user].adapter is None
+    for job in [*jobs[:3], *jobs[4:]]:
+        assert runs[job.user].losses == pytest.approx(clean[job.user].losses, rel=1e-9)
+
+
+def test_every_epoch_sees_every_example_once() -> None:
+    config = TrainConfig(epochs=3, batch_size=4)
+    batches = minibatches(10, config, torch.Generator().manual_seed(0))
+    assert [len(batch) for batch in batches] == [4, 4, 2] * 3
+    epochs = [sum(batches[at : at + 3], []) for at in (0, 3, 6)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert epochs[0] != epochs[1]
+
+
+def test_bank_of_eight_equals_alone_and_peft_in_float32_on_smollm2(smollm2: Path) -> None:
+    base = load_base(smollm2, name="smollm2-135m", fingerprint="smollm2")
+    config = TrainConfig(learning_rate=3e-4, epochs=2, batch_size=2, lora=LoraConfig(r=8, lora_alpha=8))
+    jobs = make_jobs(base.model.config.vocab_size, examples=19, prompt=6)
+    together = in_bank(base, jobs, config, slots=PEOPLE)
+    for job in jobs[:: PEOPLE - 1]:  # the first and the last; benchmarks/equality.py compares all eight
+        (alone,) = train_fleet(base, [job], config, slots=1)
+        losses, start, end = train_with_peft(smollm2, job, config, torch.float32)
+        assert len(losses) >= 20
+        mine = weights(together[job.user].adapter)
+        for reference, after in ((alone.losses, weights(alone.adapter)), (losses, end)):
+            assert together[job.user].losses == pytest.approx(reference, rel=1e-4)
+            assert distance(mine, after, start) < 1e-2
