@@ -1,0 +1,49 @@
+"""`ownlm`: the commands. Each opens a home, calls one verb, and prints what came of it."""
+
+import sys
+
+import typer
+
+from ownlm import __version__
+from ownlm.cli import ask, base, history, train, users
+from ownlm.cli.output import print_json, warn
+from ownlm.errors import OwnlmError
+
+app = typer.Typer(
+    name="ownlm",
+    help="Own your language model: an adapter for each person, on one shared frozen base.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(version: bool = typer.Option(False, "--version", help="Print the version, and end.")) -> None:
+    if version:
+        typer.echo(f"ownlm {__version__}")
+        raise typer.Exit
+
+
+app.add_typer(base.app, name="base", help="Base models: add one, list them.")
+app.add_typer(history.app, name="history", help="Histories: add records, list and show them.")
+app.command("adapt")(train.adapt)
+app.command("train")(train.train)
+app.command("ask")(ask.ask)
+app.add_typer(users.app, name="users", help="People: list them, show one, export an adapter.")
+
+
+def main() -> None:
+    """Runs the command line; every error of ours is one clear message and exit code 1."""
+    try:
+        app()
+    except BrokenPipeError:  # the reader had enough
+        sys.stderr.close()
+        sys.exit(1)
+    except (OwnlmError, OSError) as error:
+        known = error if isinstance(error, OwnlmError) else OwnlmError(f"The system refused: {error}")
+        if "--json" in sys.argv:
+            print_json({"error": known.as_dict()})
+        warn(f"error: {known}")
+        sys.exit(1)

@@ -1,0 +1,78 @@
+"""`ownlm ask`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ownlm.cli import options
+from ownlm.cli.output import print_json, progress_bar, say, warn
+
+if TYPE_CHECKING:
+    from ownlm.verbs.ask import Answer
+
+
+def ask(
+    task: options.Task,
+    user: Annotated[str | None, typer.Argument(help="Who asks.", show_default=False)] = None,
+    text: Annotated[str | None, typer.Argument(help="The task's input.", show_default=False)] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Many people's queries, instead of one.")] = None,
+    labels: options.Labels = None,
+    rag: options.Rag = None,
+    choose: Annotated[bool, typer.Option("--choose", help="Pick the likeliest of the task's labels.")] = False,
+    base: options.Base = None,
+    base_only: Annotated[bool, typer.Option("--base-only", help="Answer without an adapter.")] = False,
+    home: options.Home = options.HOME,
+    json: options.Json = False,
+) -> None:
+    """Ask a person's own model: USER TEXT for one, or --file for many.
+
+    Text is generated greedily; with --choose the likeliest label is picked.
+    """
+    if (file is None) == (user is None or text is None) or (file is not None and user is not None):
+        raise typer.BadParameter("give USER and TEXT, or --file")
+    from ownlm.home import Home
+
+    opened = Home(home)
+    how: dict[str, Any] = {"rag": rag, "choose": choose, "base": base, "base_only": base_only}
+    if file is None:
+        with progress_bar() as progress:
+            answer = opened.ask(str(user), str(text), task, progress=progress, **how)
+        if json:
+            print_json(_document(answer))
+        else:
+            say(answer.answer or "")
+        return
+    answers = []
+    queries = opened.read_queries(file, task, labels=labels)
+    with progress_bar() as progress:
+        for answer in opened.ask_many(queries, task, progress=progress, **how):
+            answers.append(answer)
+            if json:
+                print_json({"id": answer.query.id, **_document(answer), "gold": answer.query.gold}, line=True)
+            elif answer.error is None:
+                say(f"{answer.query.user_id}\t{answer.query.id}\t{answer.answer}")
+    _summarise(answers, json)
+
+
+def _document(answer: "Answer") -> dict[str, Any]:
+    document = {
+        "answer": answer.answer,
+        "user": answer.query.user_id,
+        "adapter": answer.adapter,
+        "base": answer.base,
+        "retrieved": list(answer.retrieved),
+    }
+    return document if answer.error is None else document | {"error": str(answer.error)}
+
+
+def _summarise(answers: "list[Answer]", json: bool) -> None:
+    failed = [answer for answer in answers if answer.error]
+    judged = [answer for answer in answers if answer.query.gold is not None and not answer.error]
+    if judged and not json:
+        right = sum(answer.answer == answer.query.gold for answer in judged)
+        say(f"{right:,} of {len(judged):,} answers are the right one, word for word ({right / len(judged):.1%})")
+    for answer in failed:
+        warn(f"no answer: {answer.query.id}: {answer.error}")
+    if failed:
+        raise typer.Exit(1)

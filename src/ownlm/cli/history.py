@@ -1,0 +1,71 @@
+"""`ownlm history`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ownlm.cli import options
+from ownlm.cli.output import print_json, print_table, say, warn
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command("add")
+def add(
+    data: Annotated[Path, typer.Argument(help="JSON Lines, Parquet, or LaMP's JSON.")],
+    task: options.Task,
+    labels: options.Labels = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out, and say how many.")] = False,
+    home: options.Home = options.HOME,
+    json: options.Json = False,
+) -> None:
+    """Add people's records. Adding the same file again changes nothing."""
+    from ownlm.home import Home
+
+    added = Home(home).add_history(data, task, labels=labels, skip_bad=skip_bad)
+    people, queries = len(added.dataset.histories), len(added.dataset.queries)
+    if json:
+        print_json(
+            {"task": added.task, "users": people, "new": added.new, "known": added.known, "queries": queries,
+             "bad": added.dataset.bad}
+        )  # fmt: skip
+        return
+    say(f"{added.task}: {people:,} people, {added.new:,} new records, {added.known:,} known already")
+    if queries:
+        say(f"The file also holds {queries:,} queries: `ownlm ask --file {data} --task {task}` answers them")
+    for line in added.dataset.bad:
+        warn(f"left out: {line}")
+
+
+@app.command("ls")
+def ls(task: options.AnyTask = None, home: options.Home = options.HOME, json: options.Json = False) -> None:
+    """List who has how many records."""
+    from ownlm.home import Home
+
+    people = Home(home).people(task)
+    if json:
+        print_json([{"user": person.user, "task": person.task, "records": person.records} for person in people])
+    else:
+        print_table("Histories", ["user", "task", "records#"], [(p.user, p.task, p.records) for p in people])
+
+
+@app.command("show")
+def show(
+    user: Annotated[str, typer.Argument(help="Whose history.")],
+    task: options.Task,
+    last: Annotated[int, typer.Option("--last", help="How many of the latest records; 0 for all.", min=0)] = 20,
+    home: options.Home = options.HOME,
+    json: options.Json = False,
+) -> None:
+    """Show a person's records, oldest first."""
+    from ownlm.home import Home
+
+    history = Home(home).history(user, task)
+    records = history.records[-last:]
+    if json:
+        print_json([{"id": r.id, "time": r.time, **r.fields} for r in records])
+    else:
+        names = list(dict.fromkeys(name for record in records for name in record.fields))
+        rows = [(r.id, r.time, *(r.fields.get(name) for name in names)) for r in records]
+        print_table(f"{user}: {len(records)} of {len(history)} records", ["id", "time", *names], rows)

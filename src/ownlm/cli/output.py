@@ -1,0 +1,75 @@
+"""What commands print: tables for people, JSON for machines, progress on stderr."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ownlm.progress import Progress as OnProgress
+
+
+def print_json(document: Any, *, line: bool = False) -> None:
+    """Writes one JSON document to stdout; as one line of many, if asked."""
+    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=None if line else 1) + "\n")
+    if line:
+        sys.stdout.flush()
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Writes a table to stdout; columns whose name ends in '#' are numbers."""
+    table = Table(title=title, title_justify="left", show_edge=False)
+    for column in columns:
+        table.add_column(column.rstrip("#"), justify="right" if column.endswith("#") else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    Console().print(table)
+
+
+def say(text: str) -> None:
+    """Writes a line for people to stdout."""
+    Console(soft_wrap=True, highlight=False, markup=False).print(text)
+
+
+def warn(text: str) -> None:
+    """Writes a line for people to stderr."""
+    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(text)
+
+
+def size(count: float) -> str:
+    """Bytes, for people.
+
+    >>> size(1_843_200)
+    '1.8 MB'
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+@contextmanager
+def progress_bar() -> Iterator[OnProgress]:
+    """A bar on stderr for each stage: how much is done, how fast, how long it will still take."""
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    known: dict[str, Any] = {}
+    with bars:
+
+        def on_progress(stage: str, done: float, total: float, note: str = "") -> None:
+            if stage not in known:
+                known[stage] = bars.add_task(stage, total=total, note=note)
+            bars.update(known[stage], completed=int(done), total=int(total), note=note)
+
+        yield on_progress

@@ -1,0 +1,173 @@
+"""`ownlm adapt` and `ownlm train`."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ownlm.cli import options
+from ownlm.cli.output import print_json, print_table, progress_bar, say, size, warn
+
+if TYPE_CHECKING:
+    from ownlm.verbs.train import Training
+
+
+def adapt(
+    task: options.Task,
+    out: Annotated[str, typer.Option("--out", help="What to call the adapted base.")],
+    data: options.Data = None,
+    user: options.Users = None,
+    base: options.Base = None,
+    preset: options.Preset = None,
+    rag: options.Rag = None,
+    recent: options.Recent = None,
+    learning_rate: options.LearningRate = None,
+    epochs: options.Epochs = None,
+    rank: options.Rank = None,
+    batch_size: options.BatchSize = None,
+    max_words: options.MaxWords = None,
+    seed: options.Seed = 0,
+    home: options.Home = options.HOME,
+    json: options.Json = False,
+) -> None:
+    """Stage 1: teach the base the task, on people who will not be trained themselves.
+
+    The people are those of DATA, else those named by --user, else everybody in the home.
+    """
+    from ownlm.home import Home
+
+    with progress_bar() as progress:
+        base_info = Home(home).adapt(
+            out,
+            task,
+            data=data,
+            users=user or [],
+            base=base,
+            preset=preset,
+            seed=seed,
+            progress=progress,
+            **_changes(rag, recent, learning_rate, epochs, rank, batch_size, max_words),
+        )
+    made = base_info.provenance or {}
+    if json:
+        print_json(asdict(base_info))
+    else:
+        say(
+            f"{base_info.name}: {base_info.parent} adapted to {base_info.task} on {made['examples']:,} examples, "
+            f"loss {made['losses'][0]:.3f} -> {made['losses'][-1]:.3f}"
+        )
+        say(f"`ownlm train --task {task}` now trains people's own adapters on it")
+
+
+def train(
+    task: options.Task,
+    data: options.Data = None,
+    user: options.Users = None,
+    base: options.Base = None,
+    preset: options.Preset = None,
+    rag: options.Rag = None,
+    recent: options.Recent = None,
+    learning_rate: options.LearningRate = None,
+    epochs: options.Epochs = None,
+    rank: options.Rank = None,
+    batch_size: options.BatchSize = None,
+    max_words: options.MaxWords = None,
+    slots: Annotated[int, typer.Option("--slots", help="How many people are in flight at once.", min=1)] = 8,
+    seed: options.Seed = 0,
+    home: options.Home = options.HOME,
+    json: options.Json = False,
+) -> None:
+    """Stage 2: train an adapter for each person whose history changed since their last one.
+
+    Each adapter is kept as soon as it is done; after Ctrl-C the same command goes on where it stopped.
+    """
+    from ownlm.home import Home
+    from ownlm.verbs.train import Training
+
+    report, interrupted = Training(), False
+    try:
+        with progress_bar() as progress:
+            Home(home).train(
+                task,
+                data=data,
+                users=user or [],
+                base=base,
+                preset=preset,
+                seed=seed,
+                slots=slots,
+                progress=progress,
+                report=report,
+                **_changes(rag, recent, learning_rate, epochs, rank, batch_size, max_words),
+            )
+    except KeyboardInterrupt:
+        interrupted = True
+    if json:
+        print_json(_document(report) | ({"interrupted": True} if interrupted else {}))
+    else:
+        _print_report(report)
+    for name, error in report.failed:
+        warn(f"failed: {name}: {error}")
+    if interrupted:
+        warn(f"interrupted: {len(report.trained)} adapters are done and kept; the same command goes on from there")
+    if interrupted or report.failed:
+        raise typer.Exit(1)
+
+
+def _changes(
+    rag: int | None,
+    recent: int | None,
+    learning_rate: float | None,
+    epochs: int | None,
+    rank: int | None,
+    batch_size: int | None,
+    max_words: int | None,
+) -> dict[str, Any]:
+    """Settings given on the command line; a rank takes an equal alpha, so that the scale stays 1."""
+    return {
+        "rag": rag,
+        "recent": recent,
+        "learning_rate": learning_rate,
+        "epochs": epochs,
+        "r": rank,
+        "lora_alpha": rank,
+        "batch_size": batch_size,
+        "max_words": max_words,
+    }
+
+
+def _document(report: "Training") -> dict[str, Any]:
+    return {
+        "trained": [
+            {
+                "user": a.user,
+                "adapter": a.id,
+                "steps": a.steps,
+                "tokens": a.tokens,
+                "loss_first": a.loss_first,
+                "loss_last": a.loss_last,
+                "seconds": a.seconds,
+            }
+            for a in report.trained
+        ],
+        "skipped": [{"user": name, "reason": reason} for name, reason in report.skipped],
+        "failed": [{"user": name, "error": str(error)} for name, error in report.failed],
+        "tokens_per_s": round(report.tokens_per_s, 1),
+    }
+
+
+def _print_report(report: "Training") -> None:
+    if report.trained:
+        print_table(
+            f"{len(report.trained)} adapters, {report.tokens_per_s:,.0f} tokens/s",
+            ["user", "adapter", "records#", "steps#", "loss first#", "last#", "seconds#", "size#"],
+            [
+                (a.user, a.id[:8], a.records, a.steps, f"{a.loss_first:.3f}", f"{a.loss_last:.3f}", f"{a.seconds:.1f}",
+                 size(a.bytes))
+                for a in report.trained
+            ],
+        )  # fmt: skip
+    reasons: dict[str, int] = {}
+    for _, reason in report.skipped:
+        reasons[reason] = reasons.get(reason, 0) + 1
+    for reason, count in reasons.items():
+        say(f"skipped {count:,}: {reason}")

@@ -1,0 +1,105 @@
+"""`ownlm users`."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ownlm.cli import options
+from ownlm.cli.output import print_json, print_table, say, size
+from ownlm.errors import NotFoundError
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command("ls")
+def ls(task: options.AnyTask = None, home: options.Home = options.HOME, json: options.Json = False) -> None:
+    """List people: their records, their newest adapter, and whether their history has changed since."""
+    from ownlm.home import Home
+
+    opened = Home(home)
+    latest = opened.latest_adapters(task)
+    rows = []
+    for person in opened.people(task):
+        adapter = latest.get((person.task, person.user))
+        rows.append(
+            {
+                "user": person.user,
+                "task": person.task,
+                "records": person.records,
+                "adapter": adapter and adapter.id,
+                "bytes": adapter.bytes if adapter else 0,
+                "stale": adapter is not None and adapter.history != person.history,
+            }
+        )
+    if json:
+        print_json(rows)
+    else:
+        print_table(
+            "People",
+            ["user", "task", "records#", "adapter", "size#", ""],
+            [
+                (r["user"], r["task"], r["records"], (r["adapter"] or "")[:8], size(r["bytes"]) if r["bytes"] else "",
+                 "stale" if r["stale"] else "")
+                for r in rows
+            ],
+        )  # fmt: skip
+
+
+@app.command("show")
+def show(
+    user: Annotated[str, typer.Argument(help="Whom.")],
+    task: options.AnyTask = None,
+    home: options.Home = options.HOME,
+    json: options.Json = False,
+) -> None:
+    """Show a person: records of each task, and every version of their adapters."""
+    from ownlm.home import Home
+
+    opened = Home(home)
+    histories = [person for person in opened.people(task) if person.user == user]
+    adapters = opened.adapters(user, task)
+    if not histories and not adapters:
+        raise NotFoundError(f"The home has no user {user!r}", hint="`ownlm users ls`")
+    if json:
+        print_json(
+            {
+                "user": user,
+                "histories": [{"task": person.task, "records": person.records} for person in histories],
+                "adapters": [asdict(adapter) for adapter in adapters],
+            }
+        )
+        return
+    for person in histories:
+        say(f"{user}: {person.records:,} records in {person.task}")
+    current = {person.history for person in histories}
+    print_table(
+        "Adapters, oldest first",
+        ["adapter", "task", "base", "records#", "r#", "steps#", "loss first#", "last#", "size#", "made", ""],
+        [
+            (a.id[:8], a.task, a.base, a.records, a.lora["r"], a.steps, f"{a.loss_first:.3f}", f"{a.loss_last:.3f}",
+             size(a.bytes), a.created, "" if a.history in current else "stale")
+            for a in adapters
+        ],
+    )  # fmt: skip
+
+
+@app.command("export")
+def export(
+    user: Annotated[str, typer.Argument(help="Whose adapter.")],
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    task: options.AnyTask = None,
+    home: options.Home = options.HOME,
+    json: options.Json = False,
+) -> None:
+    """Write a person's newest adapter as a PEFT folder, which `peft` and vLLM load unchanged."""
+    from ownlm.home import Home
+
+    opened = Home(home)
+    adapter = opened.export(user, folder, task=task)
+    base = opened.store.base(adapter.base)
+    if json:
+        print_json({"user": user, "adapter": adapter.id, "folder": str(folder), "base": base.folder})
+    else:
+        say(f"{folder}: the adapter {adapter.id[:8]} of {user}, {size(adapter.bytes)}, for the base in {base.folder}")

@@ -1,0 +1,303 @@
+"""A home: everybody's records, bases and adapters, and the verbs on them. Read it top to bottom for the whole flow."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ownlm.errors import BaseModelError, NotFoundError
+from ownlm.history.readers import read_queries
+from ownlm.history.record import Dataset, History, Query
+from ownlm.history.task import Task, parse_query
+from ownlm.model.base import BaseLM, default_device, load_base
+from ownlm.model.base_files import fingerprint
+from ownlm.progress import Progress, silent
+from ownlm.store.store import AdapterInfo, BaseInfo, Person, Store
+from ownlm.verbs.adapt import stage_one_examples, train_task_adapter
+from ownlm.verbs.ask import Answer, Asked, Asking, answer_queries, who_answers
+from ownlm.verbs.export import export_adapter
+from ownlm.verbs.bases import add_base, check_name, pick_base, pick_raw_base, write_adapted
+from ownlm.verbs.histories import Added, add_history, find_task
+from ownlm.verbs.settings import provenance, settings
+from ownlm.verbs.train import Training, people_to_train, train_people
+
+
+class Home:
+    """Everything ownlm keeps for a group of people, in one folder.
+
+    Args:
+        folder: the home; made if it is missing.
+        device: where models run; by default a GPU if there is one, else the CPU.
+
+    Raises:
+        StoreError: the folder cannot be used as a home.
+
+    >>> from tempfile import mkdtemp
+    >>> Home(mkdtemp()).people()
+    []
+    """
+
+    def __init__(self, folder: str | Path, *, device: str | None = None) -> None:
+        self.store = Store(Path(folder).absolute())
+        self.device = device
+        self._loaded: BaseLM | None = None  # one base is kept in memory
+
+    # Bases
+
+    def add_base(self, source: str, name: str | None = None, progress: Progress = silent) -> BaseInfo:
+        """Registers a base model: "smollm2-135m", a folder, or a hub id. Adding the same one again is no error.
+
+        Raises:
+            BaseModelError: it cannot be had or used, or the name is taken by another.
+        """
+        return add_base(self.store, source, name, progress)
+
+    def bases(self) -> list[BaseInfo]:
+        """All bases, adapted ones included, in the order they came."""
+        return self.store.bases()
+
+    # Tasks and histories
+
+    def task(self, name_or_path: str) -> Task:
+        """A task as the home knows it, else as it is shipped, else a file's.
+
+        Raises:
+            NotFoundError: there is no such task or file.
+            TaskError: the file is no task.
+        """
+        return find_task(self.store, name_or_path)
+
+    def add_history(
+        self, data: str | Path, task: str, *, labels: str | Path | None = None, skip_bad: bool = False
+    ) -> Added:
+        """Adds the records of a file. Records that are there already are left as they are.
+
+        Args:
+            labels: the file with the right answers, where it does not lie beside the data under its usual name.
+            skip_bad: leave bad rows out and tell of them, instead of adding nothing.
+
+        Raises:
+            DataError: the file is not what it should be, or changes a record; nothing is added then.
+            TaskError: the file's queries carry another instruction than the home's task.
+        """
+        return add_history(self.store, Path(data), self.task(task), None if labels is None else Path(labels), skip_bad)
+
+    def history(self, user: str, task: str) -> History:
+        """A person's records, oldest first.
+
+        Raises:
+            NotFoundError: the home has none.
+        """
+        history = self.store.history(self.task(task).name, user)
+        if not history.records:
+            raise NotFoundError(f"The home has no records of user {user!r} in task {task!r}", hint="`ownlm history ls`")
+        return history
+
+    def people(self, task: str | None = None) -> list[Person]:
+        """Everybody with records, in the order they came."""
+        return self.store.people(None if task is None else self.task(task).name)
+
+    # Training
+
+    def adapt(
+        self,
+        name: str,
+        task: str,
+        *,
+        data: str | Path | None = None,
+        users: Sequence[str] = (),
+        base: str | None = None,
+        preset: str | None = None,
+        seed: int = 0,
+        progress: Progress = silent,
+        **changes: Any,
+    ) -> BaseInfo:
+        """Stage 1: trains the task adapter on outsiders, merges it into the base, registers the adapted base.
+
+        Args:
+            name: of the adapted base.
+            data: the outsiders' histories, added to the home first; their labelled queries are learnt from too.
+            users: the outsiders, where they are in the home; by default those of `data`, else everybody.
+            base: the base to adapt; by default the newest that is not adapted.
+            changes: settings that differ from the preset, by their names in `TrainConfig` and `LoraConfig`.
+
+        Raises:
+            NotFoundError, BaseModelError, DataError, ConfigError, TrainingError: nothing is registered then.
+
+        Source: OPPU (arXiv 2402.04401), section 3.1.
+        """
+        check_name(name)
+        if any(known.name == name for known in self.bases()):
+            raise BaseModelError(f"The home has a base {name!r} already", hint="choose another name with --out")
+        parent = pick_raw_base(self.store, base)
+        config = settings("task_adapter", parent.parameters, preset, changes)
+        dataset = self.add_history(data, task).dataset if data is not None else Dataset()
+        spec = self.task(task)
+        outsiders = list(users) or [h.user_id for h in dataset.histories] or [p.user for p in self.people(spec.name)]
+        if not outsiders:
+            raise NotFoundError(f"Nobody in the home has records for task {spec.name!r}", hint="`ownlm history add`")
+        model = self._load(parent)
+        examples = [
+            example
+            for user in outsiders
+            for example in stage_one_examples(spec, self.history(user, spec.name), dataset.queries, config)
+        ]
+        run = train_task_adapter(model, name, examples, config, seed, progress)
+        assert run.adapter is not None
+        folder = write_adapted(self.store, model, run.adapter, name)
+        made = provenance(config, seed) | {"examples": len(examples), "tokens": run.tokens, "losses": run.losses}
+        adapted = BaseInfo(
+            name, str(folder), fingerprint(folder), parent.parameters, "adapted", spec.name, parent.name, made
+        )
+        self.store.add_base(adapted, outsiders)
+        return adapted
+
+    def train(
+        self,
+        task: str,
+        *,
+        data: str | Path | None = None,
+        users: Sequence[str] = (),
+        base: str | None = None,
+        preset: str | None = None,
+        seed: int = 0,
+        slots: int = 8,
+        progress: Progress = silent,
+        report: Training | None = None,
+        **changes: Any,
+    ) -> Training:
+        """Stage 2: trains an adapter for each person whose history, base or settings changed since their last one.
+
+        Each adapter is kept as soon as it is done: what stops the work loses only the people in flight.
+
+        Args:
+            data: histories to add first.
+            users: whom to train; by default everybody but the outsiders the base has learnt from.
+            base: by default the newest adapted to the task, else the newest.
+            slots: how many people are in flight at once.
+            report: filled as people are done, for who wants to read it while the work goes on.
+            changes: settings that differ from the preset, by their names in `TrainConfig` and `LoraConfig`.
+
+        Raises:
+            NotFoundError, BaseModelError, DataError, ConfigError: nothing is trained then. What goes wrong with one
+                person is told in the report, and the others go on.
+
+        Source: OPPU (arXiv 2402.04401), section 3.2.
+        """
+        report = Training() if report is None else report
+        if data is not None:
+            self.add_history(data, task)
+        spec = self.task(task)
+        info = pick_base(self.store, spec.name, base)
+        config = settings("adapter", info.parameters, preset, changes)
+        people = people_to_train(self.store, spec, info, list(dict.fromkeys(users)), config, seed, report)
+        if people:
+            train_people(
+                self.store, self._load(info), info, spec, people, config, seed, slots, progress, report
+            )  # fmt: skip
+        return report
+
+    # Asking
+
+    def ask(
+        self,
+        user: str,
+        text: str,
+        task: str,
+        *,
+        rag: int = 0,
+        choose: bool = False,
+        base: str | None = None,
+        base_only: bool = False,
+        progress: Progress = silent,
+    ) -> Answer:
+        """One person's answer to a text.
+
+        Args:
+            text: the task's input; where it has several fields, a JSON object with them.
+            rag: how many of the person's records the prompt shows.
+            choose: pick the likeliest of the task's labels, instead of generating.
+            base: answer with the adapter on this base; by default with the newest adapter.
+            base_only: without any adapter.
+
+        Raises:
+            NotFoundError, TaskError, DataError, AdapterError, StoreError.
+        """
+        spec = self.task(task)
+        query = Query(user, "", parse_query(spec, text)[0])
+        if not self.store.history(spec.name, user).records:
+            raise NotFoundError(f"The home has no records of user {user!r} in task {task!r}", hint="`ownlm users ls`")
+        answer = next(
+            self.ask_many([query], task, rag=rag, choose=choose, base=base, base_only=base_only, progress=progress)
+        )
+        if answer.error:
+            raise answer.error
+        return answer
+
+    def ask_many(
+        self,
+        queries: Sequence[Query],
+        task: str,
+        *,
+        rag: int = 0,
+        choose: bool = False,
+        base: str | None = None,
+        base_only: bool = False,
+        progress: Progress = silent,
+    ) -> Iterator[Answer]:
+        """Many people's answers, in mixed batches, each with the person's own adapter; in the queries' order.
+
+        A query that cannot be answered gets an Answer with the error; the others go on.
+        """
+        spec = self.task(task)
+        info = pick_base(self.store, spec.name, base) if base is not None or base_only else None
+        asked: list[Asked] = []
+        for query in queries:
+            try:
+                asked.append(who_answers(self.store, query, spec, info, base_only))
+            except NotFoundError as error:
+                yield Answer(query, error=error)
+        yield from answer_queries(self.store, self._load, asked, Asking(spec, rag, choose), progress)
+
+    def read_queries(self, data: str | Path, task: str, *, labels: str | Path | None = None) -> list[Query]:
+        """The queries of a file, with the right answers where it has them.
+
+        Raises:
+            DataError: the file is not what it should be.
+        """
+        return read_queries(Path(data), self.task(task), labels=None if labels is None else Path(labels))
+
+    # People
+
+    def adapters(self, user: str | None = None, task: str | None = None) -> list[AdapterInfo]:
+        """All versions of adapters, oldest first."""
+        return self.store.adapters(task, user)
+
+    def latest_adapters(self, task: str | None = None) -> dict[tuple[str, str], AdapterInfo]:
+        """The newest adapter of each (task, user)."""
+        return self.store.latest_adapters(None if task is None else self.task(task).name)
+
+    def export(self, user: str, folder: str | Path, *, task: str | None = None) -> AdapterInfo:
+        """Writes a person's newest adapter as a PEFT folder, which `peft` and vLLM load unchanged.
+
+        Raises:
+            NotFoundError: the person has no adapter, or several tasks and none is named.
+            AdapterError: the folder is not empty, or the adapter does not fit its base.
+        """
+        mine = self.adapters(user, None if task is None else self.task(task).name)
+        tasks = sorted({adapter.task for adapter in mine})
+        if len(tasks) != 1:
+            raise NotFoundError(
+                f"User {user!r} has " + (f"adapters for {len(tasks)} tasks" if tasks else "no adapter to export"),
+                got=", ".join(tasks) or None,
+                hint="name one with --task" if tasks else f"`ownlm train --task T --user {user}`",
+            )
+        export_adapter(self.store, mine[-1], Path(folder))
+        return mine[-1]
+
+    def _load(self, base: BaseInfo) -> BaseLM:
+        if self._loaded is None or self._loaded.fingerprint != base.fingerprint:
+            self._loaded = None  # before the next is loaded: two may not fit
+            self._loaded = load_base(
+                Path(base.folder), name=base.name, fingerprint=base.fingerprint, device=self.device or default_device()
+            )
+        return self._loaded

@@ -1,0 +1,1 @@
+"""Everybody's records, adapters and lineage: one database, and blobs beside it."""

@@ -1,0 +1,1 @@
+"""The steps behind each verb of a home, as functions over its store."""

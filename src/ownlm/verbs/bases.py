@@ -1,0 +1,78 @@
+"""Adding a base, picking one, and writing an adapted one."""
+
+import os
+import shutil
+from pathlib import Path
+from uuid import uuid4
+
+from ownlm.errors import BaseModelError, NotFoundError
+from ownlm.model.adapter import Adapter
+from ownlm.model.base import BaseLM, is_safe_name, save_merged
+from ownlm.model.base_files import check_base_folder, fingerprint, parameter_count
+from ownlm.model.source import resolve_source
+from ownlm.progress import Progress
+from ownlm.store.blobs import sync_folder
+from ownlm.store.store import BaseInfo, Store
+
+
+def add_base(store: Store, source: str, name: str | None, progress: Progress) -> BaseInfo:
+    """Fetches, checks and registers a base; the same one again is no error."""
+    name = name or source.rstrip("/").rsplit("/", 1)[-1]
+    check_name(name)
+    folder = resolve_source(source, progress)
+    check_base_folder(folder)
+    progress("fingerprint", 0, 1)
+    base = BaseInfo(name, str(folder), fingerprint(folder), parameter_count(folder), source)
+    progress("fingerprint", 1, 1)
+    for known in store.bases():
+        if (known.name, known.fingerprint, known.folder) == (base.name, base.fingerprint, base.folder):
+            return known
+    store.add_base(base)
+    return base
+
+
+def pick_base(store: Store, task: str, name: str | None) -> BaseInfo:
+    """The base called `name`; by default the newest that was adapted to the task, else the newest of the others."""
+    if name is not None:
+        return store.base(name)
+    bases = [base for base in store.bases() if base.task in (None, task)]
+    if not bases:
+        raise NotFoundError("The home has no base model yet", hint="`ownlm base add smollm2-135m`")
+    return max(enumerate(bases), key=lambda numbered: (numbered[1].task == task, numbered[0]))[1]
+
+
+def pick_raw_base(store: Store, name: str | None) -> BaseInfo:
+    """The base called `name`; by default the newest that is not adapted to a task."""
+    raw = [base for base in store.bases() if base.task is None]
+    if name is not None or not raw:
+        return pick_base(store, "", name)
+    return raw[-1]
+
+
+def check_name(name: str) -> None:
+    """Raises a BaseModelError where a base cannot be called so: its name becomes a folder's."""
+    if not is_safe_name(name):
+        raise BaseModelError(
+            "A base cannot be called so",
+            got=name,
+            expected="letters, digits, '.', '_' and '-', at most 64, with a letter or digit first",
+            hint="give it a name with --name or --out",
+        )
+
+
+def write_adapted(store: Store, base: BaseLM, adapter: Adapter, name: str) -> Path:
+    """Writes the adapted base's folder: whole under its name, or not there."""
+    folder, temporary = store.folder / "bases" / name, store.folder / "bases" / f".{uuid4().hex}"
+    shutil.rmtree(folder, ignore_errors=True)  # left by a kill between renaming and registering
+    temporary.mkdir(parents=True)
+    try:
+        save_merged(base, adapter, temporary)
+        for file in temporary.iterdir():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        sync_folder(temporary)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    sync_folder(folder.parent)
+    return folder

@@ -1,0 +1,49 @@
+"""Which settings a stage runs with, and what is written down about a run."""
+
+import hashlib
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from ownlm import presets
+from ownlm.config import LoraConfig, TrainConfig
+from ownlm.errors import ConfigError
+
+Stage = Literal["task_adapter", "adapter"]
+
+
+def settings(stage: Stage, parameters: int, preset: str | None, changes: Mapping[str, Any]) -> TrainConfig:
+    """One stage's resolved settings.
+
+    Args:
+        parameters: of the base; decides the preset where none is named.
+        preset: "paper" or "small".
+        changes: settings that differ, by their names in `TrainConfig` and `LoraConfig`; None means as in the preset.
+
+    Raises:
+        ConfigError: a setting is unknown or out of range.
+    """
+    chosen = presets.by_name(preset) if preset else presets.for_base(parameters)
+    config: TrainConfig = getattr(chosen, stage)
+    merged = config.model_dump()
+    for name, value in changes.items():
+        if value is not None:
+            (merged["lora"] if name in LoraConfig.model_fields else merged)[name] = value
+    try:
+        return TrainConfig.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"The setting {first['loc'][-1]!r} is wrong: {first['msg']}", got=first["input"]) from None
+
+
+def provenance(config: TrainConfig, seed: int) -> dict[str, Any]:
+    """What a run was made with."""
+    versions = {package: version(package) for package in ("ownlm", "torch", "transformers")}
+    return {"config": config.model_dump(mode="json"), "seed": seed, "versions": versions}
+
+
+def digest(*parts: object) -> str:
+    """A hash over parts, in order."""
+    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()

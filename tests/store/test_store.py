@@ -1,0 +1,117 @@
+"""The store: whole or not at all, versions kept, damage noticed."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from ownlm.errors import BaseModelError, DataError, NotFoundError, StoreError
+from ownlm.history.record import History, Record
+from ownlm.history.task import load_task
+from ownlm.store.blobs import Blobs
+from ownlm.store.store import AdapterInfo, BaseInfo, Store
+
+TASK = load_task("LaMP_4")
+
+
+def history(user: str, *texts: str, time: str | None = None) -> History:
+    return History(user, tuple(Record(user, f"r{n}", {"text": t, "title": "t"}, time) for n, t in enumerate(texts)))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path / "home")
+    store.put_task(TASK)
+    store.add_base(BaseInfo("base", "/b", "f" * 64, 10, "folder"))
+    return store
+
+
+def adapter(number: int, user: str = "ada", **changes: object) -> AdapterInfo:
+    values = {
+        "id": f"a{number}", "user": user, "task": TASK.name, "base": "base", "base_fingerprint": "f" * 64,
+        "key": "k", "history": "h", "records": 2, "blob": "b", "bytes": 3, "lora": {"r": 8}, "provenance": {},
+        "steps": 4, "tokens": 5, "loss_first": 2.0, "loss_last": 1.0, "seconds": 0.5,
+    }  # fmt: skip
+    return AdapterInfo(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_adding_is_idempotent_and_survives_opening_again(store: Store) -> None:
+    assert store.add_records(TASK.name, [history("ada", "one", "two"), history("bela", "three")]) == (3, 0)
+    assert store.add_records(TASK.name, [history("ada", "one", "two", "four")]) == (1, 2)
+    again = Store(store.folder)
+    assert [record.fields["text"] for record in again.history(TASK.name, "ada").records] == ["one", "two", "four"]
+    assert [(p.user, p.records) for p in again.people()] == [("ada", 3), ("bela", 1)]
+    assert again.task(TASK.name) == TASK
+
+
+def test_a_changed_record_is_refused_and_nothing_of_the_file_is_added(store: Store) -> None:
+    store.add_records(TASK.name, [history("ada", "one")])
+    with pytest.raises(DataError, match="'r0' of user 'ada'") as caught:
+        store.add_records(TASK.name, [history("bela", "new"), history("ada", "changed")])
+    assert "changed" not in str(caught.value).replace("the changed record", "")
+    assert [p.user for p in store.people()] == ["ada"]
+
+
+def test_a_history_has_its_own_digest_whatever_others_do(store: Store) -> None:
+    store.add_records(TASK.name, [history("ada", "one")])
+    (before,) = store.people()
+    store.add_records(TASK.name, [history("bela", "two")])
+    assert store.people()[0].history == before.history
+    store.add_records(TASK.name, [history("ada", "one", "three")])
+    assert store.people()[0].history != before.history
+
+
+def test_records_are_read_in_order_of_time(store: Store) -> None:
+    late, early = Record("ada", "late", {"text": "l"}, "2024"), Record("ada", "early", {"text": "e"}, "2023-05-01")
+    store.add_records(TASK.name, [History("ada", (late,))])
+    store.add_records(TASK.name, [History("ada", (early,))])
+    assert [record.id for record in store.history(TASK.name, "ada").records] == ["early", "late"]
+
+
+def test_versions_are_kept_and_the_newest_counts(store: Store) -> None:
+    for number in range(3):
+        store.add_adapter(adapter(number))
+    store.add_adapter(adapter(7, "bela"))
+    assert [a.id for a in store.adapters(user="ada")] == ["a0", "a1", "a2"]
+    assert {user: a.id for (_, user), a in store.latest_adapters(TASK.name).items()} == {"ada": "a2", "bela": "a7"}
+    with pytest.raises(StoreError):
+        store.add_adapter(adapter(2))  # an id is never used twice
+
+
+def test_outsiders_of_parents_count(store: Store) -> None:
+    store.add_base(BaseInfo("one", "/1", "1", 10, "adapted", TASK.name, "base"), ["ada"])
+    store.add_base(BaseInfo("two", "/2", "2", 10, "adapted", TASK.name, "one"), ["bela"])
+    assert store.outsiders("two") == {"ada", "bela"} and store.outsiders("base") == set()
+    with pytest.raises(BaseModelError, match="already"):
+        store.add_base(BaseInfo("one", "/3", "3", 10, "folder"))
+    with pytest.raises(NotFoundError, match="one, two"):
+        store.base("three")
+
+
+def test_a_blob_is_whole_or_refused(tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path / "blobs")
+    name = blobs.put(b"weights")
+    assert blobs.put(b"weights") == name and blobs.get(name) == b"weights"
+    (file,) = [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()]
+    for damaged in (b"weightS", b"", b"weights "):
+        file.write_bytes(damaged)
+        with pytest.raises(StoreError, match="damaged"):
+            blobs.get(name)
+    file.unlink()
+    with pytest.raises(StoreError, match="cannot be read"):
+        blobs.get(name)
+
+
+def test_what_is_no_home_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreError):
+        Store(tmp_path / "file")
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "ownlm.db").write_bytes(b"not a database, but long enough to be looked at" * 40)
+    with pytest.raises(StoreError, match="cannot be used"):
+        Store(tmp_path / "odd")
+    Store(tmp_path / "newer")
+    with sqlite3.connect(tmp_path / "newer" / "ownlm.db") as db:
+        db.execute("UPDATE meta SET value = '99'")
+    with pytest.raises(StoreError, match="format 99"):
+        Store(tmp_path / "newer")
