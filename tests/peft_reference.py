@@ -1,4 +1,4 @@
-"""The same training, written plainly with `peft` and `torch.optim.AdamW`: one person, padded batches, stock attention."""
+"""The same training in plain `peft` and `torch.optim.AdamW`: one person, padded batches, stock attention."""
 
 from pathlib import Path
 

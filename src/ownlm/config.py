@@ -18,12 +18,23 @@ class LoraConfig(BaseModel):
         return self.lora_alpha / self.r
 
 
+class PromptConfig(BaseModel):
+    """What a prompt shows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rag: int = Field(0, ge=0, description="how many of the person's earlier records")
+    max_words: int = Field(768, ge=1, description="words kept of each field")
+    max_words_retrieved: int = Field(368, ge=1, description="words kept of each field of a retrieved record")
+
+
 class TrainConfig(BaseModel):
     """One stage of training: of the task adapter, or of one person's adapter."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     lora: LoraConfig = LoraConfig()
+    prompt: PromptConfig = PromptConfig()
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     learning_rate: float = Field(1e-4, gt=0)
     epochs: int = Field(2, ge=1)
@@ -31,11 +42,8 @@ class TrainConfig(BaseModel):
     weight_decay: float = Field(0.01, ge=0)
     max_grad_norm: float = Field(0.3, gt=0)
     warmup_ratio: float = Field(0.1, ge=0, le=1)
-    rag: int = Field(0, ge=0, description="how many earlier records a prompt shows")
     recent: int | None = Field(None, ge=1, description="train on this many latest records only")
-    max_words: int = Field(768, ge=1, description="words kept of each field")
-    max_words_retrieved: int = Field(368, ge=1, description="words kept of each field of a retrieved record")
-    tokens_per_pass: int = Field(4096, ge=64, description="tokens in one forward pass, over all people in it")
+    tokens_per_pass: int = Field(2048, ge=64, description="tokens in one forward pass, over all people in it")
 
 
 class Preset(BaseModel):

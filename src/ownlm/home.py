@@ -2,23 +2,22 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ownlm.errors import BaseModelError, NotFoundError
 from ownlm.history.readers import read_queries
 from ownlm.history.record import Dataset, History, Query
 from ownlm.history.task import Task, parse_query
-from ownlm.model.base import BaseLM, default_device, load_base
 from ownlm.model.base_files import fingerprint
 from ownlm.progress import Progress, silent
 from ownlm.store.store import AdapterInfo, BaseInfo, Person, Store
-from ownlm.verbs.adapt import stage_one_examples, train_task_adapter
-from ownlm.verbs.ask import Answer, Asked, Asking, answer_queries, who_answers
-from ownlm.verbs.export import export_adapter
-from ownlm.verbs.bases import add_base, check_name, pick_base, pick_raw_base, write_adapted
+from ownlm.verbs.bases import add_base, check_name, pick_base, pick_raw_base
 from ownlm.verbs.histories import Added, add_history, find_task
+from ownlm.verbs.report import Answer, Training
 from ownlm.verbs.settings import provenance, settings
-from ownlm.verbs.train import Training, people_to_train, train_people
+
+if TYPE_CHECKING:  # what needs torch is imported where it is used: listing people should not wait for it
+    from ownlm.model.base import BaseLM
 
 
 class Home:
@@ -118,13 +117,15 @@ class Home:
             data: the outsiders' histories, added to the home first; their labelled queries are learnt from too.
             users: the outsiders, where they are in the home; by default those of `data`, else everybody.
             base: the base to adapt; by default the newest that is not adapted.
-            changes: settings that differ from the preset, by their names in `TrainConfig` and `LoraConfig`.
+            changes: settings that differ from the preset, by their names in `TrainConfig` and its parts.
 
         Raises:
             NotFoundError, BaseModelError, DataError, ConfigError, TrainingError: nothing is registered then.
 
         Source: OPPU (arXiv 2402.04401), section 3.1.
         """
+        from ownlm.verbs.adapt import stage_one_examples, train_task_adapter, write_adapted
+
         check_name(name)
         if any(known.name == name for known in self.bases()):
             raise BaseModelError(f"The home has a base {name!r} already", hint="choose another name with --out")
@@ -175,7 +176,7 @@ class Home:
             base: by default the newest adapted to the task, else the newest.
             slots: how many people are in flight at once.
             report: filled as people are done, for who wants to read it while the work goes on.
-            changes: settings that differ from the preset, by their names in `TrainConfig` and `LoraConfig`.
+            changes: settings that differ from the preset, by their names in `TrainConfig` and its parts.
 
         Raises:
             NotFoundError, BaseModelError, DataError, ConfigError: nothing is trained then. What goes wrong with one
@@ -183,6 +184,8 @@ class Home:
 
         Source: OPPU (arXiv 2402.04401), section 3.2.
         """
+        from ownlm.verbs.train import people_to_train, train_people
+
         report = Training() if report is None else report
         if data is not None:
             self.add_history(data, task)
@@ -204,7 +207,7 @@ class Home:
         text: str,
         task: str,
         *,
-        rag: int = 0,
+        rag: int | None = None,
         choose: bool = False,
         base: str | None = None,
         base_only: bool = False,
@@ -214,7 +217,7 @@ class Home:
 
         Args:
             text: the task's input; where it has several fields, a JSON object with them.
-            rag: how many of the person's records the prompt shows.
+            rag: how many of the person's records the prompt shows; by default as many as in training.
             choose: pick the likeliest of the task's labels, instead of generating.
             base: answer with the adapter on this base; by default with the newest adapter.
             base_only: without any adapter.
@@ -238,7 +241,7 @@ class Home:
         queries: Sequence[Query],
         task: str,
         *,
-        rag: int = 0,
+        rag: int | None = None,
         choose: bool = False,
         base: str | None = None,
         base_only: bool = False,
@@ -248,6 +251,8 @@ class Home:
 
         A query that cannot be answered gets an Answer with the error; the others go on.
         """
+        from ownlm.verbs.ask import Asked, Asking, answer_queries, who_answers
+
         spec = self.task(task)
         info = pick_base(self.store, spec.name, base) if base is not None or base_only else None
         asked: list[Asked] = []
@@ -256,7 +261,7 @@ class Home:
                 asked.append(who_answers(self.store, query, spec, info, base_only))
             except NotFoundError as error:
                 yield Answer(query, error=error)
-        yield from answer_queries(self.store, self._load, asked, Asking(spec, rag, choose), progress)
+        yield from answer_queries(self.store, self._load, asked, Asking(spec, choose, rag), progress)
 
     def read_queries(self, data: str | Path, task: str, *, labels: str | Path | None = None) -> list[Query]:
         """The queries of a file, with the right answers where it has them.
@@ -283,6 +288,8 @@ class Home:
             NotFoundError: the person has no adapter, or several tasks and none is named.
             AdapterError: the folder is not empty, or the adapter does not fit its base.
         """
+        from ownlm.verbs.export import export_adapter
+
         mine = self.adapters(user, None if task is None else self.task(task).name)
         tasks = sorted({adapter.task for adapter in mine})
         if len(tasks) != 1:
@@ -294,7 +301,9 @@ class Home:
         export_adapter(self.store, mine[-1], Path(folder))
         return mine[-1]
 
-    def _load(self, base: BaseInfo) -> BaseLM:
+    def _load(self, base: BaseInfo) -> "BaseLM":
+        from ownlm.model.base import default_device, load_base
+
         if self._loaded is None or self._loaded.fingerprint != base.fingerprint:
             self._loaded = None  # before the next is loaded: two may not fit
             self._loaded = load_base(

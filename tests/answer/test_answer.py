@@ -47,9 +47,7 @@ def cases(base: BaseLM, adapters: dict[str, Adapter]) -> list[Question]:
     return [Question(base.encode_prompt(text), owner) for text in TEXTS for owner in owners]  # owners interleaved
 
 
-def test_generation_equals_transformers_generate(
-    base: BaseLM, adapters: dict[str, Adapter], tmp_path: Path
-) -> None:
+def test_generation_equals_transformers_generate(base: BaseLM, adapters: dict[str, Adapter], tmp_path: Path) -> None:
     questions = cases(base, adapters)
     ours = answer(base, adapters, questions, max_new_tokens=9)
     assert len(set(ours)) > 4

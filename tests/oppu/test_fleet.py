@@ -28,7 +28,10 @@ def make_jobs(vocabulary: int, examples: int, prompt: int, seed: int = 0) -> lis
     return [
         Job(
             f"person {number}",
-            [TokenizedExample(instruction + tokens(1, prompt), [*tokens(1, 4), 2]) for _ in range(examples + number % 3)],
+            [
+                TokenizedExample(instruction + tokens(1, prompt), [*tokens(1, 4), 2])
+                for _ in range(examples + number % 3)
+            ],
             seed=7,
         )
         for number in range(PEOPLE)
@@ -142,7 +145,7 @@ def test_every_epoch_sees_every_example_once() -> None:
     config = TrainConfig(epochs=3, batch_size=4)
     batches = minibatches(10, config, torch.Generator().manual_seed(0))
     assert [len(batch) for batch in batches] == [4, 4, 2] * 3
-    epochs = [sum(batches[at : at + 3], []) for at in (0, 3, 6)]
+    epochs = [[*batches[at], *batches[at + 1], *batches[at + 2]] for at in (0, 3, 6)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert epochs[0] != epochs[1]
 

@@ -42,9 +42,7 @@ def generate(
     return answers
 
 
-def _generate_pass(
-    base: BaseLM, bank: LoraBank | None, prompts: list[Prompt], max_new_tokens: int
-) -> list[list[int]]:
+def _generate_pass(base: BaseLM, bank: LoraBank | None, prompts: list[Prompt], max_new_tokens: int) -> list[list[int]]:
     row, chains = Row(), list[Chain]()
     for prompt, chain in add_prompts(row, prompts):
         row.predict(prompt.slot, chain[-1:])

@@ -9,7 +9,7 @@ from ownlm.cli import options
 from ownlm.cli.output import print_json, progress_bar, say, warn
 
 if TYPE_CHECKING:
-    from ownlm.verbs.ask import Answer
+    from ownlm.verbs.report import Answer
 
 
 def ask(
@@ -25,9 +25,10 @@ def ask(
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
-    """Ask a person's own model: USER TEXT for one, or --file for many.
+    """Ask a person's own model, or many people's.
 
-    Text is generated greedily; with --choose the likeliest label is picked.
+    Give USER and TEXT for one, or --file for many. Text is generated greedily; with --choose the likeliest label is
+    picked.
     """
     if (file is None) == (user is None or text is None) or (file is not None and user is not None):
         raise typer.BadParameter("give USER and TEXT, or --file")

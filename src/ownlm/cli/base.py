@@ -13,7 +13,9 @@ app = typer.Typer(no_args_is_help=True)
 @app.command("add")
 def add(
     source: Annotated[str, typer.Argument(help="smollm2-135m, a hub id, or a folder with safetensors weights.")],
-    name: Annotated[str | None, typer.Option("--name", help="What to call it; by default the source's last part.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="What to call it; by default the source's last part.")
+    ] = None,
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
@@ -23,7 +25,9 @@ def add(
     with progress_bar() as progress:
         base = Home(home).add_base(source, name, progress)
     if json:
-        print_json({"name": base.name, "folder": base.folder, "fingerprint": base.fingerprint, "parameters": base.parameters})
+        print_json(
+            {"name": base.name, "folder": base.folder, "fingerprint": base.fingerprint, "parameters": base.parameters}
+        )
     else:
         say(f"{base.name}: {base.parameters / 1e6:,.1f} million parameters, in {base.folder}")
 

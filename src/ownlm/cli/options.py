@@ -7,32 +7,54 @@ from typing import Annotated
 import typer
 
 Home = Annotated[
-    Path, typer.Option("--home", help="The folder that holds everything.", envvar="OWNLM_HOME", show_envvar=True)
+    Path,
+    typer.Option(
+        "--home", metavar="DIR", help="The folder that holds everything.", envvar="OWNLM_HOME", show_envvar=True
+    ),
 ]
 HOME = Path(".ownlm")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
-Seed = Annotated[int, typer.Option("--seed", help="Same seed, same history, same settings: same adapter.")]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Same seed, same history, same settings: same adapter.")]
 Task = Annotated[
-    str, typer.Option("--task", "-t", help="A task's name (LaMP_2N, free-text, ...) or the path of a task file.")
+    str,
+    typer.Option(
+        "--task", "-t", metavar="TASK", help="A task's name (LaMP_2N, free-text, ...) or the path of a task file."
+    ),
 ]
-AnyTask = Annotated[str | None, typer.Option("--task", "-t", help="This task only.")]
+AnyTask = Annotated[str | None, typer.Option("--task", "-t", metavar="TASK", help="This task only.")]
 Labels = Annotated[
-    Path | None, typer.Option("--labels", help="The file of right answers, where it is not beside the data.")
+    Path | None,
+    typer.Option("--labels", metavar="FILE", help="The file of right answers, where it is not beside the data."),
 ]
 Data = Annotated[
     Path | None, typer.Argument(help="Histories to add first: JSON Lines, Parquet, or LaMP's JSON.", show_default=False)
 ]
-Users = Annotated[list[str] | None, typer.Option("--user", "-u", help="This person; may be given several times.")]
-Base = Annotated[str | None, typer.Option("--base", help="The base's name; see `ownlm base ls`.", show_default=False)]
-Preset = Annotated[
-    str | None, typer.Option("--preset", help="paper or small; by default small for bases under 1B parameters.")
+Users = Annotated[
+    list[str] | None, typer.Option("--user", "-u", metavar="USER", help="This person; may be given several times.")
 ]
-Rag = Annotated[int | None, typer.Option("--rag", help="How many of the person's own records a prompt shows.", min=0)]
-Recent = Annotated[int | None, typer.Option("--recent", help="Train on this many latest records only.", min=1)]
-LearningRate = Annotated[float | None, typer.Option("--learning-rate", "--lr", help="Instead of the preset's.")]
-Epochs = Annotated[int | None, typer.Option("--epochs", help="Instead of the preset's.", min=1)]
-Rank = Annotated[int | None, typer.Option("--rank", "-r", help="LoRA rank, instead of the preset's.", min=1)]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Examples a step, instead of the preset's.", min=1)]
-MaxWords = Annotated[int | None, typer.Option("--max-words", help="Words kept of each field.", min=1)]
+Base = Annotated[
+    str | None, typer.Option("--base", metavar="NAME", help="The base's name; see `ownlm base ls`.", show_default=False)
+]
+Preset = Annotated[
+    str | None,
+    typer.Option("--preset", metavar="NAME", help="paper or small; by default small for bases under 1B parameters."),
+]
+Rag = Annotated[
+    int | None, typer.Option("--rag", metavar="K", help="How many of the person's own records a prompt shows.", min=0)
+]
+Recent = Annotated[
+    int | None, typer.Option("--recent", metavar="K", help="Train on this many latest records only.", min=1)
+]
+LearningRate = Annotated[
+    float | None, typer.Option("--learning-rate", "--lr", metavar="RATE", help="Instead of the preset's.")
+]
+Epochs = Annotated[int | None, typer.Option("--epochs", metavar="N", help="Instead of the preset's.", min=1)]
+Rank = Annotated[
+    int | None, typer.Option("--rank", "-r", metavar="R", help="LoRA rank, instead of the preset's.", min=1)
+]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", metavar="N", help="Examples a step, instead of the preset's.", min=1)
+]
+MaxWords = Annotated[int | None, typer.Option("--max-words", metavar="N", help="Words kept of each field.", min=1)]
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else every fork is warned about

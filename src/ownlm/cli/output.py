@@ -27,7 +27,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         table.add_column(column.rstrip("#"), justify="right" if column.endswith("#") else "left", overflow="fold")
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)  # a file or a pipe has no width of its own
 
 
 def say(text: str) -> None:
@@ -38,6 +38,15 @@ def say(text: str) -> None:
 def warn(text: str) -> None:
     """Writes a line for people to stderr."""
     Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(text)
+
+
+def fall(first: float, last: float) -> str:
+    """How a loss went.
+
+    >>> fall(2.5, 0.125)
+    '2.500 -> 0.125'
+    """
+    return f"{first:.3f} -> {last:.3f}"
 
 
 def size(count: float) -> str:

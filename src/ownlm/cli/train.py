@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ownlm.cli import options
-from ownlm.cli.output import print_json, print_table, progress_bar, say, size, warn
+from ownlm.cli.output import fall, print_json, print_table, progress_bar, say, size, warn
 
 if TYPE_CHECKING:
-    from ownlm.verbs.train import Training
+    from ownlm.verbs.report import Training
 
 
 def adapt(
@@ -30,9 +30,10 @@ def adapt(
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
-    """Stage 1: teach the base the task, on people who will not be trained themselves.
+    """Stage 1: teach the base a task, on other people.
 
-    The people are those of DATA, else those named by --user, else everybody in the home.
+    The task adapter is trained on them and merged; the adapted base is then what `train` starts from, and they are
+    left out there. They are those of DATA, else those named by --user, else everybody in the home.
     """
     from ownlm.home import Home
 
@@ -54,7 +55,7 @@ def adapt(
     else:
         say(
             f"{base_info.name}: {base_info.parent} adapted to {base_info.task} on {made['examples']:,} examples, "
-            f"loss {made['losses'][0]:.3f} -> {made['losses'][-1]:.3f}"
+            f"loss {fall(made['losses'][0], made['losses'][-1])}"
         )
         say(f"`ownlm train --task {task}` now trains people's own adapters on it")
 
@@ -77,12 +78,13 @@ def train(
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
-    """Stage 2: train an adapter for each person whose history changed since their last one.
+    """Stage 2: train everybody's own adapter.
 
-    Each adapter is kept as soon as it is done; after Ctrl-C the same command goes on where it stopped.
+    People whose history, base and settings are as they were at their last adapter are skipped. Each adapter is kept as
+    soon as it is done; after Ctrl-C the same command goes on where it stopped.
     """
     from ownlm.home import Home
-    from ownlm.verbs.train import Training
+    from ownlm.verbs.report import Training
 
     report, interrupted = Training(), False
     try:
@@ -159,9 +161,9 @@ def _print_report(report: "Training") -> None:
     if report.trained:
         print_table(
             f"{len(report.trained)} adapters, {report.tokens_per_s:,.0f} tokens/s",
-            ["user", "adapter", "records#", "steps#", "loss first#", "last#", "seconds#", "size#"],
+            ["user", "adapter", "records#", "steps#", "loss#", "seconds#", "size#"],
             [
-                (a.user, a.id[:8], a.records, a.steps, f"{a.loss_first:.3f}", f"{a.loss_last:.3f}", f"{a.seconds:.1f}",
+                (a.user, a.id[:8], a.records, a.steps, fall(a.loss_first, a.loss_last), f"{a.seconds:.1f}",
                  size(a.bytes))
                 for a in report.trained
             ],

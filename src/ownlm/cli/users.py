@@ -2,13 +2,16 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ownlm.cli import options
-from ownlm.cli.output import print_json, print_table, say, size
+from ownlm.cli.output import fall, print_json, print_table, say, size
 from ownlm.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from ownlm.store.store import AdapterInfo, Person
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -20,31 +23,32 @@ def ls(task: options.AnyTask = None, home: options.Home = options.HOME, json: op
 
     opened = Home(home)
     latest = opened.latest_adapters(task)
-    rows = []
-    for person in opened.people(task):
-        adapter = latest.get((person.task, person.user))
-        rows.append(
-            {
-                "user": person.user,
-                "task": person.task,
-                "records": person.records,
-                "adapter": adapter and adapter.id,
-                "bytes": adapter.bytes if adapter else 0,
-                "stale": adapter is not None and adapter.history != person.history,
-            }
-        )
+    people = opened.people(task)
     if json:
-        print_json(rows)
-    else:
-        print_table(
-            "People",
-            ["user", "task", "records#", "adapter", "size#", ""],
-            [
-                (r["user"], r["task"], r["records"], (r["adapter"] or "")[:8], size(r["bytes"]) if r["bytes"] else "",
-                 "stale" if r["stale"] else "")
-                for r in rows
-            ],
-        )  # fmt: skip
+        print_json([_document(person, latest.get((person.task, person.user))) for person in people])
+        return
+    rows = []
+    for person in people:
+        adapter = latest.get((person.task, person.user))
+        made = (adapter.id[:8], size(adapter.bytes), "stale" if _stale(person, adapter) else "") if adapter else ()
+        rows.append((person.user, person.task, person.records, *made))
+    print_table("People", ["user", "task", "records#", "adapter", "size#", ""], rows)
+
+
+def _document(person: "Person", adapter: "AdapterInfo | None") -> dict[str, Any]:
+    return {
+        "user": person.user,
+        "task": person.task,
+        "records": person.records,
+        "adapter": adapter.id if adapter else None,
+        "bytes": adapter.bytes if adapter else 0,
+        "stale": _stale(person, adapter),
+    }
+
+
+def _stale(person: "Person", adapter: "AdapterInfo | None") -> bool:
+    """Whether the history has changed since the adapter was trained."""
+    return adapter is not None and adapter.history != person.history
 
 
 @app.command("show")
@@ -76,10 +80,10 @@ def show(
     current = {person.history for person in histories}
     print_table(
         "Adapters, oldest first",
-        ["adapter", "task", "base", "records#", "r#", "steps#", "loss first#", "last#", "size#", "made", ""],
+        ["adapter", "task", "base", "records#", "steps#", "loss#", "size#", "made (UTC)", ""],
         [
-            (a.id[:8], a.task, a.base, a.records, a.lora["r"], a.steps, f"{a.loss_first:.3f}", f"{a.loss_last:.3f}",
-             size(a.bytes), a.created, "" if a.history in current else "stale")
+            (a.id[:8], a.task, a.base, a.records, a.steps, fall(a.loss_first, a.loss_last), size(a.bytes),
+             a.created[:16].replace("T", " "), "" if a.history in current else "stale")
             for a in adapters
         ],
     )  # fmt: skip

@@ -106,10 +106,14 @@ def read_peft_folder(folder: Path) -> Adapter:
         weights = (folder / WEIGHTS).read_bytes()
     except (OSError, ValueError) as error:
         raise AdapterError(f"No PEFT adapter can be read from {folder}", got=error) from None
-    odd = [key for key in ("use_dora", "use_rslora", "alpha_pattern", "rank_pattern", "modules_to_save") if config.get(key)]
+    odd = [
+        key for key in ("use_dora", "use_rslora", "alpha_pattern", "rank_pattern", "modules_to_save") if config.get(key)
+    ]
     if config.get("peft_type") != "LORA" or odd:
         raise AdapterError("Only plain LoRA is read", got=", ".join([str(config.get("peft_type")), *odd]))
-    lora = LoraConfig(r=config["r"], lora_alpha=config["lora_alpha"], target_modules=tuple(sorted(config["target_modules"])))
+    lora = LoraConfig(
+        r=config["r"], lora_alpha=config["lora_alpha"], target_modules=tuple(sorted(config["target_modules"]))
+    )
     return Adapter.from_bytes(weights, lora)
 
 

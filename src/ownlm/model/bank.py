@@ -53,7 +53,9 @@ class LoraBank:
         end = 0
         for name, module in target_modules(model, lora):
             middle = end + lora.r * module.in_features
-            self._targets[name] = _Target(module, slice(end, middle), slice(middle, middle + lora.r * module.out_features))
+            self._targets[name] = _Target(
+                module, slice(end, middle), slice(middle, middle + lora.r * module.out_features)
+            )
             end = middle + lora.r * module.out_features
         # Gradients gather in rows of `grad_UP`; torch warns that such views are not dense, which changes no number.
         warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
@@ -86,7 +88,9 @@ class LoraBank:
         for target in self._targets.values():
             bound = 1 / sqrt(target.module.in_features)
             drawn = torch.empty(target.at_A.stop - target.at_A.start, dtype=self.param_UP.dtype)
-            self.param_UP[slot, target.at_A] = drawn.uniform_(-bound, bound, generator=generator).to(self.param_UP.device)
+            self.param_UP[slot, target.at_A] = drawn.uniform_(-bound, bound, generator=generator).to(
+                self.param_UP.device
+            )
 
     def load(self, slot: int, adapter: Adapter) -> None:
         """Puts a person's adapter into a slot.
@@ -109,7 +113,9 @@ class LoraBank:
             expected = ((self.lora.r, module.in_features), (module.out_features, self.lora.r))
             got = (tuple(pair.A_RD.shape), tuple(pair.B_OR.shape))
             if got != expected:
-                raise AdapterError(f"The adapter's matrices at {name!r} do not fit the base", got=got, expected=expected)
+                raise AdapterError(
+                    f"The adapter's matrices at {name!r} do not fit the base", got=got, expected=expected
+                )
             row[target.at_A], row[target.at_B] = pair.A_RD.flatten(), pair.B_OR.flatten()
         self.param_UP[slot] = row
 
@@ -131,7 +137,8 @@ class LoraBank:
     def attached(self) -> Iterator["LoraBank"]:
         """While it lasts, the model answers each token of a batch given by `reading` with its slot's adapter."""
         hooks = [
-            target.module.register_forward_hook(self._hook(*self._views[name])) for name, target in self._targets.items()
+            target.module.register_forward_hook(self._hook(*self._views[name]))
+            for name, target in self._targets.items()
         ]
         try:
             yield self

@@ -1,6 +1,5 @@
 """The frozen base model: its tokenizer, its weights, and one way to run it."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,8 +153,3 @@ def save_merged(base: BaseLM, adapter: Adapter, folder: Path) -> None:
 def default_device() -> str:
     """`cuda` where there is one, else `cpu`."""
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def is_safe_name(name: str) -> bool:
-    """Whether a base may be called so: it becomes a folder's name."""
-    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) is not None

@@ -1,7 +1,7 @@
 """Tokens of many people in one row, without padding.
 
-A row is filled segment by segment. A *chain* is the list of row positions that make up one sequence so far; a new segment
-continues a chain (`after`), so that several sequences can share a beginning that is computed once:
+A row is filled segment by segment. A *chain* is the list of row positions that make up one sequence so far; a new
+segment continues a chain (`after`), so that several sequences can share a beginning that is computed once:
 
     instruction ──┬── record 1 ─ answer 1            training: one person's minibatch
                   └── record 2 ─ answer 2
@@ -142,7 +142,7 @@ class Row:
         )
 
 
-def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
+def common_prefix(sequences: Sequence[list[int]]) -> int:
     """Length of the longest beginning that all sequences share.
 
     >>> common_prefix([[1, 2, 3], [1, 2, 4]])

@@ -147,9 +147,7 @@ def _round(
     bank.grad_UP.zero_()
     share_prefix = config.lora_dropout == 0  # under dropout every sequence draws its own mask, the prefix included
     chunks = [
-        chunk
-        for slot in sorted(active)
-        for chunk in _chunks(slot, active[slot], config.tokens_per_pass, share_prefix)
+        chunk for slot in sorted(active) for chunk in _chunks(slot, active[slot], config.tokens_per_pass, share_prefix)
     ]
     loss_U, tokens = torch.zeros(bank.slots, dtype=torch.float64), dict.fromkeys(active, 0)
     for together in _passes(chunks, config.tokens_per_pass):

@@ -46,7 +46,7 @@ def clip_(grad_UP: Tensor, max_norm: float) -> Tensor:
 
     Source: as `torch.nn.utils.clip_grad_norm_`, per slot.
     """
-    norm_U = grad_UP.norm(dim=1)
+    norm_U: Tensor = torch.linalg.vector_norm(grad_UP, dim=1)
     grad_UP.mul_((max_norm / (norm_U + 1e-6)).clamp(max=1.0)[:, None])
     return norm_U
 

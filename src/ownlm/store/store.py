@@ -84,7 +84,9 @@ class Store:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(f"The home {folder} cannot be made", got=error, hint="choose another with --home") from None
+            raise StoreError(
+                f"The home {folder} cannot be made", got=error, hint="choose another with --home"
+            ) from None
         self._engine = _open(folder / "ownlm.db")
         with self._begin() as db:
             tables.metadata.create_all(db)

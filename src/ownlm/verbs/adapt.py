@@ -1,16 +1,23 @@
-"""Stage 1: the task adapter, trained on outsiders."""
+"""Stage 1: the task adapter, trained on outsiders and merged into the base."""
 
+import os
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
+from uuid import uuid4
 
 from ownlm.config import TrainConfig
 from ownlm.errors import TrainingError
 from ownlm.history.record import History, Query
 from ownlm.history.task import Task
-from ownlm.model.base import BaseLM
+from ownlm.model.adapter import Adapter
+from ownlm.model.base import BaseLM, save_merged
 from ownlm.oppu.examples import tokenize
 from ownlm.oppu.fleet import Job, Run, train_fleet
 from ownlm.progress import Progress
-from ownlm.prompt.example import Example, history_examples, query_prompt
+from ownlm.prompt.example import Example, answer_text, history_examples, query_prompt
+from ownlm.store.blobs import sync_folder
+from ownlm.store.store import Store
 from ownlm.verbs.train import Meter
 
 
@@ -32,27 +39,31 @@ def train_task_adapter(
     return run
 
 
-def stage_one_examples(
-    task: Task, history: History, queries: Sequence[Query], config: TrainConfig
-) -> list[Example]:
+def stage_one_examples(task: Task, history: History, queries: Sequence[Query], config: TrainConfig) -> list[Example]:
     """An outsider's records, and their queries whose answers are known, as examples."""
-    examples = history_examples(
-        task,
-        history,
-        rag=config.rag,
-        recent=config.recent,
-        max_words=config.max_words,
-        max_words_retrieved=config.max_words_retrieved,
-    )
+    shown = config.prompt.model_dump()
+    examples = history_examples(task, history, recent=config.recent, **shown)
     for query in queries:
         if query.user_id == history.user_id and query.gold is not None:
-            prompt, retrieved = query_prompt(
-                task,
-                query.fields,
-                history,
-                rag=config.rag,
-                max_words=config.max_words,
-                max_words_retrieved=config.max_words_retrieved,
-            )
-            examples.append(Example(query.id, prompt, f" {query.gold}", retrieved))
+            prompt, retrieved = query_prompt(task, query.fields, history, **shown)
+            answer = answer_text(task, {task.answer_field: query.gold}, max_words=config.prompt.max_words)
+            examples.append(Example(query.id, prompt, answer, retrieved))
     return examples
+
+
+def write_adapted(store: Store, base: BaseLM, adapter: Adapter, name: str) -> Path:
+    """Writes the adapted base's folder: whole under its name, or not there."""
+    folder, temporary = store.folder / "bases" / name, store.folder / "bases" / f".{uuid4().hex}"
+    shutil.rmtree(folder, ignore_errors=True)  # left by a kill between renaming and registering
+    temporary.mkdir(parents=True)
+    try:
+        save_merged(base, adapter, temporary)
+        for file in temporary.iterdir():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        sync_folder(temporary)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    sync_folder(folder.parent)
+    return folder

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ownlm.answer.ask import Question, answer
-from ownlm.config import LoraConfig
+from ownlm.config import LoraConfig, PromptConfig, TrainConfig
 from ownlm.errors import AdapterError, NotFoundError, OwnlmError, TaskError
 from ownlm.history.record import Query
 from ownlm.history.task import Task
@@ -14,21 +14,10 @@ from ownlm.oppu.examples import check_length
 from ownlm.progress import Progress
 from ownlm.prompt.example import query_prompt
 from ownlm.store.store import AdapterInfo, BaseInfo, Store
+from ownlm.verbs.report import Answer
 
 PEOPLE_AT_ONCE = 16  # whose adapters are in memory together
 QUERIES_AT_ONCE = 256  # how many answers may wait for each other
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a person's own model, or the base alone, said to a query; or why it said nothing."""
-
-    query: Query
-    answer: str | None = None
-    adapter: str | None = None
-    base: str | None = None
-    retrieved: tuple[str, ...] = ()
-    error: OwnlmError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +25,8 @@ class Asking:
     """How queries are to be answered."""
 
     task: Task
-    rag: int
     choose: bool
-    max_words: int = 768
-    max_words_retrieved: int = 368
+    rag: int | None  # None: as many records as the adapter, or the adapted base, was trained with
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +47,8 @@ def answer_queries(
     """
     if how.choose and not how.task.labels:
         raise TaskError(
-            f"Task {how.task.name!r} has no labels to choose among", hint="ask without --choose, or add labels to the task"
+            f"Task {how.task.name!r} has no labels to choose among",
+            hint="ask without --choose, or add labels to the task",
         )
     done = 0
     progress("answers", 0, len(asked))
@@ -100,11 +88,11 @@ def _answer_batch(
     answers: list[Answer] = []
     questions: list[Question] = []
     for one in batch:
-        result = Answer(one.query, adapter=one.adapter and one.adapter.id, base=one.base.name)
+        result = Answer(one.query, adapter=one.adapter.id if one.adapter else None, base=one.base.name)
         try:
             if one.adapter is not None and one.adapter.id not in adapters:
                 adapters[one.adapter.id] = load_adapter(store, one.adapter, base)
-            prompt, retrieved = _prompt(store, base, one.query, how)
+            prompt, retrieved = _prompt(store, base, one, how)
             questions.append(Question(prompt, result.adapter))
             answers.append(replace(result, retrieved=retrieved))
         except OwnlmError as error:
@@ -118,15 +106,13 @@ def _answer_batch(
         yield result if result.error else replace(result, answer=next(texts))
 
 
-def _prompt(store: Store, base: BaseLM, query: Query, how: Asking) -> tuple[list[int], tuple[str, ...]]:
-    text, retrieved = query_prompt(
-        how.task,
-        query.fields,
-        store.history(how.task.name, query.user_id),
-        rag=how.rag,
-        max_words=how.max_words,
-        max_words_retrieved=how.max_words_retrieved,
-    )
+def _prompt(store: Store, base: BaseLM, asked: Asked, how: Asking) -> tuple[list[int], tuple[str, ...]]:
+    query, made = asked.query, asked.adapter.provenance if asked.adapter else asked.base.provenance
+    shown = TrainConfig.model_validate(made["config"]).prompt if made else PromptConfig()
+    if how.rag is not None:
+        shown = shown.model_copy(update={"rag": how.rag})
+    history = store.history(how.task.name, query.user_id)
+    text, retrieved = query_prompt(how.task, query.fields, history, **shown.model_dump())
     prompt = base.encode_prompt(text)
     check_length(base, prompt, how.task.max_new_tokens, f"The query {query.id!r} of user {query.user_id!r}")
     return prompt, retrieved

@@ -1,17 +1,11 @@
-"""Adding a base, picking one, and writing an adapted one."""
+"""Adding a base, and picking one."""
 
-import os
-import shutil
-from pathlib import Path
-from uuid import uuid4
+import re
 
 from ownlm.errors import BaseModelError, NotFoundError
-from ownlm.model.adapter import Adapter
-from ownlm.model.base import BaseLM, is_safe_name, save_merged
 from ownlm.model.base_files import check_base_folder, fingerprint, parameter_count
 from ownlm.model.source import resolve_source
 from ownlm.progress import Progress
-from ownlm.store.blobs import sync_folder
 from ownlm.store.store import BaseInfo, Store
 
 
@@ -51,28 +45,10 @@ def pick_raw_base(store: Store, name: str | None) -> BaseInfo:
 
 def check_name(name: str) -> None:
     """Raises a BaseModelError where a base cannot be called so: its name becomes a folder's."""
-    if not is_safe_name(name):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise BaseModelError(
             "A base cannot be called so",
             got=name,
             expected="letters, digits, '.', '_' and '-', at most 64, with a letter or digit first",
             hint="give it a name with --name or --out",
         )
-
-
-def write_adapted(store: Store, base: BaseLM, adapter: Adapter, name: str) -> Path:
-    """Writes the adapted base's folder: whole under its name, or not there."""
-    folder, temporary = store.folder / "bases" / name, store.folder / "bases" / f".{uuid4().hex}"
-    shutil.rmtree(folder, ignore_errors=True)  # left by a kill between renaming and registering
-    temporary.mkdir(parents=True)
-    try:
-        save_merged(base, adapter, temporary)
-        for file in temporary.iterdir():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
-        sync_folder(temporary)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    sync_folder(folder.parent)
-    return folder

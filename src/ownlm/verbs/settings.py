@@ -7,9 +7,11 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from ownlm import presets
-from ownlm.config import LoraConfig, TrainConfig
+from ownlm import __version__, presets
+from ownlm.config import LoraConfig, PromptConfig, TrainConfig
 from ownlm.errors import ConfigError
+
+_PARTS = {"lora": LoraConfig.model_fields, "prompt": PromptConfig.model_fields}
 
 Stage = Literal["task_adapter", "adapter"]
 
@@ -20,7 +22,7 @@ def settings(stage: Stage, parameters: int, preset: str | None, changes: Mapping
     Args:
         parameters: of the base; decides the preset where none is named.
         preset: "paper" or "small".
-        changes: settings that differ, by their names in `TrainConfig` and `LoraConfig`; None means as in the preset.
+        changes: settings that differ, by their names in `TrainConfig` and its parts; None means as in the preset.
 
     Raises:
         ConfigError: a setting is unknown or out of range.
@@ -30,7 +32,8 @@ def settings(stage: Stage, parameters: int, preset: str | None, changes: Mapping
     merged = config.model_dump()
     for name, value in changes.items():
         if value is not None:
-            (merged["lora"] if name in LoraConfig.model_fields else merged)[name] = value
+            part = next((part for part, fields in _PARTS.items() if name in fields), None)
+            (merged[part] if part else merged)[name] = value
     try:
         return TrainConfig.model_validate(merged)
     except ValidationError as error:
@@ -40,7 +43,7 @@ def settings(stage: Stage, parameters: int, preset: str | None, changes: Mapping
 
 def provenance(config: TrainConfig, seed: int) -> dict[str, Any]:
     """What a run was made with."""
-    versions = {package: version(package) for package in ("ownlm", "torch", "transformers")}
+    versions = {"ownlm": __version__} | {package: version(package) for package in ("torch", "transformers")}
     return {"config": config.model_dump(mode="json"), "seed": seed, "versions": versions}
 
 

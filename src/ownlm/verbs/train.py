@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from uuid import uuid4
 
 from ownlm.config import TrainConfig
@@ -14,17 +13,8 @@ from ownlm.oppu.fleet import Job, Run, train_fleet
 from ownlm.progress import Progress
 from ownlm.prompt.example import history_examples
 from ownlm.store.store import AdapterInfo, BaseInfo, Person, Store
+from ownlm.verbs.report import Training
 from ownlm.verbs.settings import digest, provenance
-
-
-@dataclass(slots=True)
-class Training:
-    """What `train` did, so far."""
-
-    trained: list[AdapterInfo] = field(default_factory=list)
-    skipped: list[tuple[str, str]] = field(default_factory=list)  # person, why
-    failed: list[tuple[str, OwnlmError]] = field(default_factory=list)
-    tokens_per_s: float = 0.0
 
 
 class Meter:
@@ -110,14 +100,8 @@ def _jobs(
 ) -> Iterator[Job]:
     for user in users:
         try:
-            examples = history_examples(
-                task,
-                store.history(task.name, user),
-                rag=config.rag,
-                recent=config.recent,
-                max_words=config.max_words,
-                max_words_retrieved=config.max_words_retrieved,
-            )
+            history = store.history(task.name, user)
+            examples = history_examples(task, history, recent=config.recent, **config.prompt.model_dump())
             yield Job(user, tokenize(base, user, examples), seed)
         except OwnlmError as error:
             report.failed.append((user, error))

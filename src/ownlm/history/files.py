@@ -1,0 +1,125 @@
+"""Files of rows: JSON Lines, one JSON document, or Parquet. Each row comes with the place where it stands."""
+
+import codecs
+import json
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from ownlm.errors import DataError
+
+
+def kind_of(path: Path) -> Literal["lines", "document", "parquet"]:
+    """What a file holds, by its first bytes; a file called `.parquet` is meant to be one, whatever it holds.
+
+    Raises:
+        DataError: there is no such file, or it cannot be read.
+    """
+    with reading(path), path.open("rb") as file:
+        head = file.read(4096)
+    if head.startswith(b"PAR1") or path.suffix == ".parquet":
+        return "parquet"
+    start = head.removeprefix(codecs.BOM_UTF8).lstrip()
+    return "document" if start.startswith(b"[") else "lines"
+
+
+def read_lines(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The lines of a file that are not blank, one at a time, each with "file:line"."""
+    with reading(path), path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            content = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            if content.strip():
+                yield f"{path}:{number}", content
+
+
+def parse_line(line: bytes) -> Any:
+    """The JSON value on a line.
+
+    Raises:
+        ValueError: it is not UTF-8, or not JSON.
+    """
+    try:
+        return json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise ValueError("the line is not UTF-8") from None
+    except (ValueError, RecursionError):
+        raise ValueError("the line is not one whole JSON object; perhaps it was cut off") from None
+
+
+def read_document(path: Path) -> Any:
+    """The one JSON value that a file holds.
+
+    Raises:
+        DataError: it cannot be read, or is not UTF-8 or not JSON.
+    """
+    with reading(path):
+        content = path.read_bytes()
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise DataError(f"The file {path} is not UTF-8", hint="save it as UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        place = f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else None
+        raise DataError(
+            f"The file {path} is not one whole JSON document",
+            got=f"{error.msg}, {place}" if isinstance(error, json.JSONDecodeError) else None,
+            hint="perhaps it was cut off while it was written or copied; fetch it again",
+        ) from None
+
+
+def read_parquet(path: Path, names: Collection[str], required: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of a Parquet file, some at a time, each with "file, row N".
+
+    Args:
+        names: columns to read, where the file has them.
+        required: those it must have.
+
+    Raises:
+        DataError: the file is damaged, or lacks a column.
+    """
+    import pyarrow as pa  # here, because few need it
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            there = set(file.schema_arrow.names)
+            if missing := set(required) - there:
+                raise DataError(
+                    f"The file {path} lacks the columns {', '.join(sorted(missing))}",
+                    expected=f"the columns {', '.join(sorted(required))}",
+                    hint="rename its columns, or write a task file with its names",
+                )
+            for batch in file.iter_batches(columns=[name for name in names if name in there]):
+                for row in _in_microseconds(batch).to_pylist():
+                    number += 1
+                    yield f"{path}, row {number}", row
+    except DataError:
+        raise
+    except (pa.ArrowException, OSError, ValueError):
+        raise DataError(f"The Parquet file {path} is damaged, after row {number}", hint="fetch it again") from None
+
+
+def _in_microseconds(batch: Any) -> Any:
+    """The batch, its nanosecond times cut to what Python's datetime holds."""
+    import pyarrow as pa
+
+    for place, column in enumerate(batch.schema):
+        if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
+            cut = batch.column(place).cast(pa.timestamp("us", column.type.tz), safe=False)
+            batch = batch.set_column(place, column.name, cut)
+    return batch
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Tells what the system says about a file as a DataError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError(f"There is no file {path}", hint="check the path") from None
+    except IsADirectoryError:
+        raise DataError(f"{path} is a folder", expected="a file", hint="name a file in it") from None
+    except OSError as error:
+        raise DataError(f"The file {path} cannot be read", got=error.strerror or type(error).__name__) from None

@@ -1,0 +1,86 @@
+"""What people did: records, in order, and what is asked of them next."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One thing one person did: the fields of the task's input, and of its answer where it is known."""
+
+    user_id: str
+    id: str
+    fields: Mapping[str, str]
+    time: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A new input of one person; `gold` is the right answer where it is known."""
+
+    user_id: str
+    id: str
+    fields: Mapping[str, str]
+    gold: str | None = None
+    time: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """One person's records, oldest first."""
+
+    user_id: str
+    records: tuple[Record, ...]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+
+@dataclass(slots=True)
+class Dataset:
+    """What one file, or one set of files, says.
+
+    Attributes:
+        histories: one per person, in the file's order.
+        queries: new inputs, in the file's order.
+        instruction: the instruction that the file's own queries carry, if they do.
+        labels: the labels that this instruction lists, if it does.
+        bad: "file:line: what is wrong", one for each row left out (only where leaving out was asked for).
+    """
+
+    histories: list[History] = field(default_factory=list)
+    queries: list[Query] = field(default_factory=list)
+    instruction: str | None = None
+    labels: tuple[str, ...] | None = None
+    bad: list[str] = field(default_factory=list)
+
+
+def time_key(time: str) -> float:
+    """Seconds since 1970 of an ISO 8601 date or date-time, a year, or a number of seconds; for sorting.
+
+    A time without a zone counts as UTC. A number of up to four digits is a year.
+
+    Raises:
+        ValueError: it is none of these.
+
+    >>> time_key("1970-01-02") == time_key("86400") == 86400.0
+    True
+    """
+    text = time.strip()
+    if text.isdigit() and len(text) > 8:  # Python would read 1612011212345 as a moment in the year 1612
+        return float(text)
+    if text.isdigit() and len(text) <= 4:
+        text = f"{int(text):04d}-01-01"
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return float(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def in_order(user_id: str, records: list[Record]) -> History:
+    """A history of `records`, oldest first: by time where every record has one, else as they were given."""
+    if all(record.time is not None for record in records):
+        records = sorted(records, key=lambda record: time_key(record.time or ""))
+    return History(user_id, tuple(records))

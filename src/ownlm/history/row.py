@@ -1,0 +1,117 @@
+"""One row of a file, as a record or a query."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from ownlm.errors import DataError, OwnlmError
+from ownlm.history.files import parse_line
+from ownlm.history.record import Query, Record
+from ownlm.history.task import Task, parse_query
+from ownlm.history.values import as_id, as_text, as_time, column, pick_fields
+
+
+class Rows:
+    """Says where a bad row stands: stops there, or notes it and goes on.
+
+    Args:
+        skip_bad: go on.
+        hint: what to do about a bad row.
+
+    Attributes:
+        bad: what was noted: "place: what is wrong".
+    """
+
+    def __init__(self, skip_bad: bool, hint: str = "mend it there") -> None:
+        self.skip_bad, self.hint = skip_bad, hint
+        self.bad: list[str] = []
+
+    @contextmanager
+    def row(self, place: str) -> Iterator[None]:
+        """Around the reading of one row."""
+        try:
+            yield
+        except (OwnlmError, ValueError) as error:
+            told = error if isinstance(error, OwnlmError) else OwnlmError(str(error))
+            if not self.skip_bad:
+                raise DataError(
+                    f"{place}: {told.what}", got=told.got, expected=told.expected, hint=told.hint or self.hint
+                ) from None
+            self.bad.append(f"{place}: {told.what}")
+
+
+def to_record(row: object, task: Task, *, unlabelled: bool = False, user: str | None = None) -> Record:
+    """A record from a row.
+
+    Args:
+        unlabelled: whether the answer may be missing.
+        user: whose record it is, where the row does not say it.
+
+    Raises:
+        ValueError: the row is no record of the task.
+    """
+    content = as_object(row)
+    user = column(content, "user_id", as_id) if user is None else user
+    with _of_user(user):
+        required = set(task.required_in_records) - ({task.answer_field} if unlabelled else set())
+        fields, time = pick_fields(content, task.record_fields, required), time_of(content)
+        if not fields:
+            raise ValueError(f"the record has none of the fields {', '.join(task.record_fields)}")
+        return Record(user, _own_id(content, user, time, fields), fields, time)
+
+
+def to_query(row: object, task: Task) -> Query:
+    """A query from a row with `input`, a text or an object of fields, or with the task's input fields themselves.
+
+    Raises:
+        ValueError: the row is no query of the task.
+    """
+    content = as_object(row)
+    user = column(content, "user_id", as_id)
+    with _of_user(user):
+        given = content.get("input")
+        if isinstance(given, str):
+            fields = parse_query(task, given)[0]
+        else:
+            fields = pick_fields(
+                content if given is None else as_object(given), task.input_fields, task.required_inputs
+            )
+        time = time_of(content)
+        return Query(user, _own_id(content, user, time, fields), fields, column(content, "gold", as_text), time)
+
+
+def as_object(row: object) -> Mapping[str, Any]:
+    """The row itself; a line of JSON is parsed.
+
+    Raises:
+        ValueError: it is no object.
+    """
+    if isinstance(row, bytes):
+        row = parse_line(row)
+    if not isinstance(row, dict):
+        raise ValueError(f"a JSON object is expected here, not a {type(row).__name__}")
+    return row
+
+
+def time_of(row: Mapping[str, Any]) -> str | None:
+    """The row's `time`, or else its `date`."""
+    return column(row, "time", as_time) or column(row, "date", as_time)
+
+
+def _own_id(row: Mapping[str, Any], user: str, time: str | None, fields: Mapping[str, str]) -> str:
+    """The row's id; one that has none is known by its content, so that adding it again adds nothing."""
+    if row.get("id") is not None:
+        return column(row, "id", as_id)
+    content = json.dumps([user, time, sorted(fields.items())])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _of_user(user: str) -> Iterator[None]:
+    try:
+        yield
+    except (OwnlmError, ValueError) as error:
+        told = error.what if isinstance(error, OwnlmError) else str(error)
+        raise ValueError(f"user {user!r}: {told}") from None

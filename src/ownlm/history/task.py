@@ -1,0 +1,278 @@
+"""A task: what the model is told, given, and asked for."""
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ownlm.errors import NotFoundError, TaskError
+from ownlm.history.template import fill, template_fields
+from ownlm.history.values import pick_fields
+
+Metric = Literal["accuracy", "f1_macro", "mae", "rmse", "rouge1", "rougeL"]
+
+OPTION_FIELDS: Final = ("option_1", "option_2")  # input fields of a task that lets one choose between two options
+_COLUMNS: Final = frozenset({"user_id", "id", "time", "date", "input", "gold", "profile", "query"})  # of data files
+_PATTERN_GROUPS: Final = frozenset({"instruction", "labels"})
+
+
+class Options(BaseModel):
+    """Which fields of a record hold the two options that its example lets one choose between."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    right: str
+    wrong: str
+
+
+class Task(BaseModel):
+    """What the model is told, given, and asked for.
+
+    Attributes:
+        name: letters, digits, '.', '_' and '-'.
+        instruction: what is to be done; `{labels}` in it stands for the labels.
+        input: template of what is given.
+        answer: template of what is asked for: a cue, which ends the prompt, and one field.
+        labels: the possible answers, where they are few.
+        metrics: what answers are judged by.
+        max_new_tokens: the longest answer that is generated.
+        optional: input fields that a record or query may lack.
+        query: pattern of query texts that carry their own instruction; its named groups are input fields, and
+            `instruction` and `labels`. It must match the whole text, and '.' matches line ends too.
+        options: for a choice between two: input has option_1 and option_2, and labels name the first and the second.
+
+    Source: ours.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    instruction: str = Field(pattern=r"\S")
+    input: str
+    answer: str
+    labels: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
+    metrics: tuple[Metric, ...] = ()
+    max_new_tokens: int = Field(64, ge=1)
+    optional: tuple[str, ...] = ()
+    query: str | None = None
+    options: Options | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "Task":
+        try:
+            _check_fields(self)
+        except ValueError as error:
+            raise ValueError(f"input and answer: {error}") from None
+        _check_labels(self)
+        if self.query is not None:
+            _check_pattern(self, self.query)
+        if self.options is not None:
+            _check_options(self, self.options)
+        return self
+
+    @property
+    def input_fields(self) -> tuple[str, ...]:
+        """Names of the fields of the input."""
+        return template_fields(self.input)
+
+    @property
+    def required_inputs(self) -> tuple[str, ...]:
+        """Names of the input fields that every query has."""
+        return tuple(name for name in self.input_fields if name not in self.optional)
+
+    @property
+    def answer_field(self) -> str:
+        """Name of the field that holds the answer."""
+        return template_fields(self.answer)[0]
+
+    @property
+    def cue(self) -> str:
+        """What the prompt ends with, right before the answer."""
+        return fill(self.answer, {self.answer_field: ""}).strip()
+
+    @property
+    def told(self) -> str:
+        """The instruction, with the labels in their place."""
+        return self.instruction.strip().replace("{labels}", ", ".join(self.labels or ()))
+
+    @property
+    def record_fields(self) -> tuple[str, ...]:
+        """Names of the fields a record may have: the input's and the answer, or what the options are made from."""
+        if self.options is None:
+            return (*self.input_fields, self.answer_field)
+        given = (name for name in self.input_fields if name not in OPTION_FIELDS)
+        return (*given, self.options.right, self.options.wrong)
+
+    @property
+    def required_in_records(self) -> tuple[str, ...]:
+        """Names of the fields that every record has, the answer included. The options' may be missing."""
+        return tuple(
+            name
+            for name in self.record_fields
+            if name in self.required_inputs or (self.options is None and name == self.answer_field)
+        )
+
+
+def _check_fields(task: Task) -> None:
+    inputs, answers = template_fields(task.input), template_fields(task.answer)
+    if not inputs:
+        raise ValueError("the input has no field; write it as 'article: {text}'")
+    *before, after = fill(task.answer, dict.fromkeys(answers, "\0")).split("\0")
+    if len(answers) != 1 or len(before) != 1 or not before[0].strip() or after.strip():
+        raise ValueError("the answer is a cue and then exactly one field; write it as 'category: {category}'")
+    if answers[0] in inputs:
+        raise ValueError(f"the answer {answers[0]!r} stands in the input")
+    if unknown := set(task.optional) - set(inputs):
+        raise ValueError(f"optional names {_listed(unknown)}, which the input has not")
+    options = (task.options.right, task.options.wrong) if task.options else ()
+    names = {*inputs, *answers, *options}
+    if taken := names & (_COLUMNS | (_PATTERN_GROUPS if task.query else frozenset())):
+        raise ValueError(f"no field can be called {_listed(taken)}: data files use the name for something else")
+
+
+def _check_labels(task: Task) -> None:
+    if task.labels is None:
+        if "{labels}" in task.instruction:
+            raise ValueError("the instruction names {labels}, and the task has none")
+    elif len(set(task.labels)) < len(task.labels) or any(label != label.strip() or not label for label in task.labels):
+        raise ValueError("labels differ from each other, are not empty, and have no blanks around them")
+
+
+def _check_pattern(task: Task, query: str) -> None:
+    try:
+        groups = set(re.compile(query, re.DOTALL).groupindex)
+    except re.error as error:
+        raise ValueError(f"query is no regular expression: {error}") from None
+    if unknown := groups - set(task.input_fields) - _PATTERN_GROUPS:
+        raise ValueError(f"query has the groups {_listed(unknown)}, which are no fields of the input")
+    if missing := set(task.required_inputs) - groups:
+        raise ValueError(f"query lacks the groups {_listed(missing)}")
+
+
+def _check_options(task: Task, options: Options) -> None:
+    if not set(OPTION_FIELDS) <= set(task.required_inputs) or len(task.labels or ()) != 2:
+        raise ValueError("a task with options has the inputs {option_1} and {option_2}, and two labels")
+    if options.right == options.wrong or {options.right, options.wrong} & set(task.input_fields):
+        raise ValueError("the fields of the right and the wrong option differ, and neither stands in the input")
+
+
+def _listed(names: set[str] | frozenset[str]) -> str:
+    return ", ".join(repr(name) for name in sorted(names))
+
+
+def shipped_tasks() -> list[str]:
+    """Names of the tasks that come with the package."""
+    names = (file.name for file in (files("ownlm.history") / "tasks").iterdir())
+    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
+
+
+def load_task(name_or_path: str | Path) -> Task:
+    """A shipped task by its name, else the task in a TOML file.
+
+    Raises:
+        NotFoundError: there is no such task or file.
+        TaskError: the file is no task.
+
+    >>> load_task("LaMP_4").answer_field
+    'title'
+    """
+    name = str(name_or_path)
+    if name in shipped_tasks():
+        text = (files("ownlm.history") / "tasks" / f"{name}.toml").read_bytes()
+    elif Path(name).is_file():
+        text = _read(Path(name))
+    else:
+        raise NotFoundError(
+            f"There is no task {name!r}",
+            expected=f"one of {', '.join(shipped_tasks())}, or the path of a TOML file",
+            hint="write a task file of your own; the shipped ones in ownlm/history/tasks show how",
+        )
+    try:
+        spec = tomllib.loads(text.decode("utf-8"))
+    except ValueError as error:  # of TOML or of UTF-8
+        raise TaskError(f"The task file {name} is no TOML file", got=error, hint="mend it there") from None
+    return _validated(spec, f"The task {name}")
+
+
+def with_instruction(task: Task, instruction: str | None, labels: tuple[str, ...] | None) -> Task:
+    """A copy of the task with another instruction and other labels; None keeps what the task has.
+
+    Raises:
+        TaskError: the labels are none, or do not go with the task.
+    """
+    changes = {"instruction": instruction, "labels": labels}
+    spec = task.model_dump() | {name: value for name, value in changes.items() if value is not None}
+    return _validated(spec, f"The task {task.name} with the data's own instruction and labels")
+
+
+def parse_query(task: Task, text: str) -> tuple[dict[str, str], str | None, tuple[str, ...] | None]:
+    """The input fields in a query's text, and the instruction and labels where it carries its own.
+
+    A text that the task's `query` pattern does not match is the value of the only required input field (of the only
+    field, where none is required). Where several are required, it is a JSON object with them.
+
+    Raises:
+        TaskError: the text is empty or lacks a field. The message does not repeat the text.
+
+    >>> parse_query(load_task("LaMP_4"), "Generate a headline for the following article: Rain again.")
+    ({'text': 'Rain again.'}, 'Generate a headline for the following article', None)
+    >>> parse_query(load_task("LaMP_4"), "Rain again.")
+    ({'text': 'Rain again.'}, None, None)
+    """
+    match = re.compile(task.query, re.DOTALL).fullmatch(text.strip()) if task.query else None
+    given: Mapping[str, Any] = match.groupdict() if match else _unmatched(task, text)
+    try:
+        fields = pick_fields(given, task.input_fields, task.required_inputs)
+    except ValueError as error:
+        raise TaskError(
+            f"The query does not fit task {task.name!r}: {error}", hint="give it as the task wants it"
+        ) from None
+    if match is None:
+        return fields, None, None
+    groups = match.groupdict(default="")
+    instruction = groups.get("instruction", "").strip()
+    labels = tuple(label.strip() for label in groups.get("labels", "").split(",") if label.strip())
+    return fields, instruction or None, labels or None
+
+
+def _unmatched(task: Task, text: str) -> Mapping[str, Any]:
+    fields = task.required_inputs or task.input_fields
+    if len(fields) == 1:
+        return {fields[0]: text}
+    expected = f"a JSON object with {', '.join(map(repr, fields))}"
+    try:
+        given = json.loads(text)
+    except (ValueError, RecursionError):
+        given = None
+    if not isinstance(given, dict):
+        raise TaskError(f"The query does not fit task {task.name!r}", got="another text", expected=expected)
+    if unknown := set(given) - set(task.input_fields):
+        raise TaskError(f"The query has {len(unknown)} fields that task {task.name!r} has not", expected=expected)
+    return given
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TaskError(f"The task file {path} cannot be read", got=error.strerror) from None
+
+
+def _validated(spec: Mapping[str, Any], what: str) -> Task:
+    try:
+        return Task.model_validate(spec)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        value = first["input"]
+        raise TaskError(
+            f"{what} is wrong" + (f" at {place!r}" if place else ""),
+            got=repr(value) if isinstance(value, str | int | float | list) else None,
+            expected=first["msg"].removeprefix("Value error, "),
+            hint="see the tasks in ownlm/history/tasks for examples",
+        ) from None

@@ -1,0 +1,98 @@
+"""Values as they come in a file, checked. What is wrong is told without repeating the value: it may be private."""
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import date
+from typing import Any, TypeVar
+
+from ownlm.history.record import time_key
+
+T = TypeVar("T")
+
+
+def as_text(value: object) -> str | None:
+    """A field's text, without blanks around it; None where there is none. Whole numbers lose their '.0'.
+
+    Raises:
+        ValueError: it is neither text nor a finite number.
+
+    >>> as_text(4.0), as_text(" rain "), as_text("  "), as_text(None)
+    ('4', 'rain', None, None)
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"is {_kind(value)}, not text or a number")
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError("is not a finite number")
+        value = int(value) if value.is_integer() else value
+    text = str(value).strip()
+    if any("\ud800" <= letter <= "\udfff" for letter in text):  # JSON can spell these; UTF-8 cannot
+        raise ValueError("holds half a character (a lone surrogate)")
+    return text or None
+
+
+def as_id(value: object) -> str:
+    """A user's, record's or query's id.
+
+    Raises:
+        ValueError: it is no text or whole number, or is empty.
+    """
+    if isinstance(value, float):
+        raise ValueError("is a number with a point, not text or a whole number")
+    text = as_text(value)
+    if text is None:
+        raise ValueError("is missing or blank")
+    return text
+
+
+def as_time(value: object) -> str | None:
+    """A time that `time_key` can place; None where there is none.
+
+    Raises:
+        ValueError: it cannot be placed.
+    """
+    text = value.isoformat() if isinstance(value, date) else as_text(value)
+    if text is None:
+        return None
+    try:
+        placed = math.isfinite(time_key(text))
+    except (ValueError, OverflowError):
+        placed = False
+    if not placed:
+        raise ValueError("is no time; an ISO 8601 date or date-time, a year or a number of seconds is")
+    return text
+
+
+def column(row: Mapping[str, Any], name: str, check: Callable[[object], T]) -> T:
+    """What `check` makes of the row's value of that name.
+
+    Raises:
+        ValueError: the check refuses the value.
+    """
+    try:
+        return check(row.get(name))
+    except ValueError as error:
+        raise ValueError(f"the field {name!r} {error}") from None
+
+
+def pick_fields(row: Mapping[str, Any], names: Iterable[str], required: Collection[str]) -> dict[str, str]:
+    """The row's fields of these names, as text; those that are missing or blank are left out.
+
+    Raises:
+        ValueError: a required one is missing or blank, or one is neither text nor a number.
+    """
+    fields = {}
+    for name in names:
+        text = column(row, name, as_text)
+        if text is not None:
+            fields[name] = text
+        elif name in required:
+            raise ValueError(f"the field {name!r} is missing or blank")
+    return fields
+
+
+def _kind(value: object) -> str:
+    kinds = {bool: "true or false", list: "a list", dict: "an object", bytes: "bytes"}
+    return kinds.get(type(value), f"a {type(value).__name__}")

@@ -1,0 +1,1 @@
+"""What the model reads: a person's records and queries as prompts and answers."""

@@ -1,0 +1,29 @@
+"""What training and asking came to."""
+
+from dataclasses import dataclass, field
+
+from ownlm.errors import OwnlmError
+from ownlm.history.record import Query
+from ownlm.store.store import AdapterInfo
+
+
+@dataclass(slots=True)
+class Training:
+    """What `train` did, so far."""
+
+    trained: list[AdapterInfo] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)  # person, why
+    failed: list[tuple[str, OwnlmError]] = field(default_factory=list)
+    tokens_per_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a person's own model, or the base alone, said to a query; or why it said nothing."""
+
+    query: Query
+    answer: str | None = None
+    adapter: str | None = None
+    base: str | None = None
+    retrieved: tuple[str, ...] = ()
+    error: OwnlmError | None = None

@@ -1,0 +1,42 @@
+"""A few people on a tiny base, for tests of the whole flow."""
+
+import json
+from pathlib import Path
+
+TASK = """
+name = "sorting"
+instruction = "Sort the message into one of: {labels}."
+input = "message: {text}"
+answer = "folder: {folder}"
+labels = ["home", "work", "bin"]
+metrics = ["accuracy"]
+max_new_tokens = 4
+"""
+FOLDERS = ("home", "work", "bin")
+
+
+def write_task(folder: Path) -> Path:
+    """The task file."""
+    path = folder / "sorting.toml"
+    path.write_text(TASK, "utf8")
+    return path
+
+
+def rows(user: str, count: int, first: int = 0) -> list[dict[str, str]]:
+    """Records of one person, each with words that only they use."""
+    return [
+        {
+            "user_id": user,
+            "id": f"{user}-{n}",
+            "time": str(1000 + n),
+            "text": f"{user} secret{n} said",
+            "folder": FOLDERS[n % 3],
+        }
+        for n in range(first, first + count)
+    ]
+
+
+def write_rows(path: Path, *groups: list[dict[str, str]]) -> Path:
+    """A JSON Lines file."""
+    path.write_text("".join(json.dumps(row) + "\n" for group in groups for row in group), "utf8")
+    return path

@@ -1,0 +1,200 @@
+"""The commands, as they are typed: their JSON, their exit codes, and stopping them."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ownlm.home import Home
+from tests.community import rows, write_rows, write_task
+
+OWNLM = [sys.executable, "-c", "from ownlm.cli.app import main; main()"]
+SLOW = ["--epochs", "20", "--batch-size", "2", "--slots", "2"]
+
+
+class Shell:
+    """Runs `ownlm` in a folder, as a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def start(self, *args: object) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*OWNLM, *map(str, args)], cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def run(self, *args: object, code: int = 0) -> str:
+        process = self.start(*args)
+        out, err = process.communicate()
+        assert process.returncode == code, (out, err)
+        return out if code == 0 or "--json" in args else err
+
+    def json(self, *args: object, code: int = 0):  # type: ignore[no-untyped-def]
+        return json.loads(self.run(*args, "--json", code=code))
+
+
+@pytest.fixture
+def shell(tmp_path: Path, tiny_base: Path) -> Shell:
+    write_task(tmp_path)
+    write_rows(tmp_path / "people.jsonl", rows("ada", 7), rows("bela", 4), rows("ciro", 3))
+    queries = [{"user_id": u, "id": f"q-{u}", "text": "thing", "gold": "bin"} for u in ("ada", "ciro", "nobody")]
+    write_rows(tmp_path / "queries.jsonl", queries)
+    shell = Shell(tmp_path)
+    shell.run("base", "add", tiny_base, "--name", "tiny")
+    return shell
+
+
+def test_a_journey_in_json(shell: Shell, tiny_base: Path) -> None:
+    (base,) = shell.json("base", "ls")
+    assert base["name"] == "tiny" and base["folder"] == str(tiny_base) and len(base["fingerprint"]) == 64
+    added = shell.json("history", "add", "people.jsonl", "--task", "sorting.toml")
+    assert (added["users"], added["new"], added["known"]) == (3, 14, 0)
+    assert shell.json("history", "add", "people.jsonl", "--task", "sorting.toml")["known"] == 14
+    assert [row["records"] for row in shell.json("history", "ls")] == [7, 4, 3]
+    shown = shell.json("history", "show", "ada", "--task", "sorting", "--last", "2")
+    assert [row["id"] for row in shown] == ["ada-5", "ada-6"] and shown[0]["text"] == "ada secret5 said"
+
+    report = shell.json("train", "--task", "sorting", "--epochs", "1")
+    assert sorted(report) == ["failed", "skipped", "tokens_per_s", "trained"]
+    assert sorted(report["trained"][0]) == [
+        "adapter", "loss_first", "loss_last", "seconds", "steps", "tokens", "user"]  # fmt: skip
+    assert [row["user"] for row in shell.json("train", "--task", "sorting", "--epochs", "1")["skipped"]] == [
+        "ada", "bela", "ciro"]  # fmt: skip
+
+    write_rows(shell.folder / "more.jsonl", rows("ada", 8))
+    shell.run("history", "add", "more.jsonl", "--task", "sorting")
+    users = shell.json("users", "ls")
+    assert [sorted(row) for row in users] == [["adapter", "bytes", "records", "stale", "task", "user"]] * 3
+    assert {row["user"]: row["stale"] for row in users} == {"ada": True, "bela": False, "ciro": False}
+    assert shell.json("users", "show", "bela")["adapters"][0]["base"] == "tiny"
+
+    answer = shell.json("ask", "ada", "thing", "--task", "sorting", "--choose", "--rag", "2")
+    assert sorted(answer) == ["adapter", "answer", "base", "retrieved", "user"]
+    assert answer["answer"] in ("home", "work", "bin") and len(answer["retrieved"]) == 2
+    bare = shell.json("ask", "ada", "thing", "--task", "sorting", "--base-only")
+    assert bare["adapter"] is None and bare["base"] == "tiny"
+
+    lines = shell.run("ask", "--file", "queries.jsonl", "--task", "sorting", "--choose", "--json", code=1).splitlines()
+    by_id = {line["id"]: line for line in map(json.loads, lines)}
+    assert by_id["q-ada"]["gold"] == "bin" and "nobody" in by_id["q-nobody"]["error"] and by_id["q-ciro"]["answer"]
+
+    exported = shell.json("users", "export", "ada", "out")
+    assert exported["base"] == str(tiny_base)
+    assert sorted(os.listdir(shell.folder / "out")) == [
+        "adapter_config.json", "adapter_model.safetensors", "ownlm.json"]  # fmt: skip
+
+
+def test_a_journey_for_people(shell: Shell) -> None:
+    write_rows(shell.folder / "out.jsonl", rows("olga", 5))
+    assert "triage" not in shell.run("base", "ls")
+    out = shell.run("adapt", "out.jsonl", "--task", "sorting.toml", "--out", "sorted", "--epochs", "1")
+    assert "tiny adapted to sorting" in out
+    assert "3 adapters" in shell.run("train", "people.jsonl", "--task", "sorting.toml", "--epochs", "1")
+    assert "sorted" in shell.run("users", "show", "ada")
+    assert "bela" in shell.run("users", "ls") and "ada-3" in shell.run("history", "show", "ada", "--task", "sorting")
+    error = shell.run("ask", "--file", "queries.jsonl", "--task", "sorting", "--choose", code=1)
+    assert "nobody" in error
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("history add missing.jsonl --task sorting.toml", "missing.jsonl"),
+        ("history add people.jsonl --task LaMP_4", "title"),
+        ("history show nobody --task sorting.toml", "nobody"),
+        ("train --task sorting.toml", "Nobody in the home has records"),
+        ("train people.jsonl --task sorting.toml --base other", "other"),
+        ("train people.jsonl --task sorting.toml --preset huge", "huge"),
+        ("ask ada thing --task sorting.toml", "ada"),
+        ("ask ada thing --task no-such-task", "no-such-task"),
+        ("users show nobody", "nobody"),
+        ("users export nobody out", "nobody"),
+        ("base add ./nowhere", "nowhere"),
+        ("adapt --task sorting.toml --out ../bad", "../bad"),
+        ("history add people.jsonl --task sorting.toml --home sorting.toml", "sorting.toml"),
+    ],
+)
+def test_an_error_is_one_clear_message(shell: Shell, line: str, word: str) -> None:
+    error = shell.run(*line.split(), code=1)
+    assert "error:" in error and word in error and "Traceback" not in error
+    document = shell.json(*line.split(), code=1)["error"]
+    assert document["what"] and set(document) == {"error", "what", "got", "expected", "hint"}
+
+
+@pytest.mark.parametrize(
+    "line", ["train", "ask --task x", "ask ada --task x", "nonsense", "ask --task x --file f ada text"]
+)
+def test_wrong_usage_is_exit_code_two(shell: Shell, line: str) -> None:
+    assert shell.start(*line.split()).wait() == 2
+
+
+def test_help_is_there_for_every_command(shell: Shell) -> None:
+    for command in ("", "base add", "base ls", "history add", "history ls", "history show", "adapt", "train", "ask",
+                    "users ls", "users show", "users export"):  # fmt: skip
+        text = shell.run(*command.split(), "--help")
+        assert "Usage" in text
+        assert ("--home" in text) == bool(command)
+
+
+def test_a_cut_file_adds_nothing(shell: Shell) -> None:
+    data = (shell.folder / "people.jsonl").read_bytes()
+    (shell.folder / "cut.jsonl").write_bytes(data[:-20])
+    assert "cut.jsonl:14" in shell.run("history", "add", "cut.jsonl", "--task", "sorting.toml", code=1)
+    assert shell.json("history", "ls") == []
+    added = shell.json("history", "add", "cut.jsonl", "--task", "sorting.toml", "--skip-bad")
+    assert added["new"] == 13 and len(added["bad"]) == 1
+
+
+def everything_is_whole(shell: Shell) -> list[str]:
+    """Reads every blob that the database names; the users who have an adapter."""
+    home = Home(shell.folder / ".ownlm")
+    for adapter in home.adapters():
+        assert len(home.store.blobs.get(adapter.blob)) == adapter.bytes
+    return [adapter.user for adapter in home.adapters()]
+
+
+def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(shell: Shell) -> None:
+    write_rows(shell.folder / "many.jsonl", *(rows(f"user{n}", 4) for n in range(12)))
+    command = ("train", "many.jsonl", "--task", "sorting.toml", *SLOW, "--json")
+    process = shell.start(*command)
+    wait_for_adapters(shell, 2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and "interrupted" in err and "Traceback" not in err
+    document = json.loads(out)
+    assert document["interrupted"] and 2 <= len(document["trained"]) < 12
+    done = everything_is_whole(shell)
+    assert [row["user"] for row in document["trained"]] == done
+    rest = shell.json(*command[:-1])
+    assert len(rest["skipped"]) == len(done) and len(rest["trained"]) == 12 - len(done)
+
+
+def test_kill_at_any_moment_loses_only_who_was_in_flight(shell: Shell) -> None:
+    write_rows(shell.folder / "many.jsonl", *(rows(f"user{n}", 4) for n in range(12)))
+    command = ("train", "many.jsonl", "--task", "sorting.toml", *SLOW, "--json")
+    rng = random.Random(0)
+    for _ in range(3):
+        process = shell.start(*command)
+        time.sleep(rng.uniform(1, 8))
+        process.kill()
+        process.communicate()
+        everything_is_whole(shell)
+    before = everything_is_whole(shell)
+    report = shell.json(*command[:-1])
+    assert sorted([row["user"] for row in report["trained"]] + before) == sorted(f"user{n}" for n in range(12))
+    assert sorted(everything_is_whole(shell)) == sorted(f"user{n}" for n in range(12))
+
+
+def wait_for_adapters(shell: Shell, count: int) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if (shell.folder / ".ownlm" / "ownlm.db").exists() and len(Home(shell.folder / ".ownlm").adapters()) >= count:
+            return
+        time.sleep(0.05)
+    raise AssertionError("no adapter was trained in two minutes")
