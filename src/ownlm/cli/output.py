@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -64,14 +65,21 @@ def size(count: float) -> str:
 
 @contextmanager
 def progress_bar() -> Iterator[OnProgress]:
-    """A bar on stderr for each stage: how much is done, how fast, how long it will still take."""
+    """A bar on stderr for each stage: how much is done, how fast, how long it will still take.
+
+    Where stderr is a file or a pipe, a line now and then instead.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _lines(console)
+        return
     bars = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
     )
     known: dict[str, Any] = {}
     with bars:
@@ -82,3 +90,16 @@ def progress_bar() -> Iterator[OnProgress]:
             bars.update(known[stage], completed=int(done), total=int(total), note=note)
 
         yield on_progress
+
+
+def _lines(console: Console) -> OnProgress:
+    """Progress as lines: at each stage's end, and every ten seconds."""
+    told = time.monotonic()
+
+    def on_progress(stage: str, done: float, total: float, note: str = "") -> None:
+        nonlocal told
+        if done >= total or time.monotonic() - told > 10:
+            told = time.monotonic()
+            console.print(f"{stage}: {done:,.0f} of {total:,.0f} {note}".rstrip(), highlight=False)
+
+    return on_progress
