@@ -2,7 +2,8 @@
 
     python benchmarks/equality.py
 
-Twenty steps. Losses are compared step by step, relatively; each matrix's update by |one - other| / |other - start|, Frobenius.
+Twenty steps. Losses are compared step by step, relatively; each matrix's update by |one - other| / |other - start| in
+Frobenius norm.
 """
 
 import sys

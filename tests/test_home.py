@@ -83,6 +83,23 @@ def test_outsiders_teach_the_base_and_are_left_out(home: Home, tmp_path: Path, t
         home.adapt("news", "sorting", **FAST)
 
 
+def test_a_home_can_be_moved_and_a_changed_base_is_noticed(home: Home, tmp_path: Path, task: str) -> None:
+    left_over = home.store.folder / "bases" / ".news"  # as kill -9 leaves it
+    left_over.mkdir(parents=True)
+    home.adapt("news", task, users=["ciro"], **FAST)
+    assert not left_over.exists()
+    home.train("sorting", users=["ada"], **FAST)
+    before = home.ask("ada", "thing", "sorting", choose=True)
+    home.store.folder.rename(tmp_path / "moved")
+    moved = Home(tmp_path / "moved")
+    assert moved.ask("ada", "thing", "sorting", choose=True) == before
+    with (tmp_path / "moved" / "bases" / "news" / "model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x7f")
+    with pytest.raises(BaseModelError, match="no longer what it was"):
+        Home(tmp_path / "moved").ask("ada", "thing", "sorting")
+
+
 def test_answers_in_a_mixed_batch_are_those_of_each_alone(home: Home) -> None:
     home.train("sorting", **FAST)
     queries = [Query(user, f"{user}{n}", {"text": f"thing {n}"}) for n in range(3) for user in ("ada", "bela", "ciro")]

@@ -146,11 +146,12 @@ class Home:
         assert run.adapter is not None
         folder = write_adapted(self.store, model, run.adapter, name)
         made = provenance(config, seed) | {"examples": len(examples), "tokens": run.tokens, "losses": run.losses}
+        inside = str(folder.relative_to(self.store.folder))
         adapted = BaseInfo(
-            name, str(folder), fingerprint(folder), parent.parameters, "adapted", spec.name, parent.name, made
+            name, inside, fingerprint(folder), parent.parameters, "adapted", spec.name, parent.name, made
         )
         self.store.add_base(adapted, outsiders)
-        return adapted
+        return self.store.base(name)
 
     def train(
         self,
@@ -305,6 +306,12 @@ class Home:
         from ownlm.model.base import default_device, load_base
 
         if self._loaded is None or self._loaded.fingerprint != base.fingerprint:
+            if fingerprint(Path(base.folder)) != base.fingerprint:
+                raise BaseModelError(
+                    f"The base {base.name!r} is no longer what it was when it was added",
+                    got=f"other weights, tokenizer or configuration in {base.folder}",
+                    hint="put it back, or add what is there under another name",
+                )
             self._loaded = None  # before the next is loaded: two may not fit
             self._loaded = load_base(
                 Path(base.folder), name=base.name, fingerprint=base.fingerprint, device=self.device or default_device()

@@ -24,7 +24,7 @@ class BaseInfo:
     """A base model that the home knows."""
 
     name: str
-    folder: str
+    folder: str  # one that lies in the home is kept relative to it, so that a home can be moved
     fingerprint: str
     parameters: int
     source: str
@@ -206,7 +206,7 @@ class Store:
         """All bases, in the order they were added."""
         with self._begin() as db:
             rows = db.execute(select(tables.bases).order_by(tables.bases.c.number)).all()
-        return [BaseInfo(**_without_number(row)) for row in rows]
+        return [BaseInfo(**_without_number(row) | {"folder": str(self.folder / row.folder)}) for row in rows]
 
     def base(self, name: str) -> BaseInfo:
         """The base of that name.

@@ -4,7 +4,6 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from uuid import uuid4
 
 from ownlm.config import TrainConfig
 from ownlm.errors import TrainingError
@@ -53,8 +52,9 @@ def stage_one_examples(task: Task, history: History, queries: Sequence[Query], c
 
 def write_adapted(store: Store, base: BaseLM, adapter: Adapter, name: str) -> Path:
     """Writes the adapted base's folder: whole under its name, or not there."""
-    folder, temporary = store.folder / "bases" / name, store.folder / "bases" / f".{uuid4().hex}"
-    shutil.rmtree(folder, ignore_errors=True)  # left by a kill between renaming and registering
+    folder, temporary = store.folder / "bases" / name, store.folder / "bases" / f".{name}"
+    for left_over in (folder, temporary):  # of a run that was killed: no base of this name is registered
+        shutil.rmtree(left_over, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         save_merged(base, adapter, temporary)
