@@ -22,7 +22,7 @@ class Meter:
 
     def __init__(self, progress: Progress, stage: str, steps: int | None = None) -> None:
         self.progress, self.stage, self.steps = progress, stage, steps
-        self.done = self.tokens = 0
+        self.done = self.tokens = self.people = 0
         self.started = time.perf_counter()
 
     @property
@@ -30,12 +30,18 @@ class Meter:
         """Tokens trained on per second, since the start."""
         return self.tokens / (time.perf_counter() - self.started)
 
+    @property
+    def note(self) -> str:
+        """How far and how fast, in words."""
+        people = f"{self.people:,} people done, " if self.people else ""
+        return f"{people}{self.tokens_per_s:,.0f} tokens/s"
+
     def round(self, runs: list[Run], tokens: int) -> None:
         """One optimizer step of everybody in flight is done."""
         self.done += len(runs)
         self.tokens += tokens
         steps = self.steps or len(runs[0].minibatches)
-        self.progress(self.stage, min(self.done, steps), steps, f"{self.tokens_per_s:,.0f} tokens/s")
+        self.progress(self.stage, min(self.done, steps), steps, self.note)
 
 
 def people_to_train(
@@ -87,8 +93,9 @@ def train_people(
             report.failed.append((run.job.user, run.error))
         else:
             report.trained.append(_keep(store, run, *people[run.job.user], base, config, seed))
+        meter.people += 1
         report.tokens_per_s = meter.tokens_per_s
-    progress("adapters", steps, steps, f"{report.tokens_per_s:,.0f} tokens/s")
+    progress(meter.stage, steps, steps, meter.note)
 
 
 def _steps(records: int, config: TrainConfig) -> int:
