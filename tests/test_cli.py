@@ -90,9 +90,9 @@ def test_a_journey_in_json(shell: Shell, tiny_base: Path) -> None:
         "adapter_config.json", "adapter_model.safetensors", "ownlm.json"]  # fmt: skip
 
 
-def test_a_journey_for_people(shell: Shell) -> None:
+def test_a_journey_for_people(shell: Shell, tiny_base: Path) -> None:
     write_rows(shell.folder / "out.jsonl", rows("olga", 5))
-    assert "triage" not in shell.run("base", "ls")
+    assert str(tiny_base) in shell.run("base", "ls")
     out = shell.run("adapt", "out.jsonl", "--task", "sorting.toml", "--out", "sorted", "--epochs", "1")
     assert "tiny adapted to sorting" in out
     assert "3 adapters" in shell.run("train", "people.jsonl", "--task", "sorting.toml", "--epochs", "1")
@@ -112,6 +112,7 @@ def test_a_journey_for_people(shell: Shell) -> None:
         ("train people.jsonl --task sorting.toml --base other", "other"),
         ("train people.jsonl --task sorting.toml --preset huge", "huge"),
         ("ask ada thing --task sorting.toml", "ada"),
+        ("users ls --home elsewhere", "elsewhere"),
         ("ask ada thing --task no-such-task", "no-such-task"),
         ("users show nobody", "nobody"),
         ("users export nobody out", "nobody"),
@@ -140,6 +141,13 @@ def test_help_is_there_for_every_command(shell: Shell) -> None:
         text = shell.run(*command.split(), "--help")
         assert "Usage" in text
         assert ("--home" in text) == bool(command)
+
+
+def test_peoples_words_are_shown_as_they_are(shell: Shell) -> None:
+    odd = {"user_id": "[b]ada", "id": "r", "text": "[/b] [bold]x[/bold] :smile:", "folder": "bin"}
+    write_rows(shell.folder / "odd.jsonl", [odd])
+    shell.run("history", "add", "odd.jsonl", "--task", "sorting.toml")
+    assert odd["text"] in shell.run("history", "show", "[b]ada", "--task", "sorting")
 
 
 def test_a_cut_file_adds_nothing(shell: Shell) -> None:
@@ -179,13 +187,15 @@ def test_kill_at_any_moment_loses_only_who_was_in_flight(shell: Shell) -> None:
     write_rows(shell.folder / "many.jsonl", *(rows(f"user{n}", 4) for n in range(12)))
     command = ("train", "many.jsonl", "--task", "sorting.toml", *SLOW, "--json")
     rng = random.Random(0)
+    before: list[str] = []
     for _ in range(3):
         process = shell.start(*command)
-        time.sleep(rng.uniform(1, 8))
+        wait_for_adapters(shell, len(before) + 1)
+        time.sleep(rng.uniform(0, 0.5))
         process.kill()
         process.communicate()
-        everything_is_whole(shell)
-    before = everything_is_whole(shell)
+        before = everything_is_whole(shell)
+    assert 3 <= len(before) < 12
     report = shell.json(*command[:-1])
     assert sorted([row["user"] for row in report["trained"]] + before) == sorted(f"user{n}" for n in range(12))
     assert sorted(everything_is_whole(shell)) == sorted(f"user{n}" for n in range(12))

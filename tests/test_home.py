@@ -19,8 +19,8 @@ from ownlm.errors import (
 )
 from ownlm.history.record import Query
 from ownlm.home import Home
-from ownlm.model.adapter import read_peft_folder
 from tests.community import rows, write_rows, write_task
+from tests.peft_folder import read_peft_folder
 
 FAST = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-2}
 
@@ -112,6 +112,38 @@ def test_answers_in_a_mixed_batch_are_those_of_each_alone(home: Home) -> None:
     assert len({answer.adapter for answer in mixed.values()}) == 3
 
 
+def test_answers_come_in_the_order_of_the_queries(home: Home) -> None:
+    home.train("sorting", users=["ada", "bela"], **FAST)
+    home.train("sorting", users=["ciro"], r=4, **FAST)  # another shape: another batch
+    users = ["ciro", "ada", "nobody", "ciro", "bela", "ada"]
+    queries = [Query(user, str(place), {"text": "x"}) for place, user in enumerate(users)]
+    answers = list(home.ask_many(queries, "sorting", choose=True))
+    assert [answer.query.id for answer in answers] == ["0", "1", "2", "3", "4", "5"]
+    assert [answer.error is not None for answer in answers] == [user == "nobody" for user in users]
+
+
+def test_an_edited_task_file_counts_for_training_and_asking_alike(home: Home, tmp_path: Path, task: str) -> None:
+    home.train(task, users=["ada"], **FAST)
+    file = Path(task)
+    file.write_text(file.read_text().replace('"bin"]', '"attic"]'))
+    assert home.ask("ada", "x", "sorting", choose=True).answer in ("home", "work", "bin")  # as it was trained
+    report = home.train(task, users=["ada"], **FAST)
+    assert [a.user for a in report.trained] == ["ada"] and home.task("sorting").labels == ("home", "work", "attic")
+    assert home.adapters("ada")[-1].provenance["task"]["labels"][-1] == "attic"
+
+
+def test_records_that_come_while_training_are_not_counted_as_learnt(home: Home, tmp_path: Path, task: str) -> None:
+    late = write_rows(tmp_path / "late.jsonl", rows("ciro", 5))
+
+    def on_progress(stage: str, done: float, total: float, note: str = "") -> None:
+        home.add_history(late, task)
+
+    report = home.train("sorting", slots=1, progress=on_progress, **FAST)  # ciro's come before ciro is seated
+    by_user = {a.user: a for a in report.trained}
+    assert by_user["ciro"].records == 5
+    assert {p.user: p.history for p in home.people()} == {a.user: a.history for a in report.trained}
+
+
 def test_a_prompt_shows_as_many_records_as_the_adapter_was_trained_with(home: Home) -> None:
     home.train("sorting", users=["ada"], rag=2, **FAST)
     home.train("sorting", users=["bela"], **FAST)
@@ -188,6 +220,9 @@ def test_damage_is_noticed_before_it_is_used(home: Home) -> None:
     blob.write_bytes(data)
     with pytest.raises(StoreError, match="damaged"):
         home.ask("ada", "x", "sorting")
+    blob.unlink()  # as the error says
+    assert [a.user for a in home.train("sorting", users=["ada"], **FAST).trained] == ["ada"]
+    assert home.ask("ada", "x", "sorting").answer is not None
 
 
 def test_an_adapter_of_another_base_is_refused(home: Home, tiny_base: Path) -> None:
@@ -211,6 +246,9 @@ def test_who_and_what_is_not_there(home: Home, tmp_path: Path) -> None:
         home.train("unknown", **FAST)
     with pytest.raises(NotFoundError, match="no base 'other'"):
         home.train("sorting", base="other", **FAST)
+    with pytest.raises(NotFoundError, match="no home"):
+        Home(tmp_path / "nowhere", create=False)
+    assert not (tmp_path / "nowhere").exists()
     with pytest.raises(NotFoundError, match="no base model yet"):
         Home(tmp_path / "empty").train("LaMP_4", data=_titles(tmp_path))
     with pytest.raises(TaskError, match="no labels"):

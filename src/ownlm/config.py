@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class LoraConfig(BaseModel):
     """The shape of an adapter, in PEFT's names."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     r: int = Field(8, ge=1, le=1024, description="rank")
     lora_alpha: float = Field(8.0, gt=0, description="the update is scaled by lora_alpha / r")
@@ -21,7 +21,7 @@ class LoraConfig(BaseModel):
 class PromptConfig(BaseModel):
     """What a prompt shows."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     rag: int = Field(0, ge=0, description="how many of the person's earlier records")
     max_words: int = Field(768, ge=1, description="words kept of each field")
@@ -31,7 +31,7 @@ class PromptConfig(BaseModel):
 class TrainConfig(BaseModel):
     """One stage of training: of the task adapter, or of one person's adapter."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     lora: LoraConfig = LoraConfig()
     prompt: PromptConfig = PromptConfig()
@@ -43,13 +43,12 @@ class TrainConfig(BaseModel):
     max_grad_norm: float = Field(0.3, gt=0)
     warmup_ratio: float = Field(0.1, ge=0, le=1)
     recent: int | None = Field(None, ge=1, description="train on this many latest records only")
-    tokens_per_pass: int = Field(2048, ge=64, description="tokens in one forward pass, over all people in it")
 
 
 class Preset(BaseModel):
     """The settings of both stages."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
     task_adapter: TrainConfig

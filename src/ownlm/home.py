@@ -10,7 +10,7 @@ from ownlm.history.record import Dataset, History, Query
 from ownlm.history.task import Task, parse_query
 from ownlm.model.base_files import fingerprint
 from ownlm.progress import Progress, silent
-from ownlm.store.store import AdapterInfo, BaseInfo, Person, Store
+from ownlm.store.store import DATABASE, AdapterInfo, BaseInfo, Person, Store
 from ownlm.verbs.bases import add_base, check_name, pick_base, pick_raw_base
 from ownlm.verbs.histories import Added, add_history, find_task
 from ownlm.verbs.report import Answer, Training
@@ -24,18 +24,22 @@ class Home:
     """Everything ownlm keeps for a group of people, in one folder.
 
     Args:
-        folder: the home; made if it is missing.
+        folder: the home.
         device: where models run; by default a GPU if there is one, else the CPU.
+        create: make it if it is missing.
 
     Raises:
         StoreError: the folder cannot be used as a home.
+        NotFoundError: there is none, and none is to be made.
 
     >>> from tempfile import mkdtemp
     >>> Home(mkdtemp()).people()
     []
     """
 
-    def __init__(self, folder: str | Path, *, device: str | None = None) -> None:
+    def __init__(self, folder: str | Path, *, device: str | None = None, create: bool = True) -> None:
+        if not create and not (Path(folder) / DATABASE).exists():
+            raise NotFoundError(f"There is no home in {folder}", hint="`ownlm base add` or `history add` makes one")
         self.store = Store(Path(folder).absolute())
         self.device = device
         self._loaded: BaseLM | None = None  # one base is kept in memory
@@ -64,6 +68,13 @@ class Home:
             TaskError: the file is no task.
         """
         return find_task(self.store, name_or_path)
+
+    def _keep_task(self, name_or_path: str) -> Task:
+        """A task, kept in the home as it is now: what is trained on a file's task is asked on the same."""
+        task = self.task(name_or_path)
+        if self.store.task(task.name) != task:
+            self.store.put_task(task)
+        return task
 
     def add_history(
         self, data: str | Path, task: str, *, labels: str | Path | None = None, skip_bad: bool = False
@@ -124,6 +135,7 @@ class Home:
 
         Source: OPPU (arXiv 2402.04401), section 3.1.
         """
+        from ownlm.oppu.examples import tokenize
         from ownlm.verbs.adapt import stage_one_examples, train_task_adapter, write_adapted
 
         check_name(name)
@@ -132,15 +144,17 @@ class Home:
         parent = pick_raw_base(self.store, base)
         config = settings("task_adapter", parent.parameters, preset, changes)
         dataset = self.add_history(data, task).dataset if data is not None else Dataset()
-        spec = self.task(task)
+        spec = self._keep_task(task)
         outsiders = list(users) or [h.user_id for h in dataset.histories] or [p.user for p in self.people(spec.name)]
         if not outsiders:
             raise NotFoundError(f"Nobody in the home has records for task {spec.name!r}", hint="`ownlm history add`")
         model = self._load(parent)
         examples = [
             example
-            for user in outsiders
-            for example in stage_one_examples(spec, self.history(user, spec.name), dataset.queries, config)
+            for user in dict.fromkeys(outsiders)
+            for example in tokenize(
+                model, user, stage_one_examples(spec, self.history(user, spec.name), dataset.queries, config)
+            )
         ]
         run = train_task_adapter(model, name, examples, config, seed, progress)
         assert run.adapter is not None
@@ -150,7 +164,7 @@ class Home:
         adapted = BaseInfo(
             name, inside, fingerprint(folder), parent.parameters, "adapted", spec.name, parent.name, made
         )
-        self.store.add_base(adapted, outsiders)
+        self.store.add_base(adapted, set(outsiders))
         return self.store.base(name)
 
     def train(
@@ -190,10 +204,10 @@ class Home:
         report = Training() if report is None else report
         if data is not None:
             self.add_history(data, task)
-        spec = self.task(task)
+        spec = self._keep_task(task)
         info = pick_base(self.store, spec.name, base)
         config = settings("adapter", info.parameters, preset, changes)
-        people = people_to_train(self.store, spec, info, list(dict.fromkeys(users)), config, seed, report)
+        people = people_to_train(self.store, spec, info, users, config, seed, report)
         if people:
             train_people(
                 self.store, self._load(info), info, spec, people, config, seed, slots, progress, report
@@ -226,10 +240,7 @@ class Home:
         Raises:
             NotFoundError, TaskError, DataError, AdapterError, StoreError.
         """
-        spec = self.task(task)
-        query = Query(user, "", parse_query(spec, text)[0])
-        if not self.store.history(spec.name, user).records:
-            raise NotFoundError(f"The home has no records of user {user!r} in task {task!r}", hint="`ownlm users ls`")
+        query = Query(user, "", parse_query(self.task(task), text)[0])
         answer = next(
             self.ask_many([query], task, rag=rag, choose=choose, base=base, base_only=base_only, progress=progress)
         )
@@ -252,17 +263,17 @@ class Home:
 
         A query that cannot be answered gets an Answer with the error; the others go on.
         """
-        from ownlm.verbs.ask import Asked, Asking, answer_queries, who_answers
+        from ownlm.verbs.ask import Assignment, answer_queries, assign
 
         spec = self.task(task)
         info = pick_base(self.store, spec.name, base) if base is not None or base_only else None
-        asked: list[Asked] = []
+        assigned: list[Assignment | Answer] = []
         for query in queries:
             try:
-                asked.append(who_answers(self.store, query, spec, info, base_only))
+                assigned.append(assign(self.store, query, spec, info, base_only))
             except NotFoundError as error:
-                yield Answer(query, error=error)
-        yield from answer_queries(self.store, self._load, asked, Asking(spec, choose, rag), progress)
+                assigned.append(Answer(query, error=error))
+        yield from answer_queries(self.store, self._load, assigned, choose=choose, rag=rag, progress=progress)
 
     def read_queries(self, data: str | Path, task: str, *, labels: str | Path | None = None) -> list[Query]:
         """The queries of a file, with the right answers where it has them.
@@ -287,7 +298,8 @@ class Home:
 
         Raises:
             NotFoundError: the person has no adapter, or several tasks and none is named.
-            AdapterError: the folder is not empty, or the adapter does not fit its base.
+            AdapterError: the folder is not empty.
+            StoreError: the weights are missing or damaged.
         """
         from ownlm.verbs.export import export_adapter
 

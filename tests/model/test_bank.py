@@ -9,11 +9,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError, BaseModelError
-from ownlm.model.adapter import Adapter, LoraPair, read_peft_folder, write_peft_folder
+from ownlm.model.adapter import Adapter, LoraPair, write_peft_folder
 from ownlm.model.bank import LoraBank
 from ownlm.model.base import BaseLM, load_base, save_merged
 from ownlm.model.lora import lora_merge, lora_update, stacked_update
 from ownlm.model.packed import BASE, Row
+from tests.peft_folder import read_peft_folder
 
 LORA = LoraConfig(r=4, lora_alpha=12, target_modules=("q_proj", "v_proj", "down_proj"))
 IDS = [5, 17, 29, 41, 53]

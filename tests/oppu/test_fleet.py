@@ -38,8 +38,9 @@ def make_jobs(vocabulary: int, examples: int, prompt: int, seed: int = 0) -> lis
     ]
 
 
-def in_bank(base: BaseLM, jobs: list[Job], config: TrainConfig, slots: int) -> dict[str, Run]:
-    runs = {run.job.user: run for run in train_fleet(base, jobs, config, slots=slots)}
+def in_bank(base: BaseLM, jobs: list[Job], config: TrainConfig, slots: int, tokens: int = 200) -> dict[str, Run]:
+    """Everybody's runs; the tokens of a pass are few, so that minibatches meet and part."""
+    runs = {run.job.user: run for run in train_fleet(base, jobs, config, slots=slots, tokens_per_pass=tokens)}
     assert runs.keys() == {job.user for job in jobs}
     return runs
 
@@ -72,7 +73,6 @@ CONFIG = TrainConfig(
     learning_rate=3e-3,
     epochs=2,
     batch_size=4,
-    tokens_per_pass=200,
 )
 
 
@@ -105,16 +105,16 @@ def test_dropout_does_not_depend_on_company(double: BaseLM) -> None:
     config = CONFIG.model_copy(update={"lora_dropout": 0.3})
     jobs = make_jobs(double.model.config.vocab_size, examples=9, prompt=12)
     together = in_bank(double, jobs, config, slots=PEOPLE)
-    (alone,) = train_fleet(double, jobs[5:6], config, slots=1)
+    alone = in_bank(double, jobs[5:6], config, slots=1)[jobs[5].user]
     assert together[jobs[5].user].losses == pytest.approx(alone.losses, rel=1e-9)
-    (without,) = train_fleet(double, jobs[5:6], CONFIG, slots=1)
+    without = in_bank(double, jobs[5:6], CONFIG, slots=1)[jobs[5].user]
     assert alone.losses != pytest.approx(without.losses, rel=1e-3)
 
 
 def test_passes_of_any_size_give_the_same(double: BaseLM) -> None:
     jobs = make_jobs(double.model.config.vocab_size, examples=9, prompt=30)
-    small = in_bank(double, jobs, CONFIG.model_copy(update={"tokens_per_pass": 64}), slots=PEOPLE)
-    large = in_bank(double, jobs, CONFIG.model_copy(update={"tokens_per_pass": 10_000}), slots=PEOPLE)
+    small = in_bank(double, jobs, CONFIG, slots=PEOPLE, tokens=64)
+    large = in_bank(double, jobs, CONFIG, slots=PEOPLE, tokens=10_000)
     for user, run in small.items():
         assert run.losses == pytest.approx(large[user].losses, rel=1e-9)
 

@@ -9,7 +9,7 @@ from ownlm.errors import BaseModelError, DataError, NotFoundError, StoreError
 from ownlm.history.record import History, Record
 from ownlm.history.task import load_task
 from ownlm.store.blobs import Blobs
-from ownlm.store.store import AdapterInfo, BaseInfo, Store
+from ownlm.store.store import AdapterInfo, BaseInfo, Store, history_digest
 
 TASK = load_task("LaMP_4")
 
@@ -88,6 +88,18 @@ def test_outsiders_of_parents_count(store: Store) -> None:
         store.base("three")
 
 
+def test_homes_with_odd_names_are_kept_apart(tmp_path: Path) -> None:
+    one, other = Store(tmp_path / "x?1"), Store(tmp_path / "x?2")
+    one.put_task(TASK)
+    assert other.task(TASK.name) is None and one.folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_history_read_whole_has_the_digest_of_its_person(store: Store) -> None:
+    store.add_records(TASK.name, [history("ada", "one", "two"), history("bela", "x", time="2021")])
+    for person in store.people():
+        assert history_digest(store.history(TASK.name, person.user)) == person.history
+
+
 def test_a_blob_is_whole_or_refused(tmp_path: Path) -> None:
     blobs = Blobs(tmp_path / "blobs")
     name = blobs.put(b"weights")
@@ -97,6 +109,7 @@ def test_a_blob_is_whole_or_refused(tmp_path: Path) -> None:
         file.write_bytes(damaged)
         with pytest.raises(StoreError, match="damaged"):
             blobs.get(name)
+    assert blobs.put(b"weights") == name and blobs.get(name) == b"weights"  # what is damaged is written anew
     file.unlink()
     with pytest.raises(StoreError, match="cannot be read"):
         blobs.get(name)
@@ -108,7 +121,7 @@ def test_what_is_no_home_is_refused(tmp_path: Path) -> None:
         Store(tmp_path / "file")
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "ownlm.db").write_bytes(b"not a database, but long enough to be looked at" * 40)
-    with pytest.raises(StoreError, match="cannot be used"):
+    with pytest.raises(StoreError, match="database"):
         Store(tmp_path / "odd")
     Store(tmp_path / "newer")
     with sqlite3.connect(tmp_path / "newer" / "ownlm.db") as db:

@@ -2,6 +2,7 @@
 
 import sys
 
+import click
 import typer
 
 from ownlm import __version__
@@ -11,7 +12,6 @@ from ownlm.errors import OwnlmError
 
 app = typer.Typer(
     name="ownlm",
-    help="Own your language model: an adapter for each person, on one shared frozen base.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -21,6 +21,7 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def root(version: bool = typer.Option(False, "--version", help="Print the version, and end.")) -> None:
+    """Own your language model: an adapter for each person, on one shared frozen base."""
     if version:
         typer.echo(f"ownlm {__version__}")
         raise typer.Exit
@@ -35,15 +36,24 @@ app.add_typer(users.app, name="users", help="People: list them, show one, export
 
 
 def main() -> None:
-    """Runs the command line; every error of ours is one clear message and exit code 1."""
+    """Runs the command line; what goes wrong is one clear message and exit code 1, wrong usage is 2."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except click.UsageError as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        fail(OwnlmError("Interrupted; what was not finished was not kept", hint="run the same command again"))
     except BrokenPipeError:  # the reader had enough
         sys.stderr.close()
         sys.exit(1)
     except (OwnlmError, OSError) as error:
-        known = error if isinstance(error, OwnlmError) else OwnlmError(f"The system refused: {error}")
-        if "--json" in sys.argv:
-            print_json({"error": known.as_dict()})
-        warn(f"error: {known}")
-        sys.exit(1)
+        fail(error if isinstance(error, OwnlmError) else OwnlmError(f"The system refused: {error}"))
+
+
+def fail(error: OwnlmError) -> None:
+    """Tells an error, and ends."""
+    if "--json" in sys.argv:
+        print_json({"error": error.as_dict()})
+    warn(f"error: {error}")
+    sys.exit(1)

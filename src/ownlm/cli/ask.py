@@ -34,7 +34,7 @@ def ask(
         raise typer.BadParameter("give USER and TEXT, or --file")
     from ownlm.home import Home
 
-    opened = Home(home)
+    opened = Home(home, create=False)
     how: dict[str, Any] = {"rag": rag, "choose": choose, "base": base, "base_only": base_only}
     if file is None:
         with progress_bar() as progress:

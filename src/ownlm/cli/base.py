@@ -37,7 +37,7 @@ def ls(home: options.Home = options.HOME, json: options.Json = False) -> None:
     """List base models, those adapted to a task included."""
     from ownlm.home import Home
 
-    bases = Home(home).bases()
+    bases = Home(home, create=False).bases()
     if json:
         print_json(
             [

@@ -43,7 +43,7 @@ def ls(task: options.AnyTask = None, home: options.Home = options.HOME, json: op
     """List who has how many records."""
     from ownlm.home import Home
 
-    people = Home(home).people(task)
+    people = Home(home, create=False).people(task)
     if json:
         print_json([{"user": person.user, "task": person.task, "records": person.records} for person in people])
     else:
@@ -61,7 +61,7 @@ def show(
     """Show a person's records, oldest first."""
     from ownlm.home import Home
 
-    history = Home(home).history(user, task)
+    history = Home(home, create=False).history(user, task)
     records = history.records[-last:]
     if json:
         print_json([{"id": r.id, "time": r.time, **r.fields} for r in records])

@@ -52,6 +52,10 @@ Epochs = Annotated[int | None, typer.Option("--epochs", metavar="N", help="Inste
 Rank = Annotated[
     int | None, typer.Option("--rank", "-r", metavar="R", help="LoRA rank, instead of the preset's.", min=1)
 ]
+Modules = Annotated[
+    str | None,
+    typer.Option("--modules", metavar="A,B", help="Modules to adapt, such as q_proj,v_proj."),
+]
 BatchSize = Annotated[
     int | None, typer.Option("--batch-size", metavar="N", help="Examples a step, instead of the preset's.", min=1)
 ]

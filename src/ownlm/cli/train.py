@@ -24,6 +24,7 @@ def adapt(
     learning_rate: options.LearningRate = None,
     epochs: options.Epochs = None,
     rank: options.Rank = None,
+    modules: options.Modules = None,
     batch_size: options.BatchSize = None,
     max_words: options.MaxWords = None,
     seed: options.Seed = 0,
@@ -47,7 +48,7 @@ def adapt(
             preset=preset,
             seed=seed,
             progress=progress,
-            **_changes(rag, recent, learning_rate, epochs, rank, batch_size, max_words),
+            **_changes(rag, recent, learning_rate, epochs, rank, modules, batch_size, max_words),
         )
     made = base_info.provenance or {}
     if json:
@@ -71,6 +72,7 @@ def train(
     learning_rate: options.LearningRate = None,
     epochs: options.Epochs = None,
     rank: options.Rank = None,
+    modules: options.Modules = None,
     batch_size: options.BatchSize = None,
     max_words: options.MaxWords = None,
     slots: Annotated[int, typer.Option("--slots", help="How many people are in flight at once.", min=1)] = 8,
@@ -99,7 +101,7 @@ def train(
                 slots=slots,
                 progress=progress,
                 report=report,
-                **_changes(rag, recent, learning_rate, epochs, rank, batch_size, max_words),
+                **_changes(rag, recent, learning_rate, epochs, rank, modules, batch_size, max_words),
             )
     except KeyboardInterrupt:
         interrupted = True
@@ -121,6 +123,7 @@ def _changes(
     learning_rate: float | None,
     epochs: int | None,
     rank: int | None,
+    modules: str | None,
     batch_size: int | None,
     max_words: int | None,
 ) -> dict[str, Any]:
@@ -132,6 +135,7 @@ def _changes(
         "epochs": epochs,
         "r": rank,
         "lora_alpha": rank,
+        "target_modules": None if modules is None else tuple(modules.split(",")),
         "batch_size": batch_size,
         "max_words": max_words,
     }

@@ -21,7 +21,7 @@ def ls(task: options.AnyTask = None, home: options.Home = options.HOME, json: op
     """List people: their records, their newest adapter, and whether their history has changed since."""
     from ownlm.home import Home
 
-    opened = Home(home)
+    opened = Home(home, create=False)
     latest = opened.latest_adapters(task)
     people = opened.people(task)
     if json:
@@ -61,7 +61,7 @@ def show(
     """Show a person: records of each task, and every version of their adapters."""
     from ownlm.home import Home
 
-    opened = Home(home)
+    opened = Home(home, create=False)
     histories = [person for person in opened.people(task) if person.user == user]
     adapters = opened.adapters(user, task)
     if not histories and not adapters:
@@ -100,7 +100,7 @@ def export(
     """Write a person's newest adapter as a PEFT folder, which `peft` and vLLM load unchanged."""
     from ownlm.home import Home
 
-    opened = Home(home)
+    opened = Home(home, create=False)
     adapter = opened.export(user, folder, task=task)
     base = opened.store.base(adapter.base)
     if json:

@@ -80,7 +80,9 @@ def time_key(time: str) -> float:
 
 
 def in_order(user_id: str, records: list[Record]) -> History:
-    """A history of `records`, oldest first: by time where every record has one, else as they were given."""
-    if all(record.time is not None for record in records):
-        records = sorted(records, key=lambda record: time_key(record.time or ""))
-    return History(user_id, tuple(records))
+    """A history of `records`, oldest first by time; one without a time stays behind the one it was given after."""
+    place, keys = float("-inf"), []
+    for record in records:
+        place = place if record.time is None else time_key(record.time)
+        keys.append(place)
+    return History(user_id, tuple(record for _, record in sorted(zip(keys, records, strict=True), key=lambda k: k[0])))

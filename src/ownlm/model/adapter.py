@@ -1,6 +1,5 @@
 """One person's LoRA weights, and their files: ordinary PEFT folders."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,6 @@ from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError
 
 WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
 _PREFIX, _A, _B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 
 
@@ -93,28 +91,6 @@ def write_peft_folder(folder: Path, weights: bytes, lora: LoraConfig, base: str)
         base_model_name_or_path=base,
         inference_mode=True,
     ).save_pretrained(str(folder))
-
-
-def read_peft_folder(folder: Path) -> Adapter:
-    """Reads a PEFT folder with a plain LoRA adapter.
-
-    Raises:
-        AdapterError: a file is missing or damaged, or the adapter is not plain LoRA.
-    """
-    try:
-        config = json.loads((folder / CONFIG).read_text("utf8"))
-        weights = (folder / WEIGHTS).read_bytes()
-    except (OSError, ValueError) as error:
-        raise AdapterError(f"No PEFT adapter can be read from {folder}", got=error) from None
-    odd = [
-        key for key in ("use_dora", "use_rslora", "alpha_pattern", "rank_pattern", "modules_to_save") if config.get(key)
-    ]
-    if config.get("peft_type") != "LORA" or odd:
-        raise AdapterError("Only plain LoRA is read", got=", ".join([str(config.get("peft_type")), *odd]))
-    lora = LoraConfig(
-        r=config["r"], lora_alpha=config["lora_alpha"], target_modules=tuple(sorted(config["target_modules"]))
-    )
-    return Adapter.from_bytes(weights, lora)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -1,7 +1,7 @@
 """The LoRA bank: the adapters of many people, attached to one frozen model."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import sqrt
@@ -104,18 +104,10 @@ class LoraBank:
                 got=f"r={adapter.lora.r}, lora_alpha={adapter.lora.lora_alpha}",
                 expected=f"r={self.lora.r}, lora_alpha={self.lora.lora_alpha}",
             )
-        if adapter.pairs.keys() != self._targets.keys():
-            odd = sorted(adapter.pairs.keys() ^ self._targets.keys())[0]
-            raise AdapterError("The adapter is for other modules than the base has", got=f"a difference at {odd!r}")
+        check_fits(adapter, {name: target.module for name, target in self._targets.items()})
         row = torch.empty_like(self.param_UP[slot])
         for name, target in self._targets.items():
-            module, pair = target.module, adapter.pairs[name]
-            expected = ((self.lora.r, module.in_features), (module.out_features, self.lora.r))
-            got = (tuple(pair.A_RD.shape), tuple(pair.B_OR.shape))
-            if got != expected:
-                raise AdapterError(
-                    f"The adapter's matrices at {name!r} do not fit the base", got=got, expected=expected
-                )
+            pair = adapter.pairs[name]
             row[target.at_A], row[target.at_B] = pair.A_RD.flatten(), pair.B_OR.flatten()
         self.param_UP[slot] = row
 
@@ -176,6 +168,21 @@ class LoraBank:
         return x_TD * torch.cat(keep).to(x_TD) / (1 - self.dropout)
 
 
+def check_fits(adapter: Adapter, modules: Mapping[str, nn.Linear]) -> None:
+    """Raises an AdapterError where an adapter's modules or shapes are not those of the base's target modules."""
+    if adapter.pairs.keys() != modules.keys():
+        odd = sorted(adapter.pairs.keys() ^ modules.keys())[0]
+        raise AdapterError("The adapter is for other modules than the base has", got=f"a difference at {odd!r}")
+    for name, module in modules.items():
+        pair, r = adapter.pairs[name], adapter.lora.r
+        got, expected = (
+            (tuple(pair.A_RD.shape), tuple(pair.B_OR.shape)),
+            ((r, module.in_features), (module.out_features, r)),
+        )
+        if got != expected:
+            raise AdapterError(f"The adapter's matrices at {name!r} do not fit the base", got=got, expected=expected)
+
+
 def target_modules(model: nn.Module, lora: LoraConfig) -> list[tuple[str, nn.Linear]]:
     """The model's linear modules whose last name is a target, in the model's order.
 
@@ -190,6 +197,6 @@ def target_modules(model: nn.Module, lora: LoraConfig) -> list[tuple[str, nn.Lin
             "The base has no linear module of that name",
             got=", ".join(sorted(missing)),
             expected=f"some of: {', '.join(sorted({name.rsplit('.', 1)[-1] for name, _ in linears}))}",
-            hint="set target_modules to names the base has",
+            hint="name others with --modules",
         )
     return found

@@ -114,21 +114,30 @@ def load_base(
         dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
+        both: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
             dtype=dtype,
             attn_implementation=NAME,
+            output_loading_info=True,
         )
+        model, loaded = both
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise BaseModelError(
             f"The base {name!r} cannot be loaded from {folder}",
             got=str(error).splitlines()[0],
             hint="check the folder, then `ownlm base add` it again",
         ) from None
+    if absent := sorted([*loaded["missing_keys"], *(str(key) for key in loaded["mismatched_keys"])]):
+        raise BaseModelError(  # transformers would fill them with random numbers
+            f"The base {name!r} in {folder} lacks weights",
+            got=f"{len(absent)} tensors missing or of another shape, {absent[0]} among them",
+            hint="fetch it again",
+        )
     model.requires_grad_(False).eval().to(device)
+    tokenizer.split_special_tokens = True  # a person who writes "</s>" ends no text
     tokenizer.model_max_length = 2**31  # lengths are checked where an example is made, with its id
     return BaseLM(name=name, fingerprint=fingerprint, folder=folder, model=model, tokenizer=tokenizer)
 

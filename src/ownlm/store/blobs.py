@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from uuid import uuid4
 
+from ownlm.durable import sync
 from ownlm.errors import StoreError
 
 
@@ -22,9 +23,11 @@ class Blobs:
         """Stores `data`; returns its name."""
         name = hashlib.sha256(data).hexdigest()
         path = self._path(name)
-        if path.exists():
+        if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == name:
             return name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sync(self.folder)
         temporary = path.with_name(f".{uuid4().hex}")
         try:
             with temporary.open("xb") as file:
@@ -35,8 +38,12 @@ class Blobs:
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise StoreError("An adapter cannot be written", got=error, hint="make room on the disk") from None
-        sync_folder(path.parent)
+        sync(path.parent)
         return name
+
+    def has(self, name: str) -> bool:
+        """Whether something lies there under that name."""
+        return self._path(name).exists()
 
     def get(self, name: str) -> bytes:
         """The content stored as `name`.
@@ -60,12 +67,3 @@ class Blobs:
 
     def _path(self, name: str) -> Path:
         return self.folder / name[:2] / f"{name}.safetensors"
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

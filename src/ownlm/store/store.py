@@ -6,10 +6,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, create_engine, event, func, insert, select, update
+from filelock import FileLock
+from sqlalchemy import URL, Connection, Engine, Row, create_engine, event, func, insert, inspect, select, update
 from sqlalchemy.exc import DBAPIError
 
 from ownlm.errors import BaseModelError, DataError, NotFoundError, StoreError
@@ -17,6 +19,8 @@ from ownlm.history.record import History, Record, in_order
 from ownlm.history.task import Task
 from ownlm.store import tables
 from ownlm.store.blobs import Blobs
+
+DATABASE = "ownlm.db"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,24 +86,29 @@ class Store:
         self.folder = folder
         self.blobs = Blobs(folder / "blobs")
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # histories are nobody else's business
+            with FileLock(folder / f"{DATABASE}.lock"):
+                self._engine = _open(folder / DATABASE)
+                self._prepare()
+        except StoreError:
+            raise
         except OSError as error:
-            raise StoreError(
-                f"The home {folder} cannot be made", got=error, hint="choose another with --home"
-            ) from None
-        self._engine = _open(folder / "ownlm.db")
+            raise StoreError(f"The home {folder} cannot be used", got=error, hint="choose another folder") from None
+
+    def _prepare(self) -> None:
+        """Makes the tables of a new home; refuses one of another format, untouched."""
         with self._begin() as db:
-            tables.metadata.create_all(db)
-            row = db.execute(select(tables.meta.c.value).where(tables.meta.c.key == "version")).scalar()
-            if row is None:
+            if not inspect(db).has_table("meta"):
+                tables.metadata.create_all(db)
                 db.execute(insert(tables.meta).values(key="version", value=str(tables.VERSION)))
-            elif int(row) != tables.VERSION:
-                raise StoreError(
-                    f"The home {folder} was written by another version of ownlm",
-                    got=f"format {row}",
-                    expected=f"format {tables.VERSION}",
-                    hint="install the ownlm that wrote it, or choose another home with --home",
-                )
+            version = db.execute(select(tables.meta.c.value).where(tables.meta.c.key == "version")).scalar()
+        if version != str(tables.VERSION):
+            raise StoreError(
+                f"The home {self.folder} was written by another version of ownlm",
+                got=f"format {version}",
+                expected=f"format {tables.VERSION}",
+                hint="install the ownlm that wrote it, or choose another home with --home",
+            )
 
     @contextmanager
     def _begin(self) -> Iterator[Connection]:
@@ -178,18 +187,26 @@ class Store:
             ).all()
         return in_order(user, [Record(user, row.id, row.fields, row.time) for row in rows])
 
+    def knows(self, task: str, user: str) -> bool:
+        """Whether a person has records in a task."""
+        r = tables.records.c
+        with self._begin() as db:
+            return db.execute(select(r.number).where(r.task == task, r.user == user).limit(1)).first() is not None
+
     def people(self, task: str | None = None) -> list[Person]:
         """Everybody who has records, in the order they came, with a digest of what is there."""
         r = tables.records.c
-        query = select(r.task, r.user, r.id, r.digest).order_by(r.number)
-        digests: dict[tuple[str, str], Any] = {}
-        counts: dict[tuple[str, str], int] = {}
+        query = select(r.task, r.user, r.id, r.digest, r.number).order_by(r.task, r.user, r.id)
+        people: list[tuple[int, Person]] = []
         with self._begin() as db:
-            for row in db.execute(query if task is None else query.where(r.task == task)):
-                key = (row.task, row.user)
-                digests.setdefault(key, hashlib.sha256()).update(f"{row.id}\0{row.digest}\n".encode())
-                counts[key] = counts.get(key, 0) + 1
-        return [Person(user, task, counts[task, user], digest.hexdigest()) for (task, user), digest in digests.items()]
+            rows = db.execute(query if task is None else query.where(r.task == task))
+            for (name, user), mine in groupby(rows, key=lambda row: (row.task, row.user)):
+                hasher, numbers = hashlib.sha256(), list[int]()
+                for row in mine:
+                    hasher.update(_line(row.id, row.digest))
+                    numbers.append(row.number)
+                people.append((min(numbers), Person(user, name, len(numbers), hasher.hexdigest())))
+        return [person for _, person in sorted(people, key=lambda one: one[0])]
 
     # Bases
 
@@ -201,6 +218,11 @@ class Store:
             db.execute(insert(tables.bases).values(**asdict(base)))
             if rows := [{"base": base.name, "user": user} for user in outsiders]:
                 db.execute(insert(tables.outsiders), rows)
+
+    def move_base(self, name: str, folder: str) -> None:
+        """Says where a base lies now."""
+        with self._begin() as db:
+            db.execute(update(tables.bases).where(tables.bases.c.name == name).values(folder=folder))
 
     def bases(self) -> list[BaseInfo]:
         """All bases, in the order they were added."""
@@ -269,13 +291,25 @@ def record_digest(record: Record) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
+def history_digest(history: History) -> str:
+    """A hash of a history's content; equals that of `Store.people`."""
+    hasher = hashlib.sha256()
+    for record in sorted(history.records, key=lambda record: record.id):
+        hasher.update(_line(record.id, record_digest(record)))
+    return hasher.hexdigest()
+
+
+def _line(record_id: str, digest: str) -> bytes:
+    return f"{record_id}\0{digest}\n".encode()
+
+
 def now() -> str:
     """The time, as ISO 8601 in UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _open(path: Path) -> Engine:
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+    engine = create_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": 30})
 
     @event.listens_for(engine, "connect")
     def _(connection: Any, __: object) -> None:

@@ -1,38 +1,33 @@
 """Stage 1: the task adapter, trained on outsiders and merged into the base."""
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from ownlm.config import TrainConfig
+from ownlm.durable import sync
 from ownlm.errors import TrainingError
 from ownlm.history.record import History, Query
 from ownlm.history.task import Task
 from ownlm.model.adapter import Adapter
 from ownlm.model.base import BaseLM, save_merged
-from ownlm.oppu.examples import tokenize
-from ownlm.oppu.fleet import Job, Run, train_fleet
+from ownlm.oppu.fleet import Job, Run, TokenizedExample, train_fleet
 from ownlm.progress import Progress
 from ownlm.prompt.example import Example, answer_text, history_examples, query_prompt
-from ownlm.store.blobs import sync_folder
 from ownlm.store.store import Store
 from ownlm.verbs.train import Meter
 
 
 def train_task_adapter(
-    base: BaseLM, name: str, examples: Sequence[Example], config: TrainConfig, seed: int, progress: Progress
+    base: BaseLM, name: str, examples: Sequence[TokenizedExample], config: TrainConfig, seed: int, progress: Progress
 ) -> Run:
     """Trains one adapter on everybody's examples.
 
     Raises:
-        DataError: there is no example, or one is too long.
         TrainingError: the loss is no finite number.
     """
     meter = Meter(progress, "task adapter")
-    run = next(
-        train_fleet(base, [Job(name, tokenize(base, name, examples), seed)], config, slots=1, on_round=meter.round)
-    )
+    run = next(train_fleet(base, [Job(name, examples, seed)], config, slots=1, on_round=meter.round))
     if run.adapter is None:
         raise run.error or TrainingError("The task adapter was not trained")
     return run
@@ -59,11 +54,10 @@ def write_adapted(store: Store, base: BaseLM, adapter: Adapter, name: str) -> Pa
     try:
         save_merged(base, adapter, temporary)
         for file in temporary.iterdir():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
-        sync_folder(temporary)
+            sync(file)
+        sync(temporary)
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    sync_folder(folder.parent)
+    sync(folder.parent)
     return folder

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from ownlm.answer.ask import Question, answer
 from ownlm.config import LoraConfig, PromptConfig, TrainConfig
 from ownlm.errors import AdapterError, NotFoundError, OwnlmError, TaskError
-from ownlm.history.record import Query
+from ownlm.history.record import History, Query
 from ownlm.history.task import Task
 from ownlm.model.adapter import Adapter
+from ownlm.model.bank import check_fits, target_modules
 from ownlm.model.base import BaseLM
 from ownlm.oppu.examples import check_length
 from ownlm.progress import Progress
@@ -21,100 +22,158 @@ QUERIES_AT_ONCE = 256  # how many answers may wait for each other
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
-    """How queries are to be answered."""
-
-    task: Task
-    choose: bool
-    rag: int | None  # None: as many records as the adapter, or the adapted base, was trained with
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Assignment:
     """A query, and what is to answer it: an adapter on its base, or a base alone."""
 
     query: Query
+    task: Task  # the one the adapter was trained for, whatever the task file says now
     base: BaseInfo
     adapter: AdapterInfo | None
 
+    @property
+    def shape(self) -> tuple[str, str, str]:
+        """What assignments that share a bank have in common."""
+        lora = "" if self.adapter is None else str(sorted(self.adapter.lora.items()))
+        return self.base.name, lora, self.task.model_dump_json()
+
+
+def assign(store: Store, query: Query, task: Task, base: BaseInfo | None, base_only: bool) -> Assignment:
+    """A person's newest adapter on its base; or the base alone.
+
+    Args:
+        base: answer with this one; needed for `base_only`.
+
+    Raises:
+        NotFoundError: the home does not know the person, or has no adapter of theirs (on this base).
+    """
+    if not store.knows(task.name, query.user_id):
+        raise NotFoundError(
+            f"The home has no records of user {query.user_id!r} in task {task.name!r}", hint="`ownlm users ls`"
+        )
+    if base_only and base is not None:
+        return Assignment(query, task, base, None)
+    mine = [
+        adapter for adapter in store.adapters(task.name, query.user_id) if base is None or adapter.base == base.name
+    ]
+    if not mine:
+        on = "" if base is None else f" on the base {base.name!r}"
+        raise NotFoundError(
+            f"User {query.user_id!r} has no adapter for task {task.name!r}{on}",
+            hint=f"`ownlm train --task {task.name} --user {query.user_id}`, or ask with --base-only",
+        )
+    trained_for = Task.model_validate(mine[-1].provenance["task"])
+    return Assignment(query, trained_for, store.base(mine[-1].base), mine[-1])
+
 
 def answer_queries(
-    store: Store, load: Callable[[BaseInfo], BaseLM], asked: Sequence[Asked], how: Asking, progress: Progress
+    store: Store,
+    load: Callable[[BaseInfo], BaseLM],
+    assigned: Sequence[Assignment | Answer],
+    *,
+    choose: bool,
+    rag: int | None,
+    progress: Progress,
 ) -> Iterator[Answer]:
-    """Answers in mixed batches, a batch at a time, in the queries' order within a batch.
+    """Answers in mixed batches, and yields them in the given order, each as soon as those before it are there.
 
-    A query that cannot be answered gets an Answer that says why; the others go on.
+    Args:
+        load: gives a base, ready to run.
+        assigned: queries with what answers them; an Answer (an error) is passed through in its place.
+        choose: pick the likeliest label instead of generating.
+        rag: how many records a prompt shows; None for as many as in training.
     """
-    if how.choose and not how.task.labels:
-        raise TaskError(
-            f"Task {how.task.name!r} has no labels to choose among",
-            hint="ask without --choose, or add labels to the task",
-        )
-    done = 0
-    progress("answers", 0, len(asked))
-    for batch in _batches(asked):
+    ready = {place: one for place, one in enumerate(assigned) if isinstance(one, Answer)}
+    waiting = {place: one for place, one in enumerate(assigned) if isinstance(one, Assignment)}
+    done, following = len(ready), 0
 
-        def on_done(count: int) -> None:
-            nonlocal done
-            done += count
-            progress("answers", done, len(asked))
+    def on_done(count: int) -> None:
+        nonlocal done
+        done += count
+        progress("answers", done, len(assigned))
 
-        yield from _answer_batch(store, load(batch[0].base), batch, how, on_done)
-    progress("answers", len(asked), len(asked))
+    on_done(0)
+    for batch in _batches(waiting):
+        base = load(batch[0][1].base)
+        together = [one for _, one in batch]
+        for (place, _), result in zip(batch, _answer_batch(store, base, together, choose, rag, on_done), strict=True):
+            ready[place] = result
+        while following in ready:
+            yield ready.pop(following)
+            following += 1
+    yield from (ready[place] for place in sorted(ready))
 
 
-def _batches(asked: Sequence[Asked]) -> Iterator[list[Asked]]:
-    """Queries that can share a bank: one base, one shape of adapter, not too many people."""
-    batch: list[Asked] = []
-    for one in asked:
-        people = {each.query.user_id for each in batch} | {one.query.user_id}
+def _batches(waiting: dict[int, Assignment]) -> Iterator[list[tuple[int, Assignment]]]:
+    """Assignments that can share a bank: one base, one shape of adapter, not too many people."""
+    first: dict[str, int] = {}
+    for place, one in waiting.items():
+        first.setdefault(one.query.user_id, place)
+    batch: list[tuple[int, Assignment]] = []
+    people: set[str] = set()
+    for place, one in sorted(waiting.items(), key=lambda item: (item[1].shape, first[item[1].query.user_id])):
+        people.add(one.query.user_id)
         fits = len(people) <= PEOPLE_AT_ONCE and len(batch) < QUERIES_AT_ONCE
-        if batch and not (fits and _shape(one) == _shape(batch[0])):
+        if batch and not (fits and one.shape == batch[0][1].shape):
             yield batch
-            batch = []
-        batch.append(one)
+            batch, people = [], {one.query.user_id}
+        batch.append((place, one))
     if batch:
         yield batch
 
 
-def _shape(asked: Asked) -> tuple[str, str | None]:
-    return asked.base.name, None if asked.adapter is None else str(sorted(asked.adapter.lora.items()))
-
-
 def _answer_batch(
-    store: Store, base: BaseLM, batch: Sequence[Asked], how: Asking, on_done: Callable[[int], None]
-) -> Iterator[Answer]:
+    store: Store,
+    base: BaseLM,
+    batch: Sequence[Assignment],
+    choose: bool,
+    rag: int | None,
+    on_done: Callable[[int], None],
+) -> list[Answer]:
     adapters: dict[str, Adapter] = {}
-    answers: list[Answer] = []
+    histories: dict[str, History] = {}
+    results: list[Answer] = []
     questions: list[Question] = []
     for one in batch:
         result = Answer(one.query, adapter=one.adapter.id if one.adapter else None, base=one.base.name)
         try:
+            if choose and not one.task.labels:
+                raise TaskError(f"Task {one.task.name!r} has no labels to choose among", hint="ask without --choose")
             if one.adapter is not None and one.adapter.id not in adapters:
                 adapters[one.adapter.id] = load_adapter(store, one.adapter, base)
-            prompt, retrieved = _prompt(store, base, one, how)
+            prompt, retrieved = _prompt(store, base, one, rag, histories)
             questions.append(Question(prompt, result.adapter))
-            answers.append(replace(result, retrieved=retrieved))
+            results.append(replace(result, retrieved=retrieved))
         except OwnlmError as error:
-            answers.append(replace(result, error=error))
+            results.append(replace(result, error=error))
             on_done(1)
-    labels = (how.task.labels or ()) if how.choose else ()
+    task = batch[0].task
     texts = iter(
-        answer(base, adapters, questions, labels=labels, max_new_tokens=how.task.max_new_tokens, on_done=on_done)
+        answer(
+            base,
+            adapters,
+            questions,
+            labels=(task.labels or ()) if choose else (),
+            max_new_tokens=task.max_new_tokens,
+            on_done=on_done,
+        )
     )
-    for result in answers:
-        yield result if result.error else replace(result, answer=next(texts))
+    return [result if result.error else replace(result, answer=next(texts)) for result in results]
 
 
-def _prompt(store: Store, base: BaseLM, asked: Asked, how: Asking) -> tuple[list[int], tuple[str, ...]]:
-    query, made = asked.query, asked.adapter.provenance if asked.adapter else asked.base.provenance
+def _prompt(
+    store: Store, base: BaseLM, one: Assignment, rag: int | None, histories: dict[str, History]
+) -> tuple[list[int], tuple[str, ...]]:
+    query, made = one.query, one.adapter.provenance if one.adapter else one.base.provenance
     shown = TrainConfig.model_validate(made["config"]).prompt if made else PromptConfig()
-    if how.rag is not None:
-        shown = shown.model_copy(update={"rag": how.rag})
-    history = store.history(how.task.name, query.user_id)
-    text, retrieved = query_prompt(how.task, query.fields, history, **shown.model_dump())
+    if rag is not None:
+        shown = shown.model_copy(update={"rag": rag})
+    if shown.rag and query.user_id not in histories:
+        histories[query.user_id] = store.history(one.task.name, query.user_id)
+    history = histories.get(query.user_id, History(query.user_id, ()))
+    text, retrieved = query_prompt(one.task, query.fields, history, **shown.model_dump())
     prompt = base.encode_prompt(text)
-    check_length(base, prompt, how.task.max_new_tokens, f"The query {query.id!r} of user {query.user_id!r}")
+    what = f"The query {query.id!r} of user" if query.id else "The text asked of user"
+    check_length(base, prompt, one.task.max_new_tokens, f"{what} {query.user_id!r}")
     return prompt, retrieved
 
 
@@ -122,7 +181,7 @@ def load_adapter(store: Store, info: AdapterInfo, base: BaseLM) -> Adapter:
     """A person's adapter, checked against the base it is to run on.
 
     Raises:
-        AdapterError: it was trained on another base.
+        AdapterError: it was trained on another base, or its modules or shapes are not the base's.
         StoreError: its blob is missing or damaged.
     """
     if info.base_fingerprint != base.fingerprint:
@@ -132,27 +191,6 @@ def load_adapter(store: Store, info: AdapterInfo, base: BaseLM) -> Adapter:
             expected=f"{info.base!r} ({info.base_fingerprint[:12]})",
             hint="train the person again",
         )
-    return Adapter.from_bytes(store.blobs.get(info.blob), LoraConfig.model_validate(info.lora))
-
-
-def who_answers(store: Store, query: Query, task: Task, base: BaseInfo | None, base_only: bool) -> Asked:
-    """A person's newest adapter on its base; or the base alone.
-
-    Args:
-        base: answer with this one; needed for `base_only`.
-
-    Raises:
-        NotFoundError: the home does not know the person, or has no adapter of theirs (on this base).
-    """
-    mine = store.adapters(task.name, query.user_id)
-    if base_only and base is not None:
-        return Asked(query, base, None)
-    if base is not None:
-        mine = [adapter for adapter in mine if adapter.base == base.name]
-    if not mine:
-        on = "" if base is None else f" on the base {base.name!r}"
-        raise NotFoundError(
-            f"User {query.user_id!r} has no adapter for task {task.name!r}{on}",
-            hint=f"`ownlm train --task {task.name} --user {query.user_id}`, or ask with --base-only",
-        )
-    return Asked(query, store.base(mine[-1].base), mine[-1])
+    adapter = Adapter.from_bytes(store.blobs.get(info.blob), LoraConfig.model_validate(info.lora))
+    check_fits(adapter, dict(target_modules(base.model, adapter.lora)))
+    return adapter

@@ -18,9 +18,15 @@ def add_base(store: Store, source: str, name: str | None, progress: Progress) ->
     progress("fingerprint", 0, 1)
     base = BaseInfo(name, str(folder), fingerprint(folder), parameter_count(folder), source)
     progress("fingerprint", 1, 1)
-    for known in store.bases():
-        if (known.name, known.fingerprint, known.folder) == (base.name, base.fingerprint, base.folder):
-            return known
+    if any((known.name, known.fingerprint) == (base.name, base.fingerprint) for known in store.bases()):
+        store.move_base(name, base.folder)  # the same base, perhaps in another place now
+        return store.base(name)
+    from ownlm.model.base import load_base
+    from ownlm.model.self_test import check_packed
+
+    progress("trial run", 0, 1)
+    check_packed(load_base(folder, name=name, fingerprint=base.fingerprint))
+    progress("trial run", 1, 1)
     store.add_base(base)
     return base
 

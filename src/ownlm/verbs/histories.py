@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ownlm.errors import TaskError
+from ownlm.errors import DataError, TaskError
 from ownlm.history.readers import read_dataset
 from ownlm.history.record import Dataset
 from ownlm.history.task import Task, load_task, with_instruction
@@ -21,21 +21,34 @@ class Added:
 
 
 def find_task(store: Store, name_or_path: str) -> Task:
-    """A task as the home knows it, else as it is shipped, else a file's. A file is read anew each time."""
-    known = None if name_or_path.endswith(".toml") else store.task(name_or_path)
-    return known or load_task(name_or_path)
+    """A task as the home knows it, else as it is shipped, else a file's. A file is read anew each time.
+
+    What the home read off its data's own queries, instruction and labels, stands above what the file says.
+    """
+    if not name_or_path.endswith(".toml"):
+        return store.task(name_or_path) or load_task(name_or_path)
+    task = load_task(name_or_path)
+    known = store.task(task.name)
+    if known is None or task.query is None:
+        return task
+    as_in_file = {"instruction": task.instruction, "labels": task.labels}
+    return known if known.model_copy(update=as_in_file) == task else task
 
 
 def add_history(store: Store, data: Path, task: Task, labels: Path | None, skip_bad: bool) -> Added:
     """Reads a file and adds its records, all or none."""
     dataset = read_dataset(data, task, labels=labels, skip_bad=skip_bad)
-    known = store.task(task.name)
-    read = with_instruction(task, dataset.instruction, dataset.labels) if dataset.instruction else known or task
-    if known is not None and read != known and store.people(task.name):
-        raise TaskError(
-            f"The queries in {data} carry another instruction or other labels than task {task.name!r} has in this home",
-            hint="use another home, or a task file of your own with another name",
-        )
-    store.put_task(read)
-    new, there = store.add_records(task.name, dataset.histories)
+    if dataset.instruction is not None:
+        read, known = with_instruction(task, dataset.instruction, dataset.labels), store.task(task.name)
+        if known and (read.instruction, read.labels) != (known.instruction, known.labels) and store.people(task.name):
+            raise TaskError(
+                f"The queries in {data} carry another instruction or other labels than task {task.name!r} has here",
+                hint="use another home, or a task file of your own with another name",
+            )
+        task = read
+    store.put_task(task)
+    try:
+        new, there = store.add_records(task.name, dataset.histories)
+    except DataError as error:
+        raise DataError(f"The file {data} changes what is known: {error.what}", hint=error.hint) from None
     return Added(task.name, new, there, dataset)
