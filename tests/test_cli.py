@@ -45,12 +45,12 @@ def shell(tmp_path: Path, tiny_base: Path) -> Shell:
     write_rows(tmp_path / "people.jsonl", rows("ada", 7), rows("bela", 4), rows("ciro", 3))
     queries = [{"user_id": u, "id": f"q-{u}", "text": "thing", "gold": "bin"} for u in ("ada", "ciro", "nobody")]
     write_rows(tmp_path / "queries.jsonl", queries)
-    shell = Shell(tmp_path)
-    shell.run("base", "add", tiny_base, "--name", "tiny")
-    return shell
+    Home(tmp_path / ".ownlm").add_base(str(tiny_base), "tiny")
+    return Shell(tmp_path)
 
 
 def test_a_journey_in_json(shell: Shell, tiny_base: Path) -> None:
+    assert shell.json("base", "add", tiny_base, "--name", "tiny")["name"] == "tiny"  # again: no error, no second one
     (base,) = shell.json("base", "ls")
     assert base["name"] == "tiny" and base["folder"] == str(tiny_base) and len(base["fingerprint"]) == 64
     added = shell.json("history", "add", "people.jsonl", "--task", "sorting.toml")
@@ -122,9 +122,10 @@ def test_a_journey_for_people(shell: Shell, tiny_base: Path) -> None:
     ],
 )
 def test_an_error_is_one_clear_message(shell: Shell, line: str, word: str) -> None:
-    error = shell.run(*line.split(), code=1)
-    assert "error:" in error and word in error and "Traceback" not in error
-    document = shell.json(*line.split(), code=1)["error"]
+    process = shell.start(*line.split(), "--json")
+    out, err = process.communicate()
+    assert process.returncode == 1 and err.startswith("error: ") and word in err and "Traceback" not in err
+    document = json.loads(out)["error"]
     assert document["what"] and set(document) == {"error", "what", "got", "expected", "hint"}
 
 
@@ -181,6 +182,19 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(shell: Shell) ->
     assert [row["user"] for row in document["trained"]] == done
     rest = shell.json(*command[:-1])
     assert len(rest["skipped"]) == len(done) and len(rest["trained"]) == 12 - len(done)
+
+
+def test_ctrl_c_elsewhere_is_one_clear_message(shell: Shell) -> None:
+    command = ("adapt", "people.jsonl", "--task", "sorting.toml", "--out", "big", "--epochs", "5000")
+    process = shell.start(*command, "--json")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not Home(shell.folder / ".ownlm").people():
+        time.sleep(0.1)
+    time.sleep(5)  # into the training
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and "Interrupted" in json.loads(out)["error"]["what"] and "Traceback" not in err
+    assert [base["name"] for base in shell.json("base", "ls")] == ["tiny"]
 
 
 def test_kill_at_any_moment_loses_only_who_was_in_flight(shell: Shell) -> None:

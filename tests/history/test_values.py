@@ -59,14 +59,16 @@ def test_milliseconds_are_numbers_not_dates() -> None:
     assert time_key("1612011212345") == 1612011212345.0
 
 
-def test_order_is_by_time_where_every_record_has_one() -> None:
+def test_order_is_by_time_and_what_has_none_stays_where_it_was_given() -> None:
     def ids(*times: str | None) -> list[str]:
         history = in_order("u", [Record("u", str(place), {}, time) for place, time in enumerate(times)])
         assert isinstance(history, History)
         return [record.id for record in history.records]
 
     assert ids("2021-01-02", "2020", "1600000000", "2021-01-01T23:00:00-02:00") == ["1", "2", "0", "3"]
-    assert ids("2021", None, "2020") == ["0", "1", "2"]
+    assert ids("2021", None, "2020") == ["2", "0", "1"]
+    assert ids(None, "2021", None, None, "2020") == ["0", "4", "1", "2", "3"]
+    assert ids(None, None) == ["0", "1"]
     assert ids("2021", "2020", "2021", "2020") == ["1", "3", "0", "2"]
 
 

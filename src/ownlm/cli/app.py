@@ -2,13 +2,14 @@
 
 import sys
 
-import click
 import typer
 
 from ownlm import __version__
 from ownlm.cli import ask, base, history, train, users
 from ownlm.cli.output import print_json, warn
 from ownlm.errors import OwnlmError
+
+INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 app = typer.Typer(
     name="ownlm",
@@ -38,11 +39,10 @@ app.add_typer(users.app, name="users", help="People: list them, show one, export
 def main() -> None:
     """Runs the command line; what goes wrong is one clear message and exit code 1, wrong usage is 2."""
     try:
-        sys.exit(app(standalone_mode=False))
-    except click.UsageError as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+        app()
+    except SystemExit as end:
+        if end.code != INTERRUPTED:
+            raise
         fail(OwnlmError("Interrupted; what was not finished was not kept", hint="run the same command again"))
     except BrokenPipeError:  # the reader had enough
         sys.stderr.close()

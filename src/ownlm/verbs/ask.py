@@ -91,7 +91,8 @@ def answer_queries(
         done += count
         progress("answers", done, len(assigned))
 
-    on_done(0)
+    if waiting:
+        on_done(0)
     for batch in _batches(waiting):
         base = load(batch[0][1].base)
         together = [one for _, one in batch]
