@@ -23,7 +23,7 @@ def paper() -> Preset:
 def small() -> Preset:
     """For bases under a billion parameters: higher rates, no dropout, so that prompts share their prefix.
 
-    Source: ours; benchmarks/LOG.md has the measurements.
+    Source: ours; benchmarks/LOG.md has what was measured with it.
     """
     return Preset(
         name="small",
