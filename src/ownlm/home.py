@@ -135,9 +135,6 @@ class Home:
 
         Source: OPPU (arXiv 2402.04401), section 3.1.
         """
-        from ownlm.oppu.examples import tokenize
-        from ownlm.verbs.adapt import stage_one_examples, train_task_adapter, write_adapted
-
         check_name(name)
         if any(known.name == name for known in self.bases()):
             raise BaseModelError(f"The home has a base {name!r} already", hint="choose another name with --out")
@@ -148,6 +145,9 @@ class Home:
         outsiders = list(users) or [h.user_id for h in dataset.histories] or [p.user for p in self.people(spec.name)]
         if not outsiders:
             raise NotFoundError(f"Nobody in the home has records for task {spec.name!r}", hint="`ownlm history add`")
+        from ownlm.oppu.examples import tokenize
+        from ownlm.verbs.adapt import stage_one_examples, train_task_adapter, write_adapted
+
         model = self._load(parent)
         examples = [
             example
@@ -199,14 +199,14 @@ class Home:
 
         Source: OPPU (arXiv 2402.04401), section 3.2.
         """
-        from ownlm.verbs.train import people_to_train, train_people
-
         report = Training() if report is None else report
         if data is not None:
             self.add_history(data, task)
         spec = self._keep_task(task)
         info = pick_base(self.store, spec.name, base)
         config = settings("adapter", info.parameters, preset, changes)
+        from ownlm.verbs.train import people_to_train, train_people
+
         people = people_to_train(self.store, spec, info, users, config, seed, report)
         if people:
             train_people(

@@ -24,22 +24,33 @@ def print_json(document: Any, *, line: bool = False) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Writes a table to stdout; columns whose name ends in '#' are numbers."""
-    table = Table(title=Text(title), title_justify="left", show_edge=False)  # Text: people's words are no markup
+    table = Table(
+        title=Text(harmless(title)), title_justify="left", show_edge=False
+    )  # Text: people's words are no markup
     for column in columns:
         table.add_column(column.rstrip("#"), justify="right" if column.endswith("#") else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        table.add_row(*(Text("" if cell is None else harmless(str(cell))) for cell in row))
     Console(width=None if sys.stdout.isatty() else 160).print(table)  # a file or a pipe has no width of its own
 
 
 def say(text: str) -> None:
     """Writes a line for people to stdout."""
-    Console(soft_wrap=True, highlight=False, markup=False, emoji=False).print(text)
+    Console(soft_wrap=True, highlight=False, markup=False, emoji=False).print(harmless(text))
+
+
+def harmless(text: str) -> str:
+    """The text without what would steer a terminal: control characters become '?'.
+
+    >>> harmless("a\\x1b[31mb")
+    'a?[31mb'
+    """
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in text)
 
 
 def warn(text: str) -> None:
     """Writes a line for people to stderr."""
-    Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False).print(text)
+    Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False).print(harmless(text))
 
 
 def fall(first: float, last: float) -> str:

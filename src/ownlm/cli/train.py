@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from ownlm.verbs.report import Training
 
 
+FEW_STEPS = 12  # with no more, adapters on forty records learnt little else than label frequencies
+
+
 def adapt(
     task: options.Task,
     out: Annotated[str, typer.Option("--out", help="What to call the adapted base.")],
@@ -172,6 +175,12 @@ def _print_report(report: "Training") -> None:
                 for a in report.trained
             ],
         )  # fmt: skip
+    few = [adapter for adapter in report.trained if adapter.steps < FEW_STEPS]
+    if few:
+        say(
+            f"{len(few):,} of them took fewer than {FEW_STEPS} steps and may have learnt little: smaller batches, more "
+            "epochs and a higher rate get more out of short histories (--batch-size 4 --epochs 10 --lr 1e-3)"
+        )
     reasons: dict[str, int] = {}
     for _, reason in report.skipped:
         reasons[reason] = reasons.get(reason, 0) + 1

@@ -59,7 +59,8 @@ def assign(store: Store, query: Query, task: Task, base: BaseInfo | None, base_o
         on = "" if base is None else f" on the base {base.name!r}"
         raise NotFoundError(
             f"User {query.user_id!r} has no adapter for task {task.name!r}{on}",
-            hint=f"`ownlm train --task {task.name} --user {query.user_id}`, or ask with --base-only",
+            hint=f"`ownlm train --task {task.name} --user {query.user_id}{'' if base is None else f' --base {base.name}'}`, "
+            "or ask with --base-only",
         )
     trained_for = Task.model_validate(mine[-1].provenance["task"])
     return Assignment(query, trained_for, store.base(mine[-1].base), mine[-1])

@@ -38,6 +38,11 @@ def settings(stage: Stage, parameters: int, preset: str | None, changes: Mapping
         return TrainConfig.model_validate(merged)
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "extra_forbidden":
+            known = {*TrainConfig.model_fields, *LoraConfig.model_fields, *PromptConfig.model_fields} - _PARTS.keys()
+            raise ConfigError(
+                "There is no such setting", got=first["loc"][-1], expected=f"one of: {', '.join(sorted(known))}"
+            ) from None
         raise ConfigError(f"The setting {first['loc'][-1]!r} is wrong: {first['msg']}", got=first["input"]) from None
 
 
