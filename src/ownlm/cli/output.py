@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from unicodedata import category
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -45,7 +46,7 @@ def harmless(text: str) -> str:
     >>> harmless("a\\x1b[31mb")
     'a?[31mb'
     """
-    return "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in text)
+    return "".join("?" if category(letter) == "Cc" and letter not in "\n\t" else letter for letter in text)
 
 
 def warn(text: str) -> None:

@@ -56,11 +56,10 @@ def assign(store: Store, query: Query, task: Task, base: BaseInfo | None, base_o
         adapter for adapter in store.adapters(task.name, query.user_id) if base is None or adapter.base == base.name
     ]
     if not mine:
-        on = "" if base is None else f" on the base {base.name!r}"
+        on, option = ("", "") if base is None else (f" on the base {base.name!r}", f" --base {base.name}")
         raise NotFoundError(
             f"User {query.user_id!r} has no adapter for task {task.name!r}{on}",
-            hint=f"`ownlm train --task {task.name} --user {query.user_id}{'' if base is None else f' --base {base.name}'}`, "
-            "or ask with --base-only",
+            hint=f"`ownlm train --task {task.name} --user {query.user_id}{option}`, or ask with --base-only",
         )
     trained_for = Task.model_validate(mine[-1].provenance["task"])
     return Assignment(query, trained_for, store.base(mine[-1].base), mine[-1])
