@@ -26,7 +26,12 @@ class Shell:
 
     def start(self, *args: object) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [*OWNLM, *map(str, args)], cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*OWNLM, *map(str, args)],
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # where the tests run in the background
         )
 
     def run(self, *args: object, code: int = 0) -> str:

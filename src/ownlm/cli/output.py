@@ -25,9 +25,8 @@ def print_json(document: Any, *, line: bool = False) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Writes a table to stdout; columns whose name ends in '#' are numbers."""
-    table = Table(
-        title=Text(harmless(title)), title_justify="left", show_edge=False
-    )  # Text: people's words are no markup
+    # Text, because people's words are no markup.
+    table = Table(title=Text(harmless(title)), title_justify="left", show_edge=False)
     for column in columns:
         table.add_column(column.rstrip("#"), justify="right" if column.endswith("#") else "left", overflow="fold")
     for row in rows:
