@@ -90,10 +90,10 @@ def test_log_likelihood_against_a_naive_loop() -> None:
 
 def test_generation_stops_at_the_limit_and_at_the_context(base: BaseLM) -> None:
     (short,) = generate(base, None, [Prompt(BASE, [5, 6])], max_new_tokens=1)
-    assert len(base.tokenizer(short, add_special_tokens=False)["input_ids"]) <= 1
+    assert len(short) <= 1  # a token of this base is a byte at most
     room = base.max_tokens - 3
     (cut,) = generate(base, None, [Prompt(BASE, [5] * room)], max_new_tokens=50)
-    assert isinstance(cut, str)
+    assert len(cut) <= 3
 
 
 def test_nothing_asked_nothing_answered(base: BaseLM) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ownlm.verbs.report import Training
 
 
-FEW_STEPS = 12  # with no more, adapters on forty records learnt little else than label frequencies
+FEW_STEPS = 12  # adapters that took so many, or fewer, had learnt little (benchmarks/LOG.md)
 
 
 def adapt(
@@ -175,11 +175,11 @@ def _print_report(report: "Training") -> None:
                 for a in report.trained
             ],
         )  # fmt: skip
-    few = [adapter for adapter in report.trained if adapter.steps < FEW_STEPS]
+    few = [adapter for adapter in report.trained if adapter.steps <= FEW_STEPS]
     if few:
         say(
-            f"{len(few):,} of them took fewer than {FEW_STEPS} steps and may have learnt little: smaller batches, more "
-            "epochs and a higher rate get more out of short histories (--batch-size 4 --epochs 10 --lr 1e-3)"
+            f"{len(few):,} of them took {FEW_STEPS} steps or fewer and may have learnt little: a higher rate and more "
+            "epochs get more out of short histories (--lr 1e-3 --epochs 20)"
         )
     reasons: dict[str, int] = {}
     for _, reason in report.skipped:

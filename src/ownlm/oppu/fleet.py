@@ -35,7 +35,6 @@ class Job:
     user: str
     examples: Sequence[TokenizedExample]
     seed: int
-    start: Adapter | None = None  # where training begins; None for fresh LoRA weights
 
 
 @dataclass(slots=True)
@@ -135,10 +134,7 @@ def job_seed(seed: int, user: str) -> int:
 
 def _seat(bank: LoraBank, slot: int, job: Job, config: TrainConfig, moments: tuple[Tensor, Tensor]) -> Run:
     generator = bank.generators[slot].manual_seed(job_seed(job.seed, job.user))
-    if job.start is None:
-        bank.initialise(slot, generator)
-    else:
-        bank.load(slot, job.start)
+    bank.initialise(slot, generator)
     for moment_UP in moments:
         moment_UP[slot].zero_()
     return Run(job, minibatches(len(job.examples), config, generator))
