@@ -1,6 +1,10 @@
-"""What can be set, checked once: LoRA's shape and one stage of training."""
+"""What can be set, checked once: an adapter's shape and one stage of training."""
+
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+Method = Literal["lora", "ia3", "prompt"]
 
 
 class LoraConfig(BaseModel):
@@ -24,6 +28,7 @@ class PromptConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     rag: int = Field(0, ge=0, description="how many of the person's earlier records")
+    profile: bool = Field(False, description="whether it shows the person's text profile")
     max_words: int = Field(768, ge=1, description="words kept of each field")
     max_words_retrieved: int = Field(368, ge=1, description="words kept of each field of a retrieved record")
 
@@ -33,7 +38,9 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    method: Method = Field("lora", description="others than LoRA are trained by peft, one person at a time")
     lora: LoraConfig = LoraConfig()
+    virtual_tokens: int = Field(8, ge=1, le=1024, description="of prompt tuning")
     prompt: PromptConfig = PromptConfig()
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     learning_rate: float = Field(1e-4, gt=0)
@@ -43,6 +50,7 @@ class TrainConfig(BaseModel):
     max_grad_norm: float = Field(0.3, gt=0)
     warmup_ratio: float = Field(0.1, ge=0, le=1)
     recent: int | None = Field(None, ge=1, description="train on this many latest records only")
+    since: str | None = Field(None, description="train on records of this time or later only")
 
 
 class Preset(BaseModel):

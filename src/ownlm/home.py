@@ -1,16 +1,21 @@
 """A home: everybody's records, bases and adapters, and the verbs on them. Read it top to bottom for the whole flow."""
 
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ownlm.errors import BaseModelError, NotFoundError
+from ownlm.config import TrainConfig
+from ownlm.errors import BaseModelError, NotFoundError, OwnlmError
 from ownlm.history.readers import read_queries
 from ownlm.history.record import Dataset, History, Query
 from ownlm.history.task import Task, parse_query
 from ownlm.model.base_files import fingerprint
 from ownlm.progress import Progress, silent
-from ownlm.store.store import DATABASE, AdapterInfo, BaseInfo, Person, Store
+from ownlm.store.database import DATABASE
+from ownlm.store.rows import AdapterInfo, BaseInfo, Person
+from ownlm.store.store import Store
+from ownlm.store.work import working
 from ownlm.verbs.bases import add_base, check_name, pick_base, pick_raw_base
 from ownlm.verbs.histories import Added, add_history, find_task
 from ownlm.verbs.report import Answer, Training
@@ -141,30 +146,44 @@ class Home:
         parent = pick_raw_base(self.store, base)
         config = settings("task_adapter", parent.parameters, preset, changes)
         dataset = self.add_history(data, task).dataset if data is not None else Dataset()
+        with working(self.store.folder, "ownlm adapt", progress):
+            return self._adapt(name, parent, dataset, task, users, config, seed, progress)
+
+    def _adapt(
+        self,
+        name: str,
+        parent: BaseInfo,
+        dataset: Dataset,
+        task: str,
+        users: Sequence[str],
+        config: TrainConfig,
+        seed: int,
+        progress: Progress,
+    ) -> BaseInfo:
         spec = self._keep_task(task)
         outsiders = list(users) or [h.user_id for h in dataset.histories] or [p.user for p in self.people(spec.name)]
         if not outsiders:
             raise NotFoundError(f"Nobody in the home has records for task {spec.name!r}", hint="`ownlm history add`")
-        from ownlm.oppu.examples import tokenize
-        from ownlm.verbs.adapt import stage_one_examples, train_task_adapter, write_adapted
+        histories = [self.history(user, spec.name) for user in dict.fromkeys(outsiders)]
+        from ownlm.model.adapter import Adapter
+        from ownlm.verbs.adapt import stage_one, write_adapted
 
-        model = self._load(parent)
-        examples = [
-            example
-            for user in dict.fromkeys(outsiders)
-            for example in tokenize(
-                model, user, stage_one_examples(spec, self.history(user, spec.name), dataset.queries, config)
-            )
-        ]
-        run = train_task_adapter(model, name, examples, config, seed, progress)
-        assert run.adapter is not None
+        model, profiles = self._load(parent), self.store.latest_profiles(spec.name)
+        run = stage_one(model, name, spec, histories, dataset.queries, profiles, config, seed, progress)
+        assert isinstance(run.adapter, Adapter)
         folder = write_adapted(self.store, model, run.adapter, name)
-        made = provenance(config, seed) | {"examples": len(examples), "tokens": run.tokens, "losses": run.losses}
+        made = provenance(config, seed) | {
+            "examples": len(run.job.examples), "tokens": run.tokens, "losses": run.losses
+        }  # fmt: skip
         inside = str(folder.relative_to(self.store.folder))
         adapted = BaseInfo(
             name, inside, fingerprint(folder), parent.parameters, "adapted", spec.name, parent.name, made
         )
-        self.store.add_base(adapted, set(outsiders))
+        try:
+            self.store.add_base(adapted, histories)
+        except OwnlmError:
+            shutil.rmtree(folder)
+            raise
         return self.store.base(name)
 
     def train(
@@ -175,6 +194,7 @@ class Home:
         users: Sequence[str] = (),
         base: str | None = None,
         preset: str | None = None,
+        from_scratch: bool = False,
         seed: int = 0,
         slots: int = 8,
         progress: Progress = silent,
@@ -183,12 +203,15 @@ class Home:
     ) -> Training:
         """Stage 2: trains an adapter for each person whose history, base or settings changed since their last one.
 
-        Each adapter is kept as soon as it is done: what stops the work loses only the people in flight.
+        Where only records were added since a person's last adapter, training goes on from it, on the new ones alone.
+        Each adapter is kept as soon as it is done: what stops the work loses only the people in flight. While another
+        process trains in this home, it waits.
 
         Args:
             data: histories to add first.
             users: whom to train; by default everybody but the outsiders the base has learnt from.
             base: by default the newest adapted to the task, else the newest.
+            from_scratch: with fresh weights, even where training could go on from a person's last adapter.
             slots: how many people are in flight at once.
             report: filled as people are done, for who wants to read it while the work goes on.
             changes: settings that differ from the preset, by their names in `TrainConfig` and its parts.
@@ -202,16 +225,17 @@ class Home:
         report = Training() if report is None else report
         if data is not None:
             self.add_history(data, task)
-        spec = self._keep_task(task)
-        info = pick_base(self.store, spec.name, base)
-        config = settings("adapter", info.parameters, preset, changes)
-        from ownlm.verbs.train import people_to_train, train_people
+        with working(self.store.folder, "ownlm train", progress):
+            self.store.sweep()
+            spec = self._keep_task(task)
+            info = pick_base(self.store, spec.name, base)
+            config = settings("adapter", info.parameters, preset, changes)
+            from ownlm.verbs.train import Plan, people_to_train, train_people
 
-        people = people_to_train(self.store, spec, info, users, config, seed, report)
-        if people:
-            train_people(
-                self.store, self._load(info), info, spec, people, config, seed, slots, progress, report
-            )  # fmt: skip
+            plan = Plan(spec, info, config, seed)
+            students = people_to_train(self.store, plan, users, from_scratch, report)
+            if students:
+                train_people(self.store, self._load(info), plan, students, slots, progress, report)
         return report
 
     # Asking
@@ -223,6 +247,7 @@ class Home:
         task: str,
         *,
         rag: int | None = None,
+        profile: bool | None = None,
         choose: bool = False,
         base: str | None = None,
         base_only: bool = False,
@@ -233,6 +258,7 @@ class Home:
         Args:
             text: the task's input; where it has several fields, a JSON object with them.
             rag: how many of the person's records the prompt shows; by default as many as in training.
+            profile: whether it shows the person's text profile; by default as in training.
             choose: pick the likeliest of the task's labels, instead of generating.
             base: answer with the adapter on this base; by default with the newest adapter.
             base_only: without any adapter.
@@ -241,9 +267,8 @@ class Home:
             NotFoundError, TaskError, DataError, AdapterError, StoreError.
         """
         query = Query(user, "", parse_query(self.task(task), text)[0])
-        answer = next(
-            self.ask_many([query], task, rag=rag, choose=choose, base=base, base_only=base_only, progress=progress)
-        )
+        how: dict[str, Any] = {"rag": rag, "profile": profile, "choose": choose, "base": base, "base_only": base_only}
+        answer = next(self.ask_many([query], task, progress=progress, **how))
         if answer.error:
             raise answer.error
         return answer
@@ -254,6 +279,7 @@ class Home:
         task: str,
         *,
         rag: int | None = None,
+        profile: bool | None = None,
         choose: bool = False,
         base: str | None = None,
         base_only: bool = False,
@@ -273,7 +299,8 @@ class Home:
                 assigned.append(assign(self.store, query, spec, info, base_only))
             except NotFoundError as error:
                 assigned.append(Answer(query, error=error))
-        yield from answer_queries(self.store, self._load, assigned, choose=choose, rag=rag, progress=progress)
+        show = {"rag": rag, "profile": profile}
+        yield from answer_queries(self.store, self._load, assigned, choose=choose, show=show, progress=progress)
 
     def read_queries(self, data: str | Path, task: str, *, labels: str | Path | None = None) -> list[Query]:
         """The queries of a file, with the right answers where it has them.

@@ -9,7 +9,8 @@ from ownlm.errors import BaseModelError, DataError, NotFoundError, StoreError
 from ownlm.history.record import History, Record
 from ownlm.history.task import load_task
 from ownlm.store.blobs import Blobs
-from ownlm.store.store import AdapterInfo, BaseInfo, Store, history_digest
+from ownlm.store.rows import AdapterInfo, BaseInfo, history_digest
+from ownlm.store.store import Store
 
 TASK = load_task("LaMP_4")
 

@@ -5,7 +5,7 @@ import sys
 import typer
 
 from ownlm import __version__
-from ownlm.cli import ask, base, history, train, users
+from ownlm.cli import ask, base, history, imports, train, users
 from ownlm.cli.output import print_json, warn
 from ownlm.errors import OwnlmError
 
@@ -29,6 +29,7 @@ def root(version: bool = typer.Option(False, "--version", help="Print the versio
 
 
 app.add_typer(base.app, name="base", help="Base models: add one, list them.")
+app.add_typer(imports.app, name="import", help="Histories from repositories, mailboxes and LaMP's files.")
 app.add_typer(history.app, name="history", help="Histories: add records, list and show them.")
 app.command("adapt")(train.adapt)
 app.command("train")(train.train)

@@ -11,7 +11,7 @@ from ownlm.cli.output import fall, print_json, print_table, say, size
 from ownlm.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from ownlm.store.store import AdapterInfo, Person
+    from ownlm.store.rows import AdapterInfo, Person
 
 app = typer.Typer(no_args_is_help=True)
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -31,6 +32,10 @@ class Adapter:
 
     lora: LoraConfig
     pairs: Mapping[str, LoraPair]
+
+    def shape(self) -> dict[str, Any]:
+        """What must be known to read the weights again."""
+        return self.lora.model_dump(mode="json")
 
     def to_bytes(self) -> bytes:
         """The content of PEFT's `adapter_model.safetensors`."""

@@ -15,6 +15,7 @@ from ownlm.model.adapter import Adapter
 from ownlm.model.bank import LoraBank
 from ownlm.model.base import BaseLM
 from ownlm.model.packed import Row, common_prefix
+from ownlm.model.peft_adapter import PeftAdapter
 from ownlm.oppu.optim import adamw_, clip_, fresh_moments, linear_schedule
 
 TOKENS_PER_PASS = 2048  # enough to keep two cores in large matmuls; about 2.5 GB of activations on a 135M base
@@ -30,11 +31,16 @@ class TokenizedExample:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One person to train: everything their adapter depends on but the base and the config."""
+    """One person to train: everything their adapter depends on but the base and the config.
+
+    Attributes:
+        start: the adapter to go on from; None for fresh weights.
+    """
 
     user: str
     examples: Sequence[TokenizedExample]
     seed: int
+    start: Adapter | None = None
 
 
 @dataclass(slots=True)
@@ -46,7 +52,7 @@ class Run:
     losses: list[float] = field(default_factory=list)
     tokens: int = 0
     seconds: float = 0.0
-    adapter: Adapter | None = None
+    adapter: Adapter | PeftAdapter | None = None
     error: TrainingError | None = None
 
     @property
@@ -76,8 +82,8 @@ def train_fleet(
 ) -> Iterator[Run]:
     """Trains jobs, up to `slots` at a time, and yields each as it ends.
 
-    A person's adapter depends on (seed, user, examples, config, base) alone, up to floating-point rounding: not on who
-    shares the batch or the slot, nor on the order of jobs.
+    A person's adapter depends on (seed, user, examples, start, config, base) alone, up to floating-point
+    rounding: not on who shares the batch or the slot, nor on the order of jobs.
 
     Args:
         base: the frozen base.
@@ -134,7 +140,9 @@ def job_seed(seed: int, user: str) -> int:
 
 def _seat(bank: LoraBank, slot: int, job: Job, config: TrainConfig, moments: tuple[Tensor, Tensor]) -> Run:
     generator = bank.generators[slot].manual_seed(job_seed(job.seed, job.user))
-    bank.initialise(slot, generator)
+    bank.initialise(slot, generator)  # even if other weights follow: minibatches are drawn from the same generator
+    if job.start is not None:
+        bank.load(slot, job.start)
     for moment_UP in moments:
         moment_UP[slot].zero_()
     return Run(job, minibatches(len(job.examples), config, generator))

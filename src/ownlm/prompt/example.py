@@ -4,6 +4,8 @@ A prompt begins with the instruction, so that all prompts of one person begin al
 
     {instruction}
 
+    About this person: writes mostly on politics, in short sentences.
+
     Earlier, by the same person:
     article: ...
     category: politics
@@ -16,16 +18,17 @@ Fields are cut to their first words, on copies.
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from ownlm.errors import TaskError
-from ownlm.history.record import History, Record
+from ownlm.history.record import History, Record, time_key
 from ownlm.history.task import OPTION_FIELDS, Task
 from ownlm.history.template import fill
 from ownlm.prompt.retrieval import rank, retrieve, words
 
+ABOUT: Final = "About this person:"
 HEADER: Final = "Earlier, by the same person:"
 
 
@@ -51,7 +54,10 @@ def history_examples(
     history: History,
     *,
     rag: int = 0,
+    profile: str = "",
     recent: int | None = None,
+    since: str | None = None,
+    learnt: Collection[str] = (),
     max_words: int = 768,
     max_words_retrieved: int = 368,
 ) -> list[Example]:
@@ -63,7 +69,10 @@ def history_examples(
 
     Args:
         rag: how many earlier records a prompt shows; never the record itself, never a later one.
+        profile: a text about the person, which every prompt shows.
         recent: make examples of this many latest records only; prompts may show older ones.
+        since: make examples of records of this time or later only; one without a time is left out then.
+        learnt: ids of records to make no example of, because they were learnt before; they count among the `recent`.
         max_words: words kept of each field of the record.
         max_words_retrieved: words kept of each field of a record that the prompt shows.
 
@@ -77,19 +86,26 @@ def history_examples(
     """
     records = history.records
     documents = [words(_searched(task, record)) for record in records] if rag else []
+    earliest = float("-inf") if since is None else time_key(since)
     examples: list[Example] = []
+    taken = 0
     for place in range(len(records) - 1, -1, -1):
-        if len(examples) == recent:
+        if taken == recent:
             break
         fields = _example_fields(task, records, place)
-        if fields is None:
+        if fields is None or (since is not None and _time(records[place]) < earliest):
+            continue
+        taken += 1
+        if records[place].id in learnt:
             continue
         shown: list[Record] = []
         if rag:
             earlier = _showable(task, records[:place], fields)
             found = rank(words(_query(task, fields)), [documents[index] for index in earlier], rag)
             shown = [records[earlier[index]] for index in found]
-        prompt = prompt_text(task, fields, shown, max_words=max_words, max_words_retrieved=max_words_retrieved)
+        prompt = prompt_text(
+            task, fields, shown, profile=profile, max_words=max_words, max_words_retrieved=max_words_retrieved
+        )
         answer = answer_text(task, fields, max_words=max_words)
         examples.append(Example(records[place].id, prompt, answer, tuple(record.id for record in shown)))
     return examples[::-1]
@@ -101,6 +117,7 @@ def query_prompt(
     history: History,
     *,
     rag: int = 0,
+    profile: str = "",
     max_words: int = 768,
     max_words_retrieved: int = 368,
 ) -> tuple[str, tuple[str, ...]]:
@@ -108,14 +125,16 @@ def query_prompt(
 
     Args:
         fields: the query's; all of the history counts as earlier.
-        rag, max_words, max_words_retrieved: as for `history_examples`.
+        rag, profile, max_words, max_words_retrieved: as for `history_examples`.
 
     Raises:
         TaskError: the query lacks a field that the task's input needs.
     """
     documents = [_searched(task, record) for record in history.records] if rag else []
     shown = [history.records[index] for index in retrieve(_query(task, fields), documents, rag)]
-    prompt = prompt_text(task, fields, shown, max_words=max_words, max_words_retrieved=max_words_retrieved)
+    prompt = prompt_text(
+        task, fields, shown, profile=profile, max_words=max_words, max_words_retrieved=max_words_retrieved
+    )
     return prompt, tuple(record.id for record in shown)
 
 
@@ -124,6 +143,7 @@ def prompt_text(
     fields: Mapping[str, str],
     retrieved: Sequence[Record] = (),
     *,
+    profile: str = "",
     max_words: int = 768,
     max_words_retrieved: int = 368,
 ) -> str:
@@ -138,7 +158,8 @@ def prompt_text(
     shown = [_shown(task, record, max_words_retrieved) for record in retrieved]
     if shown:
         shown[0] = _joined(HEADER, shown[0])
-    return "\n\n".join([task.told, *shown, asked])
+    about = [f"{ABOUT} {profile}"] if profile else []
+    return "\n\n".join([task.told, *about, *shown, asked])
 
 
 def answer_text(task: Task, fields: Mapping[str, str], *, max_words: int | None = None) -> str:
@@ -185,6 +206,10 @@ def _example_fields(task: Task, records: Sequence[Record], place: int) -> Mappin
         **dict(zip(OPTION_FIELDS, (wrong, right) if swapped else (right, wrong), strict=True)),
         task.answer_field: labels[swapped],
     }
+
+
+def _time(record: Record) -> float:
+    return float("-inf") if record.time is None else time_key(record.time)
 
 
 def _showable(task: Task, earlier: Sequence[Record], fields: Mapping[str, str]) -> list[int]:

@@ -9,6 +9,11 @@ from ownlm.durable import sync
 from ownlm.errors import StoreError
 
 
+def blob_name(data: bytes) -> str:
+    """What a blob of this content is called."""
+    return hashlib.sha256(data).hexdigest()
+
+
 class Blobs:
     """A folder of files named by the SHA-256 of their content.
 
@@ -21,9 +26,9 @@ class Blobs:
 
     def put(self, data: bytes) -> str:
         """Stores `data`; returns its name."""
-        name = hashlib.sha256(data).hexdigest()
+        name = blob_name(data)
         path = self._path(name)
-        if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == name:
+        if path.exists() and blob_name(path.read_bytes()) == name:
             return name
         if not path.parent.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,6 +46,20 @@ class Blobs:
         sync(path.parent)
         return name
 
+    def keep_only(self, names: set[str]) -> int:
+        """Removes all other files, unfinished ones included; returns how many."""
+        removed = 0
+        for path in self.files():
+            if path != self._path(path.stem) or path.stem not in names:
+                path.unlink(missing_ok=True)
+                removed += 1
+                sync(path.parent)
+        return removed
+
+    def files(self) -> list[Path]:
+        """Every file in the folder."""
+        return sorted(path for path in self.folder.glob("*/*") if path.is_file())
+
     def has(self, name: str) -> bool:
         """Whether something lies there under that name."""
         return self._path(name).exists()
@@ -56,7 +75,7 @@ class Blobs:
             data = path.read_bytes()
         except OSError as error:
             raise StoreError(f"The blob {path} cannot be read", got=error, hint="train the person again") from None
-        if (got := hashlib.sha256(data).hexdigest()) != name:
+        if (got := blob_name(data)) != name:
             raise StoreError(
                 f"The blob {path} is damaged",
                 got=f"SHA-256 {got}",

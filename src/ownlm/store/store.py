@@ -1,75 +1,20 @@
 """The store: who did what, which bases and adapters there are, and what each was made from."""
 
-import hashlib
-import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Iterable
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-from sqlalchemy import URL, Connection, Engine, Row, create_engine, event, func, insert, inspect, select, update
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
-from ownlm.errors import BaseModelError, DataError, NotFoundError, StoreError
+from ownlm.errors import BaseModelError, DataError, NotFoundError
 from ownlm.history.record import History, Record, in_order
 from ownlm.history.task import Task
 from ownlm.store import tables
 from ownlm.store.blobs import Blobs
-
-DATABASE = "ownlm.db"
-
-
-@dataclass(frozen=True, slots=True)
-class BaseInfo:
-    """A base model that the home knows."""
-
-    name: str
-    folder: str  # one that lies in the home is kept relative to it, so that a home can be moved
-    fingerprint: str
-    parameters: int
-    source: str
-    task: str | None = None
-    parent: str | None = None
-    provenance: dict[str, Any] | None = None
-    created: str = field(default_factory=lambda: now())
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterInfo:
-    """One version of one person's adapter: what it was made from, and where its weights lie."""
-
-    id: str
-    user: str
-    task: str
-    base: str
-    base_fingerprint: str
-    key: str
-    history: str
-    records: int
-    blob: str
-    bytes: int
-    lora: dict[str, Any]
-    provenance: dict[str, Any]
-    steps: int
-    tokens: int
-    loss_first: float
-    loss_last: float
-    seconds: float
-    created: str = field(default_factory=lambda: now())
-
-
-@dataclass(frozen=True, slots=True)
-class Person:
-    """How much the home holds of one person in one task."""
-
-    user: str
-    task: str
-    records: int
-    history: str  # digest of the records
+from ownlm.store.database import Database
+from ownlm.store.rows import AdapterInfo, BaseInfo, Person, ProfileInfo, digest_of, record_digest
 
 
 class Store:
@@ -79,67 +24,32 @@ class Store:
         folder: the home; made if it is missing.
 
     Raises:
-        StoreError: the folder cannot be written, is no home, or was written by a newer ownlm.
+        StoreError: the folder is no home, cannot be used, or was written by a newer ownlm.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.blobs = Blobs(folder / "blobs")
-        try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # histories are nobody else's business
-            with FileLock(folder / f"{DATABASE}.lock"):
-                self._engine = _open(folder / DATABASE)
-                self._prepare()
-        except StoreError:
-            raise
-        except OSError as error:
-            raise StoreError(f"The home {folder} cannot be used", got=error, hint="choose another folder") from None
-
-    def _prepare(self) -> None:
-        """Makes the tables of a new home; refuses one of another format, untouched."""
-        with self._begin() as db:
-            if not inspect(db).has_table("meta"):
-                tables.metadata.create_all(db)
-                db.execute(insert(tables.meta).values(key="version", value=str(tables.VERSION)))
-            version = db.execute(select(tables.meta.c.value).where(tables.meta.c.key == "version")).scalar()
-        if version != str(tables.VERSION):
-            raise StoreError(
-                f"The home {self.folder} was written by another version of ownlm",
-                got=f"format {version}",
-                expected=f"format {tables.VERSION}",
-                hint="install the ownlm that wrote it, or choose another home with --home",
-            )
-
-    @contextmanager
-    def _begin(self) -> Iterator[Connection]:
-        try:
-            with self._engine.begin() as db:
-                yield db
-        except DBAPIError as error:
-            raise StoreError(
-                f"The database of the home {self.folder} cannot be used",
-                got=error.orig,
-                hint="check that the folder is a home, can be written, and has room",
-            ) from None
+        self.database = Database(folder)
 
     # Tasks
 
     def put_task(self, task: Task) -> None:
         """Keeps a task, or its new version, under its name."""
         spec = task.model_dump_json()
-        with self._begin() as db:
+        with self.database.writing() as db:
             if db.execute(update(tables.tasks).where(tables.tasks.c.name == task.name).values(spec=spec)).rowcount == 0:
                 db.execute(insert(tables.tasks).values(name=task.name, spec=spec))
 
     def task(self, name: str) -> Task | None:
         """The task of that name, if the home has it."""
-        with self._begin() as db:
+        with self.database.reading() as db:
             spec = db.execute(select(tables.tasks.c.spec).where(tables.tasks.c.name == name)).scalar()
         return None if spec is None else Task.model_validate_json(spec)
 
     def tasks(self) -> list[str]:
         """Names of the tasks the home has."""
-        with self._begin() as db:
+        with self.database.reading() as db:
             return list(db.execute(select(tables.tasks.c.name).order_by(tables.tasks.c.name)).scalars())
 
     # Records
@@ -154,7 +64,7 @@ class Store:
             DataError: a record's id is there with another text.
         """
         new = known = 0
-        with self._begin() as db:
+        with self.database.writing() as db:
             for history in histories:
                 there = self._digests(db, task, history.user_id)
                 rows = []
@@ -180,17 +90,29 @@ class Store:
 
     def history(self, task: str, user: str) -> History:
         """A person's records in one task, oldest first; empty if there are none."""
+        return self.numbered_history(task, user)[0]
+
+    def numbered_history(self, task: str, user: str) -> tuple[History, dict[str, int]]:
+        """A person's records, oldest first, and by their ids the numbers under which they came: later, higher."""
         r = tables.records.c
-        with self._begin() as db:
+        with self.database.reading() as db:
             rows = db.execute(
-                select(r.id, r.fields, r.time).where(r.task == task, r.user == user).order_by(r.number)
+                select(r.id, r.fields, r.time, r.number).where(r.task == task, r.user == user).order_by(r.number)
             ).all()
-        return in_order(user, [Record(user, row.id, row.fields, row.time) for row in rows])
+        history = in_order(user, [Record(user, row.id, row.fields, row.time) for row in rows])
+        return history, {row.id: row.number for row in rows}
+
+    def arrived_after(self, task: str, user: str, number: int) -> int:
+        """How many of a person's records came after the one of that number."""
+        r = tables.records.c
+        query = select(func.count()).where(r.task == task, r.user == user, r.number > number)
+        with self.database.reading() as db:
+            return db.execute(query).scalar() or 0
 
     def knows(self, task: str, user: str) -> bool:
         """Whether a person has records in a task."""
         r = tables.records.c
-        with self._begin() as db:
+        with self.database.reading() as db:
             return db.execute(select(r.number).where(r.task == task, r.user == user).limit(1)).first() is not None
 
     def people(self, task: str | None = None) -> list[Person]:
@@ -198,35 +120,44 @@ class Store:
         r = tables.records.c
         query = select(r.task, r.user, r.id, r.digest, r.number).order_by(r.task, r.user, r.id)
         people: list[tuple[int, Person]] = []
-        with self._begin() as db:
+        with self.database.reading() as db:
             rows = db.execute(query if task is None else query.where(r.task == task))
             for (name, user), mine in groupby(rows, key=lambda row: (row.task, row.user)):
-                hasher, numbers = hashlib.sha256(), list[int]()
-                for row in mine:
-                    hasher.update(_line(row.id, row.digest))
-                    numbers.append(row.number)
-                people.append((min(numbers), Person(user, name, len(numbers), hasher.hexdigest())))
+                own = list(mine)
+                digest = digest_of((row.id, row.digest) for row in own)
+                people.append((min(row.number for row in own), Person(user, name, len(own), digest)))
         return [person for _, person in sorted(people, key=lambda one: one[0])]
 
     # Bases
 
-    def add_base(self, base: BaseInfo, outsiders: Iterable[str] = ()) -> None:
-        """Registers a base, and whose records it has learnt from."""
-        with self._begin() as db:
+    def add_base(self, base: BaseInfo, outsiders: Iterable[History] = ()) -> None:
+        """Registers a base, and whose records it has learnt from.
+
+        Raises:
+            BaseModelError: the name is taken.
+            NotFoundError: one of these records was forgotten meanwhile.
+        """
+        with self.database.writing() as db:
             if db.execute(select(tables.bases.c.name).where(tables.bases.c.name == base.name)).scalar() is not None:
                 raise BaseModelError(f"The home has a base {base.name!r} already", hint="choose another name")
             db.execute(insert(tables.bases).values(**asdict(base)))
-            if rows := [{"base": base.name, "user": user} for user in outsiders]:
-                db.execute(insert(tables.outsiders), rows)
+            for history in outsiders:
+                there = self._digests(db, base.task or "", history.user_id)
+                if any(there.get(record.id) != record_digest(record) for record in history.records):
+                    raise NotFoundError(
+                        f"Records of user {history.user_id!r} were forgotten while the base learnt from them",
+                        hint="it was not kept; adapt again",
+                    )
+                db.execute(insert(tables.outsiders).values(base=base.name, user=history.user_id))
 
     def move_base(self, name: str, folder: str) -> None:
         """Says where a base lies now."""
-        with self._begin() as db:
+        with self.database.writing() as db:
             db.execute(update(tables.bases).where(tables.bases.c.name == name).values(folder=folder))
 
     def bases(self) -> list[BaseInfo]:
         """All bases, in the order they were added."""
-        with self._begin() as db:
+        with self.database.reading() as db:
             rows = db.execute(select(tables.bases).order_by(tables.bases.c.number)).all()
         return [BaseInfo(**_without_number(row) | {"folder": str(self.folder / row.folder)}) for row in rows]
 
@@ -249,7 +180,7 @@ class Store:
         """The people whose records a base has learnt from, its parents' included."""
         people: set[str] = set()
         at: str | None = base
-        with self._begin() as db:
+        with self.database.reading() as db:
             while at is not None:
                 people |= set(
                     db.execute(select(tables.outsiders.c.user).where(tables.outsiders.c.base == at)).scalars()
@@ -257,12 +188,70 @@ class Store:
                 at = db.execute(select(tables.bases.c.parent).where(tables.bases.c.name == at)).scalar()
         return people
 
+    # Profiles
+
+    def add_profile(self, profile: ProfileInfo) -> None:
+        """Keeps a new version of a person's profile.
+
+        Raises:
+            NotFoundError: the person's records are no longer those it was written from.
+        """
+        r = tables.records.c
+        with self.database.writing() as db:
+            there = db.execute(select(r.id, r.digest).where(r.task == profile.task, r.user == profile.user))
+            if digest_of((row.id, row.digest) for row in there) != profile.history:
+                raise NotFoundError(
+                    f"The records of user {profile.user!r} changed while a profile was written from them",
+                    hint="it was not kept; write it again",
+                )
+            db.execute(insert(tables.profiles).values(**asdict(profile)))
+
+    def profile(self, task: str, user: str) -> ProfileInfo | None:
+        """A person's newest profile, if there is one."""
+        p = tables.profiles.c
+        query = select(tables.profiles).where(p.task == task, p.user == user).order_by(p.number.desc()).limit(1)
+        with self.database.reading() as db:
+            row = db.execute(query).first()
+        return None if row is None else ProfileInfo(**_without_number(row))
+
+    def latest_profiles(self, task: str) -> dict[str, ProfileInfo]:
+        """The newest profile of each person."""
+        p = tables.profiles.c
+        newest = select(func.max(p.number)).where(p.task == task).group_by(p.user)
+        with self.database.reading() as db:
+            rows = db.execute(select(tables.profiles).where(p.number.in_(newest))).all()
+        return {row.user: ProfileInfo(**_without_number(row)) for row in rows}
+
     # Adapters
 
-    def add_adapter(self, adapter: AdapterInfo) -> None:
-        """Registers a new version of a person's adapter; its blob must be written."""
-        with self._begin() as db:
+    def add_adapter(self, adapter: AdapterInfo, weights: bytes) -> None:
+        """Writes a new version of a person's adapter, and says that it is there.
+
+        Versions that had learnt from records forgotten since go with it: the new one stands in for them.
+
+        Args:
+            weights: what `adapter.blob` names.
+
+        Raises:
+            NotFoundError: of the records it was trained on, some were forgotten meanwhile; nothing is kept then.
+            StoreError: it cannot be written.
+        """
+        with self.database.writing() as db:  # nobody forgets, or sweeps blobs, until it is named
+            r, a = tables.records.c, tables.adapters.c
+            learnt = db.execute(
+                select(r.id, r.digest).where(
+                    r.task == adapter.task, r.user == adapter.user, r.number <= adapter.upto
+                )
+            )  # fmt: skip
+            if digest_of((row.id, row.digest) for row in learnt) != adapter.history:
+                raise NotFoundError(
+                    f"Records of user {adapter.user!r} were forgotten while an adapter learnt from them",
+                    hint="it was not kept; train again",
+                )
+            self.blobs.put(weights)
             db.execute(insert(tables.adapters).values(**asdict(adapter)))
+            db.execute(delete(tables.adapters).where(a.task == adapter.task, a.user == adapter.user, a.forgotten > 0))
+        self.sweep()
 
     def adapters(self, task: str | None = None, user: str | None = None) -> list[AdapterInfo]:
         """All versions, oldest first."""
@@ -272,7 +261,7 @@ class Store:
             query = query.where(a.task == task)
         if user is not None:
             query = query.where(a.user == user)
-        with self._begin() as db:
+        with self.database.reading() as db:
             return [AdapterInfo(**_without_number(row)) for row in db.execute(query)]
 
     def latest_adapters(self, task: str | None = None) -> dict[tuple[str, str], AdapterInfo]:
@@ -280,43 +269,14 @@ class Store:
         a = tables.adapters.c
         newest = select(func.max(a.number)).group_by(a.task, a.user)
         query = select(tables.adapters).where(a.number.in_(newest))
-        with self._begin() as db:
+        with self.database.reading() as db:
             rows = db.execute(query if task is None else query.where(a.task == task)).all()
         return {(row.task, row.user): AdapterInfo(**_without_number(row)) for row in rows}
 
-
-def record_digest(record: Record) -> str:
-    """A hash of a record's content."""
-    content = json.dumps([dict(sorted(record.fields.items())), record.time], ensure_ascii=False)
-    return hashlib.sha256(content.encode()).hexdigest()
-
-
-def history_digest(history: History) -> str:
-    """A hash of a history's content; equals that of `Store.people`."""
-    hasher = hashlib.sha256()
-    for record in sorted(history.records, key=lambda record: record.id):
-        hasher.update(_line(record.id, record_digest(record)))
-    return hasher.hexdigest()
-
-
-def _line(record_id: str, digest: str) -> bytes:
-    return f"{record_id}\0{digest}\n".encode()
-
-
-def now() -> str:
-    """The time, as ISO 8601 in UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _open(path: Path) -> Engine:
-    engine = create_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": 30})
-
-    @event.listens_for(engine, "connect")
-    def _(connection: Any, __: object) -> None:
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            connection.execute(f"PRAGMA {pragma}")
-
-    return engine
+    def sweep(self) -> int:
+        """Removes the blobs that nothing names, as killed runs leave them; returns how many."""
+        with self.database.writing() as db:  # while it lasts, nobody writes a blob that is not named yet
+            return self.blobs.keep_only(set(db.execute(select(tables.adapters.c.blob)).scalars()))
 
 
 def _without_number(row: Row[Any]) -> dict[str, Any]:

@@ -1,8 +1,21 @@
-"""The database of a home."""
+"""The database of a home, and how one of an older format becomes one of this."""
 
-from sqlalchemy import JSON, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    Column,
+    Connection,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+    text,
+)
 
-VERSION = 1  # raised whenever a table changes
+VERSION = 2  # raised whenever a table changes, with a step in `migrate`
 
 metadata = MetaData()
 
@@ -19,7 +32,8 @@ bases = Table(
     Column("source", String, nullable=False),
     Column("task", String),  # of an adapted base: the task it was adapted to,
     Column("parent", String),  # the base it was made from,
-    Column("provenance", JSON),  # and config, seed, versions, losses
+    Column("provenance", JSON),  # config, seed, versions, losses,
+    Column("forgotten", Integer, nullable=False, server_default="0"),  # and how many forgotten people it learnt from
     Column("created", String, nullable=False),
 )
 
@@ -45,6 +59,19 @@ records = Table(
     UniqueConstraint("task", "user", "id"),
 )
 
+profiles = Table(
+    "profiles",
+    metadata,
+    Column("number", Integer, primary_key=True),  # a later profile has a higher number
+    Column("task", String, ForeignKey("tasks.name"), nullable=False),
+    Column("user", String, nullable=False),
+    Column("text", String, nullable=False),
+    Column("writer", String, nullable=False),  # "counted", or the model that wrote it
+    Column("history", String, nullable=False),  # digest of the records the person had
+    Column("created", String, nullable=False),
+    Index("profiles_by_user", "task", "user", "number"),
+)
+
 adapters = Table(
     "adapters",
     metadata,
@@ -54,13 +81,17 @@ adapters = Table(
     Column("task", String, ForeignKey("tasks.name"), nullable=False),
     Column("base", String, ForeignKey("bases.name"), nullable=False),
     Column("base_fingerprint", String, nullable=False),
-    Column("key", String, nullable=False),  # digest of all that the weights depend on
-    Column("history", String, nullable=False),  # digest of the records it was trained on
-    Column("records", Integer, nullable=False),
+    Column("key", String, nullable=False),  # digest of all that the weights depend on beside the history
+    Column("history", String, nullable=False),  # digest of the records the person had
+    Column("records", Integer, nullable=False),  # how many they were
+    Column("upto", Integer, nullable=False),  # the highest number among them: records above it came later
+    Column("parent", String),  # id of the adapter that training went on from
+    Column("forgotten", Integer, nullable=False, server_default="0"),  # how many of the records were forgotten since
     Column("blob", String, nullable=False),
     Column("bytes", Integer, nullable=False),
-    Column("lora", JSON, nullable=False),
-    Column("provenance", JSON, nullable=False),  # config, seed, versions, retrieval
+    Column("method", String, nullable=False, server_default="lora"),
+    Column("shape", JSON, nullable=False),  # LoRA's rank, alpha and modules; of other methods, peft's own config
+    Column("provenance", JSON, nullable=False),  # config, seed, versions, task
     Column("steps", Integer, nullable=False),
     Column("tokens", Integer, nullable=False),
     Column("loss_first", Float, nullable=False),
@@ -68,4 +99,27 @@ adapters = Table(
     Column("seconds", Float, nullable=False),
     Column("created", String, nullable=False),
     Index("adapters_by_user", "task", "user", "number"),
+)
+
+
+def migrate(db: Connection, version: int) -> None:
+    """Brings the tables of an older format up to this one, within the caller's transaction."""
+    if version < 2:
+        for statement in _TO_2:
+            db.execute(text(statement))
+        profiles.create(db)
+
+
+# Format 1 forgot nothing, so the records an adapter knew are the person's first ones. Its keys were made in another
+# way: an empty one has everybody trained anew once.
+_TO_2 = (
+    "ALTER TABLE bases ADD COLUMN forgotten INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE adapters RENAME COLUMN lora TO shape",
+    "ALTER TABLE adapters ADD COLUMN method VARCHAR NOT NULL DEFAULT 'lora'",
+    "ALTER TABLE adapters ADD COLUMN upto INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE adapters ADD COLUMN parent VARCHAR",
+    "ALTER TABLE adapters ADD COLUMN forgotten INTEGER NOT NULL DEFAULT 0",
+    """UPDATE adapters SET key = '', upto = coalesce((
+        SELECT number FROM records WHERE records.task = adapters.task AND records.user = adapters.user
+        ORDER BY number LIMIT 1 OFFSET adapters.records - 1), 0)""",
 )

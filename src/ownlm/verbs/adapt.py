@@ -1,7 +1,7 @@
 """Stage 1: the task adapter, trained on outsiders and merged into the base."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ownlm.config import TrainConfig
@@ -11,21 +11,42 @@ from ownlm.history.record import History, Query
 from ownlm.history.task import Task
 from ownlm.model.adapter import Adapter
 from ownlm.model.base import BaseLM, save_merged
-from ownlm.oppu.fleet import Job, Run, TokenizedExample, train_fleet
+from ownlm.oppu.examples import tokenize
+from ownlm.oppu.fleet import Job, Run, train_fleet
 from ownlm.progress import Progress
 from ownlm.prompt.example import Example, answer_text, history_examples, query_prompt
+from ownlm.store.rows import ProfileInfo
 from ownlm.store.store import Store
+from ownlm.verbs.profile import shown
 from ownlm.verbs.train import Meter
 
 
-def train_task_adapter(
-    base: BaseLM, name: str, examples: Sequence[TokenizedExample], config: TrainConfig, seed: int, progress: Progress
+def stage_one(
+    base: BaseLM,
+    name: str,
+    task: Task,
+    histories: Sequence[History],
+    queries: Sequence[Query],
+    profiles: Mapping[str, ProfileInfo],
+    config: TrainConfig,
+    seed: int,
+    progress: Progress,
 ) -> Run:
-    """Trains one adapter on everybody's examples.
+    """Trains the task adapter on everybody's examples.
 
     Raises:
+        DataError, NotFoundError: somebody's examples cannot be made.
         TrainingError: the loss is no finite number.
     """
+    examples = [
+        example
+        for history in histories
+        for example in tokenize(
+            base,
+            history.user_id,
+            stage_one_examples(task, history, queries, config, profiles.get(history.user_id)),
+        )
+    ]
     meter = Meter(progress, "task adapter")
     run = next(train_fleet(base, [Job(name, examples, seed)], config, slots=1, on_round=meter.round))
     if run.adapter is None:
@@ -33,13 +54,15 @@ def train_task_adapter(
     return run
 
 
-def stage_one_examples(task: Task, history: History, queries: Sequence[Query], config: TrainConfig) -> list[Example]:
+def stage_one_examples(
+    task: Task, history: History, queries: Sequence[Query], config: TrainConfig, profile: ProfileInfo | None
+) -> list[Example]:
     """An outsider's records, and their queries whose answers are known, as examples."""
-    shown = config.prompt.model_dump()
-    examples = history_examples(task, history, recent=config.recent, **shown)
+    show = shown(config.prompt, history.user_id, profile)
+    examples = history_examples(task, history, recent=config.recent, since=config.since, **show)
     for query in queries:
         if query.user_id == history.user_id and query.gold is not None:
-            prompt, retrieved = query_prompt(task, query.fields, history, **shown)
+            prompt, retrieved = query_prompt(task, query.fields, history, **show)
             answer = answer_text(task, {task.answer_field: query.gold}, max_words=config.prompt.max_words)
             examples.append(Example(query.id, prompt, answer, retrieved))
     return examples

@@ -1,24 +1,28 @@
 """Asking: each query answered by its person's own adapter, many people's in one batch."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ownlm.answer.ask import Question, answer
-from ownlm.config import LoraConfig, PromptConfig, TrainConfig
-from ownlm.errors import AdapterError, NotFoundError, OwnlmError, TaskError
+from ownlm.config import PromptConfig, TrainConfig
+from ownlm.errors import NotFoundError, OwnlmError, TaskError
 from ownlm.history.record import History, Query
 from ownlm.history.task import Task
 from ownlm.model.adapter import Adapter
-from ownlm.model.bank import check_fits, target_modules
 from ownlm.model.base import BaseLM
 from ownlm.oppu.examples import check_length
 from ownlm.progress import Progress
 from ownlm.prompt.example import query_prompt
-from ownlm.store.store import AdapterInfo, BaseInfo, Store
+from ownlm.store.rows import AdapterInfo, BaseInfo
+from ownlm.store.store import Store
+from ownlm.verbs.load import load_adapter
+from ownlm.verbs.profile import shown
 from ownlm.verbs.report import Answer
 
 PEOPLE_AT_ONCE = 16  # whose adapters are in memory together
 QUERIES_AT_ONCE = 256  # how many answers may wait for each other
+
+Show = Mapping[str, int | bool | None]  # settings of `PromptConfig`; None as in training
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,7 @@ class Assignment:
     @property
     def shape(self) -> tuple[str, str, str]:
         """What assignments that share a bank have in common."""
-        lora = "" if self.adapter is None else str(sorted(self.adapter.lora.items()))
+        lora = "" if self.adapter is None else str(sorted(self.adapter.shape.items()))
         return self.base.name, lora, self.task.model_dump_json()
 
 
@@ -71,7 +75,7 @@ def answer_queries(
     assigned: Sequence[Assignment | Answer],
     *,
     choose: bool,
-    rag: int | None,
+    show: Show,
     progress: Progress,
 ) -> Iterator[Answer]:
     """Answers in mixed batches, and yields them in the given order, each as soon as those before it are there.
@@ -80,7 +84,7 @@ def answer_queries(
         load: gives a base, ready to run.
         assigned: queries with what answers them; an Answer (an error) is passed through in its place.
         choose: pick the likeliest label instead of generating.
-        rag: how many records a prompt shows; None for as many as in training.
+        show: what prompts show, where it differs from training.
     """
     ready = {place: one for place, one in enumerate(assigned) if isinstance(one, Answer)}
     waiting = {place: one for place, one in enumerate(assigned) if isinstance(one, Assignment)}
@@ -96,7 +100,7 @@ def answer_queries(
     for batch in _batches(waiting):
         base = load(batch[0][1].base)
         together = [one for _, one in batch]
-        for (place, _), result in zip(batch, _answer_batch(store, base, together, choose, rag, on_done), strict=True):
+        for (place, _), result in zip(batch, _answer_batch(store, base, together, choose, show, on_done), strict=True):
             ready[place] = result
         while following in ready:
             yield ready.pop(following)
@@ -127,7 +131,7 @@ def _answer_batch(
     base: BaseLM,
     batch: Sequence[Assignment],
     choose: bool,
-    rag: int | None,
+    show: Show,
     on_done: Callable[[int], None],
 ) -> list[Answer]:
     adapters: dict[str, Adapter] = {}
@@ -141,7 +145,7 @@ def _answer_batch(
                 raise TaskError(f"Task {one.task.name!r} has no labels to choose among", hint="ask without --choose")
             if one.adapter is not None and one.adapter.id not in adapters:
                 adapters[one.adapter.id] = load_adapter(store, one.adapter, base)
-            prompt, retrieved = _prompt(store, base, one, rag, histories)
+            prompt, retrieved = _prompt(store, base, one, show, histories)
             questions.append(Question(prompt, result.adapter))
             results.append(replace(result, retrieved=retrieved))
         except OwnlmError as error:
@@ -162,36 +166,17 @@ def _answer_batch(
 
 
 def _prompt(
-    store: Store, base: BaseLM, one: Assignment, rag: int | None, histories: dict[str, History]
+    store: Store, base: BaseLM, one: Assignment, show: Show, histories: dict[str, History]
 ) -> tuple[list[int], tuple[str, ...]]:
     query, made = one.query, one.adapter.provenance if one.adapter else one.base.provenance
-    shown = TrainConfig.model_validate(made["config"]).prompt if made else PromptConfig()
-    if rag is not None:
-        shown = shown.model_copy(update={"rag": rag})
-    if shown.rag and query.user_id not in histories:
+    config = TrainConfig.model_validate(made["config"]).prompt if made else PromptConfig()
+    config = config.model_copy(update={name: value for name, value in show.items() if value is not None})
+    if config.rag and query.user_id not in histories:
         histories[query.user_id] = store.history(one.task.name, query.user_id)
     history = histories.get(query.user_id, History(query.user_id, ()))
-    text, retrieved = query_prompt(one.task, query.fields, history, **shown.model_dump())
+    profile = store.profile(one.task.name, query.user_id) if config.profile else None
+    text, retrieved = query_prompt(one.task, query.fields, history, **shown(config, query.user_id, profile))
     prompt = base.encode_prompt(text)
     what = f"The query {query.id!r} of user" if query.id else "The text asked of user"
     check_length(base, prompt, one.task.max_new_tokens, f"{what} {query.user_id!r}")
     return prompt, retrieved
-
-
-def load_adapter(store: Store, info: AdapterInfo, base: BaseLM) -> Adapter:
-    """A person's adapter, checked against the base it is to run on.
-
-    Raises:
-        AdapterError: it was trained on another base, or its modules or shapes are not the base's.
-        StoreError: its blob is missing or damaged.
-    """
-    if info.base_fingerprint != base.fingerprint:
-        raise AdapterError(
-            f"The adapter of user {info.user!r} was trained on another base",
-            got=f"{base.name!r} ({base.fingerprint[:12]})",
-            expected=f"{info.base!r} ({info.base_fingerprint[:12]})",
-            hint="train the person again",
-        )
-    adapter = Adapter.from_bytes(store.blobs.get(info.blob), LoraConfig.model_validate(info.lora))
-    check_fits(adapter, dict(target_modules(base.model, adapter.lora)))
-    return adapter

@@ -6,7 +6,8 @@ from ownlm.errors import BaseModelError, NotFoundError
 from ownlm.model.base_files import check_base_folder, fingerprint, parameter_count
 from ownlm.model.source import resolve_source
 from ownlm.progress import Progress
-from ownlm.store.store import BaseInfo, Store
+from ownlm.store.rows import BaseInfo
+from ownlm.store.store import Store
 
 
 def add_base(store: Store, source: str, name: str | None, progress: Progress) -> BaseInfo:

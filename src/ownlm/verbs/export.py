@@ -8,7 +8,8 @@ from uuid import uuid4
 from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError
 from ownlm.model.adapter import write_peft_folder
-from ownlm.store.store import AdapterInfo, Store
+from ownlm.store.rows import AdapterInfo
+from ownlm.store.store import Store
 
 
 def export_adapter(store: Store, adapter: AdapterInfo, folder: Path) -> None:
@@ -19,7 +20,7 @@ def export_adapter(store: Store, adapter: AdapterInfo, folder: Path) -> None:
     temporary = folder.absolute().with_name(f".{folder.name}-{uuid4().hex}")
     try:
         write_peft_folder(
-            temporary, store.blobs.get(adapter.blob), LoraConfig.model_validate(adapter.lora), base.folder
+            temporary, store.blobs.get(adapter.blob), LoraConfig.model_validate(adapter.shape), base.folder
         )
         note = {
             "adapter": adapter.id,

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from ownlm.errors import OwnlmError
 from ownlm.history.record import Query
-from ownlm.store.store import AdapterInfo
+from ownlm.store.rows import AdapterInfo
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from ownlm import __version__, presets
 from ownlm.config import LoraConfig, PromptConfig, TrainConfig
 from ownlm.errors import ConfigError
+from ownlm.history.record import time_key
 
 _PARTS = {"lora": LoraConfig.model_fields, "prompt": PromptConfig.model_fields}
 
@@ -35,7 +36,10 @@ def settings(stage: Stage, parameters: int, preset: str | None, changes: Mapping
             part = next((part for part, fields in _PARTS.items() if name in fields), None)
             (merged[part] if part else merged)[name] = value
     try:
-        return TrainConfig.model_validate(merged)
+        checked = TrainConfig.model_validate(merged)
+        if checked.since is not None:
+            time_key(checked.since)
+        return checked
     except ValidationError as error:
         first = error.errors()[0]
         if first["type"] == "extra_forbidden":
@@ -44,6 +48,10 @@ def settings(stage: Stage, parameters: int, preset: str | None, changes: Mapping
                 "There is no such setting", got=first["loc"][-1], expected=f"one of: {', '.join(sorted(known))}"
             ) from None
         raise ConfigError(f"The setting {first['loc'][-1]!r} is wrong: {first['msg']}", got=first["input"]) from None
+    except ValueError:
+        raise ConfigError(
+            "The setting 'since' is no time", got=merged["since"], expected="2026-03-01, 2026-03-01T12:00:00Z, or 2026"
+        ) from None
 
 
 def provenance(config: TrainConfig, seed: int) -> dict[str, Any]:

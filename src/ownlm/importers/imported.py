@@ -1,0 +1,70 @@
+"""What every import comes to: a history file, written whole or not at all, and an account of it."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from ownlm.durable import sync
+from ownlm.errors import DataError
+
+
+@dataclass(slots=True)
+class Imported:
+    """An account of an import.
+
+    Attributes:
+        task: what to give as `--task`: a shipped task's name, or the path of the task file written.
+        records: how many records each person has, by user id.
+        left_out: how much was not taken, by reason.
+        files: what was written, the history first.
+    """
+
+    task: str
+    records: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
+
+
+def pseudonym(address: str) -> str:
+    """A user id that does not show an address, and is the same for it everywhere.
+
+    A pseudonym, not anonymity: who knows the address can compute it too.
+
+    >>> pseudonym("Ada@Example.org") == pseudonym("ada@example.org")
+    True
+    """
+    return "u" + sha256(address.strip().lower().encode()).hexdigest()[:12]
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Writes rows as JSON Lines: a whole file under its name, or what was there before.
+
+    Returns:
+        How many.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    temporary = path.absolute().with_name(f".{path.name}-{uuid4().hex}")
+    count = 0
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            for row in rows:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                count += 1
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync(path.absolute().parent)
+    except OSError as error:
+        raise DataError(
+            f"The file {path} cannot be written", got=error.strerror, hint="check the folder, and that it has room"
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return count

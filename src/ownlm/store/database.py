@@ -1,0 +1,172 @@
+"""Opening a home's database: made, brought up to date or refused; read-only where the home is."""
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, insert, inspect, select, update
+from sqlalchemy.exc import DBAPIError
+
+from ownlm.errors import StoreError
+from ownlm.store import tables
+
+DATABASE = "ownlm.db"
+BUSY_S = 30  # how long a statement waits for other processes
+
+
+class Database:
+    """The SQLite database of one home, with transactions for reading and for writing.
+
+    Writers come one at a time, each from its first statement on, so that what one has looked up stays true until it
+    has written. Readers never wait.
+
+    Args:
+        folder: the home; made if it is missing.
+
+    Raises:
+        StoreError: the folder is no home, cannot be used, or was written by a newer ownlm.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / DATABASE
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # histories are nobody else's business
+            self.read_only = not _writable(self.path)
+            self._engine = _engine(self.path, self.read_only)
+            self._prepare()
+        except StoreError:
+            raise
+        except OSError as error:
+            raise StoreError(f"The home {folder} cannot be used", got=error, hint="choose another folder") from None
+
+    def _prepare(self) -> None:
+        with suppress(StoreError):  # while another process makes the home, it may be locked
+            if self._version() == tables.VERSION:
+                return
+        if self.read_only:
+            self._check(self._version())
+        with FileLock(self.folder / f"{DATABASE}.lock"), self.writing() as db:
+            if (version := _version(db)) is None:
+                tables.metadata.create_all(db)
+                db.execute(insert(tables.meta).values(key="version", value=str(tables.VERSION)))
+            elif version < tables.VERSION:
+                tables.migrate(db, version)
+                db.execute(update(tables.meta).values(value=str(tables.VERSION)).where(tables.meta.c.key == "version"))
+            else:
+                self._check(version)
+
+    def _version(self) -> int | None:
+        """The format; None of an empty database."""
+        if not self.path.exists():
+            return None
+        with self.reading() as db:
+            return _version(db)
+
+    def _check(self, version: int | None) -> None:
+        """Refuses a home that is newer, or that would have to be changed and cannot."""
+        newer = version is not None and version > tables.VERSION
+        if version == tables.VERSION:
+            return
+        raise StoreError(
+            f"The home {self.folder} was written by {'a newer' if newer else 'another'} version of ownlm",
+            got=f"format {version}",
+            expected=f"format {tables.VERSION}",
+            hint="install that ownlm, or choose another home with --home" if newer else "make it writable once",
+        )
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that sees one state of the home, whatever is written meanwhile."""
+        with self._telling(), self._engine.begin() as db:
+            yield db
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that writes: all of it happens, or nothing.
+
+        Raises:
+            StoreError: the home is read-only, or the disk full.
+        """
+        if self.read_only:
+            raise StoreError(
+                f"The home {self.folder} can be read, not written", hint="make it writable, or work on a copy of it"
+            )
+        with self._telling(), self._engine.execution_options(writing=True).begin() as db:
+            yield db
+
+    def vacuum(self) -> None:
+        """Rewrites the file without what was deleted from it, and empties the write-ahead log.
+
+        Raises:
+            StoreError: another process kept reading the old state.
+        """
+        with self._telling():
+            connection = self._engine.raw_connection()
+            try:
+                cursor = connection.cursor()
+                until = time.monotonic() + BUSY_S
+                cursor.execute("VACUUM")
+                while cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                    if time.monotonic() > until:
+                        raise StoreError(
+                            f"What was deleted still stands in the log of {self.path}: another process is reading it",
+                            hint="end that process, and give the same command again",
+                        )
+                    time.sleep(0.1)
+            finally:
+                connection.close()
+
+    def close(self) -> None:
+        """Ends all connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Tells what the database says as a StoreError."""
+        try:
+            yield
+        except (DBAPIError, sqlite3.Error) as error:
+            raise StoreError(
+                f"The database of the home {self.folder} cannot be used",
+                got=error.orig if isinstance(error, DBAPIError) else error,
+                hint="check that the folder is a home, can be written, and has room",
+            ) from None
+
+
+def _version(db: Connection) -> int | None:
+    if not inspect(db).has_table("meta"):
+        return None
+    version = db.execute(select(tables.meta.c.value).where(tables.meta.c.key == "version")).scalar()
+    return int(version) if version else None
+
+
+def _writable(path: Path) -> bool:
+    return os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
+
+
+def _engine(path: Path, read_only: bool) -> Engine:
+    def connect() -> sqlite3.Connection:
+        if not read_only:
+            connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+                connection.execute(f"PRAGMA {pragma}")
+            return connection
+        # Where no file can be made beside it, SQLite reads a database of this kind only if told that nobody writes. A
+        # log that is there must be read as well.
+        log = path.with_name(f"{path.name}-wal")
+        alone = "" if log.exists() and log.stat().st_size else "&immutable=1"
+        return sqlite3.connect(f"{path.as_uri()}?mode=ro{alone}", uri=True, timeout=BUSY_S, check_same_thread=False)
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool)
+
+    @event.listens_for(engine, "begin")
+    def _(db: Any) -> None:
+        db.exec_driver_sql("BEGIN IMMEDIATE" if db.get_execution_options().get("writing") else "BEGIN")
+
+    return engine

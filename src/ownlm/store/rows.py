@@ -1,0 +1,100 @@
+"""What the store tells: bases, people, profiles, adapters; and hashes of what people did."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from ownlm.history.record import History, Record
+
+
+def now() -> str:
+    """The time, as ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class BaseInfo:
+    """A base model that the home knows."""
+
+    name: str
+    folder: str  # one that lies in the home is kept relative to it, so that a home can be moved
+    fingerprint: str
+    parameters: int
+    source: str
+    task: str | None = None
+    parent: str | None = None
+    provenance: dict[str, Any] | None = None
+    forgotten: int = 0  # how often something that it has learnt from was forgotten since
+    created: str = field(default_factory=now)
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterInfo:
+    """One version of one person's adapter: what it was made from, and where its weights lie."""
+
+    id: str
+    user: str
+    task: str
+    base: str
+    base_fingerprint: str
+    key: str
+    history: str
+    records: int
+    upto: int
+    blob: str
+    bytes: int
+    shape: dict[str, Any]
+    provenance: dict[str, Any]
+    steps: int
+    tokens: int
+    loss_first: float
+    loss_last: float
+    seconds: float
+    method: str = "lora"
+    parent: str | None = None
+    forgotten: int = 0  # how many of the records it has learnt from were forgotten since
+    created: str = field(default_factory=now)
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileInfo:
+    """What was written about a person, from the records they had then."""
+
+    task: str
+    user: str
+    text: str
+    writer: str
+    history: str
+    created: str = field(default_factory=now)
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """How much the home holds of one person in one task."""
+
+    user: str
+    task: str
+    records: int
+    history: str  # digest of the records
+
+
+def record_digest(record: Record) -> str:
+    """A hash of a record's content."""
+    content = json.dumps([dict(sorted(record.fields.items())), record.time], ensure_ascii=False)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def history_digest(history: History) -> str:
+    """A hash of a history's content."""
+    return digest_of((record.id, record_digest(record)) for record in history.records)
+
+
+def digest_of(records: Iterable[tuple[str, str]]) -> str:
+    """A hash over records' ids and digests, in whatever order they come."""
+    hasher = hashlib.sha256()
+    for record_id, digest in sorted(records):
+        hasher.update(f"{record_id}\0{digest}\n".encode())
+    return hasher.hexdigest()

@@ -1,0 +1,58 @@
+"""One worker at a time in a home: a second process that would train waits for the first."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ownlm.errors import StoreError
+from ownlm.progress import Progress
+from ownlm.store.rows import now
+
+POLL_S = 0.5
+
+
+@contextmanager
+def working(folder: Path, what: str, progress: Progress) -> Iterator[None]:
+    """While it lasts, no other process trains in this home; reading, adding and forgetting go on.
+
+    Args:
+        folder: the home.
+        what: what is done, for whoever waits: "ownlm train".
+        progress: told who is waited for.
+
+    Raises:
+        StoreError: the home is read-only.
+    """
+    lock, note = FileLock(folder / "work.lock"), folder / "work.json"
+    try:
+        while True:
+            try:
+                lock.acquire(timeout=0)
+                break
+            except Timeout:
+                progress("waiting", 0, 1, f"for {_other(note)}")
+                time.sleep(POLL_S)
+    except OSError as error:
+        raise StoreError(
+            f"The home {folder} cannot be worked in", got=error.strerror, hint="make it writable"
+        ) from None
+    try:
+        note.write_text(json.dumps({"process": os.getpid(), "what": what, "since": now()}), "utf8")
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+        lock.release()
+
+
+def _other(note: Path) -> str:
+    """Who works there, as far as can be told."""
+    try:
+        known = json.loads(note.read_text("utf8"))
+        return f"`{known['what']}`, process {known['process']}, at work in this home since {known['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process, at work in this home"

@@ -1,0 +1,28 @@
+"""A person's adapter, out of the store."""
+
+from ownlm.config import LoraConfig
+from ownlm.errors import AdapterError
+from ownlm.model.adapter import Adapter
+from ownlm.model.bank import check_fits, target_modules
+from ownlm.model.base import BaseLM
+from ownlm.store.rows import AdapterInfo
+from ownlm.store.store import Store
+
+
+def load_adapter(store: Store, info: AdapterInfo, base: BaseLM) -> Adapter:
+    """A person's adapter, checked against the base it is to run on.
+
+    Raises:
+        AdapterError: it was trained on another base, or its modules or shapes are not the base's.
+        StoreError: its blob is missing or damaged.
+    """
+    if info.base_fingerprint != base.fingerprint:
+        raise AdapterError(
+            f"The adapter of user {info.user!r} was trained on another base",
+            got=f"{base.name!r} ({base.fingerprint[:12]})",
+            expected=f"{info.base!r} ({info.base_fingerprint[:12]})",
+            hint="train the person again",
+        )
+    adapter = Adapter.from_bytes(store.blobs.get(info.blob), LoraConfig.model_validate(info.shape))
+    check_fits(adapter, dict(target_modules(base.model, adapter.lora)))
+    return adapter
