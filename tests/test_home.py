@@ -230,7 +230,7 @@ def test_an_adapter_of_another_base_is_refused(home: Home, tiny_base: Path) -> N
 
     home.train("sorting", users=["ada"], **FAST)
     wrong = replace(home.adapters("ada")[0], id="wrong", base_fingerprint="0" * 64)
-    home.store.add_adapter(wrong)
+    home.store.add_adapter(wrong, home.store.blobs.get(wrong.blob))
     with pytest.raises(AdapterError, match="another base"):
         home.ask("ada", "x", "sorting")
 

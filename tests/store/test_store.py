@@ -8,7 +8,7 @@ import pytest
 from ownlm.errors import BaseModelError, DataError, NotFoundError, StoreError
 from ownlm.history.record import History, Record
 from ownlm.history.task import load_task
-from ownlm.store.blobs import Blobs
+from ownlm.store.blobs import Blobs, blob_name
 from ownlm.store.rows import AdapterInfo, BaseInfo, history_digest
 from ownlm.store.store import Store
 
@@ -27,10 +27,14 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
+NOTHING = history_digest(History("", ()))
+
+
 def adapter(number: int, user: str = "ada", **changes: object) -> AdapterInfo:
     values = {
         "id": f"a{number}", "user": user, "task": TASK.name, "base": "base", "base_fingerprint": "f" * 64,
-        "key": "k", "history": "h", "records": 2, "blob": "b", "bytes": 3, "lora": {"r": 8}, "provenance": {},
+        "key": "k", "history": NOTHING, "records": 0, "upto": 0, "blob": blob_name(b"w"), "bytes": 1,
+        "shape": {"r": 8}, "provenance": {},
         "steps": 4, "tokens": 5, "loss_first": 2.0, "loss_last": 1.0, "seconds": 0.5,
     }  # fmt: skip
     return AdapterInfo(**(values | changes))  # type: ignore[arg-type]
@@ -71,17 +75,17 @@ def test_records_are_read_in_order_of_time(store: Store) -> None:
 
 def test_versions_are_kept_and_the_newest_counts(store: Store) -> None:
     for number in range(3):
-        store.add_adapter(adapter(number))
-    store.add_adapter(adapter(7, "bela"))
+        store.add_adapter(adapter(number), b"w")
+    store.add_adapter(adapter(7, "bela"), b"w")
     assert [a.id for a in store.adapters(user="ada")] == ["a0", "a1", "a2"]
     assert {user: a.id for (_, user), a in store.latest_adapters(TASK.name).items()} == {"ada": "a2", "bela": "a7"}
     with pytest.raises(StoreError):
-        store.add_adapter(adapter(2))  # an id is never used twice
+        store.add_adapter(adapter(2), b"w")  # an id is never used twice
 
 
 def test_outsiders_of_parents_count(store: Store) -> None:
-    store.add_base(BaseInfo("one", "/1", "1", 10, "adapted", TASK.name, "base"), ["ada"])
-    store.add_base(BaseInfo("two", "/2", "2", 10, "adapted", TASK.name, "one"), ["bela"])
+    store.add_base(BaseInfo("one", "/1", "1", 10, "adapted", TASK.name, "base"), [history("ada")])
+    store.add_base(BaseInfo("two", "/2", "2", 10, "adapted", TASK.name, "one"), [history("bela")])
     assert store.outsiders("two") == {"ada", "bela"} and store.outsiders("base") == set()
     with pytest.raises(BaseModelError, match="already"):
         store.add_base(BaseInfo("one", "/3", "3", 10, "folder"))
