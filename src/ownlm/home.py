@@ -1,25 +1,27 @@
 """A home: everybody's records, bases and adapters, and the verbs on them. Read it top to bottom for the whole flow."""
 
-import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ownlm.config import TrainConfig
-from ownlm.errors import BaseModelError, NotFoundError, OwnlmError
+from ownlm.errors import BaseModelError, NotFoundError
 from ownlm.history.readers import read_queries
 from ownlm.history.record import Dataset, History, Query
 from ownlm.history.task import Task, parse_query
 from ownlm.model.base_files import fingerprint
 from ownlm.progress import Progress, silent
 from ownlm.store.database import DATABASE
+from ownlm.store.forget import Forgotten, forget_person, forget_record
 from ownlm.store.rows import AdapterInfo, BaseInfo, Person
 from ownlm.store.store import Store
 from ownlm.store.work import working
 from ownlm.verbs.bases import add_base, check_name, pick_base, pick_raw_base
+from ownlm.verbs.doctor import Diagnosis, diagnose
 from ownlm.verbs.histories import Added, add_history, find_task
+from ownlm.verbs.people import newest_adapter
 from ownlm.verbs.report import Answer, Training
-from ownlm.verbs.settings import provenance, settings
+from ownlm.verbs.settings import settings
 
 if TYPE_CHECKING:  # what needs torch is imported where it is used: listing people should not wait for it
     from ownlm.model.base import BaseLM
@@ -111,6 +113,17 @@ class Home:
         """Everybody with records, in the order they came."""
         return self.store.people(None if task is None else self.task(task).name)
 
+    def forget_record(self, user: str, task: str, record: str) -> Forgotten:
+        """Removes one record and the person's profiles, and marks the adapters that have learnt from it.
+
+        Marked adapters answer until `train` has made a new one without the record, and are removed then.
+
+        Raises:
+            NotFoundError: there is no such record.
+            StoreError: the home cannot be written, or something of the record's text is left in it.
+        """
+        return forget_record(self.store, self.task(task).name, user, record)
+
     # Training
 
     def adapt(
@@ -146,45 +159,17 @@ class Home:
         parent = pick_raw_base(self.store, base)
         config = settings("task_adapter", parent.parameters, preset, changes)
         dataset = self.add_history(data, task).dataset if data is not None else Dataset()
-        with working(self.store.folder, "ownlm adapt", progress):
-            return self._adapt(name, parent, dataset, task, users, config, seed, progress)
+        with self._working("ownlm adapt", progress):
+            spec = self._keep_task(task)
+            outsiders = list(users) or [h.user_id for h in dataset.histories] or [p.user for p in self.people(task)]
+            if not outsiders:
+                raise NotFoundError(f"Nobody has records for task {spec.name!r}", hint="`ownlm history add`")
+            histories = [self.history(user, spec.name) for user in dict.fromkeys(outsiders)]
+            from ownlm.verbs.adapt import adapt_base
 
-    def _adapt(
-        self,
-        name: str,
-        parent: BaseInfo,
-        dataset: Dataset,
-        task: str,
-        users: Sequence[str],
-        config: TrainConfig,
-        seed: int,
-        progress: Progress,
-    ) -> BaseInfo:
-        spec = self._keep_task(task)
-        outsiders = list(users) or [h.user_id for h in dataset.histories] or [p.user for p in self.people(spec.name)]
-        if not outsiders:
-            raise NotFoundError(f"Nobody in the home has records for task {spec.name!r}", hint="`ownlm history add`")
-        histories = [self.history(user, spec.name) for user in dict.fromkeys(outsiders)]
-        from ownlm.model.adapter import Adapter
-        from ownlm.verbs.adapt import stage_one, write_adapted
-
-        model, profiles = self._load(parent), self.store.latest_profiles(spec.name)
-        run = stage_one(model, name, spec, histories, dataset.queries, profiles, config, seed, progress)
-        assert isinstance(run.adapter, Adapter)
-        folder = write_adapted(self.store, model, run.adapter, name)
-        made = provenance(config, seed) | {
-            "examples": len(run.job.examples), "tokens": run.tokens, "losses": run.losses
-        }  # fmt: skip
-        inside = str(folder.relative_to(self.store.folder))
-        adapted = BaseInfo(
-            name, inside, fingerprint(folder), parent.parameters, "adapted", spec.name, parent.name, made
-        )
-        try:
-            self.store.add_base(adapted, histories)
-        except OwnlmError:
-            shutil.rmtree(folder)
-            raise
-        return self.store.base(name)
+            return adapt_base(
+                self.store, self._load(parent), name, parent, spec, histories, dataset.queries, config, seed, progress
+            )
 
     def train(
         self,
@@ -225,8 +210,7 @@ class Home:
         report = Training() if report is None else report
         if data is not None:
             self.add_history(data, task)
-        with working(self.store.folder, "ownlm train", progress):
-            self.store.sweep()
+        with self._working("ownlm train", progress):
             spec = self._keep_task(task)
             info = pick_base(self.store, spec.name, base)
             config = settings("adapter", info.parameters, preset, changes)
@@ -314,7 +298,7 @@ class Home:
 
     def adapters(self, user: str | None = None, task: str | None = None) -> list[AdapterInfo]:
         """All versions of adapters, oldest first."""
-        return self.store.adapters(task, user)
+        return self.store.adapters(None if task is None else self.task(task).name, user)
 
     def latest_adapters(self, task: str | None = None) -> dict[tuple[str, str], AdapterInfo]:
         """The newest adapter of each (task, user)."""
@@ -330,16 +314,38 @@ class Home:
         """
         from ownlm.verbs.export import export_adapter
 
-        mine = self.adapters(user, None if task is None else self.task(task).name)
-        tasks = sorted({adapter.task for adapter in mine})
-        if len(tasks) != 1:
-            raise NotFoundError(
-                f"User {user!r} has " + (f"adapters for {len(tasks)} tasks" if tasks else "no adapter to export"),
-                got=", ".join(tasks) or None,
-                hint="name one with --task" if tasks else f"`ownlm train --task T --user {user}`",
-            )
-        export_adapter(self.store, mine[-1], Path(folder))
-        return mine[-1]
+        adapter = newest_adapter(self.store, user, None if task is None else self.task(task).name)
+        export_adapter(self.store, adapter, Path(folder))
+        return adapter
+
+    def behind(self, adapter: AdapterInfo) -> int:
+        """How many records came after those the adapter knows."""
+        return self.store.arrived_after(adapter.task, adapter.user, adapter.upto)
+
+    def forget(self, user: str) -> Forgotten:
+        """Removes every record, profile, adapter version and blob of a person, and proves it.
+
+        A person whom another process trains meanwhile is dropped there. Bases that have learnt from them stay as they
+        are, and are named.
+
+        Raises:
+            NotFoundError: the home does not know the person.
+            StoreError: the home cannot be written, or something of theirs is left in it.
+        """
+        return forget_person(self.store, user)
+
+    # The home itself
+
+    def doctor(self, progress: Progress = silent) -> Diagnosis:
+        """Looks at the machine and at everything in the home: every blob is hashed, every reference followed."""
+        return diagnose(self.store, progress)
+
+    @contextmanager
+    def _working(self, what: str, progress: Progress) -> Iterator[None]:
+        with working(self.store.folder, what, progress):
+            self.store.sweep()
+            self.store.sweep_bases()
+            yield
 
     def _load(self, base: BaseInfo) -> "BaseLM":
         from ownlm.model.base import default_device, load_base

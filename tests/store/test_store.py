@@ -7,37 +7,14 @@ import pytest
 
 from ownlm.errors import BaseModelError, DataError, NotFoundError, StoreError
 from ownlm.history.record import History, Record
-from ownlm.history.task import load_task
-from ownlm.store.blobs import Blobs, blob_name
-from ownlm.store.rows import AdapterInfo, BaseInfo, history_digest
+from ownlm.store.blobs import Blobs
+from ownlm.store.rows import BaseInfo, history_digest
 from ownlm.store.store import Store
-
-TASK = load_task("LaMP_4")
+from tests.store.rows import TASK, adapter
 
 
 def history(user: str, *texts: str, time: str | None = None) -> History:
     return History(user, tuple(Record(user, f"r{n}", {"text": t, "title": "t"}, time) for n, t in enumerate(texts)))
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    store = Store(tmp_path / "home")
-    store.put_task(TASK)
-    store.add_base(BaseInfo("base", "/b", "f" * 64, 10, "folder"))
-    return store
-
-
-NOTHING = history_digest(History("", ()))
-
-
-def adapter(number: int, user: str = "ada", **changes: object) -> AdapterInfo:
-    values = {
-        "id": f"a{number}", "user": user, "task": TASK.name, "base": "base", "base_fingerprint": "f" * 64,
-        "key": "k", "history": NOTHING, "records": 0, "upto": 0, "blob": blob_name(b"w"), "bytes": 1,
-        "shape": {"r": 8}, "provenance": {},
-        "steps": 4, "tokens": 5, "loss_first": 2.0, "loss_last": 1.0, "seconds": 0.5,
-    }  # fmt: skip
-    return AdapterInfo(**(values | changes))  # type: ignore[arg-type]
 
 
 def test_adding_is_idempotent_and_survives_opening_again(store: Store) -> None:

@@ -5,7 +5,7 @@ import sys
 import typer
 
 from ownlm import __version__
-from ownlm.cli import ask, base, history, imports, train, users
+from ownlm.cli import ask, base, doctor, history, imports, train, users
 from ownlm.cli.output import print_json, warn
 from ownlm.errors import OwnlmError
 
@@ -30,11 +30,12 @@ def root(version: bool = typer.Option(False, "--version", help="Print the versio
 
 app.add_typer(base.app, name="base", help="Base models: add one, list them.")
 app.add_typer(imports.app, name="import", help="Histories from repositories, mailboxes and LaMP's files.")
-app.add_typer(history.app, name="history", help="Histories: add records, list and show them.")
+app.add_typer(history.app, name="history", help="Histories: add records, list and show them, forget one.")
 app.command("adapt")(train.adapt)
 app.command("train")(train.train)
 app.command("ask")(ask.ask)
-app.add_typer(users.app, name="users", help="People: list them, show one, export an adapter.")
+app.add_typer(users.app, name="users", help="People: list them, show one, export an adapter, forget one.")
+app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ownlm.cli import options
-from ownlm.cli.output import print_json, print_table, say, warn
+from ownlm.cli.output import print_json, print_table, say, tell_forgotten, warn
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -69,3 +69,17 @@ def show(
         names = list(dict.fromkeys(name for record in records for name in record.fields))
         rows = [(r.id, r.time, *(r.fields.get(name) for name in names)) for r in records]
         print_table(f"{user}: {len(records)} of {len(history)} records", ["id", "time", *names], rows)
+
+
+@app.command("forget")
+def forget(
+    user: Annotated[str, typer.Argument(help="Whose record.")],
+    record: Annotated[str, typer.Option("--record", metavar="ID", help="The record's id; see `ownlm history show`.")],
+    task: options.Task,
+    home: options.Home = options.HOME,
+    json: options.Json = False,
+) -> None:
+    """Remove one record for good. Adapters that have learnt from it are marked, and trained anew by `ownlm train`."""
+    from ownlm.home import Home
+
+    tell_forgotten(Home(home, create=False).forget_record(user, task, record), json)

@@ -45,6 +45,9 @@ Rag = Annotated[
 Recent = Annotated[
     int | None, typer.Option("--recent", metavar="K", help="Train on this many latest records only.", min=1)
 ]
+Since = Annotated[
+    str | None, typer.Option("--since", metavar="TIME", help="Train on records of this time or later only: 2026-03-01.")
+]
 LearningRate = Annotated[
     float | None, typer.Option("--learning-rate", "--lr", metavar="RATE", help="Instead of the preset's.")
 ]

@@ -5,7 +5,8 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 from unicodedata import category
 
 from rich.console import Console
@@ -14,6 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ownlm.progress import Progress as OnProgress
+
+if TYPE_CHECKING:
+    from ownlm.store.forget import Forgotten
 
 
 def print_json(document: Any, *, line: bool = False) -> None:
@@ -51,6 +55,22 @@ def harmless(text: str) -> str:
 def warn(text: str) -> None:
     """Writes a line for people to stderr."""
     Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False).print(harmless(text))
+
+
+def tell_forgotten(forgotten: "Forgotten", as_json: bool) -> None:
+    """What was forgotten, for people or for machines."""
+    if as_json:
+        print_json(asdict(forgotten))
+        return
+    f = forgotten
+    counts = {"records": f.records, "profiles": f.profiles, "adapters": f.adapters, "files of weights": f.blobs}
+    say("removed: " + (", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "nothing was left"))
+    if f.texts:
+        say(f"searched the home's files for {f.texts:,} of the texts: none is left")
+    if f.marked:
+        say(f"{f.marked:,} adapters have learnt from it, and answer until `ownlm train` has made a new one without it")
+    for base in f.bases:
+        warn(f"the base {base} has learnt from this person and stays as it is: `ownlm adapt` makes one without them")
 
 
 def fall(first: float, last: float) -> str:
@@ -105,12 +125,14 @@ def progress_bar() -> Iterator[OnProgress]:
 
 
 def _lines(console: Console) -> OnProgress:
-    """Progress as lines: at each stage's end, and every ten seconds."""
-    told = time.monotonic()
+    """Progress as lines: at each stage's end, every ten seconds, and where it begins with a note."""
+    told, known = time.monotonic(), set[str]()
 
     def on_progress(stage: str, done: float, total: float, note: str = "") -> None:
         nonlocal told
-        if done >= total or time.monotonic() - told > 10:
+        begins = bool(note) and stage not in known  # what has something to say says it at once
+        known.add(stage)
+        if begins or done >= total or time.monotonic() - told > 10:
             told = time.monotonic()
             console.print(f"{stage}: {done:,.0f} of {total:,.0f} {note}".rstrip(), highlight=False)
 

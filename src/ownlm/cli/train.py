@@ -24,6 +24,7 @@ def adapt(
     preset: options.Preset = None,
     rag: options.Rag = None,
     recent: options.Recent = None,
+    since: options.Since = None,
     learning_rate: options.LearningRate = None,
     epochs: options.Epochs = None,
     rank: options.Rank = None,
@@ -51,7 +52,7 @@ def adapt(
             preset=preset,
             seed=seed,
             progress=progress,
-            **_changes(rag, recent, learning_rate, epochs, rank, modules, batch_size, max_words),
+            **_changes(rag, recent, since, learning_rate, epochs, rank, modules, batch_size, max_words),
         )
     made = base_info.provenance or {}
     if json:
@@ -72,12 +73,16 @@ def train(
     preset: options.Preset = None,
     rag: options.Rag = None,
     recent: options.Recent = None,
+    since: options.Since = None,
     learning_rate: options.LearningRate = None,
     epochs: options.Epochs = None,
     rank: options.Rank = None,
     modules: options.Modules = None,
     batch_size: options.BatchSize = None,
     max_words: options.MaxWords = None,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Fresh weights, even where a person's last adapter could learn on.")
+    ] = False,
     slots: Annotated[int, typer.Option("--slots", help="How many people are in flight at once.", min=1)] = 8,
     seed: options.Seed = 0,
     home: options.Home = options.HOME,
@@ -85,8 +90,9 @@ def train(
 ) -> None:
     """Stage 2: train everybody's own adapter.
 
-    People whose history, base and settings are as they were at their last adapter are skipped. Each adapter is kept as
-    soon as it is done; after Ctrl-C the same command goes on where it stopped.
+    People whose history, base and settings are as they were at their last adapter are skipped. Where only records were
+    added, training goes on from the last adapter, on the new ones. Each adapter is kept as soon as it is done; after
+    Ctrl-C the same command goes on where it stopped. While another process trains in this home, it waits.
     """
     from ownlm.home import Home
     from ownlm.verbs.report import Training
@@ -100,11 +106,12 @@ def train(
                 users=user or [],
                 base=base,
                 preset=preset,
+                from_scratch=from_scratch,
                 seed=seed,
                 slots=slots,
                 progress=progress,
                 report=report,
-                **_changes(rag, recent, learning_rate, epochs, rank, modules, batch_size, max_words),
+                **_changes(rag, recent, since, learning_rate, epochs, rank, modules, batch_size, max_words),
             )
     except KeyboardInterrupt:
         interrupted = True
@@ -123,6 +130,7 @@ def train(
 def _changes(
     rag: int | None,
     recent: int | None,
+    since: str | None,
     learning_rate: float | None,
     epochs: int | None,
     rank: int | None,
@@ -134,6 +142,7 @@ def _changes(
     return {
         "rag": rag,
         "recent": recent,
+        "since": since,
         "learning_rate": learning_rate,
         "epochs": epochs,
         "r": rank,

@@ -1,5 +1,6 @@
 """The store: who did what, which bases and adapters there are, and what each was made from."""
 
+import shutil
 from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import groupby
@@ -83,6 +84,11 @@ class Store:
                     db.execute(insert(tables.records), rows)
                 new, known = new + len(rows), known + len(history.records) - len(rows)
         return new, known
+
+    def digests(self, task: str, user: str) -> dict[str, str]:
+        """The hashes of a person's records as they were when they were added, by id."""
+        with self.database.reading() as db:
+            return self._digests(db, task, user)
 
     def _digests(self, db: Connection, task: str, user: str) -> dict[str, str]:
         r = tables.records.c
@@ -272,6 +278,13 @@ class Store:
         with self.database.reading() as db:
             rows = db.execute(query if task is None else query.where(a.task == task)).all()
         return {(row.task, row.user): AdapterInfo(**_without_number(row)) for row in rows}
+
+    def sweep_bases(self) -> None:
+        """Removes the folders of bases that nothing names. Not while another process may be writing one."""
+        known = {base.folder for base in self.bases()}
+        for path in (self.folder / "bases").glob("*"):
+            if str(path) not in known:
+                shutil.rmtree(path, ignore_errors=True)
 
     def sweep(self) -> int:
         """Removes the blobs that nothing names, as killed runs leave them; returns how many."""

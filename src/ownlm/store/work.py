@@ -13,6 +13,7 @@ from ownlm.errors import StoreError
 from ownlm.progress import Progress
 from ownlm.store.rows import now
 
+LOCK, NOTE = "work.lock", "work.json"
 POLL_S = 0.5
 
 
@@ -28,7 +29,7 @@ def working(folder: Path, what: str, progress: Progress) -> Iterator[None]:
     Raises:
         StoreError: the home is read-only.
     """
-    lock, note = FileLock(folder / "work.lock"), folder / "work.json"
+    lock, note = FileLock(folder / LOCK), folder / NOTE
     try:
         while True:
             try:
@@ -47,6 +48,17 @@ def working(folder: Path, what: str, progress: Progress) -> Iterator[None]:
     finally:
         note.unlink(missing_ok=True)
         lock.release()
+
+
+def at_work(folder: Path) -> str | None:
+    """Who trains in a home just now, as far as can be told; None if nobody does."""
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            return None
+    except Timeout:
+        return _other(folder / NOTE)
+    except OSError:  # a read-only home: nobody can
+        return None
 
 
 def _other(note: Path) -> str:

@@ -11,14 +11,47 @@ from ownlm.history.record import History, Query
 from ownlm.history.task import Task
 from ownlm.model.adapter import Adapter
 from ownlm.model.base import BaseLM, save_merged
+from ownlm.model.base_files import fingerprint
 from ownlm.oppu.examples import tokenize
 from ownlm.oppu.fleet import Job, Run, train_fleet
 from ownlm.progress import Progress
 from ownlm.prompt.example import Example, answer_text, history_examples, query_prompt
-from ownlm.store.rows import ProfileInfo
+from ownlm.store.rows import BaseInfo, ProfileInfo
 from ownlm.store.store import Store
 from ownlm.verbs.profile import shown
+from ownlm.verbs.settings import provenance
 from ownlm.verbs.train import Meter
+
+
+def adapt_base(
+    store: Store,
+    base: BaseLM,
+    name: str,
+    parent: BaseInfo,
+    task: Task,
+    histories: Sequence[History],
+    queries: Sequence[Query],
+    config: TrainConfig,
+    seed: int,
+    progress: Progress,
+) -> BaseInfo:
+    """Trains the task adapter on outsiders, merges it, and registers the adapted base.
+
+    Args:
+        base: the parent, loaded.
+        queries: the outsiders' labelled queries are learnt from too.
+
+    Raises:
+        DataError, NotFoundError, TrainingError: nothing is registered then.
+    """
+    run = stage_one(base, name, task, histories, queries, store.latest_profiles(task.name), config, seed, progress)
+    assert isinstance(run.adapter, Adapter)
+    folder = write_adapted(store, base, run.adapter, name)
+    made = provenance(config, seed) | {"examples": len(run.job.examples), "tokens": run.tokens, "losses": run.losses}
+    inside = str(folder.relative_to(store.folder))
+    info = BaseInfo(name, inside, fingerprint(folder), parent.parameters, "adapted", task.name, parent.name, made)
+    store.add_base(info, histories)  # where it refuses, the folder without a name is swept next time
+    return store.base(name)
 
 
 def stage_one(
@@ -71,8 +104,6 @@ def stage_one_examples(
 def write_adapted(store: Store, base: BaseLM, adapter: Adapter, name: str) -> Path:
     """Writes the adapted base's folder: whole under its name, or not there."""
     folder, temporary = store.folder / "bases" / name, store.folder / "bases" / f".{name}"
-    for left_over in (folder, temporary):  # of a run that was killed: no base of this name is registered
-        shutil.rmtree(left_over, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         save_merged(base, adapter, temporary)

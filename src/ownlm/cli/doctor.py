@@ -1,0 +1,29 @@
+"""`ownlm doctor`."""
+
+from dataclasses import asdict
+
+import typer
+
+from ownlm.cli import options
+from ownlm.cli.output import print_json, print_table, progress_bar, say, warn
+
+
+def doctor(home: options.Home = options.HOME, json: options.Json = False) -> None:
+    """Look at the machine, check everything in the home, and say what to do next. Exit code 1 if something is wrong."""
+    from ownlm.home import Home
+
+    with progress_bar() as progress:
+        seen = Home(home, create=False).doctor(progress)
+    if json:
+        print_json(asdict(seen))
+    else:
+        print_table("Machine", ["", ""], seen.machine.items())
+        print_table("Home", ["", ""], seen.home.items())
+        for finding in seen.wrong:
+            warn(f"wrong: {finding.what}. Next: {finding.hint}")
+        if not seen.wrong:
+            say("The home is whole: every record and blob is what it was, every reference leads somewhere.")
+            for step in seen.next:
+                say(f"Next: {step}")
+    if seen.wrong:
+        raise typer.Exit(1)

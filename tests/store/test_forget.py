@@ -1,0 +1,149 @@
+"""Forgetting: nothing of a person is left in any file, and nothing of anybody else is lost."""
+
+from pathlib import Path
+
+import pytest
+
+from ownlm.errors import NotFoundError, StoreError
+from ownlm.history.record import History, Record
+from ownlm.store.blobs import blob_name
+from ownlm.store.forget import forget_person, forget_record
+from ownlm.store.rows import BaseInfo, ProfileInfo, history_digest
+from ownlm.store.store import Store
+from tests.store.rows import TASK, adapter
+
+
+def texts(user: str, count: int = 40) -> list[str]:
+    return [f"{user} wrote the {n}th of these long and secret lines, with an é in it" for n in range(count)]
+
+
+def history(user: str, count: int = 40) -> History:
+    records = [Record(user, f"{user}-{n}", {"text": t, "title": "t"}) for n, t in enumerate(texts(user, count))]
+    return History(user, tuple(records))
+
+
+def learn(store: Store, number: int, user: str) -> bytes:
+    """An adapter of a person on what they have now; its weights."""
+    learnt, numbers = store.numbered_history(TASK.name, user)
+    weights = f"the weights {number} of {user}".encode() * 20
+    store.add_adapter(
+        adapter(
+            number, user, history=history_digest(learnt), records=len(learnt), upto=max(numbers.values()),
+            blob=blob_name(weights), bytes=len(weights),
+        ),
+        weights,
+    )  # fmt: skip
+    return weights
+
+
+@pytest.fixture
+def crowd(store: Store) -> Store:
+    store.add_records(TASK.name, [history("zora"), history("bela")])
+    for number, user in enumerate(("zora", "bela", "zora")):
+        learn(store, number, user)
+    for user in ("zora", "bela"):
+        about = f"A profile of {user}, who has many secrets"
+        store.add_profile(ProfileInfo(TASK.name, user, about, "counted", history_digest(history(user))))
+    store.add_base(BaseInfo("adapted", "/a", "1", 10, "adapted", TASK.name, "base"), [history("zora")])
+    return store
+
+
+def everything(home: Path) -> bytes:
+    return b"".join(str(path).encode() + path.read_bytes() for path in sorted(home.rglob("*")) if path.is_file())
+
+
+def test_no_byte_of_a_person_is_left_and_nobody_else_loses_one(crowd: Store) -> None:
+    before = everything(crowd.folder)
+    assert before.count(b"zora wrote the") >= 40 and b"the weights 0 of zora" in before  # the search can find them
+    done = forget_person(crowd, "zora")
+    assert (done.records, done.profiles, done.adapters, done.blobs) == (40, 1, 2, 2)
+    assert done.bases == ("adapted",) and done.texts == 41
+    after = everything(crowd.folder)
+    assert not any(trace in after for trace in (b"zora", b"weights 0", b"weights 2"))
+    assert history_digest(crowd.history(TASK.name, "bela")) == history_digest(history("bela"))
+    assert crowd.blobs.get(crowd.adapters(user="bela")[0].blob) == b"the weights 1 of bela" * 20
+    assert crowd.profile(TASK.name, "bela") and crowd.base("adapted").forgotten == 1
+    assert crowd.outsiders("adapted") == set()
+    with pytest.raises(NotFoundError, match="no user 'zora'"):
+        forget_person(crowd, "zora")
+
+
+def test_one_record_goes_and_what_learnt_from_it_is_marked_until_a_new_one_is_there(crowd: Store) -> None:
+    crowd.add_records(TASK.name, [history("zora", 41)])
+    done = forget_record(crowd, TASK.name, "zora", "zora-40")  # came after both adapters
+    assert (done.records, done.marked, done.adapters) == (1, 0, 0)
+    assert b"the 40th" not in everything(crowd.folder)
+    done = forget_record(crowd, TASK.name, "zora", "zora-7")
+    assert (done.records, done.profiles, done.marked, done.blobs) == (1, 0, 2, 0)
+    assert b"zora wrote the 7th" not in everything(crowd.folder)
+    assert [a.forgotten for a in crowd.adapters()] == [1, 0, 1]
+    assert crowd.profile(TASK.name, "zora") is None and crowd.profile(TASK.name, "bela")
+    weights = learn(crowd, 9, "zora")
+    assert [(a.id, a.forgotten) for a in crowd.adapters(user="zora")] == [("a9", 0)]
+    assert crowd.blobs.get(blob_name(weights)) == weights and len(crowd.blobs.files()) == 2
+    assert b"the weights 0 of zora" not in everything(crowd.folder)
+    with pytest.raises(NotFoundError, match="no record 'zora-7'"):
+        forget_record(crowd, TASK.name, "zora", "zora-7")
+
+
+def test_with_the_last_record_the_adapters_go(store: Store) -> None:
+    store.add_records(TASK.name, [history("zora", 1)])
+    learn(store, 0, "zora")
+    done = forget_record(store, TASK.name, "zora", "zora-0")
+    assert (done.adapters, done.marked, done.blobs) == (1, 0, 1) and not store.adapters()
+
+
+def test_an_adapter_that_learnt_from_what_was_forgotten_meanwhile_is_not_kept(crowd: Store) -> None:
+    learnt, numbers = crowd.numbered_history(TASK.name, "zora")
+    late = adapter(
+        5, "zora", history=history_digest(learnt), upto=max(numbers.values()), blob=blob_name(b"late")
+    )  # fmt: skip
+    forget_record(crowd, TASK.name, "zora", "zora-3")
+    with pytest.raises(NotFoundError, match="forgotten while"):
+        crowd.add_adapter(late, b"late")
+    forget_person(crowd, "zora")
+    with pytest.raises(NotFoundError, match="forgotten while"):
+        crowd.add_adapter(late, b"late")
+    with pytest.raises(NotFoundError, match="forgotten while"):
+        crowd.add_base(BaseInfo("late", "/l", "2", 10, "adapted", TASK.name, "base"), [learnt])
+    with pytest.raises(NotFoundError, match="changed while"):
+        crowd.add_profile(ProfileInfo(TASK.name, "zora", "late", "counted", history_digest(learnt)))
+    assert b"late" not in everything(crowd.folder / "blobs") and [b.name for b in crowd.bases()] == ["base", "adapted"]
+
+
+def test_a_text_that_is_somebody_elses_too_stays_theirs(store: Store) -> None:
+    same = {"text": "Best regards and see you all on Monday", "title": "t"}
+    store.add_records(TASK.name, [History(user, (Record(user, "1", same),)) for user in ("zora", "bela")])
+    assert forget_person(store, "zora").texts == 1
+    assert store.history(TASK.name, "bela").records[0].fields == same
+
+
+def test_what_was_stopped_midway_is_finished_by_the_same_call(crowd: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(store: Store, needles: list[bytes]) -> int:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("ownlm.store.forget._scrub", stop)
+        forget_person(crowd, "zora")
+    assert b"the weights 0 of zora" in everything(crowd.folder)
+    assert forget_person(crowd, "zora").blobs == 2
+    assert b"zora wrote" not in everything(crowd.folder) and b"the weights 0 of zora" not in everything(crowd.folder)
+
+
+def test_a_trace_that_is_left_is_told(crowd: Store) -> None:
+    (crowd.folder / "notes.txt").write_text(texts("zora")[11])
+    with pytest.raises(StoreError, match="still found"):
+        forget_person(crowd, "zora")
+    (crowd.folder / "notes.txt").unlink()
+    forget_person(crowd, "zora")
+
+
+def test_a_reader_who_stays_is_waited_for_and_told_of(crowd: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ownlm.store.database.BUSY_S", 0.2)
+    other = Store(crowd.folder)
+    with other.database.reading() as db:
+        assert db.exec_driver_sql("SELECT count(*) FROM records").scalar() == 80
+        with pytest.raises(StoreError):
+            forget_person(Store(crowd.folder), "zora")
+    forget_person(crowd, "zora")
+    assert b"zora wrote" not in everything(crowd.folder)
