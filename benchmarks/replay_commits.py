@@ -2,21 +2,21 @@
 
     python benchmarks/replay_commits.py LOG.jsonl NEW_REPOSITORY
 
-The log is JSON Lines, newest first: author, date, subject, and files with how many lines were added and removed. Names
-and addresses are made up; so is every line of every file, each of them once, so that git counts what the log says
-wherever the log itself says that a file has so many lines to lose.
+The log is JSON Lines, newest first: author, date, subject, and files with how many lines were added and removed. Names,
+addresses and contents are made up. No line stands twice, so that git counts what the log says. What the log's commits
+take away without having put it there lies in a commit before them, whose author is a bot: importers leave it out.
 """
 
 import argparse
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
-
-_RENAME: Final = re.compile(r"\{(.*?) => (.*?)\}|^(.*) => (.*)$")
+from typing import Any
+from zlib import crc32
 
 
 def main() -> None:
@@ -24,15 +24,11 @@ def main() -> None:
     parser.add_argument("log", type=Path)
     parser.add_argument("repository", type=Path)
     asked = parser.parse_args()
-    print(f"{replay(asked.log, asked.repository)} commits in {asked.repository}")
+    replay(asked.log, asked.repository)
 
 
-def replay(log: Path, repository: Path) -> int:
-    """Makes a bare repository out of a log, oldest commit first.
-
-    Returns:
-        How many commits.
-    """
+def replay(log: Path, repository: Path) -> None:
+    """Makes a bare repository out of a log, oldest commit first."""
     rows = [json.loads(line) for line in log.read_text("utf8").splitlines()][::-1]
     subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", str(repository)], check=True)
     importer = ["git", "-C", str(repository), "fast-import", "--quiet"]
@@ -42,54 +38,85 @@ def replay(log: Path, repository: Path) -> int:
             git.stdin.write(piece)
     if git.returncode:
         raise subprocess.CalledProcessError(git.returncode, importer)
-    return len(rows)
 
 
-def fast_import(rows: list[dict[str, Any]]) -> Iterator[bytes]:
+def fast_import(rows: Sequence[dict[str, Any]]) -> Iterator[bytes]:
     """What `git fast-import` reads, for commits from the oldest to the newest."""
-    contents: dict[str, list[str]] = {}
-    for number, row in enumerate(rows):
-        author, date = row["author"], datetime.fromisoformat(row["date"])
-        who = f"Person {author} <{author}@users.invalid> {int(date.timestamp())} {date:%z}"
-        yield f"commit refs/heads/main\nauthor {who}\ncommitter {who}\n".encode() + _data(row["subject"])
+    contents = {path: [_line(path, 0, place) for place in range(count)] for path, count in _before(rows).items()}
+    yield _commit("before[bot]", datetime.fromisoformat(rows[0]["date"]), "Everything before the log")
+    yield from (_file(path, "".join(lines)) for path, lines in contents.items())
+    for number, row in enumerate(rows, 1):
+        yield _commit(row["author"], datetime.fromisoformat(row["date"]), row["subject"])
         for file in row["files"]:
-            yield from _change(contents, file, number)
-        yield b"\n"
+            yield from _change(contents, number, file)
 
 
-def _change(contents: dict[str, list[str]], file: dict[str, Any], number: int) -> Iterator[bytes]:
-    """The commands for one file; `contents` keeps the lines of every file."""
+def _before(rows: Sequence[dict[str, Any]]) -> Counter[str]:
+    """How many lines files have before the first commit, so that every commit finds what it takes away.
+
+    A file that is renamed is more than twice as long as what is changed in it: else git sees no rename.
+    """
+    before, now, first_names = Counter[str](), Counter[str](), dict[str, str]()
+    for file in (file for row in rows for file in row["files"] if file["added"] is not None):
+        old, path = _paths(file["path"])
+        needed = file["removed"]
+        if old != path:
+            needed = 2 * max(file["added"], file["removed"]) + 2
+            now[path], first_names[path] = now.pop(old, 0), first_names.pop(old, old)
+        lacking = max(needed - now[path], 0)
+        if lacking:
+            before[first_names.setdefault(path, path)] += lacking
+        now[path] += lacking + file["added"] - file["removed"]
+    return before
+
+
+def _change(contents: dict[str, list[str]], number: int, file: dict[str, Any]) -> Iterator[bytes]:
+    """The commands for one file; `contents` holds the lines of every file."""
     old, path = _paths(file["path"])
+    added, removed = file["added"], file["removed"]
     if old != path and old in contents:
         contents[path] = contents.pop(old)
         yield f"R {_quoted(old)} {_quoted(path)}\n".encode()
-    if file["added"] is None:  # binary
-        yield f"M 100644 inline {_quoted(path)}\n".encode() + _data(f"\0{number}")
+    if added is None:
+        yield _file(path, f"\0binary {number}")
         return
-    mode = 100755 if path in contents and not file["added"] and not file["removed"] and old == path else 100644
+    neither = old == path in contents and not added and not removed  # then its mode changed
     lines = contents.setdefault(path, [])
-    place = number % (max(len(lines) - file["removed"], 0) + 1)
-    lines[place : place + file["removed"]] = [_line(path, number, place + n) for n in range(file["added"])]
-    if lines or not file["removed"]:
-        yield f"M {mode} inline {_quoted(path)}\n".encode() + _data("".join(lines))
+    place = number % (len(lines) - removed + 1)
+    lines[place : place + removed] = [_line(path, number, place) for place in range(added)]
+    if lines or not removed:
+        yield _file(path, "".join(lines), mode=100755 if neither else 100644)
     else:
         del contents[path]
         yield f"D {_quoted(path)}\n".encode()
 
 
 def _paths(name: str) -> tuple[str, str]:
-    """The old and the new path in git's short way of writing both.
+    """The old and the new path, in git's short way of writing both.
 
-    >>> _paths("a/{b => c}/d"), _paths("a/{ => c}/d"), _paths("a/d")
-    (('a/b/d', 'a/c/d'), ('a/d', 'a/c/d'), ('a/d', 'a/d'))
+    >>> _paths("a/{b => c}/d"), _paths("a/{ => c}/d"), _paths("a => b"), _paths("a")
+    (('a/b/d', 'a/c/d'), ('a/d', 'a/c/d'), ('a', 'b'), ('a', 'a'))
     """
-    old, new = (_RENAME.sub(lambda m, g=group: m[g] or m[g + 2] or "", name) for group in (1, 2))
+    found = re.search(r"\{(.*?) => (.*?)\}", name) or re.search(r"(.*) => (.*)", name)
+    if not found:
+        return name, name
+    old, new = (name[: found.start()] + part + name[found.end() :] for part in found.groups())
     return old.replace("//", "/"), new.replace("//", "/")
 
 
 def _line(path: str, number: int, place: int) -> str:
-    stem = re.sub(r"\W+", "_", Path(path).stem)
-    return f"    {stem}_{place} = compute({number}, step={place})\n"
+    name = re.sub(r"[^a-z]+", "_", Path(path).stem.lower())
+    word = "".join(chr(ord("a") + crc32(path.encode()) // 26**power % 26) for power in range(6))
+    return f"    {name}_{place} = {word}({number})\n"
+
+
+def _commit(author: str, date: datetime, subject: str) -> bytes:
+    who = f"Person {author} <{author}@users.invalid> {int(date.timestamp())} {date:%z}"
+    return f"commit refs/heads/main\nauthor {who}\ncommitter {who}\n".encode() + _data(subject)
+
+
+def _file(path: str, content: str, mode: int = 100644) -> bytes:
+    return f"M {mode} inline {_quoted(path)}\n".encode() + _data(content)
 
 
 def _quoted(path: str) -> str:
@@ -97,8 +124,7 @@ def _quoted(path: str) -> str:
 
 
 def _data(text: str) -> bytes:
-    content = text.encode()
-    return b"data %d\n%s\n" % (len(content), content)
+    return b"data %d\n%s\n" % (len(text.encode()), text.encode())
 
 
 if __name__ == "__main__":

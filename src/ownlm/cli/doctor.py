@@ -5,7 +5,7 @@ from dataclasses import asdict
 import typer
 
 from ownlm.cli import options
-from ownlm.cli.output import print_json, print_table, progress_bar, say, warn
+from ownlm.cli.output import print_json, print_table, progress_bar, say, size, warn
 
 
 def doctor(home: options.Home = options.HOME, json: options.Json = False) -> None:
@@ -17,8 +17,8 @@ def doctor(home: options.Home = options.HOME, json: options.Json = False) -> Non
     if json:
         print_json(asdict(seen))
     else:
-        print_table("Machine", ["", ""], seen.machine.items())
-        print_table("Home", ["", ""], seen.home.items())
+        print_table("Machine", ["", ""], _shown(seen.machine))
+        print_table("Home", ["", ""], _shown(seen.home))
         for finding in seen.wrong:
             warn(f"wrong: {finding.what}. Next: {finding.hint}")
         if not seen.wrong:
@@ -27,3 +27,10 @@ def doctor(home: options.Home = options.HOME, json: options.Json = False) -> Non
                 say(f"Next: {step}")
     if seen.wrong:
         raise typer.Exit(1)
+
+
+def _shown(facts: dict[str, str | int]) -> list[tuple[str, str]]:
+    return [
+        (name.removesuffix("_bytes").replace("_", " "), size(int(fact)) if name.endswith("_bytes") else f"{fact}")
+        for name, fact in facts.items()
+    ]

@@ -30,7 +30,7 @@ def print_json(document: Any, *, line: bool = False) -> None:
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Writes a table to stdout; columns whose name ends in '#' are numbers."""
     # Text, because people's words are no markup.
-    table = Table(title=Text(harmless(title)), title_justify="left", show_edge=False)
+    table = Table(title=Text(harmless(title)), title_justify="left", show_edge=False, show_header=any(columns))
     for column in columns:
         table.add_column(column.rstrip("#"), justify="right" if column.endswith("#") else "left", overflow="fold")
     for row in rows:

@@ -7,6 +7,7 @@ import typer
 
 from ownlm.cli import options
 from ownlm.cli.output import fall, print_json, print_table, progress_bar, say, size, warn
+from ownlm.errors import OwnlmError
 
 if TYPE_CHECKING:
     from ownlm.verbs.report import Training
@@ -115,6 +116,10 @@ def train(
             )
     except KeyboardInterrupt:
         interrupted = True
+    except OwnlmError:  # what is done is kept, and told
+        if report.trained and not json:
+            _print_report(report)
+        raise
     if json:
         print_json(_document(report) | ({"interrupted": True} if interrupted else {}))
     else:

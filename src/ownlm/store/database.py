@@ -4,7 +4,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from filelock import FileLock
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, insert, inspect, select, update
 from sqlalchemy.exc import DBAPIError
 
+from ownlm.durable import sync
 from ownlm.errors import StoreError
 from ownlm.store import tables
 
@@ -37,48 +38,56 @@ class Database:
         self.path = folder / DATABASE
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # histories are nobody else's business
-            self.read_only = not _writable(self.path)
-            self._engine = _engine(self.path, self.read_only)
-            self._prepare()
-        except StoreError:
-            raise
+            if not self.path.exists():
+                self._make()
         except OSError as error:
             raise StoreError(f"The home {folder} cannot be used", got=error, hint="choose another folder") from None
+        self.read_only = not (os.access(folder, os.W_OK) and os.access(self.path, os.W_OK))
+        self._engine = _engine(self.path, self.read_only)
+        self._bring_up_to_date()
 
-    def _prepare(self) -> None:
-        with suppress(StoreError):  # while another process makes the home, it may be locked
-            if self._version() == tables.VERSION:
+    def _make(self) -> None:
+        """Makes the database under another name first: who finds one finds it whole."""
+        new = self.folder / f".{DATABASE}"
+        with FileLock(self.folder / f"{DATABASE}.lock"):
+            if self.path.exists():
                 return
-        if self.read_only:
-            self._check(self._version())
-        with FileLock(self.folder / f"{DATABASE}.lock"), self.writing() as db:
-            if (version := _version(db)) is None:
-                tables.metadata.create_all(db)
-                db.execute(insert(tables.meta).values(key="version", value=str(tables.VERSION)))
-            elif version < tables.VERSION:
-                tables.migrate(db, version)
-                db.execute(update(tables.meta).values(value=str(tables.VERSION)).where(tables.meta.c.key == "version"))
-            else:
-                self._check(version)
+            new.unlink(missing_ok=True)
+            engine = _engine(new, read_only=False)
+            try:
+                with self._telling(), engine.begin() as db:
+                    tables.metadata.create_all(db)
+                    db.execute(insert(tables.meta).values(key="version", value=str(tables.VERSION)))
+            finally:
+                engine.dispose()  # the last to leave moves the log into the file
+            sync(new)
+            new.rename(self.path)
+            sync(self.folder)
 
-    def _version(self) -> int | None:
-        """The format; None of an empty database."""
-        if not self.path.exists():
-            return None
+    def _bring_up_to_date(self) -> None:
+        """Changes the tables of an older format; refuses a newer one, untouched."""
         with self.reading() as db:
-            return _version(db)
-
-    def _check(self, version: int | None) -> None:
-        """Refuses a home that is newer, or that would have to be changed and cannot."""
-        newer = version is not None and version > tables.VERSION
+            version = _version(db)
         if version == tables.VERSION:
             return
-        raise StoreError(
-            f"The home {self.folder} was written by {'a newer' if newer else 'another'} version of ownlm",
-            got=f"format {version}",
-            expected=f"format {tables.VERSION}",
-            hint="install that ownlm, or choose another home with --home" if newer else "make it writable once",
-        )
+        self._check(version)
+        with self.writing() as db:
+            if (version := _version(db)) is not None and version < tables.VERSION:  # nobody else was quicker
+                tables.migrate(db, version)
+                db.execute(update(tables.meta).values(value=str(tables.VERSION)).where(tables.meta.c.key == "version"))
+
+    def _check(self, version: int | None) -> None:
+        """Raises a StoreError of a database that is no home's, is newer, or would have to be changed and cannot be."""
+        home = f"The home {self.folder}"
+        if version is None:
+            raise StoreError(f"The database {self.path} is no home's", hint="choose another folder with --home")
+        expected, got = f"format {tables.VERSION}", f"format {version}"
+        if version > tables.VERSION:
+            hint = "install that ownlm, or choose another home with --home"
+            raise StoreError(f"{home} was written by a newer version of ownlm", got=got, expected=expected, hint=hint)
+        if self.read_only:
+            hint = "make it writable once, so that it can be brought up to date"
+            raise StoreError(f"{home} has an older format and is read-only", got=got, expected=expected, hint=hint)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -144,10 +153,6 @@ def _version(db: Connection) -> int | None:
         return None
     version = db.execute(select(tables.meta.c.value).where(tables.meta.c.key == "version")).scalar()
     return int(version) if version else None
-
-
-def _writable(path: Path) -> bool:
-    return os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
 
 
 def _engine(path: Path, read_only: bool) -> Engine:

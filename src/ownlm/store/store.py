@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
-from ownlm.errors import BaseModelError, DataError, NotFoundError
+from ownlm.errors import BaseModelError, DataError, NotFoundError, StoreError
 from ownlm.history.record import History, Record, in_order
 from ownlm.history.task import Task
 from ownlm.store import tables
@@ -242,22 +243,26 @@ class Store:
             NotFoundError: of the records it was trained on, some were forgotten meanwhile; nothing is kept then.
             StoreError: it cannot be written.
         """
-        with self.database.writing() as db:  # nobody forgets, or sweeps blobs, until it is named
-            r, a = tables.records.c, tables.adapters.c
-            learnt = db.execute(
-                select(r.id, r.digest).where(
-                    r.task == adapter.task, r.user == adapter.user, r.number <= adapter.upto
-                )
-            )  # fmt: skip
-            if digest_of((row.id, row.digest) for row in learnt) != adapter.history:
-                raise NotFoundError(
-                    f"Records of user {adapter.user!r} were forgotten while an adapter learnt from them",
-                    hint="it was not kept; train again",
-                )
-            self.blobs.put(weights)
-            db.execute(insert(tables.adapters).values(**asdict(adapter)))
-            db.execute(delete(tables.adapters).where(a.task == adapter.task, a.user == adapter.user, a.forgotten > 0))
-        self.sweep()
+        try:
+            with self.database.writing() as db:  # nobody forgets, or sweeps blobs, until it is named
+                r, a = tables.records.c, tables.adapters.c
+                known = (r.task == adapter.task) & (r.user == adapter.user) & (r.number <= adapter.upto)
+                learnt = db.execute(select(r.id, r.digest).where(known))
+                if digest_of((row.id, row.digest) for row in learnt) != adapter.history:
+                    raise NotFoundError(
+                        f"Records of user {adapter.user!r} were forgotten while an adapter learnt from them",
+                        hint="it was not kept; train again",
+                    )
+                self.blobs.put(weights)
+                db.execute(insert(tables.adapters).values(**asdict(adapter)))
+                own = (a.task == adapter.task) & (a.user == adapter.user)
+                replaced = db.execute(delete(tables.adapters).where(own, a.forgotten > 0)).rowcount
+        except StoreError:  # the disk is full: the weights may be there, and have no name
+            with suppress(StoreError):
+                self.sweep()
+            raise
+        if replaced:
+            self.sweep()
 
     def adapters(self, task: str | None = None, user: str | None = None) -> list[AdapterInfo]:
         """All versions, oldest first."""

@@ -120,6 +120,8 @@ _TO_2 = (
     "ALTER TABLE adapters ADD COLUMN parent VARCHAR",
     "ALTER TABLE adapters ADD COLUMN forgotten INTEGER NOT NULL DEFAULT 0",
     """UPDATE adapters SET key = '', upto = coalesce((
-        SELECT number FROM records WHERE records.task = adapters.task AND records.user = adapters.user
-        ORDER BY number LIMIT 1 OFFSET adapters.records - 1), 0)""",
+        SELECT number FROM records AS r
+        WHERE r.task = adapters.task AND r.user = adapters.user AND adapters.records = (
+            SELECT count(*) FROM records AS q WHERE q.task = r.task AND q.user = r.user AND q.number <= r.number)
+        ), 0)""",
 )

@@ -21,7 +21,7 @@ from ownlm.store.store import Store
 from ownlm.store.work import at_work
 
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy", "sqlalchemy")
-LOW_DISK = 2 * 10**9  # bytes; an adapted 135M base takes half of it
+LOW_DISK = 10**9  # bytes; an adapted 135M base takes half of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ class Diagnosis:
         next: what to do next.
     """
 
-    machine: dict[str, str] = field(default_factory=dict)
-    home: dict[str, str] = field(default_factory=dict)
+    machine: dict[str, str | int] = field(default_factory=dict)
+    home: dict[str, str | int] = field(default_factory=dict)
     wrong: list[Finding] = field(default_factory=list)
     next: list[str] = field(default_factory=list)
 
@@ -57,23 +57,26 @@ def diagnose(store: Store, progress: Progress) -> Diagnosis:
             seen.wrong += check(store, progress)
         except OwnlmError as error:
             seen.wrong.append(Finding(error.what, error.hint or "see above"))
-    seen.next = [finding.hint for finding in seen.wrong] or _next_steps(store)
+    seen.next = list(dict.fromkeys(finding.hint for finding in seen.wrong)) or _next_steps(store)
+    if int(seen.machine["disk_free_bytes"]) < LOW_DISK:
+        seen.next.append("make room on the disk: an adapted base and its weights need more than is left")
     return seen
 
 
-def machine_facts(folder: Path) -> dict[str, str]:
-    """The machine: system, cores, memory, disk, device, versions."""
+def machine_facts(folder: Path) -> dict[str, str | int]:
+    """The machine: system, cores, memory, disk, device, versions. Sizes are in bytes."""
     import torch  # here, because most commands do without
 
     memory, disk = psutil.virtual_memory(), shutil.disk_usage(folder)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    gpu = torch.cuda.is_available()
     return {
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
-        "cores": f"{cores}, {torch.get_num_threads()} threads of torch",
-        "memory": f"{_gb(memory.available)} free of {_gb(memory.total)}",
-        "disk": f"{_gb(disk.free)} free of {_gb(disk.total)}" + (" (little)" if disk.free < LOW_DISK else ""),
-        "device": torch.cuda.get_device_name() if gpu else "CPU; weights in float32",
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "memory_bytes": memory.total,
+        "memory_free_bytes": memory.available,
+        "disk_bytes": disk.total,
+        "disk_free_bytes": disk.free,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "versions": ", ".join(
             [f"ownlm {__version__}", f"Python {platform.python_version()}"]
             + [f"{package} {version(package)}" for package in PACKAGES]
@@ -81,16 +84,18 @@ def machine_facts(folder: Path) -> dict[str, str]:
     }
 
 
-def home_facts(store: Store) -> dict[str, str]:
-    """The home: how much is in it."""
+def home_facts(store: Store) -> dict[str, str | int]:
+    """The home: how much is in it, and who is at work there."""
     people, adapters, files = store.people(), store.adapters(), store.blobs.files()
     return {
-        "folder": f"{store.folder}" + (", read-only" if store.database.read_only else ""),
-        "bases": f"{len(store.bases())}",
-        "people": f"{len({person.user for person in people}):,}, {sum(p.records for p in people):,} records",
-        "adapters": f"{len(adapters):,}, of {len({(a.task, a.user) for a in adapters}):,} people and tasks",
-        "weights": _gb(sum(file.stat().st_size for file in files)),
-        "at work": at_work(store.folder) or "nobody",
+        "folder": str(store.folder) + (" (read-only)" if store.database.read_only else ""),
+        "bases": len(store.bases()),
+        "people": len({person.user for person in people}),
+        "records": sum(person.records for person in people),
+        "people_with_adapter": len({adapter.user for adapter in adapters}),
+        "adapters": len(adapters),
+        "weights_bytes": sum(file.stat().st_size for file in files),
+        "at_work": at_work(store.folder) or "nobody",
     }
 
 
@@ -188,7 +193,3 @@ def _next_steps(store: Store) -> list[str]:
         if without or behind:
             steps.append(f"`ownlm train --task {task}`: {without:,} people have no adapter, {behind:,} an old one")
     return steps or ["`ownlm ask USER TEXT --task T`: everything is up to date"]
-
-
-def _gb(count: float) -> str:
-    return f"{count / 1e9:.1f} GB"

@@ -1,0 +1,261 @@
+"""Behaviour that changes: new records, forgotten ones, several processes, and what the doctor says of it all."""
+
+import multiprocessing
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from ownlm.config import TrainConfig
+from ownlm.errors import ConfigError, NotFoundError, StoreError
+from ownlm.home import Home
+from ownlm.model.adapter import Adapter
+from ownlm.model.base import load_base
+from ownlm.oppu.examples import tokenize
+from ownlm.oppu.fleet import Job, train_fleet
+from ownlm.progress import silent
+from ownlm.prompt.example import history_examples
+from ownlm.store.work import working
+from ownlm.verbs.load import load_adapter
+from tests.community import rows, write_rows, write_task
+from tests.namespace import run_with_mount
+
+FAST = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-2}
+
+
+@pytest.fixture
+def home(tmp_path: Path, tiny_base: Path) -> Home:
+    home = Home(tmp_path / "home")
+    home.add_base(str(tiny_base), "tiny")
+    people = write_rows(tmp_path / "people.jsonl", rows("ada", 7), rows("bela", 4))
+    home.add_history(people, str(write_task(tmp_path)))
+    return home
+
+
+def add(home: Home, *people: list[dict[str, str]]) -> None:
+    home.add_history(write_rows(home.store.folder.parent / "more.jsonl", *people), "sorting")
+
+
+def weights(home: Home, user: str) -> Adapter:
+    base = home._load(home.bases()[0])
+    adapter = load_adapter(home.store, home.adapters(user)[-1], base)
+    assert isinstance(adapter, Adapter)
+    return adapter
+
+
+def test_training_goes_on_from_the_last_adapter_on_the_new_records_alone(home: Home, tiny_base: Path) -> None:
+    home.train("sorting", **FAST)
+    first, start = home.adapters("ada")[-1], weights(home, "ada")
+    add(home, rows("ada", 10))
+    assert home.behind(first) == 3
+    (second,) = home.train("sorting", **FAST).trained
+    assert (second.user, second.parent, second.records, second.steps) == ("ada", first.id, 10, 2)
+    assert home.behind(second) == 0 and home.train("sorting", **FAST).trained == []
+
+    base = load_base(tiny_base, name="tiny", fingerprint="f")
+    learnt = {f"ada-{n}" for n in range(7)}
+    new = history_examples(home.task("sorting"), home.history("ada", "sorting"), learnt=learnt)
+    assert [example.record_id for example in new] == ["ada-7", "ada-8", "ada-9"]
+    job = Job("ada", tokenize(base, "ada", new), 0, start)
+    config = TrainConfig.model_validate(second.provenance["config"])
+    (alone,) = train_fleet(base, [job], config, slots=1)
+    assert isinstance(alone.adapter, Adapter)
+    for name, pair in weights(home, "ada").pairs.items():
+        torch.testing.assert_close(pair.B_OR, alone.adapter.pairs[name].B_OR, atol=1e-5, rtol=1e-3)
+        assert not torch.equal(pair.B_OR, start.pairs[name].B_OR)
+
+
+def test_from_scratch_knows_no_last_adapter(home: Home, tmp_path: Path, tiny_base: Path) -> None:
+    home.train("sorting", users=["ada"], **FAST)
+    add(home, rows("ada", 10))
+    home.train("sorting", users=["ada"], **FAST)
+    (anew,) = home.train("sorting", users=["ada"], from_scratch=True, **FAST).trained
+    assert (anew.parent, anew.records, anew.steps) == (None, 10, 6)
+    assert home.train("sorting", users=["ada"], from_scratch=True, **FAST).trained == []
+    fresh = Home(tmp_path / "fresh")
+    fresh.add_base(str(tiny_base), "tiny")
+    fresh.train(str(tmp_path / "sorting.toml"), data=write_rows(tmp_path / "ten.jsonl", rows("ada", 10)), **FAST)
+    for name, pair in weights(home, "ada").pairs.items():
+        torch.testing.assert_close(pair.B_OR, weights(fresh, "ada").pairs[name].B_OR, atol=1e-6, rtol=1e-3)
+
+
+def test_other_settings_start_anew(home: Home) -> None:
+    home.train("sorting", users=["ada"], **FAST)
+    add(home, rows("ada", 10))
+    (other,) = home.train("sorting", users=["ada"], seed=1, **FAST).trained
+    assert other.parent is None and other.steps == 6
+
+
+def test_recent_and_since_choose_what_is_learnt(home: Home) -> None:
+    add(home, [row | {"id": f"{row['id']}-timeless", "time": ""} for row in rows("ada", 2)])
+    by = {}
+    for name, changes in {
+        "all": {}, "recent": {"recent": 3}, "since": {"since": "1005"}, "both": {"since": "1003-01-01", "recent": 1},
+    }.items():  # fmt: skip
+        (adapter,) = home.train("sorting", users=["ada"], epochs=1, batch_size=1, **changes).trained
+        by[name] = adapter.steps
+    assert by == {"all": 9, "recent": 3, "since": 2, "both": 1}  # ada's times are the years 1000 to 1006
+    with pytest.raises(ConfigError, match="since"):
+        home.train("sorting", since="yesterday")
+    report = home.train("sorting", users=["ada"], since="2020")
+    assert not report.trained and "no record that can be trained on" in str(report.failed[0][1])
+
+
+def test_recent_counts_what_was_learnt_before(home: Home) -> None:
+    home.train("sorting", users=["ada"], recent=3, epochs=1, batch_size=1)
+    add(home, rows("ada", 9))
+    (grown,) = home.train("sorting", users=["ada"], recent=3, epochs=1, batch_size=1).trained
+    assert grown.steps == 2 and grown.parent  # of the three latest, one was learnt already
+
+
+def test_a_forgotten_record_is_trained_away(home: Home) -> None:
+    home.train("sorting", users=["ada"], **FAST)
+    add(home, rows("ada", 9))
+    home.train("sorting", users=["ada"], **FAST)
+    assert home.forget_record("ada", "sorting", "ada-3").marked == 2
+    assert home.ask("ada", "x", "sorting", choose=True).adapter == home.adapters("ada")[-1].id  # until there is another
+    (anew,) = home.train("sorting", **FAST | {"users": ["ada"]}).trained
+    assert (anew.parent, anew.records) == (None, 8) and [a.id for a in home.adapters("ada")] == [anew.id]
+    assert not home.doctor().wrong
+
+
+def test_a_forgotten_person_is_nowhere(home: Home) -> None:
+    home.train("sorting", **FAST)
+    home.forget("ada")
+    with pytest.raises(NotFoundError):
+        home.ask("ada", "x", "sorting")
+    assert [p.user for p in home.people()] == ["bela"] and not home.doctor().wrong
+    content = b"".join(path.read_bytes() for path in home.store.folder.rglob("*") if path.is_file())
+    assert b"ada secret" not in content and b"bela secret" in content
+    assert home.ask("bela", "x", "sorting", choose=True).answer
+
+
+def test_who_is_forgotten_while_in_training_is_not_kept(home: Home) -> None:
+    def on_progress(stage: str, done: float, total: float, note: str = "") -> None:
+        if "ada" in {p.user for p in home.people()}:
+            home.forget("ada")
+
+    report = home.train("sorting", progress=on_progress, **FAST)
+    assert [a.user for a in report.trained] == ["bela"]
+    assert [user for user, _ in report.failed] == ["ada"] and "forgotten" in str(report.failed[0][1])
+    assert [a.user for a in home.adapters()] == ["bela"] and not home.doctor().wrong
+
+
+def test_outsiders_who_are_forgotten_while_a_base_learns_leave_no_base(home: Home) -> None:
+    def on_progress(stage: str, done: float, total: float, note: str = "") -> None:
+        if "ada" in {p.user for p in home.people()}:
+            home.forget("ada")
+
+    with pytest.raises(NotFoundError, match="forgotten while"):
+        home.adapt("news", "sorting", progress=on_progress, **FAST)
+    assert [base.name for base in home.bases()] == ["tiny"]
+    home.train("sorting", **FAST)
+    assert not home.doctor().wrong and not list((home.store.folder / "bases").iterdir())
+
+
+def _train(folder: Path) -> None:
+    Home(folder).train("sorting", **FAST)
+
+
+def test_a_second_train_waits_and_reading_goes_on(home: Home) -> None:
+    told: list[str] = []
+    with working(home.store.folder, "a test", silent):
+        second = threading.Thread(
+            target=lambda: Home(home.store.folder).train(
+                "sorting", progress=lambda stage, done, total, note="": told.append(f"{stage} {note}"), **FAST
+            )
+        )
+        second.start()
+        time.sleep(0.7)
+        reader = Home(home.store.folder)
+        assert len(reader.people()) == 2 and reader.adapters() == []
+        assert "a test" in reader.doctor().home["at_work"]
+        add(home, rows("bela", 5))
+        assert second.is_alive() and told[0].startswith("waiting for `a test`, process")
+    second.join()
+    assert {a.user: a.records for a in home.adapters()} == {"ada": 7, "bela": 5}
+
+
+def test_two_trains_at_once_train_everybody_once(home: Home) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_train, args=(home.store.folder,)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert sorted(a.user for a in home.adapters()) == ["ada", "bela"] and not home.doctor().wrong
+
+
+def test_the_doctor_sees_what_is_wrong(home: Home) -> None:
+    assert home.doctor().next[0].startswith("`ownlm train --task sorting`: 2 people")
+    home.train("sorting", **FAST)
+    seen = home.doctor()
+    assert not seen.wrong and "up to date" in seen.next[0] and "ownlm" in seen.machine["versions"]
+
+    lost, damaged = (home.store.blobs._path(a.blob) for a in home.adapters())
+    lost.unlink()
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    (damaged.parent / f".{'0' * 32}").write_bytes(b"half")
+    (home.store.folder / "bases" / ".half").mkdir(parents=True)
+    with home.store.database.writing() as db:
+        db.exec_driver_sql("UPDATE records SET fields = '{\"text\": \"changed\"}' WHERE id = 'ada-2'")
+    wrong = " ".join(finding.what for finding in home.doctor().wrong)
+    for part in ("'ada-2'", "cannot be read", "is damaged", "1 files of weights", "1 folders of bases"):
+        assert part in wrong
+    assert "secret" not in wrong and "changed" not in wrong
+    damaged.unlink()
+    home.forget_record("ada", "sorting", "ada-2")
+    home.train("sorting", **FAST)
+    assert not home.doctor().wrong
+
+
+def test_the_doctor_sees_a_changed_base(home: Home, tmp_path: Path) -> None:
+    home.adapt("news", "sorting", users=["bela"], **FAST)
+    with (home.store.folder / "bases" / "news" / "model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x7f")
+    assert "no longer what it was" in home.doctor().wrong[0].what
+    home.forget("bela")
+    assert any("has learnt from what was forgotten" in finding.what for finding in home.doctor().wrong)
+
+
+def test_a_read_only_home_answers(home: Home) -> None:
+    home.train("sorting", users=["ada"], **FAST)
+    home.store.database.close()
+    folder = str(home.store.folder)
+    read_only = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0"'
+    asked = run_with_mount(
+        read_only, home.store.folder, "ask", "ada", "x", "--task", "sorting", "--choose", "--home", folder
+    )
+    assert asked.stdout.strip() in ("home", "work", "bin")
+    assert "ada" in run_with_mount(read_only, home.store.folder, "users", "ls", "--home", folder).stdout
+    assert "read-only" in run_with_mount(read_only, home.store.folder, "doctor", "--home", folder).stdout
+    for refused in (["train", "--task", "sorting"], ["users", "forget", "ada"]):
+        told = run_with_mount(read_only, home.store.folder, *refused, "--home", folder, code=1).stderr
+        assert "writable" in told and "Traceback" not in told
+
+
+def test_a_full_disk_loses_nothing_that_was_there(tmp_path: Path, tiny_base: Path) -> None:
+    task, people = write_task(tmp_path), write_rows(tmp_path / "many.jsonl", *(rows(f"u{n}", 3) for n in range(40)))
+    (tmp_path / "disk").mkdir()
+    script = (
+        f'mount -t tmpfs -o size=1m tmpfs "$0" && export OWNLM_HOME="$0/home" && '
+        f"o() {{ {sys.executable} -c 'from ownlm.cli.app import main; main()' \"$@\"; }} && "
+        f"o base add {tiny_base} --name tiny >/dev/null && "
+        f"o train {people} --task {task} --rank 16 --epochs 1; test $? = 1 && "
+        f"o doctor && o users ls --json"
+    )
+    done = run_with_mount(script, tmp_path / "disk")
+    assert "room" in done.stderr and "Traceback" not in done.stderr and "The home is whole" in done.stdout
+    assert 0 < done.stdout.count('"adapter": "') < 40
+
+
+def test_nothing_can_be_trained_where_nothing_can_be_written(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    opened = Home(home.store.folder)
+    with pytest.raises(StoreError, match="can be read, not written"):
+        opened.train("sorting", **FAST)
