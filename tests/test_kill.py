@@ -1,0 +1,122 @@
+"""kill -9 at thirty random moments of adding, training and forgetting, each followed by the same call again."""
+
+import multiprocessing
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from ownlm.config import LoraConfig
+from ownlm.errors import NotFoundError
+from ownlm.home import Home
+from ownlm.model.adapter import Adapter
+from tests.community import rows, write_rows, write_task
+
+TIMES = 30
+USERS = [f"zoe{n}" for n in range(6)]
+
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(
+    ["ownlm.home", "ownlm.verbs.train", "ownlm.verbs.adapt"]
+)  # else each start takes seconds
+
+
+def add(folder: Path, data: Path, task: Path) -> None:
+    Home(folder).add_history(data, str(task))
+
+
+def train(folder: Path) -> None:
+    torch.set_num_threads(1)
+    Home(folder).train("sorting", epochs=2, batch_size=2, learning_rate=1e-2, slots=2)
+
+
+def forget(folder: Path) -> None:
+    Home(folder).forget(USERS[0])
+
+
+def kill_at_random(work: Callable[[Path], None], before: Path, seed: int) -> tuple[Home, int]:
+    """Copies of a home on which `work` was killed at random moments and then done; and how often it was hit."""
+    undisturbed, moments, hits, duration = before.with_name("undisturbed"), random.Random(seed), 0, 0.0
+    for _ in range(2):  # the first time also waits for the server of forks
+        shutil.rmtree(undisturbed, ignore_errors=True)
+        shutil.copytree(before, undisturbed)
+        started = time.perf_counter()
+        run(work, undisturbed)
+        duration = time.perf_counter() - started
+    for number in range(TIMES):
+        folder = before.with_name(f"killed{number}")
+        shutil.copytree(before, folder)
+        process = context.Process(target=work, args=(folder,))
+        process.start()
+        process.join(moments.uniform(0, duration))
+        process.kill()
+        process.join()
+        hits += process.exitcode == -signal.SIGKILL
+        try:
+            work(folder)
+        except NotFoundError:
+            assert work is forget  # what was to be forgotten is forgotten already
+        compare(Home(undisturbed), Home(folder))
+        shutil.rmtree(folder)
+    return Home(undisturbed), hits
+
+
+def run(work: Callable[[Path], None], folder: Path) -> None:
+    process = context.Process(target=work, args=(folder,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+def compare(undisturbed: Home, killed: Home) -> None:
+    """The same end state, and a clean bill of health."""
+    assert killed.doctor().wrong == []
+    assert killed.people() == undisturbed.people()
+    one, other = undisturbed.latest_adapters(), killed.latest_adapters()
+    assert one.keys() == other.keys() and len(killed.adapters()) == len(undisturbed.adapters())
+    for place, adapter in one.items():
+        again = other[place]
+        assert (adapter.key, adapter.history, adapter.steps) == (again.key, again.history, again.steps)
+        ours, theirs = (
+            Adapter.from_bytes(home.store.blobs.get(info.blob), LoraConfig.model_validate(info.shape))
+            for home, info in ((undisturbed, adapter), (killed, again))
+        )
+        for name, pair in ours.pairs.items():
+            torch.testing.assert_close(pair.B_OR, theirs.pairs[name].B_OR, atol=1e-5, rtol=1e-3)
+    assert len(killed.store.blobs.files()) == len(undisturbed.store.blobs.files())
+    assert not [path for path in killed.store.folder.iterdir() if path.name.startswith(".ownlm")]
+
+
+@pytest.fixture
+def home(tmp_path: Path, tiny_base: Path) -> Path:
+    home = Home(tmp_path / "home")
+    home.add_base(str(tiny_base), "tiny")
+    data = write_rows(tmp_path / "people.jsonl", *(rows(user, 5) for user in USERS))
+    home.add_history(data, str(write_task(tmp_path)))
+    home.store.database.close()
+    return tmp_path / "home"
+
+
+def test_adding(home: Path, tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "many.jsonl", *(rows(f"new{n}", 100) for n in range(20)))
+    done, hits = kill_at_random(partial(add, data=data, task=tmp_path / "sorting.toml"), home, seed=1)
+    assert len(done.people()) == 26 and hits >= TIMES // 2
+
+
+def test_training(home: Path) -> None:
+    done, hits = kill_at_random(train, home, seed=2)
+    assert len(done.adapters()) == 6 and hits >= TIMES // 2
+
+
+def test_forgetting(home: Path) -> None:
+    train(home)
+    done, hits = kill_at_random(forget, home, seed=3)
+    assert sorted(p.user for p in done.people()) == USERS[1:] and hits >= TIMES // 2
+    content = b"".join(path.read_bytes() for path in done.store.folder.rglob("*") if path.is_file())
+    assert USERS[0].encode() not in content and USERS[1].encode() in content
