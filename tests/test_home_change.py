@@ -1,6 +1,7 @@
 """Behaviour that changes: new records, forgotten ones, several processes, and what the doctor says of it all."""
 
 import multiprocessing
+import shutil
 import sys
 import threading
 import time
@@ -219,8 +220,15 @@ def test_the_doctor_sees_a_changed_base(home: Home, tmp_path: Path) -> None:
         file.seek(-1, 2)
         file.write(b"\x7f")
     assert "no longer what it was" in home.doctor().wrong[0].what
+    shutil.rmtree(home.store.folder / "bases" / "news")
+    assert "cannot be read" in home.doctor().wrong[0].what
+
+
+def test_the_doctor_names_a_base_that_learnt_from_what_was_forgotten(home: Home) -> None:
+    home.adapt("news", "sorting", users=["bela"], **FAST)
+    assert not any("forgotten" in step for step in home.doctor().next)
     home.forget("bela")
-    assert any("has learnt from what was forgotten" in finding.what for finding in home.doctor().wrong)
+    assert not home.doctor().wrong and "the base news has learnt" in home.doctor().next[0]
 
 
 def test_a_read_only_home_answers(home: Home) -> None:

@@ -132,11 +132,6 @@ def _bases(store: Store, progress: Progress) -> Iterator[Finding]:
     for base in store.bases():
         if (what := _wrong_with(base)) is not None:
             yield Finding(f"The base {base.name!r} {what} in {base.folder}", "put it back, or fetch it again")
-        if base.forgotten:
-            yield Finding(
-                f"The base {base.name!r} has learnt from what was forgotten since",
-                f"adapt another one: `ownlm adapt --task {base.task} --out NAME`",
-            )
 
 
 def _wrong_with(base: BaseInfo) -> str | None:
@@ -185,7 +180,11 @@ def _next_steps(store: Store) -> list[str]:
         return ["`ownlm base add smollm2-135m`"]
     if not people:
         return ["`ownlm import git REPO commits.jsonl`, or `ownlm history add DATA --task T`"]
-    steps = []
+    steps = [
+        f"`ownlm adapt --task {base.task} --out NAME`: the base {base.name} has learnt from what was forgotten since"
+        for base in store.bases()
+        if base.forgotten
+    ]
     for task in dict.fromkeys(person.task for person in people):
         mine = [(person, latest.get((task, person.user))) for person in people if person.task == task]
         without = sum(adapter is None for _, adapter in mine)
