@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from ownlm.home import Home
 from ownlm.model import smollm2 as embedded
 from ownlm.model.random_base import make_random_base
+from tests.community import rows, write_rows, write_task
+from tests.shell import Shell
 
 settings.register_profile("ownlm", deadline=None)  # the first example warms up; how long a test takes proves nothing
 settings.load_profile("ownlm")
@@ -27,3 +30,14 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def smollm2() -> Path:
     """The folder of the embedded base. Leave it as it is."""
     return embedded.fetch()
+
+
+@pytest.fixture
+def shell(tmp_path: Path, tiny_base: Path) -> Shell:
+    """A folder with a home on the tiny base, and files of three people's records and of queries."""
+    write_task(tmp_path)
+    write_rows(tmp_path / "people.jsonl", rows("ada", 7), rows("bela", 4), rows("ciro", 3))
+    queries = [{"user_id": u, "id": f"q-{u}", "text": "thing", "gold": "bin"} for u in ("ada", "ciro", "nobody")]
+    write_rows(tmp_path / "queries.jsonl", queries)
+    Home(tmp_path / ".ownlm").add_base(str(tiny_base), "tiny")
+    return Shell(tmp_path)

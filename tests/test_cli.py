@@ -4,54 +4,16 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from ownlm.home import Home
-from tests.community import rows, write_rows, write_task
+from tests.community import rows, write_rows
+from tests.shell import Shell
 
-OWNLM = [sys.executable, "-c", "from ownlm.cli.app import main; main()"]
 SLOW = ["--epochs", "20", "--batch-size", "2", "--slots", "2"]
-
-
-class Shell:
-    """Runs `ownlm` in a folder, as a process of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def start(self, *args: object) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [*OWNLM, *map(str, args)],
-            cwd=self.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # where the tests run in the background
-        )
-
-    def run(self, *args: object, code: int = 0) -> str:
-        process = self.start(*args)
-        out, err = process.communicate()
-        assert process.returncode == code, (out, err)
-        return out if code == 0 or "--json" in args else err
-
-    def json(self, *args: object, code: int = 0):  # type: ignore[no-untyped-def]
-        return json.loads(self.run(*args, "--json", code=code))
-
-
-@pytest.fixture
-def shell(tmp_path: Path, tiny_base: Path) -> Shell:
-    write_task(tmp_path)
-    write_rows(tmp_path / "people.jsonl", rows("ada", 7), rows("bela", 4), rows("ciro", 3))
-    queries = [{"user_id": u, "id": f"q-{u}", "text": "thing", "gold": "bin"} for u in ("ada", "ciro", "nobody")]
-    write_rows(tmp_path / "queries.jsonl", queries)
-    Home(tmp_path / ".ownlm").add_base(str(tiny_base), "tiny")
-    return Shell(tmp_path)
 
 
 def test_a_journey_in_json(shell: Shell, tiny_base: Path) -> None:

@@ -192,7 +192,7 @@ def test_two_trains_at_once_train_everybody_once(home: Home) -> None:
 
 
 def test_the_doctor_sees_what_is_wrong(home: Home) -> None:
-    assert home.doctor().next[0].startswith("`ownlm train --task sorting`: 2 people")
+    assert home.doctor().next[0].startswith("`ownlm train --task sorting`: without an adapter 2")
     home.train("sorting", **FAST)
     seen = home.doctor()
     assert not seen.wrong and "up to date" in seen.next[0] and "ownlm" in seen.machine["versions"]
@@ -205,7 +205,7 @@ def test_the_doctor_sees_what_is_wrong(home: Home) -> None:
     with home.store.database.writing() as db:
         db.exec_driver_sql("UPDATE records SET fields = '{\"text\": \"changed\"}' WHERE id = 'ada-2'")
     wrong = " ".join(finding.what for finding in home.doctor().wrong)
-    for part in ("'ada-2'", "cannot be read", "is damaged", "1 files of weights", "1 folders of bases"):
+    for part in ("'ada-2'", "cannot be read", "is damaged", "killed run: 1 files", "killed run: 1 folders"):
         assert part in wrong
     assert "secret" not in wrong and "changed" not in wrong
     damaged.unlink()

@@ -34,6 +34,16 @@ def small() -> Preset:
     )
 
 
+def with_method(config: TrainConfig, method: str) -> TrainConfig:
+    """A stage's settings for a method: the same for all but the learning rate, which is LoRA's unless the method is
+    named here.
+
+    Source: (IA)3: arXiv 2205.05638, ...
+    """
+    rates = {"ia3": 1e-2, "prompt": 1e-2}
+    return config.model_copy(update={"learning_rate": rates.get(method, config.learning_rate)})
+
+
 def for_base(parameters: int) -> Preset:
     """`paper` for a base of a billion parameters or more, else `small`."""
     return paper() if parameters >= LARGE else small()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ownlm.cli import options
-from ownlm.cli.output import print_json, progress_bar, say
+from ownlm.cli.output import many, print_json, progress_bar, say
 
 if TYPE_CHECKING:
     from ownlm.importers.imported import Imported
@@ -83,7 +83,7 @@ def _tell(imported: "Imported", json: bool) -> None:
             }
         )
         return
-    say(f"{imported.files[0]}: {records:,} records of {people:,} people")
+    say(f"{imported.files[0]}: {many(records, 'record')} of {many(people, 'author')}")
     for reason, count in imported.left_out.items():
         say(f"left out {count:,}: {reason}")
     for file in imported.files[1:]:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from ownlm import config
+
 Home = Annotated[
     Path,
     typer.Option(
@@ -58,6 +60,17 @@ Rank = Annotated[
 Modules = Annotated[
     str | None,
     typer.Option("--modules", metavar="A,B", help="Modules to adapt, such as q_proj,v_proj."),
+]
+Method = Annotated[
+    config.Method | None,
+    typer.Option(
+        "--method",
+        help="lora, the default; or for comparison (IA)3 or prompt tuning, by peft, one person at a time.",
+        show_default=False,
+    ),
+]
+VirtualTokens = Annotated[
+    int | None, typer.Option("--virtual-tokens", metavar="N", help="Of prompt tuning; 8 by default.", min=1)
 ]
 BatchSize = Annotated[
     int | None, typer.Option("--batch-size", metavar="N", help="Examples a step, instead of the preset's.", min=1)

@@ -63,14 +63,27 @@ def tell_forgotten(forgotten: "Forgotten", as_json: bool) -> None:
         print_json(asdict(forgotten))
         return
     f = forgotten
-    counts = {"records": f.records, "profiles": f.profiles, "adapters": f.adapters, "files of weights": f.blobs}
-    say("removed: " + (", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "nothing was left"))
+    counts = {"record": f.records, "profile": f.profiles, "adapter": f.adapters, "file of weights": f.blobs}
+    removed = [many(count, what) for what, count in counts.items() if count]
+    say("removed: " + (", ".join(removed) or "nothing more; an earlier forgetting is finished"))
     if f.texts:
-        say(f"searched the home's files for {f.texts:,} of the texts: none is left")
+        say(f"searched the home's files for {many(f.texts, 'text')} of theirs: none is left")
     if f.marked:
-        say(f"{f.marked:,} adapters have learnt from it, and answer until `ownlm train` has made a new one without it")
+        say(
+            f"marked: {many(f.marked, 'adapter')} that learnt from it, until `ownlm train` has made a new one without it"
+        )
     for base in f.bases:
         warn(f"the base {base} has learnt from this person and stays as it is: `ownlm adapt` makes one without them")
+
+
+def many(count: int, noun: str) -> str:
+    """A number of things.
+
+    >>> many(1, "file of weights"), many(1200, "file of weights")
+    ('1 file of weights', '1,200 files of weights')
+    """
+    first, *rest = noun.split(" ", 1)
+    return " ".join([f"{count:,}", first + ("" if count == 1 else "s"), *rest])
 
 
 def fall(first: float, last: float) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ownlm.cli import options
-from ownlm.cli.output import fall, print_json, print_table, progress_bar, say, size, warn
+from ownlm.cli.output import fall, many, print_json, print_table, progress_bar, say, size, warn
 from ownlm.errors import OwnlmError
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ def train(
     modules: options.Modules = None,
     batch_size: options.BatchSize = None,
     max_words: options.MaxWords = None,
+    method: options.Method = None,
+    virtual_tokens: options.VirtualTokens = None,
     from_scratch: Annotated[
         bool, typer.Option("--from-scratch", help="Fresh weights, even where a person's last adapter could learn on.")
     ] = False,
@@ -112,6 +114,8 @@ def train(
                 slots=slots,
                 progress=progress,
                 report=report,
+                method=method,
+                virtual_tokens=virtual_tokens,
                 **_changes(rag, recent, since, learning_rate, epochs, rank, modules, batch_size, max_words),
             )
     except KeyboardInterrupt:
@@ -120,6 +124,11 @@ def train(
         if report.trained and not json:
             _print_report(report)
         raise
+    _tell(report, json, interrupted)
+
+
+def _tell(report: "Training", json: bool, interrupted: bool) -> None:
+    """Says what became of everybody; the exit status is 1 where somebody failed or waits."""
     if json:
         print_json(_document(report) | ({"interrupted": True} if interrupted else {}))
     else:
@@ -181,7 +190,7 @@ def _document(report: "Training") -> dict[str, Any]:
 def _print_report(report: "Training") -> None:
     if report.trained:
         print_table(
-            f"{len(report.trained)} adapters, {report.tokens_per_s:,.0f} tokens/s",
+            f"{many(len(report.trained), 'adapter')}, {report.tokens_per_s:,.0f} tokens/s",
             ["user", "adapter", "records#", "steps#", "loss#", "seconds#", "size#"],
             [
                 (a.user, a.id[:8], a.records, a.steps, fall(a.loss_first, a.loss_last), f"{a.seconds:.1f}",
@@ -189,7 +198,7 @@ def _print_report(report: "Training") -> None:
                 for a in report.trained
             ],
         )  # fmt: skip
-    few = [adapter for adapter in report.trained if adapter.steps <= FEW_STEPS]
+    few = [a for a in report.trained if a.steps <= FEW_STEPS and a.method == "lora"]
     if few:
         say(
             f"{len(few):,} of them took {FEW_STEPS} steps or fewer and may have learnt little: a higher rate and more "

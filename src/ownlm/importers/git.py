@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Final
 
 from ownlm.errors import DataError
-from ownlm.importers.git_log import FILES, LINES, Changed, Commit, Head, commit_log, find_head
+from ownlm.importers.git_log import LINES, Changed, Commit, Head, commit_log, find_head
 from ownlm.importers.imported import Imported, pseudonym, write_rows
 from ownlm.progress import Progress, silent
 
 _WIDTH: Final = 80  # characters of a path, or of a line of the diff, in a record
+_CUT: Final = "where the shallow clone ends"
 
 _MERGE: Final = re.compile(
     r"Merge (branch(es)? '|branch \S+ (of|into) |remote-tracking branch|pull request #|tag '|commit ')"
@@ -19,24 +20,11 @@ _MERGE: Final = re.compile(
 )
 _REVERT: Final = re.compile(r"""(Revert|Reapply|Reland) ["']|(?i:revert)(\(.*?\))?!?: """)
 _FIXUP: Final = re.compile(r"(fixup|squash|amend)! ")
-_BOT: Final = re.compile(r"\[bot\]$|[a-z0-9][-_]bot$")  # not: Abbot, Jan Bot
-_BOTS: Final = frozenset(
-    {
-        *(
-            "allcontributors",
-            "circleci",
-            "codecov",
-            "copilot",
-            "dependabot",
-            "dependabot-preview",
-            "depfu",
-            "depfu bot",
-        ),
-        *("github action", "github actions", "github-actions", "gitlab ci", "greenkeeper", "imgbot", "jenkins"),
-        *("k8s-ci-robot", "mend renovate", "mergify", "netlify", "pre-commit", "pre-commit-ci", "pre-commit.ci"),
-        *("pyup.io bot", "renovate", "renovate bot", "restyled.io", "snyk bot", "sonarcloud", "travis ci", "vercel"),
-        *("whitesource renovate",),
-    }
+_BOTS: Final = re.compile(
+    r".*\[bot\]|allcontributors|circleci|codecov|copilot|dependabot(-preview)?|depfu|git(hub|lab)[ -](actions?|ci)"
+    r"|greenkeeper|imgbot|k8s-ci-robot|mergify|pre-commit[-. ]ci|pyup\.io bot|((mend|whitesource) )?renovate( bot)?"
+    r"|snyk bot|travis[ -]ci",
+    re.IGNORECASE,
 )
 
 
@@ -72,7 +60,7 @@ def _rows(
     commits: Iterator[Commit], head: Head, keep_names: bool, records: dict[str, int], left_out: Counter[str]
 ) -> Iterator[dict[str, str]]:
     for commit in commits:
-        reason = "where the shallow clone ends" if commit.hash in head.ends else _why_not(commit)
+        reason = _CUT if commit.hash in head.ends else _why_not(commit)
         if reason:
             left_out[reason] += 1
             continue
@@ -87,7 +75,7 @@ def _why_not(commit: Commit) -> str | None:
     """Why a commit is left out; None if it is not."""
     reasons = {
         "merges": commit.parents > 1 or _MERGE.match(commit.subject),
-        "bots": _is_bot(commit.name) or _is_bot(commit.address.partition("@")[0]),
+        "bots": _is_bot(commit.name, commit.address),
         "without a subject": not commit.subject,
         "reverts": _REVERT.match(commit.subject),
         "fixups": _FIXUP.match(commit.subject),
@@ -97,19 +85,21 @@ def _why_not(commit: Commit) -> str | None:
     return next((reason for reason, holds in reasons.items() if holds), None)
 
 
-def _is_bot(name: str) -> bool:
-    """Whether a name, or what stands before the @ of an address, is a program's.
+def _is_bot(name: str, address: str) -> bool:
+    """Whether an author is a program. A name may end in "bot", as people's do, but not in "-bot".
 
-    >>> [_is_bot(name) for name in ("49699333+dependabot[bot]", "semantic-release-bot", "Ada Talbot", "Jan Bot")]
-    [True, True, False, False]
+    >>> _is_bot("semantic-release-bot", ""), _is_bot("", "49699333+dependabot[bot]@users.noreply.github.com")
+    (True, True)
+    >>> _is_bot("Ada Talbot", "talbot@example.org"), _is_bot("Jan Bot", "jan-bot@example.org")
+    (False, False)
     """
-    return bool(_BOT.search(name)) or name.rpartition("+")[2].lower() in _BOTS
+    user = address.partition("@")[0].rpartition("+")[2]
+    return name.endswith("-bot") or any(_BOTS.fullmatch(who) for who in (name, user))
 
 
 def _files(commit: Commit) -> str:
-    named = [_file(changed) for changed in commit.files[:FILES]]
-    more = commit.changed - len(named)
-    return "\n".join([*named, f"and {more} more files"] if more else named)
+    more = commit.changed - len(commit.files)
+    return "\n".join([*map(_file, commit.files), *([f"and {more} more"] if more else [])])
 
 
 def _file(changed: Changed) -> str:
@@ -133,17 +123,14 @@ def _counted(commits: Iterator[Commit], head: Head, progress: Progress) -> Itera
 
 def _at_least_one(rows: Iterator[dict[str, str]], repo: Path, left_out: Counter[str]) -> Iterator[dict[str, str]]:
     """The rows; without any, nothing is to be written."""
-    none = True
-    for row in rows:
-        none = False
-        yield row
-    if none:
+    first = next(rows, None)
+    if first is None:
         why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         raise DataError(
             f"The repository {repo} has no commit to learn from",
             got=f"left out: {why}",
             expected="commits with a subject and changed files",
-            hint="`git fetch --unshallow` completes a shallow clone"
-            if "where the shallow clone ends" in left_out
-            else None,
+            hint="`git fetch --unshallow` completes a shallow clone" if _CUT in left_out else None,
         )
+    yield first
+    yield from rows

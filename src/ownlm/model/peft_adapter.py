@@ -1,12 +1,42 @@
-"""An adapter of another method than LoRA, as peft keeps it."""
+"""An adapter of another method than LoRA: made, read and put on the model by peft, one person's at a time.
 
+The model still runs on packed rows. (IA)3 scales what some of its modules give, whatever the row holds. Virtual tokens
+are tokens with ids of their own, above the vocabulary's: who begins every prompt with them can train, generate and
+choose as with any other prompt.
+"""
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from ownlm.config import TrainConfig
+from ownlm.errors import AdapterError, BaseModelError
+from ownlm.model.adapter import WEIGHTS
+
+if TYPE_CHECKING:  # importing peft takes seconds, and most who come here use LoRA
+    from peft import PeftConfig
+
+_PEFT_TYPES = ("IA3", "PROMPT_TUNING")
 
 
 @dataclass(frozen=True, slots=True)
 class PeftAdapter:
-    """One person's (IA)3 vectors or virtual tokens."""
+    """One person's (IA)3 vectors or virtual tokens.
+
+    Attributes:
+        config: peft's own configuration, without the base's folder.
+        weights: the content of PEFT's `adapter_model.safetensors`.
+    """
 
     config: dict[str, Any]
     weights: bytes
@@ -18,3 +48,182 @@ class PeftAdapter:
     def to_bytes(self) -> bytes:
         """The content of PEFT's `adapter_model.safetensors`."""
         return self.weights
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights by PEFT's names.
+
+        Raises:
+            AdapterError: they are no safetensors file, or a number is not finite.
+        """
+        try:
+            tensors = load_tensors(self.weights)
+        except (SafetensorError, ValueError) as error:
+            raise AdapterError("The adapter's weights cannot be read", got=error) from None
+        for name, tensor in tensors.items():
+            if not torch.isfinite(tensor).all():
+                raise AdapterError(f"The numbers at {name!r} are not all finite")
+        return tensors
+
+    @contextmanager
+    def attached(self, model: Any) -> Iterator["Attached"]:
+        """While it lasts, the model answers with this adapter.
+
+        Raises:
+            AdapterError: the adapter is damaged, or for another base; the model is as before then.
+        """
+        from peft import get_peft_config, set_peft_model_state_dict
+
+        tensors = self.tensors()
+        if self.config.get("peft_type") not in _PEFT_TYPES:
+            raise AdapterError("The adapter is of an unknown method", expected=f"one of: {', '.join(_PEFT_TYPES)}")
+        try:
+            config = get_peft_config(dict(self.config))
+        except (TypeError, ValueError) as error:
+            raise AdapterError("The adapter's configuration cannot be read", got=error) from None
+        with _on(model, config) as attached:
+            expected = {name: tuple(tensor.shape) for name, tensor in attached.tensors().items()}
+            got = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+            if got != expected:
+                odd = min(name for name in got.keys() | expected.keys() if got.get(name) != expected.get(name))
+                raise AdapterError(
+                    f"The adapter does not fit the base at {odd!r}", got=got.get(odd), expected=expected.get(odd)
+                )
+            set_peft_model_state_dict(attached.peft, tensors)
+            yield attached
+
+    def write_folder(self, folder: Path, base: str) -> None:
+        """Writes the adapter as PEFT reads it.
+
+        Args:
+            folder: where to; made if it is missing.
+            base: folder or hub id of the base it was trained on.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / WEIGHTS).write_bytes(self.weights)
+        config = self.config | {"base_model_name_or_path": base}
+        (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf8")
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """What peft has put on a model, while it is there.
+
+    Attributes:
+        peft: peft's model around it.
+        virtual_tokens: ids that every prompt must begin with; none for (IA)3.
+    """
+
+    peft: Any
+    virtual_tokens: list[int]
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What can be trained."""
+        return [parameter for parameter in self.peft.parameters() if parameter.requires_grad]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights by PEFT's names."""
+        from peft import get_peft_model_state_dict
+
+        tensors: Mapping[str, Tensor] = get_peft_model_state_dict(self.peft, save_embedding_layers=False)
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+    def read(self) -> PeftAdapter:
+        """A copy of the adapter as it is now."""
+        config = self.peft.peft_config["default"].to_dict()
+        config |= {"base_model_name_or_path": None, "inference_mode": True}
+        plain = json.loads(json.dumps(config, default=sorted))  # sets become lists
+        return PeftAdapter(plain, save_tensors(self.tensors(), metadata={"format": "pt"}))
+
+
+@contextmanager
+def fresh_adapter(model: Any, config: TrainConfig, seed: int) -> Iterator[Attached]:
+    """While it lasts, the model answers with a new adapter, which can be trained.
+
+    Args:
+        config: the method, and how many virtual tokens.
+        seed: of the virtual tokens' first values; (IA)3 begins with ones.
+
+    Raises:
+        BaseModelError: the method cannot be used with this model.
+
+    Source: (IA)3: arXiv 2205.05638. Prompt tuning: arXiv 2104.08691; virtual tokens begin as tokens drawn from the
+        vocabulary (section 3.2).
+    """
+    from peft import IA3Config, PromptTuningConfig
+
+    made: PeftConfig
+    if config.method == "ia3":
+        made = IA3Config(task_type="CAUSAL_LM", **_ia3_modules(model))
+    else:
+        made = PromptTuningConfig(
+            task_type="CAUSAL_LM", num_virtual_tokens=config.virtual_tokens, prompt_tuning_init="SAMPLE_VOCAB"
+        )
+    with _on(model, made, seed) as attached:
+        yield attached
+
+
+def _ia3_modules(model: Any) -> dict[str, list[str]]:
+    """Keys, values, and what goes into the down projection, where peft has no choice of its own for the model."""
+    from peft.utils import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
+
+    if model.config.model_type in TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING:
+        return {}
+    linears = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    down = sorted(linears & {"down_proj", "fc2", "w2"})
+    if not {"k_proj", "v_proj"} <= linears or not down:
+        raise BaseModelError(
+            "(IA)3 has no modules to scale in this base",
+            got=f"linear modules {', '.join(sorted(linears))}",
+            expected="k_proj, v_proj, and one of down_proj, fc2, w2",
+            hint="use another method",
+        )
+    return {"target_modules": ["k_proj", "v_proj", *down], "feedforward_modules": down}
+
+
+@contextmanager
+def _on(model: Any, config: "PeftConfig", seed: int = 0) -> Iterator[Attached]:
+    """An adapter with fresh values, put on the model by peft, and taken off again whatever happens."""
+    from peft import get_peft_model
+
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # peft still asks for it
+    children = [(parent, name, child) for parent in model.modules() for name, child in parent.named_children()]
+    attributes = [(thing, dict(vars(thing))) for thing in (model, model.config)]
+    try:
+        words = model.get_input_embeddings()
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            try:
+                peft: Any = get_peft_model(model, config)
+            except ValueError as error:
+                raise AdapterError("peft cannot put this adapter on the base", got=error) from None
+        virtual_tokens = []
+        if config.is_prompt_learning:
+            vectors = peft.prompt_encoder["default"].embedding
+            if vectors.embedding_dim != words.embedding_dim:
+                raise AdapterError(
+                    "The adapter is for a base of another width", got=vectors.embedding_dim, expected=words.embedding_dim
+                )
+            model.set_input_embeddings(_Words(words, vectors))
+            virtual_tokens = list(range(words.num_embeddings, words.num_embeddings + vectors.num_embeddings))
+        yield Attached(peft, virtual_tokens)
+    finally:
+        for parent, name, child in children:
+            setattr(parent, name, child)
+        for thing, before in attributes:
+            for name in vars(thing).keys() - before.keys():
+                delattr(thing, name)
+            vars(thing).update(before)
+
+
+class _Words(nn.Module):
+    """The base's embeddings, followed by those of the virtual tokens."""
+
+    def __init__(self, words: nn.Embedding, virtual: nn.Embedding) -> None:
+        super().__init__()
+        self.words, self.virtual = words, virtual
+
+    def forward(self, ids: Tensor) -> Tensor:
+        is_virtual = ids >= self.words.num_embeddings
+        out: Tensor = self.words(ids.masked_fill(is_virtual, 0))
+        out[is_virtual] = self.virtual(ids[is_virtual] - self.words.num_embeddings).to(out.dtype)
+        return out

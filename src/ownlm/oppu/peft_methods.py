@@ -1,15 +1,110 @@
-"""Other methods than LoRA, for comparison: trained by peft, one person at a time."""
+"""Other methods than LoRA, for comparison: their adapters come from peft, and are trained one person at a time."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
 
 from ownlm.config import TrainConfig
+from ownlm.errors import TrainingError
 from ownlm.model.base import BaseLM
-from ownlm.oppu.fleet import Job, Run
+from ownlm.model.packed import BASE, Row
+from ownlm.model.peft_adapter import Attached, fresh_adapter
+from ownlm.oppu.fleet import TOKENS_PER_PASS, Job, Run, _chunks, _diverged, _fill, _wide, job_seed, minibatches
+from ownlm.oppu.optim import linear_schedule
 
 
 def train_with_peft(
-    base: BaseLM, jobs: Iterable[Job], config: TrainConfig, *, on_round: Callable[[list[Run], int], None] | None = None
+    base: BaseLM,
+    jobs: Iterable[Job],
+    config: TrainConfig,
+    *,
+    tokens_per_pass: int = TOKENS_PER_PASS,
+    on_round: Callable[[list[Run], int], None] | None = None,
 ) -> Iterator[Run]:
-    """Trains jobs one after the other, and yields each as it ends."""
-    raise NotImplementedError
-    yield
+    """Trains jobs one after the other, and yields each as it ends.
+
+    Minibatches, loss, optimizer, clipping and schedule are the fleet's. A person's adapter depends on (seed, user,
+    examples, config, base) alone; between people, nothing is left on the base.
+
+    Args:
+        base: the frozen base.
+        jobs: the people; read one by one. Their adapters to go on from are not used.
+        config: method and optimizer settings.
+        tokens_per_pass: about how many tokens go through the model together. Memory grows with it.
+        on_round: called after each step with the run and the tokens of that step.
+
+    Yields:
+        Each run, with its adapter or its error. One person's failure does not touch the others.
+
+    Raises:
+        AdapterError, BaseModelError: the method cannot be used with this base.
+
+    Source: OPPU (arXiv 2402.04401), which tries other methods than LoRA too; its released code has LoRA alone.
+    """
+    for job in jobs:
+        seed = job_seed(job.seed, job.user)
+        batches = minibatches(len(job.examples), config, torch.Generator().manual_seed(seed))
+        with fresh_adapter(base.model, config, seed) as attached:
+            examples = [replace(e, prompt=attached.virtual_tokens + e.prompt) for e in job.examples]
+            run = Run(replace(job, examples=examples), batches)
+            _train(base, attached, run, config, tokens_per_pass, on_round)
+        run.job = job
+        yield run
+
+
+def _train(
+    base: BaseLM,
+    attached: Attached,
+    run: Run,
+    config: TrainConfig,
+    tokens_per_pass: int,
+    on_round: Callable[[list[Run], int], None] | None,
+) -> None:
+    """Takes all of a run's steps."""
+    if (longest := max(len(example.prompt) + len(example.answer) for example in run.job.examples)) > base.max_tokens:
+        run.error = TrainingError(
+            f"With virtual tokens, an example of {run.job.user!r} is longer than the context of the base {base.name!r}",
+            got=f"{longest} tokens",
+            expected=f"at most {base.max_tokens}",
+            hint="use fewer virtual tokens, or lower --max-words or --rag",
+        )
+        return
+    parameters = attached.parameters()
+    optimizer = torch.optim.AdamW(parameters, weight_decay=config.weight_decay)
+    while run.step < len(run.minibatches):
+        started = time.perf_counter()
+        tokens, loss = _backward(base, run, tokens_per_pass)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+        if not (torch.isfinite(loss) and torch.isfinite(norm)):
+            run.error = _diverged(run, f"a loss of {float(loss)}")
+            return
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * linear_schedule(run.step, len(run.minibatches), config.warmup_ratio)
+        optimizer.step()
+        optimizer.zero_grad()
+        run.losses.append(float(loss))
+        run.tokens += tokens
+        run.seconds += time.perf_counter() - started
+        if on_round:
+            on_round([run], tokens)
+    if not all(torch.isfinite(parameter).all() for parameter in parameters):
+        run.error = _diverged(run, "weights that are no numbers")
+        return
+    run.adapter = attached.read()
+
+
+def _backward(base: BaseLM, run: Run, tokens_per_pass: int) -> tuple[int, torch.Tensor]:
+    """The gradient of the next minibatch's mean loss, gathered pass by pass; its tokens and its loss."""
+    tokens, loss = 0, torch.zeros((), dtype=torch.float64)
+    for chunk in _chunks(BASE, run, tokens_per_pass, share_prefix=True):
+        row = Row()
+        _fill(row, chunk, share_prefix=True)
+        batch = row.pack(base.device)
+        losses_P = F.cross_entropy(_wide(base.logits(batch)), batch.target_P, reduction="none")
+        mean = (losses_P * batch.weight_P.to(losses_P.dtype)).sum()
+        mean.backward()
+        tokens, loss = tokens + batch.tokens, loss + mean.detach().double().cpu()
+    return tokens, loss

@@ -4,18 +4,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ownlm.answer.ask import Question, answer
+from ownlm.answer.peft_answer import answer_with_peft
 from ownlm.config import PromptConfig, TrainConfig
 from ownlm.errors import NotFoundError, OwnlmError, TaskError
 from ownlm.history.record import History, Query
 from ownlm.history.task import Task
 from ownlm.model.adapter import Adapter
 from ownlm.model.base import BaseLM
+from ownlm.model.peft_adapter import PeftAdapter
 from ownlm.oppu.examples import check_length
 from ownlm.progress import Progress
 from ownlm.prompt.example import query_prompt
 from ownlm.store.rows import AdapterInfo, BaseInfo
 from ownlm.store.store import Store
-from ownlm.verbs.load import load_adapter
+from ownlm.verbs.load import load_adapter, load_peft_adapter
 from ownlm.verbs.profile import shown
 from ownlm.verbs.report import Answer
 
@@ -36,9 +38,14 @@ class Assignment:
 
     @property
     def shape(self) -> tuple[str, str, str]:
-        """What assignments that share a bank have in common."""
-        lora = "" if self.adapter is None else str(sorted(self.adapter.shape.items()))
-        return self.base.name, lora, self.task.model_dump_json()
+        """What assignments that are answered together have in common: a bank, or one adapter that peft puts on."""
+        if self.adapter is None:
+            adapter = ""
+        elif self.adapter.method == "lora":
+            adapter = str(sorted(self.adapter.shape.items()))
+        else:
+            adapter = self.adapter.id
+        return self.base.name, adapter, self.task.model_dump_json()
 
 
 def assign(store: Store, query: Query, task: Task, base: BaseInfo | None, base_only: bool) -> Assignment:
@@ -135,6 +142,7 @@ def _answer_batch(
     on_done: Callable[[int], None],
 ) -> list[Answer]:
     adapters: dict[str, Adapter] = {}
+    other: PeftAdapter | None = None  # of another method than LoRA: everybody's then, see `Assignment.shape`
     histories: dict[str, History] = {}
     results: list[Answer] = []
     questions: list[Question] = []
@@ -143,7 +151,9 @@ def _answer_batch(
         try:
             if choose and not one.task.labels:
                 raise TaskError(f"Task {one.task.name!r} has no labels to choose among", hint="ask without --choose")
-            if one.adapter is not None and one.adapter.id not in adapters:
+            if one.adapter is not None and one.adapter.method != "lora":
+                other = other or load_peft_adapter(store, one.adapter, base)
+            elif one.adapter is not None and one.adapter.id not in adapters:
                 adapters[one.adapter.id] = load_adapter(store, one.adapter, base)
             prompt, retrieved = _prompt(store, base, one, show, histories)
             questions.append(Question(prompt, result.adapter))
@@ -152,16 +162,12 @@ def _answer_batch(
             results.append(replace(result, error=error))
             on_done(1)
     task = batch[0].task
-    texts = iter(
-        answer(
-            base,
-            adapters,
-            questions,
-            labels=(task.labels or ()) if choose else (),
-            max_new_tokens=task.max_new_tokens,
-            on_done=on_done,
-        )
-    )
+    labels, longest = (task.labels or ()) if choose else (), task.max_new_tokens
+    if other is None:
+        answers = answer(base, adapters, questions, labels=labels, max_new_tokens=longest, on_done=on_done)
+    else:
+        answers = answer_with_peft(base, other, questions, labels=labels, max_new_tokens=longest, on_done=on_done)
+    texts = iter(answers)
     return [result if result.error else replace(result, answer=next(texts)) for result in results]
 
 
@@ -178,5 +184,6 @@ def _prompt(
     text, retrieved = query_prompt(one.task, query.fields, history, **shown(config, query.user_id, profile))
     prompt = base.encode_prompt(text)
     what = f"The query {query.id!r} of user" if query.id else "The text asked of user"
-    check_length(base, prompt, one.task.max_new_tokens, f"{what} {query.user_id!r}")
+    virtual = one.adapter.shape.get("num_virtual_tokens", 0) if one.adapter else 0
+    check_length(base, prompt, virtual + one.task.max_new_tokens, f"{what} {query.user_id!r}")
     return prompt, retrieved

@@ -150,7 +150,7 @@ def _adapters(store: Store, progress: Progress) -> Iterator[Finding]:
         try:
             weights = store.blobs.get(adapter.blob)
         except OwnlmError as error:
-            yield Finding(f"{who} has lost its weights: {error.what}", f"{again} makes them anew")
+            yield Finding(f"{who} has lost its weights: {error.what}", f"{error.hint}: {again}")
         else:
             if len(weights) != adapter.bytes:
                 yield Finding(f"{who} has weights of another size", f"{again} --user {adapter.user}")
@@ -165,10 +165,10 @@ def _left_over(store: Store, progress: Progress) -> Iterator[Finding]:
         return  # what has no name yet may be about to get one
     named = {adapter.blob for adapter in store.adapters()}
     if loose := [file for file in store.blobs.files() if file.stem not in named]:
-        yield Finding(f"{len(loose):,} files of weights that nothing names, left by a killed run", _SWEEP)
+        yield Finding(f"Weights that nothing names, left by a killed run: {len(loose):,} files", _SWEEP)
     folders, known = store.folder / "bases", {base.folder for base in store.bases()}
     if folders.is_dir() and (loose := [path for path in folders.iterdir() if str(path) not in known]):
-        yield Finding(f"{len(loose):,} folders of bases that nothing names, left by a killed run", _SWEEP)
+        yield Finding(f"Bases that nothing names, left by a killed run: {len(loose):,} folders", _SWEEP)
 
 
 _SWEEP = "the next `ownlm train` or `adapt` removes them"
@@ -190,5 +190,7 @@ def _next_steps(store: Store) -> list[str]:
         without = sum(adapter is None for _, adapter in mine)
         behind = sum(adapter is not None and adapter.history != person.history for person, adapter in mine)
         if without or behind:
-            steps.append(f"`ownlm train --task {task}`: {without:,} people have no adapter, {behind:,} an old one")
+            steps.append(
+                f"`ownlm train --task {task}`: without an adapter {without:,} people, with an old one {behind:,}"
+            )
     return steps or ["`ownlm ask USER TEXT --task T`: everything is up to date"]

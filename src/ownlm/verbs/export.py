@@ -8,6 +8,7 @@ from uuid import uuid4
 from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError
 from ownlm.model.adapter import write_peft_folder
+from ownlm.model.peft_adapter import PeftAdapter
 from ownlm.store.rows import AdapterInfo
 from ownlm.store.store import Store
 
@@ -19,9 +20,11 @@ def export_adapter(store: Store, adapter: AdapterInfo, folder: Path) -> None:
     base = store.base(adapter.base)
     temporary = folder.absolute().with_name(f".{folder.name}-{uuid4().hex}")
     try:
-        write_peft_folder(
-            temporary, store.blobs.get(adapter.blob), LoraConfig.model_validate(adapter.shape), base.folder
-        )
+        weights = store.blobs.get(adapter.blob)
+        if adapter.method == "lora":
+            write_peft_folder(temporary, weights, LoraConfig.model_validate(adapter.shape), base.folder)
+        else:
+            PeftAdapter(adapter.shape, weights).write_folder(temporary, base.folder)
         note = {
             "adapter": adapter.id,
             "user": adapter.user,

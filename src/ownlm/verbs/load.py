@@ -5,17 +5,38 @@ from ownlm.errors import AdapterError
 from ownlm.model.adapter import Adapter
 from ownlm.model.bank import check_fits, target_modules
 from ownlm.model.base import BaseLM
+from ownlm.model.peft_adapter import PeftAdapter
 from ownlm.store.rows import AdapterInfo
 from ownlm.store.store import Store
 
 
 def load_adapter(store: Store, info: AdapterInfo, base: BaseLM) -> Adapter:
-    """A person's adapter, checked against the base it is to run on.
+    """A person's LoRA adapter, checked against the base it is to run on.
 
     Raises:
         AdapterError: it was trained on another base, or its modules or shapes are not the base's.
         StoreError: its blob is missing or damaged.
     """
+    _check_base(info, base)
+    adapter = Adapter.from_bytes(store.blobs.get(info.blob), LoraConfig.model_validate(info.shape))
+    check_fits(adapter, dict(target_modules(base.model, adapter.lora)))
+    return adapter
+
+
+def load_peft_adapter(store: Store, info: AdapterInfo, base: BaseLM) -> PeftAdapter:
+    """A person's adapter of another method than LoRA, checked against the base it is to run on.
+
+    Raises:
+        AdapterError: it was trained on another base, or is damaged, or its modules or shapes are not the base's.
+        StoreError: its blob is missing or damaged.
+    """
+    _check_base(info, base)
+    adapter = PeftAdapter(info.shape, store.blobs.get(info.blob))
+    with adapter.attached(base.model):
+        return adapter
+
+
+def _check_base(info: AdapterInfo, base: BaseLM) -> None:
     if info.base_fingerprint != base.fingerprint:
         raise AdapterError(
             f"The adapter of user {info.user!r} was trained on another base",
@@ -23,6 +44,3 @@ def load_adapter(store: Store, info: AdapterInfo, base: BaseLM) -> Adapter:
             expected=f"{info.base!r} ({info.base_fingerprint[:12]})",
             hint="train the person again",
         )
-    adapter = Adapter.from_bytes(store.blobs.get(info.blob), LoraConfig.model_validate(info.shape))
-    check_fits(adapter, dict(target_modules(base.model, adapter.lora)))
-    return adapter

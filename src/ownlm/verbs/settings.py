@@ -26,15 +26,16 @@ def settings(stage: Stage, parameters: int, preset: str | None, changes: Mapping
         changes: settings that differ, by their names in `TrainConfig` and its parts; None means as in the preset.
 
     Raises:
-        ConfigError: a setting is unknown or out of range.
+        ConfigError: a setting is unknown or out of range, or does not go with the method or the stage.
     """
     chosen = presets.by_name(preset) if preset else presets.for_base(parameters)
-    config: TrainConfig = getattr(chosen, stage)
-    merged = config.model_dump()
-    for name, value in changes.items():
-        if value is not None:
-            part = next((part for part, fields in _PARTS.items() if name in fields), None)
-            (merged[part] if part else merged)[name] = value
+    given = {name: value for name, value in changes.items() if value is not None}
+    method = given.get("method", "lora")
+    _check_method(stage, method, given)
+    merged = presets.with_method(getattr(chosen, stage), method).model_dump()
+    for name, value in given.items():
+        part = next((part for part, fields in _PARTS.items() if name in fields), None)
+        (merged[part] if part else merged)[name] = value
     try:
         checked = TrainConfig.model_validate(merged)
         if checked.since is not None:
@@ -52,6 +53,20 @@ def settings(stage: Stage, parameters: int, preset: str | None, changes: Mapping
         raise ConfigError(
             "The setting 'since' is no time", got=merged["since"], expected="2026-03-01, 2026-03-01T12:00:00Z, or 2026"
         ) from None
+
+
+def _check_method(stage: Stage, method: str, given: Mapping[str, Any]) -> None:
+    """Raises a ConfigError where settings are given that the method or the stage has no use for."""
+    if stage == "task_adapter" and method != "lora":
+        raise ConfigError(
+            "Stage 1 is LoRA's: its adapter is merged into the base", got=f"method {method}", hint="leave it out"
+        )
+    of_lora, of_prompt = {*LoraConfig.model_fields, "lora_dropout"}, {"virtual_tokens"}
+    unused = given.keys() & ({"lora": of_prompt, "ia3": of_lora | of_prompt, "prompt": of_lora}.get(method, set()))
+    if unused:
+        raise ConfigError(
+            f"The method {method!r} has no such setting", got=", ".join(sorted(unused)), hint="leave it out"
+        )
 
 
 def provenance(config: TrainConfig, seed: int) -> dict[str, Any]:

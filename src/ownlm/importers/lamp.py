@@ -1,0 +1,114 @@
+"""LaMP's JSON as plain rows: histories, queries, and the task with the instruction that the data carry."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from ownlm.errors import DataError
+from ownlm.history.files import kind_of, read_document
+from ownlm.history.lamp import is_lamp
+from ownlm.history.readers import read_dataset
+from ownlm.history.record import History, Query, Record
+from ownlm.history.task import Task, load_task, with_instruction
+from ownlm.importers.imported import Imported, write_rows
+
+UNLABELLED: Final = "records without an answer"
+
+
+def import_lamp(file: Path, out: Path, *, task: str, labels: Path | None = None) -> Imported:
+    """Writes LaMP's JSON as files that everything else reads: `OUT.jsonl`, `OUT.queries.jsonl` and `OUT.toml`.
+
+    The queries' file is written if the data hold queries; the task's, if they carry an instruction of their own.
+
+    Args:
+        file: LaMP's questions, or people with a profile and queries.
+        out: where the histories go; the others stand beside it.
+        task: a task's name, or the path of a task file.
+        labels: the right answers, where they do not lie beside `file` under their usual name.
+
+    Returns:
+        An account of it. Records without an answer are left out: nothing can be learnt from them.
+
+    Raises:
+        DataError: the file is not of this shape, is damaged, or holds no record with its answer; or what would be
+            written would replace what is read.
+        NotFoundError, TaskError: of the task.
+
+    Source: ours.
+    """
+    queries_file, task_file = out.with_suffix(".queries.jsonl"), out.with_suffix(".toml")
+    _check_targets([out, queries_file, task_file], [file, Path(task), *([labels] if labels else [])])
+    loaded = load_task(task)
+    if kind_of(file) != "document" or not is_lamp(list(read_document(file))):
+        raise DataError(
+            f"The file {file} is not of LaMP's shape",
+            expected="a JSON array of people, each with a profile",
+            hint="plain rows need no import: give them to `ownlm history add` or `ownlm train` as they are",
+        )
+    dataset = read_dataset(file, loaded, labels=labels)
+    imported = Imported(task, files=[out])
+    rows = list(_rows(dataset.histories, loaded, imported, file))
+    if dataset.queries:
+        write_rows(queries_file, map(_query_row, dataset.queries))
+        imported.files.append(queries_file)
+    if dataset.instruction or dataset.labels:
+        _write(task_file, to_toml(with_instruction(loaded, dataset.instruction, dataset.labels)))
+        imported.files.append(task_file)
+        imported.task = str(task_file)
+    write_rows(out, rows)  # the last, so that it is not there alone
+    return imported
+
+
+def to_toml(task: Task) -> str:
+    """A task as its file; `load_task` gives it back."""
+    spec = task.model_dump(mode="json", exclude_defaults=True)
+    options = spec.pop("options", {})
+    lines = [f"{name} = {_value(value)}" for name, value in spec.items()]
+    lines += [f"options.{name} = {_value(value)}" for name, value in options.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: object) -> str:
+    """A text, a number, or a list of texts. JSON writes them as TOML does, but for one control character."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _rows(histories: Iterable[History], task: Task, imported: Imported, file: Path) -> Iterator[dict[str, Any]]:
+    """The rows of the records that plain files may hold, which have all that the task requires; counted on the way."""
+    for history in histories:
+        for record in history.records:
+            if all(name in record.fields for name in task.required_in_records):
+                imported.records[history.user_id] = imported.records.get(history.user_id, 0) + 1
+                yield _row(record)
+            else:
+                imported.left_out[UNLABELLED] = imported.left_out.get(UNLABELLED, 0) + 1
+    if not imported.records:
+        raise DataError(f"No record in {file} can be learnt from", expected="profiles of records with their answers")
+
+
+def _row(record: Record | Query) -> dict[str, Any]:
+    row = {"user_id": record.user_id, "id": record.id, "time": record.time, **record.fields}
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def _query_row(query: Query) -> dict[str, Any]:
+    return _row(query) | ({} if query.gold is None else {"gold": query.gold})
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, "utf8")
+    except OSError as error:
+        raise DataError(f"The file {path} cannot be written", got=error.strerror, hint="check the folder") from None
+
+
+def _check_targets(targets: list[Path], sources: list[Path]) -> None:
+    """Nothing that is read may be replaced, and everything needs a place of its own."""
+    taken = {path.resolve() for path in sources} & {path.resolve() for path in targets}
+    if taken or len(set(targets)) < len(targets):
+        raise DataError(
+            f"The import would write over {min(taken, default=targets[0])}",
+            expected="an OUT.jsonl whose name, and the same with .queries.jsonl and .toml, are free",
+            hint="name another OUT.jsonl",
+        )

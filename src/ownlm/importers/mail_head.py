@@ -1,0 +1,125 @@
+"""What a message's headers say: who sent it, when, and whether its subject is its sender's own words."""
+
+import re
+from datetime import UTC, datetime
+from email.errors import HeaderParseError
+from email.header import decode_header
+from email.message import Message
+from email.utils import getaddresses, mktime_tz, parsedate_tz
+from typing import Final
+
+from ownlm.importers import mail_words as words
+from ownlm.importers.mail_text import decoded, tidy
+
+_LONGEST: Final = 10_000  # bytes read of a header
+
+_CHATS: Final = frozenset({"chat", "chats"})
+_NUMBER: Final = r" ?(?:\[\d+\]|\(\d+\)|\^\d+)? ?[:\uff1a]"
+_PREFIX: Final = re.compile(f"(?:{'|'.join(words.PREFIXES)}){_NUMBER}", re.I)
+_LETTER: Final = re.compile(f"[RI]{_NUMBER}")  # Outlook's, in Italian
+_LIST: Final = re.compile(r"\[[^\]]{1,40}\] ?")
+_FORWARDED: Final = re.compile(r"\[fwd?: ?(.*)\]$|(.*) \(fwd\)$", re.I)
+
+
+def header(head: Message, name: str) -> str:
+    """A header's text, decoded, on one line; empty where there is none."""
+    raw = _raw(head, name)
+    if "=?" not in raw:
+        return _line(decoded(raw.encode("latin-1"), None))
+    try:
+        parts = decode_header(raw)
+    except (HeaderParseError, ValueError):
+        return ""
+    pieces = (decoded(part.encode("latin-1") if isinstance(part, str) else part, charset) for part, charset in parts)
+    return _line("".join(pieces))
+
+
+def addresses(head: Message, *names: str) -> list[str]:
+    """The addresses in these headers, in lower case."""
+    values = [_line(decoded(_raw(head, name).encode("latin-1"), None)) for name in names]
+    return [found.lower() for _, address in getaddresses(values) if (found := address.strip())]
+
+
+def is_sent(head: Message) -> bool:
+    """Whether Gmail labelled it as sent."""
+    return bool(_labels(head) & set(words.SENT))
+
+
+def is_draft(head: Message) -> bool:
+    """Whether it was never sent: by its label or flags, or because it has neither a date nor a recipient."""
+    addressed = any(name in head for name in ("date", "to", "cc", "bcc", "newsgroups", "resent-to"))
+    flagged = "T" in _flags(head, "status") + _flags(head, "x-status") or "x-mozilla-draft-info" in head
+    return flagged or not addressed or bool(_labels(head) & set(words.DRAFTS))
+
+
+def is_deleted(head: Message) -> bool:
+    """Whether the person deleted it, and the mail program has not tidied up yet."""
+    status = header(head, "x-mozilla-status")
+    expunged = re.fullmatch(r"[\da-fA-F]{4}", status) and int(status, 16) & 8
+    return bool(expunged) or "D" in _flags(head, "x-status")
+
+
+def is_automatic(head: Message) -> bool:
+    """Whether a program wrote it: an answering machine, a receipt, a chat's log."""
+    return (
+        header(head, "auto-submitted").lower().partition(";")[0].strip() not in ("", "no")
+        or header(head, "precedence").lower() in ("bulk", "junk", "auto_reply")
+        or any(name in head for name in ("x-autoreply", "x-autorespond"))
+        or head.get_content_type() == "multipart/report"
+        or bool(_labels(head) & _CHATS)
+    )
+
+
+def answers_invitation(message: Message) -> bool:
+    """Whether a whole message is a calendar's yes or no."""
+    calendars = (part for part in message.walk() if part.get_content_type() == "text/calendar")
+    return any(str(part.get_param("method")).lower() in ("reply", "counter") for part in calendars)
+
+
+def moment(head: Message) -> str | None:
+    """When it was sent, in ISO 8601 and UTC; None before 1970 and from 2106 on, where a clock was wrong."""
+    try:
+        parsed = parsedate_tz(header(head, "date"))
+        seconds = mktime_tz(parsed) if parsed else 0
+    except (ValueError, OverflowError, TypeError, IndexError):  # the library's own, on nonsense
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat() if 0 < seconds < 2**32 else None
+
+
+def own_subject(head: Message) -> tuple[str, bool]:
+    """The subject without prefixes such as 'Re:', and whether it had any: then someone else wrote it."""
+    subject = header(head, "subject")
+    if subject.lower() in words.NO_SUBJECT:
+        return "", False
+    in_thread = any(name in head for name in ("in-reply-to", "references"))
+    lists, answers = "", False
+    while True:
+        if match := _FORWARDED.match(subject):
+            subject, answers = match[1] or match[2] or "", True
+        elif match := _PREFIX.match(subject) or (_LETTER.match(subject) if in_thread else None):
+            subject, answers = subject[match.end() :].strip(), True
+        elif match := _LIST.match(subject):
+            lists, subject = lists + match[0], subject[match.end() :]
+        else:
+            return (lists + subject).strip(), answers
+
+
+def _flags(head: Message, name: str) -> str:
+    flags = header(head, name)
+    return flags if re.fullmatch("[A-Z]{1,6}", flags) else ""
+
+
+def _labels(head: Message) -> frozenset[str]:
+    given = header(head, "x-gmail-labels").lower()
+    return frozenset(label.strip(' "') for label in given.split(",")) if given else frozenset()
+
+
+def _raw(head: Message, name: str) -> str:
+    """A header as it stands, each byte a character, on one line."""
+    value = next((value for key, value in head.raw_items() if key.lower() == name), "")
+    data = value[:_LONGEST].encode("ascii", "surrogateescape")
+    return data.decode("latin-1").replace("\r", "").replace("\n", " ")
+
+
+def _line(text: str) -> str:
+    return " ".join(tidy(text).split())

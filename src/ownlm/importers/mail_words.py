@@ -1,0 +1,87 @@
+# ruff: noqa: RUF001
+"""The words that mail programs put around a person's own, in many languages.
+
+To add a language, add its words here; nothing else has to change. What is in lower case is found in any case.
+"""
+
+from typing import Final
+
+
+def _listed(words: str) -> tuple[str, ...]:
+    return tuple(word.strip() for line in words.strip().splitlines() for word in line.split("|"))
+
+
+# Gmail's labels, as Google Takeout writes them.
+SENT: Final = _listed("""
+    sent | sent mail | sent messages | gesendet | messages envoyés | envoyés | enviados | enviado | e-mails enviados
+    inviati | posta inviata | verzonden | verzonden berichten | skickat | skickade | sendt | sendte | sendt e-post
+    lähetetyt | wysłane | odeslané | odesláno | odeslaná pošta | отправленные | надіслані | gönderilmiş postalar
+    gönderilenler | elküldött | elküldött üzenetek | trimise | enviats | απεσταλμένα | 送信済み | 送信済みメール
+    已发送 | 已发邮件 | 已傳送 | 寄件備份 | 보낸편지함
+""")
+DRAFTS: Final = _listed("""
+    draft | drafts | entwurf | entwürfe | brouillon | brouillons | borrador | borradores | bozza | bozze | rascunho
+    rascunhos | concept | concepten | utkast | kladde | kladder | luonnos | luonnokset | robocze | wersje robocze
+    koncept | koncepty | черновики | чернетки | taslaklar | piszkozatok | schițe | esborranys | πρόχειρα | 下書き
+    草稿 | 임시보관함
+""")
+
+# What stands before a subject that is an answer's or was passed on: "Re:". Not "FS:", for sale, nor "Ref:".
+PREFIXES: Final = _listed("""
+    re | fwd | fw | aw | wg | sv | vs | vb | vl | antw | antwort | doorst | rv | res | enc | tr | rif | odp | pd
+    ynt | ilt | отв | ответ | atb | απ | πρθ | 回复 | 答复 | 回覆 | 答覆 | 转发 | 轉寄 | 轉發 | 返信 | 転送 | 답장
+    전달 | 회신
+""")
+NO_SUBJECT: Final = _listed("""
+    no subject | (no subject) | (kein betreff) | (aucun objet) | (sans objet) | (sin asunto) | (nessun oggetto)
+""")
+
+# A line that says who wrote what follows has one of these, or ends with an address.
+WROTE: Final = _listed("""
+    wrote | writes | schrieb | schreibt | a écrit | escribió | ha scritto | scrive | escreveu | schreef | skrev
+    skriver | kirjoitti | napisał | pisze | napsal | написал | писал | пишет | пише | έγραψε | yazdı | írta | 写道
+    寫道 | さんは書きました | 작성
+""")
+# And begins with one of these, or with a day, if it is to be known by more than what follows it.
+ON: Final = _listed("On | At | Am | Le | El | Il | Em | Op | Den | På | Dne | Dnia | W dniu | Στις")
+
+# A line of one of these, between dashes, stands before a message that is quoted whole.
+ORIGINAL_MESSAGE: Final = _listed("""
+    original message | forwarded message | ursprüngliche nachricht | originalnachricht | original-nachricht
+    weitergeleitete nachricht | message d'origine | message original | message transféré | mensaje original
+    mensaje reenviado | messaggio originale | messaggio inoltrato | mensagem original | mensagem encaminhada
+    oorspronkelijk bericht | doorgestuurd bericht | ursprungligt meddelande | vidarebefordrat meddelande
+    oprindelig meddelelse | videresendt meddelelse | opprinnelig melding | videresendt melding | alkuperäinen viesti
+    oryginalna wiadomość | wiadomość oryginalna | przekazana wiadomość | původní zpráva | přeposlaná zpráva
+    исходное сообщение | пересылаемое сообщение | 原始邮件 | 转发邮件 | 原始郵件 | 元のメッセージ | 원본 메시지
+""")
+# Apple's, without dashes.
+BEGIN_FORWARDED: Final = _listed("""
+    begin forwarded message | anfang der weitergeleiteten nachricht | anfang der weitergeleiteten e-mail
+    début du message transféré | début du message réexpédié | inicio del mensaje reenviado
+    inizio messaggio inoltrato | begin doorgestuurd bericht | vidarebefordrat brev | start på vidresendt meddelelse
+""")
+# Or a block of its headers.
+FROM: Final = _listed("""
+    From | Von | De | Da | Van | Från | Fra | Lähettäjä | Od | От | Від | Feladó | Kimden | Από | 发件人 | 寄件者
+    寄件人 | 差出人 | 보낸 사람 | 보낸사람
+""")
+SENT_OR_SUBJECT: Final = _listed("""
+    Sent | Subject | Gesendet | Betreff | Envoyé | Envoyée | Objet | Enviado | Enviado el | Enviada em | Asunto
+    Assunto | Inviato | Oggetto | Verzonden | Onderwerp | Skickat | Ämne | Sendt | Emne | Lähetetty | Aihe | Wysłano
+    Temat | Odesláno | Předmět | Отправлено | Тема | Надіслано | Elküldve | Tárgy | Gönderildi | Konu | Θέμα
+    发送时间 | 主题 | 主旨 | 送信日時 | 件名 | 보낸 날짜 | 제목
+""")
+
+# What a telephone signs with: how the line begins, or how it ends.
+DEVICE: Final = _listed("""
+    sent from my | sent from mail for | sent from outlook | sent from yahoo | sent from proton
+    sent from the all-new | sent from samsung | sent from gmail | sent with proton | sent via | get outlook for
+    sent using | gesendet von mail | gesendet von outlook | gesendet von meinem | von meinem iphone
+    von meinem ipad | gesendet mit der | diese nachricht wurde von meinem | envoyé de mon | envoyé depuis
+    envoyé à partir d | télécharger outlook pour | enviado desde mi | enviado desde outlook | enviado do meu
+    enviado de mi | enviado a partir d | obtener outlook para | inviato da | verzonden vanaf mijn
+    verstuurd vanaf mijn | skickat från min | sendt fra min | lähetetty | wysłane z | odesláno z | отправлено с
+    отправлено из | надіслано з | 从我的 | 发自我的 | 發自我的 | 나의
+""")
+DEVICE_END: Final = _listed("gesendet | から送信 | 发送 | 傳送 | 에서 보냄")

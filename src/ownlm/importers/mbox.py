@@ -1,0 +1,252 @@
+"""A mailbox as the history of the person whose mail it is: what they wrote, and the subject they gave it."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from email.message import Message
+from email.parser import BytesParser
+from email.policy import compat32
+from email.utils import parseaddr
+from hashlib import sha256
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from ownlm.errors import DataError
+from ownlm.history.files import reading
+from ownlm.importers.imported import Imported, pseudonym, write_rows
+from ownlm.importers.mail_head import (
+    addresses,
+    answers_invitation,
+    header,
+    is_automatic,
+    is_deleted,
+    is_draft,
+    is_sent,
+    moment,
+    own_subject,
+)
+from ownlm.importers.mail_text import own_text
+from ownlm.progress import Progress, silent
+
+_MOST: Final = 4 << 20  # bytes read of a message: what a person writes stands before what they attach
+_HEAD: Final = 64 << 10  # bytes in which its headers end
+_PIECE: Final = 64 << 10  # bytes read of a line at a time
+
+_SENDER_LINE: Final = re.compile(rb"From .{0,200}?\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b.{0,40}\d\d:\d\d")
+_FIELD: Final = re.compile(rb"[!-9;-~]{1,80}[ \t]*:|>From ")
+_ESCAPED: Final = re.compile(rb"^>(>*From )", re.M)
+_BLANK: Final = re.compile(rb"\r?\n\r?\n")
+
+# compat32, because it takes headers as they are; the newer policies fail on broken ones, and are ten times slower.
+_PARSER: Final = BytesParser(policy=compat32)
+
+
+class _Owner(NamedTuple):
+    """Whose mail it is."""
+
+    address: str  # what they are known by
+    sent: Callable[[Message], bool]  # whether a message is theirs
+    messages: int  # how many there are, of anybody
+
+
+def import_mbox(
+    file: Path,
+    out: Path,
+    *,
+    me: Sequence[str] = (),
+    replies: bool = False,
+    keep_names: bool = False,
+    progress: Progress = silent,
+) -> Imported:
+    """Writes a history of what one person sent, out of a mailbox in mbox format, for the task `mail-subject`.
+
+    What is not their own words is left out: others' mail, drafts, automatic mail, and replies and forwards, whose
+    subjects are someone else's. The text is what stands outside quotations, signatures and attachments.
+
+    Args:
+        file: the mailbox. It is only read.
+        out: the file to write.
+        me: the person's addresses. Without any, what Gmail labelled as sent, or mail that is all from one address.
+        replies: take replies and forwards too, their subjects without 'Re:'.
+        keep_names: the mail address as user id, instead of a hash of it.
+
+    Returns:
+        An account of it.
+
+    Raises:
+        DataError: there is no such mailbox, it is not clear whose it is, or nothing was left. Then nothing was written.
+
+    Source: ours.
+    """
+    _check(file, out)
+    owner = _owner(file, [_address(given) for given in me], progress)
+    user = owner.address if keep_names else pseudonym(owner.address)
+    imported, left_out = Imported("mail-subject", files=[out]), Counter[str]()
+    rows = _at_least_one(_rows(file, owner, replies, left_out, progress), file, left_out)
+    imported.records[user] = write_rows(out, ({"user_id": user, **row} for row in rows))
+    imported.left_out = dict(left_out.most_common())
+    return imported
+
+
+def split_mailbox(file: Path, most: int = _MOST) -> Iterator[bytes]:
+    """The messages in a mailbox, each cut to its first bytes, without the line "From ..." before it.
+
+    Mail programs do not agree on how such a line in a text is told from one between two messages. Here two of three
+    must hold: a blank line comes before it, a header after it, and it names a day and a time.
+    """
+    message, blank, held = bytearray(), False, b""
+    with reading(file), file.open("rb") as stream:
+        starts = stream.readline(_PIECE).endswith(b"\n")
+        while piece := stream.readline(_PIECE):
+            if held:
+                if blank + bool(_SENDER_LINE.match(held)) + bool(_FIELD.match(piece)) > 1:
+                    yield bytes(message)
+                    message.clear()
+                else:
+                    message += held
+                held, blank = b"", False
+            if starts and piece.startswith(b"From "):
+                held = piece
+            else:
+                blank = starts and not piece.strip()
+                if len(message) < most:
+                    message += piece
+            starts = piece.endswith(b"\n")
+    yield bytes(message if _SENDER_LINE.match(held) else message + held)
+
+
+def _check(file: Path, out: Path) -> None:
+    with reading(file):
+        if file.is_dir():
+            raise DataError(
+                f"{file} is a folder",
+                got="a Maildir" if (file / "cur").is_dir() else None,
+                expected="a mailbox in mbox format, which is one file",
+                hint=f"give {file / 'mbox'}" if (file / "mbox").is_file() else "export the mail as mbox",
+            )
+        if file.exists() and not file.is_file():
+            raise DataError(
+                f"{file} is no regular file", expected="a mailbox, which is read twice", hint="save it first"
+            )
+        with file.open("rb") as stream:
+            head = stream.read(5)
+        if out.exists() and os.path.samefile(file, out):
+            raise DataError(f"The history would be written over the mailbox {file}", hint="give it another name")
+    if head != b"From ":
+        packed = head.startswith((b"\x1f\x8b", b"PK", b"BZh", b"\xfd7zXZ", b"7z"))
+        raise DataError(
+            f"The file {file} is no mailbox in mbox format",
+            got="an empty file" if not head else "a packed file" if packed else "another beginning",
+            expected="a file that begins with 'From '",
+            hint="unpack it" if packed else "Google Takeout, Thunderbird and Apple Mail can export mail as mbox",
+        )
+
+
+def _address(given: str) -> str:
+    address = parseaddr(given)[1].strip().lower()
+    if "@" not in address:
+        raise DataError("What was given as --me is no mail address", expected="an address such as ada@example.org")
+    return address
+
+
+def _owner(file: Path, me: list[str], progress: Progress) -> _Owner:
+    count, labelled, senders = 0, Counter[str](), Counter[str]()
+    for message in split_mailbox(file, _HEAD):
+        count += 1
+        if not me:
+            with suppress(Exception):  # as in _rows; there it is counted
+                head = _head(message)
+                sender = addresses(head, "from")[:1]
+                (labelled if is_sent(head) else senders).update(sender)
+    if me:
+        mine = frozenset(me)
+        return _Owner(me[0], lambda head: not mine.isdisjoint(addresses(head, "from", "sender")), count)
+    if labelled:
+        return _Owner(labelled.most_common(1)[0][0], is_sent, count)
+    if len(senders) != 1:
+        raise DataError(
+            f"It is not clear whose mailbox {file} is",
+            got=f"mail from {len(senders):,} addresses",
+            expected="mail from one, or Gmail's label for what was sent",
+            hint="say which is yours with --me ADDRESS",
+        )
+    (only,) = senders
+    return _Owner(only, lambda head: only in addresses(head, "from"), count)
+
+
+def _head(message: bytes) -> Message:
+    end = _BLANK.search(message, 0, _HEAD)
+    return _PARSER.parsebytes(message[: end.start() + 1 if end else _HEAD], headersonly=True)
+
+
+def _rows(
+    file: Path, owner: _Owner, replies: bool, left_out: Counter[str], progress: Progress
+) -> Iterator[dict[str, str]]:
+    known: set[bytes] = set()
+    for number, message in enumerate(split_mailbox(file), 1):
+        try:
+            found = _row(message, owner, replies, known)
+        except Exception:  # the library's parsers fail in all kinds of ways on what is no mail, and on hostile mail
+            found = "damaged"
+        if isinstance(found, str):
+            left_out[found] += 1
+        else:
+            yield found
+        if number % 256 == 0 or number == owner.messages:
+            progress("messages", number, owner.messages)
+
+
+def _row(data: bytes, owner: _Owner, replies: bool, known: set[bytes]) -> dict[str, str] | str:
+    """A record, or why there is none."""
+    head = _head(data)
+    subject, answers = own_subject(head)
+    if reason := _why_not(head, owner, subject, answers and not replies):
+        return reason
+    message = _PARSER.parsebytes(_ESCAPED.sub(rb"\1", data))
+    if answers_invitation(message):
+        return "automatic"
+    text, time = own_text(message), moment(head)
+    if not any(map(str.isalnum, text)):
+        return "without text of their own"
+    content = sha256("\0".join((time or "", subject, text)).encode()).hexdigest()[:16]
+    id = header(head, "message-id").strip("<> ")
+    marks = {sha256(mark.encode()).digest()[:12] for mark in (id, content) if mark}
+    if not known.isdisjoint(marks):
+        return "the same again"
+    known |= marks
+    row = {"id": id if 0 < len(id) <= 200 else content, "time": time, "text": text, "subject": subject}
+    return {name: value for name, value in row.items() if value}
+
+
+def _why_not(head: Message, owner: _Owner, subject: str, answers: bool) -> str | None:
+    """Why a message is left out, as far as its headers tell; None if it is not."""
+    if not head.keys():
+        return "damaged"
+    if not owner.sent(head):
+        return "not sent by you"
+    reasons = {
+        "drafts": is_draft(head),
+        "deleted": is_deleted(head),
+        "automatic": is_automatic(head),
+        "replies and forwards": answers,
+        "without a subject": not subject,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def _at_least_one(rows: Iterator[dict[str, str]], file: Path, left_out: Counter[str]) -> Iterator[dict[str, str]]:
+    """The rows; without any, nothing is to be written."""
+    none = True
+    for row in rows:
+        none = False
+        yield row
+    if none:
+        others = left_out["not sent by you"] == left_out.total()
+        raise DataError(
+            f"The mailbox {file} has no message to learn from",
+            got="left out: " + ", ".join(f"{count:,} {reason}" for reason, count in left_out.most_common()),
+            expected="messages with a subject and a text that you sent",
+            hint="check the address given with --me" if others else "--replies takes replies and forwards too",
+        )
