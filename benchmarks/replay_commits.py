@@ -74,13 +74,14 @@ def _change(contents: dict[str, list[str]], number: int, file: dict[str, Any]) -
     """The commands for one file; `contents` holds the lines of every file."""
     old, path = _paths(file["path"])
     added, removed = file["added"], file["removed"]
-    if old != path and old in contents:
+    renamed = old != path and old in contents
+    if renamed:
         contents[path] = contents.pop(old)
         yield f"R {_quoted(old)} {_quoted(path)}\n".encode()
     if added is None:
         yield _file(path, f"\0binary {number}")
         return
-    neither = old == path in contents and not added and not removed  # then its mode changed
+    neither = path in contents and not (renamed or added or removed)  # then its mode changed
     lines = contents.setdefault(path, [])
     place = number % (len(lines) - removed + 1)
     lines[place : place + removed] = [_line(path, number, place) for place in range(added)]

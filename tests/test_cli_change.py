@@ -55,7 +55,7 @@ def test_the_doctor_speaks(shell: Shell) -> None:
     out = shell.run("doctor")
     assert "The home is whole" in out and "Next: `ownlm import git" in out and "torch" in out
     grown(shell)
-    assert "without an adapter 0 people, with an old one 1" in shell.run("doctor")
+    assert "without an adapter 0, with an old one 1" in shell.run("doctor")
     seen = shell.json("doctor")
     assert seen["wrong"] == [] and seen["home"]["records"] == 16 and seen["machine"]["memory_bytes"] > 0
     for blob in (shell.folder / ".ownlm" / "blobs").rglob("*.safetensors"):

@@ -1,5 +1,6 @@
 """Real git repositories, made for a test."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -13,44 +14,47 @@ class Repository:
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.folder = folder
-        self.clock = START
+        self.clock = START - DAY
         subprocess.run(["git", "init", "--quiet", "--initial-branch=main", *options, str(folder)], check=True)
 
-    def git(self, *args: str, given: bytes = b"") -> str:
+    def git(self, *args: str, given: bytes = b"", committed: str | None = None) -> str:
         """What git says."""
-        command = ["git", "-C", str(self.folder), "-c", "user.name=Committer", "-c", "user.email=c@example.org", *args]
-        done = subprocess.run(command, input=given, capture_output=True)
+        command = ["git", "-C", str(self.folder), "-c", "user.name=C", "-c", "user.email=c@example.org", *args]
+        env = {**os.environ, **({"GIT_COMMITTER_DATE": committed} if committed else {})}
+        done = subprocess.run(command, input=given, capture_output=True, env=env)
         assert done.returncode == 0, done.stderr
         return done.stdout.decode("utf8", "replace").strip()
 
-    def write(self, **files: str | bytes) -> None:
-        """Files by their stem: a text file with the lines, or a file with the bytes."""
-        for name, content in files.items():
-            self.put(f"{name}.txt", content)
-
     def put(self, path: str | bytes, content: str | bytes) -> None:
-        file = self.folder / (path if isinstance(path, str) else path.decode("utf8", "surrogateescape"))
+        """Writes a file."""
+        file = self.folder / os.fsdecode(path)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
 
-    def commit(self, subject: str | bytes, *options: str, author: str = ADA, at: int | None = None) -> str:
-        """Commits everything there is; its hash."""
-        message = subject if isinstance(subject, bytes) else subject.encode()
-        date = f"{self.clock if at is None else at} +0200"
+    def commit(self, subject: str | bytes, *, author: str = ADA, at: int | None = None, all: bool = True) -> str:
+        """Commits what there is, or else what is staged; the commit's hash."""
         self.clock += DAY
-        self.git("add", "--all")
-        settings = [option for option in options if "=" in option and not option.startswith("--")]
-        others = [option for option in options if option not in settings]
+        if all:
+            self.git("add", "--all")
         command = ["commit", "--quiet", "--allow-empty", "--allow-empty-message", "--cleanup=verbatim", "--no-verify"]
-        self.git(
-            *(part for setting in settings for part in ("-c", setting)),
-            *(*command, f"--author={author}", f"--date={date}", *others, "--file=-"),
-            given=message,
-        )
+        date = f"@{self.clock if at is None else at} +0200"
+        message = subject if isinstance(subject, bytes) else subject.encode()
+        self.git(*command, f"--author={author}", f"--date={date}", "--file=-", given=message, committed=date)
         return self.git("rev-parse", "HEAD")
 
-    def raw(self, commit: bytes) -> str:
-        """A commit object as it stands, on top of everything; its hash."""
-        hash = self.git("hash-object", "-t", "commit", "-w", "--stdin", "--literally", given=commit)
+    def change(self, subject: str | bytes, *, author: str = ADA, at: int | None = None) -> str:
+        """A commit that adds a line to a file; its hash."""
+        file = self.folder / "notes.txt"
+        file.write_text((file.read_text() if file.exists() else "") + f"line {self.clock}\n")
+        return self.commit(subject, author=author, at=at)
+
+    def raw(self, author: bytes, message: bytes, *, header: bytes = b"") -> str:
+        """A commit of a new file, as no git would write it; its hash."""
+        self.put("raw.txt", message)
+        self.git("add", "--all")
+        tree, parent = self.git("write-tree"), self.git("rev-parse", "HEAD")
+        content = f"tree {tree}\nparent {parent}\n".encode() + b"author %s\n" % author
+        content += b"committer C <c@example.org> 1700000000 +0000\n%s\n%s" % (header, message)
+        hash = self.git("hash-object", "-t", "commit", "-w", "--stdin", "--literally", given=content)
         self.git("update-ref", "HEAD", hash)
         return hash

@@ -69,9 +69,7 @@ def tell_forgotten(forgotten: "Forgotten", as_json: bool) -> None:
     if f.texts:
         say(f"searched the home's files for {many(f.texts, 'text')} of theirs: none is left")
     if f.marked:
-        say(
-            f"marked: {many(f.marked, 'adapter')} that learnt from it, until `ownlm train` has made a new one without it"
-        )
+        say(f"marked: {many(f.marked, 'adapter')} that learnt from it, to be trained anew by `ownlm train`")
     for base in f.bases:
         warn(f"the base {base} has learnt from this person and stays as it is: `ownlm adapt` makes one without them")
 

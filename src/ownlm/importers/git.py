@@ -15,7 +15,7 @@ _WIDTH: Final = 80  # characters of a path, or of a line of the diff, in a recor
 _CUT: Final = "where the shallow clone ends"
 
 _MERGE: Final = re.compile(
-    r"Merge (branch(es)? '|branch \S+ (of|into) |remote-tracking branch|pull request #|tag '|commit ')"
+    r"Merge (branch(es)? '|remote-tracking branch|pull request #|tag '|commit ')"
     r"|Merged in .* \(pull request #"
 )
 _REVERT: Final = re.compile(r"""(Revert|Reapply|Reland) ["']|(?i:revert)(\(.*?\))?!?: """)

@@ -122,4 +122,4 @@ def _raw(head: Message, name: str) -> str:
 
 
 def _line(text: str) -> str:
-    return " ".join(tidy(text).split())
+    return " ".join((text if text.isprintable() else tidy(text)).split())

@@ -76,12 +76,13 @@ SENT_OR_SUBJECT: Final = _listed("""
 # What a telephone signs with: how the line begins, or how it ends.
 DEVICE: Final = _listed("""
     sent from my | sent from mail for | sent from outlook | sent from yahoo | sent from proton
-    sent from the all-new | sent from samsung | sent from gmail | sent with proton | sent via | get outlook for
-    sent using | gesendet von mail | gesendet von outlook | gesendet von meinem | von meinem iphone
-    von meinem ipad | gesendet mit der | diese nachricht wurde von meinem | envoyé de mon | envoyé depuis
-    envoyé à partir d | télécharger outlook pour | enviado desde mi | enviado desde outlook | enviado do meu
-    enviado de mi | enviado a partir d | obtener outlook para | inviato da | verzonden vanaf mijn
-    verstuurd vanaf mijn | skickat från min | sendt fra min | lähetetty | wysłane z | odesláno z | отправлено с
-    отправлено из | надіслано з | 从我的 | 发自我的 | 發自我的 | 나의
+    sent from the all-new | sent from samsung | sent from gmail | sent with proton | sent via | sent using
+    get outlook for | gesendet von mail | gesendet von outlook | gesendet von meinem | gesendet mit der
+    von meinem iphone | von meinem ipad | von meinem samsung | von meinem handy | von meinem android
+    von meinem smartphone | diese nachricht wurde von meinem | envoyé de mon | envoyé depuis | envoyé à partir d
+    télécharger outlook pour | enviado desde mi | enviado desde outlook | enviado do meu | enviado de mi
+    enviado a partir d | obtener outlook para | inviato da | verzonden vanaf mijn | verstuurd vanaf mijn
+    skickat från min | sendt fra min | lähetetty | wysłane z | odesláno z | отправлено с | отправлено из
+    надіслано з | 从我的 iphone | 从我的iphone | 发自我的 | 發自我的
 """)
-DEVICE_END: Final = _listed("gesendet | から送信 | 发送 | 傳送 | 에서 보냄")
+DEVICE_END: Final = _listed("から送信 | 에서 보냄")

@@ -33,6 +33,7 @@ from ownlm.progress import Progress, silent
 _MOST: Final = 4 << 20  # bytes read of a message: what a person writes stands before what they attach
 _HEAD: Final = 64 << 10  # bytes in which its headers end
 _PIECE: Final = 64 << 10  # bytes read of a line at a time
+_ID: Final = 200  # letters of an id that mail programs make
 
 _SENDER_LINE: Final = re.compile(rb"From .{0,200}?\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b.{0,40}\d\d:\d\d")
 _FIELD: Final = re.compile(rb"[!-9;-~]{1,80}[ \t]*:|>From ")
@@ -90,19 +91,21 @@ def import_mbox(
     return imported
 
 
-def split_mailbox(file: Path, most: int = _MOST) -> Iterator[bytes]:
-    """The messages in a mailbox, each cut to its first bytes, without the line "From ..." before it.
+def split_mailbox(file: Path, most: int = _MOST) -> Iterator[tuple[bytes, int]]:
+    """The messages in a mailbox, each cut to its first bytes, without the line "From ..." before it; and how far it is.
 
     Mail programs do not agree on how such a line in a text is told from one between two messages. Here two of three
     must hold: a blank line comes before it, a header after it, and it names a day and a time.
     """
     message, blank, held = bytearray(), False, b""
     with reading(file), file.open("rb") as stream:
-        starts = stream.readline(_PIECE).endswith(b"\n")
+        place = len(first := stream.readline(_PIECE))
+        starts = first.endswith(b"\n")
         while piece := stream.readline(_PIECE):
+            place += len(piece)
             if held:
                 if blank + bool(_SENDER_LINE.match(held)) + bool(_FIELD.match(piece)) > 1:
-                    yield bytes(message)
+                    yield bytes(message), place
                     message.clear()
                 else:
                     message += held
@@ -114,7 +117,7 @@ def split_mailbox(file: Path, most: int = _MOST) -> Iterator[bytes]:
                 if len(message) < most:
                     message += piece
             starts = piece.endswith(b"\n")
-    yield bytes(message if _SENDER_LINE.match(held) else message + held)
+    yield bytes(message if _SENDER_LINE.match(held) else message + held), place
 
 
 def _check(file: Path, out: Path) -> None:
@@ -153,8 +156,11 @@ def _address(given: str) -> str:
 
 def _owner(file: Path, me: list[str], progress: Progress) -> _Owner:
     count, labelled, senders = 0, Counter[str](), Counter[str]()
-    for message in split_mailbox(file, _HEAD):
+    size = file.stat().st_size
+    for message, place in split_mailbox(file, _HEAD):
         count += 1
+        if count % 256 == 0 or place >= size:
+            progress("megabytes", place / 1e6, size / 1e6)
         if not me:
             with suppress(Exception):  # as in _rows; there it is counted
                 head = _head(message)
@@ -185,7 +191,7 @@ def _rows(
     file: Path, owner: _Owner, replies: bool, left_out: Counter[str], progress: Progress
 ) -> Iterator[dict[str, str]]:
     known: set[bytes] = set()
-    for number, message in enumerate(split_mailbox(file), 1):
+    for number, (message, _) in enumerate(split_mailbox(file), 1):
         try:
             found = _row(message, owner, replies, known)
         except Exception:  # the library's parsers fail in all kinds of ways on what is no mail, and on hostile mail
@@ -201,8 +207,17 @@ def _rows(
 def _row(data: bytes, owner: _Owner, replies: bool, known: set[bytes]) -> dict[str, str] | str:
     """A record, or why there is none."""
     head = _head(data)
+    if not owner.sent(head):
+        return "not sent by you" if head.keys() else "damaged"
     subject, answers = own_subject(head)
-    if reason := _why_not(head, owner, subject, answers and not replies):
+    reasons = {
+        "drafts": is_draft(head),
+        "deleted": is_deleted(head),
+        "automatic": is_automatic(head),
+        "replies and forwards": answers and not replies,
+        "without a subject": not subject,
+    }
+    if reason := next((reason for reason, holds in reasons.items() if holds), None):
         return reason
     message = _PARSER.parsebytes(_ESCAPED.sub(rb"\1", data))
     if answers_invitation(message):
@@ -210,30 +225,18 @@ def _row(data: bytes, owner: _Owner, replies: bool, known: set[bytes]) -> dict[s
     text, time = own_text(message), moment(head)
     if not any(map(str.isalnum, text)):
         return "without text of their own"
-    content = sha256("\0".join((time or "", subject, text)).encode()).hexdigest()[:16]
+    content = _digest("\0".join((time or "", subject, text)))
     id = header(head, "message-id").strip("<> ")
-    marks = {sha256(mark.encode()).digest()[:12] for mark in (id, content) if mark}
+    marks = {content, _digest(id)} if id else {content}
     if not known.isdisjoint(marks):
         return "the same again"
     known |= marks
-    row = {"id": id if 0 < len(id) <= 200 else content, "time": time, "text": text, "subject": subject}
+    row = {"id": id if 0 < len(id) <= _ID else content.hex(), "time": time, "text": text, "subject": subject}
     return {name: value for name, value in row.items() if value}
 
 
-def _why_not(head: Message, owner: _Owner, subject: str, answers: bool) -> str | None:
-    """Why a message is left out, as far as its headers tell; None if it is not."""
-    if not head.keys():
-        return "damaged"
-    if not owner.sent(head):
-        return "not sent by you"
-    reasons = {
-        "drafts": is_draft(head),
-        "deleted": is_deleted(head),
-        "automatic": is_automatic(head),
-        "replies and forwards": answers,
-        "without a subject": not subject,
-    }
-    return next((reason for reason, holds in reasons.items() if holds), None)
+def _digest(text: str) -> bytes:
+    return sha256(text.encode()).digest()[:12]
 
 
 def _at_least_one(rows: Iterator[dict[str, str]], file: Path, left_out: Counter[str]) -> Iterator[dict[str, str]]:

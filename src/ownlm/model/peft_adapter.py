@@ -144,16 +144,17 @@ def fresh_adapter(model: Any, config: TrainConfig, seed: int) -> Iterator[Attach
         seed: of the virtual tokens' first values; (IA)3 begins with ones.
 
     Raises:
-        BaseModelError: the method cannot be used with this model.
+        AdapterError, BaseModelError: the method cannot be used with this model.
 
     Source: (IA)3: arXiv 2205.05638. Prompt tuning: arXiv 2104.08691; virtual tokens begin as tokens drawn from the
-        vocabulary (section 3.2).
+        vocabulary, one of the paper's choices.
     """
     from peft import IA3Config, PromptTuningConfig
 
     made: PeftConfig
     if config.method == "ia3":
-        made = IA3Config(task_type="CAUSAL_LM", **_ia3_modules(model))
+        targets, feedforward = _ia3_modules(model)
+        made = IA3Config(task_type="CAUSAL_LM", target_modules=targets, feedforward_modules=feedforward)
     else:
         made = PromptTuningConfig(
             task_type="CAUSAL_LM", num_virtual_tokens=config.virtual_tokens, prompt_tuning_init="SAMPLE_VOCAB"
@@ -162,12 +163,12 @@ def fresh_adapter(model: Any, config: TrainConfig, seed: int) -> Iterator[Attach
         yield attached
 
 
-def _ia3_modules(model: Any) -> dict[str, list[str]]:
-    """Keys, values, and what goes into the down projection, where peft has no choice of its own for the model."""
+def _ia3_modules(model: Any) -> tuple[list[str] | None, list[str] | None]:
+    """What to scale: as peft chooses (None) where it knows the model, else keys, values, and the down projection."""
     from peft.utils import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
 
     if model.config.model_type in TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING:
-        return {}
+        return None, None
     linears = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     down = sorted(linears & {"down_proj", "fc2", "w2"})
     if not {"k_proj", "v_proj"} <= linears or not down:
@@ -177,7 +178,7 @@ def _ia3_modules(model: Any) -> dict[str, list[str]]:
             expected="k_proj, v_proj, and one of down_proj, fc2, w2",
             hint="use another method",
         )
-    return {"target_modules": ["k_proj", "v_proj", *down], "feedforward_modules": down}
+    return ["k_proj", "v_proj", *down], down  # of the latter, the input is scaled
 
 
 @contextmanager
@@ -186,26 +187,31 @@ def _on(model: Any, config: "PeftConfig", seed: int = 0) -> Iterator[Attached]:
     from peft import get_peft_model
 
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # peft still asks for it
+    with _restored(model):
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(seed)
+                peft: Any = get_peft_model(model, config)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise AdapterError("peft cannot put this adapter on the base", got=error) from None
+        virtual_tokens = []
+        if config.is_prompt_learning:
+            words, virtual = model.get_input_embeddings(), peft.prompt_encoder["default"].embedding
+            if virtual.embedding_dim != words.embedding_dim:
+                got, expected = virtual.embedding_dim, words.embedding_dim
+                raise AdapterError("The virtual tokens are for a base of another width", got=got, expected=expected)
+            model.set_input_embeddings(_Words(words, virtual))
+            virtual_tokens = list(range(words.num_embeddings, words.num_embeddings + virtual.num_embeddings))
+        yield Attached(peft, virtual_tokens)
+
+
+@contextmanager
+def _restored(model: Any) -> Iterator[None]:
+    """In the end every module is where it was, and the model and its configuration have the attributes they had."""
     children = [(parent, name, child) for parent in model.modules() for name, child in parent.named_children()]
     attributes = [(thing, dict(vars(thing))) for thing in (model, model.config)]
     try:
-        words = model.get_input_embeddings()
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            try:
-                peft: Any = get_peft_model(model, config)
-            except ValueError as error:
-                raise AdapterError("peft cannot put this adapter on the base", got=error) from None
-        virtual_tokens = []
-        if config.is_prompt_learning:
-            vectors = peft.prompt_encoder["default"].embedding
-            if vectors.embedding_dim != words.embedding_dim:
-                raise AdapterError(
-                    "The adapter is for a base of another width", got=vectors.embedding_dim, expected=words.embedding_dim
-                )
-            model.set_input_embeddings(_Words(words, vectors))
-            virtual_tokens = list(range(words.num_embeddings, words.num_embeddings + vectors.num_embeddings))
-        yield Attached(peft, virtual_tokens)
+        yield
     finally:
         for parent, name, child in children:
             setattr(parent, name, child)

@@ -191,6 +191,6 @@ def _next_steps(store: Store) -> list[str]:
         behind = sum(adapter is not None and adapter.history != person.history for person, adapter in mine)
         if without or behind:
             steps.append(
-                f"`ownlm train --task {task}`: without an adapter {without:,} people, with an old one {behind:,}"
+                f"`ownlm train --task {task}`: people without an adapter {without:,}, with an old one {behind:,}"
             )
     return steps or ["`ownlm ask USER TEXT --task T`: everything is up to date"]

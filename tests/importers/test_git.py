@@ -1,0 +1,610 @@
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tracemalloc
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ownlm.errors import DataError
+from ownlm.history.readers import read_dataset
+from ownlm.history.task import load_task
+from ownlm.importers import git_log
+from ownlm.importers.git import import_git
+from ownlm.importers.git_log import commit_log, find_head
+from ownlm.importers.imported import Imported, pseudonym
+from ownlm.prompt.example import history_examples
+from tests.importers.repository import BELA, DAY, START, Repository
+
+ROOT = Path(__file__).resolve().parents[2]
+LOG = ROOT.parent / "shared" / "data" / "git_commits" / "lm_eval_harness.jsonl"
+TASK = load_task("git-commit")
+sys.path.insert(0, str(ROOT / "benchmarks"))  # scripts beside each other, not a package
+
+from replay_commits import replay  # type: ignore[import-not-found]  # noqa: E402
+
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return Repository(tmp_path / "repository")
+
+
+def run(repo: Repository | Path, **how: Any) -> tuple[Imported, Rows]:
+    """Imports; what is written can always be read as histories."""
+    folder = repo.folder if isinstance(repo, Repository) else repo
+    out = folder.parent / f"{folder.name}.jsonl"
+    imported = import_git(folder, out, **how)
+    rows = [json.loads(line) for line in out.read_text("utf8").split("\n")[:-1]]
+    assert imported.task == "git-commit" and imported.files == [out]
+    assert imported.records == dict(Counter(row["user_id"] for row in rows))
+    dataset = read_dataset(out, TASK)
+    assert {record.id for history in dataset.histories for record in history.records} == {row["id"] for row in rows}
+    assert sum(map(len, dataset.histories)) == len(rows)
+    return imported, rows
+
+
+def refused(repo: Path) -> DataError:
+    """Imports what cannot be imported; nothing is written."""
+    out = repo.parent / "refused.jsonl"
+    out.write_text("as before\n")
+    before = set(out.parent.iterdir())
+    with pytest.raises(DataError) as caught:
+        import_git(repo, out)
+    assert out.read_text() == "as before\n" and set(out.parent.iterdir()) == before
+    return caught.value
+
+
+def test_a_commit_becomes_a_row(repository: Repository) -> None:
+    repository.put("src/rain.py", "import os\n\nrain = 1\n")
+    repository.put("old.txt", "it was\n")
+    first = repository.commit("Let it rain\n\nThe body is not read.")
+    repository.put("src/rain.py", "import os\n\n    rain   =\t2\nmore = 3\n")
+    (repository.folder / "old.txt").unlink()
+    second = repository.commit("  Let it rain more  ", author=BELA)
+    imported, rows = run(repository)
+    assert rows == [
+        {
+            "user_id": pseudonym("ada@example.org"),
+            "id": first,
+            "time": "2023-11-14T22:13:20+00:00",
+            "files": "old.txt +1 -0\nsrc/rain.py +3 -0",
+            "diff": "+it was\n+import os\n+rain = 1",
+            "subject": "Let it rain",
+        },
+        {
+            "user_id": pseudonym("bela@example.org"),
+            "id": second,
+            "time": "2023-11-15T22:13:20+00:00",
+            "files": "old.txt +0 -1\nsrc/rain.py +2 -1",
+            "diff": "-it was\n-rain = 1\n+rain = 2\n+more = 3",
+            "subject": "Let it rain more",
+        },
+    ]
+    assert imported.left_out == {}
+
+
+def test_what_a_prompt_looks_like(repository: Repository) -> None:
+    repository.put("a.txt", "one\n")
+    repository.commit("Add one")
+    os.chmod(repository.folder / "a.txt", 0o755)
+    repository.commit("Let it run")
+    run(repository)
+    (history,) = read_dataset(repository.folder.parent / "repository.jsonl", TASK).histories
+    with_diff, without = (example.prompt for example in history_examples(TASK, history))
+    assert with_diff == f"{TASK.told}\n\nfiles: a.txt +1 -0\ndiff: +one\nsubject:"
+    assert without == f"{TASK.told}\n\nfiles: a.txt +0 -0\nsubject:"
+
+
+def test_limits(repository: Repository) -> None:
+    for number in range(14):
+        lines = [f"file {number} line {line}" for line in range(3)]
+        repository.put(f"{number:02d}.txt", "{\n\n----\n" + "\n".join(lines) + "\n")
+    long = "x/" * 60 + "end.txt"
+    repository.put(long, "w" * 500 + "\n")
+    repository.commit("Many files")
+    for number in range(3, 15):
+        (repository.folder / f"{number:02d}.txt").unlink(missing_ok=True)
+    (repository.folder / long).rename(repository.folder / "short.txt")
+    repository.put("00.txt", "\n".join(f"new {line}" for line in range(40)))
+    repository.commit("Few lines")
+    _, (many, few) = run(repository)
+    files, diff = many["files"].split("\n"), many["diff"].split("\n")
+    assert files == [f"{number:02d}.txt +6 -0" for number in range(10)] + ["and 5 more"]
+    assert diff == [f"+file {number} line 0" for number in range(10)]
+    lines = few["diff"].split("\n")
+    assert lines[:2] == ["-file 0 line 0", "+new 0"] and "-file 3 line 0" in lines and len(lines) == 10
+    repository.put("short.txt", "v" * 500 + "\n")
+    repository.put("y/" * 60 + "end.txt", "short\n")
+    repository.commit("Long things")
+    *_, last = run(repository)[1]
+    assert last["files"] == "short.txt +1 -1\n..." + ("y/" * 60 + "end.txt")[-77:] + " +1 -0"
+    assert last["diff"].split("\n") == ["-" + "w" * 76 + "...", "+" + "v" * 76 + "...", "+short"]
+
+
+def test_lines_lost_and_gained_share_the_room(repository: Repository) -> None:
+    repository.put("a.txt", "".join(f"old {n}\n" for n in range(30)))
+    repository.commit("Before")
+    repository.put("a.txt", "".join(f"new {n}\n" for n in range(30)))
+    repository.commit("After")
+    assert run(repository)[1][1]["diff"].split("\n") == [
+        *(f"-old {n}" for n in range(5)),
+        *(f"+new {n}" for n in range(5)),
+    ]
+
+
+def test_who_it_was(repository: Repository) -> None:
+    repository.change("One", author="Ada <Ada@Example.org>")
+    repository.change("Two", author="Ada at home <home@example.org>")
+    repository.change("Three", author="Ciro <>")
+    repository.raw(b" <> 1700000000 +0000", b"Four")
+    imported, rows = run(repository)
+    ada, home, ciro = map(pseudonym, ("ada@example.org", "home@example.org", "ciro"))
+    assert [row["user_id"] for row in rows] == [ada, home, ciro] and "example" not in str(imported)
+    assert imported.left_out == {"without an author": 1}
+    assert [row["user_id"] for row in run(repository, keep_names=True)[1]] == [
+        "ada@example.org", "home@example.org", "ciro"]  # fmt: skip
+    repository.put(".mailmap", "Ada Lovelace <ada@example.org> <home@example.org>\n")
+    assert run(repository)[0].records == {ada: 2, ciro: 1}
+
+
+@pytest.mark.parametrize(
+    ("date", "time"),
+    [
+        ("1700000000 +0000", "2023-11-14T22:13:20+00:00"),
+        ("1700000000 -0500", "2023-11-14T22:13:20+00:00"),
+        ("4294967295 +0000", "2106-02-07T06:28:15+00:00"),
+        ("4294967296 +0000", None),
+        ("99999999999999999999 +0000", None),
+        ("0 +0000", None),
+        ("-1 +0000", None),
+        ("yesterday", None),
+        ("", None),
+    ],
+)
+def test_dates(repository: Repository, date: str, time: str | None) -> None:
+    repository.change("First")
+    repository.raw(f"Ada <ada@example.org> {date}".encode(), b"Second")
+    assert [row.get("time") for row in run(repository)[1]] == ["2023-11-14T22:13:20+00:00", time]
+
+
+def test_one_without_a_time_stays_in_its_place(repository: Repository) -> None:
+    for subject, at in (("1", START), ("2", START + DAY), ("3", 0), ("4", START + 2 * DAY)):
+        repository.change(subject, at=at)
+    rows = run(repository)[1]
+    assert ["time" in row for row in rows] == [True, True, False, True]
+    (history,) = read_dataset(repository.folder.parent / "repository.jsonl", TASK).histories
+    assert [record.fields["subject"] for record in history.records] == ["1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize(
+    ("subject", "reason"),
+    [
+        ("Merge branch 'rain' into sun", "merges"),
+        ("Merge branches 'rain' and 'sun'", "merges"),
+        ("Merge pull request #12 from ada/rain", "merges"),
+        ("Merge remote-tracking branch 'origin/main'", "merges"),
+        ("Merge tag 'v1'", "merges"),
+        ("Merged in rain (pull request #3)", "merges"),
+        ('Revert "Let it rain"', "reverts"),
+        ('Reapply "Let it rain"', "reverts"),
+        ("revert: let it rain", "reverts"),
+        ("revert(core)!: let it rain", "reverts"),
+        ("fixup! Let it rain", "fixups"),
+        ("squash! Let it rain", "fixups"),
+        ("amend! Let it rain", "fixups"),
+        ("", "without a subject"),
+        (" \n\t\n", "without a subject"),
+        ("\x07\x1b", "without a subject"),
+        ("Merge duplicate code", None),
+        ("Merge branch prediction into the core", None),
+        ("Revert to the old parser", None),
+        ("Reverting: no", None),
+        ("fixup", None),
+        ("fixup docs! now", None),
+        ("Remerge branch 'x'", None),
+    ],
+)
+def test_whose_words_a_subject_is(repository: Repository, subject: str, reason: str | None) -> None:
+    repository.change("Begin")
+    repository.change(subject)
+    imported, rows = run(repository)
+    assert imported.left_out == ({reason: 1} if reason else {})
+    assert [row["subject"] for row in rows] == ["Begin"] + ([] if reason else [subject])
+
+
+BOTS = [
+    "dependabot[bot] <49699333+dependabot[bot]@users.noreply.github.com>",
+    "Somebody <41898282+github-actions[bot]@users.noreply.github.com>",
+    "Any Thing[bot] <x@example.org>",
+    "Renovate Bot <bot@renovateapp.com>",
+    "WhiteSource Renovate <x@example.org>",
+    "GitHub Actions <actions@github.com>",
+    "github-actions <x@example.org>",
+    "pre-commit-ci <x@example.org>",
+    "greenkeeper <support@greenkeeper.io>",
+    "semantic-release-bot <x@example.org>",
+    "Dependabot <x@example.org>",
+    "x <dependabot@example.org>",
+]
+PEOPLE = [
+    "Ada Abbot <abbot@example.org>",
+    "Talbot <talbot@example.org>",
+    "Jan Bot <jan-bot@example.org>",
+    "Bot <bot@example.org>",
+    "Renova Teixeira <renovate.me@example.org>",
+    "Robot Fan <robot@example.org>",
+    "Ann Actions <actions@example.org>",
+]
+
+
+def test_bots_and_people(repository: Repository) -> None:
+    for author in (*BOTS, *PEOPLE):
+        repository.change(f"By {author.split('<')[0]}", author=author)
+    imported, rows = run(repository, keep_names=True)
+    assert [row["user_id"] for row in rows] == [author.split("<")[1].rstrip(">") for author in PEOPLE]
+    assert imported.left_out == {"bots": len(BOTS)}
+
+
+def test_merges_and_empty_commits(repository: Repository) -> None:
+    repository.change("Begin")
+    repository.git("checkout", "--quiet", "-b", "rain")
+    repository.put("rain.txt", "rain\n")
+    repository.commit("Rain", author=BELA)
+    repository.git("checkout", "--quiet", "main")
+    repository.change("Sun")
+    repository.git("merge", "--quiet", "--no-ff", "-m", "Both at last", "rain")
+    repository.commit("Nothing at all")
+    repository.git("checkout", "--quiet", "-b", "elsewhere")
+    repository.change("Not on the branch")
+    repository.git("checkout", "--quiet", "main")
+    imported, rows = run(repository)
+    assert [row["subject"] for row in rows] == ["Begin", "Rain", "Sun"]
+    assert imported.left_out == {"merges": 1, "without changed files": 1}
+
+
+def test_kinds_of_changes(repository: Repository) -> None:
+    repository.put("a.txt", "".join(f"line {n}\n" for n in range(9)))
+    repository.put("run.sh", "go\n")
+    repository.put("none.txt", "")
+    repository.commit("Begin")
+    repository.git("mv", "a.txt", "b.txt")
+    repository.put("b.txt", "".join(f"line {n}\n" for n in range(8)) + "more\n")
+    repository.commit("Rename")
+    repository.put("picture.png", bytes(range(256)))
+    repository.commit("Picture")
+    os.chmod(repository.folder / "run.sh", 0o755)
+    repository.commit("Mode")
+    (repository.folder / "b.txt").unlink()
+    repository.commit("Delete")
+    (repository.folder / "run.sh").unlink()
+    (repository.folder / "run.sh").symlink_to("none.txt")
+    repository.commit("Link")
+    repository.git("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},part")
+    repository.commit("Submodule", all=False)
+    rows = {row["subject"]: row for row in run(repository)[1]}
+    assert {subject: row["files"] for subject, row in rows.items()} == {
+        "Begin": "a.txt +9 -0\nnone.txt +0 -0\nrun.sh +1 -0",
+        "Rename": "a.txt => b.txt +1 -1",
+        "Picture": "picture.png (binary)",
+        "Mode": "run.sh +0 -0",
+        "Delete": "b.txt +0 -9",
+        "Link": "run.sh +1 -1",
+        "Submodule": "part +1 -0",
+    }
+    assert rows["Rename"]["diff"] == "-line 8\n+more"
+    assert rows["Link"]["diff"] == "-go\n+none.txt"
+    assert rows["Submodule"]["diff"] == f"+Subproject commit {'1' * 40}"
+    assert "diff" not in rows["Picture"] and "diff" not in rows["Mode"]
+
+
+def test_names_of_files(repository: Repository) -> None:
+    names: list[str | bytes] = [
+        '"q" \\ b.txt',
+        "a\tb.txt",
+        "c\nd.txt",
+        "Grüße.txt",
+        "雨 .txt",
+        "x => y.txt",
+        "-1\t-2\tz",
+        b"caf\xe9.txt",
+    ]
+    for name in names:
+        repository.put(name, "line\n")
+    repository.commit("Odd names")
+    (row,) = run(repository)[1]
+    shown = {
+        '"\\"q\\" \\\\ b.txt"', '"a\\tb.txt"', '"c\\nd.txt"', "Grüße.txt", "雨 .txt", "x => y.txt", '"-1\\t-2\\tz"',
+        "café.txt"}  # fmt: skip
+    assert set(row["files"].split("\n")) == {f"{name} +1 -0" for name in shown}
+    assert row["diff"].split("\n") == ["+line"] * len(names)
+
+
+@pytest.mark.parametrize(
+    ("message", "encoding", "subject"),
+    [
+        ("Grüße an alle 🧑‍🌾 雨".encode(), None, "Grüße an alle 🧑‍🌾 雨"),
+        ("Grüße".encode("latin-1"), None, "Grüße"),
+        ("Grüße".encode("latin-1"), "ISO-8859-1", "Grüße"),
+        ("Привет".encode("koi8-r"), "KOI8-R", "Привет"),
+        (b"\x93quoted\x94 \x80", None, "“quoted” €"),
+        (b"caf\xe9 \x81 x", None, "café   x"),
+        (b"caf\xe9", None, "café"),
+        (b"a\x07b\x1b[31mc\x7fd", None, "a b [31mc d"),
+        ("a\u2028b\u0085c\u00adé".encode(), None, "a b c\u00adé"),
+        (b"\xed\xa0\x80 half", None, "\u00ed\u00a0\u20ac half"),
+        (b"two\nlines\n\nand a body", None, "two lines"),
+        (b"crlf\r\n\r\nbody", None, "crlf"),
+    ],
+)
+def test_subjects_in_any_encoding(repository: Repository, message: bytes, encoding: str | None, subject: str) -> None:
+    repository.change("Begin")
+    header = f"encoding {encoding}\n".encode() if encoding else b""
+    repository.raw(b"Ada <ada@example.org> 1700000000 +0000", message, header=header)
+    assert [row["subject"] for row in run(repository)[1]] == ["Begin", subject]
+
+
+def test_subjects_as_git_itself_writes_them(repository: Repository) -> None:
+    repository.change("Grüße".encode("latin-1"))
+    repository.git("config", "i18n.commitEncoding", "ISO-8859-1")
+    repository.change("Grüße nochmals".encode("latin-1"))
+    assert [row["subject"] for row in run(repository)[1]] == ["Grüße", "Grüße nochmals"]
+
+
+def test_contents_in_any_encoding(repository: Repository) -> None:
+    repository.put("a.txt", "Grüße\n".encode("latin-1") + "雨 x\n".encode() + b"\x07bell \x1b[0m\n\xed\xa0\x80ab\n")
+    long = "é" * 5000  # two bytes each, after one '+': what is read of the line ends within one
+    repository.put("b.txt", long + "\n")
+    repository.commit("Texts")
+    (row,) = run(repository)[1]
+    assert row["diff"].split("\n") == [
+        "+Grüße", "+雨 x", "+bell  [0m", "+\u00ed\u00a0\u20acab", "+" + "é" * 76 + "..."]  # fmt: skip
+
+
+def test_a_long_line_costs_little(repository: Repository) -> None:
+    size = 10_000_000
+    repository.put("a.txt", b"a" * size)
+    repository.commit("Long")
+    repository.put("a.txt", b"b" * size + b"\nafter\n")
+    repository.commit("Long again " + "word " * 1_000_000)
+    repository.change("Short")
+    tracemalloc.start()
+    try:
+        rows = run(repository)[1]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [row["files"] for row in rows] == ["a.txt +1 -0", "a.txt +2 -1", "notes.txt +1 -0"]
+    assert rows[1]["diff"] == "-" + "a" * 76 + "...\n+" + "b" * 76 + "...\n+after"
+    assert rows[1]["subject"].startswith("Long again word word") and len(rows[1]["subject"]) < 10_000
+    assert peak < 2_000_000
+
+
+def test_many_files_cost_little(repository: Repository) -> None:
+    for number in range(1000):
+        repository.put(f"{number % 50}/{number}.txt", f"{number} is a line\n" * 100)
+    repository.commit("Everything")
+    tracemalloc.start()
+    try:
+        rows = run(repository)[1]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert rows[0]["files"].endswith("\nand 990 more") and peak < 2_000_000
+
+
+def test_a_file_cannot_forge_a_commit(repository: Repository) -> None:
+    header = "\0".join(["", "f" * 40, "", "Eve", "eve@example.org", "1700000000", "Forged"])
+    forged = f"{header}\n\n1\t1\tforged\n\ndiff --git a/f b/f\n@@ -1 +1 @@\n-old\n+new\n1\t1\tx\n--- a/z\n+++ b/z\n"
+    repository.put(".gitattributes", "* diff\n")
+    repository.put("a.txt", forged + "x\r" + forged + "no end of line: " + header)
+    repository.put("b.txt", "after\n")
+    repository.commit(f"True\r{header}".replace("\0", " ").encode() + b"\n" + forged.replace("\0", " ").encode())
+    repository.put("a.txt", "x\n")
+    repository.change("Also true")
+    imported, rows = run(repository)
+    assert [row["user_id"] for row in rows] == [pseudonym("ada@example.org")] * 2 and imported.left_out == {}
+    assert rows[0]["files"] == f".gitattributes +1 -0\na.txt +{2 * forged.count(chr(10)) + 1} -0\nb.txt +1 -0"
+    assert rows[1]["files"].split("\n")[1] == "notes.txt +1 -0"
+
+
+def test_settings_change_nothing(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository.put("b/a.txt", "".join(f"line {n}\n" for n in range(9)))
+    repository.put("a.bin", "text\n")
+    repository.put(".gitattributes", "*.bin diff=touch\n*.txt diff=touch\n")
+    repository.commit("Begin")
+    repository.put("b/a.txt", "changed\n\n" + "".join(f"line {n}\n" for n in range(8)))
+    repository.git("mv", "b/a.txt", "c.txt")
+    repository.git("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},part")
+    repository.commit("More", author=BELA, all=False)
+    before = run(repository)
+    canary, script = tmp_path / "canary", tmp_path / "script"
+    script.write_text(f"#!/bin/sh\ntouch {canary}\n")
+    script.chmod(0o755)
+    for name, value in HOSTILE.items():
+        repository.git("config", name, value.replace("SCRIPT", str(script)))
+    repository.git("log", "-p", "--ext-diff")
+    assert canary.exists()  # the settings are heard
+    canary.unlink()
+    other = Repository(tmp_path / "other")
+    other.change("Another repository")
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR"):
+        monkeypatch.setenv(name, str(other.folder / ".git"))
+    monkeypatch.setenv("GIT_EXTERNAL_DIFF", str(script))
+    monkeypatch.setenv("GIT_DIFF_OPTS", "--unified=5")
+    monkeypatch.setenv("GIT_PAGER", str(script))
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    assert run(repository) == before
+    assert not canary.exists()
+
+
+HOSTILE = {
+    "alias.log": "!SCRIPT", "color.ui": "always", "color.diff": "always",
+    "core.abbrev": "4", "core.fsmonitor": "SCRIPT", "core.pager": "SCRIPT",
+    "core.quotePath": "true", "diff.algorithm": "patience", "diff.colorMoved": "zebra",
+    "diff.context": "7", "diff.external": "SCRIPT", "diff.ignoreSubmodules": "all", "diff.interHunkContext": "9",
+    "diff.mnemonicPrefix": "true", "diff.noprefix": "true", "diff.orderFile": ".gitattributes", "diff.relative": "true",
+    "diff.renames": "false", "diff.submodule": "log", "diff.suppressBlankEmpty": "true", "diff.touch.command": "SCRIPT",
+    "diff.touch.textconv": "SCRIPT", "diff.wordRegex": ".", "format.pretty": "oneline", "gpg.program": "SCRIPT",
+    "i18n.logOutputEncoding": "UTF-16", "log.abbrevCommit": "true", "log.date": "human", "log.decorate": "full",
+    "log.diffMerges": "combined", "log.follow": "true", "log.mailmap": "false", "log.showRoot": "false",
+    "log.showSignature": "true", "pager.log": "SCRIPT",
+}  # fmt: skip
+
+
+def test_bare_linked_and_from_within(repository: Repository, tmp_path: Path) -> None:
+    repository.put("deep/down/a.txt", "a\n")
+    repository.commit("Deep")
+    repository.change("Shallow")
+    _, rows = run(repository)
+    assert len(rows) == 2
+    repository.git("clone", "--quiet", "--bare", str(repository.folder), str(tmp_path / "bare.git"))
+    repository.git("worktree", "add", "--quiet", "--detach", str(tmp_path / "linked"))
+    repository.git("config", "diff.relative", "true")
+    for folder in ("bare.git", "linked", "linked/deep", "repository/deep/down", "repository/.git"):
+        assert run(tmp_path / folder)[1] == rows, folder
+
+
+def test_a_shallow_clone_ends_somewhere(repository: Repository, tmp_path: Path) -> None:
+    for number in range(4):
+        repository.change(f"Number {number}")
+    _, rows = run(repository)
+    source = f"file://{repository.folder}"
+    repository.git("clone", "--quiet", "--depth=3", source, str(tmp_path / "three"))
+    repository.git("clone", "--quiet", "--depth=1", source, str(tmp_path / "one"))
+    imported, kept = run(tmp_path / "three")
+    assert kept == rows[2:] and imported.left_out == {"where the shallow clone ends": 1}
+    error = refused(tmp_path / "one")
+    assert "1 where the shallow clone ends" in str(error) and "--unshallow" in str(error)
+
+
+def test_nothing_is_fetched(repository: Repository, tmp_path: Path) -> None:
+    repository.change("One")
+    repository.change("Two")
+    repository.git("config", "uploadpack.allowFilter", "true")
+    source = f"file://{repository.folder}"
+    repository.git("clone", "--quiet", "--bare", "--filter=blob:none", source, str(tmp_path / "partial"))
+    assert "partial clone" in str(refused(tmp_path / "partial"))
+    fetched = subprocess.run(["git", "-C", str(tmp_path / "partial"), "log", "-p"], capture_output=True)
+    assert b"+line" in fetched.stdout  # it could have been
+
+
+def test_what_is_no_repository(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("x")
+    assert "There is no folder" in str(refused(tmp_path / "none"))
+    assert "There is no folder" in str(refused(tmp_path / "file"))
+    error = refused(tmp_path / "folder")
+    assert "not a git repository" in str(error.got) and error.hint and "folder of a repository" in error.hint
+    empty = Repository(tmp_path / "empty")
+    assert "has no commits" in str(refused(empty.folder))
+
+
+def test_nothing_is_left(repository: Repository) -> None:
+    repository.commit("Empty")
+    repository.change("SECRET", author="x[bot] <x@example.org>")
+    error = refused(repository.folder)
+    assert error.got == "left out: 1 without changed files, 1 bots" and error.hint is None
+
+
+def test_git_is_not_there(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository.change("One")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "git cannot be run" in str(refused(repository.folder))
+
+
+def test_a_repository_of_somebody_else(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository.change("One")
+    script = tmp_path / "bin" / "git"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\nGIT_TEST_ASSUME_DIFFERENT_OWNER=1 exec {shutil.which("git")} "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
+    error = refused(repository.folder)
+    assert "dubious ownership" in str(error.got)
+    assert error.hint and f"git config --global --add safe.directory {repository.folder}" in error.hint
+
+
+def test_a_damaged_repository(repository: Repository) -> None:
+    for number in range(5):
+        repository.put("SECRET.txt", f"SECRET {number}\n")
+        repository.commit(f"SECRET {number}")
+    for name in ("HEAD~2:SECRET.txt", "HEAD~1^{tree}", "HEAD~3"):
+        hash = repository.git("rev-parse", name)
+        file = repository.folder / ".git" / "objects" / hash[:2] / hash[2:]
+        content = file.read_bytes()
+        file.chmod(stat.S_IRUSR | stat.S_IWUSR)
+        for damaged in (b"", content[: len(content) // 2], None):
+            file.unlink() if damaged is None else file.write_bytes(damaged)
+            error = refused(repository.folder)
+            assert "fsck" in str(error) and "SECRET" not in str(error)
+            assert str(error.got).startswith(("fatal: ", "error: "))
+        file.write_bytes(content)
+    assert len(run(repository)[1]) == 5
+    (repository.folder / ".git" / "HEAD").write_text("f" * 40)
+    assert "fsck" in str(refused(repository.folder))
+
+
+def test_git_ends_whatever_happens(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository.put("a.txt", "line\n" * 500_000)
+    repository.commit("More than a pipe holds")
+    started: list[subprocess.Popen[bytes]] = []
+
+    def spied(*args: Any, **more: Any) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen(*args, **more))
+        return started[-1]
+
+    monkeypatch.setattr(git_log, "Popen", spied)
+    head = find_head(repository.folder)
+    for error in (KeyboardInterrupt, ValueError):
+        with pytest.raises(error), commit_log(repository.folder, head):
+            assert started[-1].poll() is None
+            raise error
+        assert started[-1].returncode == -9
+    with pytest.raises(DataError, match="cannot be written"):
+        import_git(repository.folder, tmp_path / "none" / "out.jsonl")
+    assert [process.returncode for process in started] == [0, 0, 0, -9, -9, 0, 0, 0, -9]
+    assert all(process.stdout and process.stdout.closed for process in started)
+
+
+def test_progress(repository: Repository) -> None:
+    told: list[tuple[str, float, float]] = []
+    for number in range(3):
+        repository.commit(f"Empty {number}")
+    repository.change("One")
+    run(repository, progress=lambda stage, done, total, note="": told.append((stage, done, total)))
+    assert told == [("commits", 4, 4)]
+
+
+@pytest.mark.skipif(not LOG.is_file(), reason=f"THE REAL DATA ARE NOT THERE: no file {LOG}")
+def test_a_real_log(tmp_path: Path) -> None:
+    replay(LOG, tmp_path / "replayed")
+    imported, rows = run(tmp_path / "replayed", keep_names=True)
+    log = [json.loads(line) for line in LOG.read_text("utf8").splitlines()][::-1]
+    own = [entry for entry in log if entry["files"] and not entry["subject"].startswith(('Revert "', "fixup! "))]
+    assert imported.left_out == {"without changed files": 5, "reverts": 4, "bots": 1, "fixups": 1}
+    assert [(row["user_id"], row["subject"]) for row in rows] == [
+        (f"{entry['author']}@users.invalid", entry["subject"].strip()) for entry in own
+    ]
+    assert [datetime.fromisoformat(row["time"]) for row in rows] == [
+        datetime.fromisoformat(entry["date"]) for entry in own
+    ]
+    assert sum(records >= 30 for records in imported.records.values()) == 6
+    wrong = 0
+    for row, entry in zip(rows, own, strict=True):
+        files = {f"{file['path']} +{file['added']} -{file['removed']}" for file in entry["files"]}
+        wrong += len(files) <= 10 and len(max(files, key=len)) < 80 and set(row["files"].split("\n")) != files
+    assert wrong <= 2  # binary files, and a file that the log renames twice

@@ -1,0 +1,121 @@
+"""(IA)3 and prompt tuning through the whole flow: trained, asked beside LoRA, exported."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import AutoPeftModelForCausalLM
+
+from ownlm.config import LoraConfig
+from ownlm.errors import AdapterError, ConfigError
+from ownlm.history.record import Query
+from ownlm.home import Home
+from ownlm.model.packed import BASE, Row
+from ownlm.verbs.load import load_peft_adapter
+from ownlm.verbs.settings import settings
+from tests.community import rows, write_rows, write_task
+
+FAST = {"epochs": 6, "batch_size": 4, "learning_rate": 0.1}
+METHODS = {"ada": "lora", "bela": "ia3", "ciro": "prompt", "dora": "ia3"}
+FAVOURITES = {"ada": "work", "bela": "home", "ciro": "work", "dora": "bin"}  # where each files everything
+
+
+def filed(user: str, count: int) -> list[dict[str, str]]:
+    return [row | {"folder": FAVOURITES[user]} for row in rows(user, count)]
+
+
+@pytest.fixture
+def home(tmp_path: Path, tiny_base: Path) -> Home:
+    home = Home(tmp_path / "home")
+    home.add_base(str(tiny_base), "tiny")
+    people = write_rows(tmp_path / "people.jsonl", *(filed(user, 4) for user in METHODS))
+    home.add_history(people, str(write_task(tmp_path)))
+    return home
+
+
+def train(home: Home, user: str, **changes: object) -> str:
+    (adapter,) = home.train("sorting", users=[user], method=METHODS[user], **FAST | changes).trained
+    assert adapter.method == METHODS[user] and adapter.loss_last < adapter.loss_first
+    return adapter.id
+
+
+def test_one_file_of_queries_of_people_with_different_methods(home: Home) -> None:
+    ids = {user: train(home, user) for user in METHODS}
+    queries = [Query(user, f"{user}-{n}", {"text": f"{user} thing{n}"}) for n in range(3) for user in METHODS]
+    done: list[float] = []
+    for choose in (True, False):
+        told = home.ask_many(queries, "sorting", choose=choose, progress=lambda _, n, __, ___="": done.append(n))
+        answers = list(told)
+        assert [answer.query for answer in answers] == queries and done[-1] == len(queries)
+        assert all(answer.error is None and answer.adapter == ids[answer.query.user_id] for answer in answers)
+        assert [answer.answer for answer in answers] == [FAVOURITES[query.user_id] for query in queries]
+    plain = home.ask_many(queries, "sorting", choose=True, base_only=True)
+    assert len({answer.answer for answer in plain}) == 1
+
+
+def test_export_is_loaded_by_peft_and_answers_alike(home: Home, tmp_path: Path) -> None:
+    for user in ("bela", "ciro"):
+        train(home, user)
+        info = home.export(user, tmp_path / user)
+        base = home._load(home.bases()[0])
+        tokens = base.encode_prompt("message: bela thing")
+        model = AutoPeftModelForCausalLM.from_pretrained(tmp_path / user, dtype=torch.float32)
+        with load_peft_adapter(home.store, info, base).attached(base.model) as attached, torch.no_grad():
+            row = Row()
+            row.predict(BASE, row.add(BASE, attached.virtual_tokens + tokens)[-len(tokens) :])
+            mine, theirs = base.logits(row.pack()), model(torch.tensor([tokens])).logits[0, -len(tokens) :]
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
+        assert {file.name for file in (tmp_path / user).iterdir()} == {
+            "adapter_config.json", "adapter_model.safetensors", "ownlm.json"}  # fmt: skip
+
+
+def test_training_is_skipped_or_begins_anew_and_never_goes_on(home: Home, tmp_path: Path) -> None:
+    for user in ("bela", "ciro"):
+        first = train(home, user)
+        again = home.train("sorting", users=[user], method=METHODS[user], **FAST)
+        assert again.skipped == [(user, "up to date")]
+        home.add_history(write_rows(tmp_path / "more.jsonl", filed(user, 6)), "sorting")
+        (second,) = home.train("sorting", users=[user], method=METHODS[user], **FAST).trained
+        assert second.id != first and second.parent is None and second.records == 6 and second.steps == 12
+        (other,) = home.train("sorting", users=[user], **FAST).trained  # LoRA now
+        assert other.method == "lora" and other.parent is None
+        assert home.ask(user, "thing", "sorting").adapter == other.id
+
+
+def test_a_damaged_adapter_fails_its_person_alone(home: Home) -> None:
+    for user in METHODS:
+        train(home, user)
+    (bela,) = home.adapters("bela")
+    with home.store.database.writing() as db:
+        db.exec_driver_sql("UPDATE adapters SET shape = '{\"peft_type\": \"IA3\"}' WHERE user = 'ciro'")
+        db.exec_driver_sql(f"UPDATE adapters SET shape = '{{}}' WHERE id = '{bela.id}'")
+    answers = {a.query.user_id: a for a in home.ask_many([Query(u, u, {"text": "x"}) for u in METHODS], "sorting")}
+    assert isinstance(answers["bela"].error, AdapterError) and isinstance(answers["ciro"].error, AdapterError)
+    assert answers["ada"].answer is not None and answers["dora"].answer is not None
+
+
+def test_rates_and_settings_of_the_methods() -> None:
+    rates = {m: settings("adapter", 10**8, None, {"method": m}).learning_rate for m in ("lora", "ia3", "prompt")}
+    assert rates["lora"] == settings("adapter", 10**8, None, {}).learning_rate < min(rates["ia3"], rates["prompt"])
+    assert settings("adapter", 10**8, None, {"method": "ia3", "learning_rate": 0.5}).learning_rate == 0.5
+    assert settings("adapter", 10**8, "paper", {"method": "ia3"}).epochs == 2
+    assert settings("adapter", 10**8, None, {"method": "lora", "r": 4}).lora == LoraConfig(r=4)
+    for wrong, why in (
+        ({"method": "ia3", "r": 4}, "no such setting"),
+        ({"method": "prompt", "target_modules": ("q_proj",)}, "target_modules"),
+        ({"method": "ia3", "virtual_tokens": 4}, "virtual_tokens"),
+        ({"virtual_tokens": 4}, "'lora' has no"),
+        ({"method": "soup"}, "'method' is wrong"),
+        ({"method": "prompt", "virtual_tokens": 0}, "'virtual_tokens' is wrong"),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            settings("adapter", 10**8, None, wrong)
+    assert settings("task_adapter", 10**8, None, {"method": "lora"}).method == "lora"
+    with pytest.raises(ConfigError, match="Stage 1"):
+        settings("task_adapter", 10**8, None, {"method": "ia3"})
+
+
+def test_adapt_is_loras(home: Home) -> None:
+    with pytest.raises(ConfigError, match="Stage 1"):
+        home.adapt("news", "sorting", method="prompt")
+    assert len(home.bases()) == 1
