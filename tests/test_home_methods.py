@@ -13,22 +13,19 @@ from ownlm.home import Home
 from ownlm.model.packed import BASE, Row
 from ownlm.verbs.load import load_peft_adapter
 from ownlm.verbs.settings import settings
+from tests.answer.test_peft_answer import make_attentive
 from tests.community import rows, write_rows, write_task
+from tests.shell import Shell
 
 FAST = {"epochs": 6, "batch_size": 4, "learning_rate": 0.1}
 METHODS = {"ada": "lora", "bela": "ia3", "ciro": "prompt", "dora": "ia3"}
-FAVOURITES = {"ada": "work", "bela": "home", "ciro": "work", "dora": "bin"}  # where each files everything
-
-
-def filed(user: str, count: int) -> list[dict[str, str]]:
-    return [row | {"folder": FAVOURITES[user]} for row in rows(user, count)]
 
 
 @pytest.fixture
 def home(tmp_path: Path, tiny_base: Path) -> Home:
     home = Home(tmp_path / "home")
-    home.add_base(str(tiny_base), "tiny")
-    people = write_rows(tmp_path / "people.jsonl", *(filed(user, 4) for user in METHODS))
+    home.add_base(str(make_attentive(tiny_base, tmp_path / "base")), "tiny")
+    people = write_rows(tmp_path / "people.jsonl", *(rows(user, 4) for user in METHODS))
     home.add_history(people, str(write_task(tmp_path)))
     return home
 
@@ -41,16 +38,19 @@ def train(home: Home, user: str, **changes: object) -> str:
 
 def test_one_file_of_queries_of_people_with_different_methods(home: Home) -> None:
     ids = {user: train(home, user) for user in METHODS}
-    queries = [Query(user, f"{user}-{n}", {"text": f"{user} thing{n}"}) for n in range(3) for user in METHODS]
+    queries = [Query(user, f"{user}-{n}", {"text": f"thing {n}"}) for n in range(3) for user in METHODS]
+    plain = list(home.ask_many(queries, "sorting", base_only=True))
     done: list[float] = []
     for choose in (True, False):
         told = home.ask_many(queries, "sorting", choose=choose, progress=lambda _, n, __, ___="": done.append(n))
         answers = list(told)
         assert [answer.query for answer in answers] == queries and done[-1] == len(queries)
         assert all(answer.error is None and answer.adapter == ids[answer.query.user_id] for answer in answers)
-        assert [answer.answer for answer in answers] == [FAVOURITES[query.user_id] for query in queries]
-    plain = home.ask_many(queries, "sorting", choose=True, base_only=True)
-    assert len({answer.answer for answer in plain}) == 1
+        alone = [home.ask(query.user_id, query.fields["text"], "sorting", choose=choose) for query in queries]
+        assert [answer.answer for answer in answers] == [answer.answer for answer in alone]
+    for at in range(0, len(queries), len(METHODS)):  # the same text, everybody's own answer
+        texts = {answer.answer for answer in answers[at : at + len(METHODS)]}
+        assert len(texts) == len(METHODS) and plain[at].answer not in texts
 
 
 def test_export_is_loaded_by_peft_and_answers_alike(home: Home, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_training_is_skipped_or_begins_anew_and_never_goes_on(home: Home, tmp_pa
         first = train(home, user)
         again = home.train("sorting", users=[user], method=METHODS[user], **FAST)
         assert again.skipped == [(user, "up to date")]
-        home.add_history(write_rows(tmp_path / "more.jsonl", filed(user, 6)), "sorting")
+        home.add_history(write_rows(tmp_path / "more.jsonl", rows(user, 6)), "sorting")
         (second,) = home.train("sorting", users=[user], method=METHODS[user], **FAST).trained
         assert second.id != first and second.parent is None and second.records == 6 and second.steps == 12
         (other,) = home.train("sorting", users=[user], **FAST).trained  # LoRA now
@@ -119,3 +119,13 @@ def test_adapt_is_loras(home: Home) -> None:
     with pytest.raises(ConfigError, match="Stage 1"):
         home.adapt("news", "sorting", method="prompt")
     assert len(home.bases()) == 1
+
+
+def test_methods_on_the_command_line(shell: Shell) -> None:
+    options = ["--task", "sorting.toml", "--user", "ada", "--epochs", 1]
+    trained = shell.json("train", "people.jsonl", *options, "--method", "prompt", "--virtual-tokens", 3)
+    (adapter,) = Home(shell.folder / ".ownlm").adapters("ada")
+    assert trained["trained"][0]["adapter"] == adapter.id and adapter.method == "prompt"
+    assert adapter.shape["num_virtual_tokens"] == 3
+    assert "no such setting" in shell.run("train", *options, "--method", "ia3", "--rank", 4, code=1)
+    shell.run("adapt", *options, "--out", "news", "--method", "ia3", code=2)

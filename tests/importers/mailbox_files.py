@@ -4,6 +4,7 @@ import mailbox
 from collections.abc import Iterable
 from email.message import EmailMessage
 from pathlib import Path
+from zlib import crc32
 
 ME, BOB = "ada@example.org", "bob@example.com"
 THINGS = ("soup", "boat", "garden", "train", "lamp", "piano")
@@ -20,7 +21,7 @@ def message(subject: str | None, text: str | None = None, *, number: int = 0, **
         "To": BOB,
         "Subject": subject,
         "Date": f"Mon, 06 May 2024 10:{number // 60:02}:{number % 60:02} +0200",
-        "Message-ID": f"<{number}.{abs(hash_of(subject, text))}@mail.example.org>",
+        "Message-ID": f"<{number}.{crc32(f'{subject} {text}'.encode())}@mail.example.org>",
     }
     for name, value in (given | {name.replace("_", "-"): value for name, value in headers.items()}).items():
         if value is not None:
@@ -28,11 +29,6 @@ def message(subject: str | None, text: str | None = None, *, number: int = 0, **
     if text is not None:
         mail.set_content(text)
     return mail
-
-
-def hash_of(*parts: str | None) -> int:
-    """The same in every process, unlike hash()."""
-    return sum(place * ord(letter) for place, letter in enumerate("\0".join(part or "" for part in parts), 1))
 
 
 def write_messages(path: Path, messages: Iterable[EmailMessage | bytes]) -> Path:
@@ -71,7 +67,9 @@ def write_mailbox(path: Path, me: str = ME) -> int:
     quoted = f"No, another day.\n\nOn Mon, 6 May 2024 at 09:00, Bob <{BOB}> wrote:\n> Is Monday a good day for it?\n"
     others = [
         message("Re: The soup on Monday", quoted, number=100, In_Reply_To="<1@example.com>"),
-        message("Fwd: A recipe", f"See below.\n\n---------- Forwarded message ---------\nFrom: Bob <{BOB}>\n", number=101),
+        message(
+            "Fwd: A recipe", f"See below.\n\n---------- Forwarded message ---------\nFrom: Bob <{BOB}>\n", number=101
+        ),
         message("A recipe", "Boil it.", number=102, From=f"Bob <{BOB}>", To=me),
         message("The news", "It rains.", number=103, From="news@example.net", To=me, Precedence="bulk"),
         message("A draft", "I wanted to say", number=104, X_Mozilla_Draft_Info="internal/draft; vcard=0"),

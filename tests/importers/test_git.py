@@ -434,8 +434,9 @@ def test_settings_change_nothing(repository: Repository, tmp_path: Path, monkeyp
     canary, script = tmp_path / "canary", tmp_path / "script"
     script.write_text(f"#!/bin/sh\ntouch {canary}\n")
     script.chmod(0o755)
+    (tmp_path / "order").write_text("part\n")
     for name, value in HOSTILE.items():
-        repository.git("config", name, value.replace("SCRIPT", str(script)))
+        repository.git("config", name, value.replace("SCRIPT", str(script)).replace("ORDER", str(tmp_path / "order")))
     repository.git("log", "-p", "--ext-diff")
     assert canary.exists()  # the settings are heard
     canary.unlink()
@@ -456,7 +457,7 @@ HOSTILE = {
     "core.abbrev": "4", "core.fsmonitor": "SCRIPT", "core.pager": "SCRIPT",
     "core.quotePath": "true", "diff.algorithm": "patience", "diff.colorMoved": "zebra",
     "diff.context": "7", "diff.external": "SCRIPT", "diff.ignoreSubmodules": "all", "diff.interHunkContext": "9",
-    "diff.mnemonicPrefix": "true", "diff.noprefix": "true", "diff.orderFile": ".gitattributes", "diff.relative": "true",
+    "diff.mnemonicPrefix": "true", "diff.noprefix": "true", "diff.orderFile": "ORDER", "diff.relative": "true",
     "diff.renames": "false", "diff.submodule": "log", "diff.suppressBlankEmpty": "true", "diff.touch.command": "SCRIPT",
     "diff.touch.textconv": "SCRIPT", "diff.wordRegex": ".", "format.pretty": "oneline", "gpg.program": "SCRIPT",
     "i18n.logOutputEncoding": "UTF-16", "log.abbrevCommit": "true", "log.date": "human", "log.decorate": "full",

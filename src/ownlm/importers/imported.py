@@ -50,6 +50,8 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     Raises:
         DataError: the file cannot be written.
     """
+    if path.is_dir():  # known now, rather than when all is written
+        raise DataError(f"{path} is a folder", expected="a file to write", hint="name a file in it")
     temporary = path.absolute().with_name(f".{path.name}-{uuid4().hex}")
     count = 0
     try:

@@ -37,7 +37,7 @@ def import_lamp(file: Path, out: Path, *, task: str, labels: Path | None = None)
 
     Source: ours.
     """
-    queries_file, task_file = out.with_suffix(".queries.jsonl"), out.with_suffix(".toml")
+    queries_file, task_file = out.parent / f"{out.stem}.queries.jsonl", out.parent / f"{out.stem}.toml"
     _check_targets([out, queries_file, task_file], [file, Path(task), *([labels] if labels else [])])
     loaded = load_task(task)
     if kind_of(file) != "document" or not is_lamp(list(read_document(file))):
@@ -48,7 +48,7 @@ def import_lamp(file: Path, out: Path, *, task: str, labels: Path | None = None)
         )
     dataset = read_dataset(file, loaded, labels=labels)
     imported = Imported(task, files=[out])
-    rows = list(_rows(dataset.histories, loaded, imported, file))
+    write_rows(out, _rows(dataset.histories, loaded, imported, file))
     if dataset.queries:
         write_rows(queries_file, map(_query_row, dataset.queries))
         imported.files.append(queries_file)
@@ -56,7 +56,6 @@ def import_lamp(file: Path, out: Path, *, task: str, labels: Path | None = None)
         _write(task_file, to_toml(with_instruction(loaded, dataset.instruction, dataset.labels)))
         imported.files.append(task_file)
         imported.task = str(task_file)
-    write_rows(out, rows)  # the last, so that it is not there alone
     return imported
 
 

@@ -4,10 +4,9 @@ import re
 from html.parser import HTMLParser
 from typing import Final
 
-_BREAKS: Final = dict.fromkeys(("br", "div", "tr", "dt", "dd", "section", "article", "header", "footer"), "\n") | (
-    dict.fromkeys(("p", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "dl", "table", "pre", "hr", "address"), "\n\n")
-    | {"li": "\n- ", "td": " ", "th": " "}
-)
+_LINES: Final = dict.fromkeys(  # line ends around what is in them
+    ("address", "article", "center", "dd", "div", "dl", "dt", "footer", "form", "header", "li", "section", "tr"), 1
+) | dict.fromkeys(("h1", "h2", "h3", "h4", "h5", "h6", "hr", "ol", "p", "pre", "table", "ul"), 2)
 _VOID: Final = frozenset({"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"})
 _SILENT: Final = frozenset({"script", "style", "title", "template"})
 # Classes and ids that mail programs give to what they put around a person's words.
@@ -18,13 +17,16 @@ _SIGNATURES: Final = frozenset(
     }
 )
 _QUOTES: Final = frozenset({"yahoo_quoted", "protonmail_quote", "tutanota_quote", "zmail_extra", "gmail_chip"})
+_ENDS: Final = frozenset({"stopspelling", "divrplyfwdmsg", "appendonsend", "zwchr"})  # only a quotation follows
 
 
 def html_text(html: str) -> str:
     """The text that a reader sees, without signatures; for each quotation a line that is just '>'.
 
+    Where a quotation begins that nothing encloses, there is a rule of underscores.
+
     >>> html_text("<p>Rain <b>again</b>.</p><blockquote>Sun?<p>Really?</blockquote>")
-    '\\n\\nRain again.\\n\\n\\n>\\n\\n'
+    'Rain again.\\n\\n>\\n\\n'
     """
     reader = _Reader()
     # "<![" makes the library stop where it is not one of Microsoft's; without close(), broken tags take linear time.
@@ -33,11 +35,12 @@ def html_text(html: str) -> str:
 
 
 class _Reader(HTMLParser):
-    """Collects text; of what is left out, it counts how deep the same tag is nested in itself."""
+    """Collects text. Of what it leaves out, it counts how deep the same tag is nested in itself."""
 
     def __init__(self) -> None:
         super().__init__()
         self.pieces: list[str] = []
+        self.lines = 2  # line ends since the last letter
         self.left_out, self.depth, self.as_it_is = "", 0, 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -48,19 +51,39 @@ class _Reader(HTMLParser):
         quote = tag == "blockquote" or names & _QUOTES
         if tag not in _VOID and (quote or tag in _SILENT or names & _SIGNATURES):
             self.left_out, self.depth = tag, 1
-            self.pieces.append("\n>\n" if quote else "")
-        else:
-            self.pieces.append(_BREAKS.get(tag, ""))
-            self.as_it_is += tag == "pre"
+            self._break(1)
+            if quote:
+                self._put(">\n")
+                self.lines = 1
+            return
+        if names & _ENDS:
+            self._break(1)
+            self._put("_" * 32)
+            self._break(1)
+        self._break(self.lines + 1 if tag == "br" else _LINES.get(tag, 0))
+        self.as_it_is += tag == "pre"
+        if tag in ("li", "td", "th"):
+            self._put("- " if tag == "li" else " ")
 
     def handle_endtag(self, tag: str) -> None:
-        if self.left_out:
-            self.depth -= tag == self.left_out
-            self.left_out = self.left_out if self.depth else ""
-        elif tag not in _VOID and tag != "li":
-            self.pieces.append(_BREAKS.get(tag, ""))
+        if not self.left_out:
+            self._break(_LINES.get(tag, 0))
             self.as_it_is -= tag == "pre"
+        elif tag == self.left_out:
+            self.depth -= 1
+            self.left_out = tag if self.depth else ""
 
     def handle_data(self, data: str) -> None:
         if not self.left_out:
-            self.pieces.append(data if self.as_it_is > 0 else re.sub(r"[ \t\r\n\f]+", " ", data))
+            text = data if self.as_it_is > 0 else re.sub(r"[ \t\r\n\f]+", " ", data)
+            if text.strip(" ") or not self.lines:
+                self._put(text)
+
+    def _put(self, text: str) -> None:
+        self.pieces.append(text)
+        self.lines = 0
+
+    def _break(self, lines: int) -> None:
+        """Ends the line, and leaves as many empty ones as that takes."""
+        self.pieces.append("\n" * (lines - self.lines))
+        self.lines = max(lines, self.lines)

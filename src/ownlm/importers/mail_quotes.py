@@ -20,20 +20,28 @@ _ENDS: Final = ":\uff1a>])"  # of a line that says who wrote what follows
 _LONGEST: Final = 400  # letters of the lines that say who wrote what follows
 _BLOCK: Final = 6  # lines of headers within which a quoted message tells its sender and subject
 
+_ON: Final = _any(words.ON)
+_WROTE: Final = _any(words.WROTE)
 _ADDRESS: Final = r"[<\[(][^<>\s]{1,80}@[^<>\s]{1,80}[>\])]"
 _DAY: Final = r"\w{2,12}[.,]|\w{2,3} \d|[(\[]?\d"
-_OPENING: Final = re.compile(rf"(?:{_any(words.ON)}\b|{_DAY})(?=.{{0,60}}\d)")
-_CLOSING: Final = re.compile(rf"{_any(words.WROTE)}\S*(?: \S+){{0,5}} ?{_COLON}$|{_ADDRESS} ?{_COLON}$")
-_DATED: Final = re.compile(rf"\d{{1,2}}[:.h]\d\d|\b[12]\d{{3}}\b|{_ADDRESS}")
-_SAYING: Final = re.compile(rf"(?:{_any(words.WROTE)}|{_ADDRESS}).{{0,80}}{_COLON}$|{_ADDRESS}$")
+_TIME: Final = r"\d{1,2}[:.h]\d\d"
+_OPENING: Final = re.compile(rf"(?:{_ON}\b|{_DAY})(?=.{{0,60}}\d)")
+_CLOSING: Final = re.compile(rf"{_WROTE}\S*(?: \S+){{0,5}} ?{_COLON}$|{_ADDRESS} ?{_COLON}$")
+_DATED: Final = re.compile(rf"{_TIME}|\b[12]\d{{3}}\b|{_ADDRESS}")
+_SAYING: Final = re.compile(rf"(?:{_WROTE}|{_ADDRESS}).{{0,80}}{_COLON}$|{_ADDRESS}$")
+_SAYING_ALL: Final = re.compile(rf"(?=.*{_ADDRESS})(?=.*{_TIME}).*{_WROTE}")
 
 _ORIGINAL: Final = re.compile(
-    rf"[-_*=]{{2,}} ?{_any(words.ORIGINAL_MESSAGE)} ?[-_*=]{{2,}}$|{_any(words.BEGIN_FORWARDED)} ?{_COLON}$", re.I
+    rf"[-_*=]{{2,}} ?{_any(words.ORIGINAL_MESSAGE)} ?[-_*=]{{2,}}$|{_any(words.BEGIN_FORWARDED)} ?{_COLON}$"
+    rf"|-{{2,}} ?{_ON} .{{0,200}}{_WROTE} ?-{{2,}}$",
+    re.I,
 )
 _FROM: Final = re.compile(rf"\W{{0,3}}{_any(words.FROM)}\*? ?{_COLON}\*? ?\S")
 _SENT_OR_SUBJECT: Final = re.compile(rf"\W{{0,3}}{_any(words.SENT_OR_SUBJECT)}\*? ?{_COLON}")
 
-_SIGNATURE: Final = re.compile(r"--$|_{20,}$")  # "-- ", whose blank is often lost; or a rule across the page
+_SIGNATURE: Final = re.compile(
+    r"--$|[_\u2014\u2500]{20,}$"
+)  # "-- ", whose blank is often lost; or a rule across the page
 _DEVICE: Final = re.compile(rf"{_any(words.DEVICE)}.{{0,80}}$|.{{0,80}}{_any(words.DEVICE_END)}\.?$", re.I)
 _RULE: Final = re.compile(r"[-_=*~#]{3,}$")
 
@@ -94,4 +102,6 @@ def _attribution(lines: list[str], at: int) -> tuple[int, bool]:
                 break
             if line[-1] in _ENDS and _CLOSING.search(told):
                 return count, bool(_DATED.search(told))
-    return int(first[-1] in _ENDS and bool(_SAYING.search(first))), False
+    if first[-1] in _ENDS and _SAYING.search(first):
+        return 1, bool(_SAYING_ALL.match(first))
+    return 0, False

@@ -2,6 +2,8 @@
 
 import codecs
 import re
+from binascii import a2b_base64
+from email.errors import InvalidBase64LengthDefect
 from email.message import Message
 from typing import Any, Final
 
@@ -67,8 +69,9 @@ def tidy(text: str) -> str:
 
 def _texts(part: Any) -> list[str]:
     """The texts in a part; of alternatives the first that says something, plain text before HTML."""
-    kind, inside = part.get_content_type(), part.get_payload()
-    if isinstance(inside, list):
+    kind = part.get_content_type()
+    if part.is_multipart():
+        inside = part.get_payload()
         if kind == "multipart/alternative":
             inside = sorted(inside, key=lambda each: each.get_content_type() != "text/plain")
             return next((texts for each in inside if any(map(str.strip, texts := _texts(each)))), [])
@@ -76,10 +79,19 @@ def _texts(part: Any) -> list[str]:
         return [text for each in inside for text in _texts(each)] if kind.startswith("multipart/") else []
     if kind not in ("text/plain", "text/html") or _is_attached(part):
         return []
-    text = decoded(part.get_payload(decode=True), part.get_content_charset())
+    text = decoded(_bytes(part), part.get_content_charset())
     if kind == "text/html":
         return [html_text(text)]
     return [_joined(text, _param(part, "delsp") == "yes") if _param(part, "format") == "flowed" else text]
+
+
+def _bytes(part: Message) -> bytes:
+    data = part.get_payload(decode=True)
+    assert isinstance(data, bytes)
+    if any(isinstance(defect, InvalidBase64LengthDefect) for defect in part.defects):  # cut off; left undecoded
+        letters = re.sub(rb"[^A-Za-z0-9+/]", b"", data)
+        data = a2b_base64(letters[: len(letters) // 4 * 4])
+    return data
 
 
 def _is_attached(part: Message) -> bool:
@@ -100,7 +112,7 @@ def _joined(text: str, delete_blanks: bool) -> str:
         depth = len(line) - len(bare)
         bare = bare.removeprefix(" ")  # put before lines that could be taken for something else
         goes_on = bare.endswith(" ") and bare != "-- "
-        if open_depth != depth or bare == "-- ":
+        if open_depth != depth or bare in ("", "-- "):
             pieces.append("\n" + ">" * depth + " " * (depth > 0))
         pieces.append(bare[:-1] if goes_on and delete_blanks else bare)
         open_depth = depth if goes_on else -1

@@ -40,20 +40,21 @@ NO_SUBJECT: Final = _listed("""
 WROTE: Final = _listed("""
     wrote | writes | schrieb | schreibt | a écrit | escribió | ha scritto | scrive | escreveu | schreef | skrev
     skriver | kirjoitti | napisał | pisze | napsal | написал | писал | пишет | пише | έγραψε | yazdı | írta | 写道
-    寫道 | さんは書きました | 작성
+    寫道 | さんは書きました | のメッセージ | 작성
 """)
 # And begins with one of these, or with a day, if it is to be known by more than what follows it.
-ON: Final = _listed("On | At | Am | Le | El | Il | Em | Op | Den | På | Dne | Dnia | W dniu | Στις")
+ON: Final = _listed("On | At | Am | Le | El | Il | In data | Em | Op | Den | På | Dne | Dnia | W dniu | Στις | 在")
 
 # A line of one of these, between dashes, stands before a message that is quoted whole.
 ORIGINAL_MESSAGE: Final = _listed("""
     original message | forwarded message | ursprüngliche nachricht | originalnachricht | original-nachricht
-    weitergeleitete nachricht | message d'origine | message original | message transféré | mensaje original
-    mensaje reenviado | messaggio originale | messaggio inoltrato | mensagem original | mensagem encaminhada
-    oorspronkelijk bericht | doorgestuurd bericht | ursprungligt meddelande | vidarebefordrat meddelande
-    oprindelig meddelelse | videresendt meddelelse | opprinnelig melding | videresendt melding | alkuperäinen viesti
-    oryginalna wiadomość | wiadomość oryginalna | przekazana wiadomość | původní zpráva | přeposlaná zpráva
-    исходное сообщение | пересылаемое сообщение | 原始邮件 | 转发邮件 | 原始郵件 | 元のメッセージ | 원본 메시지
+    weitergeleitete nachricht | message d'origine | message d’origine | message original | message transféré
+    mensaje original | mensaje reenviado | messaggio originale | messaggio inoltrato | mensagem original
+    mensagem encaminhada | oorspronkelijk bericht | doorgestuurd bericht | ursprungligt meddelande
+    vidarebefordrat meddelande | oprindelig meddelelse | oprindelig besked | videresendt meddelelse
+    videresendt besked | opprinnelig melding | videresendt melding | alkuperäinen viesti | oryginalna wiadomość
+    wiadomość oryginalna | przekazana wiadomość | původní zpráva | přeposlaná zpráva | исходное сообщение
+    пересылаемое сообщение | 原始邮件 | 转发邮件 | 原始郵件 | 元のメッセージ | 원본 메시지
 """)
 # Apple's, without dashes.
 BEGIN_FORWARDED: Final = _listed("""

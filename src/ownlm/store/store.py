@@ -234,7 +234,7 @@ class Store:
     def add_adapter(self, adapter: AdapterInfo, weights: bytes) -> None:
         """Writes a new version of a person's adapter, and says that it is there.
 
-        Versions that had learnt from records forgotten since go with it: the new one stands in for them.
+        Versions that had learnt from records forgotten since, or whose weights are lost, make room for it.
 
         Args:
             weights: what `adapter.blob` names.
@@ -256,7 +256,9 @@ class Store:
                 self.blobs.put(weights)
                 db.execute(insert(tables.adapters).values(**asdict(adapter)))
                 own = (a.task == adapter.task) & (a.user == adapter.user)
-                replaced = db.execute(delete(tables.adapters).where(own, a.forgotten > 0)).rowcount
+                lost = [name for name in db.execute(select(a.blob).where(own)).scalars() if not self.blobs.has(name)]
+                worthless = (a.forgotten > 0) | a.blob.in_(lost)
+                replaced = db.execute(delete(tables.adapters).where(own, worthless)).rowcount
         except StoreError:  # the disk is full: the weights may be there, and have no name
             with suppress(StoreError):
                 self.sweep()

@@ -1,0 +1,403 @@
+# ruff: noqa: RUF001
+"""What people wrote, out of what mail programs made of it."""
+
+import base64
+import quopri
+import time
+from email import message_from_bytes
+from email.message import Message
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ownlm.importers.mail_html import html_text
+from ownlm.importers.mail_text import decoded, own_text, tidy
+
+FLOWED = "text/plain; format=flowed"
+BOB = "Bob Builder <bob@example.com>"
+
+
+def mail(body: bytes | str, kind: str = "text/plain; charset=utf-8", coding: str | None = None) -> Message:
+    data = body.encode() if isinstance(body, str) else body
+    coded = {"base64": base64.encodebytes, "quoted-printable": quopri.encodestring}.get(coding or "", bytes)(data)
+    head = f"Content-Type: {kind}\n" + (f"Content-Transfer-Encoding: {coding}\n" if coding else "")
+    return message_from_bytes(b"From: ada@example.org\n" + head.encode() + b"\n" + coded)
+
+
+def text(body: bytes | str, kind: str = "text/plain; charset=utf-8", coding: str | None = None) -> str:
+    return own_text(mail(body, kind, coding))
+
+
+def several(*parts: str | bytes, kind: str = "mixed") -> Message:
+    """A multipart message of parts with their own headers."""
+    pieces = [part if isinstance(part, bytes) else part.encode() for part in parts]
+    body = b"".join(b"--==\n" + piece + b"\n" for piece in pieces) + b"--==--\n"
+    return mail(b"preamble\n" + body + b"epilogue\n", f'multipart/{kind}; boundary="=="')
+
+
+def html(body: str) -> str:
+    return text(body, "text/html; charset=utf-8")
+
+
+# Bytes
+
+
+@pytest.mark.parametrize("coding", [None, "base64", "quoted-printable", "8bit", "x-unknown"])
+@pytest.mark.parametrize(
+    ("name", "codec", "words"),
+    [
+        ("utf-8", "utf-8", "Grüße, €5"),
+        ("UTF8", "utf-8", "Grüße"),
+        ("iso-8859-1", "latin-1", "Grüße"),
+        ("iso-8859-1", "cp1252", "“Grüße”, €5…"),
+        ("us-ascii", "cp1252", "“Grüße” – €5"),
+        ("us-ascii", "utf-8", "Grüße €"),
+        ("iso-8859-1", "utf-8", "Grüße €"),
+        ("iso-8859-1", "latin-1", "caf\xe9"),
+        ("utf-8", "latin-1", "Grüße und so"),
+        ("koi8-r", "koi8-r", "Привет"),
+        ("windows-1251", "cp1251", "Привет"),
+        ("iso-8859-2", "iso-8859-2", "Žluťoučký kůň"),
+        ("iso-8859-9", "cp1254", "Gönderi “İş”"),
+        ("gb2312", "gb18030", "你好，镕基"),
+        ("big5", "big5", "你好"),
+        ("shift_jis", "cp932", "こんにちは①"),
+        ("iso-2022-jp", "iso-2022-jp", "こんにちは"),
+        ("euc-kr", "cp949", "안녕 똠"),
+        ("x-unknown", "utf-8", "Grüße"),
+        ("unknown-8bit", "latin-1", "Grüße"),
+        ("", "utf-8", "Grüße"),
+        ("3Dutf-8", "utf-8", "Grüße"),
+        ("a\x00b", "utf-8", "Grüße"),
+        ("base64", "utf-8", "Grüße"),
+        ("zlib", "utf-8", "Grüße"),
+        ("punycode", "utf-8", "Grüße"),
+        ("idna", "utf-8", "Grüße"),
+    ],
+)
+def test_charsets_right_and_wrong(name: str, codec: str, words: str, coding: str | None) -> None:
+    assert text(words.encode(codec), f'text/plain; charset="{name}"', coding) == words
+
+
+def test_wide_charsets() -> None:
+    for codec in ("utf-16", "utf-16-le", "utf-16-be", "utf-32"):
+        assert text("Grüße 你好".encode(codec), f"text/plain; charset={codec}", "base64") == "Grüße 你好"
+    assert text("Grüße".encode("utf-16"), "text/plain", "base64") == "Grüße"
+    assert text(b"\xef\xbb\xbfRain", "text/plain") == "Rain"
+
+
+def test_text_that_was_cut_within_a_character() -> None:
+    assert text("Grüße €".encode()[:-1]) == "Grüße"
+    assert text("你好".encode("gb18030")[:-1], "text/plain; charset=gb2312") == "你�"
+    whole = base64.encodebytes(b"It rains, and rains. " * 9)
+    for length in range(100, 130):
+        head = b"Content-Type: text/plain\nContent-Transfer-Encoding: base64\n\n"
+        assert ("It rains, and rains. " * 9).startswith(own_text(message_from_bytes(head + whole[:length]))[:70])
+
+
+def test_a_wrong_transfer_encoding() -> None:
+    head = b"Content-Transfer-Encoding: %s\n\n%s"
+    assert own_text(message_from_bytes(head % (b"base64", b"no base64 at all!"))) != ""
+    assert own_text(message_from_bytes(head % (b"quoted-printable", b"a=ZZb =\nc=3"))) == "a=ZZb c=3"
+    assert own_text(message_from_bytes(head % (b"x-uuencode", b"begin 6\n$8V]N9P\nend"))) is not None
+
+
+@given(st.binary(max_size=60), st.sampled_from(["utf-8", "utf-7", "utf-16", "gb2312", "iso-2022-jp", "hz", "x", None]))
+def test_any_bytes_become_text_that_can_be_written(data: bytes, charset: str | None) -> None:
+    tidy(decoded(data, charset)).encode("utf-8")
+
+
+def test_control_characters_become_blanks_and_blanks_come_one_at_a_time() -> None:
+    given = "a\x00b\tc \u00a0 \u3000d\x1b[31m\x85e\u2028f\ufeff\u200bg\r\nh\ri\r\n\r\n\r\n\r\n  j  \n\udc80k\n"
+    assert tidy(given) == "a b c d [31m e\nfg\nh\ni\n\nj\nk"
+    assert tidy("👩\u200d🚀 is\xad land") == "👩\u200d🚀 is land"
+
+
+# Parts
+
+
+PLAIN, HTML = "Content-Type: text/plain\n\nplain", "Content-Type: text/html\n\n<p>html</p>"
+FILE = "Content-Type: text/plain\nContent-Disposition: attachment; filename=a.txt\n\nfile"
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (several(PLAIN, HTML, kind="alternative"), "plain"),
+        (several(HTML, PLAIN, kind="alternative"), "plain"),
+        (several("Content-Type: text/plain\n\n \n", HTML, kind="alternative"), "html"),
+        (several("Content-Type: text/calendar\n\nBEGIN:VCALENDAR", HTML, kind="alternative"), "html"),
+        (several(PLAIN, FILE), "plain"),
+        (several(PLAIN, "Content-Type: text/plain; name=a.patch\n\nfile"), "plain"),
+        (several(PLAIN, "Content-Type: text/plain\nContent-Disposition: inline; filename*=utf-8''a%20b\n\nx"), "plain"),
+        (several(PLAIN, "Content-Type: image/png\n\nx", "Content-Disposition: inline\n\nmore"), "plain\n\nmore"),
+        (several(PLAIN, "Content-Type: message/rfc822\n\nSubject: s\n\ninner"), "plain"),
+        (
+            several(PLAIN, "Content-Type: message/rfc822\n\nContent-Type: multipart/mixed; boundary=q\n\n--q\n\nx"),
+            "plain",
+        ),
+        (several(PLAIN, "Content-Type: text/x-vcard\n\nx", "Content-Type: application/pgp-signature\n\nx"), "plain"),
+        (several(HTML, "Content-Type: image/png\n\nx", kind="related"), "html"),
+        (several(several(PLAIN, HTML, kind="alternative").as_bytes().replace(b"==", b"~~"), FILE), "plain"),
+        (several("Content-Type: application/pgp-encrypted\n\nx", kind="encrypted"), ""),
+        (mail("no such type", "text"), "no such type"),
+        (mail("--==\n\nno boundary", "multipart/mixed"), ""),
+        (mail("--==\n\nnever closed", 'multipart/mixed; boundary="=="'), "never closed"),
+        (mail("no part\n", 'multipart/mixed; boundary="=="'), ""),
+    ],
+)
+def test_parts(message: Message, expected: str) -> None:
+    assert own_text(message) == expected
+
+
+def test_flowed_lines_are_joined() -> None:
+    assert text("one \ntwo \n\nthree", FLOWED) == "one two\n\nthree"
+    assert text("one \n two\n From me\n  indented", FLOWED) == "one two\nFrom me\nindented"
+    assert text("one \n> quoted \n> more\ntwo \nthree", FLOWED) == "one\ntwo three"
+    assert text("one \n-- \nAda", FLOWED) == "one"
+    assert text("雨 \nが降る", FLOWED + "; delsp=yes; charset=utf-8") == "雨が降る"
+    assert text("one \ntwo") == "one\ntwo"
+    assert text("one \r\ntwo\r\n", FLOWED) == "one two"
+
+
+# HTML
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("<p>a<p>b<br>c<div>d</div>e", "a\n\nb\nc\nd\ne"),
+        ("<div>a</div><div>b</div> <div><br></div><div>c&nbsp;&amp; d<br></div>\n<div>e</div>", "a\nb\n\nc & d\ne"),
+        ("a<br><br><br/>b<hr>c", "a\n\nb\n\nc"),
+        ("a\n  b\t c", "a b c"),
+        ("<pre>a\n  b</pre>\nc\nd", "a\nb\n\nc d"),
+        ("<ul><li>a</li><li>b</li></ul>c", "- a\n- b\n\nc"),
+        ("<table><tr><td>a</td><td>b</td></tr><tr><td>c</td></tr></table>", "a b\nc"),
+        ("<html><head><title>t</title><style>p {}</style></head><body>a<script>x < y</script></body></html>", "a"),
+        ("a<!-- no --><!--[if gte mso 9]><xml>x</xml><![endif]-->b", "ab"),
+        ("a<![if !supportEmptyParas]>&nbsp;<![endif]>b<![foo]>c<![CDATA[d]]>", "a bc"),
+        ("<o:p>a</o:p><?xml:namespace x>b", "ab"),
+        ("5 < 6 & 7 &lt; 8 &#8364; &#x20AC; &bogus;", "5 < 6 & 7 < 8 € € &bogus;"),
+        ('<a href="https://example.org/x">here</a><img src="cid:1" alt="boat">', "here"),
+        ('a<a href="x>', "a"),
+        ("a<b", "a"),
+        ("a<blockquote>q<blockquote>r</blockquote>s</blockquote>b", "a\nb"),
+        ("a<blockquote>never closed", "a"),
+        ('a<div class="gmail_signature" data-x=1><div>Ada</div>Analyst</div><div>b</div>', "a\nb"),
+        ('a<div id="Signature"><p>Ada</p></div>', "a"),
+        ('a<pre class="moz-signature" cols="72">Ada</pre>', "a"),
+        ('a<div class="x yahoo_quoted">On Monday, Bob wrote:<div>q</div></div>', "a"),
+        ('a<img class="gmail_signature">b', "ab"),
+        ("</div></blockquote>a</p>", "a"),
+        ("", ""),
+    ],
+)
+def test_html(given: str, expected: str) -> None:
+    assert html(given) == expected
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        # Gmail, answered above, and between the lines; and forwarded
+        '<div dir="ltr">Yes.</div><br><div class="gmail_quote"><div dir="ltr" class="gmail_attr">On Mon, May 6, 2024 at'
+        " 10:00 AM Bob &lt;bob@x.org&gt; wrote:<br></div><blockquote class=gmail_quote>Rain?</blockquote></div>",
+        '<div class="gmail_quote"><div class="gmail_attr">On Mon, May 6, 2024 at 10:00 AM Bob &lt;<a href="mailto:b@x">'
+        "bob@example.com</a>&gt; wrote:<br></div><blockquote>Rain?</blockquote><div>Yes.</div><blockquote>Sun?"
+        "</blockquote></div>",
+        '<div>Yes.</div><div class="gmail_quote"><div class="gmail_attr">---------- Forwarded message ---------<br>From'
+        ": <b>Bob</b> &lt;bob@example.com&gt;<br>Date: Mon<br>Subject: Rain<br></div>It rains.</div>",
+        # Apple Mail
+        "<div>Yes.<br><div><br><blockquote type=cite><div>On 6 May 2024, at 10:00, Bob &lt;b@x.org&gt; wrote:</div>"
+        "<div>Rain?</div></blockquote></div></div>",
+        # Thunderbird
+        '<p>Yes.</p><div class="moz-cite-prefix">Am 06.05.24 um 10:00 schrieb Bob Builder:<br></div><blockquote'
+        " type=cite>Rain?</blockquote>",
+        # Outlook, of Windows and of the web
+        "<p class=MsoNormal>Yes.<o:p></o:p></p><div style='border:none;border-top:solid #E1E1E1 1.0pt'><p>"
+        "<b>From:</b> Bob &lt;b@x.org&gt;<br><b>Sent:</b> Monday<br><b>To:</b> Ada<br><b>Subject:</b> Rain</p>"
+        "</div><p>Rain?",
+        "<div dir='ltr'>Yes.<br><div><hr id=\"stopSpelling\">Date: Thu, 26 Jun 2014<br>Subject: Rain<br>From: b@x.org<br>"
+        "To: a@x.org<br><br><div>Rain?</div></div></div>",
+        '<div>Yes.</div><div id="appendonsend"></div><hr style="width:98%"><div id="divRplyFwdMsg"><b>Von:</b> Bob<br>'
+        "<b>Gesendet:</b> Montag<br><b>An:</b> Ada<br><b>Betreff:</b> Regen</div><div>Regen?</div>",
+        # Proton
+        '<div>Yes.</div><div class="protonmail_signature_block"><div>Sent with Proton Mail.</div></div><div '
+        'class="protonmail_quote">On Monday, Bob wrote:<br><blockquote class="x">Rain?</blockquote></div>',
+    ],
+)
+def test_html_of_well_known_programs(given: str) -> None:
+    assert html(given) == "Yes."
+
+
+@settings(max_examples=50)
+@given(st.text(st.sampled_from("<>/!-=\"'& abdivpre[]?;#\n"), max_size=80))
+def test_any_html_is_read(given: str) -> None:
+    assert isinstance(html_text(given), str)
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["<a", "<!", "<!--", "</a", "<b>", "<a x='", "<![", "<script>", "</", "<?", "&#", "<div class=yahoo_quoted>"],
+)
+def test_broken_html_takes_no_time(unit: str) -> None:
+    before = time.process_time()
+    html_text(unit * (200_000 // len(unit)))
+    assert time.process_time() - before < 3  # the library alone: a minute
+
+
+# Quotations
+
+
+OPENINGS = [
+    f"On Mon, May 6, 2024 at 10:00 AM {BOB} wrote:",
+    "On Mon, May 6, 2024 at 10:00 AM Bob Augustus Builder <\nbob@example.com> wrote:",
+    f"On Mon, 6 May 2024 10:00:00 +0200\n{BOB}\nwrote:",
+    "On 5/6/24 10:00 AM, Bob Builder wrote:",
+    "On Mon, 6 May 2024, Bob Builder wrote:",
+    "Bob Builder wrote:",
+    "Bob Builder <bob@example.com> writes:",
+    "2013/5/6 Bob Builder <bob@example.com>",
+    "* Bob Builder <bob@example.com> [2024-05-06 10:00]:",
+    f"Am Mo., 6. Mai 2024 um 10:00 Uhr schrieb {BOB}:",
+    "Am 06.05.24 um 10:00 schrieb Bob Builder:",
+    f"Le lun. 6 mai 2024 à 10:00, {BOB} a écrit\u00a0:",
+    "El lun, 6 may 2024 a las 10:00, Bob Builder (<bob@example.com>) escribió:",
+    f"Il giorno lun 6 mag 2024 alle ore 10:00 {BOB} ha\nscritto:",
+    f"Em seg., 6 de mai. de 2024 às 10:00, {BOB} escreveu:",
+    f"Op ma 6 mei 2024 om 10:00 schreef {BOB}:",
+    f"Den mån 6 maj 2024 kl 10:00 skrev {BOB}:",
+    f"man. 6. mai 2024 kl. 10:00 skrev {BOB}:",
+    f"ma 6. toukok. 2024 klo 10.00 {BOB} kirjoitti:",
+    f"pon., 6 maj 2024 o 10:00 {BOB} napisał(a):",
+    "W dniu 6.05.2024 o 10:00, Bob Builder pisze:",
+    f"po 6. 5. 2024 v 10:00 odesílatel {BOB} napsal:",
+    f"пн, 6 мая 2024 г. в 10:00, {BOB}:",
+    f"{BOB}, 6 May 2024 Pzt, 10:00 tarihinde şunu yazdı:",
+    f"{BOB} 于2024年5月6日周一 10:00写道：",
+    f"{BOB} 在 2024年5月6日 周一 10:00 写道：",
+    f"2024/05/06 10:00、{BOB}のメッセージ:",
+    f"2024. máj. 6., h 10:00 időpontban {BOB} ezt írta:",
+    f"Mon, 6 May 2024 10:00:51 +0400 от {BOB}:",
+    f"In data 6 maggio 2024 10:00:00 {BOB} ha scritto:",
+    f"2024年5月6日(月) 10:00 {BOB}:",
+    f"2024년 5월 6일 (월) 오전 10:00, {BOB}님이 작성:",
+]
+
+
+@pytest.mark.parametrize("opening", OPENINGS)
+def test_what_is_quoted_goes_with_the_line_before_it(opening: str) -> None:
+    quote = f"{opening}\n\n> Rain?\n>> Sun?\n>\n> {BOB} wrote:\n"
+    assert text(f"Yes.\n\n{quote}") == "Yes."
+    assert text(f"{quote}\nYes.") == "Yes."
+    assert text(f"Thanks!\n{opening}\n> Rain?\nYes.\n\n> Sun?\n\nNo.") == "Thanks!\nYes.\n\nNo."
+
+
+@pytest.mark.parametrize("opening", [opening for opening in OPENINGS if "10:00" in opening and "[" not in opening])
+def test_some_programs_mark_no_quotation(opening: str) -> None:
+    assert text(f"Yes.\n\n{opening}\n\nRain?\nSun?\n") == "Yes."
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "-----Original Message-----\nFrom: Bob\nSent: Monday\nTo: Ada\nSubject: Rain\n\nRain?",
+        "-------- Original Message --------\nRain?",
+        "-----Ursprüngliche Nachricht-----\nVon: Bob\nGesendet: Montag\nRegen?",
+        "----- Message d'origine -----\nDe : Bob\nPluie ?",
+        "---------- Forwarded message ---------\nFrom: Bob <bob@example.com>\nRain?",
+        "-------- Oprindelig besked --------\nRegn?",
+        "---- On Wed, 24 Feb 2021 14:02:50 +0530 bob@example.com wrote ----\n\nRain?",
+        "---------- Weitergeleitete Nachricht ----------\nRegen?",
+        "Begin forwarded message:\n\nFrom: Bob\nSubject: Rain\n\nRain?",
+        "Anfang der weitergeleiteten Nachricht:\n\n> Von: Bob\n\nRegen?",
+        "From: Bob <bob@example.com>\nSent: Monday, May 6, 2024 10:00\nTo: Ada\nSubject: Rain\n\nRain?",
+        "________________________________\nFrom: Bob <bob@example.com>\nSent: Monday\nTo: Ada\nSubject: Rain\n\nRain?",
+        "*From:* Bob\n*Sent:* Monday\n*To:* Ada\n*Subject:* Rain\n\nRain?",
+        "Von: Bob\nGesendet: Montag, 6. Mai 2024\nAn: Ada\nBetreff: Regen\n\nRegen?",
+        "De : Bob\nEnvoyé : lundi\nÀ : Ada\nObjet : Pluie\n\nPluie ?",
+        "De: Bob\nEnviado el: lunes\nPara: Ada\nAsunto: Lluvia\n\n¿Lluvia?",
+        "Da: Bob\nInviato: lunedì\nA: Ada\nOggetto: Pioggia\n\nPioggia?",
+        "Van: Bob\nVerzonden: maandag\nAan: Ada\nOnderwerp: Regen\n\nRegen?",
+        "发件人: Bob\n发送时间: 2024年5月6日\n收件人: Ada\n主题: 雨\n\n雨？",
+        "差出人: Bob\n送信日時: 2024年5月6日\n宛先: Ada\n件名: 雨\n\n雨？",
+    ],
+)
+def test_what_is_quoted_whole_ends_the_text(block: str) -> None:
+    assert text(f"Yes.\n\n{block}\n") == "Yes."
+    assert text(f"{block}\n") == ""
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        "Please bring:\n- milk\n- bread\n\nSee you at noon.\nAda",
+        "Take a look at the plan.\nTak\nDo: the dishes\nBest regards,\nAda",
+        "From: Berlin\nTo: Hamburg\nDate: 6 May\n\nShall we go?",
+        "Here is what Bob wrote:\nRain is good.\nI agree.",
+        "On 6 May we meet at 10:00 with the following people:\nBob\nCarol",
+        "At 10:30 I wrote to the office with the question that you had asked me:\nwhat now?\nNo answer.",
+        "Ask him: bob@example.com",
+        "Write to <bob@example.com>:\nhe knows.",
+        "5 > 4\nx->y",
+        "--- Agenda ---\nRain\n-- rain, again\n--no-rain",
+        "Subject: matters\nFrom: what I hear, it rains",
+        "Sent the letter.\nVon mir gesendet, gestern.",
+        "Title\n=====\nText",
+        "/usr/bin/env: no such file\n/Ada",
+    ],
+)
+def test_what_people_write_stays(own: str) -> None:
+    assert text(own) == own
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "-- \nAda Lovelace\nAnalyst",
+        "--\nAda",
+        "\n-- \nAda\n\nOn Monday, 6 May 2024, Bob wrote:\n> Rain?",
+        "Sent from my iPhone",
+        "Sent from my Galaxy S24 Ultra\n\n> On 6 May 2024, at 10:00, Bob wrote:\n> \n> Rain?",
+        "Get Outlook for iOS<https://aka.ms/o0ukef>\n________________________________\nFrom: Bob\nSent: Monday\n",
+        "Von meinem iPhone gesendet",
+        "Gesendet von Mail für Windows",
+        "Envoyé de mon iPad",
+        "Enviado desde mi iPhone",
+        "Verzonden vanaf mijn iPhone",
+        "Отправлено с iPhone",
+        "iPhoneから送信",
+        "发自我的 iPhone",
+        "——————————————————————————————\n\nAda",
+        "_______________________________________________\nlist mailing list\nlist@example.org",
+        "****",
+    ],
+)
+def test_signatures_go(end: str) -> None:
+    assert text(f"It rains.\n\nBest,\nAda\n\n{end}\n") == "It rains.\n\nBest,\nAda"
+
+
+def test_pgp_armour_goes() -> None:
+    signed = (
+        "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\nYes.\n- - a list\n- -----BEGIN it-----\n"
+        "-----BEGIN PGP SIGNATURE-----\nVersion: x\n\niQ==\n-----END PGP SIGNATURE-----\n"
+    )
+    assert text(signed) == "Yes.\n- a list\n-----BEGIN it-----"
+    assert text("Hi\n-----BEGIN PGP MESSAGE-----\n\nhQE\n-----END PGP MESSAGE-----\nBye") == "Hi\n\nBye"
+    assert text("-----BEGIN PGP MESSAGE-----\n\nhQE") == ""
+    assert text("- not signed\n- a list") == "- not signed\n- a list"
+
+
+def test_pictures_leave_no_mark() -> None:
+    assert text("See [image: boat.png] here [cid:image001.png@01D] [1]") == "See here [1]"
+
+
+@pytest.mark.parametrize(
+    "unit", ["On 1 a ", "On 1 wrote ", "wrote: ", "\n", "\n> ", "[cid:", "From: x\n", "<a@b", "(a@", "On 1 Jan 2020\n",
+             "-----BEGIN PGP SIGNED MESSAGE-----\nx\n", "-----BEGIN PGP A-----\n", "x" * 70 + "\n", "On 1, b wrote:\n>x\n"]
+)  # fmt: skip
+def test_hostile_text_takes_no_time(unit: str) -> None:
+    before = time.process_time()
+    text(unit * (200_000 // len(unit)))
+    assert time.process_time() - before < 4
