@@ -7,10 +7,11 @@ import torch
 from peft import AutoPeftModelForCausalLM
 
 from ownlm.config import LoraConfig
-from ownlm.errors import AdapterError, ConfigError
+from ownlm.errors import AdapterError, ConfigError, DataError
 from ownlm.history.record import Query
 from ownlm.home import Home
 from ownlm.model.packed import BASE, Row
+from ownlm.prompt.example import query_prompt
 from ownlm.verbs.load import load_peft_adapter
 from ownlm.verbs.settings import settings
 from tests.answer.test_peft_answer import make_attentive
@@ -129,3 +130,14 @@ def test_methods_on_the_command_line(shell: Shell) -> None:
     assert adapter.shape["num_virtual_tokens"] == 3
     assert "no such setting" in shell.run("train", *options, "--method", "ia3", "--rank", 4, code=1)
     shell.run("adapt", *options, "--out", "news", "--method", "ia3", code=2)
+
+
+def test_virtual_tokens_count_in_the_context(home: Home) -> None:
+    train(home, "bela")
+    train(home, "ciro")
+    task, base = home.task("sorting"), home._load(home.bases()[0])
+    text, _ = query_prompt(task, {"text": "y"}, home.history("ciro", "sorting"))
+    full = "y" * (1 + base.max_tokens - task.max_new_tokens - len(base.encode_prompt(text)))  # a byte is a token
+    assert home.ask("bela", full, "sorting").answer is not None
+    with pytest.raises(DataError, match="longer than the context"):
+        home.ask("ciro", full, "sorting")

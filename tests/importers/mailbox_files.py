@@ -33,6 +33,7 @@ def message(subject: str | None, text: str | None = None, *, number: int = 0, **
 
 def write_messages(path: Path, messages: Iterable[EmailMessage | bytes]) -> Path:
     """A mailbox of these; bytes are messages as they are."""
+    path.unlink(missing_ok=True)
     box = mailbox.mbox(path)
     for each in messages:
         box.add(each)

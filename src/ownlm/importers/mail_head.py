@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from email.errors import HeaderParseError
 from email.header import decode_header
 from email.message import Message
-from email.utils import getaddresses, mktime_tz, parsedate_tz
+from email.utils import getaddresses, parsedate_to_datetime
 from typing import Final
 
 from ownlm.importers import mail_words as words
@@ -37,7 +37,9 @@ def header(head: Message, name: str) -> str:
 def addresses(head: Message, *names: str) -> list[str]:
     """The addresses in these headers, in lower case."""
     values = [_line(decoded(_raw(head, name).encode("latin-1"), None)) for name in names]
-    return [found.lower() for _, address in getaddresses(values) if (found := address.strip())]
+    found = [address.strip().lower() for _, address in getaddresses(values) if address.strip()]
+    # In "ada@example.org <bob@example.com>" the first is a name.
+    return [address for address in found if f"<{address}>" in " ".join(values).lower()] or found
 
 
 def is_sent(head: Message) -> bool:
@@ -79,9 +81,9 @@ def answers_invitation(message: Message) -> bool:
 def moment(head: Message) -> str | None:
     """When it was sent, in ISO 8601 and UTC; None before 1970 and from 2106 on, where a clock was wrong."""
     try:
-        parsed = parsedate_tz(header(head, "date"))
-        seconds = mktime_tz(parsed) if parsed else 0
-    except (ValueError, OverflowError, TypeError, IndexError):  # the library's own, on nonsense
+        date = parsedate_to_datetime(header(head, "date"))
+        seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError, TypeError, IndexError):  # the library's, on nonsense
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat() if 0 < seconds < 2**32 else None
 

@@ -3,7 +3,7 @@
 import codecs
 import re
 from binascii import a2b_base64
-from email.errors import InvalidBase64LengthDefect
+from email.errors import InvalidBase64LengthDefect, MissingHeaderBodySeparatorDefect
 from email.message import Message
 from typing import Any, Final
 
@@ -77,7 +77,7 @@ def _texts(part: Any) -> list[str]:
             return next((texts for each in inside if any(map(str.strip, texts := _texts(each)))), [])
         # A message within the message is someone else's.
         return [text for each in inside for text in _texts(each)] if kind.startswith("multipart/") else []
-    if kind not in ("text/plain", "text/html") or _is_attached(part):
+    if kind not in ("text/plain", "text/html") or _is_no_text(part):
         return []
     text = decoded(_bytes(part), part.get_content_charset())
     if kind == "text/html":
@@ -94,8 +94,9 @@ def _bytes(part: Message) -> bytes:
     return data
 
 
-def _is_attached(part: Message) -> bool:
-    return part.get_content_disposition() == "attachment" or part.get_filename() is not None
+def _is_no_text(part: Message) -> bool:
+    cut = any(isinstance(defect, MissingHeaderBodySeparatorDefect) for defect in part.defects)  # within its headers
+    return cut or part.get_content_disposition() == "attachment" or part.get_filename() is not None
 
 
 def _param(part: Message, name: str) -> str:

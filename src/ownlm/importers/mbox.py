@@ -39,6 +39,7 @@ _SENDER_LINE: Final = re.compile(rb"From .{0,200}?\b(?:Mon|Tue|Wed|Thu|Fri|Sat|S
 _FIELD: Final = re.compile(rb"[!-9;-~]{1,80}[ \t]*:|>From ")
 _ESCAPED: Final = re.compile(rb"^>(>*From )", re.M)
 _BLANK: Final = re.compile(rb"\r?\n\r?\n")
+_NO_HEADER: Final = re.compile(rb"^(?![!-9;-~]+:|[ \t\r\n]).*\n?", re.M)  # after such a line the parser expects text
 
 # compat32, because it takes headers as they are; the newer policies fail on broken ones, and are ten times slower.
 _PARSER: Final = BytesParser(policy=compat32)
@@ -97,26 +98,27 @@ def split_mailbox(file: Path, most: int = _MOST) -> Iterator[tuple[bytes, int]]:
     Mail programs do not agree on how such a line in a text is told from one between two messages. Here two of three
     must hold: a blank line comes before it, a header after it, and it names a day and a time.
     """
-    message, blank, held = bytearray(), False, b""
+    message, place, held = bytearray(), 0, b""
+    starts, blank, begun = True, False, False
     with reading(file), file.open("rb") as stream:
-        place = len(first := stream.readline(_PIECE))
-        starts = first.endswith(b"\n")
         while piece := stream.readline(_PIECE):
-            place += len(piece)
-            if held:
-                if blank + bool(_SENDER_LINE.match(held)) + bool(_FIELD.match(piece)) > 1:
-                    yield bytes(message), place
+            if held and starts:
+                if not begun or blank + bool(_SENDER_LINE.match(held)) + bool(_FIELD.match(piece)) > 1:
+                    if begun:
+                        yield bytes(message), place
                     message.clear()
+                    begun = True
                 else:
                     message += held
                 held, blank = b"", False
             if starts and piece.startswith(b"From "):
                 held = piece
-            else:
+            elif not held:
                 blank = starts and not piece.strip()
                 if len(message) < most:
                     message += piece
             starts = piece.endswith(b"\n")
+            place += len(piece)
     yield bytes(message if _SENDER_LINE.match(held) else message + held), place
 
 
@@ -163,7 +165,7 @@ def _owner(file: Path, me: list[str], progress: Progress) -> _Owner:
             progress("megabytes", place / 1e6, size / 1e6)
         if not me:
             with suppress(Exception):  # as in _rows; there it is counted
-                head = _head(message)
+                head = _PARSER.parsebytes(_halves(message)[0])
                 sender = addresses(head, "from")[:1]
                 (labelled if is_sent(head) else senders).update(sender)
     if me:
@@ -182,9 +184,11 @@ def _owner(file: Path, me: list[str], progress: Progress) -> _Owner:
     return _Owner(only, lambda head: only in addresses(head, "from"), count)
 
 
-def _head(message: bytes) -> Message:
-    end = _BLANK.search(message, 0, _HEAD)
-    return _PARSER.parsebytes(message[: end.start() + 1 if end else _HEAD], headersonly=True)
+def _halves(message: bytes) -> tuple[bytes, bytes]:
+    """A message's headers, without lines that are none, and what follows."""
+    end = _BLANK.search(message)
+    middle = end.start() if end else len(message)
+    return _NO_HEADER.sub(b"", message[:middle]), message[middle:]
 
 
 def _rows(
@@ -206,7 +210,8 @@ def _rows(
 
 def _row(data: bytes, owner: _Owner, replies: bool, known: set[bytes]) -> dict[str, str] | str:
     """A record, or why there is none."""
-    head = _head(data)
+    before, after = _halves(data)
+    head = _PARSER.parsebytes(before)
     if not owner.sent(head):
         return "not sent by you" if head.keys() else "damaged"
     subject, answers = own_subject(head)
@@ -219,7 +224,7 @@ def _row(data: bytes, owner: _Owner, replies: bool, known: set[bytes]) -> dict[s
     }
     if reason := next((reason for reason, holds in reasons.items() if holds), None):
         return reason
-    message = _PARSER.parsebytes(_ESCAPED.sub(rb"\1", data))
+    message = _PARSER.parsebytes(before + _ESCAPED.sub(rb"\1", after))
     if answers_invitation(message):
         return "automatic"
     text, time = own_text(message), moment(head)
@@ -246,10 +251,14 @@ def _at_least_one(rows: Iterator[dict[str, str]], file: Path, left_out: Counter[
         none = False
         yield row
     if none:
-        others = left_out["not sent by you"] == left_out.total()
+        hint = "give a mailbox with sent mail in it"
+        if left_out["replies and forwards"]:
+            hint = "--replies takes replies and forwards too"
+        elif left_out["not sent by you"] == left_out.total():
+            hint = "check the address given with --me"
         raise DataError(
             f"The mailbox {file} has no message to learn from",
             got="left out: " + ", ".join(f"{count:,} {reason}" for reason, count in left_out.most_common()),
             expected="messages with a subject and a text that you sent",
-            hint="check the address given with --me" if others else "--replies takes replies and forwards too",
+            hint=hint,
         )
