@@ -54,6 +54,8 @@ def test_forgetting_is_told(shell: Shell) -> None:
 def test_the_doctor_speaks(shell: Shell) -> None:
     out = shell.run("doctor")
     assert "The home is whole" in out and "Next: `ownlm import git" in out and "torch" in out
+    elsewhere = shell.run("doctor", "--home", "elsewhere")
+    assert "no home in elsewhere" in elsewhere and "torch" in elsewhere and "is whole" not in elsewhere
     grown(shell)
     assert "without an adapter 0, with an old one 1" in shell.run("doctor")
     seen = shell.json("doctor")

@@ -1,6 +1,6 @@
 """A home: everybody's records, bases and adapters, and the verbs on them. Read it top to bottom for the whole flow."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +13,15 @@ from ownlm.model.base_files import fingerprint
 from ownlm.progress import Progress, silent
 from ownlm.store.database import DATABASE
 from ownlm.store.forget import Forgotten, forget_person, forget_record
-from ownlm.store.rows import AdapterInfo, BaseInfo, Person
+from ownlm.store.rows import AdapterInfo, BaseInfo, Person, ProfileInfo
 from ownlm.store.store import Store
 from ownlm.store.work import working
 from ownlm.verbs.bases import add_base, check_name, pick_base, pick_raw_base
 from ownlm.verbs.doctor import Diagnosis, diagnose
 from ownlm.verbs.histories import Added, add_history, find_task
 from ownlm.verbs.people import newest_adapter
-from ownlm.verbs.report import Answer, Training
+from ownlm.verbs.profile import pick_writer, profile_people
+from ownlm.verbs.report import Answer, Profiles, Training
 from ownlm.verbs.settings import settings
 
 if TYPE_CHECKING:  # what needs torch is imported where it is used: listing people should not wait for it
@@ -221,6 +222,41 @@ class Home:
             if students:
                 train_people(self.store, self._load(info), plan, students, slots, progress, report)
         return report
+
+    # Profiles
+
+    def profile(
+        self,
+        task: str,
+        *,
+        users: Sequence[str] = (),
+        base: str | None = None,
+        url: str | None = None,
+        model: str | None = None,
+        counted: bool = False,
+        tell: Callable[[str], None] = lambda text: None,
+        progress: Progress = silent,
+        report: Profiles | None = None,
+    ) -> Profiles:
+        """Writes a text about each person, from their own latest records, for prompts to show.
+
+        It is written by the newest raw base, or by `base`; by the `model` behind an OpenAI-compatible `url`, with the
+        key in OWNLM_PROFILE_KEY, after `tell` was told whose records go there; or `counted` from the task's labels.
+        Who has one from the same history and the same writer is skipped. Each is kept as soon as it is there.
+
+        Args:
+            report: as for `train`; what goes wrong with one person is told there, and the others go on.
+
+        Raises:
+            OwnlmError: the writer cannot be used, or nobody answers at the endpoint; what is written is kept.
+        """
+        spec = self.task(task)
+        writer = pick_writer(self.store, self._load, spec, base, url, model, counted, tell)
+        return profile_people(self.store, spec, users, writer, progress, report or Profiles())
+
+    def profiles(self, task: str) -> dict[str, ProfileInfo]:
+        """Everybody's newest profile, by user."""
+        return self.store.latest_profiles(self.task(task).name)
 
     # Asking
 

@@ -1,8 +1,19 @@
-"""Real git repositories, made for a test."""
+"""Real git repositories, made for a test, and what importing them gives."""
 
+import json
 import os
 import subprocess
+from collections import Counter
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ownlm.errors import DataError
+from ownlm.history.readers import read_dataset
+from ownlm.history.task import load_task
+from ownlm.importers.git import import_git
+from ownlm.importers.imported import Imported
 
 DAY = 86_400
 START = 1_700_000_000  # 2023-11-14T22:13:20+00:00
@@ -58,3 +69,28 @@ class Repository:
         hash = self.git("hash-object", "-t", "commit", "-w", "--stdin", "--literally", given=content)
         self.git("update-ref", "HEAD", hash)
         return hash
+
+
+def run(repo: Repository | Path, **how: Any) -> tuple[Imported, list[dict[str, Any]]]:
+    """Imports; what is written can always be read as histories."""
+    folder = repo.folder if isinstance(repo, Repository) else repo
+    out = folder.parent / f"{folder.name}.jsonl"
+    imported = import_git(folder, out, **how)
+    rows = [json.loads(line) for line in out.read_text("utf8").split("\n")[:-1]]
+    assert imported.task == "git-commit" and imported.files == [out]
+    assert imported.records == dict(Counter(row["user_id"] for row in rows))
+    dataset = read_dataset(out, load_task("git-commit"))
+    assert {record.id for history in dataset.histories for record in history.records} == {row["id"] for row in rows}
+    assert sum(map(len, dataset.histories)) == len(rows)
+    return imported, rows
+
+
+def refused(repo: Path) -> DataError:
+    """Imports what cannot be imported; nothing is written."""
+    out = repo.parent / "refused.jsonl"
+    out.write_text("as before\n")
+    before = set(out.parent.iterdir())
+    with pytest.raises(DataError) as caught:
+        import_git(repo, out)
+    assert out.read_text() == "as before\n" and set(out.parent.iterdir()) == before
+    return caught.value

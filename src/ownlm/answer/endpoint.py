@@ -8,7 +8,8 @@ endpoint says reaches an error message.
 import asyncio
 import ipaddress
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from queue import SimpleQueue
@@ -31,12 +32,8 @@ MAX_BYTES: Final = 2**20
 
 _LATER: Final = "run the same command again later: it goes on from here"
 _DOWN: Final = "see that the endpoint runs, and check --profile-url; the same command goes on from here"
-_HINTS: Final = {
-    400: "check --profile-model",
-    401: "set OWNLM_PROFILE_KEY to a key that the endpoint takes",
-    403: "set OWNLM_PROFILE_KEY to a key that the endpoint takes",
-    404: "check --profile-url, to which /chat/completions is added, and --profile-model",
-}
+_KEY: Final = "set OWNLM_PROFILE_KEY to a key that the endpoint takes"
+_ADDRESS: Final = "check --profile-url, to which /chat/completions is added, and --profile-model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +107,7 @@ class _Failure:
     wait: float | None = None  # seconds that the endpoint asks to wait
 
 
-def answers(endpoint: Endpoint, questions: Mapping[str, str]) -> Iterator[tuple[str, str | OwnlmError]]:
+def answers(endpoint: Endpoint, questions: Mapping[str, str]) -> Generator[tuple[str, str | OwnlmError], None, None]:
     """Each person's answer, or what went wrong with it, as they come; some requests are under way at once.
 
     Args:
@@ -120,22 +117,23 @@ def answers(endpoint: Endpoint, questions: Mapping[str, str]) -> Iterator[tuple[
         OwnlmError: nobody is at that address, or it failed many times in a row; the others are not tried.
     """
     in_a_row = 0
-    for done, (user, outcome) in enumerate(_outcomes(endpoint, questions), 1):
-        if isinstance(outcome, str):
-            in_a_row = 0
-            yield user, outcome
-            continue
-        if outcome.nobody:
-            raise OwnlmError(f"Nobody answers at {endpoint.host}", got=outcome.got, hint=outcome.hint)
-        what = f"{endpoint.host} gave no answer for user {user!r}"
-        yield user, OwnlmError(what, got=outcome.got, hint=outcome.hint)
-        in_a_row += 1
-        if in_a_row == IN_A_ROW and done < len(questions):
-            what = f"{endpoint.host} failed {IN_A_ROW} times in a row; the others were not tried"
-            raise OwnlmError(what, got=outcome.got, hint=outcome.hint)
+    with closing(_outcomes(endpoint, questions)) as outcomes:
+        for done, (user, outcome) in enumerate(outcomes, 1):
+            if isinstance(outcome, str):
+                in_a_row = 0
+                yield user, outcome
+                continue
+            if outcome.nobody:
+                raise OwnlmError(f"Nobody answers at {endpoint.host}", got=outcome.got, hint=outcome.hint)
+            what = f"{endpoint.host} gave no answer for user {user!r}"
+            yield user, OwnlmError(what, got=outcome.got, hint=outcome.hint)
+            in_a_row += 1
+            if in_a_row == IN_A_ROW and done < len(questions):
+                what = f"{endpoint.host} failed {IN_A_ROW} times in a row; the others were not tried"
+                raise OwnlmError(what, got=outcome.got, hint=outcome.hint)
 
 
-def _outcomes(endpoint: Endpoint, questions: Mapping[str, str]) -> Iterator[tuple[str, str | _Failure]]:
+def _outcomes(endpoint: Endpoint, questions: Mapping[str, str]) -> Generator[tuple[str, str | _Failure], None, None]:
     """What came of each request. A thread of its own runs them, as the caller may have an event loop already."""
     came = SimpleQueue[tuple[str, str | _Failure] | Exception | None]()
 
@@ -213,7 +211,7 @@ async def _try(client: httpx.AsyncClient, endpoint: Endpoint, question: str) -> 
             async for part in response.aiter_raw():
                 body += part
                 if len(body) > MAX_BYTES:
-                    return _Failure(f"an answer of more than {MAX_BYTES:,} bytes", _HINTS[404])
+                    return _Failure(f"status 200, and more than {MAX_BYTES:,} bytes of it", _ADDRESS)
     except httpx.ConnectTimeout:
         return _Failure(f"no connection within {CONNECT_S:g} s", _DOWN, passing=True, nobody=True)
     except (TimeoutError, httpx.TimeoutException):
@@ -231,7 +229,8 @@ def _refusal(response: httpx.Response) -> _Failure:
         return _Failure(f"status {status}, a redirect", "redirects are not followed: give the URL that it leads to")
     passing = status == 429 or status >= 500
     wait = _seconds(response.headers.get("Retry-After", "")) if passing else None
-    return _Failure(f"status {status}", _HINTS.get(status, _LATER), passing=passing, wait=wait)
+    hint = _LATER if passing else _KEY if status in (401, 403) else _ADDRESS
+    return _Failure(f"status {status}", hint, passing=passing, wait=wait)
 
 
 def _seconds(retry_after: str) -> float | None:
@@ -251,11 +250,11 @@ def _content(body: bytes) -> str | _Failure:
     try:
         document: Any = json.loads(body)
     except (ValueError, RecursionError):
-        return _Failure("no JSON", _HINTS[404])
+        return _Failure("status 200, and no JSON", _ADDRESS)
     try:
         content = document["choices"][0]["message"]["content"]
     except (LookupError, TypeError):
-        return _Failure("JSON without choices[0].message.content", _HINTS[404])
+        return _Failure("status 200, and JSON without choices[0].message.content", _ADDRESS)
     if not isinstance(content, str):
-        return _Failure(f"a message whose content is a {type(content).__name__}, not a text", _HINTS[404])
+        return _Failure(f"status 200, and a message whose content is a {type(content).__name__}, not a text", _ADDRESS)
     return content

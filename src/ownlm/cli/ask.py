@@ -19,6 +19,12 @@ def ask(
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Many people's queries, instead of one.")] = None,
     labels: options.Labels = None,
     rag: options.Rag = None,
+    profile: Annotated[
+        bool | None,
+        typer.Option(
+            "--profile/--no-profile", help="Whether the prompt shows the person's text profile; by default as trained."
+        ),
+    ] = None,
     choose: Annotated[bool, typer.Option("--choose", help="Pick the likeliest of the task's labels.")] = False,
     base: options.Base = None,
     base_only: Annotated[bool, typer.Option("--base-only", help="Answer without an adapter.")] = False,
@@ -35,7 +41,7 @@ def ask(
     from ownlm.home import Home
 
     opened = Home(home, create=False)
-    how: dict[str, Any] = {"rag": rag, "choose": choose, "base": base, "base_only": base_only}
+    how: dict[str, Any] = {"rag": rag, "profile": profile, "choose": choose, "base": base, "base_only": base_only}
     if file is None:
         with progress_bar() as progress:
             answer = opened.ask(str(user), str(text), task, progress=progress, **how)

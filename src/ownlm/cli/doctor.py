@@ -6,25 +6,31 @@ import typer
 
 from ownlm.cli import options
 from ownlm.cli.output import print_json, print_table, progress_bar, say, size, warn
+from ownlm.errors import NotFoundError
 
 
 def doctor(home: options.Home = options.HOME, json: options.Json = False) -> None:
     """Look at the machine, check everything in the home, and say what to do next. Exit code 1 if something is wrong."""
     from ownlm.home import Home
+    from ownlm.verbs.doctor import without_home
 
     with progress_bar() as progress:
-        seen = Home(home, create=False).doctor(progress)
+        try:
+            seen = Home(home, create=False).doctor(progress)
+        except NotFoundError:
+            seen = without_home(home)
     if json:
         print_json(asdict(seen))
     else:
         print_table("Machine", ["", ""], _shown(seen.machine))
-        print_table("Home", ["", ""], _shown(seen.home))
+        if seen.home:
+            print_table("Home", ["", ""], _shown(seen.home))
         for finding in seen.wrong:
             warn(f"wrong: {finding.what}. Next: {finding.hint}")
-        if not seen.wrong:
+        if seen.home and not seen.wrong:
             say("The home is whole: every record and blob is what it was, every reference leads somewhere.")
-            for step in seen.next:
-                say(f"Next: {step}")
+        for step in [] if seen.wrong else seen.next:
+            say(f"Next: {step}")
     if seen.wrong:
         raise typer.Exit(1)
 

@@ -44,6 +44,9 @@ Preset = Annotated[
 Rag = Annotated[
     int | None, typer.Option("--rag", metavar="K", help="How many of the person's own records a prompt shows.", min=0)
 ]
+Profile = Annotated[
+    bool | None, typer.Option("--profile", help="Prompts show the person's text profile; `ownlm profile` writes it.")
+]
 Recent = Annotated[
     int | None, typer.Option("--recent", metavar="K", help="Train on this many latest records only.", min=1)
 ]

@@ -24,6 +24,7 @@ def adapt(
     base: options.Base = None,
     preset: options.Preset = None,
     rag: options.Rag = None,
+    profile: options.Profile = None,
     recent: options.Recent = None,
     since: options.Since = None,
     learning_rate: options.LearningRate = None,
@@ -53,7 +54,7 @@ def adapt(
             preset=preset,
             seed=seed,
             progress=progress,
-            **_changes(rag, recent, since, learning_rate, epochs, rank, modules, batch_size, max_words),
+            **_changes(rag, profile, recent, since, learning_rate, epochs, rank, modules, batch_size, max_words),
         )
     made = base_info.provenance or {}
     if json:
@@ -73,6 +74,7 @@ def train(
     base: options.Base = None,
     preset: options.Preset = None,
     rag: options.Rag = None,
+    profile: options.Profile = None,
     recent: options.Recent = None,
     since: options.Since = None,
     learning_rate: options.LearningRate = None,
@@ -116,7 +118,7 @@ def train(
                 report=report,
                 method=method,
                 virtual_tokens=virtual_tokens,
-                **_changes(rag, recent, since, learning_rate, epochs, rank, modules, batch_size, max_words),
+                **_changes(rag, profile, recent, since, learning_rate, epochs, rank, modules, batch_size, max_words),
             )
     except KeyboardInterrupt:
         interrupted = True
@@ -143,6 +145,7 @@ def _tell(report: "Training", json: bool, interrupted: bool) -> None:
 
 def _changes(
     rag: int | None,
+    profile: bool | None,
     recent: int | None,
     since: str | None,
     learning_rate: float | None,
@@ -155,6 +158,7 @@ def _changes(
     """Settings given on the command line; a rank takes an equal alpha, so that the scale stays 1."""
     return {
         "rag": rag,
+        "profile": profile,
         "recent": recent,
         "since": since,
         "learning_rate": learning_rate,

@@ -30,7 +30,7 @@ _FORMAT: Final = "%x00%H%x00%P%x00%aN%x00%aE%x00%at%x00%s"
 _LOG: Final = (
     *("-c", "core.quotePath=false", "-c", "log.showRoot=true", "-c", "diff.relative=false"),
     *("-c", "core.deltaBaseCacheLimit=192m"),
-    *("log", "--reverse", f"--format={_FORMAT}", "--encoding=UTF-8", "--no-show-signature", "--no-notes"),
+    *("log", "--reverse", f"--format={_FORMAT}", "--encoding=UTF-8", "--no-show-signature"),
     *("--numstat", "--patch", "--unified=0", "--no-color", "--no-ext-diff", "--no-textconv", "-O/dev/null"),
     *("--diff-algorithm=myers", "--find-renames", "-l200", "--submodule=short", "--ignore-submodules=none"),
 )

@@ -13,7 +13,6 @@ from ownlm.importers.mail_text import decoded, tidy
 
 _LONGEST: Final = 10_000  # bytes read of a header
 
-_CHATS: Final = frozenset({"chat", "chats"})
 _NUMBER: Final = r" ?(?:\[\d+\]|\(\d+\)|\^\d+)? ?[:\uff1a]"
 _PREFIX: Final = re.compile(f"(?:{'|'.join(words.PREFIXES)}){_NUMBER}", re.I)
 _LETTER: Final = re.compile(f"[RI]{_NUMBER}")  # Outlook's, in Italian
@@ -44,21 +43,26 @@ def addresses(head: Message, *names: str) -> list[str]:
 
 def is_sent(head: Message) -> bool:
     """Whether Gmail labelled it as sent."""
-    return bool(_labels(head) & set(words.SENT))
+    return _is_labelled(head, words.SENT)
+
+
+def is_spam(head: Message) -> bool:
+    """Whether a filter took it for spam, which often claims to be from whom it is to."""
+    return _is_labelled(head, words.SPAM) or header(head, "x-spam-flag").lower() == "yes"
 
 
 def is_draft(head: Message) -> bool:
     """Whether it was never sent: by its label or flags, or because it has neither a date nor a recipient."""
     addressed = any(name in head for name in ("date", "to", "cc", "bcc", "newsgroups", "resent-to"))
     flagged = "T" in _flags(head, "status") + _flags(head, "x-status") or "x-mozilla-draft-info" in head
-    return flagged or not addressed or bool(_labels(head) & set(words.DRAFTS))
+    return flagged or not addressed or _is_labelled(head, words.DRAFTS)
 
 
 def is_deleted(head: Message) -> bool:
-    """Whether the person deleted it, and the mail program has not tidied up yet."""
+    """Whether the person threw it away, and no program has emptied the bin yet."""
     status = header(head, "x-mozilla-status")
     expunged = re.fullmatch(r"[\da-fA-F]{4}", status) and int(status, 16) & 8
-    return bool(expunged) or "D" in _flags(head, "x-status")
+    return bool(expunged) or "D" in _flags(head, "x-status") or _is_labelled(head, words.TRASH)
 
 
 def is_automatic(head: Message) -> bool:
@@ -68,7 +72,7 @@ def is_automatic(head: Message) -> bool:
         or header(head, "precedence").lower() in ("bulk", "junk", "auto_reply")
         or any(name in head for name in ("x-autoreply", "x-autorespond"))
         or head.get_content_type() == "multipart/report"
-        or bool(_labels(head) & _CHATS)
+        or _is_labelled(head, words.CHATS)
     )
 
 
@@ -111,9 +115,9 @@ def _flags(head: Message, name: str) -> str:
     return flags if re.fullmatch("[A-Z]{1,6}", flags) else ""
 
 
-def _labels(head: Message) -> frozenset[str]:
+def _is_labelled(head: Message, labels: tuple[str, ...]) -> bool:
     given = header(head, "x-gmail-labels").lower()
-    return frozenset(label.strip(' "') for label in given.split(",")) if given else frozenset()
+    return bool(given) and any(label.strip(' "') in labels for label in given.split(","))
 
 
 def _raw(head: Message, name: str) -> str:

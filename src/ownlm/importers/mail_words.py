@@ -25,6 +25,15 @@ DRAFTS: Final = _listed("""
     koncept | koncepty | черновики | чернетки | taslaklar | piszkozatok | schițe | esborranys | πρόχειρα | 下書き
     草稿 | 임시보관함
 """)
+TRASH: Final = _listed("""
+    trash | bin | papierkorb | corbeille | papelera | cestino | lixeira | lixo | prullenbak | papperskorgen
+    papirkurv | papirkurven | roskakori | kosz | koš | корзина | кошик | çöp kutusu | kuka | coș de gunoi | paperera
+    ゴミ箱 | 垃圾箱 | 已删除邮件 | 已刪除的郵件 | 垃圾桶 | 휴지통
+""")
+SPAM: Final = _listed(
+    "spam | junk | спам | спам-почта | 迷惑メール | 垃圾邮件 | 垃圾郵件 | 스팸함 | roskaposti | ongewenste e-mail"
+)
+CHATS: Final = _listed("chat | chats")
 
 # What stands before a subject that is an answer's or was passed on: "Re:". Not "FS:", for sale, nor "Ref:".
 PREFIXES: Final = _listed("""

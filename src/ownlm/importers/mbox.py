@@ -24,6 +24,7 @@ from ownlm.importers.mail_head import (
     is_deleted,
     is_draft,
     is_sent,
+    is_spam,
     moment,
     own_subject,
 )
@@ -161,7 +162,7 @@ def _owner(file: Path, me: list[str], progress: Progress) -> _Owner:
     size = file.stat().st_size
     for message, place in split_mailbox(file, _HEAD):
         count += 1
-        if count % 256 == 0 or place >= size:
+        if count % 256 == 0 or place >= size > 1e6:
             progress("megabytes", place / 1e6, size / 1e6)
         if not me:
             with suppress(Exception):  # as in _rows; there it is counted
@@ -212,7 +213,7 @@ def _row(data: bytes, owner: _Owner, replies: bool, known: set[bytes]) -> dict[s
     """A record, or why there is none."""
     before, after = _halves(data)
     head = _PARSER.parsebytes(before)
-    if not owner.sent(head):
+    if not owner.sent(head) or is_spam(head):
         return "not sent by you" if head.keys() else "damaged"
     subject, answers = own_subject(head)
     reasons = {

@@ -16,6 +16,8 @@ from ownlm.model.bank import LoraBank, target_modules
 from ownlm.model.lora import lora_merge
 from ownlm.model.packed import PackedBatch
 
+_PLACE = "\ufffc"  # stands for a text while a chat template is filled in: Unicode's object replacement character
+
 
 @dataclass(frozen=True, slots=True)
 class BaseLM:
@@ -61,6 +63,35 @@ class BaseLM:
         """Token ids of an answer, ended by the end-of-text token."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return [*ids, self.end_of_text]
+
+    def encode_chat(self, text: str, opening: str) -> list[int]:
+        """Token ids of a chat in which a person said `text` and the answer begins with `opening`.
+
+        Control tokens are those of the base's chat template alone: whatever stands in the text stays text. A base
+        without a template gets a plain prompt.
+
+        Raises:
+            BaseModelError: the template cannot be used.
+        """
+        if not self.tokenizer.chat_template:
+            return self.encode_prompt(f"{text}\n\n{opening}")
+        chat = [{"role": "user", "content": _PLACE}]
+        try:
+            rendered = self.tokenizer.apply_chat_template(
+                chat, tokenize=False, add_generation_prompt=True, enable_thinking=False
+            )
+            before, after = rendered.split(_PLACE)
+        except Exception:  # whatever a template does that was not made for one message
+            raise BaseModelError(
+                f"The chat template of the base {self.name!r} cannot be used",
+                expected="one that shows a single message once",
+                hint="choose another base",
+            ) from None
+        ends = [
+            self.tokenizer(end, add_special_tokens=False, split_special_tokens=False)["input_ids"]
+            for end in (before, after + opening)
+        ]
+        return [*ends[0], *self.tokenizer(text, add_special_tokens=False)["input_ids"], *ends[1]]
 
     def decode(self, ids: list[int]) -> str:
         """The text of an answer."""

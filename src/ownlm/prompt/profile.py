@@ -2,7 +2,7 @@
 
 A profile is made from a person's own records, and stands in each of their prompts (`ownlm.prompt.example`).
 
-Source: LaMP (arXiv 2304.11406), and OPPU (arXiv 2402.04401), section 3: 10 records and a chat model. The wording is ours.
+Source: OPPU (arXiv 2402.04401), whose chat model writes profiles from 10 records. The wording, and counting, are ours.
 """
 
 import re
@@ -25,7 +25,9 @@ _FIELD_WORDS, _FIELD_LETTERS = 60, 600  # of each field of a record; letters, fo
 _WORDS, _LETTERS = 100, 1000  # of a profile
 _LABELS = 5  # of a counted one
 _JOINERS = "\u200c\u200d"  # format characters that belong to words
-_SENTENCE_END = re.compile(r"(?<!\s\d)(?<!^\d)[.!?…]+[\"'”’)\]]*(?=\s|$)|[。！？]+")  # not the dot of "1. "
+_SENTENCE_END = re.compile(  # not the dot of "1. "
+    "(?<!\\s\\d)(?<!^\\d)[.!?\u2026]+[\"'\u201d\u2019)\\]]*(?=\\s|$)|[\u3002\uff01\uff1f]+"
+)
 _THOUGHTS = re.compile(r"^\s*<think>.*?(</think>|$)", re.DOTALL)
 
 
@@ -88,6 +90,8 @@ def cleaned(text: str) -> str:
     """
     text = _THOUGHTS.sub("", text)[: 10 * _LETTERS]
     text = " ".join("".join(map(_plain, text)).split())
+    if not any(map(str.isalnum, text)):
+        return ""
     text = first_words(text, _WORDS)[:_LETTERS].rstrip()
     ends = [end.end() for end in _SENTENCE_END.finditer(text)]
     if ends and 2 * ends[-1] >= len(text):

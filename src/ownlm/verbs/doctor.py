@@ -63,6 +63,12 @@ def diagnose(store: Store, progress: Progress) -> Diagnosis:
     return seen
 
 
+def without_home(folder: Path) -> Diagnosis:
+    """What can be said where there is no home yet."""
+    step = f"there is no home in {folder} yet: `ownlm base add smollm2-135m` makes one"
+    return Diagnosis(machine_facts(Path()), next=[step])
+
+
 def machine_facts(folder: Path) -> dict[str, str | int]:
     """The machine: system, cores, memory, disk, device, versions. Sizes are in bytes."""
     import torch  # here, because most commands do without

@@ -1,10 +1,10 @@
-"""What training and asking came to."""
+"""What training, writing profiles and asking came to."""
 
 from dataclasses import dataclass, field
 
 from ownlm.errors import OwnlmError
 from ownlm.history.record import Query
-from ownlm.store.rows import AdapterInfo
+from ownlm.store.rows import AdapterInfo, ProfileInfo
 
 
 @dataclass(slots=True)
@@ -15,6 +15,15 @@ class Training:
     skipped: list[tuple[str, str]] = field(default_factory=list)  # person, why
     failed: list[tuple[str, OwnlmError]] = field(default_factory=list)
     tokens_per_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Profiles:
+    """What `profile` did, so far."""
+
+    written: list[tuple[ProfileInfo, int]] = field(default_factory=list)  # and from how many records
+    skipped: list[tuple[str, str]] = field(default_factory=list)  # person, why
+    failed: list[tuple[str, OwnlmError]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,97 @@
+"""`ownlm profile`."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ownlm.cli import options
+from ownlm.cli.output import many, print_json, print_table, progress_bar, say, warn
+from ownlm.errors import OwnlmError
+
+if TYPE_CHECKING:
+    from ownlm.verbs.report import Profiles
+
+FIRST_WORDS = 70  # letters of a profile in the table
+
+
+def profile(
+    task: options.Task,
+    user: options.Users = None,
+    base: options.Base = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--profile-url",
+            metavar="URL",
+            help="An OpenAI-compatible endpoint that writes instead of a base, such as https://api.example.com/v1. "
+            "The latest records of each person go there. OWNLM_PROFILE_KEY may hold a key.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--profile-model", metavar="NAME", help="The model's name at that endpoint.")
+    ] = None,
+    counted: Annotated[
+        bool, typer.Option("--counted", help="Count each person's most frequent labels, without a model.")
+    ] = False,
+    home: options.Home = options.HOME,
+    json: options.Json = False,
+) -> None:
+    """Write a text profile of each person, for prompts to show (`train --profile`).
+
+    It is written from the person's 10 latest records, by the base that is not adapted, or by an endpoint. People whose
+    history and writer are as they were are skipped. Each profile is kept as soon as it is there; after Ctrl-C the same
+    command goes on where it stopped. `ownlm users show` shows a profile.
+    """
+    if (base is not None) + (url is not None) + counted > 1 or (url is None) != (model is None):
+        raise typer.BadParameter("give --base, or --profile-url with --profile-model, or --counted, or none of them")
+    from ownlm.home import Home
+    from ownlm.verbs.report import Profiles
+
+    report, interrupted = Profiles(), False
+    how: dict[str, Any] = {"base": base, "url": url, "model": model, "counted": counted}
+    try:
+        with progress_bar() as progress:
+            opened = Home(home, create=False)
+            opened.profile(task, users=user or [], tell=warn, progress=progress, report=report, **how)
+    except KeyboardInterrupt:
+        interrupted = True
+    except OwnlmError:  # what is done is kept, and told
+        if not json:
+            _tell(report)
+        raise
+    if json:
+        print_json(_document(report) | ({"interrupted": True} if interrupted else {}))
+    else:
+        _tell(report)
+    for name, error in report.failed:
+        warn(f"failed: {name}: {error}")
+    if interrupted:
+        warn(f"interrupted: {len(report.written)} profiles are written and kept; the same command goes on from there")
+    if interrupted or report.failed:
+        raise typer.Exit(1)
+
+
+def _document(report: "Profiles") -> dict[str, Any]:
+    return {
+        "written": [
+            {"user": profile.user, "records": records, "writer": profile.writer, "profile": profile.text}
+            for profile, records in report.written
+        ],
+        "skipped": [{"user": name, "reason": reason} for name, reason in report.skipped],
+        "failed": [{"user": name, "error": str(error)} for name, error in report.failed],
+    }
+
+
+def _tell(report: "Profiles") -> None:
+    if report.written:
+        print_table(
+            f"{many(len(report.written), 'profile')}, written by {report.written[0][0].writer}",
+            ["user", "records#", "profile"],
+            [(profile.user, records, _first(profile.text)) for profile, records in report.written],
+        )
+    if report.skipped:
+        say(f"skipped {len(report.skipped):,}: {report.skipped[0][1]}")
+
+
+def _first(text: str) -> str:
+    return text if len(text) <= FIRST_WORDS else text[:FIRST_WORDS].rsplit(" ", 1)[0] + " ..."

@@ -1,0 +1,110 @@
+"""An OpenAI-compatible endpoint on this machine, which behaves as badly as a test wants it to."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Behaviour = Callable[["Caller"], None]
+LONGEST_S = 20.0  # how long a request is kept waiting at most: no test hangs
+
+
+class Caller(BaseHTTPRequestHandler):
+    """One request, and how it can be answered."""
+
+    protocol_version = "HTTP/1.1"
+    server: "Endpoint"
+    sent: dict[str, Any]
+
+    def do_POST(self) -> None:
+        self.sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.server.lock:
+            self.server.requests.append(self)
+            self.server.inside += 1
+            self.server.most_at_once = max(self.server.most_at_once, self.server.inside)
+        try:
+            with suppress(OSError):  # the caller is gone
+                self.server.behaviour(self)
+        finally:
+            with self.server.lock:
+                self.server.inside -= 1
+
+    @property
+    def number(self) -> int:
+        """Which request of this server it is, from 0 on."""
+        return self.server.requests.index(self)
+
+    @property
+    def question(self) -> str:
+        """What is asked."""
+        return str(self.sent["messages"][0]["content"])
+
+    def say(self, text: object) -> None:
+        """Answers as a model does."""
+        self.give(json.dumps({"choices": [{"message": {"role": "assistant", "content": text}}]}).encode())
+
+    def give(self, body: bytes, status: int = 200, **headers: str) -> None:
+        """Answers with these bytes."""
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def drip(self, first: bytes, drop: bytes, every_s: float = 0.02) -> None:
+        """Sends drop after drop, for as long as anybody listens."""
+        self.close_connection = True
+        self.wfile.write(first)
+        end = time.monotonic() + LONGEST_S
+        while time.monotonic() < end:
+            self.wfile.write(drop)
+            time.sleep(every_s)
+
+    def hang(self) -> None:
+        """Says nothing until the caller goes away."""
+        self.close_connection = True
+        self.connection.settimeout(LONGEST_S)
+        self.connection.recv(1)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Says nothing."""
+
+
+class Endpoint(ThreadingHTTPServer):
+    """The server; remembers what it was sent."""
+
+    daemon_threads = True
+
+    def __init__(self, behaviour: Behaviour) -> None:
+        super().__init__(("127.0.0.1", 0), Caller)
+        self.behaviour = behaviour
+        self.requests: list[Caller] = []
+        self.lock = threading.Lock()
+        self.inside = self.most_at_once = 0
+        self.url = f"http://127.0.0.1:{self.server_port}/v1"
+
+
+@contextmanager
+def serving(behaviour: Behaviour) -> Iterator[Endpoint]:
+    """A running endpoint."""
+    server = Endpoint(behaviour)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.socket.close()
+        thread.join()
+
+
+def free_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
