@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -13,17 +15,29 @@ Behaviour = Callable[["Caller"], None]
 LONGEST_S = 20.0  # how long a request is kept waiting at most: no test hangs
 
 
+@dataclass(frozen=True)
+class Sent:
+    """What one request held."""
+
+    path: str
+    headers: Message
+    sent: dict[str, Any]
+
+
 class Caller(BaseHTTPRequestHandler):
-    """One request, and how it can be answered."""
+    """A connection with one request after another, and how each can be answered."""
 
     protocol_version = "HTTP/1.1"
     server: "Endpoint"
-    sent: dict[str, Any]
+    number: int  # of this request at this server, from 0 on
+    question: str
 
     def do_POST(self) -> None:
-        self.sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.question = sent["messages"][0]["content"]
         with self.server.lock:
-            self.server.requests.append(self)
+            self.number = len(self.server.requests)
+            self.server.requests.append(Sent(self.path, self.headers, sent))
             self.server.inside += 1
             self.server.most_at_once = max(self.server.most_at_once, self.server.inside)
         try:
@@ -33,19 +47,9 @@ class Caller(BaseHTTPRequestHandler):
             with self.server.lock:
                 self.server.inside -= 1
 
-    @property
-    def number(self) -> int:
-        """Which request of this server it is, from 0 on."""
-        return self.server.requests.index(self)
-
-    @property
-    def question(self) -> str:
-        """What is asked."""
-        return str(self.sent["messages"][0]["content"])
-
-    def say(self, text: object) -> None:
+    def say(self, text: object, **headers: str) -> None:
         """Answers as a model does."""
-        self.give(json.dumps({"choices": [{"message": {"role": "assistant", "content": text}}]}).encode())
+        self.give(json.dumps({"choices": [{"message": {"role": "assistant", "content": text}}]}).encode(), **headers)
 
     def give(self, body: bytes, status: int = 200, **headers: str) -> None:
         """Answers with these bytes."""
@@ -83,7 +87,7 @@ class Endpoint(ThreadingHTTPServer):
     def __init__(self, behaviour: Behaviour) -> None:
         super().__init__(("127.0.0.1", 0), Caller)
         self.behaviour = behaviour
-        self.requests: list[Caller] = []
+        self.requests: list[Sent] = []
         self.lock = threading.Lock()
         self.inside = self.most_at_once = 0
         self.url = f"http://127.0.0.1:{self.server_port}/v1"

@@ -17,7 +17,7 @@ LOG = ROOT.parent / "shared" / "data" / "git_commits" / "lm_eval_harness.jsonl"
 TASK = load_task("git-commit")
 sys.path.insert(0, str(ROOT / "benchmarks"))  # scripts beside each other, not a package
 
-from replay_commits import replay  # type: ignore[import-not-found]  # noqa: E402
+from replay_commits import replay  # noqa: E402
 
 
 def test_a_commit_becomes_a_row(repository: Repository) -> None:
@@ -85,6 +85,21 @@ def test_limits(repository: Repository) -> None:
     *_, last = run(repository)[1]
     assert last["files"] == "short.txt +1 -1\n..." + ("y/" * 60 + "end.txt")[-77:] + " +1 -0"
     assert last["diff"].split("\n") == ["-" + "w" * 76 + "...", "+" + "v" * 76 + "...", "+short"]
+
+
+def test_files_with_nothing_to_tell_take_no_room(repository: Repository) -> None:
+    for number in range(20):
+        repository.put(f"{number:02d}.txt", "}\n")
+    for number in range(20, 32):
+        repository.put(f"{number}.txt", f"{number} old\n")
+    repository.commit("Many files")
+    for number in range(20, 30):
+        repository.put(f"{number}.txt", f"{number} old\n{number} new\n")
+    (repository.folder / "30.txt").unlink()
+    repository.commit("Not the eleventh")
+    assert [row["diff"].split("\n") for row in run(repository)[1]] == [
+        [f"+{number} {age}" for number in range(20, 30)] for age in ("old", "new")
+    ]
 
 
 def test_lines_lost_and_gained_share_the_room(repository: Repository) -> None:
@@ -191,6 +206,7 @@ BOTS = [
     "semantic-release-bot <x@example.org>",
     "Dependabot <x@example.org>",
     "x <dependabot@example.org>",
+    "Somebody <198982749+Copilot@users.noreply.github.com>",
 ]
 PEOPLE = [
     "Ada Abbot <abbot@example.org>",

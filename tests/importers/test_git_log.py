@@ -37,7 +37,8 @@ def test_a_long_line_costs_little(repository: Repository) -> None:
 
 def test_many_files_cost_little(repository: Repository) -> None:
     for number in range(1000):
-        repository.put(f"{number % 50}/{number}.txt", f"{number} is a line\n" * 100)
+        repository.put(f"{number % 50}/{number}.txt", f"{number} is a line {'x' * 500}\n" * 10)
+    repository.put("0/0.txt", "".join(f"{number} is a line {'x' * 500}\n" for number in range(10_000)))
     repository.commit("Everything")
     tracemalloc.start()
     try:

@@ -74,6 +74,7 @@ def html(body: str) -> str:
         ("zlib", "utf-8", "Grüße"),
         ("punycode", "utf-8", "Grüße"),
         ("idna", "utf-8", "Grüße"),
+        ("unicode_escape", "utf-8", r"C:\new"),
     ],
 )
 def test_charsets_right_and_wrong(name: str, codec: str, words: str, coding: str | None) -> None:
@@ -144,6 +145,7 @@ FILE = "Content-Type: text/plain\nContent-Disposition: attachment; filename=a.tx
         (mail("no such type", "text"), "no such type"),
         (mail("--==\n\nno boundary", "multipart/mixed"), ""),
         (mail("--==\n\nnever closed", 'multipart/mixed; boundary="=="'), "never closed"),
+        (mail("--==\n\nplain\n--==\nContent-Tr", 'multipart/mixed; boundary="=="'), "plain"),
         (mail("no part\n", 'multipart/mixed; boundary="=="'), ""),
     ],
 )
@@ -157,6 +159,7 @@ def test_flowed_lines_are_joined() -> None:
     assert text("one \n> quoted \n> more\ntwo \nthree", FLOWED) == "one\ntwo three"
     assert text("one \n-- \nAda", FLOWED) == "one"
     assert text("雨 \nが降る", FLOWED + "; delsp=yes; charset=utf-8") == "雨が降る"
+    assert text("雨 \n が降る", FLOWED + "; delsp=yes; charset=utf-8") == "雨が降る"
     assert text("one \ntwo") == "one\ntwo"
     assert text("one \r\ntwo\r\n", FLOWED) == "one two"
 

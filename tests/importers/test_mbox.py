@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from email.header import Header
 from email.message import EmailMessage
@@ -148,6 +149,7 @@ def test_the_task_asks_for_the_subject(tmp_path: Path) -> None:
         ("=?us-ascii?Q?=93Rain=94?=", "“Rain”"),
         ("=?x-unknown?Q?Gr=C3=BC=C3=9Fe?=", "Grüße"),
         ("Rain\n and\n\tsun", "Rain and sun"),
+        ("=?utf-8?Q?Rain_and\n sun?=", "Rain and sun"),
         ("Grüße", "Grüße"),
         (b"Gr\xfc\xdfe", "Grüße"),
         (b"Rain \x00\x07and\x1b sun\xc2\x85", "Rain and sun"),
@@ -181,6 +183,17 @@ def test_subjects(tmp_path: Path, subject: str | bytes, expected: str) -> None:
 def test_times(tmp_path: Path, date: str, expected: str | None) -> None:
     _, rows = run(mailbox(tmp_path, raw(f"Subject: Rain\nDate: {date}")))
     assert rows[0].get("time") == expected
+
+
+def test_times_without_a_zone_are_utc_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        _, rows = run(mailbox(tmp_path, raw("Subject: Rain\nDate: 6 May 2024 10:00")))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert rows[0]["time"] == "2024-05-06T10:00:00+00:00"
 
 
 def test_ids(tmp_path: Path) -> None:
@@ -310,6 +323,7 @@ def test_left_out(tmp_path: Path, reason: str, left: Given) -> None:
     "kept",
     [
         message("S", "Rain", Auto_Submitted="no"),
+        message("S", "Rain", Auto_Submitted="No; sent by hand"),
         message("S", "Rain", Precedence="list"),
         message("S", "Rain", Status="RO", X_Status="A"),
         message("S", "Rain", Status="Total", X_Mozilla_Status="0001"),
@@ -500,7 +514,8 @@ def test_the_line_between_messages_comes_in_many_forms(tmp_path: Path, start: by
 def test_messages_without_a_blank_line_between_them(tmp_path: Path) -> None:
     file = tmp_path / "some.mbox"
     file.write_bytes(FROM + raw("Subject: Rain") + FROM + raw("Subject: Sun") + FROM)
-    assert [row["subject"] for row in run(file)[1]] == ["Rain", "Sun"]
+    rows = run(file)[1]
+    assert [(row["subject"], row["text"]) for row in rows] == [("Rain", "It rains."), ("Sun", "It rains.")]
 
 
 def test_windows_line_ends(tmp_path: Path) -> None:
@@ -540,6 +555,8 @@ def test_parts_within_parts(tmp_path: Path) -> None:
     assert run(mailbox(tmp_path, nested(20)))[1][0]["text"] == "It rains."
     for deep in (nested(1000), nested(50_000), raw("Subject: D\nFrom: " + "(" * 9000 + "ada@example.org")):
         assert left_out(tmp_path, deep) in ({"damaged": 1}, {"without text of their own": 1})
+    rows = run(mailbox(tmp_path, raw("Subject: S"), raw("Subject: D\nFrom: " + ":" * 9000)))[1]  # whose is it?
+    assert [row["subject"] for row in rows] == ["S"]
     letters = "Content-Type: message/rfc822\n\n" * 5000
     assert set(left_out(tmp_path, raw("Subject: D\n" + letters, "x"))) <= {"damaged", "without text of their own"}
 

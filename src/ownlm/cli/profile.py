@@ -85,7 +85,7 @@ def _document(report: "Profiles") -> dict[str, Any]:
 def _tell(report: "Profiles") -> None:
     if report.written:
         print_table(
-            f"{many(len(report.written), 'profile')}, written by {report.written[0][0].writer}",
+            f"{many(len(report.written), 'profile')} ({report.written[0][0].writer})",
             ["user", "records#", "profile"],
             [(profile.user, records, _first(profile.text)) for profile, records in report.written],
         )

@@ -53,7 +53,7 @@ class Commit:
         time: ISO 8601, in UTC; None where the commit's date is nonsense.
         changed: how many files.
         files: the first of them.
-        lines: the first lines removed from the first file, the first added to it, removed from the second, and so on.
+        lines: the first telling lines removed from a file, and those added to it; then those of the next file.
     """
 
     hash: str
@@ -117,7 +117,7 @@ def commit_log(repo: Path, head: Head) -> Iterator[Iterator[Commit]]:
 def parse_log(stream: IO[bytes]) -> Iterator[Commit]:
     """The commits in the output of `git log`."""
     commit: Commit | None = None
-    place = ""  # "numbers", then for each file "names" and "lines"
+    place = ""  # "numbers", then for each file "names" and "lines", or "rest" where they are not wanted
     for line in _heads(stream):
         start = line[:1]
         if start == b"\0":
@@ -129,11 +129,7 @@ def parse_log(stream: IO[bytes]) -> Iterator[Commit]:
         elif place == "lines" and start in b"+-":
             _keep(commit.lines, line)
         elif line.startswith(b"diff "):
-            place = "names"
-            if len(commit.lines) < 2 * LINES:
-                commit.lines += ([], [])
-            else:
-                place = "rest"
+            place = _next_file(commit)
         elif start == b"@" and place == "names":
             place = "lines"
         elif place == "numbers" and line.strip():
@@ -142,6 +138,15 @@ def parse_log(stream: IO[bytes]) -> Iterator[Commit]:
                 commit.files.append(_changed(line))
     if commit is not None:
         yield commit
+
+
+def _next_file(commit: Commit) -> str:
+    """Makes room for a file's lines, unless there are enough; a file without any that tell something leaves its own."""
+    if not commit.lines or any(commit.lines[-2:]):
+        if len(commit.lines) == 2 * LINES:
+            return "rest"
+        commit.lines += ([], [])
+    return "names"
 
 
 def readable(data: bytes, *, cut: bool = False) -> str:

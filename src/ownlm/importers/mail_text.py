@@ -17,7 +17,7 @@ _MEANT: Final = {  # what mail programs call by the name of a part of it
     **{"iso-8859-9": "cp1254", "iso-8859-11": "cp874", "big5": "big5hkscs", "x-mac-roman": "mac_roman"},
 }
 _LATIN: Final = frozenset({"ascii", "utf-8", "iso8859-1", "cp1252"})  # any of them may stand for any other
-_NO_CHARSETS: Final = frozenset({"punycode", "idna", "unicode_escape", "raw_unicode_escape", "undefined"})
+_NO_CHARSETS: Final = frozenset({"punycode", "idna", "unicode-escape", "raw-unicode-escape", "undefined"})
 
 _CONTROLS: Final = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _UNSEEN: Final = re.compile("[\xad\u200b\u2060\ufeff]")
