@@ -66,6 +66,11 @@ def test_counted_profiles_in_a_table(filed: Shell) -> None:
     ]
 
 
+def test_help_is_there(shell: Shell) -> None:
+    text = shell.run("profile", "--help")
+    assert all(option in text for option in ("Usage", "--home", "--profile-url", "--counted"))
+
+
 def test_the_base_writes_by_default(filed: Shell) -> None:
     process = filed.start("profile", *SORTING, "--json")
     document = json.loads(process.communicate()[0])

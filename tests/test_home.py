@@ -84,7 +84,7 @@ def test_outsiders_teach_the_base_and_are_left_out(home: Home, tmp_path: Path, t
 
 
 def test_a_home_can_be_moved_and_a_changed_base_is_noticed(home: Home, tmp_path: Path, task: str) -> None:
-    left_over = home.store.folder / "bases" / ".news"  # as kill -9 leaves it
+    left_over = home.store.new_base_folder("news")  # as kill -9 leaves it
     left_over.mkdir(parents=True)
     home.adapt("news", task, users=["ciro"], **FAST)
     assert not left_over.exists()
@@ -93,7 +93,7 @@ def test_a_home_can_be_moved_and_a_changed_base_is_noticed(home: Home, tmp_path:
     home.store.folder.rename(tmp_path / "moved")
     moved = Home(tmp_path / "moved")
     assert moved.ask("ada", "thing", "sorting", choose=True) == before
-    with (tmp_path / "moved" / "bases" / "news" / "model.safetensors").open("r+b") as file:
+    with (Path(moved.store.base("news").folder) / "model.safetensors").open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"\x7f")
     with pytest.raises(BaseModelError, match="no longer what it was"):

@@ -40,8 +40,8 @@ def forget(folder: Path) -> None:
     Home(folder).forget(USERS[0])
 
 
-def kill_at_random(work: Callable[[Path], None], before: Path, seed: int) -> tuple[Home, int]:
-    """Copies of a home on which `work` was killed at random moments and then done; and how often it was hit."""
+def kill_at_random(work: Callable[[Path], None], before: Path, seed: int) -> Home:
+    """Copies of a home on which `work` is killed at random moments and then done, against one that is left in peace."""
     undisturbed, moments, hits, duration = before.with_name("undisturbed"), random.Random(seed), 0, 0.0
     for _ in range(2):  # the first time also waits for the server of forks
         shutil.rmtree(undisturbed, ignore_errors=True)
@@ -49,7 +49,9 @@ def kill_at_random(work: Callable[[Path], None], before: Path, seed: int) -> tup
         started = time.perf_counter()
         run(work, undisturbed)
         duration = time.perf_counter() - started
-    for number in range(TIMES):
+    for number in range(4 * TIMES):
+        if hits == TIMES:
+            return Home(undisturbed)
         folder = before.with_name(f"killed{number}")
         shutil.copytree(before, folder)
         process = context.Process(target=work, args=(folder,))
@@ -64,7 +66,7 @@ def kill_at_random(work: Callable[[Path], None], before: Path, seed: int) -> tup
             assert work is forget  # what was to be forgotten is forgotten already
         compare(Home(undisturbed), Home(folder))
         shutil.rmtree(folder)
-    return Home(undisturbed), hits
+    raise AssertionError(f"of {4 * TIMES} shots only {hits} hit")
 
 
 def run(work: Callable[[Path], None], folder: Path) -> None:
@@ -105,18 +107,18 @@ def home(tmp_path: Path, tiny_base: Path) -> Path:
 
 def test_adding(home: Path, tmp_path: Path) -> None:
     data = write_rows(tmp_path / "many.jsonl", *(rows(f"new{n}", 100) for n in range(20)))
-    done, hits = kill_at_random(partial(add, data=data, task=tmp_path / "sorting.toml"), home, seed=1)
-    assert len(done.people()) == 26 and hits >= TIMES // 2
+    done = kill_at_random(partial(add, data=data, task=tmp_path / "sorting.toml"), home, seed=1)
+    assert len(done.people()) == 26
 
 
 def test_training(home: Path) -> None:
-    done, hits = kill_at_random(train, home, seed=2)
-    assert len(done.adapters()) == 6 and hits >= TIMES // 2
+    done = kill_at_random(train, home, seed=2)
+    assert len(done.adapters()) == 6
 
 
 def test_forgetting(home: Path) -> None:
     train(home)
-    done, hits = kill_at_random(forget, home, seed=3)
-    assert sorted(p.user for p in done.people()) == USERS[1:] and hits >= TIMES // 2
+    done = kill_at_random(forget, home, seed=3)
+    assert sorted(p.user for p in done.people()) == USERS[1:]
     content = b"".join(path.read_bytes() for path in done.store.folder.rglob("*") if path.is_file())
     assert USERS[0].encode() not in content and USERS[1].encode() in content

@@ -19,7 +19,7 @@ from ownlm.store.work import working
 from ownlm.verbs.bases import add_base, check_name, pick_base, pick_raw_base
 from ownlm.verbs.doctor import Diagnosis, diagnose
 from ownlm.verbs.histories import Added, add_history, find_task
-from ownlm.verbs.people import newest_adapter
+from ownlm.verbs.people import newest_adapter, only_task
 from ownlm.verbs.profile import pick_writer, profile_people
 from ownlm.verbs.report import Answer, Profiles, Training
 from ownlm.verbs.settings import settings
@@ -114,16 +114,20 @@ class Home:
         """Everybody with records, in the order they came."""
         return self.store.people(None if task is None else self.task(task).name)
 
-    def forget_record(self, user: str, task: str, record: str) -> Forgotten:
+    def forget_record(self, user: str, record: str, task: str | None = None) -> Forgotten:
         """Removes one record and the person's profiles, and marks the adapters that have learnt from it.
 
         Marked adapters answer until `train` has made a new one without the record, and are removed then.
 
+        Args:
+            task: needed where the person has records in several.
+
         Raises:
             NotFoundError: there is no such record.
-            StoreError: the home cannot be written, or something of the record's text is left in it.
+            StoreError: the home cannot be written, or a copy of the record's text lies in another file of it.
         """
-        return forget_record(self.store, self.task(task).name, user, record)
+        name = only_task(self.store, user) if task is None else self.task(task).name
+        return forget_record(self.store, name, user, record)
 
     # Training
 
@@ -155,12 +159,12 @@ class Home:
         Source: OPPU (arXiv 2402.04401), section 3.1.
         """
         check_name(name)
-        if any(known.name == name for known in self.bases()):
-            raise BaseModelError(f"The home has a base {name!r} already", hint="choose another name with --out")
         parent = pick_raw_base(self.store, base)
         config = settings("task_adapter", parent.parameters, preset, changes)
         dataset = self.add_history(data, task).dataset if data is not None else Dataset()
         with self._working("ownlm adapt", progress):
+            if any(known.name == name for known in self.bases()):
+                raise BaseModelError(f"The home has a base {name!r} already", hint="choose another name with --out")
             spec = self._keep_task(task)
             outsiders = list(users) or [h.user_id for h in dataset.histories] or [p.user for p in self.people(task)]
             if not outsiders:

@@ -10,7 +10,7 @@ from ownlm.errors import NotFoundError, TaskError
 from ownlm.history.task import Task, load_task, parse_query, shipped_tasks, with_instruction
 from tests.history.files import NEWS, SECRET
 
-NAMES = ["LaMP_1", "LaMP_2M", "LaMP_2N", "LaMP_3", "LaMP_4", "LaMP_5", "LaMP_7", "free-text", "git-commit"]
+NAMES = [*(f"LaMP_{n}" for n in ("1", "2M", "2N", "3", "4", "5", "7")), "free-text", "git-commit", "mail-subject"]
 
 
 def test_shipped_tasks_load_under_their_names() -> None:
@@ -196,7 +196,7 @@ def test_lamp_queries_come_apart(
     assert parse_query(load_task(name), text) == (fields, instruction, labels)
 
 
-@pytest.mark.parametrize("name", ["LaMP_2M", "LaMP_2N", "LaMP_3", "LaMP_4", "LaMP_5", "LaMP_7", "free-text", "git-commit"])
+@pytest.mark.parametrize("name", ["LaMP_2M", "LaMP_2N", "LaMP_3", "LaMP_4", "LaMP_5", "LaMP_7", "free-text", "git-commit"])  # noqa: E501
 def test_a_bare_text_is_the_only_field(name: str) -> None:
     task = load_task(name)
     assert parse_query(task, " {a} bare text: [x] ") == ({task.input_fields[0]: "{a} bare text: [x]"}, None, None)

@@ -183,6 +183,7 @@ def test_flowed_lines_are_joined() -> None:
         ("<o:p>a</o:p><?xml:namespace x>b", "ab"),
         ("5 < 6 & 7 &lt; 8 &#8364; &#x20AC; &bogus;", "5 < 6 & 7 < 8 € € &bogus;"),
         ('<a href="https://example.org/x">here</a><img src="cid:1" alt="boat">', "here"),
+        ("Rain &amp; sun &lt", "Rain & sun <"),
         ('a<a href="x>', "a"),
         ("a<b", "a"),
         ("a<blockquote>q<blockquote>r</blockquote>s</blockquote>b", "a\nb"),
@@ -339,6 +340,8 @@ def test_what_is_quoted_whole_ends_the_text(block: str) -> None:
         "Take a look at the plan.\nTak\nDo: the dishes\nBest regards,\nAda",
         "From: Berlin\nTo: Hamburg\nDate: 6 May\n\nShall we go?",
         "Here is what Bob wrote:\nRain is good.\nI agree.",
+        "On page 3 she wrote:\nRain is good.\nI agree.",
+        "On the whole it is as Bob (bob@example.com) wrote:\nRain is good.\nI agree.",
         "On 6 May we meet at 10:00 with the following people:\nBob\nCarol",
         "At 10:30 I wrote to the office with the question that you had asked me:\nwhat now?\nNo answer.",
         "Ask him: bob@example.com",
@@ -353,6 +356,11 @@ def test_what_is_quoted_whole_ends_the_text(block: str) -> None:
 )
 def test_what_people_write_stays(own: str) -> None:
     assert text(own) == own
+
+
+def test_a_paragraph_before_a_quotation_stays() -> None:
+    own = "It rains, and rains, and rains. " * 20 + "Did Bob not ask, when he wrote:"
+    assert text(f"{own}\n> Rain?") == own
 
 
 @pytest.mark.parametrize(

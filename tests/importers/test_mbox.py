@@ -335,6 +335,10 @@ def test_left_out(tmp_path: Path, reason: str, left: Given) -> None:
         message("S", "Rain", From=f"{BOB}, {ME}"),
         raw("From: =?utf-8?Q?L=2C_Ada?= <ADA@example.ORG>\nSubject: S"),
         raw('From: "Bob <bob@example.com>" <ada@example.org>\nSubject: S'),
+        raw('From: "Ada \\"A\\" <b@x>" <ada@example.org>\nSubject: S'),
+        raw("From: ada@example.org <ada@example.org>\nSubject: S"),
+        raw("From: Ada @ work < Ada@example.org >\nSubject: S"),
+        raw("From: ada@example.org (Ada L.)\nSubject: S"),
         raw("Subject: S\nContent-Type: text/calendar; method=REQUEST", "x") + b"",
     ][:-1],
 )
@@ -554,7 +558,8 @@ def nested(depth: int, inside: str = "\nIt rains.\n") -> bytes:
 def test_parts_within_parts(tmp_path: Path) -> None:
     assert run(mailbox(tmp_path, nested(20)))[1][0]["text"] == "It rains."
     for deep in (nested(1000), nested(50_000), raw("Subject: D\nFrom: " + "(" * 9000 + "ada@example.org")):
-        assert left_out(tmp_path, deep) in ({"damaged": 1}, {"without text of their own": 1})
+        (reason,) = left_out(tmp_path, deep)  # it depends on the version of Python
+        assert reason in ("damaged", "without text of their own", "not sent by you")
     rows = run(mailbox(tmp_path, raw("Subject: S"), raw("Subject: D\nFrom: " + ":" * 9000)))[1]  # whose is it?
     assert [row["subject"] for row in rows] == ["S"]
     letters = "Content-Type: message/rfc822\n\n" * 5000

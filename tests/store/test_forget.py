@@ -7,7 +7,7 @@ import pytest
 from ownlm.errors import NotFoundError, StoreError
 from ownlm.history.record import History, Record
 from ownlm.store.blobs import blob_name
-from ownlm.store.forget import forget_person, forget_record
+from ownlm.store.forget import dues, forget_person, forget_record
 from ownlm.store.rows import BaseInfo, ProfileInfo, history_digest
 from ownlm.store.store import Store
 from tests.store.rows import TASK, adapter
@@ -119,23 +119,65 @@ def test_a_text_that_is_somebody_elses_too_stays_theirs(store: Store) -> None:
 
 
 def test_what_was_stopped_midway_is_finished_by_the_same_call(crowd: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(store: Store, needles: list[bytes]) -> int:
+    def stop(*_: object) -> int:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("ownlm.store.forget._scrub", stop)
-        forget_person(crowd, "zora")
+    with monkeypatch.context() as patched:
+        patched.setattr("ownlm.store.forget._finish", stop)
+        with pytest.raises(KeyboardInterrupt):
+            forget_record(crowd, TASK.name, "bela", "bela-1")
+        with pytest.raises(KeyboardInterrupt):
+            forget_person(crowd, "zora")
     assert b"the weights 0 of zora" in everything(crowd.folder)
-    assert forget_person(crowd, "zora").blobs == 2
+    with pytest.raises(NotFoundError):
+        forget_person(crowd, "zoro")  # a slip of the pen finishes nobody else's
+    assert len(_dues(crowd)) == 2
+    assert forget_person(crowd, "zora").blobs == 2 and len(_dues(crowd)) == 1
     assert b"zora wrote" not in everything(crowd.folder) and b"the weights 0 of zora" not in everything(crowd.folder)
+    assert forget_record(crowd, TASK.name, "bela", "bela-1").records == 0 and not _dues(crowd)
+    with pytest.raises(NotFoundError):
+        forget_record(crowd, TASK.name, "bela", "bela-1")
 
 
-def test_a_trace_that_is_left_is_told(crowd: Store) -> None:
-    (crowd.folder / "notes.txt").write_text(texts("zora")[11])
-    with pytest.raises(StoreError, match="still found"):
-        forget_person(crowd, "zora")
-    (crowd.folder / "notes.txt").unlink()
+def _dues(store: Store) -> set[str]:
+    with store.database.reading() as db:
+        return dues(db)
+
+
+def test_a_copy_in_the_home_is_told_before_anything_is_removed(crowd: Store) -> None:
+    (crowd.folder / "notes").mkdir()
+    copy = crowd.folder / "notes" / "mail.txt"
+    copy.write_text(f"He said: {texts('zora')[11]}", "utf8")
+    for _ in range(2):
+        with pytest.raises(StoreError, match="nothing was removed"):
+            forget_person(crowd, "zora")
+    assert len(crowd.history(TASK.name, "zora")) == 40
+    copy.unlink()
     forget_person(crowd, "zora")
+
+
+def test_a_label_that_others_may_give_too_is_no_trace(store: Store) -> None:
+    labels = ("Wissenschaft für Anfänger", "Politik und Gesellschaft")
+    task = TASK.model_copy(update={"name": "labelled", "labels": labels})
+    store.put_task(task)
+    record = Record("zora", "1", {"text": "a text of zora's own", "title": labels[0]})
+    store.add_records("labelled", [History("zora", (record,))])
+    assert forget_person(store, "zora").texts == 2
+
+
+def test_a_base_made_from_one_that_learnt_has_learnt_too(crowd: Store) -> None:
+    crowd.add_base(BaseInfo("deeper", "/d", "3", 10, "adapted", TASK.name, "adapted"), [history("bela")])
+    assert forget_person(crowd, "zora").bases == ("adapted", "deeper")
+    assert forget_person(crowd, "bela").bases == ("deeper",)
+    assert [crowd.base(name).forgotten for name in ("base", "adapted", "deeper")] == [0, 1, 2]
+
+
+def test_numbers_of_forgotten_records_are_not_given_again(store: Store) -> None:
+    store.add_records(TASK.name, [history("zora", 3)])
+    before = max(store.numbered_history(TASK.name, "zora")[1].values())
+    forget_record(store, TASK.name, "zora", "zora-2")
+    store.add_records(TASK.name, [history("zora", 3)])
+    assert store.numbered_history(TASK.name, "zora")[1]["zora-2"] > before
 
 
 def test_a_reader_who_stays_is_waited_for_and_told_of(crowd: Store, monkeypatch: pytest.MonkeyPatch) -> None:

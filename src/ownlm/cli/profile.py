@@ -1,5 +1,6 @@
 """`ownlm profile`."""
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +12,7 @@ from ownlm.errors import OwnlmError
 if TYPE_CHECKING:
     from ownlm.verbs.report import Profiles
 
-FIRST_WORDS = 70  # letters of a profile in the table
+FIRST_WORDS = 100  # letters of a profile in the table
 
 
 def profile(
@@ -89,8 +90,12 @@ def _tell(report: "Profiles") -> None:
             ["user", "records#", "profile"],
             [(profile.user, records, _first(profile.text)) for profile, records in report.written],
         )
-    if report.skipped:
-        say(f"skipped {len(report.skipped):,}: {report.skipped[0][1]}")
+        if report.written[0][0].writer.startswith("base "):
+            say(
+                "`ownlm users show` shows them whole: read some before you train on them, as small bases make things up"
+            )
+    for reason, count in Counter(reason for _, reason in report.skipped).items():
+        say(f"skipped {count:,}: {reason}")
 
 
 def _first(text: str) -> str:

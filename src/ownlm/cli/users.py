@@ -49,14 +49,14 @@ def _document(person: "Person", adapter: "AdapterInfo | None", standing: str) ->
         "base": adapter.base if adapter else None,
         "method": adapter.method if adapter else None,
         "bytes": adapter.bytes if adapter else 0,
-        "stale": adapter is not None and adapter.history != person.history,
+        "stale": adapter is not None and not adapter.knows(person.history),
         "standing": standing,
     }
 
 
 def _standing(home: "Home", person: "Person | None", adapter: "AdapterInfo | None") -> str:
     """How far a person's adapter is behind their history, in words; nothing where it is not."""
-    if adapter is None or (person is not None and adapter.history == person.history):
+    if adapter is None or (person is not None and adapter.knows(person.history)):
         return ""
     counts = {"new": home.behind(adapter), "forgotten": adapter.forgotten}
     return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)

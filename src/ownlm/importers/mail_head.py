@@ -13,6 +13,8 @@ from ownlm.importers.mail_text import decoded, tidy
 
 _LONGEST: Final = 10_000  # bytes read of a header
 
+_QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
+_ANGLED: Final = re.compile(r"<\s*([^<>\s]+)\s*>")
 _NUMBER: Final = r" ?(?:\[\d+\]|\(\d+\)|\^\d+)? ?[:\uff1a]"
 _PREFIX: Final = re.compile(f"(?:{'|'.join(words.PREFIXES)}){_NUMBER}", re.I)
 _LETTER: Final = re.compile(f"[RI]{_NUMBER}")  # Outlook's, in Italian
@@ -35,10 +37,10 @@ def header(head: Message, name: str) -> str:
 
 def addresses(head: Message, *names: str) -> list[str]:
     """The addresses in these headers, in lower case."""
-    values = [_line(decoded(_raw(head, name).encode("latin-1"), None)) for name in names]
-    found = [address.strip().lower() for _, address in getaddresses(values) if address.strip()]
-    # In "ada@example.org <bob@example.com>" the first is a name.
-    return [address for address in found if f"<{address}>" in " ".join(values).lower()] or found
+    value = ", ".join(_line(decoded(_raw(head, name).encode("latin-1"), None)) for name in names)
+    # Of "bob@example.com <ada@example.org>", versions of the library find both addresses, or none.
+    found = _ANGLED.findall(_QUOTED.sub("", value)) or [address for _, address in getaddresses([value])]
+    return [address.strip().lower() for address in found if address.strip()]
 
 
 def is_sent(head: Message) -> bool:

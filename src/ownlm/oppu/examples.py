@@ -22,7 +22,7 @@ def tokenize(base: BaseLM, user: str, examples: Iterable[Example]) -> list[Token
     if not tokenized:
         raise DataError(
             f"User {user!r} has no record that can be trained on",
-            expected="at least one record with the task's answer",
+            expected="at least one record with the task's answer, and within --since where that is given",
             hint="look at `ownlm history show`",
         )
     return tokenized

@@ -30,11 +30,11 @@ class Blobs:
         path = self._path(name)
         if path.exists() and blob_name(path.read_bytes()) == name:
             return name
-        if not path.parent.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            sync(self.folder)
         temporary = path.with_name(f".{uuid4().hex}")
         try:
+            if not path.parent.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                sync(self.folder)
             with temporary.open("xb") as file:
                 file.write(data)
                 file.flush()

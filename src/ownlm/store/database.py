@@ -18,6 +18,11 @@ from ownlm.store import tables
 
 DATABASE = "ownlm.db"
 BUSY_S = 30  # how long a statement waits for other processes
+_HINT = "check that the folder is a home, can be written, and has room"
+_HINTS = {  # by what SQLite says
+    "locked": "another process is writing; end it, or give the same command again when it is done",
+    "unable to open": "if it is a copy of a home in use, make it writable once, so that its log can be read",
+}
 
 
 class Database:
@@ -141,11 +146,9 @@ class Database:
         try:
             yield
         except (DBAPIError, sqlite3.Error) as error:
-            raise StoreError(
-                f"The database of the home {self.folder} cannot be used",
-                got=error.orig if isinstance(error, DBAPIError) else error,
-                hint="check that the folder is a home, can be written, and has room",
-            ) from None
+            said = str(error.orig if isinstance(error, DBAPIError) else error)
+            hint = next((hint for part, hint in _HINTS.items() if part in said), _HINT)
+            raise StoreError(f"The database of the home {self.folder} cannot be used", got=said, hint=hint) from None
 
 
 def _version(db: Connection) -> int | None:

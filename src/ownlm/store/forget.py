@@ -1,19 +1,23 @@
 """Forgetting: a person, or one of their records, and the proof that nothing of it is left in the home."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, text, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 
 from ownlm.errors import NotFoundError, StoreError
 from ownlm.store import tables
 from ownlm.store.store import Store
+from ownlm.store.work import alone
 
-DUE = "scrub"  # in the table `meta` from the deletion until nothing of what was deleted is left in any file
-SHORTEST, LONGEST = 16, 48  # bytes of a text that are searched for; a shorter one may be anybody's
+DUE = "forgetting "  # begins a key of the table `meta`, from a deletion until nothing of it is left in any file
+SHORTEST, LONGEST = 8, 48  # letters of a text that are searched for; a shorter one may be anybody's
 MOST = 512  # texts searched for
+
+Needle = tuple[bytes, bytes]  # the beginning of a text, as it is and as JSON spells it
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +47,23 @@ def forget_person(store: Store, user: str) -> Forgotten:
 
     Raises:
         NotFoundError: the home knows nobody of that name, and nothing is left to finish.
-        StoreError: the home cannot be written; or something of theirs is still found afterwards.
+        StoreError: the home cannot be written; or a copy of their texts lies in another file of it. Nothing is removed
+            in the second case.
     """
+    r, p, o, due = tables.records.c, tables.profiles.c, tables.outsiders.c, _due_key(user)
     with store.database.writing() as db:
-        needles = _needles(_texts(db, tables.records.c.user == user, tables.profiles.c.user == user))
+        needles = _needles([user, *_texts(db, r.user == user, p.user == user)])
         records, profiles, adapters = (
             db.execute(delete(table).where(table.c.user == user)).rowcount
             for table in (tables.records, tables.profiles, tables.adapters)
         )
-        bases = _taught(db, user)
-        db.execute(delete(tables.outsiders).where(tables.outsiders.c.user == user))
-        if not (records or profiles or adapters or bases or is_due(db)):
+        bases = _learnt_from(db, o.user == user)
+        db.execute(delete(tables.outsiders).where(o.user == user))
+        if not (records or profiles or adapters or bases or due in dues(db)):
             raise NotFoundError(f"The home has no user {user!r}", hint="`ownlm users ls`")
-        _say_due(db)
-    blobs = _scrub(store, needles)
+        _check_other_files(store, db, needles)
+        _say_due(db, due)
+    blobs = _finish(store, due, needles)
     return Forgotten(records, profiles, adapters, blobs=blobs, bases=bases, texts=len(needles))
 
 
@@ -70,90 +77,122 @@ def forget_record(store: Store, task: str, user: str, record: str) -> Forgotten:
         NotFoundError: there is no such record, and nothing is left to finish.
         StoreError: as `forget_person`.
     """
-    r, p, a = tables.records.c, tables.profiles.c, tables.adapters.c
+    r, p, a, o = tables.records.c, tables.profiles.c, tables.adapters.c, tables.outsiders.c
     this, own = (r.task == task) & (r.user == user) & (r.id == record), (a.task == task) & (a.user == user)
+    due = _due_key(user, task, record)
     with store.database.writing() as db:
         number = db.execute(select(r.number).where(this)).scalar()
-        if number is None and not is_due(db):
-            raise NotFoundError(
-                f"User {user!r} has no record {record!r} in task {task!r}", hint=f"`ownlm history show {user}`"
-            )
-        needles = _needles(_texts(db, this, (p.task == task) & (p.user == user)))
-        found = db.execute(delete(tables.records).where(this)).rowcount
-        profiles = db.execute(delete(tables.profiles).where(p.task == task, p.user == user)).rowcount if found else 0
-        learnt = update(tables.adapters).where(own, a.upto >= number).values(forgotten=a.forgotten + 1)
-        marked, adapters = db.execute(learnt).rowcount, 0
-        if not db.execute(select(func.count()).where(r.task == task, r.user == user)).scalar():
-            marked, adapters = 0, db.execute(delete(tables.adapters).where(own)).rowcount
-        bases = _taught(db, user) if found else ()
-        _say_due(db)
-    blobs = _scrub(store, needles)
-    return Forgotten(found, profiles, adapters, marked, blobs, bases, len(needles))
+        if number is None:
+            if due not in dues(db):
+                what = f"User {user!r} has no record {record!r} in task {task!r}"
+                raise NotFoundError(what, hint=f"`ownlm history show {user} --task {task}`")
+            done, needles = Forgotten(), list[Needle]()
+        else:
+            needles = _needles(_texts(db, this, (p.task == task) & (p.user == user)))
+            db.execute(delete(tables.records).where(this))
+            profiles = db.execute(delete(tables.profiles).where(p.task == task, p.user == user)).rowcount
+            learnt = update(tables.adapters).where(own, a.upto >= number).values(forgotten=a.forgotten + 1)
+            marked, adapters = db.execute(learnt).rowcount, 0
+            if not db.execute(select(func.count()).where(r.task == task, r.user == user)).scalar():
+                marked, adapters = 0, db.execute(delete(tables.adapters).where(own)).rowcount
+            bases = _learnt_from(db, (o.user == user) & (tables.bases.c.task == task))
+            _check_other_files(store, db, needles)
+            _say_due(db, due)
+            done = Forgotten(1, profiles, adapters, marked, 0, bases, len(needles))
+    return replace(done, blobs=_finish(store, due, needles))
 
 
-def is_due(db: Connection) -> bool:
-    """Whether a forgetting was stopped before nothing was left in any file."""
-    return db.execute(select(tables.meta.c.value).where(tables.meta.c.key == DUE)).scalar() is not None
+def dues(db: Connection) -> set[str]:
+    """Keys of the forgettings that were stopped before nothing was left in any file."""
+    key = tables.meta.c.key
+    return set(db.execute(select(key).where(key.startswith(DUE, autoescape=True))).scalars())
 
 
-def _say_due(db: Connection) -> None:
-    if not is_due(db):
-        db.execute(insert(tables.meta).values(key=DUE, value="due"))
+def _due_key(*whose: str) -> str:
+    """It names nobody: who is forgotten must not stand there."""
+    return DUE + hashlib.sha256(json.dumps(whose).encode()).hexdigest()
 
 
-def _scrub(store: Store, needles: list[bytes]) -> int:
-    """Removes what deleted rows leave in files: blobs without a name, free pages, the log. Returns how many blobs."""
+def _say_due(db: Connection, due: str) -> None:
+    if due not in dues(db):
+        db.execute(insert(tables.meta).values(key=due, value="due"))
+
+
+def _finish(store: Store, due: str, needles: list[Needle]) -> int:
+    """Removes what deleted rows leave in files: weights without a name, free pages, the log. Returns how many blobs."""
     blobs = store.sweep()
+    with alone(store.folder) as idle:
+        if idle:  # else who is at work removes what it may not keep
+            store.sweep_bases()
     store.database.vacuum()
-    _prove(store, needles)
+    with store.database.reading() as db:
+        for path in _database_files(store):
+            if _left(path, needles, db):
+                hint = "end what else uses the home, and give the same command again"
+                raise StoreError(f"Text that was to be forgotten is still found in {path}", hint=hint)
     with store.database.writing() as db:
-        db.execute(delete(tables.meta).where(tables.meta.c.key == DUE))
+        db.execute(delete(tables.meta).where(tables.meta.c.key == due))
     return blobs
 
 
-def _taught(db: Connection, user: str) -> tuple[str, ...]:
-    """The adapted bases that have learnt from a person; each keeps count of what was forgotten since."""
+def _learnt_from(db: Connection, whom: ColumnElement[bool]) -> tuple[str, ...]:
+    """The bases that have learnt from somebody, those made from them too; each keeps count of what was forgotten."""
     o, b = tables.outsiders.c, tables.bases.c
-    names = tuple(db.execute(select(o.base).where(o.user == user).order_by(o.base)).scalars())
-    if names:
-        db.execute(update(tables.bases).where(b.name.in_(names)).values(forgotten=b.forgotten + 1))
-    return names
+    names = set(db.execute(select(o.base).join(tables.bases, b.name == o.base).where(whom)).scalars())
+    in_order = db.execute(select(b.name, b.parent).order_by(b.number)).all()
+    for name, parent in in_order:  # a parent comes before what was made from it
+        if parent in names:
+            names.add(name)
+    db.execute(update(tables.bases).where(b.name.in_(names)).values(forgotten=b.forgotten + 1))
+    return tuple(name for name, _ in in_order if name in names)
 
 
 def _texts(db: Connection, of_records: ColumnElement[bool], of_profiles: ColumnElement[bool]) -> Iterator[str]:
-    """The texts as they stand in the database's file."""
     for fields in db.execute(select(tables.records.c.fields).where(of_records)).scalars():
-        yield from (json.dumps(value)[1:-1] for value in fields.values())
+        yield from fields.values()
     yield from db.execute(select(tables.profiles.c.text).where(of_profiles)).scalars()
 
 
-def _needles(texts: Iterable[str]) -> list[bytes]:
-    beginnings = {content.encode()[:LONGEST] for content in texts}
-    return sorted((one for one in beginnings if len(one) >= SHORTEST), key=lambda one: (-len(one), one))[:MOST]
+def _needles(texts: Iterable[str]) -> list[Needle]:
+    beginnings = {content[:LONGEST] for content in texts if len(content) >= SHORTEST}
+    longest = sorted(beginnings, key=lambda one: (-len(one), one))[:MOST]
+    return [(one.encode(), json.dumps(one)[1:-1].encode()) for one in longest]
 
 
-def _prove(store: Store, needles: list[bytes]) -> None:
-    """Raises a StoreError where a text is still found in a file, and is nobody else's too."""
-    for path in _files(store.folder):
+def _database_files(store: Store) -> list[Path]:
+    return [path for path in store.folder.glob(f"{store.database.path.name}*") if path.is_file()]
+
+
+def _check_other_files(store: Store, db: Connection, needles: list[Needle]) -> None:
+    """Raises a StoreError where a text lies in a file of the home that is neither the database's, nor weights."""
+    apart, database = {store.folder / "bases", store.blobs.folder}, _database_files(store)
+    for path in store.folder.rglob("*"):
+        if path.is_file() and not apart & set(path.parents) and path not in database and _left(path, needles, db):
+            raise StoreError(
+                f"A copy of what is to be forgotten lies in {path}; nothing was removed",
+                hint="remove that file, and give the same command again",
+            )
+
+
+def _left(path: Path, needles: list[Needle], db: Connection) -> bool:
+    """Whether a file holds a text that no row of the database, as it is now, holds."""
+    try:
         content = path.read_bytes()
-        for needle in needles:
-            if needle in content and not _somebody_elses(store, needle):
-                raise StoreError(
-                    f"Text that was to be forgotten is still found in {path}",
-                    hint="end what else uses the home, and give the same command again",
-                )
+    except FileNotFoundError:  # another process is done with it
+        return False
+    found = {needle for needle in needles if any(form in content for form in needle)}
+    if found:
+        for row in db.exec_driver_sql(_ALL_TEXT):
+            found -= {needle for needle in found if any(form in row[0].encode() for form in needle)}
+    return bool(found)
 
 
-def _files(home: Path) -> Iterator[Path]:
-    """The home's files that can hold text: all but bases and weights."""
-    yield from (path for path in sorted(home.iterdir()) if path.is_file())
-
-
-def _somebody_elses(store: Store, needle: bytes) -> bool:
-    with store.database.reading() as db:
-        return any(
-            db.execute(
-                text(f"SELECT 1 FROM {table} WHERE instr(CAST({column} AS BLOB), :needle) LIMIT 1"), {"needle": needle}
-            ).first()
-            for table, column in (("records", "fields"), ("profiles", "text"), ("tasks", "spec"))
-        )
+_ALL_TEXT = " UNION ALL ".join(
+    f"SELECT coalesce({column}, '') FROM {table}"
+    for table, columns in {
+        "records": ("fields", "user", "id"), "profiles": ("text",), "tasks": ("spec",), "outsiders": ("user",),
+        "adapters": ("provenance", "shape"), "bases": ("provenance", "name", "folder", "source"),
+        "sqlite_master": ("sql",),
+    }.items()
+    for column in columns
+)  # fmt: skip

@@ -58,6 +58,10 @@ class AdapterInfo:
     forgotten: int = 0  # how many of the records it has learnt from were forgotten since
     created: str = field(default_factory=now)
 
+    def knows(self, history: str) -> bool:
+        """Whether it was trained on just these records, given by their digest."""
+        return self.history == history and not self.forgotten
+
 
 @dataclass(frozen=True, slots=True)
 class ProfileInfo:

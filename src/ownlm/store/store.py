@@ -1,5 +1,6 @@
 """The store: who did what, which bases and adapters there are, and what each was made from."""
 
+import re
 import shutil
 from collections.abc import Iterable
 from contextlib import suppress
@@ -7,6 +8,7 @@ from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
@@ -16,7 +18,7 @@ from ownlm.history.task import Task
 from ownlm.store import tables
 from ownlm.store.blobs import Blobs
 from ownlm.store.database import Database
-from ownlm.store.rows import AdapterInfo, BaseInfo, Person, ProfileInfo, digest_of, record_digest
+from ownlm.store.rows import AdapterInfo, BaseInfo, Person, ProfileInfo, digest_of, history_digest, record_digest
 
 
 class Store:
@@ -147,7 +149,7 @@ class Store:
         with self.database.writing() as db:
             if db.execute(select(tables.bases.c.name).where(tables.bases.c.name == base.name)).scalar() is not None:
                 raise BaseModelError(f"The home has a base {base.name!r} already", hint="choose another name")
-            db.execute(insert(tables.bases).values(**asdict(base)))
+            db.execute(insert(tables.bases).values(**asdict(base) | {"folder": self._kept(base.folder)}))
             for history in outsiders:
                 there = self._digests(db, base.task or "", history.user_id)
                 if any(there.get(record.id) != record_digest(record) for record in history.records):
@@ -160,7 +162,12 @@ class Store:
     def move_base(self, name: str, folder: str) -> None:
         """Says where a base lies now."""
         with self.database.writing() as db:
-            db.execute(update(tables.bases).where(tables.bases.c.name == name).values(folder=folder))
+            db.execute(update(tables.bases).where(tables.bases.c.name == name).values(folder=self._kept(folder)))
+
+    def _kept(self, folder: str) -> str:
+        """A folder as it is kept: one in the home relative to it, so that a home can be moved."""
+        path, home = (self.folder / folder).resolve(), self.folder.resolve()
+        return str(path.relative_to(home)) if path.is_relative_to(home) else folder
 
     def bases(self) -> list[BaseInfo]:
         """All bases, in the order they were added."""
@@ -247,8 +254,9 @@ class Store:
             with self.database.writing() as db:  # nobody forgets, or sweeps blobs, until it is named
                 r, a = tables.records.c, tables.adapters.c
                 known = (r.task == adapter.task) & (r.user == adapter.user) & (r.number <= adapter.upto)
-                learnt = db.execute(select(r.id, r.digest).where(known))
-                if digest_of((row.id, row.digest) for row in learnt) != adapter.history:
+                learnt = db.execute(select(r.id, r.digest).where(known)).all()
+                start = db.execute(select(a.forgotten).where(a.id == adapter.parent)).scalar() if adapter.parent else 0
+                if start != 0 or digest_of((row.id, row.digest) for row in learnt) != adapter.history:
                     raise NotFoundError(
                         f"Records of user {adapter.user!r} were forgotten while an adapter learnt from them",
                         hint="it was not kept; train again",
@@ -265,6 +273,17 @@ class Store:
             raise
         if replaced:
             self.sweep()
+
+    def catch_up(self, adapter: AdapterInfo, history: History, upto: int) -> None:
+        """Says of an adapter that it knows this history: nothing in the rest of it could be learnt.
+
+        Args:
+            upto: the highest number among the history's records.
+        """
+        changes = {"history": history_digest(history), "records": len(history), "upto": upto}
+        a = tables.adapters.c
+        with self.database.writing() as db:
+            db.execute(update(tables.adapters).where(a.id == adapter.id, a.forgotten == 0).values(**changes))
 
     def adapters(self, task: str | None = None, user: str | None = None) -> list[AdapterInfo]:
         """All versions, oldest first."""
@@ -286,12 +305,20 @@ class Store:
             rows = db.execute(query if task is None else query.where(a.task == task)).all()
         return {(row.task, row.user): AdapterInfo(**_without_number(row)) for row in rows}
 
+    def new_base_folder(self, name: str) -> Path:
+        """Where a base that is made here is written, before it has a name."""
+        return self.folder / "bases" / f"{name}.{uuid4().hex}"
+
+    def loose_base_folders(self) -> list[Path]:
+        """The folders of bases made here that nothing names, as killed runs leave them."""
+        known = {Path(base.folder).resolve() for base in self.bases()}
+        made = (path for path in (self.folder / "bases").glob("*.*") if re.fullmatch(r".+\.[0-9a-f]{32}", path.name))
+        return [path for path in made if path.is_dir() and path.resolve() not in known]
+
     def sweep_bases(self) -> None:
-        """Removes the folders of bases that nothing names. Not while another process may be writing one."""
-        known = {base.folder for base in self.bases()}
-        for path in (self.folder / "bases").glob("*"):
-            if str(path) not in known:
-                shutil.rmtree(path, ignore_errors=True)
+        """Removes folders without a name. Not while another process may be writing one."""
+        for path in self.loose_base_folders():
+            shutil.rmtree(path, ignore_errors=True)
 
     def sweep(self) -> int:
         """Removes the blobs that nothing names, as killed runs leave them; returns how many."""

@@ -57,6 +57,7 @@ records = Table(
     Column("fields", JSON, nullable=False),
     Column("digest", String, nullable=False),
     UniqueConstraint("task", "user", "id"),
+    sqlite_autoincrement=True,  # no number is given twice
 )
 
 profiles = Table(
@@ -107,6 +108,9 @@ def migrate(db: Connection, version: int) -> None:
     if version < 2:
         for statement in _TO_2:
             db.execute(text(statement))
+        records.create(db)
+        db.execute(text("INSERT INTO records SELECT number, task, user, id, time, fields, digest FROM records_1"))
+        db.execute(text("DROP TABLE records_1"))
         profiles.create(db)
 
 
@@ -119,9 +123,11 @@ _TO_2 = (
     "ALTER TABLE adapters ADD COLUMN upto INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE adapters ADD COLUMN parent VARCHAR",
     "ALTER TABLE adapters ADD COLUMN forgotten INTEGER NOT NULL DEFAULT 0",
-    """UPDATE adapters SET key = '', upto = coalesce((
-        SELECT number FROM records AS r
-        WHERE r.task = adapters.task AND r.user = adapters.user AND adapters.records = (
-            SELECT count(*) FROM records AS q WHERE q.task = r.task AND q.user = r.user AND q.number <= r.number)
-        ), 0)""",
+    """CREATE TEMP TABLE places AS SELECT task, user, number,
+        row_number() OVER (PARTITION BY task, user ORDER BY number) AS place FROM records""",
+    "CREATE INDEX temp.places_by_user ON places (task, user, place)",
+    """UPDATE adapters SET key = '', upto = coalesce((SELECT number FROM places
+        WHERE places.task = adapters.task AND places.user = adapters.user AND place = adapters.records), 0)""",
+    "DROP TABLE places",
+    "ALTER TABLE records RENAME TO records_1",
 )

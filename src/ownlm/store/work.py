@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -29,36 +29,50 @@ def working(folder: Path, what: str, progress: Progress) -> Iterator[None]:
     Raises:
         StoreError: the home is read-only.
     """
-    lock, note = FileLock(folder / LOCK), folder / NOTE
+    lock, note, waited = FileLock(folder / LOCK), folder / NOTE, False
     try:
         while True:
             try:
                 lock.acquire(timeout=0)
                 break
             except Timeout:
+                waited = True
                 progress("waiting", 0, 1, f"for {_other(note)}")
                 time.sleep(POLL_S)
     except OSError as error:
         raise StoreError(
             f"The home {folder} cannot be worked in", got=error.strerror, hint="make it writable"
         ) from None
+    if waited:
+        progress("waiting", 1, 1)
     try:
-        note.write_text(json.dumps({"process": os.getpid(), "what": what, "since": now()}), "utf8")
+        with suppress(OSError):  # a full disk; nobody needs the note
+            note.write_text(json.dumps({"process": os.getpid(), "what": what, "since": now()}), "utf8")
         yield
     finally:
         note.unlink(missing_ok=True)
         lock.release()
 
 
+@contextmanager
+def alone(folder: Path) -> Iterator[bool]:
+    """Whether nobody trains in a home; if so, nobody begins while it lasts."""
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except (Timeout, OSError):  # somebody does; or it is read-only, and cannot be worked in
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
 def at_work(folder: Path) -> str | None:
     """Who trains in a home just now, as far as can be told; None if nobody does."""
-    try:
-        with FileLock(folder / LOCK, timeout=0):
-            return None
-    except Timeout:
-        return _other(folder / NOTE)
-    except OSError:  # a read-only home: nobody can
-        return None
+    with alone(folder) as idle:
+        return None if idle or not (folder / NOTE).exists() else _other(folder / NOTE)
 
 
 def _other(note: Path) -> str:

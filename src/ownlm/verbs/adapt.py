@@ -47,10 +47,18 @@ def adapt_base(
     run = stage_one(base, name, task, histories, queries, store.latest_profiles(task.name), config, seed, progress)
     assert isinstance(run.adapter, Adapter)
     folder = write_adapted(store, base, run.adapter, name)
-    made = provenance(config, seed) | {"examples": len(run.job.examples), "tokens": run.tokens, "losses": run.losses}
-    inside = str(folder.relative_to(store.folder))
-    info = BaseInfo(name, inside, fingerprint(folder), parent.parameters, "adapted", task.name, parent.name, made)
-    store.add_base(info, histories)  # where it refuses, the folder without a name is swept next time
+    try:
+        made = {"examples": len(run.job.examples), "tokens": run.tokens, "losses": run.losses}
+        store.add_base(
+            BaseInfo(
+                name, str(folder), fingerprint(folder), parent.parameters, "adapted", task.name, parent.name,
+                provenance(config, seed) | made,
+            ),
+            histories,
+        )  # fmt: skip
+    except BaseException:
+        shutil.rmtree(folder)  # who is forgotten meanwhile leaves no weights
+        raise
     return store.base(name)
 
 
@@ -102,16 +110,10 @@ def stage_one_examples(
 
 
 def write_adapted(store: Store, base: BaseLM, adapter: Adapter, name: str) -> Path:
-    """Writes the adapted base's folder: whole under its name, or not there."""
-    folder, temporary = store.folder / "bases" / name, store.folder / "bases" / f".{name}"
-    temporary.mkdir(parents=True)
-    try:
-        save_merged(base, adapter, temporary)
-        for file in temporary.iterdir():
-            sync(file)
-        sync(temporary)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    sync(folder.parent)
+    """Writes the adapted base into a folder of its own; until it is registered, that is nobody's."""
+    folder = store.new_base_folder(name)
+    folder.mkdir(parents=True)
+    save_merged(base, adapter, folder)
+    for path in (*folder.iterdir(), folder, folder.parent):
+        sync(path)
     return folder

@@ -181,6 +181,8 @@ def _prompt(
         histories[query.user_id] = store.history(one.task.name, query.user_id)
     history = histories.get(query.user_id, History(query.user_id, ()))
     profile = store.profile(one.task.name, query.user_id) if config.profile else None
+    if profile is None and show.get("profile") is None:  # forgotten since training
+        config = config.model_copy(update={"profile": False})
     text, retrieved = query_prompt(one.task, query.fields, history, **shown(config, query.user_id, profile))
     prompt = base.encode_prompt(text)
     what = f"The query {query.id!r} of user" if query.id else "The text asked of user"

@@ -15,7 +15,7 @@ from ownlm import __version__
 from ownlm.errors import OwnlmError
 from ownlm.model.base_files import fingerprint
 from ownlm.progress import Progress
-from ownlm.store.forget import is_due
+from ownlm.store.forget import dues
 from ownlm.store.rows import BaseInfo, record_digest
 from ownlm.store.store import Store
 from ownlm.store.work import at_work
@@ -51,12 +51,17 @@ class Diagnosis:
 
 def diagnose(store: Store, progress: Progress) -> Diagnosis:
     """Looks at everything; changes nothing."""
-    seen = Diagnosis(machine_facts(store.folder), home_facts(store))
-    for check in (_database, _tasks_and_records, _bases, _adapters, _left_over):
+    seen = Diagnosis(machine_facts(store.folder), {"folder": str(store.folder)})
+    for check in (_database, _facts, _tasks_and_records, _bases, _adapters, _left_over):
         try:
-            seen.wrong += check(store, progress)
+            seen.wrong += check(store, seen, progress)
         except OwnlmError as error:
-            seen.wrong.append(Finding(error.what, error.hint or "see above"))
+            seen.wrong.append(Finding(error.what, error.hint or "restore the home from a backup"))
+        except (ValueError, KeyError, TypeError) as error:  # what stands in a row is not what ownlm writes there
+            what = f"The database holds what cannot be read ({type(error).__name__} in the check of{check.__name__}"
+            seen.wrong.append(Finding(what.replace("_", " ") + ")", "restore the home from a backup"))
+        if check is _database and seen.wrong:
+            break
     seen.next = list(dict.fromkeys(finding.hint for finding in seen.wrong)) or _next_steps(store)
     if int(seen.machine["disk_free_bytes"]) < LOW_DISK:
         seen.next.append("make room on the disk: an adapted base and its weights need more than is left")
@@ -90,11 +95,11 @@ def machine_facts(folder: Path) -> dict[str, str | int]:
     }
 
 
-def home_facts(store: Store) -> dict[str, str | int]:
-    """The home: how much is in it, and who is at work there."""
+def _facts(store: Store, seen: Diagnosis, progress: Progress) -> list[Finding]:
+    """The home: how much is in it, and who is at work there. Sizes are in bytes."""
     people, adapters, files = store.people(), store.adapters(), store.blobs.files()
-    return {
-        "folder": str(store.folder) + (" (read-only)" if store.database.read_only else ""),
+    seen.home |= {
+        "read_only": "yes" if store.database.read_only else "no",
         "bases": len(store.bases()),
         "people": len({person.user for person in people}),
         "records": sum(person.records for person in people),
@@ -103,15 +108,17 @@ def home_facts(store: Store) -> dict[str, str | int]:
         "weights_bytes": sum(file.stat().st_size for file in files),
         "at_work": at_work(store.folder) or "nobody",
     }
+    return []
 
 
-def _database(store: Store, progress: Progress) -> Iterator[Finding]:
+def _database(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Finding]:
     with store.database.reading() as db:
         whole = db.execute(text("PRAGMA integrity_check(1)")).scalar()
         dangling = db.execute(text("PRAGMA foreign_key_check")).first()
-        due = is_due(db)
+        due = bool(dues(db))
     if whole != "ok":
         yield Finding("The database is damaged", "restore the home from a backup")
+        return
     if dangling:
         yield Finding(f"A row of the table {dangling[0]} names a row of {dangling[2]} that is not there",
                       "restore the home from a backup")  # fmt: skip
@@ -119,7 +126,7 @@ def _database(store: Store, progress: Progress) -> Iterator[Finding]:
         yield Finding("A forgetting was stopped before it was done", "give the same `forget` command again")
 
 
-def _tasks_and_records(store: Store, progress: Progress) -> Iterator[Finding]:
+def _tasks_and_records(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Finding]:
     for name in store.tasks():
         store.task(name)
     people = store.people()
@@ -134,7 +141,7 @@ def _tasks_and_records(store: Store, progress: Progress) -> Iterator[Finding]:
                 )
 
 
-def _bases(store: Store, progress: Progress) -> Iterator[Finding]:
+def _bases(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Finding]:
     for base in store.bases():
         if (what := _wrong_with(base)) is not None:
             yield Finding(f"The base {base.name!r} {what} in {base.folder}", "put it back, or fetch it again")
@@ -147,7 +154,7 @@ def _wrong_with(base: BaseInfo) -> str | None:
         return "cannot be read"
 
 
-def _adapters(store: Store, progress: Progress) -> Iterator[Finding]:
+def _adapters(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Finding]:
     bases = {base.name: base.fingerprint for base in store.bases()}
     adapters = store.adapters()
     for place, adapter in enumerate(adapters, 1):
@@ -166,15 +173,14 @@ def _adapters(store: Store, progress: Progress) -> Iterator[Finding]:
             yield Finding(f"{who} is of a person without records", f"`ownlm users forget {adapter.user}`")
 
 
-def _left_over(store: Store, progress: Progress) -> Iterator[Finding]:
+def _left_over(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Finding]:
     if at_work(store.folder):
         return  # what has no name yet may be about to get one
     named = {adapter.blob for adapter in store.adapters()}
     if loose := [file for file in store.blobs.files() if file.stem not in named]:
         yield Finding(f"Weights that nothing names, left by a killed run: {len(loose):,} files", _SWEEP)
-    folders, known = store.folder / "bases", {base.folder for base in store.bases()}
-    if folders.is_dir() and (loose := [path for path in folders.iterdir() if str(path) not in known]):
-        yield Finding(f"Bases that nothing names, left by a killed run: {len(loose):,} folders", _SWEEP)
+    if folders := store.loose_base_folders():
+        yield Finding(f"Bases that nothing names, left by a killed run: {len(folders):,} folders", _SWEEP)
 
 
 _SWEEP = "the next `ownlm train` or `adapt` removes them"
@@ -189,12 +195,12 @@ def _next_steps(store: Store) -> list[str]:
     steps = [
         f"`ownlm adapt --task {base.task} --out NAME`: the base {base.name} has learnt from what was forgotten since"
         for base in store.bases()
-        if base.forgotten
+        if base.forgotten and not any(other.task == base.task and not other.forgotten for other in store.bases())
     ]
     for task in dict.fromkeys(person.task for person in people):
         mine = [(person, latest.get((task, person.user))) for person in people if person.task == task]
         without = sum(adapter is None for _, adapter in mine)
-        behind = sum(adapter is not None and adapter.history != person.history for person, adapter in mine)
+        behind = sum(adapter is not None and not adapter.knows(person.history) for person, adapter in mine)
         if without or behind:
             steps.append(
                 f"`ownlm train --task {task}`: people without an adapter {without:,}, with an old one {behind:,}"

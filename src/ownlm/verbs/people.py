@@ -20,3 +20,18 @@ def newest_adapter(store: Store, user: str, task: str | None) -> AdapterInfo:
             hint="name one with --task" if tasks else f"`ownlm train --task T --user {user}`",
         )
     return mine[-1]
+
+
+def only_task(store: Store, user: str) -> str:
+    """The task that a person has records in.
+
+    Raises:
+        NotFoundError: there is none, or there are several.
+    """
+    tasks = [person.task for person in store.people() if person.user == user]
+    if not tasks:
+        raise NotFoundError(f"The home has no records of user {user!r}", hint="`ownlm users ls`")
+    if len(tasks) > 1:
+        what = f"User {user!r} has records in {len(tasks)} tasks"
+        raise NotFoundError(what, got=", ".join(tasks), hint="name one with --task")
+    return tasks[0]

@@ -118,15 +118,18 @@ def profile_people(
     if not people:
         return report
     place = {user: number for number, user in enumerate(people)}
-    progress("profiles", 0, len(people))
+    done = 0
+    progress("profiles", done, len(people))
     try:
         with closing(writer.write(_subjects(store, task, people, writer.records, report))) as texts:
-            for subject, text in texts:
+            for done, (subject, text) in enumerate(texts, 1):
                 _keep(store, task, writer, subject, text, report)
-                progress("profiles", len(report.written) + len(report.failed), len(people))
+                progress("profiles", done, len(people))
+        if done < len(people):  # of the others there was nothing to write from
+            progress("profiles", len(people), len(people))
     finally:  # an endpoint answers in an order of its own
-        report.written.sort(key=lambda written: place[written[0].user])
-        report.failed.sort(key=lambda failed: place[failed[0]])
+        report.written.sort(key=lambda written: place.get(written[0].user, -1))
+        report.failed.sort(key=lambda failed: place.get(failed[0], -1))
     return report
 
 
@@ -136,7 +139,9 @@ def _subjects(
     for user in people:
         history = store.history(task.name, user)
         records = answered(task, history)
-        if records:
+        if not history.records:
+            report.skipped.append((user, "forgotten meanwhile"))
+        elif records:
             yield Subject(user, history_digest(history), tuple(records if count is None else records[-count:]))
         else:
             what = f"User {user!r} has no record with an answer, and so nothing to write a profile from"
@@ -156,7 +161,10 @@ def _keep(store: Store, task: Task, writer: Writer, subject: Subject, text: str 
     try:
         store.add_profile(profile)
     except NotFoundError as error:
-        report.failed.append((subject.user, error))
+        if store.knows(task.name, subject.user):
+            report.failed.append((subject.user, error))
+        else:
+            report.skipped.append((subject.user, "forgotten meanwhile"))
     else:
         report.written.append((profile, len(subject.records)))
 

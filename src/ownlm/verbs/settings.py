@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from importlib.metadata import version
+from math import isfinite
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -38,8 +39,8 @@ def settings(stage: Stage, parameters: int, preset: str | None, changes: Mapping
         (merged[part] if part else merged)[name] = value
     try:
         checked = TrainConfig.model_validate(merged)
-        if checked.since is not None:
-            time_key(checked.since)
+        if checked.since is not None and not isfinite(time_key(checked.since)):
+            raise ValueError
         return checked
     except ValidationError as error:
         first = error.errors()[0]

@@ -96,16 +96,16 @@ def people_to_train(
     latest, profiles = store.latest_adapters(plan.task.name), store.latest_profiles(plan.task.name)
     students = []
     for user in dict.fromkeys(users) or people:
-        if user in outsiders:
+        last = latest.get((plan.task.name, user))
+        if user in outsiders and not (last and last.forgotten):  # what learnt from the forgotten is to be replaced
             why = f"the base {plan.base.name!r} has learnt from these records; --user trains anyway"
             report.skipped.append((user, why))
             continue
-        last = latest.get((plan.task.name, user))
         if last and not (
             last.key == plan.key(profiles.get(user)) and last.forgotten == 0 and store.blobs.has(last.blob)
         ):  # fmt: skip
             last = None
-        if last and last.history == people[user].history and not (from_scratch and last.parent):
+        if last and last.knows(people[user].history) and not (from_scratch and last.parent):
             report.skipped.append((user, "up to date"))
         else:
             goes_on = not from_scratch and plan.config.method == "lora"
@@ -126,18 +126,19 @@ def train_people(
     config = plan.config
     steps = sum(_steps(student, config) for student in students)
     meter = Meter(progress, "adapters", steps)
-    profiles = store.latest_profiles(plan.task.name)
     seated: dict[str, _Seated] = {}
 
     def jobs() -> Iterator[Job]:
         for student in students:
             user = student.person.user
             try:
-                seat, job = _seat(store, model, plan, student, profiles.get(user))
+                seat, job = _seat(store, model, plan, student)
             except OwnlmError as error:
                 report.failed.append((user, error))
                 continue
             if job is None:
+                if seat.last:
+                    store.catch_up(seat.last, seat.history, seat.upto)
                 report.skipped.append((user, "nothing new to learn from"))
                 continue
             seated[user] = seat
@@ -151,7 +152,10 @@ def train_people(
                 raise run.error
             report.trained.append(_keep(store, run, seat, plan))
         except (TrainingError, NotFoundError) as error:
-            report.failed.append((run.job.user, error))
+            if store.knows(plan.task.name, run.job.user):
+                report.failed.append((run.job.user, error))
+            else:
+                report.skipped.append((run.job.user, "forgotten meanwhile"))
         meter.people += 1
         report.tokens_per_s = meter.tokens_per_s
     progress(meter.stage, steps, steps, meter.note)
@@ -167,12 +171,11 @@ class _Seated:
     last: AdapterInfo | None
 
 
-def _seat(
-    store: Store, model: BaseLM, plan: Plan, student: Student, profile: ProfileInfo | None
-) -> tuple[_Seated, Job | None]:
+def _seat(store: Store, model: BaseLM, plan: Plan, student: Student) -> tuple[_Seated, Job | None]:
     """A person's job; none where everything that can be learnt was learnt by the adapter to go on from."""
     user, last = student.person.user, student.last
     history, numbers = store.numbered_history(plan.task.name, user)
+    profile = store.profile(plan.task.name, user)  # after the records: forgetting one of them takes it away too
     learnt = {record for record, number in numbers.items() if last and number <= last.upto}
     examples = history_examples(
         plan.task,
