@@ -55,7 +55,8 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     temporary = path.absolute().with_name(f".{path.name}-{uuid4().hex}")
     count = 0
     try:
-        with temporary.open("x", encoding="utf-8") as file:
+        private = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)  # mail and commits are their author's
+        with open(private, "w", encoding="utf-8") as file:
             for row in rows:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
                 count += 1

@@ -62,7 +62,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class _Chunk:
+class Chunk:
     """Examples of one person that go through the model together. Who else is in the pass does not change it."""
 
     slot: int
@@ -160,16 +160,18 @@ def _round(
     assert bank.grad_UP is not None
     bank.grad_UP.zero_()
     share_prefix = config.lora_dropout == 0  # under dropout every sequence draws its own mask, the prefix included
-    chunks = [chunk for slot in sorted(active) for chunk in _chunks(slot, active[slot], tokens_per_pass, share_prefix)]
+    chunks = [
+        chunk for slot in sorted(active) for chunk in in_chunks(slot, active[slot], tokens_per_pass, share_prefix)
+    ]
     loss_U, tokens = torch.zeros(bank.slots, dtype=torch.float64), dict.fromkeys(active, 0)
     for together in _passes(chunks, tokens_per_pass):
         row = Row()
         for chunk in together:
             before = len(row.tokens)
-            _fill(row, chunk, share_prefix)
+            fill(row, chunk, share_prefix)
             tokens[chunk.slot] += len(row.tokens) - before
         batch = row.pack(base.device)
-        losses_P = F.cross_entropy(_wide(base.logits(batch, bank)), batch.target_P, reduction="none")
+        losses_P = F.cross_entropy(wide(base.logits(batch, bank)), batch.target_P, reduction="none")
         weighted_P = losses_P * batch.weight_P.to(losses_P.dtype)
         weighted_P.sum().backward()
         loss_U.index_add_(0, batch.slot_P.cpu(), weighted_P.detach().double().cpu())
@@ -179,7 +181,7 @@ def _round(
     for slot, run in active.items():
         if not (torch.isfinite(loss_U[slot]) and torch.isfinite(bank.grad_UP[slot]).all()):
             bank.grad_UP[slot].zero_()
-            run.error = _diverged(run, f"a loss of {float(loss_U[slot])}")
+            run.error = diverged(run, f"a loss of {float(loss_U[slot])}")
             continue
         lr_U[slot] = config.learning_rate * linear_schedule(run.step, len(run.minibatches), config.warmup_ratio)
         run.losses.append(float(loss_U[slot]))
@@ -188,11 +190,12 @@ def _round(
         adamw_(bank.param_UP, bank.grad_UP, *moments, step_U, lr_U, weight_decay=config.weight_decay)
     for slot, run in active.items():
         if not run.error and run.step == len(run.minibatches) and not torch.isfinite(bank.param_UP[slot]).all():
-            run.error = _diverged(run, "weights that are no numbers")
+            run.error = diverged(run, "weights that are no numbers")
     return tokens
 
 
-def _diverged(run: Run, got: str) -> TrainingError:
+def diverged(run: Run, got: str) -> TrainingError:
+    """The error of a run that came to numbers that are none."""
     return TrainingError(
         f"The training of {run.job.user!r} diverged",
         got=f"{got} at step {max(run.step, 1)} of {len(run.minibatches)}",
@@ -200,11 +203,12 @@ def _diverged(run: Run, got: str) -> TrainingError:
     )
 
 
-def _wide(logits_PV: Tensor) -> Tensor:
+def wide(logits_PV: Tensor) -> Tensor:
+    """Logits in float32 at least, so that a loss can be computed."""
     return logits_PV.to(torch.promote_types(logits_PV.dtype, torch.float32))
 
 
-def _chunks(slot: int, run: Run, tokens_per_pass: int, share_prefix: bool) -> Iterator[_Chunk]:
+def in_chunks(slot: int, run: Run, tokens_per_pass: int, share_prefix: bool) -> Iterator[Chunk]:
     """The run's next minibatch, in parts that each fit into one pass where they can."""
     examples = [run.job.examples[index] for index in run.minibatches[run.step]]
     weight = 1 / sum(len(example.answer) for example in examples)
@@ -214,15 +218,15 @@ def _chunks(slot: int, run: Run, tokens_per_pass: int, share_prefix: bool) -> It
     for example in examples:
         own = len(example.prompt) + len(example.answer) - 1 - shared
         if part and size + own > tokens_per_pass:
-            yield _Chunk(slot, part, weight, size)
+            yield Chunk(slot, part, weight, size)
             part, size = [], shared
         part.append(example)
         size += own
-    yield _Chunk(slot, part, weight, size)
+    yield Chunk(slot, part, weight, size)
 
 
-def _passes(chunks: Iterable[_Chunk], tokens_per_pass: int) -> Iterator[list[_Chunk]]:
-    together: list[_Chunk] = []
+def _passes(chunks: Iterable[Chunk], tokens_per_pass: int) -> Iterator[list[Chunk]]:
+    together: list[Chunk] = []
     for chunk in chunks:
         if together and sum(one.tokens for one in together) + chunk.tokens > tokens_per_pass:
             yield together
@@ -236,7 +240,8 @@ def _shared(examples: Sequence[TokenizedExample]) -> int:
     return min(common_prefix([example.prompt for example in examples]), min(len(e.prompt) for e in examples) - 1)
 
 
-def _fill(row: Row, chunk: _Chunk, share_prefix: bool) -> None:
+def fill(row: Row, chunk: Chunk, share_prefix: bool) -> None:
+    """Adds a chunk to a row; the beginning that its prompts share is there once."""
     shared = _shared(chunk.examples) if share_prefix else 0
     prefix = row.add(chunk.slot, chunk.examples[0].prompt[:shared])
     for example in chunk.examples:

@@ -12,7 +12,7 @@ from ownlm.errors import TrainingError
 from ownlm.model.base import BaseLM
 from ownlm.model.packed import BASE, Row
 from ownlm.model.peft_adapter import Attached, fresh_adapter
-from ownlm.oppu.fleet import TOKENS_PER_PASS, Job, Run, _chunks, _diverged, _fill, _wide, job_seed, minibatches
+from ownlm.oppu.fleet import TOKENS_PER_PASS, Job, Run, diverged, fill, in_chunks, job_seed, minibatches, wide
 from ownlm.oppu.optim import linear_schedule
 
 
@@ -79,7 +79,7 @@ def _train(
         tokens, loss = _backward(base, run, tokens_per_pass)
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
-            run.error = _diverged(run, f"a loss of {float(loss)}")
+            run.error = diverged(run, f"a loss of {float(loss)}")
             return
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * linear_schedule(run.step, len(run.minibatches), config.warmup_ratio)
@@ -91,7 +91,7 @@ def _train(
         if on_round:
             on_round([run], tokens)
     if not all(torch.isfinite(parameter).all() for parameter in parameters):
-        run.error = _diverged(run, "weights that are no numbers")
+        run.error = diverged(run, "weights that are no numbers")
         return
     run.adapter = attached.read()
 
@@ -99,11 +99,11 @@ def _train(
 def _backward(base: BaseLM, run: Run, tokens_per_pass: int) -> tuple[int, torch.Tensor]:
     """The gradient of the next minibatch's mean loss, gathered pass by pass; its tokens and its loss."""
     tokens, loss = 0, torch.zeros((), dtype=torch.float64)
-    for chunk in _chunks(BASE, run, tokens_per_pass, share_prefix=True):
+    for chunk in in_chunks(BASE, run, tokens_per_pass, share_prefix=True):
         row = Row()
-        _fill(row, chunk, share_prefix=True)
+        fill(row, chunk, share_prefix=True)
         batch = row.pack(base.device)
-        losses_P = F.cross_entropy(_wide(base.logits(batch)), batch.target_P, reduction="none")
+        losses_P = F.cross_entropy(wide(base.logits(batch)), batch.target_P, reduction="none")
         mean = (losses_P * batch.weight_P.to(losses_P.dtype)).sum()
         mean.backward()
         tokens, loss = tokens + batch.tokens, loss + mean.detach().double().cpu()
