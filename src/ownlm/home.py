@@ -9,7 +9,6 @@ from ownlm.errors import BaseModelError, NotFoundError
 from ownlm.history.readers import read_queries
 from ownlm.history.record import Dataset, History, Query
 from ownlm.history.task import Task, parse_query
-from ownlm.model.base_files import fingerprint
 from ownlm.progress import Progress, silent
 from ownlm.store.database import DATABASE
 from ownlm.store.forget import Forgotten, forget_person, forget_record
@@ -388,17 +387,9 @@ class Home:
             yield
 
     def _load(self, base: BaseInfo) -> "BaseLM":
-        from ownlm.model.base import default_device, load_base
+        from ownlm.verbs.load import load_registered
 
         if self._loaded is None or self._loaded.fingerprint != base.fingerprint:
-            if fingerprint(Path(base.folder)) != base.fingerprint:
-                raise BaseModelError(
-                    f"The base {base.name!r} is no longer what it was when it was added",
-                    got=f"other weights, tokenizer or configuration in {base.folder}",
-                    hint="put it back, or add what is there under another name",
-                )
             self._loaded = None  # before the next is loaded: two may not fit
-            self._loaded = load_base(
-                Path(base.folder), name=base.name, fingerprint=base.fingerprint, device=self.device or default_device()
-            )
+            self._loaded = load_registered(base, self.device)
         return self._loaded

@@ -1,13 +1,35 @@
-"""A person's adapter, out of the store."""
+"""A base, or a person's adapter, out of the store."""
+
+from pathlib import Path
 
 from ownlm.config import LoraConfig
-from ownlm.errors import AdapterError
+from ownlm.errors import AdapterError, BaseModelError
 from ownlm.model.adapter import Adapter
 from ownlm.model.bank import check_fits, target_modules
-from ownlm.model.base import BaseLM
+from ownlm.model.base import BaseLM, default_device, load_base
+from ownlm.model.base_files import fingerprint
 from ownlm.model.peft_adapter import PeftAdapter
-from ownlm.store.rows import AdapterInfo
+from ownlm.store.rows import AdapterInfo, BaseInfo
 from ownlm.store.store import Store
+
+
+def load_registered(base: BaseInfo, device: str | None) -> BaseLM:
+    """A base of the home, if it still is what it was.
+
+    Args:
+        device: where it is to run; None for a GPU if there is one, else the CPU.
+
+    Raises:
+        BaseModelError: it has changed, or cannot be loaded.
+    """
+    folder = Path(base.folder)
+    if fingerprint(folder) != base.fingerprint:
+        raise BaseModelError(
+            f"The base {base.name!r} is no longer what it was when it was added",
+            got=f"other weights, tokenizer or configuration in {folder}",
+            hint="put it back, or add what is there under another name",
+        )
+    return load_base(folder, name=base.name, fingerprint=base.fingerprint, device=device or default_device())
 
 
 def load_adapter(store: Store, info: AdapterInfo, base: BaseLM) -> Adapter:
