@@ -17,7 +17,7 @@ from ownlm.store.store import Store
 from ownlm.store.work import working
 from ownlm.verbs.bases import add_base, check_name, pick_base, pick_raw_base
 from ownlm.verbs.doctor import Diagnosis, diagnose
-from ownlm.verbs.histories import Added, add_history, find_task
+from ownlm.verbs.histories import Added, add_history, as_path, find_task
 from ownlm.verbs.people import newest_adapter, only_task
 from ownlm.verbs.profile import pick_writer, profile_people
 from ownlm.verbs.report import Answer, Profiles, Training
@@ -84,19 +84,26 @@ class Home:
         return task
 
     def add_history(
-        self, data: str | Path, task: str, *, labels: str | Path | None = None, skip_bad: bool = False
+        self,
+        data: str | Path,
+        task: str,
+        *,
+        labels: str | Path | None = None,
+        skip_bad: bool = False,
+        again: bool = False,
     ) -> Added:
         """Adds the records of a file. Records that are there already are left as they are.
 
         Args:
             labels: the file with the right answers, where it does not lie beside the data under its usual name.
             skip_bad: leave bad rows out and tell of them, instead of adding nothing.
+            again: take what was forgotten before; else it stays out.
 
         Raises:
             DataError: the file is not what it should be, or changes a record; nothing is added then.
             TaskError: the file's queries carry another instruction than the home's task.
         """
-        return add_history(self.store, Path(data), self.task(task), None if labels is None else Path(labels), skip_bad)
+        return add_history(self.store, Path(data), self.task(task), as_path(labels), skip_bad, again)
 
     def history(self, user: str, task: str) -> History:
         """A person's records, oldest first.
@@ -213,7 +220,7 @@ class Home:
         """
         report = Training() if report is None else report
         if data is not None:
-            self.add_history(data, task)
+            report.added = self.add_history(data, task)
         with self._working("ownlm train", progress):
             spec = self._keep_task(task)
             info = pick_base(self.store, spec.name, base)
@@ -331,7 +338,7 @@ class Home:
         Raises:
             DataError: the file is not what it should be.
         """
-        return read_queries(Path(data), self.task(task), labels=None if labels is None else Path(labels))
+        return read_queries(Path(data), self.task(task), labels=as_path(labels))
 
     # People
 

@@ -172,11 +172,23 @@ def test_a_base_made_from_one_that_learnt_has_learnt_too(crowd: Store) -> None:
     assert [crowd.base(name).forgotten for name in ("base", "adapted", "deeper")] == [0, 1, 2]
 
 
+def test_what_was_forgotten_stays_out_until_it_is_wanted_again(store: Store) -> None:
+    people = [history("zora", 3), history("bela", 2)]
+    store.add_records(TASK.name, people)
+    forget_record(store, TASK.name, "zora", "zora-1")
+    forget_person(store, "bela")
+    assert store.add_records(TASK.name, people) == (0, 2, 3)
+    assert [(p.user, p.records) for p in store.people()] == [("zora", 2)]
+    assert store.add_records(TASK.name, people[:1], again=True) == (1, 2, 0)
+    assert store.add_records(TASK.name, people) == (0, 3, 2)
+    assert b"bela" not in everything(store.folder)
+
+
 def test_numbers_of_forgotten_records_are_not_given_again(store: Store) -> None:
     store.add_records(TASK.name, [history("zora", 3)])
     before = max(store.numbered_history(TASK.name, "zora")[1].values())
     forget_record(store, TASK.name, "zora", "zora-2")
-    store.add_records(TASK.name, [history("zora", 3)])
+    store.add_records(TASK.name, [history("zora", 3)], again=True)
     assert store.numbered_history(TASK.name, "zora")[1]["zora-2"] > before
 
 

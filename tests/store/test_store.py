@@ -18,8 +18,8 @@ def history(user: str, *texts: str, time: str | None = None) -> History:
 
 
 def test_adding_is_idempotent_and_survives_opening_again(store: Store) -> None:
-    assert store.add_records(TASK.name, [history("ada", "one", "two"), history("bela", "three")]) == (3, 0)
-    assert store.add_records(TASK.name, [history("ada", "one", "two", "four")]) == (1, 2)
+    assert store.add_records(TASK.name, [history("ada", "one", "two"), history("bela", "three")]) == (3, 0, 0)
+    assert store.add_records(TASK.name, [history("ada", "one", "two", "four")]) == (1, 2, 0)
     again = Store(store.folder)
     assert [record.fields["text"] for record in again.history(TASK.name, "ada").records] == ["one", "two", "four"]
     assert [(p.user, p.records) for p in again.people()] == [("ada", 3), ("bela", 1)]

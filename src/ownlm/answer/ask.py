@@ -27,6 +27,7 @@ def answer(
     *,
     labels: Sequence[str] = (),
     max_new_tokens: int,
+    one_line: bool = False,
     on_done: Callable[[int], None] | None = None,
 ) -> list[str]:
     """Answers in the questions' order.
@@ -35,6 +36,7 @@ def answer(
         adapters: each owner's adapter, all of one shape; none is needed where no question names an owner.
         labels: choose among these by likelihood; none to generate text.
         max_new_tokens: the longest generated answer.
+        one_line: whether a generated answer ends with its first line.
         on_done: called with the number of questions answered since the last call.
 
     Raises:
@@ -49,7 +51,7 @@ def answer(
         if labels:
             texts = [f" {label}" for label in labels]
             return [choice.label for choice in choose(base, bank, prompts, texts, on_done=on_done)]
-        return generate(base, bank, prompts, max_new_tokens=max_new_tokens, on_done=on_done)
+        return generate(base, bank, prompts, max_new_tokens=max_new_tokens, one_line=one_line, on_done=on_done)
 
     if not adapters:
         return run(None)

@@ -18,6 +18,7 @@ def generate(
     prompts: Sequence[Prompt],
     *,
     max_new_tokens: int,
+    one_line: bool = False,
     tokens_per_pass: int = 4096,
     on_done: Callable[[int], None] | None = None,
 ) -> list[str]:
@@ -26,6 +27,7 @@ def generate(
     Args:
         bank: an attached bank that holds the slots the prompts name; None for the base alone.
         max_new_tokens: the longest answer, in tokens.
+        one_line: whether an answer ends with its first line.
         tokens_per_pass: how many prompt tokens go through the model together.
         on_done: called with the number of prompts answered since the last call.
 
@@ -35,14 +37,18 @@ def generate(
     answers = [""] * len(prompts)
     for indices in in_passes(prompts, max_new_tokens, tokens_per_pass):
         together = [prompts[index] for index in indices]
-        for index, tokens in zip(indices, _generate_pass(base, bank, together, max_new_tokens), strict=True):
-            answers[index] = base.decode(tokens)
+        given = _generate_pass(base, bank, together, max_new_tokens, one_line)
+        for index, tokens in zip(indices, given, strict=True):
+            text = base.decode(tokens)
+            answers[index] = text.split("\n", 1)[0].rstrip() if one_line else text
         if on_done:
             on_done(len(indices))
     return answers
 
 
-def _generate_pass(base: BaseLM, bank: LoraBank | None, prompts: list[Prompt], max_new_tokens: int) -> list[list[int]]:
+def _generate_pass(
+    base: BaseLM, bank: LoraBank | None, prompts: list[Prompt], max_new_tokens: int, one_line: bool
+) -> list[list[int]]:
     row, chains = Row(), list[Chain]()
     for prompt, chain in add_prompts(row, prompts):
         row.predict(prompt.slot, chain[-1:])
@@ -59,6 +65,8 @@ def _generate_pass(base: BaseLM, bank: LoraBank | None, prompts: list[Prompt], m
             answers[place].append(token)
         live = [place for place in live if answers[place][-1] not in ended]
         live = [place for place in live if len(chains[place]) + 1 < base.max_tokens]
+        if one_line:  # blanks before the answer do not count
+            live = [place for place in live if "\n" not in base.decode(answers[place])]
         if not live:
             break
         row = _next_row(prompts, chains, answers, live, cached)

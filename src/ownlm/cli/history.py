@@ -17,21 +17,25 @@ def add(
     task: options.Task,
     labels: options.Labels = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out, and say how many.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Take what was forgotten too; else it stays out.")] = False,
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
     """Add people's records. Adding the same file again changes nothing."""
     from ownlm.home import Home
 
-    added = Home(home).add_history(data, task, labels=labels, skip_bad=skip_bad)
+    added = Home(home).add_history(data, task, labels=labels, skip_bad=skip_bad, again=again)
     people, queries = len(added.dataset.histories), len(added.dataset.queries)
     if json:
         print_json(
-            {"task": added.task, "users": people, "new": added.new, "known": added.known, "queries": queries,
+            {"task": added.task, "users": people, "new": added.new, "known": added.known,
+             "forgotten": added.forgotten, "queries": queries,
              "bad": added.dataset.bad}
         )  # fmt: skip
         return
     say(f"{added.task}: {people:,} people, {added.new:,} new records, {added.known:,} known already")
+    if added.forgotten:
+        say(f"left out {added.forgotten:,}: forgotten before; --again takes them")
     if queries:
         say(f"The file also holds {queries:,} queries: `ownlm ask --file {data} --task {task}` answers them")
     for line in added.dataset.bad:

@@ -41,6 +41,7 @@ class Task(BaseModel):
         labels: the possible answers, where they are few.
         metrics: what answers are judged by.
         max_new_tokens: the longest answer that is generated.
+        one_line: whether a generated answer ends with its first line.
         optional: input fields that a record or query may lack.
         query: pattern of query texts that carry their own instruction; its named groups are input fields, and
             `instruction` and `labels`. It must match the whole text, and '.' matches line ends too.
@@ -58,6 +59,7 @@ class Task(BaseModel):
     labels: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     metrics: tuple[Metric, ...] = ()
     max_new_tokens: int = Field(64, ge=1)
+    one_line: bool = False
     optional: tuple[str, ...] = ()
     query: str | None = None
     options: Options | None = None

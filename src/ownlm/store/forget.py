@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, 
 from ownlm.errors import NotFoundError, StoreError
 from ownlm.store import tables
 from ownlm.store.store import Store
+from ownlm.store.tombstones import entomb
 from ownlm.store.work import alone
 
 DUE = "forgetting "  # begins a key of the table `meta`, from a deletion until nothing of it is left in any file
@@ -43,7 +44,8 @@ class Forgotten:
 def forget_person(store: Store, user: str) -> Forgotten:
     """Removes every record, profile, adapter version and blob of a person.
 
-    What was stopped in its midst is finished by the same call.
+    What was stopped in its midst is finished by the same call. A hash of the name stays, so that an old file does not
+    bring the person back.
 
     Raises:
         NotFoundError: the home knows nobody of that name, and nothing is left to finish.
@@ -63,6 +65,7 @@ def forget_person(store: Store, user: str) -> Forgotten:
             raise NotFoundError(f"The home has no user {user!r}", hint="`ownlm users ls`")
         _check_other_files(store, db, needles)
         _say_due(db, due)
+        entomb(db, user)
     blobs = _finish(store, due, needles)
     return Forgotten(records, profiles, adapters, blobs=blobs, bases=bases, texts=len(needles))
 
@@ -98,6 +101,7 @@ def forget_record(store: Store, task: str, user: str, record: str) -> Forgotten:
             bases = _learnt_from(db, (o.user == user) & (tables.bases.c.task == task))
             _check_other_files(store, db, needles)
             _say_due(db, due)
+            entomb(db, task, user, record)
             done = Forgotten(1, profiles, adapters, marked, 0, bases, len(needles))
     return replace(done, blobs=_finish(store, due, needles))
 

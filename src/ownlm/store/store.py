@@ -19,6 +19,7 @@ from ownlm.store import tables
 from ownlm.store.blobs import Blobs
 from ownlm.store.database import Database
 from ownlm.store.rows import AdapterInfo, BaseInfo, Person, ProfileInfo, digest_of, history_digest, record_digest
+from ownlm.store.tombstones import exhume, is_forgotten, tombstones
 
 
 class Store:
@@ -58,18 +59,28 @@ class Store:
 
     # Records
 
-    def add_records(self, task: str, histories: Iterable[History]) -> tuple[int, int]:
+    def add_records(self, task: str, histories: Iterable[History], again: bool = False) -> tuple[int, int, int]:
         """Adds records, all or none; a record that is there already with the same text is left as it is.
 
+        Args:
+            again: take what was forgotten too; else it stays out.
+
         Returns:
-            How many were new, and how many were there.
+            How many were new, how many were there, and how many stay forgotten.
 
         Raises:
             DataError: a record's id is there with another text.
         """
-        new = known = 0
+        new = known = kept_out = 0
         with self.database.writing() as db:
+            forgotten = tombstones(db)
             for history in histories:
+                if again:
+                    exhume(db, task, history)
+                elif forgotten:
+                    wanted = tuple(one for one in history.records if not is_forgotten(forgotten, task, one))
+                    kept_out += len(history) - len(wanted)
+                    history = History(history.user_id, wanted)
                 there = self._digests(db, task, history.user_id)
                 rows = []
                 for record in history.records:
@@ -86,7 +97,7 @@ class Store:
                 if rows:
                     db.execute(insert(tables.records), rows)
                 new, known = new + len(rows), known + len(history.records) - len(rows)
-        return new, known
+        return new, known, kept_out
 
     def digests(self, task: str, user: str) -> dict[str, str]:
         """The hashes of a person's records as they were when they were added, by id."""

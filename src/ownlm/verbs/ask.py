@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ownlm.answer.ask import Question, answer
 from ownlm.answer.peft_answer import answer_with_peft
@@ -162,12 +163,16 @@ def _answer_batch(
             results.append(replace(result, error=error))
             on_done(1)
     task = batch[0].task
-    labels, longest = (task.labels or ()) if choose else (), task.max_new_tokens
+    how: dict[str, Any] = {
+        "labels": (task.labels or ()) if choose else (),
+        "max_new_tokens": task.max_new_tokens,
+        "one_line": task.one_line,
+        "on_done": on_done,
+    }
     if other is None:
-        answers = answer(base, adapters, questions, labels=labels, max_new_tokens=longest, on_done=on_done)
+        texts = iter(answer(base, adapters, questions, **how))
     else:
-        answers = answer_with_peft(base, other, questions, labels=labels, max_new_tokens=longest, on_done=on_done)
-    texts = iter(answers)
+        texts = iter(answer_with_peft(base, other, questions, **how))
     return [result if result.error else replace(result, answer=next(texts)) for result in results]
 
 

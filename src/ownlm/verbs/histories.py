@@ -17,7 +17,13 @@ class Added:
     task: str
     new: int
     known: int
+    forgotten: int  # kept out, because they were forgotten before
     dataset: Dataset
+
+
+def as_path(path: str | Path | None) -> Path | None:
+    """A path, where there is one."""
+    return None if path is None else Path(path)
 
 
 def find_task(store: Store, name_or_path: str) -> Task:
@@ -35,7 +41,7 @@ def find_task(store: Store, name_or_path: str) -> Task:
     return known if known.model_copy(update=as_in_file) == task else task
 
 
-def add_history(store: Store, data: Path, task: Task, labels: Path | None, skip_bad: bool) -> Added:
+def add_history(store: Store, data: Path, task: Task, labels: Path | None, skip_bad: bool, again: bool) -> Added:
     """Reads a file and adds its records, all or none."""
     dataset = read_dataset(data, task, labels=labels, skip_bad=skip_bad)
     if dataset.instruction is not None:
@@ -48,7 +54,7 @@ def add_history(store: Store, data: Path, task: Task, labels: Path | None, skip_
         task = read
     store.put_task(task)
     try:
-        new, there = store.add_records(task.name, dataset.histories)
+        new, there, forgotten = store.add_records(task.name, dataset.histories, again)
     except DataError as error:
         raise DataError(f"The file {data} changes what is known: {error.what}", hint=error.hint) from None
-    return Added(task.name, new, there, dataset)
+    return Added(task.name, new, there, forgotten, dataset)

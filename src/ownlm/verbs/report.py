@@ -1,10 +1,14 @@
 """What training, writing profiles and asking came to."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ownlm.errors import OwnlmError
 from ownlm.history.record import Query
 from ownlm.store.rows import AdapterInfo, ProfileInfo
+
+if TYPE_CHECKING:
+    from ownlm.verbs.histories import Added
 
 
 @dataclass(slots=True)
@@ -15,6 +19,7 @@ class Training:
     skipped: list[tuple[str, str]] = field(default_factory=list)  # person, why
     failed: list[tuple[str, OwnlmError]] = field(default_factory=list)
     tokens_per_s: float = 0.0
+    added: "Added | None" = None  # what the data given with it added
 
 
 @dataclass(slots=True)
