@@ -29,8 +29,10 @@ def test_how_far_an_adapter_is_behind_and_that_training_goes_on(shell: Shell) ->
     assert [(row["user"], row["steps"]) for row in shell.json(*command)["trained"]] == [("ada", 1)]
     first, second = shell.json("users", "show", "ada")["adapters"]
     assert second["parent"] == first["id"] and (first["standing"], second["standing"]) == ("2 new", "")
-    assert "knows all of them" in shell.run("users", "show", "ada")
+    assert "is up to date" in shell.run("users", "show", "ada")
     assert [row["steps"] for row in shell.json(*command, "--from-scratch")["trained"]] == [5]
+    other = shell.run("train", "--task", "sorting", "--epochs", "2", "--user", "ada")
+    assert "1 of them began anew: their last adapter had other settings" in other
     assert [row["steps"] for row in shell.json(*command, "--since", "1007", "--user", "ada")["trained"]] == [1]
     assert "is no time" in shell.run(*command, "--since", "yesterday", code=1)
 
@@ -46,6 +48,7 @@ def test_forgetting_is_told(shell: Shell) -> None:
     assert "7 records, 1 adapter, 1 file of weights" in out and "none is left" in out
     assert shell.json("users", "forget", "bela")["adapters"] == 1
     assert "no user 'ada'" in shell.run("users", "forget", "ada", code=1)
+    assert "left out 9: forgotten before" in shell.run("history", "add", "more.jsonl", "--task", "sorting")
     assert [row["user"] for row in shell.json("users", "ls")] == ["ciro"]
     everything = b"".join(path.read_bytes() for path in (shell.folder / ".ownlm").rglob("*") if path.is_file())
     assert b"ada secret" not in everything and b"bela" not in everything and b"ciro secret" in everything

@@ -43,7 +43,7 @@ class TrainConfig(BaseModel):
     virtual_tokens: int = Field(8, ge=1, le=1024, description="of prompt tuning")
     prompt: PromptConfig = PromptConfig()
     lora_dropout: float = Field(0.0, ge=0, lt=1)
-    learning_rate: float = Field(1e-4, gt=0)
+    learning_rate: float = Field(1e-4, gt=0, le=1)
     epochs: int = Field(2, ge=1)
     batch_size: int = Field(16, ge=1, description="examples in one optimizer step of one person")
     weight_decay: float = Field(0.01, ge=0)

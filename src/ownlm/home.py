@@ -129,8 +129,7 @@ class Home:
             task: needed where the person has records in several.
 
         Raises:
-            NotFoundError: there is no such record.
-            StoreError: the home cannot be written, or a copy of the record's text lies in another file of it.
+            NotFoundError, StoreError: there is no such record; or as `forget`.
         """
         name = only_task(self.store, user) if task is None else self.task(task).name
         return forget_record(self.store, name, user, record)
@@ -199,9 +198,8 @@ class Home:
     ) -> Training:
         """Stage 2: trains an adapter for each person whose history, base or settings changed since their last one.
 
-        Where only records were added since a person's last adapter, training goes on from it, on the new ones alone.
-        Each adapter is kept as soon as it is done: what stops the work loses only the people in flight. While another
-        process trains in this home, it waits.
+        Where only records were added, training goes on from the last adapter, on the new ones alone. Each adapter is
+        kept as soon as it is done. While another process trains in this home, it waits.
 
         Args:
             data: histories to add first.

@@ -96,6 +96,32 @@ def test_generation_stops_at_the_limit_and_at_the_context(base: BaseLM) -> None:
     assert len(cut) <= 3
 
 
+def test_an_answer_of_one_line_ends_with_it(base: BaseLM) -> None:
+    line_end = base.tokenizer("\n", add_special_tokens=False)["input_ids"][-1]
+    prompts = [Prompt(BASE, base.encode_prompt(text)) for text in ("one", "another one", "a third")]
+    free = generate(base, None, prompts, max_new_tokens=12)
+    calls = 0
+
+    class Lines:
+        """The base, saying a line end as its fourth token."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(base, name)
+
+        def logits(self, *args: object) -> torch.Tensor:
+            nonlocal calls
+            calls += 1
+            logits_PV = base.logits(*args)  # type: ignore[arg-type]
+            if calls == 4:
+                logits_PV[:, line_end] = 1e9
+            return logits_PV
+
+    one_line = generate(Lines(), None, prompts, max_new_tokens=12, one_line=True)  # type: ignore[arg-type]
+    assert calls == 4 and all("\n" not in text for text in one_line)
+    for whole, line in zip(free, one_line, strict=True):
+        assert whole.split("\n")[0].startswith(line)
+
+
 def test_nothing_asked_nothing_answered(base: BaseLM) -> None:
     assert answer(base, {}, [], max_new_tokens=4) == []
     assert answer(base, {}, [], labels=["a"], max_new_tokens=4) == []

@@ -198,7 +198,7 @@ def test_lamp_queries_come_apart(
 
 @pytest.mark.parametrize(
     "name", ["LaMP_2M", "LaMP_2N", "LaMP_3", "LaMP_4", "LaMP_5", "LaMP_7", "free-text", "git-commit"]
-)  # noqa: E501
+)
 def test_a_bare_text_is_the_only_field(name: str) -> None:
     task = load_task(name)
     assert parse_query(task, " {a} bare text: [x] ") == ({task.input_fields[0]: "{a} bare text: [x]"}, None, None)

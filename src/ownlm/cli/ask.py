@@ -11,6 +11,8 @@ from ownlm.cli.output import print_json, progress_bar, say, warn
 if TYPE_CHECKING:
     from ownlm.verbs.report import Answer
 
+TOLD = 10  # queries without an answer that are told one by one
+
 
 def ask(
     task: options.Task,
@@ -75,11 +77,17 @@ def _document(answer: "Answer") -> dict[str, Any]:
 
 def _summarise(answers: "list[Answer]", json: bool) -> None:
     failed = [answer for answer in answers if answer.error]
-    judged = [answer for answer in answers if answer.query.gold is not None and not answer.error]
+    judged = [answer for answer in answers if answer.query.gold is not None]
     if judged and not json:
         right = sum(answer.answer == answer.query.gold for answer in judged)
-        say(f"{right:,} of {len(judged):,} answers are the right one, word for word ({right / len(judged):.1%})")
-    for answer in failed:
+        without = sum(answer.error is not None for answer in judged)
+        say(
+            f"answered right, word for word: {right:,} of {len(judged):,} ({right / len(judged):.1%})"
+            + (f"; without an answer: {without:,}" if without else "")
+        )
+    for answer in failed[:TOLD]:
         warn(f"no answer: {answer.query.id}: {answer.error}")
+    if len(failed) > TOLD:
+        warn(f"no answer: {len(failed) - TOLD:,} more queries")
     if failed:
         raise typer.Exit(1)

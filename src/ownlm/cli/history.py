@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ownlm.cli import options
-from ownlm.cli.output import print_json, print_table, say, tell_forgotten, warn
+from ownlm.cli.output import print_json, print_table, say, tell_added, tell_forgotten, warn
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -33,9 +33,7 @@ def add(
              "bad": added.dataset.bad}
         )  # fmt: skip
         return
-    say(f"{added.task}: {people:,} people, {added.new:,} new records, {added.known:,} known already")
-    if added.forgotten:
-        say(f"left out {added.forgotten:,}: forgotten before; --again takes them")
+    tell_added(added)
     if queries:
         say(f"The file also holds {queries:,} queries: `ownlm ask --file {data} --task {task}` answers them")
     for line in added.dataset.bad:

@@ -13,8 +13,13 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 
+SHOWN = 8  # users told one by one
+
 Out = Annotated[Path, typer.Argument(metavar="OUT.jsonl", help="The history file to write.", show_default=False)]
-KeepNames = Annotated[bool, typer.Option("--keep-names", help="Addresses as user ids, instead of hashes of them.")]
+KeepNames = Annotated[
+    bool,
+    typer.Option("--keep-names", help="Addresses as user ids, not hashes of them."),
+]
 
 
 @app.command("git")
@@ -83,9 +88,16 @@ def _tell(imported: "Imported", json: bool) -> None:
             }
         )
         return
-    say(f"{imported.files[0]}: {many(records, 'record')} of {many(people, 'author')}")
+    say(f"{imported.files[0]}: {many(records, 'record')} of {many(people, 'user')}")
     for reason, count in imported.left_out.items():
         say(f"left out {count:,}: {reason}")
+    for user, count in sorted(imported.records.items(), key=lambda item: -item[1])[:SHOWN]:
+        say(f"  {user}: {many(count, 'record')}")
+    if people > SHOWN:
+        say(f"  and {many(people - SHOWN, 'more user')}")
     for file in imported.files[1:]:
         say(f"also written: {file}")
     say(f"Next: ownlm train {imported.files[0]} --task {imported.task}")
+    for file in imported.files:
+        if file.name.endswith(".queries.jsonl"):
+            say(f"Then: ownlm ask --file {file} --task {imported.task}")

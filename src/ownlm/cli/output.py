@@ -18,6 +18,7 @@ from ownlm.progress import Progress as OnProgress
 
 if TYPE_CHECKING:
     from ownlm.store.forget import Forgotten
+    from ownlm.verbs.histories import Added
 
 
 def print_json(document: Any, *, line: bool = False) -> None:
@@ -69,9 +70,19 @@ def tell_forgotten(forgotten: "Forgotten", as_json: bool) -> None:
     if f.texts:
         say(f"searched the home's files for {many(f.texts, 'text')} of theirs: none is left")
     if f.marked:
-        say(f"marked: {many(f.marked, 'adapter')} that learnt from it, to be trained anew by `ownlm train`")
+        say(
+            f"marked: {many(f.marked, 'adapter')} that may have learnt from it; `ownlm train` makes new ones without it"
+        )
     for base in f.bases:
         warn(f"the base {base} has learnt from this person and stays as it is: `ownlm adapt` makes one without them")
+
+
+def tell_added(added: "Added") -> None:
+    """What a file of histories added."""
+    people, records = many(len(added.dataset.histories), "user"), many(added.new + added.known, "record")
+    say(f"{added.task}: {records} of {people}, {added.new:,} of them new")
+    if added.forgotten:
+        say(f"left out {added.forgotten:,}: forgotten before; `ownlm history add --again` takes them")
 
 
 def many(count: int, noun: str) -> str:
@@ -143,8 +154,11 @@ def _lines(console: Console) -> OnProgress:
         nonlocal told
         begins = bool(note) and stage not in known  # what has something to say says it at once
         known.add(stage)
-        if begins or done >= total or time.monotonic() - told > 10:
+        if total == 0:  # nothing to count: said once
+            if begins:
+                console.print(f"{stage} {note}", highlight=False, soft_wrap=True)
+        elif begins or done >= total or time.monotonic() - told > 10:
             told = time.monotonic()
-            console.print(f"{stage}: {done:,.0f} of {total:,.0f} {note}".rstrip(), highlight=False)
+            console.print(f"{stage}: {done:,.0f} of {total:,.0f} {note}".rstrip(), highlight=False, soft_wrap=True)
 
     return on_progress

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ownlm.cli import options
-from ownlm.cli.output import fall, many, print_json, print_table, progress_bar, say, size, warn
+from ownlm.cli.output import fall, many, print_json, print_table, progress_bar, say, size, tell_added, warn
 from ownlm.errors import OwnlmError
 
 if TYPE_CHECKING:
@@ -177,6 +177,8 @@ def _document(report: "Training") -> dict[str, Any]:
             {
                 "user": a.user,
                 "adapter": a.id,
+                "parent": a.parent,
+                "records": a.records,
                 "steps": a.steps,
                 "tokens": a.tokens,
                 "loss_first": a.loss_first,
@@ -187,22 +189,33 @@ def _document(report: "Training") -> dict[str, Any]:
         ],
         "skipped": [{"user": name, "reason": reason} for name, reason in report.skipped],
         "failed": [{"user": name, "error": str(error)} for name, error in report.failed],
+        "anew": report.anew,
+        "added": None
+        if report.added is None
+        else {"new": report.added.new, "known": report.added.known, "forgotten": report.added.forgotten},
         "tokens_per_s": round(report.tokens_per_s, 1),
     }
 
 
 def _print_report(report: "Training") -> None:
+    if report.added:
+        tell_added(report.added)
     if report.trained:
         print_table(
             f"{many(len(report.trained), 'adapter')}, {report.tokens_per_s:,.0f} tokens/s",
-            ["user", "adapter", "records#", "steps#", "loss#", "seconds#", "size#"],
+            ["user", "adapter", "from", "records#", "steps#", "loss#", "seconds#", "size#"],
             [
-                (a.user, a.id[:8], a.records, a.steps, fall(a.loss_first, a.loss_last), f"{a.seconds:.1f}",
-                 size(a.bytes))
+                (a.user, a.id[:8], (a.parent or "")[:8], a.records, a.steps, fall(a.loss_first, a.loss_last),
+                 f"{a.seconds:.1f}", size(a.bytes))
                 for a in report.trained
             ],
         )  # fmt: skip
-    few = [a for a in report.trained if a.steps <= FEW_STEPS and a.method == "lora"]
+    if report.anew:
+        say(
+            f"{len(report.anew):,} of them began anew: their last adapter had other settings; "
+            "with the same ones, training goes on from it"
+        )
+    few = [a for a in report.trained if a.steps <= FEW_STEPS and a.method == "lora" and not a.parent]
     if few:
         say(
             f"{len(few):,} of them took {FEW_STEPS} steps or fewer and may have learnt little: a higher rate and more "

@@ -32,7 +32,7 @@ def ls(task: options.AnyTask = None, home: options.Home = options.HOME, json: op
         return
     print_table(
         "People",
-        ["user", "task", "records#", "adapter", "base", "method", "size#", ""],
+        ["user", "task", "records#", "adapter", "base", "method", "size#", "behind"],
         [
             (p.user, p.task, p.records, *((a.id[:8], a.base, a.method, size(a.bytes)) if a else ("",) * 4), standing)
             for p, a, standing in rows
@@ -114,8 +114,9 @@ def _newest(adapters: "list[tuple[AdapterInfo, str]]", task: str) -> str:
         return "; no adapter yet: `ownlm train`"
     adapter, standing = mine[-1]
     if not standing:
-        return f"; the adapter {adapter.id[:8]} knows all of them"
-    return f"; the adapter {adapter.id[:8]} is behind: {standing}. `ownlm train --task {task}` brings it up to date"
+        return f"; the adapter {adapter.id[:8]} is up to date"
+    go_on = f"`ownlm train --task {task}`, with the settings of last time, goes on from it"
+    return f"; the adapter {adapter.id[:8]} is behind: {standing}. {go_on}"
 
 
 @app.command("export")

@@ -29,22 +29,19 @@ def working(folder: Path, what: str, progress: Progress) -> Iterator[None]:
     Raises:
         StoreError: the home is read-only.
     """
-    lock, note, waited = FileLock(folder / LOCK), folder / NOTE, False
+    lock, note = FileLock(folder / LOCK), folder / NOTE
     try:
         while True:
             try:
                 lock.acquire(timeout=0)
                 break
             except Timeout:
-                waited = True
-                progress("waiting", 0, 1, f"for {_other(note)}")
+                progress("waiting", 0, 0, f"for {_other(note)}")
                 time.sleep(POLL_S)
     except OSError as error:
         raise StoreError(
             f"The home {folder} cannot be worked in", got=error.strerror, hint="make it writable"
         ) from None
-    if waited:
-        progress("waiting", 1, 1)
     try:
         with suppress(OSError):  # a full disk; nobody needs the note
             note.write_text(json.dumps({"process": os.getpid(), "what": what, "since": now()}), "utf8")

@@ -18,6 +18,7 @@ class Training:
     trained: list[AdapterInfo] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)  # person, why
     failed: list[tuple[str, OwnlmError]] = field(default_factory=list)
+    anew: list[str] = field(default_factory=list)  # people whose last adapter had other settings
     tokens_per_s: float = 0.0
     added: "Added | None" = None  # what the data given with it added
 

@@ -101,9 +101,10 @@ def people_to_train(
             why = f"the base {plan.base.name!r} has learnt from these records; --user trains anyway"
             report.skipped.append((user, why))
             continue
-        if last and not (
-            last.key == plan.key(profiles.get(user)) and last.forgotten == 0 and store.blobs.has(last.blob)
-        ):  # fmt: skip
+        if last and last.key != plan.key(profiles.get(user)):
+            report.anew.append(user)
+            last = None
+        if last and (last.forgotten or not store.blobs.has(last.blob)):
             last = None
         if last and last.knows(people[user].history) and not (from_scratch and last.parent):
             report.skipped.append((user, "up to date"))
