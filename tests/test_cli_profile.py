@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ownlm.home import Home
-from tests.community import write_rows
+from tests.community import FOLDERS, write_rows
 from tests.endpoint import free_port, serving
 from tests.shell import Shell
 
@@ -34,7 +34,7 @@ def both(shell: Shell, *args: object, code: int) -> tuple[str, str]:
 
 def test_a_journey_with_an_endpoint(filed: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OWNLM_PROFILE_KEY", KEY)
-    long = "Mostly files what the family says at home, and what the office says under work, every day."
+    long = "Mostly files what the family says at home, and what the office says under work, and does so every day."
     with serving(lambda caller: caller.say(long)) as server:
         command = ("profile", *SORTING, "--profile-url", server.url, "--profile-model", "big")
         host = f"127.0.0.1:{server.server_port}"
@@ -53,7 +53,6 @@ def test_a_journey_with_an_endpoint(filed: Shell, monkeypatch: pytest.MonkeyPatc
 
     report = filed.json("train", *SORTING, "--profile", "--rag", "1", "--epochs", "1", "--user", "ada")
     assert len(report["trained"]) == 1
-    assert filed.json("ask", "ada", "thing", *SORTING, "--choose", "--no-profile", "--rag", "0")["answer"]
 
 
 def test_counted_profiles_in_a_table(filed: Shell) -> None:
@@ -83,6 +82,9 @@ def test_training_names_who_has_no_profile(filed: Shell) -> None:
     out, err = both(filed, "train", *SORTING, "--profile", "--epochs", "1", "--json", code=1)
     assert [row["user"] for row in json.loads(out)["trained"]] == ["bela", "ciro"]
     assert "failed: ada: User 'ada' has no profile. Next: `ownlm profile --task T` writes it." in err
+    ask = ("ask", "ada", "thing", *SORTING, "--choose", "--base-only")
+    assert "User 'ada' has no profile" in both(filed, *ask, "--profile", code=1)[1]
+    assert both(filed, *ask, "--no-profile", code=0)[0].strip() in FOLDERS
 
 
 def test_what_fails_is_told_and_the_rest_is_kept(filed: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

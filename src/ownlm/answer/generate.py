@@ -65,8 +65,8 @@ def _generate_pass(
             answers[place].append(token)
         live = [place for place in live if answers[place][-1] not in ended]
         live = [place for place in live if len(chains[place]) + 1 < base.max_tokens]
-        if one_line:  # blanks before the answer do not count
-            live = [place for place in live if "\n" not in base.decode(answers[place])]
+        if one_line:
+            live = [place for place in live if "\n" not in base.tokenizer.decode(answers[place]).lstrip()]
         if not live:
             break
         row = _next_row(prompts, chains, answers, live, cached)
