@@ -34,7 +34,6 @@ from ownlm.progress import Progress, silent
 _MOST: Final = 4 << 20  # bytes read of a message: what a person writes stands before what they attach
 _HEAD: Final = 64 << 10  # bytes in which its headers end
 _PIECE: Final = 64 << 10  # bytes read of a line at a time
-_ID: Final = 200  # letters of an id that mail programs make
 
 _SENDER_LINE: Final = re.compile(rb"From .{0,200}?\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b.{0,40}\d\d:\d\d")
 _FIELD: Final = re.compile(rb"[!-9;-~]{1,80}[ \t]*:|>From ")
@@ -237,7 +236,8 @@ def _row(data: bytes, owner: _Owner, replies: bool, known: set[bytes]) -> dict[s
     if not known.isdisjoint(marks):
         return "the same again"
     known |= marks
-    row = {"id": id if 0 < len(id) <= _ID else content.hex(), "time": time, "text": text, "subject": subject}
+    # A hash, because message ids name machines and domains.
+    row = {"id": _digest(id).hex() if id else content.hex(), "time": time, "text": text, "subject": subject}
     return {name: value for name, value in row.items() if value}
 
 
