@@ -88,9 +88,9 @@ def run(repo: Repository | Path, **how: Any) -> tuple[Imported, list[dict[str, A
 def refused(repo: Path) -> DataError:
     """Imports what cannot be imported; nothing is written."""
     out = repo.parent / "refused.jsonl"
-    out.write_text("as before\n")
+    out.write_text('{"user_id": "as before"}\n')
     before = set(out.parent.iterdir())
     with pytest.raises(DataError) as caught:
         import_git(repo, out)
-    assert out.read_text() == "as before\n" and set(out.parent.iterdir()) == before
+    assert out.read_text() == '{"user_id": "as before"}\n' and set(out.parent.iterdir()) == before
     return caught.value

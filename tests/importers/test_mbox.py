@@ -67,14 +67,17 @@ def left_out(tmp_path: Path, *messages: Given, **how: Any) -> dict[str, int]:
     return imported.left_out
 
 
+BEFORE = '{"user_id": "as before"}\n'
+
+
 def refused(file: Path, out: Path | None = None, **how: Any) -> DataError:
     """Imports what cannot be imported; nothing is written, and nothing that is private is told."""
     out = out or file.parent / "refused.jsonl"
-    out.write_text("as before\n")
+    out.write_text(BEFORE)
     before = set(out.parent.iterdir())
     with pytest.raises(DataError) as caught:
         import_mbox(file, out, **how)
-    assert out.read_text() == "as before\n" and set(out.parent.iterdir()) == before
+    assert out.read_text() == BEFORE and set(out.parent.iterdir()) == before
     assert "@" not in str(caught.value).replace("ada@example.org", "", 1) and SECRET not in str(caught.value)
     return caught.value
 

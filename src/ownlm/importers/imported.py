@@ -48,8 +48,14 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
         How many.
 
     Raises:
-        DataError: the file cannot be written.
+        DataError: the file cannot be written, or is there and holds something else than such rows.
     """
+    if path.is_file() and not _is_ours(path):
+        raise DataError(
+            f"The file {path} is there already, and is no history",
+            expected="a new file, or one of an earlier import",
+            hint="name another OUT.jsonl",
+        )
     if path.is_dir():  # known now, rather than when all is written
         raise DataError(f"{path} is a folder", expected="a file to write", hint="name a file in it")
     temporary = path.absolute().with_name(f".{path.name}-{uuid4().hex}")
@@ -71,3 +77,13 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     finally:
         temporary.unlink(missing_ok=True)
     return count
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is empty or begins with a row of a user."""
+    try:
+        with path.open("rb") as file:
+            first = file.readline(1 << 24)
+        return not first or "user_id" in json.loads(first)
+    except (OSError, ValueError, TypeError):
+        return False
