@@ -16,6 +16,16 @@ from ownlm.importers.imported import pseudonym
 from tests.importers.repository import BELA, Repository, refused, run
 
 
+def measured(repository: Repository):  # type: ignore[no-untyped-def]
+    """The rows of an import, and the most memory that Python took for it, in bytes."""
+    tracemalloc.start()
+    try:
+        rows = run(repository)[1]
+        return rows, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_long_line_costs_little(repository: Repository) -> None:
     size = 10_000_000
     repository.put("a.txt", b"a" * size)
@@ -23,12 +33,7 @@ def test_a_long_line_costs_little(repository: Repository) -> None:
     repository.put("a.txt", b"b" * size + b"\nafter\n")
     repository.commit("Long again " + "word " * 1_000_000)
     repository.change("Short")
-    tracemalloc.start()
-    try:
-        rows = run(repository)[1]
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    rows, peak = measured(repository)
     assert [row["files"] for row in rows] == ["a.txt +1 -0", "a.txt +2 -1", "notes.txt +1 -0"]
     assert rows[1]["diff"] == "-" + "a" * 76 + "...\n+" + "b" * 76 + "...\n+after"
     assert rows[1]["subject"].startswith("Long again word word") and len(rows[1]["subject"]) < 10_000
@@ -40,12 +45,7 @@ def test_many_files_cost_little(repository: Repository) -> None:
         repository.put(f"{number % 50}/{number}.txt", f"{number} is a line {'x' * 500}\n" * 10)
     repository.put("0/0.txt", "".join(f"{number} is a line {'x' * 500}\n" for number in range(10_000)))
     repository.commit("Everything")
-    tracemalloc.start()
-    try:
-        rows = run(repository)[1]
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    rows, peak = measured(repository)
     assert rows[0]["files"].endswith("\nand 990 more") and peak < 2_000_000
 
 

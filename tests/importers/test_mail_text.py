@@ -6,6 +6,7 @@ import quopri
 import time
 from email import message_from_bytes
 from email.message import Message
+from unicodedata import category
 
 import pytest
 from hypothesis import given, settings
@@ -106,7 +107,9 @@ def test_a_wrong_transfer_encoding() -> None:
 
 @given(st.binary(max_size=60), st.sampled_from(["utf-8", "utf-7", "utf-16", "gb2312", "iso-2022-jp", "hz", "x", None]))
 def test_any_bytes_become_text_that_can_be_written(data: bytes, charset: str | None) -> None:
-    tidy(decoded(data, charset)).encode("utf-8")
+    text = tidy(decoded(data, charset))
+    assert text.encode("utf-8").decode("utf-8") == text
+    assert not [letter for letter in text if letter != "\n" and category(letter) in ("Cc", "Cs")]
 
 
 def test_control_characters_become_blanks_and_blanks_come_one_at_a_time() -> None:

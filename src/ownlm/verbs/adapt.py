@@ -88,7 +88,7 @@ def stage_one(
             stage_one_examples(task, history, queries, config, profiles.get(history.user_id)),
         )
     ]
-    meter = Meter(progress, "task adapter")
+    meter = Meter(progress, "task adapter, steps")
     run = next(train_fleet(base, [Job(name, examples, seed)], config, slots=1, on_round=meter.round))
     if run.adapter is None:
         raise run.error or TrainingError("The task adapter was not trained")

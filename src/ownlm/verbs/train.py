@@ -126,7 +126,7 @@ def train_people(
     """Trains everybody in `students`; each adapter is kept as soon as it is done, each outcome goes into the report."""
     config = plan.config
     steps = sum(_steps(student, config) for student in students)
-    meter = Meter(progress, "adapters", steps)
+    meter = Meter(progress, "training steps", steps)
     seated: dict[str, _Seated] = {}
 
     def jobs() -> Iterator[Job]:
