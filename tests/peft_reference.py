@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM
 
 from ownlm.config import TrainConfig
 from ownlm.model.bank import LoraBank
-from ownlm.oppu.fleet import Job, TokenizedExample, job_seed, minibatches
+from ownlm.oppu.fleet import Job, job_seed
+from ownlm.oppu.minibatches import TokenizedExample, minibatches
 from ownlm.oppu.optim import linear_schedule
 
 

@@ -10,7 +10,8 @@ from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError, ConfigError, DataError
 from ownlm.history.record import Query
 from ownlm.home import Home
-from ownlm.model.packed import BASE, Row
+from ownlm.model.packed import Row
+from ownlm.model.spans import BASE
 from ownlm.prompt.example import query_prompt
 from ownlm.verbs.load import load_peft_adapter
 from ownlm.verbs.settings import settings

@@ -15,7 +15,7 @@ from ownlm.config import LoraConfig
 from ownlm.model.adapter import Adapter, write_peft_folder
 from ownlm.model.bank import LoraBank
 from ownlm.model.base import BaseLM, load_base
-from ownlm.model.packed import BASE
+from ownlm.model.spans import BASE
 
 LORA = LoraConfig(r=4, lora_alpha=8)
 TEXTS = ["Sort this: a", "Sort this: a longer message, about something else", "Other words", "b"]

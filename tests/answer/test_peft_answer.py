@@ -20,9 +20,10 @@ from ownlm.answer.prompt_row import Prompt
 from ownlm.config import TrainConfig
 from ownlm.errors import AdapterError
 from ownlm.model.base import BaseLM, load_base
-from ownlm.model.packed import BASE, Row
+from ownlm.model.packed import Row
 from ownlm.model.peft_adapter import PeftAdapter, fresh_adapter
 from ownlm.model.random_base import make_random_base
+from ownlm.model.spans import BASE
 
 TEXTS = ["Sort this: a", "Sort this: a longer message, about something else", "Other words", "b"]
 LABELS = ["yes", "no", "yes please", "perhaps not today"]

@@ -12,8 +12,9 @@ from ownlm.errors import AdapterError, BaseModelError
 from ownlm.model.adapter import Adapter, LoraPair, write_peft_folder
 from ownlm.model.bank import LoraBank
 from ownlm.model.base import BaseLM, load_base, save_merged
-from ownlm.model.lora import lora_merge, lora_update, stacked_update
-from ownlm.model.packed import BASE, Row
+from ownlm.model.lora import down, lora_merge, lora_update, up_
+from ownlm.model.packed import Row
+from ownlm.model.spans import BASE, make_spans
 from tests.peft_folder import read_peft_folder
 
 LORA = LoraConfig(r=4, lora_alpha=12, target_modules=("q_proj", "v_proj", "down_proj"))
@@ -40,15 +41,17 @@ def row_of(slots: list[int]) -> Row:
 
 def test_equations_against_naive_loops() -> None:
     x_TD, A_URD, B_UOR = (torch.randn(n, dtype=torch.float64) for n in ((7, 5), (3, 2, 5), (3, 4, 2)))
-    spans = [(BASE, 1), (0, 2), (2, 4)]
-    out_TO, token = stacked_update(x_TD, A_URD, B_UOR, spans, 1.5), 0
-    for slot, tokens in spans:
+    spans = make_spans([(BASE, 1), (0, 2), (2, 4)], "cpu")
+    base_1TO = torch.randn(1, 7, 4, dtype=torch.float64)
+    h_TR = down(x_TD[None], A_URD, None, spans)
+    out_TO, token = up_(base_1TO.clone(), h_TR, B_UOR, None, spans, 1.5)[0], 0
+    for slot, tokens in spans.parts:
         for _ in range(tokens):
             for o in range(4):
-                naive = 0.0
+                naive = float(base_1TO[0, token, o])
                 for r in range(2) if slot != BASE else ():
-                    naive += 1.5 * B_UOR[slot, o, r] * sum(A_URD[slot, r, d] * x_TD[token, d] for d in range(5))
-                assert float(out_TO[token, o]) == pytest.approx(float(naive), abs=1e-12)
+                    naive += 1.5 * float(B_UOR[slot, o, r] * sum(A_URD[slot, r, d] * x_TD[token, d] for d in range(5)))
+                assert float(out_TO[token, o]) == pytest.approx(naive, abs=1e-12)
             token += 1
     weight_OD = torch.randn(4, 5, dtype=torch.float64)
     merged = lora_merge(weight_OD, A_URD[0], B_UOR[0], 1.5)
@@ -73,9 +76,10 @@ def test_mixed_slots_equal_each_alone_and_the_bare_base(base: BaseLM) -> None:
 def test_detached_without_trace(base: BaseLM) -> None:
     before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
     bare = base.logits(row_of([BASE]).pack())
-    with LoraBank(base.model, LORA, 1, trainable=True).attached():
-        assert any(module._forward_hooks for module in base.model.modules())
-    assert not any(module._forward_hooks for module in base.model.modules())
+    hooks = [len(module._forward_hooks) for module in base.model.modules()]
+    with LoraBank(base.model, LORA, 1).attached():
+        assert hooks != [len(module._forward_hooks) for module in base.model.modules()]
+    assert hooks == [len(module._forward_hooks) for module in base.model.modules()]
     after = base.model.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
     assert torch.equal(base.logits(row_of([BASE]).pack()), bare)

@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, DynamicCache
 from ownlm.errors import BaseModelError
 from ownlm.model.attention import packed_attention
 from ownlm.model.base import BaseLM, load_base
-from ownlm.model.packed import BASE, Row, common_prefix
+from ownlm.model.packed import Row, common_prefix
+from ownlm.model.spans import BASE
 
 tokens = st.lists(st.integers(3, 90), min_size=1, max_size=40)
 

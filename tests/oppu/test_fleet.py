@@ -11,7 +11,8 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from ownlm.config import LoraConfig, TrainConfig
 from ownlm.errors import TrainingError
 from ownlm.model.base import BaseLM, load_base
-from ownlm.oppu.fleet import Job, Run, TokenizedExample, minibatches, train_fleet
+from ownlm.oppu.fleet import Job, Run, train_fleet
+from ownlm.oppu.minibatches import TokenizedExample, minibatches
 from tests.peft_reference import train_with_peft, weights
 
 PEOPLE = 8
@@ -40,7 +41,7 @@ def make_jobs(vocabulary: int, examples: int, prompt: int, seed: int = 0) -> lis
 
 def in_bank(base: BaseLM, jobs: list[Job], config: TrainConfig, slots: int, tokens: int = 200) -> dict[str, Run]:
     """Everybody's runs; the tokens of a pass are few, so that minibatches meet and part."""
-    runs = {run.job.user: run for run in train_fleet(base, jobs, config, slots=slots, tokens_per_pass=tokens)}
+    runs = {run.job.user: run for run in train_fleet(base, jobs, config, slots=slots, tokens_per_step=tokens)}
     assert runs.keys() == {job.user for job in jobs}
     return runs
 
@@ -156,7 +157,7 @@ def test_bank_of_eight_equals_alone_and_peft_in_float32_on_smollm2(smollm2: Path
     jobs = make_jobs(base.model.config.vocab_size, examples=19, prompt=6)
     together = in_bank(base, jobs, config, slots=PEOPLE)
     for job in jobs[:: PEOPLE - 1]:  # the first and the last; benchmarks/equality.py compares all eight
-        (alone,) = train_fleet(base, [job], config, slots=1)
+        (alone,) = train_fleet(base, [job], config, slots=PEOPLE)
         losses, start, end = train_with_peft(smollm2, job, config, torch.float32)
         assert len(losses) >= 20
         mine = weights(together[job.user].adapter)

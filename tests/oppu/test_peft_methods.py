@@ -13,7 +13,8 @@ from ownlm.config import TrainConfig
 from ownlm.errors import BaseModelError, TrainingError
 from ownlm.model.base import BaseLM, load_base
 from ownlm.model.peft_adapter import PeftAdapter, fresh_adapter
-from ownlm.oppu.fleet import Job, Run, TokenizedExample, job_seed, minibatches
+from ownlm.oppu.fleet import Job, Run, job_seed
+from ownlm.oppu.minibatches import TokenizedExample, minibatches
 from ownlm.oppu.optim import linear_schedule
 from ownlm.oppu.peft_methods import train_with_peft
 from tests.oppu.test_fleet import make_jobs
@@ -73,8 +74,8 @@ def test_training_equals_plain_peft_and_torch(tiny_base: Path, method: str, toke
         double,
         [job],
         CONFIGS[method],
-        tokens_per_pass=tokens_per_pass,
-        on_round=lambda runs, tokens: seen.append(tokens),
+        tokens_per_step=tokens_per_pass,
+        on_step=lambda runs, tokens: seen.append(tokens),
     )
     losses, weights = by_hand(tiny_base, job, CONFIGS[method])
     assert run.losses == pytest.approx(losses, rel=1e-6)
@@ -124,7 +125,7 @@ def test_nothing_is_left_on_the_base(base: BaseLM, method: str) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        next(train_with_peft(base, jobs(), CONFIGS[method], on_round=stop))
+        next(train_with_peft(base, jobs(), CONFIGS[method], on_step=stop))
     assert differences(before, state(base)) == []
 
 

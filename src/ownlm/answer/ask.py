@@ -9,7 +9,7 @@ from ownlm.answer.prompt_row import Prompt
 from ownlm.model.adapter import Adapter
 from ownlm.model.bank import LoraBank
 from ownlm.model.base import BaseLM
-from ownlm.model.packed import BASE
+from ownlm.model.spans import BASE
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
 """The LoRA bank: the adapters of many people, attached to one frozen model."""
 
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,8 +11,13 @@ from torch import Tensor, nn
 from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError, BaseModelError
 from ownlm.model.adapter import Adapter, LoraPair
-from ownlm.model.lora import stacked_update
+from ownlm.model.flight import Flight, flight
+from ownlm.model.lora import down, up_
 from ownlm.model.packed import PackedBatch
+from ownlm.model.spans import Spans
+
+# Modules that read the same input in most decoders: their A is multiplied at once. Where they do not, it shows.
+SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,8 @@ class _Target:
     module: nn.Linear
     at_A: slice
     at_B: slice
+    family: int  # A of one family lie side by side,
+    rank_at: slice  # this one's R of the family's H
 
 
 class LoraBank:
@@ -30,15 +36,14 @@ class LoraBank:
 
         y = W x + (alpha / r) B_u A_u x        for the tokens x of the person in slot u
 
-    All of a slot's weights lie in one row of `param_UP`, and their gradients in the same row of `grad_UP`, so that an
-    optimizer step, a gradient norm, or emptying a slot is one operation on rows. The matrices that the model sees are
-    views of these rows. A slot's tokens touch no other slot's weights.
+    All of a slot's weights lie in one row of `param_UP`, so that an optimizer step, a gradient norm, or emptying a slot
+    is one operation on rows. The matrices that the model sees are views of these rows. Each forward pass has gradients
+    of its own, so that threads may work on one bank at once. A slot's tokens touch no other slot's weights.
 
     Args:
         model: the frozen model. Its code and weights are not changed; hooks are added by `attached`, and removed.
         lora: rank, alpha, target modules.
         slots: U.
-        trainable: whether gradients are kept.
 
     Raises:
         BaseModelError: the model has no linear module of one of the target names.
@@ -46,41 +51,19 @@ class LoraBank:
     Source: LoRA (arXiv 2106.09685); many adapters in one pass: ours.
     """
 
-    def __init__(self, model: nn.Module, lora: LoraConfig, slots: int, *, trainable: bool = False) -> None:
+    def __init__(self, model: nn.Module, lora: LoraConfig, slots: int) -> None:
         self.lora, self.slots = lora, slots
         weight = next(model.parameters())
-        self._targets: dict[str, _Target] = {}
-        end = 0
-        for name, module in target_modules(model, lora):
-            middle = end + lora.r * module.in_features
-            self._targets[name] = _Target(
-                module, slice(end, middle), slice(middle, middle + lora.r * module.out_features)
-            )
-            end = middle + lora.r * module.out_features
-        # Gradients gather in rows of `grad_UP`; torch warns that such views are not dense, which changes no number.
-        warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
+        self._targets, end = _lay_out(target_modules(model, lora), lora.r)
         # As in PEFT, an adapter on a half-precision base is kept, and trained, in float32.
         dtype = torch.promote_types(weight.dtype, torch.float32)
         self.param_UP = torch.zeros(slots, end, dtype=dtype, device=weight.device)
-        self.grad_UP = torch.zeros_like(self.param_UP) if trainable else None
         self.dropout = 0.0
         self.generators: list[torch.Generator] = []  # one a slot, used by dropout alone
-        self._batch: PackedBatch | None = None
-        self._views = {name: self._leaves(target) for name, target in self._targets.items()}
 
-    def _leaves(self, target: _Target) -> tuple[Tensor, Tensor]:
-        """The module's stacked matrices, as views; trainable ones gather their gradients in `grad_UP`."""
-        views = []
-        for at, shape in (
-            (target.at_A, (self.slots, self.lora.r, target.module.in_features)),
-            (target.at_B, (self.slots, target.module.out_features, self.lora.r)),
-        ):
-            view = self.param_UP[:, at].view(shape)
-            if self.grad_UP is not None:
-                view.requires_grad_()
-                view.grad = self.grad_UP[:, at].view(shape)
-            views.append(view)
-        return views[0], views[1]
+    def new_grads(self, batch: PackedBatch) -> Tensor:
+        """Zeros for the gradients of the W slots in a row, grads_WP."""
+        return self.param_UP.new_zeros(len(batch.spans.slots), self.param_UP.shape[1])
 
     def initialise(self, slot: int, generator: torch.Generator) -> None:
         """Fresh LoRA weights: A uniform within 1/sqrt(D), B zero, as in PEFT."""
@@ -127,45 +110,70 @@ class LoraBank:
 
     @contextmanager
     def attached(self) -> Iterator["LoraBank"]:
-        """While it lasts, the model answers each token of a batch given by `reading` with its slot's adapter."""
-        hooks = [
-            target.module.register_forward_hook(self._hook(*self._views[name]))
-            for name, target in self._targets.items()
-        ]
+        """While it lasts, the model answers each token of a flight of this bank with its slot's adapter."""
+        hooks = [target.module.register_forward_hook(self._hook(target)) for target in self._targets.values()]
         try:
             yield self
         finally:
             for hook in hooks:
                 hook.remove()
 
-    @contextmanager
-    def reading(self, batch: PackedBatch) -> Iterator[None]:
-        """Tells the attached bank whose tokens the next forward pass holds."""
-        self._batch = batch
-        try:
-            yield
-        finally:
-            self._batch = None
+    def _hook(self, target: _Target):  # type: ignore[no-untyped-def]
+        width = target.module.in_features
+        kin = [one for one in self._targets.values() if one.family == target.family]
+        kin_A, own_A = slice(kin[0].at_A.start, kin[-1].at_A.stop), target.at_A
 
-    def _hook(self, A_URD: Tensor, B_UOR: Tensor):  # type: ignore[no-untyped-def]
         def add_update(_: nn.Module, args: tuple[Tensor, ...], y_1TO: Tensor) -> Tensor | None:
-            if self._batch is None:
+            now = flight()
+            if now is None or now.bank is not self:
                 return None
-            x_TD = self._drop(args[0][0].to(A_URD.dtype), self._batch)
-            update_TO = stacked_update(x_TD, A_URD, B_UOR, self._batch.spans, self.lora.scaling)
-            return y_1TO + update_TO.to(y_1TO.dtype)
+            x_1TD = args[0]
+            if self.dropout:  # drawn anew for each module
+                h_TR = self._down(now, self._drop(x_1TD, now.spans), own_A, width)
+            else:
+                if now.read is None or now.read[0] is not x_1TD:
+                    now.read = x_1TD, self._down(now, x_1TD, kin_A, width)
+                h_TR = now.read[1][:, target.rank_at]
+            B_UOR = self.param_UP[:, target.at_B].view(self.slots, -1, self.lora.r)
+            grad_B_WOR = None if now.grads_WP is None else now.grads_WP[:, target.at_B].view(-1, *B_UOR.shape[1:])
+            return up_(y_1TO, h_TR, B_UOR, grad_B_WOR, now.spans, self.lora.scaling)
 
         return add_update
 
-    def _drop(self, x_TD: Tensor, batch: PackedBatch) -> Tensor:
+    def _down(self, now: Flight, x_1TD: Tensor, at: slice, width: int) -> Tensor:
+        A_UHD = self.param_UP[:, at].view(self.slots, -1, width)
+        if now.grads_WP is None:
+            return down(x_1TD, A_UHD, None, now.spans)
+        # Nothing below the first adapted module needs a gradient, so autograd must be told that this does.
+        return down(x_1TD, A_UHD.requires_grad_(), now.grads_WP[:, at].view(-1, *A_UHD.shape[1:]), now.spans)
+
+    def _drop(self, x_1TD: Tensor, spans: Spans) -> Tensor:
         """LoRA dropout, drawn from each slot's own generator: who else is in the batch makes no difference."""
-        if self.dropout == 0:
-            return x_TD
-        keep = [
-            torch.empty(tokens, x_TD.shape[1]).bernoulli_(1 - self.dropout, generator=self.generators[slot])
-            for slot, tokens in batch.spans
-        ]
-        return x_TD * torch.cat(keep).to(x_TD) / (1 - self.dropout)
+        keep_TD = torch.ones(x_1TD.shape[1:], dtype=torch.float32)
+        for slot, at in spans.rows():
+            keep_TD[at].bernoulli_(1 - self.dropout, generator=self.generators[slot])
+        return x_1TD * keep_TD.to(x_1TD) / (1 - self.dropout)
+
+
+def _lay_out(modules: list[tuple[str, nn.Linear]], r: int) -> tuple[dict[str, _Target], int]:
+    """Where everything lies in a slot's row: family by family, first every A, then every B; and the row's length."""
+    families: dict[tuple[str, int], list[tuple[str, nn.Linear]]] = {}
+    for number, (name, module) in enumerate(modules):
+        parent, _, own = name.rpartition(".")
+        kin = next((place for place, names in enumerate(SIBLINGS) if own in names), -1 - number)
+        families.setdefault((parent, kin), []).append((name, module))
+    targets, end = dict[str, _Target](), 0
+    for family, members in enumerate(families.values()):
+        start = end
+        end += sum(r * module.in_features for _, module in members)
+        for place, (name, module) in enumerate(members):
+            stop = start + r * module.in_features
+            targets[name] = _Target(
+                module, slice(start, stop), slice(end, end + r * module.out_features),
+                family, slice(place * r, (place + 1) * r),
+            )  # fmt: skip
+            start, end = stop, end + r * module.out_features
+    return {name: targets[name] for name, _ in modules}, end
 
 
 def check_fits(adapter: Adapter, modules: Mapping[str, nn.Linear]) -> None:

@@ -13,6 +13,8 @@ from ownlm.errors import BaseModelError
 from ownlm.model.adapter import Adapter
 from ownlm.model.attention import NAME
 from ownlm.model.bank import LoraBank, target_modules
+from ownlm.model.flight import flying
+from ownlm.model.last_mlp import trim_last_mlp
 from ownlm.model.lora import lora_merge
 from ownlm.model.packed import PackedBatch
 
@@ -97,19 +99,26 @@ class BaseLM:
         """The text of an answer."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
-    def logits(self, batch: PackedBatch, bank: LoraBank | None = None, cache: DynamicCache | None = None) -> Tensor:
+    def logits(
+        self,
+        batch: PackedBatch,
+        bank: LoraBank | None = None,
+        cache: DynamicCache | None = None,
+        grads_WP: Tensor | None = None,
+    ) -> Tensor:
         """One forward pass over a packed row; the head runs on the asked positions only.
 
         Args:
             batch: T tokens, P of them asked for their next token.
             bank: an attached bank whose slots the batch names; None for the base alone.
             cache: keys and values of the tokens before this row; this row's are added to it.
+            grads_WP: the bank's `new_grads`, where the backward pass will leave the gradients; None to train nothing.
 
         Returns:
             logits_PV.
         """
 
-        def forward() -> Tensor:
+        with flying(batch, bank, grads_WP):
             output = self.model(
                 input_ids=batch.input_ids_T[None],
                 position_ids=batch.position_ids_T[None],
@@ -118,13 +127,8 @@ class BaseLM:
                 logits_to_keep=batch.at_P,
                 packed=batch,
             )
-            logits_PV: Tensor = output.logits[0]
-            return logits_PV
-
-        if bank is None:
-            return forward()
-        with bank.reading(batch):
-            return forward()
+        logits_PV: Tensor = output.logits[0]
+        return logits_PV
 
 
 def load_base(
@@ -168,6 +172,7 @@ def load_base(
             hint="fetch it again",
         )
     model.requires_grad_(False).eval().to(device)
+    trim_last_mlp(model)
     tokenizer.split_special_tokens = True  # a person who writes "</s>" ends no text
     tokenizer.model_max_length = 2**31  # lengths are checked where an example is made, with its id
     return BaseLM(name=name, fingerprint=fingerprint, folder=folder, model=model, tokenizer=tokenizer)

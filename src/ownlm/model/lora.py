@@ -1,11 +1,12 @@
-"""LoRA's equations."""
+"""LoRA's equations, and their gradients for many adapters over one row."""
 
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 
-from ownlm.model.packed import BASE
+from ownlm.model.spans import Spans, add_mm_, add_outer_
 
 
 def lora_update(x_TD: Tensor, lora_A_RD: Tensor, lora_B_OR: Tensor, scaling: float) -> Tensor:
@@ -39,26 +40,90 @@ def lora_merge(weight_OD: Tensor, lora_A_RD: Tensor, lora_B_OR: Tensor, scaling:
     return (weight_OD.to(wide) + lora_B_OR.to(wide) @ lora_A_RD.to(wide) * scaling).to(weight_OD.dtype)
 
 
-def stacked_update(
-    x_TD: Tensor, lora_A_URD: Tensor, lora_B_UOR: Tensor, spans: Sequence[tuple[int, int]], scaling: float
-) -> Tensor:
-    """`lora_update` of many adapters over one row, each on its own tokens.
+def down(x_1TD: Tensor, lora_A_UHD: Tensor, grad_A_WHD: Tensor | None, spans: Spans) -> Tensor:
+    """h = A_u x for each token x of the person in slot u; A's gradient goes straight to its place.
 
     Args:
-        x_TD: the module's input.
-        lora_A_URD, lora_B_UOR: the matrices of U adapters.
-        spans: (slot, tokens) in row order; slot `BASE` adds nothing.
+        x_1TD: the modules' input.
+        lora_A_UHD: A of all slots; of several modules that read this input, stacked: H is R for each.
+        grad_A_WHD: where the gradients of the row's W slots gather; None where none are wanted.
+        spans: whose the tokens are.
 
     Returns:
-        dy_TO.
+        h_TH, in the matrices' type.
 
     Source: ours.
     """
-    A_U, B_U = lora_A_URD.unbind(0), lora_B_UOR.unbind(0)  # one stack in the backward pass, not one zero-fill a slot
-    parts = [
-        x_TD.new_zeros(tokens, lora_B_UOR.shape[1])
-        if slot == BASE
-        else lora_update(x_tD, A_U[slot], B_U[slot], scaling)
-        for (slot, tokens), x_tD in zip(spans, x_TD.split([tokens for _, tokens in spans]), strict=True)
-    ]
-    return torch.cat(parts)
+    h_TH: Tensor = _Down.apply(x_1TD, lora_A_UHD, grad_A_WHD, spans)  # type: ignore[no-untyped-call]
+    return h_TH
+
+
+def up_(
+    y_1TO: Tensor, h_TR: Tensor, lora_B_UOR: Tensor, grad_B_WOR: Tensor | None, spans: Spans, scaling: float
+) -> Tensor:
+    """y + (alpha / r) B_u h for each token of the person in slot u, in place on y; B's gradient as in `down`.
+
+    Args:
+        y_1TO: the base's output.
+        h_TR: what `down` gave for this module.
+        lora_B_UOR: B of all slots.
+        grad_B_WOR: as above.
+        spans: whose the tokens are.
+        scaling: alpha / r.
+
+    Returns:
+        y_1TO.
+
+    Source: ours.
+    """
+    added_1TO: Tensor = _Up.apply(y_1TO, h_TR, lora_B_UOR, grad_B_WOR, spans, scaling)  # type: ignore[no-untyped-call]
+    return added_1TO
+
+
+# The matrices are not kept by autograd: it would take another slot's optimizer step for a change to this one's.
+
+
+class _Down(Function):
+    @staticmethod
+    def forward(ctx: Any, x_1TD: Tensor, lora_A_UHD: Tensor, grad_A_WHD: Tensor | None, spans: Spans) -> Tensor:
+        ctx.save_for_backward(x_1TD)
+        ctx.A_UHD, ctx.grad_WHD, ctx.spans = lora_A_UHD, grad_A_WHD, spans
+        h_TH = lora_A_UHD.new_zeros(x_1TD.shape[1], lora_A_UHD.shape[1])
+        add_mm_(h_TH, x_1TD[0], lora_A_UHD.transpose(1, 2), spans)
+        return h_TH
+
+    @staticmethod
+    def backward(ctx: Any, g_TH: Tensor) -> tuple[Tensor | None, None, None, None]:
+        (x_1TD,) = ctx.saved_tensors
+        add_outer_(ctx.grad_WHD, g_TH, x_1TD[0], ctx.spans)
+        if not ctx.needs_input_grad[0]:
+            return None, None, None, None
+        grad_1TD = torch.zeros_like(x_1TD)
+        add_mm_(grad_1TD[0], g_TH, ctx.A_UHD, ctx.spans)
+        return grad_1TD, None, None, None
+
+
+class _Up(Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        y_1TO: Tensor,
+        h_TR: Tensor,
+        lora_B_UOR: Tensor,
+        grad_B_WOR: Tensor | None,
+        spans: Spans,
+        scaling: float,
+    ) -> Tensor:
+        ctx.save_for_backward(h_TR)
+        ctx.B_UOR, ctx.grad_WOR, ctx.spans, ctx.scaling = lora_B_UOR, grad_B_WOR, spans, scaling
+        add_mm_(y_1TO[0], h_TR, lora_B_UOR.transpose(1, 2), spans, scaling)
+        ctx.mark_dirty(y_1TO)
+        return y_1TO
+
+    @staticmethod
+    def backward(ctx: Any, g_1TO: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
+        (h_TR,) = ctx.saved_tensors
+        add_outer_(ctx.grad_WOR, g_1TO[0], h_TR, ctx.spans, ctx.scaling)
+        grad_TR = torch.zeros_like(h_TR)
+        add_mm_(grad_TR, g_1TO[0], ctx.B_UOR, ctx.spans, ctx.scaling)
+        return g_1TO, grad_TR, None, None, None, None

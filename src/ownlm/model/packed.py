@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-BASE = -1  # the slot of tokens that no adapter touches
+from ownlm.model.spans import Spans, make_spans
 
 Chain = NDArray[np.int64]
 EMPTY: Chain = np.empty(0, dtype=np.int64)
@@ -44,24 +44,28 @@ class PackedBatch:
     Attributes:
         input_ids_T: token ids.
         position_ids_T: each token's place in its own sequence.
-        spans: (slot, tokens) in row order; slots ascend.
+        spans: whose the tokens are; slots ascend.
         buckets: what attends to what.
         restore_T: where each row position lies in the concatenated outputs of the buckets.
         at_P: row positions whose next token is asked for.
+        asked_A: the same without repetition, in row order,
+        asked: and whose they are.
         target_P: that next token; empty if it is not known.
         weight_P: its weight in the loss.
-        slot_P: whose it is.
+        place_P: the place of its slot among the row's.
     """
 
     input_ids_T: Tensor
     position_ids_T: Tensor
-    spans: tuple[tuple[int, int], ...]
+    spans: Spans
     buckets: tuple[Bucket, ...]
     restore_T: Tensor
     at_P: Tensor
+    asked_A: Tensor
+    asked: Spans
     target_P: Tensor
     weight_P: Tensor
-    slot_P: Tensor
+    place_P: Tensor
 
     @property
     def tokens(self) -> int:
@@ -104,10 +108,7 @@ class Row:
         chain = np.concatenate([after, np.arange(first, first + len(tokens)) + self.start])
         self._places.append(np.arange(len(after), len(chain)))
         self._segments.append((first, len(tokens), chain))
-        if self._spans and self._spans[-1][0] == slot:
-            self._spans[-1] = (slot, self._spans[-1][1] + len(tokens))
-        else:
-            self._spans.append((slot, len(tokens)))
+        self._spans.append((slot, len(tokens)))
         return chain
 
     def predict(self, slot: int, positions: Chain, targets: Sequence[int] = (), weight: float = 1.0) -> None:
@@ -120,11 +121,16 @@ class Row:
     def pack(self, device: torch.device | str = "cpu") -> PackedBatch:
         """The finished row, on `device`."""
         counts = [len(at) for at in self._at]
+        at_P = np.concatenate([EMPTY, *self._at])
+        asked_A = np.unique(at_P)
+        slot_T = np.repeat([slot for slot, _ in self._spans], [tokens for _, tokens in self._spans])
         groups = _alike(self._segments)
         buckets = tuple(_bucket(group, self.start, device) for group in groups)
         order = np.concatenate([np.arange(first, first + n) for group in groups for first, n, _ in group])
         restore = np.empty_like(order)
         restore[order] = np.arange(len(order))
+
+        spans = make_spans(self._spans, device)
 
         def put(values: object, dtype: torch.dtype = torch.long) -> Tensor:
             return torch.as_tensor(values, dtype=dtype).to(device)
@@ -132,13 +138,15 @@ class Row:
         return PackedBatch(
             input_ids_T=put(self.tokens),
             position_ids_T=put(np.concatenate(self._places)),
-            spans=tuple(self._spans),
+            spans=spans,
             buckets=buckets,
             restore_T=put(restore),
-            at_P=put(np.concatenate([EMPTY, *self._at])),
+            at_P=put(at_P),
+            asked_A=put(asked_A),
+            asked=make_spans([(slot, 1) for slot in slot_T[asked_A].tolist()], device, spans),
             target_P=put([token for tokens in self._targets for token in tokens]),
             weight_P=put(np.repeat(self._weights, counts), torch.float64),
-            slot_P=put(np.repeat(self._slots, counts)),
+            place_P=put(np.repeat(np.searchsorted(spans.slots, self._slots), counts)),
         )
 
 

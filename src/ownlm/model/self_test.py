@@ -6,7 +6,8 @@ from transformers import DynamicCache
 from ownlm.errors import BaseModelError
 from ownlm.model.attention import NAME
 from ownlm.model.base import BaseLM
-from ownlm.model.packed import BASE, Row
+from ownlm.model.packed import Row
+from ownlm.model.spans import BASE
 
 LENGTH_DEPENDENT = {"dynamic", "longrope"}  # rotary embeddings that change with the longest sequence in the row
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from ownlm.errors import DataError
 from ownlm.model.base import BaseLM
-from ownlm.oppu.fleet import TokenizedExample
+from ownlm.oppu.minibatches import TokenizedExample
 from ownlm.prompt.example import Example
 
 

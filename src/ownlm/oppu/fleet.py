@@ -1,9 +1,18 @@
-"""Training many people's adapters at once, each exactly as if it were trained alone."""
+"""Training many people's adapters at once, each exactly as if it were trained alone.
+
+A *step* is an optimizer step of one person or several: one forward and backward pass over as many people's minibatches
+as fit into it; or, where one person's minibatch is larger, several passes. On a CPU each core works on a pass of its
+own: alone it multiplies matrices as fast as it can, and waits for nobody.
+"""
 
 import hashlib
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import isfinite
 
 import torch
 import torch.nn.functional as F
@@ -14,19 +23,12 @@ from ownlm.errors import TrainingError
 from ownlm.model.adapter import Adapter
 from ownlm.model.bank import LoraBank
 from ownlm.model.base import BaseLM
-from ownlm.model.packed import Row, common_prefix
+from ownlm.model.packed import Row
 from ownlm.model.peft_adapter import PeftAdapter
+from ownlm.oppu.minibatches import Chunk, TokenizedExample, fill, in_chunks, minibatches, tokens_of
 from ownlm.oppu.optim import adamw_, clip_, fresh_moments, linear_schedule
 
-TOKENS_PER_PASS = 2048  # enough to keep two cores in large matmuls; about 2.5 GB of activations on a 135M base
-
-
-@dataclass(frozen=True, slots=True)
-class TokenizedExample:
-    """A prompt and its answer as token ids; the answer is ended by the end-of-text token."""
-
-    prompt: list[int]
-    answer: list[int]
+TOKENS_PER_STEP = 1024  # keeps a core in large matmuls
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,30 +47,41 @@ class Job:
 
 @dataclass(slots=True)
 class Run:
-    """A job under way, and in the end its outcome."""
+    """A job under way, and in the end its outcome.
+
+    Attributes:
+        step: optimizer steps taken.
+        losses: the mean loss of each minibatch, in the end.
+        tokens: that went through the model.
+        seconds: of the machine.
+    """
 
     job: Job
     minibatches: list[list[int]]
+    step: int = 0
     losses: list[float] = field(default_factory=list)
     tokens: int = 0
     seconds: float = 0.0
     adapter: Adapter | PeftAdapter | None = None
     error: TrainingError | None = None
 
-    @property
-    def step(self) -> int:
-        """Optimizer steps taken."""
-        return len(self.losses)
-
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """Examples of one person that go through the model together. Who else is in the pass does not change it."""
+class _Passed:
+    """What a forward and backward pass gave to the W slots in it."""
 
-    slot: int
-    examples: list[TokenizedExample]
-    weight: float  # of one answer token in the minibatch's mean loss
-    tokens: int
+    loss_W: Tensor
+    grads_WP: Tensor
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Step:
+    """A step under way."""
+
+    tokens: dict[int, int]  # by slot, ascending
+    passes: list[list[Chunk]]
+    passed: dict[int, _Passed] = field(default_factory=dict)  # by place among the passes
 
 
 def train_fleet(
@@ -77,8 +90,8 @@ def train_fleet(
     config: TrainConfig,
     *,
     slots: int = 8,
-    tokens_per_pass: int = TOKENS_PER_PASS,
-    on_round: Callable[[list[Run], int], None] | None = None,
+    tokens_per_step: int = TOKENS_PER_STEP,
+    on_step: Callable[[list[Run], int], None] | None = None,
 ) -> Iterator[Run]:
     """Trains jobs, up to `slots` at a time, and yields each as it ends.
 
@@ -87,50 +100,41 @@ def train_fleet(
 
     Args:
         base: the frozen base.
-        jobs: the people; read one by one as slots fall free.
+        jobs: the people; read one by one as slots fall free, while others are trained.
         config: LoRA shape and optimizer settings.
         slots: how many people are in flight.
-        tokens_per_pass: about how many tokens go through the model together. Memory grows with it; under dropout it
-            also decides which random numbers an example meets.
-        on_round: called after each round with the runs in flight and the tokens of that round.
+        tokens_per_step: about how many tokens go through the model together; on a CPU, on each core. Memory grows with
+            it and with `slots`, not with the number of jobs. Under dropout it also decides which random numbers an
+            example meets.
+        on_step: called after each step with the runs that took it and its tokens.
 
     Yields:
         Each run, with its adapter or its error. One person's failure does not touch the others.
 
     Source: OPPU (arXiv 2402.04401), section 3.2. Differs: many people in one pass; no dropout unless asked for.
     """
-    bank = LoraBank(base.model, config.lora, slots, trainable=True)
-    bank.dropout = config.lora_dropout
-    bank.generators = [torch.Generator() for _ in range(slots)]
-    moments = fresh_moments(bank.param_UP)
-    waiting, active = iter(jobs), dict[int, Run]()
-    with bank.attached():
+    fleet, waiting = _Fleet(base, config, slots, tokens_per_step), iter(jobs)
+    under_way: dict[Future[_Passed], tuple[_Step, int]] = {}
+    with fleet.bank.attached(), _threads(fleet.workers) as pool:
         while True:
-            for slot in set(range(slots)) - active.keys():
-                if (job := next(waiting, None)) is None:
-                    break
-                active[slot] = _seat(bank, slot, job, config, moments)
-            if not active:
+            while len(under_way) < fleet.workers and (task := fleet.next_pass()):
+                step, place = task
+                under_way[pool.submit(fleet.run_pass, step.passes[place])] = task
+            job = next(waiting, None) if fleet.free else None
+            if job is not None:
+                fleet.seat(job)
+            elif not under_way:
                 return
-            started = time.perf_counter()
-            tokens = _round(base, bank, active, config, moments, tokens_per_pass)
-            _share_time(active, tokens, time.perf_counter() - started)
-            if on_round:
-                on_round(list(active.values()), sum(tokens.values()))
-            for slot, run in list(active.items()):
-                if run.error is None and run.step < len(run.minibatches):
+            # Where somebody may still be seated, what is done is looked at in passing; else it is waited for.
+            for future in wait(under_way, 0 if job else None, FIRST_COMPLETED).done:
+                step, place = under_way.pop(future)
+                step.passed[place] = future.result()
+                if len(step.passed) < len(step.passes):
                     continue
-                run.adapter = None if run.error else bank.read(slot)
-                yield active.pop(slot)
-
-
-def minibatches(examples: int, config: TrainConfig, generator: torch.Generator) -> list[list[int]]:
-    """Which examples make each optimizer step: every epoch a new order, cut into batches."""
-    batches = []
-    for _ in range(config.epochs):
-        order: list[int] = torch.randperm(examples, generator=generator).tolist()
-        batches += [order[at : at + config.batch_size] for at in range(0, examples, config.batch_size)]
-    return batches
+                runs, tokens = fleet.finish(step)
+                if on_step:
+                    on_step(runs, tokens)
+                yield from fleet.ended(step)
 
 
 def job_seed(seed: int, user: str) -> int:
@@ -138,67 +142,11 @@ def job_seed(seed: int, user: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}\0{user}".encode()).digest()[:6], "big")
 
 
-def _seat(bank: LoraBank, slot: int, job: Job, config: TrainConfig, moments: tuple[Tensor, Tensor]) -> Run:
-    generator = bank.generators[slot].manual_seed(job_seed(job.seed, job.user))
-    bank.initialise(slot, generator)  # even if other weights follow: minibatches are drawn from the same generator
-    if job.start is not None:
-        bank.load(slot, job.start)
-    for moment_UP in moments:
-        moment_UP[slot].zero_()
-    return Run(job, minibatches(len(job.examples), config, generator))
-
-
-def _round(
-    base: BaseLM,
-    bank: LoraBank,
-    active: dict[int, Run],
-    config: TrainConfig,
-    moments: tuple[Tensor, Tensor],
-    tokens_per_pass: int,
-) -> dict[int, int]:
-    """One optimizer step of everybody in flight; returns each slot's tokens."""
-    assert bank.grad_UP is not None
-    bank.grad_UP.zero_()
-    share_prefix = config.lora_dropout == 0  # under dropout every sequence draws its own mask, the prefix included
-    chunks = [
-        chunk for slot in sorted(active) for chunk in in_chunks(slot, active[slot], tokens_per_pass, share_prefix)
-    ]
-    loss_U, tokens = torch.zeros(bank.slots, dtype=torch.float64), dict.fromkeys(active, 0)
-    for together in _passes(chunks, tokens_per_pass):
-        row = Row()
-        for chunk in together:
-            before = len(row.tokens)
-            fill(row, chunk, share_prefix)
-            tokens[chunk.slot] += len(row.tokens) - before
-        batch = row.pack(base.device)
-        losses_P = F.cross_entropy(wide(base.logits(batch, bank)), batch.target_P, reduction="none")
-        weighted_P = losses_P * batch.weight_P.to(losses_P.dtype)
-        weighted_P.sum().backward()
-        loss_U.index_add_(0, batch.slot_P.cpu(), weighted_P.detach().double().cpu())
-    clip_(bank.grad_UP, config.max_grad_norm)
-    step_U = torch.ones(bank.slots, dtype=torch.float64, device=bank.grad_UP.device)
-    lr_U = torch.zeros_like(step_U)
-    for slot, run in active.items():
-        if not (torch.isfinite(loss_U[slot]) and torch.isfinite(bank.grad_UP[slot]).all()):
-            bank.grad_UP[slot].zero_()
-            run.error = diverged(run, f"a loss of {float(loss_U[slot])}")
-            continue
-        lr_U[slot] = config.learning_rate * linear_schedule(run.step, len(run.minibatches), config.warmup_ratio)
-        run.losses.append(float(loss_U[slot]))
-        step_U[slot] = run.step
-    with torch.no_grad():
-        adamw_(bank.param_UP, bank.grad_UP, *moments, step_U, lr_U, weight_decay=config.weight_decay)
-    for slot, run in active.items():
-        if not run.error and run.step == len(run.minibatches) and not torch.isfinite(bank.param_UP[slot]).all():
-            run.error = diverged(run, "weights that are no numbers")
-    return tokens
-
-
 def diverged(run: Run, got: str) -> TrainingError:
     """The error of a run that came to numbers that are none."""
     return TrainingError(
         f"The training of {run.job.user!r} diverged",
-        got=f"{got} at step {max(run.step, 1)} of {len(run.minibatches)}",
+        got=f"{got} of {len(run.minibatches)}",
         hint="lower the learning rate, or look for odd records with `ownlm history show`",
     )
 
@@ -208,51 +156,137 @@ def wide(logits_PV: Tensor) -> Tensor:
     return logits_PV.to(torch.promote_types(logits_PV.dtype, torch.float32))
 
 
-def in_chunks(slot: int, run: Run, tokens_per_pass: int, share_prefix: bool) -> Iterator[Chunk]:
-    """The run's next minibatch, in parts that each fit into one pass where they can."""
-    examples = [run.job.examples[index] for index in run.minibatches[run.step]]
-    weight = 1 / sum(len(example.answer) for example in examples)
-    shared = _shared(examples) if share_prefix else 0
-    part: list[TokenizedExample] = []
-    size = shared
-    for example in examples:
-        own = len(example.prompt) + len(example.answer) - 1 - shared
-        if part and size + own > tokens_per_pass:
-            yield Chunk(slot, part, weight, size)
-            part, size = [], shared
-        part.append(example)
-        size += own
-    yield Chunk(slot, part, weight, size)
+@contextmanager
+def _threads(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """As many threads, each with its share of the cores."""
+    cores = torch.get_num_threads()
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(cores // workers,))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(cores)
 
 
-def _passes(chunks: Iterable[Chunk], tokens_per_pass: int) -> Iterator[list[Chunk]]:
-    together: list[Chunk] = []
-    for chunk in chunks:
-        if together and sum(one.tokens for one in together) + chunk.tokens > tokens_per_pass:
-            yield together
-            together = []
-        together.append(chunk)
-    yield together
+class _Fleet:
+    """Who sits in which slot, and what is to be done next. Passes may run in several threads, the rest in one."""
 
+    def __init__(self, base: BaseLM, config: TrainConfig, slots: int, tokens_per_step: int) -> None:
+        self.base, self.config, self.tokens_per_step = base, config, tokens_per_step
+        self.bank = LoraBank(base.model, config.lora, slots)
+        self.bank.dropout = config.lora_dropout
+        self.bank.generators = [torch.Generator() for _ in range(slots)]
+        self.moments = fresh_moments(self.bank.param_UP)
+        # Under dropout each sequence has masks of its own, its beginning included, drawn one pass after the other.
+        self.share_prefix = config.lora_dropout == 0
+        self.workers = torch.get_num_threads() if base.device.type == "cpu" and self.share_prefix else 1
+        self.free = list(range(slots))[::-1]
+        self.runs: dict[int, Run] = {}  # by slot
+        self.losses: dict[int, list[Tensor]] = {}  # by slot; read in the end, as a GPU would have to be waited for
+        self.ready: deque[int] = deque()  # slots that wait for their next step
+        self.todo: deque[tuple[_Step, int]] = deque()  # passes of steps that have begun
 
-def _shared(examples: Sequence[TokenizedExample]) -> int:
-    """Length of the beginning all prompts share; each keeps a last token of its own, which predicts its answer."""
-    return min(common_prefix([example.prompt for example in examples]), min(len(e.prompt) for e in examples) - 1)
+    def seat(self, job: Job) -> None:
+        """Gives a person a slot."""
+        slot = self.free.pop()
+        generator = self.bank.generators[slot].manual_seed(job_seed(job.seed, job.user))
+        self.bank.initialise(slot, generator)  # even if other weights follow: the same generator draws minibatches
+        if job.start is not None:
+            self.bank.load(slot, job.start)
+        for moment_UP in self.moments:
+            moment_UP[slot].zero_()
+        self.runs[slot] = Run(job, minibatches(len(job.examples), self.config, generator))
+        self.losses[slot] = []
+        self.ready.append(slot)
 
+    def next_pass(self) -> tuple[_Step, int] | None:
+        """A pass that can be run now: its step, and its place there."""
+        if not self.todo and self.ready:
+            step = self._next_step()
+            self.todo.extend((step, place) for place in range(len(step.passes)))
+        return self.todo.popleft() if self.todo else None
 
-def fill(row: Row, chunk: Chunk, share_prefix: bool) -> None:
-    """Adds a chunk to a row; the beginning that its prompts share is there once."""
-    shared = _shared(chunk.examples) if share_prefix else 0
-    prefix = row.add(chunk.slot, chunk.examples[0].prompt[:shared])
-    for example in chunk.examples:
-        # The answer's last token is predicted, never read.
-        chain = row.add(chunk.slot, (example.prompt + example.answer[:-1])[shared:], after=prefix)
-        row.predict(chunk.slot, chain[len(example.prompt) - 1 :], example.answer, chunk.weight)
+    def _next_step(self) -> _Step:
+        """The next minibatches of those who have waited longest, as many as one pass holds."""
+        examples, tokens = dict[int, list[TokenizedExample]](), dict[int, int]()
+        while self.ready:
+            slot, run = self.ready[0], self.runs[self.ready[0]]
+            examples[slot] = [run.job.examples[index] for index in run.minibatches[run.step]]
+            tokens[slot] = tokens_of(examples[slot], self.share_prefix)
+            if len(tokens) > 1 and sum(tokens.values()) > self.tokens_per_step:
+                del tokens[slot]
+                break
+            self.ready.popleft()
+        spread = self.workers // self.bank.slots  # where there are fewer slots than workers, these share a minibatch
+        chunks = {
+            slot: in_chunks(slot, examples[slot], self.tokens_per_step, self.share_prefix, spread)
+            for slot in sorted(tokens)
+        }
+        every = [chunk for own in chunks.values() for chunk in own]
+        return _Step({slot: tokens[slot] for slot in chunks}, [every] if len(chunks) > 1 else [[one] for one in every])
 
+    def run_pass(self, chunks: list[Chunk]) -> _Passed:
+        """Forward and backward, for the mean loss of each slot's minibatch."""
+        started, row = time.perf_counter(), Row()
+        for chunk in chunks:
+            fill(row, chunk, self.share_prefix)
+        batch = row.pack(self.base.device)
+        grads_WP = self.bank.new_grads(batch)
+        logits_PV = wide(self.base.logits(batch, self.bank, grads_WP=grads_WP))
+        losses_P = F.cross_entropy(logits_PV, batch.target_P, reduction="none") * batch.weight_P.to(logits_PV.dtype)
+        losses_P.sum().backward()
+        loss_W = losses_P.new_zeros(len(batch.spans.slots), dtype=torch.float64)
+        loss_W.index_add_(0, batch.place_P, losses_P.detach().double())
+        return _Passed(loss_W, grads_WP, time.perf_counter() - started)
 
-def _share_time(active: dict[int, Run], tokens: dict[int, int], seconds: float) -> None:
-    """A round's time, shared by tokens: what each person cost."""
-    total = sum(tokens.values())
-    for slot, run in active.items():
-        run.tokens += tokens[slot]
-        run.seconds += seconds * tokens[slot] / total
+    def finish(self, step: _Step) -> tuple[list[Run], int]:
+        """Takes the optimizer step; returns the runs that took it and its tokens."""
+        passed = [step.passed[place] for place in range(len(step.passes))]  # added up in this order, whoever was first
+        grads_WP, loss_W = passed[0].grads_WP, passed[0].loss_W
+        for other in passed[1:]:
+            grads_WP += other.grads_WP
+            loss_W += other.loss_W
+        runs, lr = [self.runs[slot] for slot in step.tokens], list[float]()
+        seconds, tokens = sum(one.seconds for one in passed) / self.workers, sum(step.tokens.values())
+        for place, (slot, own) in enumerate(step.tokens.items()):
+            run = self.runs[slot]
+            share = linear_schedule(run.step, len(run.minibatches), self.config.warmup_ratio)
+            lr.append(self.config.learning_rate * share)
+            self.losses[slot].append(loss_W[place])
+            run.step, run.tokens, run.seconds = run.step + 1, run.tokens + own, run.seconds + seconds * own / tokens
+        self._update(list(step.tokens), grads_WP, [run.step for run in runs], lr)
+        return runs, tokens
+
+    @torch.no_grad()
+    def _update(self, slots: list[int], grads_WP: Tensor, step: list[int], lr: list[float]) -> None:
+        """Clips the gradients of some slots and applies them."""
+
+        def put(values: list[int] | list[float], dtype: torch.dtype) -> Tensor:
+            return torch.tensor(values, dtype=dtype).to(grads_WP.device, non_blocking=True)
+
+        rows_W, everything = put(slots, torch.long), (self.bank.param_UP, *self.moments)
+        own = [whole_UP[rows_W] for whole_UP in everything]
+        clip_(grads_WP, self.config.max_grad_norm)
+        step_W, lr_W = put(step, torch.float64), put(lr, torch.float64)
+        adamw_(own[0], grads_WP, own[1], own[2], step_W, lr_W, weight_decay=self.config.weight_decay)
+        for whole_UP, own_WP in zip(everything, own, strict=True):
+            whole_UP[rows_W] = own_WP
+
+    def ended(self, step: _Step) -> Iterator[Run]:
+        """Who took their last step leaves their slot; the others wait for their next one."""
+        for slot in step.tokens:
+            run = self.runs[slot]
+            if run.step < len(run.minibatches):
+                self.ready.append(slot)
+                continue
+            del self.runs[slot]
+            self.free.append(slot)
+            run.losses = torch.stack(self.losses.pop(slot)).tolist()
+            bad = next((place for place, loss in enumerate(run.losses) if not isfinite(loss)), None)
+            if bad is not None:
+                run.error = diverged(run, f"a loss of {run.losses[bad]} at step {bad + 1}")
+            elif not torch.isfinite(self.bank.param_UP[slot]).all():
+                run.error = diverged(run, f"weights that are no numbers at step {run.step}")
+            else:
+                run.adapter = self.bank.read(slot)
+            yield run

@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from ownlm.config import TrainConfig
 from ownlm.errors import TrainingError
 from ownlm.model.base import BaseLM
-from ownlm.model.packed import BASE, Row
+from ownlm.model.packed import Row
 from ownlm.model.peft_adapter import Attached, fresh_adapter
-from ownlm.oppu.fleet import TOKENS_PER_PASS, Job, Run, diverged, fill, in_chunks, job_seed, minibatches, wide
+from ownlm.model.spans import BASE
+from ownlm.oppu.fleet import TOKENS_PER_STEP, Job, Run, diverged, job_seed, wide
+from ownlm.oppu.minibatches import fill, in_chunks, minibatches, tokens_of
 from ownlm.oppu.optim import linear_schedule
 
 
@@ -21,8 +23,8 @@ def train_with_peft(
     jobs: Iterable[Job],
     config: TrainConfig,
     *,
-    tokens_per_pass: int = TOKENS_PER_PASS,
-    on_round: Callable[[list[Run], int], None] | None = None,
+    tokens_per_step: int = TOKENS_PER_STEP,
+    on_step: Callable[[list[Run], int], None] | None = None,
 ) -> Iterator[Run]:
     """Trains jobs one after the other, and yields each as it ends.
 
@@ -33,8 +35,8 @@ def train_with_peft(
         base: the frozen base.
         jobs: the people; read one by one. Their adapters to go on from are not used.
         config: method and optimizer settings.
-        tokens_per_pass: about how many tokens go through the model together. Memory grows with it.
-        on_round: called after each step with the run and the tokens of that step.
+        tokens_per_step: about how many tokens go through the model together. Memory grows with it.
+        on_step: called after each step with the run and the tokens of that step.
 
     Yields:
         Each run, with its adapter or its error. One person's failure does not touch the others.
@@ -50,7 +52,7 @@ def train_with_peft(
         with fresh_adapter(base.model, config, seed) as attached:
             examples = [replace(e, prompt=attached.virtual_tokens + e.prompt) for e in job.examples]
             run = Run(replace(job, examples=examples), batches)
-            _train(base, attached, run, config, tokens_per_pass, on_round)
+            _train(base, attached, run, config, tokens_per_step, on_step)
         run.job = job
         yield run
 
@@ -60,8 +62,8 @@ def _train(
     attached: Attached,
     run: Run,
     config: TrainConfig,
-    tokens_per_pass: int,
-    on_round: Callable[[list[Run], int], None] | None,
+    tokens_per_step: int,
+    on_step: Callable[[list[Run], int], None] | None,
 ) -> None:
     """Takes all of a run's steps."""
     if (longest := max(len(example.prompt) + len(example.answer) for example in run.job.examples)) > base.max_tokens:
@@ -76,35 +78,37 @@ def _train(
     optimizer = torch.optim.AdamW(parameters, weight_decay=config.weight_decay)
     while run.step < len(run.minibatches):
         started = time.perf_counter()
-        tokens, loss = _backward(base, run, tokens_per_pass)
+        tokens, loss = _backward(base, run, tokens_per_step)
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
-            run.error = diverged(run, f"a loss of {float(loss)}")
+            run.error = diverged(run, f"a loss of {float(loss)} at step {run.step + 1}")
             return
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * linear_schedule(run.step, len(run.minibatches), config.warmup_ratio)
         optimizer.step()
         optimizer.zero_grad()
+        run.step += 1
         run.losses.append(float(loss))
         run.tokens += tokens
         run.seconds += time.perf_counter() - started
-        if on_round:
-            on_round([run], tokens)
+        if on_step:
+            on_step([run], tokens)
     if not all(torch.isfinite(parameter).all() for parameter in parameters):
-        run.error = diverged(run, "weights that are no numbers")
+        run.error = diverged(run, f"weights that are no numbers at step {run.step}")
         return
     run.adapter = attached.read()
 
 
-def _backward(base: BaseLM, run: Run, tokens_per_pass: int) -> tuple[int, torch.Tensor]:
+def _backward(base: BaseLM, run: Run, tokens_per_step: int) -> tuple[int, torch.Tensor]:
     """The gradient of the next minibatch's mean loss, gathered pass by pass; its tokens and its loss."""
-    tokens, loss = 0, torch.zeros((), dtype=torch.float64)
-    for chunk in in_chunks(BASE, run, tokens_per_pass, share_prefix=True):
+    examples = [run.job.examples[index] for index in run.minibatches[run.step]]
+    loss = torch.zeros((), dtype=torch.float64)
+    for chunk in in_chunks(BASE, examples, tokens_per_step, share_prefix=True):
         row = Row()
         fill(row, chunk, share_prefix=True)
         batch = row.pack(base.device)
         losses_P = F.cross_entropy(wide(base.logits(batch)), batch.target_P, reduction="none")
         mean = (losses_P * batch.weight_P.to(losses_P.dtype)).sum()
         mean.backward()
-        tokens, loss = tokens + batch.tokens, loss + mean.detach().double().cpu()
-    return tokens, loss
+        loss += mean.detach().double().cpu()
+    return tokens_of(examples, share_prefix=True), loss

@@ -89,7 +89,7 @@ def stage_one(
         )
     ]
     meter = Meter(progress, "task adapter, steps")
-    run = next(train_fleet(base, [Job(name, examples, seed)], config, slots=1, on_round=meter.round))
+    run = next(train_fleet(base, [Job(name, examples, seed)], config, slots=1, on_step=meter.round))
     if run.adapter is None:
         raise run.error or TrainingError("The task adapter was not trained")
     return run

@@ -178,7 +178,7 @@ def _by_base(base: "BaseLM", task: Task, subjects: Iterator[Subject]) -> Texts:
     """What a base writes, about many people in one pass."""
     from ownlm.answer.generate import generate
     from ownlm.answer.prompt_row import Prompt, in_passes
-    from ownlm.model.packed import BASE
+    from ownlm.model.spans import BASE
 
     while some := list(islice(subjects, PEOPLE_AT_ONCE)):
         fitting, prompts = list[Subject](), list[Prompt]()

@@ -145,8 +145,8 @@ def train_people(
             seated[user] = seat
             yield job
 
-    trained = train_fleet(model, jobs(), config, slots=slots, on_round=meter.round)
-    for run in trained if config.method == "lora" else train_with_peft(model, jobs(), config, on_round=meter.round):
+    trained = train_fleet(model, jobs(), config, slots=slots, on_step=meter.round)
+    for run in trained if config.method == "lora" else train_with_peft(model, jobs(), config, on_step=meter.round):
         seat = seated.pop(run.job.user)
         try:
             if run.error:

@@ -1,0 +1,52 @@
+"""The forward pass of this thread: from it, hooks on a model's modules learn whose tokens they see.
+
+Several threads may run one model at once, each on a row of its own.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ownlm.model.packed import PackedBatch
+from ownlm.model.spans import Spans
+
+
+@dataclass(slots=True)
+class Flight:
+    """A forward pass under way.
+
+    Attributes:
+        batch: its row.
+        bank: whose slots the row names; None for the base alone.
+        grads_WP: where the gradients of the row's W slots gather; None where none are wanted.
+        spans: whose the tokens are that the modules see just now: all of the row, or of its asked positions.
+        read: the input that a module has read last and what its siblings will make of it.
+    """
+
+    batch: PackedBatch
+    bank: Any
+    grads_WP: Tensor | None
+    spans: Spans
+    read: tuple[Tensor, Tensor] | None = None
+
+
+_now = threading.local()
+
+
+@contextmanager
+def flying(batch: PackedBatch, bank: Any, grads_WP: Tensor | None) -> Iterator[None]:
+    """While it lasts, this thread's forward pass holds `batch`."""
+    _now.flight = Flight(batch, bank, grads_WP, batch.spans)
+    try:
+        yield
+    finally:
+        _now.flight = None
+
+
+def flight() -> Flight | None:
+    """This thread's forward pass; None where the model is run by somebody else."""
+    return getattr(_now, "flight", None)

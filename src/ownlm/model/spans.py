@@ -1,0 +1,121 @@
+"""Matrix products of many people's tokens with everybody's own matrices, without a product too many.
+
+S spans of a row, each of one slot; U slots, W of them in the row. On a CPU each span is a product of its own. On a GPU,
+where launching many small products would take longer than computing them, spans are padded to one length and multiplied
+in one batch. Padding repeats a span's own tokens, so nothing of one person, not even a NaN, reaches another.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+BASE = -1  # the slot of tokens that no adapter touches
+MOST_PADDING = 4  # a batch of products may hold so many times the tokens; beyond it, each span is multiplied alone
+
+
+@dataclass(frozen=True, slots=True)
+class Padded:
+    """The spans that have a slot, padded to one length. S spans, N tokens of the longest, t tokens that have a slot."""
+
+    slot_S: Tensor
+    place_S: Tensor  # of the slot among the row's
+    token_SN: Tensor  # row positions
+    real_SN: Tensor  # which of them are no padding
+    row_t: Tensor  # row position of each token,
+    place_t: Tensor  # and its place among the S x N
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Whose the tokens of a row are: (slot, tokens) in row order; each slot has one span at most, `BASE` any number."""
+
+    parts: tuple[tuple[int, int], ...]
+    slots: tuple[int, ...]  # of the whole row, ascending, where these are the spans of a part of it
+    padded: Padded | None = None
+
+    def rows(self) -> Iterator[tuple[int, slice]]:
+        """Each slot, `BASE` left out, and where its tokens lie."""
+        at = 0
+        for slot, tokens in self.parts:
+            if slot != BASE:
+                yield slot, slice(at, at + tokens)
+            at += tokens
+
+
+def make_spans(parts: Sequence[tuple[int, int]], device: torch.device | str, whole: Spans | None = None) -> Spans:
+    """Spans of (slot, tokens), neighbours of one slot joined, in the form that suits the device.
+
+    Args:
+        whole: the row's spans, where these are those of a part of it.
+    """
+    joined: list[tuple[int, int]] = []
+    for slot, tokens in parts:
+        if joined and joined[-1][0] == slot:
+            joined[-1] = (slot, joined[-1][1] + tokens)
+        else:
+            joined.append((slot, tokens))
+    slots = whole.slots if whole else tuple(slot for slot, _ in joined if slot != BASE)
+    spans = Spans(tuple(joined), slots)
+    return spans if torch.device(device).type == "cpu" else replace(spans, padded=pad(spans, device))
+
+
+def pad(spans: Spans, device: torch.device | str) -> Padded | None:
+    """The padded form; None where it would hold little but padding, or no token has a slot."""
+    rows = list(spans.rows())
+    if not rows:
+        return None
+    first_S, count_S = np.array([at.start for _, at in rows]), np.array([at.stop - at.start for _, at in rows])
+    step_N = np.arange(count_S.max())
+    if len(rows) * len(step_N) > MOST_PADDING * count_S.sum():
+        return None
+    token_SN = first_S[:, None] + np.minimum(step_N, count_S[:, None] - 1)
+    real_SN = step_N < count_S[:, None]
+
+    def put(array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(device, non_blocking=True)
+
+    slot_S = np.array([slot for slot, _ in rows])
+    return Padded(
+        put(slot_S),
+        put(np.searchsorted(spans.slots, slot_S)),
+        put(token_SN),
+        put(real_SN),
+        put(token_SN[real_SN]),
+        put(np.flatnonzero(real_SN)),
+    )
+
+
+def add_mm_(out_TO: Tensor, x_TI: Tensor, weight_UIO: Tensor, spans: Spans, scale: float = 1.0) -> None:
+    """Adds to each token its product with its slot's matrix, in place: out_t += scale x_t W_u.
+
+    Args:
+        out_TO: of any floating type; the product is computed in the weights' own.
+    """
+    x_TI = x_TI.to(weight_UIO.dtype)
+    if spans.padded is not None:
+        p = spans.padded
+        product_SNO = torch.bmm(x_TI[p.token_SN], weight_UIO[p.slot_S])
+        out_TO.index_add_(0, p.row_t, product_SNO.flatten(0, 1)[p.place_t].to(out_TO.dtype), alpha=scale)
+        return
+    for slot, at in spans.rows():
+        if out_TO.dtype == weight_UIO.dtype:
+            out_TO[at].addmm_(x_TI[at], weight_UIO[slot], alpha=scale)
+        else:
+            out_TO[at].add_((x_TI[at] @ weight_UIO[slot]).mul_(scale).to(out_TO.dtype))
+
+
+def add_outer_(grad_WIO: Tensor, x_TI: Tensor, g_TO: Tensor, spans: Spans, scale: float = 1.0) -> None:
+    """Adds to the gradient of each of the row's slots what its tokens give: G_w += scale sum of its x_t g_t^T."""
+    x_TI, g_TO = x_TI.to(grad_WIO.dtype), g_TO.to(grad_WIO.dtype)
+    if spans.padded is not None:
+        p = spans.padded
+        g_SNO = g_TO[p.token_SN].masked_fill_(~p.real_SN[:, :, None], 0)
+        grad_WIO.index_add_(0, p.place_S, torch.bmm(x_TI[p.token_SN].transpose(1, 2), g_SNO), alpha=scale)
+        return
+    for slot, at in spans.rows():
+        grad_WIO[spans.slots.index(slot)].addmm_(x_TI[at].T, g_TO[at], alpha=scale)

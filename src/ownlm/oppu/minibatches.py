@@ -1,0 +1,80 @@
+"""A person's examples in minibatches, and minibatches as segments of a packed row."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ownlm.config import TrainConfig
+from ownlm.model.packed import Row, common_prefix
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedExample:
+    """A prompt and its answer as token ids; the answer is ended by the end-of-text token."""
+
+    prompt: list[int]
+    answer: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Examples of one person that go through the model together. Who else is in the pass does not change it."""
+
+    slot: int
+    examples: list[TokenizedExample]
+    weight: float  # of one answer token in the minibatch's mean loss
+
+
+def minibatches(examples: int, config: TrainConfig, generator: torch.Generator) -> list[list[int]]:
+    """Which examples make each optimizer step: every epoch a new order, cut into batches."""
+    batches = []
+    for _ in range(config.epochs):
+        order: list[int] = torch.randperm(examples, generator=generator).tolist()
+        batches += [order[at : at + config.batch_size] for at in range(0, examples, config.batch_size)]
+    return batches
+
+
+def tokens_of(examples: Sequence[TokenizedExample], share_prefix: bool) -> int:
+    """How many tokens a minibatch has; the beginning that its prompts share counts once."""
+    shared = _shared(examples) if share_prefix else 0
+    return shared + sum(_length(example) - shared for example in examples)
+
+
+def in_chunks(
+    slot: int, examples: Sequence[TokenizedExample], tokens_per_step: int, share_prefix: bool, at_least: int = 1
+) -> list[Chunk]:
+    """A minibatch, in as few parts as have about `tokens_per_step` tokens or fewer, about equally large.
+
+    Args:
+        at_least: how many parts there shall be, if there are as many examples.
+    """
+    weight = 1 / sum(len(example.answer) for example in examples)
+    shared = _shared(examples) if share_prefix else 0
+    own = [_length(example) - shared for example in examples]
+    count = min(max(at_least, -(-sum(own) // max(tokens_per_step - shared, 1))), len(examples))
+    parts: list[list[TokenizedExample]] = [[] for _ in range(count)]
+    before = 0
+    for example, length in zip(examples, own, strict=True):
+        parts[(2 * before + length) * count // (2 * sum(own))].append(example)  # where its middle lies
+        before += length
+    return [Chunk(slot, part, weight) for part in parts if part]
+
+
+def fill(row: Row, chunk: Chunk, share_prefix: bool) -> None:
+    """Adds a chunk to a row; the beginning that its prompts share is there once."""
+    shared = _shared(chunk.examples) if share_prefix else 0
+    prefix = row.add(chunk.slot, chunk.examples[0].prompt[:shared])
+    for example in chunk.examples:
+        chain = row.add(chunk.slot, (example.prompt + example.answer[:-1])[shared:], after=prefix)
+        row.predict(chunk.slot, chain[len(example.prompt) - 1 :], example.answer, chunk.weight)
+
+
+def _length(example: TokenizedExample) -> int:
+    """How many tokens are read: the answer's last one is predicted, never read."""
+    return len(example.prompt) + len(example.answer) - 1
+
+
+def _shared(examples: Sequence[TokenizedExample]) -> int:
+    """Length of the beginning all prompts share; each keeps a last token of its own, which predicts its answer."""
+    return min(common_prefix([example.prompt for example in examples]), min(len(e.prompt) for e in examples) - 1)
