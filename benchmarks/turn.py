@@ -1,0 +1,60 @@
+"""One method's turn in a comparison: what it yields, how it is timed, how much memory it took."""
+
+import resource
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from roof import wait
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A user whose adapter is written: the loss of each optimizer step, and how many tokens their packed rows had."""
+
+    user: str
+    losses: list[float]
+    packed: int = 0
+
+
+class Clock:
+    """Seconds by name; those of the process's threads too, which tell whether others were at work on the machine.
+
+    >>> clock = Clock("cpu")
+    >>> with clock("train"):
+    ...     pass
+    >>> list(clock.seconds)
+    ['train']
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.seconds, self.cpu_seconds = defaultdict[str, float](float), defaultdict[str, float](float)
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        wait(self.device)
+        started, worked = time.perf_counter(), time.process_time()
+        yield
+        wait(self.device)
+        self.seconds[name] += time.perf_counter() - started
+        self.cpu_seconds[name] += time.process_time() - worked
+
+
+def peak_rss() -> int:
+    """The most memory this process ever held, in bytes."""
+    status = Path("/proc/self/status")  # getrusage may count what the parent held when this process was begun
+    if status.exists():
+        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if "VmHWM" in line)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def peak_memory(device: str) -> int:
+    """The high-water mark of the GPU's memory, or of the process's on a CPU; in bytes."""
+    return torch.cuda.max_memory_allocated() if torch.device(device).type == "cuda" else peak_rss()
