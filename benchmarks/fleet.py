@@ -44,7 +44,7 @@ from ownlm.oppu.fleet import Job, train_fleet
 from ownlm.presets import small
 
 OURS = "ownlm"
-TOKENS = "tokens_per_pass"  # what train_fleet calls the size of a pass
+TOKENS = "tokens_per_step"  # what train_fleet calls the size of a pass
 SLOTS, USERS = (1, 2, 4, 8, 16, 32), (4, 16, 64, 256)  # what is swept
 HAS_PEFT = importlib.util.find_spec("peft") is not None
 

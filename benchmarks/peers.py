@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from turn import Clock, Trained
 
 from ownlm.config import TrainConfig
-from ownlm.oppu.fleet import Job, TokenizedExample, job_seed, minibatches
+from ownlm.oppu.fleet import Job, job_seed
+from ownlm.oppu.minibatches import TokenizedExample, minibatches
 from ownlm.oppu.optim import linear_schedule
 
 TOGETHER = 4  # users at once in `peft_mixed`

@@ -57,7 +57,7 @@ def main() -> None:
                 "tokens": sum(adapter.tokens for adapter in trained),
                 "steps": sum(adapter.steps for adapter in trained),
                 "loss_last": sum(adapter.loss_last for adapter in trained) / len(trained),
-                "config": trained[0].provenance["config"],
+                "config": home.adapters(trained[0].user, TASK)[-1].provenance["config"],
             }
             print(name, {key: value for key, value in rows[name].items() if key != "config"}, flush=True)
     print_table(

@@ -16,7 +16,8 @@ import torch
 
 from ownlm.config import LoraConfig, TrainConfig
 from ownlm.model.packed import common_prefix
-from ownlm.oppu.fleet import Job, TokenizedExample, job_seed, minibatches
+from ownlm.oppu.fleet import Job, job_seed
+from ownlm.oppu.minibatches import TokenizedExample, minibatches
 
 INPUTS = ("q_proj", "k_proj", "v_proj")  # a layer's linears that read the layer's own input
 

@@ -21,7 +21,8 @@ from ownlm.history.task import load_task, with_instruction
 from ownlm.model.base import BaseLM
 from ownlm.model.packed import common_prefix
 from ownlm.oppu.examples import tokenize
-from ownlm.oppu.fleet import Job, TokenizedExample
+from ownlm.oppu.fleet import Job
+from ownlm.oppu.minibatches import TokenizedExample
 from ownlm.prompt.example import history_examples
 
 TASKS = {"huffpost_category": "LaMP_2N", "acl_title": "LaMP_5"}

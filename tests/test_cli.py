@@ -113,6 +113,17 @@ def test_help_is_there_for_every_command(shell: Shell) -> None:
         assert ("--home" in text) == bool(command)
 
 
+def test_of_very_many_people_some_are_shown_and_all_are_counted(shell: Shell) -> None:
+    broken = [{"user_id": f"long{n:02}", "id": "r", "text": "x" * 5000, "folder": "bin"} for n in range(23)]
+    write_rows(shell.folder / "many.jsonl", *(rows(f"user{n:02}", 1) for n in range(25)), broken)
+    process = shell.start("train", "many.jsonl", "--task", "sorting.toml", "--epochs", "1")
+    out, err = process.communicate()
+    assert process.returncode == 1 and "25 adapters" in out and "and 5 more: `ownlm users ls`" in out
+    assert sum(line.strip().startswith("user") for line in out.splitlines()) == 20 + 1  # and the heading
+    assert err.count("failed: long") == 20 and "failed: 3 more" in err
+    assert len(shell.json("train", "--task", "sorting", "--epochs", "1", code=1)["failed"]) == 23
+
+
 def test_peoples_words_are_shown_as_they_are(shell: Shell) -> None:
     odd = {"user_id": "[b]ada", "id": "r", "text": "[/b] [bold]x[/bold] :smile: \x1b[31m", "folder": "bin"}
     write_rows(shell.folder / "odd.jsonl", [odd])

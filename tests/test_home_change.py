@@ -54,14 +54,14 @@ def test_training_goes_on_from_the_last_adapter_on_the_new_records_alone(home: H
     assert home.behind(first) == 3
     (second,) = home.train("sorting", **FAST).trained
     assert (second.user, second.parent, second.records, second.steps) == ("ada", first.id, 10, 2)
-    assert home.behind(second) == 0 and home.train("sorting", **FAST).trained == []
+    assert home.behind(home.adapters("ada")[-1]) == 0 and home.train("sorting", **FAST).trained == []
 
     base = load_base(tiny_base, name="tiny", fingerprint="f")
     learnt = {f"ada-{n}" for n in range(7)}
     new = history_examples(home.task("sorting"), home.history("ada", "sorting"), learnt=learnt)
     assert [example.record_id for example in new] == ["ada-7", "ada-8", "ada-9"]
     job = Job("ada", tokenize(base, "ada", new), 0, start)
-    config = TrainConfig.model_validate(second.provenance["config"])
+    config = TrainConfig.model_validate(home.adapters("ada")[-1].provenance["config"])
     (alone,) = train_fleet(base, [job], config, slots=1)
     assert isinstance(alone.adapter, Adapter)
     for name, pair in weights(home, "ada").pairs.items():

@@ -16,6 +16,8 @@ from ownlm.config import LoraConfig
 from ownlm.errors import NotFoundError
 from ownlm.home import Home
 from ownlm.model.adapter import Adapter
+from ownlm.store.rows import AdapterInfo
+from ownlm.store.store import Store
 from tests.community import rows, write_rows, write_task
 
 TIMES = 30
@@ -34,6 +36,12 @@ def add(folder: Path, data: Path, task: Path) -> None:
 def train(folder: Path) -> None:
     torch.set_num_threads(1)
     Home(folder).train("sorting", epochs=2, batch_size=2, learning_rate=1e-2, slots=2)
+
+
+def train_together(folder: Path) -> None:
+    """All are done at the same moment, so that several adapters come into one transaction."""
+    torch.set_num_threads(1)
+    Home(folder).train("sorting", epochs=1, batch_size=2, learning_rate=1e-2, slots=len(USERS))
 
 
 def forget(folder: Path) -> None:
@@ -114,6 +122,24 @@ def test_adding(home: Path, tmp_path: Path) -> None:
 def test_training(home: Path) -> None:
     done = kill_at_random(train, home, seed=2)
     assert len(done.adapters()) == 6
+
+
+def test_training_together(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = home.with_name("together")
+    shutil.copytree(home, together)
+    genuine, batches = Store.add_adapters, list[int]()
+
+    def add_slowly(store: Store, adapters: list[tuple[AdapterInfo, bytes]]) -> list[NotFoundError | None]:
+        batches.append(len(adapters))
+        time.sleep(0.2)
+        return genuine(store, adapters)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "add_adapters", add_slowly)
+        train_together(together)
+    assert max(batches) > 1 and sum(batches) == len(USERS)
+    done = kill_at_random(train_together, home, seed=4)
+    assert len(done.adapters()) == len(USERS)
 
 
 def test_forgetting(home: Path) -> None:

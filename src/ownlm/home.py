@@ -20,7 +20,7 @@ from ownlm.verbs.doctor import Diagnosis, diagnose
 from ownlm.verbs.histories import Added, add_history, as_path, find_task
 from ownlm.verbs.people import newest_adapter, only_task
 from ownlm.verbs.profile import pick_writer, profile_people
-from ownlm.verbs.report import Answer, Profiles, Training
+from ownlm.verbs.report import Answer, Estimate, Profiles, Training
 from ownlm.verbs.settings import settings
 
 if TYPE_CHECKING:  # what needs torch is imported where it is used: listing people should not wait for it
@@ -36,8 +36,7 @@ class Home:
         create: make it if it is missing.
 
     Raises:
-        StoreError: the folder cannot be used as a home.
-        NotFoundError: there is none, and none is to be made.
+        StoreError, NotFoundError: the folder cannot be used as a home; there is none, and none is to be made.
 
     >>> from tempfile import mkdtemp
     >>> Home(mkdtemp()).people()
@@ -71,8 +70,7 @@ class Home:
         """A task as the home knows it, else as it is shipped, else a file's.
 
         Raises:
-            NotFoundError: there is no such task or file.
-            TaskError: the file is no task.
+            NotFoundError, TaskError: there is no such task or file; the file is no task.
         """
         return find_task(self.store, name_or_path)
 
@@ -121,9 +119,7 @@ class Home:
         return self.store.people(None if task is None else self.task(task).name)
 
     def forget_record(self, user: str, record: str, task: str | None = None) -> Forgotten:
-        """Removes one record and the person's profiles, and marks the adapters that have learnt from it.
-
-        Marked adapters answer until `train` has made a new one without the record, and are removed then.
+        """Removes one record and the person's profiles; `train` replaces the adapters that have learnt from it.
 
         Args:
             task: needed where the person has records in several.
@@ -160,8 +156,6 @@ class Home:
 
         Raises:
             NotFoundError, BaseModelError, DataError, ConfigError, TrainingError: nothing is registered then.
-
-        Source: OPPU (arXiv 2402.04401), section 3.1.
         """
         check_name(name)
         parent = pick_raw_base(self.store, base)
@@ -191,7 +185,8 @@ class Home:
         preset: str | None = None,
         from_scratch: bool = False,
         seed: int = 0,
-        slots: int = 8,
+        slots: int | None = None,
+        tokens_per_step: int | None = None,
         progress: Progress = silent,
         report: Training | None = None,
         **changes: Any,
@@ -199,37 +194,50 @@ class Home:
         """Stage 2: trains an adapter for each person whose history, base or settings changed since their last one.
 
         Where only records were added, training goes on from the last adapter, on the new ones alone. Each adapter is
-        kept as soon as it is done. While another process trains in this home, it waits.
+        kept soon after it is done. While another process trains in this home, it waits.
 
         Args:
             data: histories to add first.
             users: whom to train; by default everybody but the outsiders the base has learnt from.
             base: by default the newest adapted to the task, else the newest.
             from_scratch: with fresh weights, even where training could go on from a person's last adapter.
-            slots: how many people are in flight at once.
+            slots, tokens_per_step: people in flight, and about how many tokens go through the model together; by
+                default what the free memory allows, or 2048 tokens under LoRA dropout, where they make a difference.
             report: filled as people are done, for who wants to read it while the work goes on.
             changes: settings that differ from the preset, by their names in `TrainConfig` and its parts.
 
         Raises:
-            NotFoundError, BaseModelError, DataError, ConfigError: nothing is trained then. What goes wrong with one
-                person is told in the report, and the others go on.
-
-        Source: OPPU (arXiv 2402.04401), section 3.2.
+            NotFoundError, BaseModelError, DataError, ConfigError: nothing is trained then; one person's errors are
+                told in the report. StoreError: the home cannot be written; what is done is kept.
         """
         report = Training() if report is None else report
         if data is not None:
             report.added = self.add_history(data, task)
+        from ownlm.verbs.students import plan_for
+        from ownlm.verbs.train import train_people
+
         with self._working("ownlm train", progress):
             spec = self._keep_task(task)
-            info = pick_base(self.store, spec.name, base)
-            config = settings("adapter", info.parameters, preset, changes)
-            from ownlm.verbs.train import Plan, people_to_train, train_people
-
-            plan = Plan(spec, info, config, seed)
-            students = people_to_train(self.store, plan, users, from_scratch, report)
-            if students:
-                train_people(self.store, self._load(info), plan, students, slots, progress, report)
+            plan = plan_for(
+                self.store, spec, users, base, preset, from_scratch, seed, slots, tokens_per_step, **changes
+            )
+            train_people(self.store, lambda: self._load(plan.base), plan, progress, report)
         return report
+
+    def estimate(self, task: str, *, progress: Progress = silent, **asked: Any) -> Estimate:
+        """What `train` would do and take, for who is in the home. Nothing is written, and nobody waited for.
+
+        Args:
+            asked: as for `train`, but for `data` and `report`.
+
+        Raises:
+            NotFoundError, BaseModelError, ConfigError: as for `train`; or the method is not LoRA.
+        """
+        from ownlm.verbs.estimate import estimate
+        from ownlm.verbs.students import plan_for
+
+        plan = plan_for(self.store, self.task(task), **asked)
+        return estimate(self.store, lambda: self._load(plan.base), plan, progress)
 
     # Profiles
 
@@ -250,10 +258,8 @@ class Home:
 
         It is written by the newest raw base, or by `base`; by the `model` behind an OpenAI-compatible `url`, with the
         key in OWNLM_PROFILE_KEY, after `tell` was told whose records go there; or `counted` from the task's labels.
-        Who has one from the same history and the same writer is skipped. Each is kept as soon as it is there.
-
-        Args:
-            report: as for `train`; what goes wrong with one person is told there, and the others go on.
+        Who has one from the same history and the same writer is skipped. Each is kept as soon as it is there; what
+        goes wrong with one person is told in the report, and the others go on.
 
         Raises:
             OwnlmError: the writer cannot be used, or nobody answers at the endpoint; what is written is kept.
@@ -331,11 +337,7 @@ class Home:
         yield from answer_queries(self.store, self._load, assigned, choose=choose, show=show, progress=progress)
 
     def read_queries(self, data: str | Path, task: str, *, labels: str | Path | None = None) -> list[Query]:
-        """The queries of a file, with the right answers where it has them.
-
-        Raises:
-            DataError: the file is not what it should be.
-        """
+        """The queries of a file, with the right answers where it has them; a DataError where it is no such file."""
         return read_queries(Path(data), self.task(task), labels=as_path(labels))
 
     # People
@@ -353,8 +355,7 @@ class Home:
 
         Raises:
             NotFoundError: the person has no adapter, or several tasks and none is named.
-            AdapterError: the folder is not empty.
-            StoreError: the weights are missing or damaged.
+            AdapterError, StoreError: the folder is not empty; the weights are missing or damaged.
         """
         from ownlm.verbs.export import export_adapter
 
@@ -369,8 +370,7 @@ class Home:
     def forget(self, user: str) -> Forgotten:
         """Removes every record, profile, adapter version and blob of a person, and proves it.
 
-        A person whom another process trains meanwhile is dropped there. Bases that have learnt from them stay as they
-        are, and are named.
+        Who is in training is dropped there. Bases that have learnt from them stay as they are, and are named.
 
         Raises:
             NotFoundError: the home does not know the person.

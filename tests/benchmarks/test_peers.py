@@ -14,7 +14,8 @@ from turn import Clock
 
 from ownlm.config import TrainConfig
 from ownlm.model.base import BaseLM, load_base
-from ownlm.oppu.fleet import Job, TokenizedExample, train_fleet
+from ownlm.oppu.fleet import Job, train_fleet
+from ownlm.oppu.minibatches import TokenizedExample
 from tests.peft_reference import weights
 
 CONFIG = TrainConfig(learning_rate=1e-2, epochs=2, batch_size=4)

@@ -15,7 +15,8 @@ from roof import Load, Shape, job_load, load_of, needed
 
 from ownlm.config import LoraConfig, TrainConfig
 from ownlm.model.packed import Row
-from ownlm.oppu.fleet import Job, TokenizedExample
+from ownlm.oppu.fleet import Job
+from ownlm.oppu.minibatches import TokenizedExample
 
 TOKENS = 40
 

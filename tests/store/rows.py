@@ -4,9 +4,16 @@ from ownlm.history.record import History
 from ownlm.history.task import load_task
 from ownlm.store.blobs import blob_name
 from ownlm.store.rows import AdapterInfo, history_digest
+from ownlm.store.store import Store
 
 TASK = load_task("LaMP_4")
 NOTHING = history_digest(History("", ()))
+
+
+def keep(store: Store, adapter: AdapterInfo, weights: bytes) -> None:
+    """One adapter is added, or the error raised that it is not kept for."""
+    if error := store.add_adapters([(adapter, weights)])[0]:
+        raise error
 
 
 def adapter(number: int, user: str = "ada", **changes: object) -> AdapterInfo:

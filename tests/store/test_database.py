@@ -12,7 +12,7 @@ from ownlm.errors import StoreError
 from ownlm.history.record import History, Record
 from ownlm.store import tables
 from ownlm.store.store import Store
-from tests.store.rows import TASK, adapter
+from tests.store.rows import TASK, adapter, keep
 
 FORMAT_1 = """
 CREATE TABLE bases (number INTEGER NOT NULL, name VARCHAR NOT NULL, folder VARCHAR NOT NULL, fingerprint VARCHAR
@@ -90,7 +90,7 @@ def test_a_read_only_home_is_read_and_not_written(store: Store, log: bool, monke
     opened = Store(store.folder)
     assert [p.user for p in opened.people()] == ["ada"]
     for write in (
-        lambda: opened.put_task(TASK), lambda: opened.add_adapter(adapter(1), b"w"), opened.sweep,
+        lambda: opened.put_task(TASK), lambda: keep(opened, adapter(1), b"w"), opened.sweep,
     ):  # fmt: skip
         with pytest.raises(StoreError, match="can be read, not written"):
             write()
@@ -107,7 +107,7 @@ def test_a_full_disk_is_told_and_nothing_is_half_written(store: Store) -> None:
         told = []
         for write in (
             lambda: opened.add_records(TASK.name, [History("ada", tuple(big))]),
-            lambda: opened.add_adapter(adapter(1), b"w" * 500_000),
+            lambda: keep(opened, adapter(1), b"w" * 500_000),
         ):
             try:
                 write()

@@ -8,9 +8,9 @@ from ownlm.errors import NotFoundError, StoreError
 from ownlm.history.record import History, Record
 from ownlm.store.blobs import blob_name
 from ownlm.store.forget import dues, forget_person, forget_record
-from ownlm.store.rows import BaseInfo, ProfileInfo, history_digest
+from ownlm.store.rows import AdapterInfo, BaseInfo, ProfileInfo, history_digest
 from ownlm.store.store import Store
-from tests.store.rows import TASK, adapter
+from tests.store.rows import TASK, adapter, keep
 
 
 def texts(user: str, count: int = 40) -> list[str]:
@@ -26,7 +26,8 @@ def learn(store: Store, number: int, user: str) -> bytes:
     """An adapter of a person on what they have now; its weights."""
     learnt, numbers = store.numbered_history(TASK.name, user)
     weights = f"the weights {number} of {user}".encode() * 20
-    store.add_adapter(
+    keep(
+        store,
         adapter(
             number, user, history=history_digest(learnt), records=len(learnt), upto=max(numbers.values()),
             blob=blob_name(weights), bytes=len(weights),
@@ -100,15 +101,33 @@ def test_an_adapter_that_learnt_from_what_was_forgotten_meanwhile_is_not_kept(cr
     )  # fmt: skip
     forget_record(crowd, TASK.name, "zora", "zora-3")
     with pytest.raises(NotFoundError, match="forgotten while"):
-        crowd.add_adapter(late, b"late")
+        keep(crowd, late, b"late")
     forget_person(crowd, "zora")
     with pytest.raises(NotFoundError, match="forgotten while"):
-        crowd.add_adapter(late, b"late")
+        keep(crowd, late, b"late")
     with pytest.raises(NotFoundError, match="forgotten while"):
         crowd.add_base(BaseInfo("late", "/l", "2", 10, "adapted", TASK.name, "base"), [learnt])
     with pytest.raises(NotFoundError, match="changed while"):
         crowd.add_profile(ProfileInfo(TASK.name, "zora", "late", "counted", history_digest(learnt)))
     assert b"late" not in everything(crowd.folder / "blobs") and [b.name for b in crowd.bases()] == ["base", "adapted"]
+
+
+def test_in_a_batch_each_adapter_stands_for_itself(crowd: Store) -> None:
+    def late(number: int, user: str, **changes: object) -> tuple[AdapterInfo, bytes]:
+        learnt, numbers = crowd.numbered_history(TASK.name, user)
+        weights = f"late {number}".encode()
+        return adapter(
+            number, user, history=history_digest(learnt), upto=max(numbers.values()), blob=blob_name(weights), **changes
+        ), weights
+
+    stale, parent = late(5, "zora"), crowd.adapters(user="zora")[-1].id
+    goes_on = late(6, "zora", parent=parent)
+    forget_record(crowd, TASK.name, "zora", "zora-3")
+    batch = [late(7, "bela"), stale, late(8, "zora"), goes_on, late(9, "zora", parent=parent)]
+    told = crowd.add_adapters(batch)
+    assert [error is None for error in told] == [True, False, True, False, False]  # 9: its parent learnt from it
+    assert [a.id for a in crowd.adapters()] == ["a1", "a7", "a8"]  # zora's marked ones made room
+    assert len(crowd.blobs.files()) == 3 and b"late 5" not in everything(crowd.folder / "blobs")
 
 
 def test_a_text_that_is_somebody_elses_too_stays_theirs(store: Store) -> None:

@@ -1,16 +1,18 @@
 """The store: whole or not at all, versions kept, damage noticed."""
 
+import os
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ownlm.errors import BaseModelError, DataError, NotFoundError, StoreError
 from ownlm.history.record import History, Record
-from ownlm.store.blobs import Blobs
-from ownlm.store.rows import BaseInfo, history_digest
+from ownlm.store.blobs import Blobs, blob_name
+from ownlm.store.rows import AdapterInfo, BaseInfo, ProfileInfo, history_digest
 from ownlm.store.store import Store
-from tests.store.rows import TASK, adapter
+from tests.store.rows import TASK, adapter, keep
 
 
 def history(user: str, *texts: str, time: str | None = None) -> History:
@@ -52,12 +54,63 @@ def test_records_are_read_in_order_of_time(store: Store) -> None:
 
 def test_versions_are_kept_and_the_newest_counts(store: Store) -> None:
     for number in range(3):
-        store.add_adapter(adapter(number), b"w")
-    store.add_adapter(adapter(7, "bela"), b"w")
+        keep(store, adapter(number), b"w")
+    keep(store, adapter(7, "bela"), b"w")
     assert [a.id for a in store.adapters(user="ada")] == ["a0", "a1", "a2"]
     assert {user: a.id for (_, user), a in store.latest_adapters(TASK.name).items()} == {"ada": "a2", "bela": "a7"}
     with pytest.raises(StoreError):
-        store.add_adapter(adapter(2), b"w")  # an id is never used twice
+        keep(store, adapter(2), b"w")  # an id is never used twice
+
+
+def test_people_are_looked_up_by_page(store: Store) -> None:
+    people = ["Zoe", "ada", "bela", "ciro", "émile"]
+    store.add_records(TASK.name, [history(user, "one", "two") for user in reversed(people)])
+    store.put_task(TASK.model_copy(update={"name": "other"}))
+    store.add_records("other", [history("ada", "three"), history("dora", "four")])
+    assert store.names(TASK.name, None, 9) == people and store.names(TASK.name, "ada", 2) == ["bela", "ciro"]
+    assert store.names(TASK.name, "aaa", 1) == ["ada"] and store.names(TASK.name, "émile", 9) == []
+    some = store.people(TASK.name, ["bela", "Zoe", "nobody"])
+    assert [person.user for person in some] == ["bela", "Zoe"]  # in the order they came
+    assert all(person in store.people(TASK.name) for person in some) and store.people(TASK.name, []) == []
+    for number, user in enumerate(["ada", "bela", "ada"]):
+        keep(store, _of(store, adapter(number, user)), b"w")
+    found = store.latest_adapters(TASK.name, ["ada", "ciro"])
+    assert {user: one.id for (_, user), one in found.items()} == {"ada": "a2"}
+    for user, text in (("ada", "old"), ("ada", "new"), ("bela", "hers")):
+        store.add_profile(ProfileInfo(TASK.name, user, text, "counted", history_digest(history(user, "one", "two"))))
+    assert {user: one.text for user, one in store.latest_profiles(TASK.name, ["ada", "Zoe"]).items()} == {"ada": "new"}
+
+
+def _of(store: Store, info: AdapterInfo) -> AdapterInfo:
+    """The adapter, made on what its person has now."""
+    learnt, numbers = store.numbered_history(TASK.name, info.user)
+    return replace(info, history=history_digest(learnt), upto=max(numbers.values()))
+
+
+def test_many_adapters_are_added_all_or_none(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.add_records(TASK.name, [history(user, "one") for user in ("ada", "bela", "ciro")])
+    batch = [
+        (_of(store, adapter(number, user, blob=blob_name(user.encode()))), user.encode())
+        for number, user in enumerate(("ada", "bela", "ciro"))
+    ]
+    genuine, synced = os.fsync, list[int]()
+
+    def full(handle: int) -> None:
+        synced.append(handle)
+        if len(synced) == 5:  # two folders, two blobs
+            raise OSError(28, "No space left on device")
+        genuine(handle)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        with pytest.raises(StoreError, match="room"):
+            store.add_adapters(batch)
+    assert store.adapters() == [] and store.blobs.files() == []
+    with pytest.raises(StoreError):
+        store.add_adapters([*batch, batch[0]])  # an id is never used twice
+    assert store.adapters() == [] and store.blobs.files() == []
+    assert store.add_adapters(batch) == [None, None, None] and store.add_adapters([]) == []
+    assert [store.blobs.get(one.blob) for one in store.adapters()] == [b"ada", b"bela", b"ciro"]
 
 
 def test_outsiders_of_parents_count(store: Store) -> None:
@@ -84,14 +137,14 @@ def test_a_history_read_whole_has_the_digest_of_its_person(store: Store) -> None
 
 def test_a_blob_is_whole_or_refused(tmp_path: Path) -> None:
     blobs = Blobs(tmp_path / "blobs")
-    name = blobs.put(b"weights")
-    assert blobs.put(b"weights") == name and blobs.get(name) == b"weights"
+    (name,) = blobs.put([b"weights"])
+    assert blobs.put([b"weights"]) == [name] and blobs.get(name) == b"weights"
     (file,) = [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()]
     for damaged in (b"weightS", b"", b"weights "):
         file.write_bytes(damaged)
         with pytest.raises(StoreError, match="damaged"):
             blobs.get(name)
-    assert blobs.put(b"weights") == name and blobs.get(name) == b"weights"  # what is damaged is written anew
+    assert blobs.put([b"weights"]) == [name] and blobs.get(name) == b"weights"  # what is damaged is written anew
     file.unlink()
     with pytest.raises(StoreError, match="cannot be read"):
         blobs.get(name)

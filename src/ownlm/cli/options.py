@@ -78,6 +78,31 @@ VirtualTokens = Annotated[
 BatchSize = Annotated[
     int | None, typer.Option("--batch-size", metavar="N", help="Examples a step, instead of the preset's.", min=1)
 ]
+FromScratch = Annotated[
+    bool, typer.Option("--from-scratch", help="Fresh weights, even where a person's last adapter could learn on.")
+]
+Slots = Annotated[
+    int | None,
+    typer.Option(
+        "--slots", metavar="N", help="How many people are in flight at once, instead of what memory allows.", min=1
+    ),
+]
+TokensPerStep = Annotated[
+    int | None,
+    typer.Option(
+        "--tokens-per-step",
+        metavar="N",
+        help="Tokens that go through the model together, instead of what memory allows. With LoRA dropout (preset "
+        "paper) adapters depend on it: there it is 2048 on every machine, unless given.",
+        min=1,
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Train nothing, write nothing: say whom it would train, how long it takes and how much room."
+    ),
+]
 MaxWords = Annotated[int | None, typer.Option("--max-words", metavar="N", help="Words kept of each field.", min=1)]
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else every fork is warned about

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -17,8 +18,11 @@ from rich.text import Text
 from ownlm.progress import Progress as OnProgress
 
 if TYPE_CHECKING:
+    from ownlm.errors import OwnlmError
     from ownlm.store.forget import Forgotten
     from ownlm.verbs.histories import Added
+
+ROWS = 20  # of a table that is about as many people as there are
 
 
 def print_json(document: Any, *, line: bool = False) -> None:
@@ -39,6 +43,17 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     Console(width=None if sys.stdout.isatty() else 160).print(table)  # a file or a pipe has no width of its own
 
 
+def print_some(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], rest: str) -> None:
+    """Writes the first rows of a table that may be very long, and how many more there are.
+
+    Args:
+        rest: where those are to be seen.
+    """
+    print_table(title, columns, rows[:ROWS])
+    if len(rows) > ROWS:
+        say(f"and {len(rows) - ROWS:,} more: {rest}")
+
+
 def say(text: str) -> None:
     """Writes a line for people to stdout."""
     Console(soft_wrap=True, highlight=False, markup=False, emoji=False).print(harmless(text))
@@ -56,6 +71,20 @@ def harmless(text: str) -> str:
 def warn(text: str) -> None:
     """Writes a line for people to stderr."""
     Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False).print(harmless(text))
+
+
+def say_skipped(skipped: Iterable[tuple[str, str]]) -> None:
+    """How many people were skipped, by why."""
+    for reason, count in Counter(reason for _, reason in skipped).items():
+        say(f"skipped {count:,}: {reason}")
+
+
+def warn_failed(failed: "Sequence[tuple[str, OwnlmError]]") -> None:
+    """Who failed, and why; of very many the first."""
+    for name, error in failed[:ROWS]:
+        warn(f"failed: {name}: {error}")
+    if len(failed) > ROWS:
+        warn(f"failed: {len(failed) - ROWS:,} more; --json lists them all")
 
 
 def tell_forgotten(forgotten: "Forgotten", as_json: bool) -> None:
@@ -115,6 +144,17 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """A time, for people.
+
+    >>> duration(40), duration(600), duration(9000)
+    ('40 s', '10 min', '2.5 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 @contextmanager

@@ -1,12 +1,26 @@
 """`ownlm adapt` and `ownlm train`."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ownlm.cli import options
-from ownlm.cli.output import fall, many, print_json, print_table, progress_bar, say, size, tell_added, warn
+from ownlm.cli.estimate import estimate
+from ownlm.cli.output import (
+    fall,
+    many,
+    print_json,
+    print_some,
+    progress_bar,
+    say,
+    say_skipped,
+    size,
+    tell_added,
+    warn,
+    warn_failed,
+)
 from ownlm.errors import OwnlmError
 
 if TYPE_CHECKING:
@@ -85,10 +99,10 @@ def train(
     max_words: options.MaxWords = None,
     method: options.Method = None,
     virtual_tokens: options.VirtualTokens = None,
-    from_scratch: Annotated[
-        bool, typer.Option("--from-scratch", help="Fresh weights, even where a person's last adapter could learn on.")
-    ] = False,
-    slots: Annotated[int, typer.Option("--slots", help="How many people are in flight at once.", min=1)] = 8,
+    from_scratch: options.FromScratch = False,
+    slots: options.Slots = None,
+    tokens_per_step: options.TokensPerStep = None,
+    dry_run: options.DryRun = False,
     seed: options.Seed = 0,
     home: options.Home = options.HOME,
     json: options.Json = False,
@@ -96,30 +110,35 @@ def train(
     """Stage 2: train everybody's own adapter.
 
     People whose history, base and settings are as they were at their last adapter are skipped. Where only records were
-    added, training goes on from the last adapter, on the new ones. Each adapter is kept as soon as it is done; after
+    added, training goes on from the last adapter, on the new ones. Each adapter is kept soon after it is done; after
     Ctrl-C the same command goes on where it stopped. While another process trains in this home, it waits.
     """
+    asked: dict[str, Any] = {
+        "users": user or [],
+        "base": base,
+        "preset": preset,
+        "from_scratch": from_scratch,
+        "seed": seed,
+        "slots": slots,
+        "tokens_per_step": tokens_per_step,
+        "method": method,
+        "virtual_tokens": virtual_tokens,
+        **_changes(rag, profile, recent, since, learning_rate, epochs, rank, modules, batch_size, max_words),
+    }
+    if dry_run:
+        estimate(task, data, asked, home, json)
+    else:
+        _train(task, data, asked, home, json)
+
+
+def _train(task: str, data: Path | None, asked: dict[str, Any], home: Path, json: bool) -> None:
     from ownlm.home import Home
     from ownlm.verbs.report import Training
 
     report, interrupted = Training(), False
     try:
         with progress_bar() as progress:
-            Home(home).train(
-                task,
-                data=data,
-                users=user or [],
-                base=base,
-                preset=preset,
-                from_scratch=from_scratch,
-                seed=seed,
-                slots=slots,
-                progress=progress,
-                report=report,
-                method=method,
-                virtual_tokens=virtual_tokens,
-                **_changes(rag, profile, recent, since, learning_rate, epochs, rank, modules, batch_size, max_words),
-            )
+            Home(home).train(task, data=data, progress=progress, report=report, **asked)
     except KeyboardInterrupt:
         interrupted = True
     except OwnlmError:  # what is done is kept, and told
@@ -135,8 +154,7 @@ def _tell(report: "Training", json: bool, interrupted: bool) -> None:
         print_json(_document(report) | ({"interrupted": True} if interrupted else {}))
     else:
         _print_report(report)
-    for name, error in report.failed:
-        warn(f"failed: {name}: {error}")
+    warn_failed(report.failed)
     if interrupted:
         warn(f"interrupted: {len(report.trained)} adapters are done and kept; the same command goes on from there")
     if interrupted or report.failed:
@@ -201,7 +219,7 @@ def _print_report(report: "Training") -> None:
     if report.added:
         tell_added(report.added)
     if report.trained:
-        print_table(
+        print_some(
             f"{many(len(report.trained), 'adapter')}, {report.tokens_per_s:,.0f} tokens/s",
             ["user", "adapter", "from", "records#", "steps#", "loss#", "seconds#", "size#"],
             [
@@ -209,6 +227,7 @@ def _print_report(report: "Training") -> None:
                  f"{a.seconds:.1f}", size(a.bytes))
                 for a in report.trained
             ],
+            "`ownlm users ls`",
         )  # fmt: skip
     if report.anew:
         say(
@@ -221,8 +240,4 @@ def _print_report(report: "Training") -> None:
             f"{len(few):,} of them took {FEW_STEPS} steps or fewer and may have learnt little: a higher rate and more "
             "epochs get more out of short histories (--lr 1e-3 --epochs 20)"
         )
-    reasons: dict[str, int] = {}
-    for _, reason in report.skipped:
-        reasons[reason] = reasons.get(reason, 0) + 1
-    for reason, count in reasons.items():
-        say(f"skipped {count:,}: {reason}")
+    say_skipped(report.skipped)

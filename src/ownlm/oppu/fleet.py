@@ -156,6 +156,11 @@ def wide(logits_PV: Tensor) -> Tensor:
     return logits_PV.to(torch.promote_types(logits_PV.dtype, torch.float32))
 
 
+def workers_for(device: torch.device, config: TrainConfig) -> int:
+    """How many passes run at once: on a CPU one a core; one under dropout, whose masks are drawn pass after pass."""
+    return torch.get_num_threads() if device.type == "cpu" and config.lora_dropout == 0 else 1
+
+
 @contextmanager
 def _threads(workers: int) -> Iterator[ThreadPoolExecutor]:
     """As many threads, each with its share of the cores."""
@@ -177,9 +182,8 @@ class _Fleet:
         self.bank.dropout = config.lora_dropout
         self.bank.generators = [torch.Generator() for _ in range(slots)]
         self.moments = fresh_moments(self.bank.param_UP)
-        # Under dropout each sequence has masks of its own, its beginning included, drawn one pass after the other.
-        self.share_prefix = config.lora_dropout == 0
-        self.workers = torch.get_num_threads() if base.device.type == "cpu" and self.share_prefix else 1
+        self.share_prefix = config.lora_dropout == 0  # under dropout each sequence has masks of its own
+        self.workers = workers_for(base.device, config)
         self.free = list(range(slots))[::-1]
         self.runs: dict[int, Run] = {}  # by slot
         self.losses: dict[int, list[Tensor]] = {}  # by slot; read in the end, as a GPU would have to be waited for

@@ -1,7 +1,7 @@
 """Content-addressed files: written whole or not at all, checked when read."""
 
 import hashlib
-import os
+from collections.abc import Iterable
 from pathlib import Path
 from uuid import uuid4
 
@@ -24,27 +24,38 @@ class Blobs:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def put(self, data: bytes) -> str:
-        """Stores `data`; returns its name."""
-        name = blob_name(data)
-        path = self._path(name)
-        if path.exists() and blob_name(path.read_bytes()) == name:
-            return name
-        temporary = path.with_name(f".{uuid4().hex}")
+    def put(self, contents: Iterable[bytes]) -> list[str]:
+        """Stores contents; returns their names.
+
+        Raises:
+            StoreError: the disk is full, or cannot be written. Some may lie there then, and nobody knows their names.
+        """
+        names, unfinished = [], dict[Path, Path]()
         try:
-            if not path.parent.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                sync(self.folder)
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            for data in contents:
+                name = blob_name(data)
+                names.append(name)
+                path = self._path(name)
+                if path in unfinished.values() or (path.exists() and blob_name(path.read_bytes()) == name):
+                    continue
+                if not path.parent.exists():
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    sync(self.folder)
+                temporary = path.with_name(f".{uuid4().hex}")
+                unfinished[temporary] = path
+                with temporary.open("xb") as file:
+                    file.write(data)
+            for temporary in unfinished:  # all are written by now: the first to be synced takes others along
+                sync(temporary)
+            for temporary, path in unfinished.items():
+                temporary.replace(path)
+            for folder in {path.parent for path in unfinished.values()}:
+                sync(folder)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            for temporary in unfinished:
+                temporary.unlink(missing_ok=True)
             raise StoreError("An adapter cannot be written", got=error, hint="make room on the disk") from None
-        sync(path.parent)
-        return name
+        return names
 
     def keep_only(self, names: set[str]) -> int:
         """Removes all other files, unfinished ones included; returns how many."""

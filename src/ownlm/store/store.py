@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from itertools import groupby
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, delete, false, func, insert, or_, select, update
 
 from ownlm.errors import BaseModelError, DataError, NotFoundError, StoreError
 from ownlm.history.record import History, Record, in_order
@@ -135,14 +135,20 @@ class Store:
         with self.database.reading() as db:
             return db.execute(select(r.number).where(r.task == task, r.user == user).limit(1)).first() is not None
 
-    def people(self, task: str | None = None) -> list[Person]:
-        """Everybody who has records, in the order they came, with a digest of what is there."""
+    def names(self, task: str, after: str | None, count: int) -> list[str]:
+        """The next people with records in a task, by name: at most `count` of those that come after one."""
         r = tables.records.c
-        query = select(r.task, r.user, r.id, r.digest, r.number).order_by(r.task, r.user, r.id)
+        query = select(r.user).where(r.task == task).distinct().order_by(r.user).limit(count)
+        with self.database.reading() as db:
+            return list(db.execute(query if after is None else query.where(r.user > after)).scalars())
+
+    def people(self, task: str | None = None, users: Collection[str] | None = None) -> list[Person]:
+        """Everybody, or each of `users`, who has records, in the order they came, with a digest of what is there."""
+        r = tables.records.c
+        query = _of(select(r.task, r.user, r.id, r.digest, r.number), r, task, users).order_by(r.task, r.user, r.id)
         people: list[tuple[int, Person]] = []
         with self.database.reading() as db:
-            rows = db.execute(query if task is None else query.where(r.task == task))
-            for (name, user), mine in groupby(rows, key=lambda row: (row.task, row.user)):
+            for (name, user), mine in groupby(db.execute(query), key=lambda row: (row.task, row.user)):
                 own = list(mine)
                 digest = digest_of((row.id, row.digest) for row in own)
                 people.append((min(row.number for row in own), Person(user, name, len(own), digest)))
@@ -239,51 +245,55 @@ class Store:
             row = db.execute(query).first()
         return None if row is None else ProfileInfo(**_without_number(row))
 
-    def latest_profiles(self, task: str) -> dict[str, ProfileInfo]:
-        """The newest profile of each person."""
+    def latest_profiles(self, task: str, users: Collection[str] | None = None) -> dict[str, ProfileInfo]:
+        """The newest profile of each person, or of each of `users`."""
         p = tables.profiles.c
-        newest = select(func.max(p.number)).where(p.task == task).group_by(p.user)
+        newest = _of(select(func.max(p.number)), p, task, users).group_by(p.user)
         with self.database.reading() as db:
             rows = db.execute(select(tables.profiles).where(p.number.in_(newest))).all()
         return {row.user: ProfileInfo(**_without_number(row)) for row in rows}
 
     # Adapters
 
-    def add_adapter(self, adapter: AdapterInfo, weights: bytes) -> None:
-        """Writes a new version of a person's adapter, and says that it is there.
+    def add_adapters(self, adapters: Sequence[tuple[AdapterInfo, bytes]]) -> list[NotFoundError | None]:
+        """Writes new versions of people's adapters, and says that they are there: all in one transaction.
 
-        Versions that had learnt from records forgotten since, or whose weights are lost, make room for it.
+        Versions that had learnt from records forgotten since, or whose weights are lost, make room for new ones.
 
         Args:
-            weights: what `adapter.blob` names.
+            adapters: each with its weights, which its `blob` names.
+
+        Returns:
+            For each in turn, None; or why it was not kept: of the records it was trained on, some were forgotten
+            meanwhile.
 
         Raises:
-            NotFoundError: of the records it was trained on, some were forgotten meanwhile; nothing is kept then.
-            StoreError: it cannot be written.
+            StoreError: they cannot be written; none is kept then.
         """
         try:
-            with self.database.writing() as db:  # nobody forgets, or sweeps blobs, until it is named
-                r, a = tables.records.c, tables.adapters.c
-                known = (r.task == adapter.task) & (r.user == adapter.user) & (r.number <= adapter.upto)
-                learnt = db.execute(select(r.id, r.digest).where(known)).all()
-                start = db.execute(select(a.forgotten).where(a.id == adapter.parent)).scalar() if adapter.parent else 0
-                if start != 0 or digest_of((row.id, row.digest) for row in learnt) != adapter.history:
-                    raise NotFoundError(
-                        f"Records of user {adapter.user!r} were forgotten while an adapter learnt from them",
-                        hint="it was not kept; train again",
-                    )
-                self.blobs.put(weights)
-                db.execute(insert(tables.adapters).values(**asdict(adapter)))
-                own = (a.task == adapter.task) & (a.user == adapter.user)
-                lost = [name for name in db.execute(select(a.blob).where(own)).scalars() if not self.blobs.has(name)]
-                worthless = (a.forgotten > 0) | a.blob.in_(lost)
-                replaced = db.execute(delete(tables.adapters).where(own, worthless)).rowcount
-        except StoreError:  # the disk is full: the weights may be there, and have no name
+            with self.database.writing() as db:  # nobody forgets, or sweeps blobs, until they are named
+                told = _forgotten_meanwhile(db, [adapter for adapter, _ in adapters])
+                kept = [one for one, error in zip(adapters, told, strict=True) if error is None]
+                self.blobs.put(weights for _, weights in kept)
+                replaced = self._make_room(db, [adapter for adapter, _ in kept])
+                if kept:
+                    db.execute(insert(tables.adapters), [asdict(adapter) for adapter, _ in kept])
+        except StoreError:  # the disk is full: weights may be there, and have no name
             with suppress(StoreError):
                 self.sweep()
             raise
         if replaced:
             self.sweep()
+        return told
+
+    def _make_room(self, db: Connection, adapters: Sequence[AdapterInfo]) -> int:
+        """Removes the versions that these replace and that are worth nothing; returns how many."""
+        a = tables.adapters.c
+        versions = db.execute(select(a.number, a.blob, a.forgotten).where(_theirs(a, adapters)))
+        worthless = [row.number for row in versions if row.forgotten or not self.blobs.has(row.blob)]
+        if worthless:
+            db.execute(delete(tables.adapters).where(a.number.in_(worthless)))
+        return len(worthless)
 
     def catch_up(self, adapter: AdapterInfo, history: History, upto: int) -> None:
         """Says of an adapter that it knows this history: nothing in the rest of it could be learnt.
@@ -307,13 +317,14 @@ class Store:
         with self.database.reading() as db:
             return [AdapterInfo(**_without_number(row)) for row in db.execute(query)]
 
-    def latest_adapters(self, task: str | None = None) -> dict[tuple[str, str], AdapterInfo]:
-        """The newest adapter of each (task, user)."""
+    def latest_adapters(
+        self, task: str | None = None, users: Collection[str] | None = None
+    ) -> dict[tuple[str, str], AdapterInfo]:
+        """The newest adapter of each (task, user), or of each of `users`."""
         a = tables.adapters.c
-        newest = select(func.max(a.number)).group_by(a.task, a.user)
-        query = select(tables.adapters).where(a.number.in_(newest))
+        newest = _of(select(func.max(a.number)), a, task, users).group_by(a.task, a.user)
         with self.database.reading() as db:
-            rows = db.execute(query if task is None else query.where(a.task == task)).all()
+            rows = db.execute(select(tables.adapters).where(a.number.in_(newest))).all()
         return {(row.task, row.user): AdapterInfo(**_without_number(row)) for row in rows}
 
     def new_base_folder(self, name: str) -> Path:
@@ -339,3 +350,35 @@ class Store:
 
 def _without_number(row: Row[Any]) -> dict[str, Any]:
     return {key: value for key, value in row._mapping.items() if key != "number"}
+
+
+def _of(query: Select[Any], columns: Any, task: str | None, users: Collection[str] | None) -> Select[Any]:
+    """The query, of one task and of some people alone where they are given."""
+    if task is not None:
+        query = query.where(columns.task == task)
+    return query if users is None else query.where(columns.user.in_(users))
+
+
+def _theirs(columns: Any, adapters: Sequence[AdapterInfo]) -> ColumnElement[bool]:
+    """Whether a row is about one of the people whose adapters these are, in their task."""
+    users: dict[str, set[str]] = {}
+    for adapter in adapters:
+        users.setdefault(adapter.task, set()).add(adapter.user)
+    return or_(false(), *((columns.task == task) & columns.user.in_(own) for task, own in users.items()))
+
+
+def _forgotten_meanwhile(db: Connection, adapters: Sequence[AdapterInfo]) -> list[NotFoundError | None]:
+    """For each adapter, an error where its records, or its parent's, are no longer all there."""
+    r, a = tables.records.c, tables.adapters.c
+    records: dict[tuple[str, str], list[Any]] = {}
+    for row in db.execute(select(r.task, r.user, r.id, r.digest, r.number).where(_theirs(r, adapters))):
+        records.setdefault((row.task, row.user), []).append(row)
+    whole = set(db.execute(select(a.id).where(_theirs(a, adapters), a.forgotten == 0)).scalars())
+    told: list[NotFoundError | None] = []
+    for one in adapters:
+        own = records.get((one.task, one.user), [])
+        known = digest_of((row.id, row.digest) for row in own if row.number <= one.upto)
+        there = known == one.history and (one.parent is None or one.parent in whole)
+        what = f"Records of user {one.user!r} were forgotten while an adapter learnt from them"
+        told.append(None if there else NotFoundError(what, hint="it was not kept; train again"))
+    return told

@@ -13,14 +13,15 @@ from ownlm.model.adapter import Adapter
 from ownlm.model.base import BaseLM, save_merged
 from ownlm.model.base_files import fingerprint
 from ownlm.oppu.examples import tokenize
-from ownlm.oppu.fleet import Job, Run, train_fleet
+from ownlm.oppu.fleet import Job, Run
+from ownlm.oppu.memory import room_for
 from ownlm.progress import Progress
 from ownlm.prompt.example import Example, answer_text, history_examples, query_prompt
 from ownlm.store.rows import BaseInfo, ProfileInfo
 from ownlm.store.store import Store
 from ownlm.verbs.profile import shown
 from ownlm.verbs.settings import provenance
-from ownlm.verbs.train import Meter
+from ownlm.verbs.train import Meter, fleet
 
 
 def adapt_base(
@@ -78,6 +79,8 @@ def stage_one(
     Raises:
         DataError, NotFoundError: somebody's examples cannot be made.
         TrainingError: the loss is no finite number.
+
+    Source: OPPU (arXiv 2402.04401), section 3.1.
     """
     examples = [
         example
@@ -88,8 +91,8 @@ def stage_one(
             stage_one_examples(task, history, queries, config, profiles.get(history.user_id)),
         )
     ]
-    meter = Meter(progress, "task adapter, steps")
-    run = next(train_fleet(base, [Job(name, examples, seed)], config, slots=1, on_step=meter.round))
+    meter = Meter(progress, "task adapter, steps", -(-len(examples) // config.batch_size) * config.epochs)
+    run = next(fleet(base, [Job(name, examples, seed)], config, room_for(base, config, slots=1), meter.on_step))
     if run.adapter is None:
         raise run.error or TrainingError("The task adapter was not trained")
     return run

@@ -1,36 +1,35 @@
 """Stage 2: an adapter for each person whose history, base or settings changed.
 
-Where only new records came, training goes on from the person's last adapter, on the new records alone.
+Where only new records came, training goes on from the person's last adapter, on the new records alone. People come in
+and adapters go out one by one, so memory does not grow with how many there are.
 """
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import chain
+from typing import Any
 from uuid import uuid4
 
 from ownlm.config import TrainConfig
-from ownlm.errors import NotFoundError, OwnlmError, TrainingError
-from ownlm.history.record import History
-from ownlm.history.task import Task
+from ownlm.errors import NotFoundError, OwnlmError
 from ownlm.model.base import BaseLM
-from ownlm.oppu.examples import tokenize
 from ownlm.oppu.fleet import Job, Run, train_fleet
+from ownlm.oppu.memory import Room, room_for
 from ownlm.oppu.peft_methods import train_with_peft
 from ownlm.progress import Progress
-from ownlm.prompt.example import history_examples
 from ownlm.store.blobs import blob_name
-from ownlm.store.rows import AdapterInfo, BaseInfo, Person, ProfileInfo, history_digest
+from ownlm.store.rows import AdapterInfo, history_digest
 from ownlm.store.store import Store
-from ownlm.verbs.load import load_adapter
-from ownlm.verbs.profile import shown
-from ownlm.verbs.report import Training
-from ownlm.verbs.settings import digest, provenance
+from ownlm.verbs.keeper import Keeper, Made
+from ownlm.verbs.report import Trained, Training
+from ownlm.verbs.students import FORGOTTEN, NOTHING_NEW, Plan, Seated, checked, seat, students
 
 
 class Meter:
-    """Turns a fleet's rounds into progress: steps done, of how many, and tokens a second."""
+    """Turns a fleet's passes into progress: steps done, of how many, and tokens a second."""
 
-    def __init__(self, progress: Progress, stage: str, steps: int | None = None) -> None:
+    def __init__(self, progress: Progress, stage: str, steps: int) -> None:
         self.progress, self.stage, self.steps = progress, stage, steps
         self.done = self.tokens = self.people = 0
         self.started = time.perf_counter()
@@ -46,184 +45,117 @@ class Meter:
         people = f"{self.people:,} people done, " if self.people else ""
         return f"{people}{self.tokens_per_s:,.0f} tokens/s"
 
-    def round(self, runs: list[Run], tokens: int) -> None:
-        """One optimizer step of everybody in flight is done."""
+    def on_step(self, runs: list[Run], tokens: int) -> None:
+        """These people have taken an optimizer step."""
         self.done += len(runs)
         self.tokens += tokens
-        steps = self.steps or len(runs[0].minibatches)
-        self.progress(self.stage, min(self.done, steps), steps, self.note)
+        self.progress(self.stage, min(self.done, self.steps), self.steps, self.note)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What everybody's training has in common."""
-
-    task: Task
-    base: BaseInfo
-    config: TrainConfig
-    seed: int
-
-    def key(self, profile: ProfileInfo | None) -> str:
-        """A digest of all that a person's adapter depends on, beside who they are and what they did."""
-        about = profile.text if profile and self.config.prompt.profile else ""
-        return digest(
-            self.task.model_dump_json(), self.base.fingerprint, self.config.model_dump_json(), self.seed, about
-        )  # fmt: skip
+def fleet(
+    base: BaseLM, jobs: Iterable[Job], config: TrainConfig, room: Room, on_step: Callable[[list[Run], int], None]
+) -> Iterator[Run]:
+    """Trains jobs by the config's method, within the room there is."""
+    tokens = room.tokens_per_step
+    if config.method != "lora":
+        return train_with_peft(base, jobs, config, tokens_per_step=tokens, on_step=on_step)
+    return train_fleet(base, jobs, config, slots=room.slots, tokens_per_step=tokens, on_step=on_step)
 
 
-@dataclass(frozen=True, slots=True)
-class Student:
-    """A person to train, and the adapter to go on from, if any."""
+def train_people(store: Store, load: Callable[[], BaseLM], plan: Plan, progress: Progress, report: Training) -> None:
+    """Trains everybody who is to be trained; each adapter is kept soon after it is done, each outcome is reported.
 
-    person: Person
-    last: AdapterInfo | None
-
-
-def people_to_train(
-    store: Store, plan: Plan, users: Sequence[str], from_scratch: bool, report: Training
-) -> list[Student]:
-    """Whom to train; the others go into the report.
+    Args:
+        load: gives the base; called if anybody is to be trained.
 
     Raises:
-        NotFoundError: a user named, or everybody, has no records.
+        NotFoundError: a user named, or everybody, has no records; nothing is trained then.
+        StoreError: the home cannot be written; what is done is kept.
     """
-    people = {person.user: person for person in store.people(plan.task.name)}
-    if not people:
-        raise NotFoundError(f"Nobody in the home has records for task {plan.task.name!r}", hint="`ownlm history add`")
-    if missing := [user for user in users if user not in people]:
-        raise NotFoundError(f"The home has no records of user {missing[0]!r}", hint="`ownlm users ls`")
-    outsiders = set() if users else store.outsiders(plan.base.name)
-    latest, profiles = store.latest_adapters(plan.task.name), store.latest_profiles(plan.task.name)
-    students = []
-    for user in dict.fromkeys(users) or people:
-        last = latest.get((plan.task.name, user))
-        if user in outsiders and not (last and last.forgotten):  # what learnt from the forgotten is to be replaced
-            why = f"the base {plan.base.name!r} has learnt from these records; --user trains anyway"
-            report.skipped.append((user, why))
-            continue
-        if last and last.key != plan.key(profiles.get(user)):
-            report.anew.append(user)
-            last = None
-        if last and (last.forgotten or not store.blobs.has(last.blob)):
-            last = None
-        if last and last.knows(people[user].history) and not (from_scratch and last.parent):
-            report.skipped.append((user, "up to date"))
+    steps = sum(one.steps(plan.config) for one in checked(students(store, plan), plan) if one.skipped is None)
+    seated: dict[str, Seated] = {}
+    jobs = _jobs(store, load, plan, seated, report)
+    if (first := next(jobs, None)) is None:
+        return
+    model = load()
+    room = room_for(model, plan.config, plan.slots, plan.tokens_per_step)
+    meter, made_with = Meter(progress, "training steps", steps), plan.provenance()
+
+    def told(adapter: AdapterInfo, error: NotFoundError | None) -> None:
+        if error:
+            _fail(store, plan, adapter.user, error, report)
         else:
-            goes_on = not from_scratch and plan.config.method == "lora"
-            students.append(Student(people[user], last if goes_on else None))
-    return students
+            report.trained.append(Trained.of(adapter))
+            meter.people += 1
 
-
-def train_people(
-    store: Store,
-    model: BaseLM,
-    plan: Plan,
-    students: Sequence[Student],
-    slots: int,
-    progress: Progress,
-    report: Training,
-) -> None:
-    """Trains everybody in `students`; each adapter is kept as soon as it is done, each outcome goes into the report."""
-    config = plan.config
-    steps = sum(_steps(student, config) for student in students)
-    meter = Meter(progress, "training steps", steps)
-    seated: dict[str, _Seated] = {}
-
-    def jobs() -> Iterator[Job]:
-        for student in students:
-            user = student.person.user
-            try:
-                seat, job = _seat(store, model, plan, student)
-            except OwnlmError as error:
-                report.failed.append((user, error))
-                continue
-            if job is None:
-                if seat.last:
-                    store.catch_up(seat.last, seat.history, seat.upto)
-                report.skipped.append((user, "nothing new to learn from"))
-                continue
-            seated[user] = seat
-            yield job
-
-    trained = train_fleet(model, jobs(), config, slots=slots, on_step=meter.round)
-    for run in trained if config.method == "lora" else train_with_peft(model, jobs(), config, on_step=meter.round):
-        seat = seated.pop(run.job.user)
-        try:
+    with Keeper(store, room.waiting, told) as keeper:
+        for run in fleet(model, chain([first], jobs), plan.config, room, meter.on_step):
+            own = seated.pop(run.job.user)
             if run.error:
-                raise run.error
-            report.trained.append(_keep(store, run, seat, plan))
-        except (TrainingError, NotFoundError) as error:
-            if store.knows(plan.task.name, run.job.user):
-                report.failed.append((run.job.user, error))
+                _fail(store, plan, run.job.user, run.error, report)
             else:
-                report.skipped.append((run.job.user, "forgotten meanwhile"))
-        meter.people += 1
-        report.tokens_per_s = meter.tokens_per_s
+                keeper.put(partial(_made, run, own, plan, made_with))
+            report.tokens_per_s = meter.tokens_per_s
     progress(meter.stage, steps, steps, meter.note)
 
 
-@dataclass(frozen=True, slots=True)
-class _Seated:
-    """What a person in flight is trained on; the store may learn more, or forget, meanwhile."""
-
-    history: History
-    upto: int
-    profile: ProfileInfo | None
-    last: AdapterInfo | None
-
-
-def _seat(store: Store, model: BaseLM, plan: Plan, student: Student) -> tuple[_Seated, Job | None]:
-    """A person's job; none where everything that can be learnt was learnt by the adapter to go on from."""
-    user, last = student.person.user, student.last
-    history, numbers = store.numbered_history(plan.task.name, user)
-    profile = store.profile(plan.task.name, user)  # after the records: forgetting one of them takes it away too
-    learnt = {record for record, number in numbers.items() if last and number <= last.upto}
-    examples = history_examples(
-        plan.task,
-        history,
-        recent=plan.config.recent,
-        since=plan.config.since,
-        learnt=learnt,
-        **shown(plan.config.prompt, user, profile),
-    )
-    seat = _Seated(history, max(numbers.values(), default=0), profile, last)
-    if last and not examples:
-        return seat, None
-    start = load_adapter(store, last, model) if last else None
-    return seat, Job(user, tokenize(model, user, examples), plan.seed, start)
+def _jobs(
+    store: Store, load: Callable[[], BaseLM], plan: Plan, seated: dict[str, Seated], report: Training
+) -> Iterator[Job]:
+    """Everybody's jobs, one by one; who has none goes into the report."""
+    for student in students(store, plan):
+        if student.skipped is not None:
+            report.skipped.append((student.user, student.skipped))
+            continue
+        if student.anew:
+            report.anew.append(student.user)
+        try:
+            own, job = seat(store, load(), plan, student)
+        except OwnlmError as error:
+            _fail(store, plan, student.user, error, report)
+            continue
+        if job is None:
+            if own.last:
+                store.catch_up(own.last, own.history, own.upto)
+            report.skipped.append((student.user, NOTHING_NEW))
+            continue
+        seated[student.user] = own
+        yield job
 
 
-def _steps(student: Student, config: TrainConfig) -> int:
-    """About how many steps a person takes."""
-    new = student.person.records - (student.last.records if student.last else 0)
-    return -(-min(new, config.recent or new) // config.batch_size) * config.epochs
+def _fail(store: Store, plan: Plan, user: str, error: OwnlmError, report: Training) -> None:
+    """Tells why a person has no new adapter."""
+    if store.knows(plan.task.name, user):
+        error.__traceback__ = error.__context__ = None  # else everything they were trained on stays in memory
+        report.failed.append((user, error))
+    else:
+        report.skipped.append((user, FORGOTTEN))
 
 
-def _keep(store: Store, run: Run, seat: _Seated, plan: Plan) -> AdapterInfo:
-    """Writes the weights, and says that they are there."""
+def _made(run: Run, own: Seated, plan: Plan, made_with: dict[str, Any]) -> Made:
+    """A finished adapter as it is stored."""
     assert run.adapter is not None
     weights = run.adapter.to_bytes()
     adapter = AdapterInfo(
         id=uuid4().hex,
-        user=seat.history.user_id,
+        user=own.history.user_id,
         task=plan.task.name,
         base=plan.base.name,
         base_fingerprint=plan.base.fingerprint,
-        key=plan.key(seat.profile),
-        history=history_digest(seat.history),
-        records=len(seat.history),
-        upto=seat.upto,
-        parent=seat.last.id if seat.last else None,
+        key=plan.key(own.profile),
+        history=history_digest(own.history),
+        records=len(own.history),
+        upto=own.upto,
+        parent=own.last.id if own.last else None,
         blob=blob_name(weights),
         bytes=len(weights),
         method=plan.config.method,
         shape=run.adapter.shape(),
-        provenance=provenance(plan.config, plan.seed) | {"task": plan.task.model_dump(mode="json")},
+        provenance=made_with,
         steps=run.step,
         tokens=run.tokens,
         loss_first=run.losses[0],
         loss_last=run.losses[-1],
         seconds=round(run.seconds, 3),
     )
-    store.add_adapter(adapter, weights)
-    return adapter
+    return adapter, weights

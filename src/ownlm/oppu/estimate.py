@@ -1,0 +1,60 @@
+"""What training will take: the tokens of jobs as the fleet counts them, and how fast this machine is."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from ownlm.config import TrainConfig
+from ownlm.model.bank import LoraBank
+from ownlm.model.base import BaseLM
+from ownlm.oppu.fleet import Job, job_seed, train_fleet
+from ownlm.oppu.memory import Room
+from ownlm.oppu.minibatches import minibatches, tokens_of
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one person's training takes; tokens over all epochs."""
+
+    examples: int
+    steps: int
+    tokens: int
+
+
+def work_of(job: Job, bank: LoraBank, config: TrainConfig) -> Work:
+    """A job's work, with its own minibatches: how much of their beginning examples share depends on which of them meet.
+
+    Args:
+        bank: of one slot; its weights are drawn anew, from the generator that draws the minibatches next.
+    """
+    generator = torch.Generator().manual_seed(job_seed(job.seed, job.user))
+    bank.initialise(0, generator)
+    batches = minibatches(len(job.examples), config, generator)
+    share_prefix = config.lora_dropout == 0
+    tokens = sum(tokens_of([job.examples[index] for index in batch], share_prefix) for batch in batches)
+    return Work(len(job.examples), len(batches), tokens)
+
+
+def tokens_per_second(base: BaseLM, jobs: Sequence[Job], config: TrainConfig, room: Room) -> float:
+    """How fast a fleet takes the first steps of these jobs; what it learns is thrown away."""
+    once = config.model_copy(update={"epochs": 1})
+    tokens, seconds = 0, 0.0
+    for tried in (jobs[:1], list(_enough(jobs, config, room))):  # the first also waits for what is set up once
+        short = [replace(job, examples=job.examples[: config.batch_size]) for job in tried]
+        started = time.perf_counter()
+        runs = train_fleet(base, short, once, slots=room.slots, tokens_per_step=room.tokens_per_step)
+        tokens = sum(run.tokens for run in runs)
+        seconds = time.perf_counter() - started
+    return tokens / seconds
+
+
+def _enough(jobs: Sequence[Job], config: TrainConfig, room: Room) -> Iterator[Job]:
+    """The first jobs whose first minibatches give every core a pass or two."""
+    size = 0
+    for job in jobs:
+        yield job
+        size += tokens_of(job.examples[: config.batch_size], config.lora_dropout == 0)
+        if size > room.workers * room.tokens_per_step:
+            return

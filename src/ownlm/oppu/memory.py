@@ -1,0 +1,142 @@
+"""How many people, and how many tokens, a fleet takes at once: what the machine's free memory allows."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from ownlm.config import LoraConfig, TrainConfig
+from ownlm.model.bank import target_modules
+from ownlm.model.base import BaseLM
+from ownlm.oppu.fleet import workers_for
+
+FEWEST_TOKENS, MOST_TOKENS_CPU, MOST_TOKENS_CUDA = 256, 1024, 32_768
+FEWEST_SLOTS, MOST_SLOTS_CPU, MOST_SLOTS_CUDA = 8, 64, 256
+TOKENS_UNDER_DROPOUT = 1024
+SMALL_MINIBATCH = 64  # tokens; so many slots that minibatches of this size fill a step
+MOST_WAITING, WAITING_BYTES = 64, 64_000_000  # finished adapters on their way to the disk
+FLOAT32 = 4  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a fleet may use.
+
+    Attributes:
+        slots: people in flight.
+        tokens_per_step: tokens that go through the model together,
+        workers: in each of so many threads.
+        waiting: finished adapters that wait to be stored.
+        bytes: memory that all this takes at its peak, the base included; about.
+    """
+
+    slots: int
+    tokens_per_step: int
+    workers: int
+    waiting: int
+    bytes: int
+
+
+def room_for(base: BaseLM, config: TrainConfig, slots: int | None = None, tokens_per_step: int | None = None) -> Room:
+    """The room there is on this machine just now.
+
+    Adapters do not depend on it, up to rounding. Under LoRA dropout they would, since a step's tokens decide which
+    random numbers an example meets: then `tokens_per_step` is the same on every machine, unless it is given.
+
+    Args:
+        slots, tokens_per_step: as they are given; None to choose them.
+    """
+    device, per_token = base.device, bytes_per_token(base.model)
+    adapter = FLOAT32 * parameters_per_slot(base.model, config.lora) if config.method == "lora" else 0
+    if tokens_per_step is None and config.lora_dropout > 0:
+        tokens_per_step = TOKENS_UNDER_DROPOUT
+    workers = workers_for(device, config)
+    chosen_slots, chosen_tokens = choose(free_bytes(device), 4 * adapter, per_token, workers, device.type == "cuda")
+    slots, tokens = slots or chosen_slots, tokens_per_step or chosen_tokens
+    waiting = max(1, min(MOST_WAITING, WAITING_BYTES // adapter)) if adapter else 1
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in base.model.parameters())
+    in_queue = 2 * 2 * waiting * adapter  # as tensors and as bytes; waiting, and being stored
+    activations = workers * tokens * per_token
+    return Room(slots, tokens, workers, waiting, weights + slots * 4 * adapter + activations + in_queue)
+
+
+def choose(free: int, per_slot: int, per_token: int, workers: int, cuda: bool) -> tuple[int, int]:
+    """Slots and tokens a step: everybody's tokens within half of what is free, slots within a quarter.
+
+    More tokens than a machine's most bring nothing (benchmarks/LOG.md).
+
+    Args:
+        free, per_slot, per_token: bytes.
+
+    >>> choose(8_000_000_000, 7_400_000, 1_800_000, workers=2, cuda=False)
+    (32, 1024)
+    >>> choose(2_000_000_000, 7_400_000, 1_800_000, workers=2, cuda=False)
+    (8, 277)
+    """
+    most_tokens, most_slots = (MOST_TOKENS_CUDA, MOST_SLOTS_CUDA) if cuda else (MOST_TOKENS_CPU, MOST_SLOTS_CPU)
+    tokens = max(FEWEST_TOKENS, min(most_tokens, free // 2 // per_token // workers))
+    slots = max(FEWEST_SLOTS, min(most_slots, workers * tokens // SMALL_MINIBATCH))
+    return max(1, min(slots, free // 4 // max(per_slot, 1))), tokens
+
+
+def bytes_per_token(model: Any) -> int:
+    """Memory that one token of a training pass takes, from the forward pass until it was used in the backward one.
+
+        layers (14 hidden + 4 intermediate) of the base's type  +  3/8 vocabulary in float32
+
+    One token in eight is taken to be an answer's, whose logits exist three times: as they are, as probabilities, and
+    as gradients.
+
+    Source: ours, measured on SmolLM2-135M in float32 on a CPU as the growth of resident memory in one pass: 1.5 MB a
+        token at 256 and 512 tokens, 1.6 MB at 1024, 1.0 MB at 2048; the formula says 1.7 MB and 0.07 MB. An answer's
+        token added 0.4 to 0.6 MB; the formula says 0.6 MB.
+    """
+    config, size = model.config, next(model.parameters()).element_size()
+    hidden = config.hidden_size
+    intermediate = getattr(config, "intermediate_size", None) or 4 * hidden
+    return int(config.num_hidden_layers * (14 * hidden + 4 * intermediate) * size + config.vocab_size * FLOAT32 * 3 / 8)
+
+
+def parameters_per_slot(model: Any, lora: LoraConfig) -> int:
+    """P, the LoRA parameters of one person. A slot holds four times as many: gradients and two moments as well.
+
+    Raises:
+        BaseModelError: the model has no linear module of one of the target names.
+    """
+    return sum(lora.r * (module.in_features + module.out_features) for _, module in target_modules(model, lora))
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that can be had just now where a model runs: what the machine has left, or its control group may have."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = int(psutil.virtual_memory().available)
+    membership = Path("/proc/self/cgroup")
+    if membership.exists():  # Linux
+        free = min([free, *cgroup_free(Path("/sys/fs/cgroup"), membership.read_text("utf8"))])
+    return free
+
+
+def cgroup_free(root: Path, membership: str) -> list[int]:
+    """What each limited control group (version 2) above a process has left.
+
+    Args:
+        root: where control groups are mounted.
+        membership: the content of /proc/self/cgroup.
+    """
+    names = [line.removeprefix("0::/") for line in membership.splitlines() if line.startswith("0::/")]
+    free = []
+    for name in names:
+        for folder in (root / name, *(root / name).parents):
+            try:
+                limit = (folder / "memory.max").read_text("utf8").strip()
+                used = int((folder / "memory.current").read_text("utf8"))
+                stat = dict(line.split() for line in (folder / "memory.stat").read_text("utf8").splitlines())
+            except (OSError, ValueError):  # the root, or no control group
+                continue
+            if limit != "max":
+                files = int(stat.get("inactive_file", 0))  # copies of files, given up when memory is needed
+                free.append(max(0, int(limit) - used + files))
+    return free

@@ -1,0 +1,88 @@
+"""Who stores finished adapters while training goes on."""
+
+from collections.abc import Callable
+from queue import Empty, Queue
+from threading import Thread
+from types import TracebackType
+
+from ownlm.errors import NotFoundError, StoreError
+from ownlm.store.rows import AdapterInfo
+from ownlm.store.store import Store
+
+Made = tuple[AdapterInfo, bytes]  # an adapter and its weights
+
+
+class Keeper:
+    """A thread that stores finished adapters, as many in one transaction as have gathered meanwhile.
+
+    At the end of its `with` block, also when that is left by an error or by Ctrl-C, everything put before is stored.
+    Whoever is killed loses what is waiting.
+
+    Args:
+        store: where to.
+        most: how many wait at most; who puts one more waits. As many again are being stored.
+        told: called in the thread with each adapter, when it is stored, and None; or why it was not kept.
+
+    Raises:
+        StoreError: on leaving, or from `put`: something cannot be stored. What did fit is there.
+    """
+
+    def __init__(self, store: Store, most: int, told: Callable[[AdapterInfo, NotFoundError | None], None]) -> None:
+        self._store, self._most, self._told = store, most, told
+        self._waiting: Queue[Callable[[], Made] | None] = Queue(most)
+        self._error: Exception | None = None
+        self._thread = Thread(target=self._work, name="keeper", daemon=True)  # a second Ctrl-C does not wait for it
+
+    def put(self, make: Callable[[], Made]) -> None:
+        """Has an adapter stored; `make`, which turns it into bytes, is called in the thread."""
+        if self._error:
+            raise self._error
+        self._waiting.put(make)
+
+    def __enter__(self) -> "Keeper":
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._waiting.put(None)
+        self._thread.join()
+        if self._error and error is not self._error:
+            raise self._error
+
+    def _work(self) -> None:
+        more = True
+        while more:
+            batch, more = self._gathered()
+            if self._error:  # whoever puts more must not wait for ever
+                continue
+            try:
+                self._keep([make() for make in batch])
+            except Exception as error:  # told where it is of use: to whoever puts more, or leaves
+                self._error = error
+
+    def _gathered(self) -> tuple[list[Callable[[], Made]], bool]:
+        """What is waiting, at least one; and whether more may come."""
+        batch, make = list[Callable[[], Made]](), self._waiting.get()
+        while make is not None:
+            batch.append(make)
+            if len(batch) == self._most:
+                return batch, True
+            try:
+                make = self._waiting.get_nowait()
+            except Empty:
+                return batch, True
+        return batch, False
+
+    def _keep(self, made: list[Made]) -> None:
+        if not made:
+            return
+        try:
+            outcomes = self._store.add_adapters(made)
+        except StoreError:
+            if len(made) == 1:
+                raise
+            for one in made:  # on a full disk some still fit
+                self._keep([one])
+            return
+        for (adapter, _), outcome in zip(made, outcomes, strict=True):
+            self._told(adapter, outcome)

@@ -1,0 +1,194 @@
+"""Whom to train, page by page, and what each is trained on. However many they are, a page of them is in memory."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ownlm.config import TrainConfig
+from ownlm.errors import NotFoundError
+from ownlm.history.record import History
+from ownlm.history.task import Task
+from ownlm.model.base import BaseLM
+from ownlm.oppu.examples import tokenize
+from ownlm.oppu.fleet import Job
+from ownlm.prompt.example import history_examples
+from ownlm.store.rows import AdapterInfo, BaseInfo, Person, ProfileInfo
+from ownlm.store.store import Store
+from ownlm.verbs.bases import pick_base
+from ownlm.verbs.load import load_adapter
+from ownlm.verbs.profile import shown
+from ownlm.verbs.settings import digest, provenance, settings
+
+PAGE = 256  # people looked up at a time
+UP_TO_DATE = "up to date"
+FORGOTTEN = "forgotten meanwhile"
+NOTHING_NEW = "nothing new to learn from"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What everybody's training has in common.
+
+    Attributes:
+        users: whom to train; everybody, if none are named.
+        from_scratch: with fresh weights, even where training could go on from a person's last adapter.
+        slots, tokens_per_step: as for `room_for`; no adapter's key depends on them.
+    """
+
+    task: Task
+    base: BaseInfo
+    config: TrainConfig
+    seed: int
+    users: Sequence[str] = ()
+    from_scratch: bool = False
+    slots: int | None = None
+    tokens_per_step: int | None = None
+
+    def key(self, profile: ProfileInfo | None) -> str:
+        """A digest of all that a person's adapter depends on, beside who they are and what they did."""
+        about = profile.text if profile and self.config.prompt.profile else ""
+        return digest(
+            self.task.model_dump_json(), self.base.fingerprint, self.config.model_dump_json(), self.seed, about
+        )  # fmt: skip
+
+    def provenance(self) -> dict[str, Any]:
+        """What everybody's adapter is made with."""
+        return provenance(self.config, self.seed) | {"task": self.task.model_dump(mode="json")}
+
+
+def plan_for(
+    store: Store,
+    task: Task,
+    users: Sequence[str] = (),
+    base: str | None = None,
+    preset: str | None = None,
+    from_scratch: bool = False,
+    seed: int = 0,
+    slots: int | None = None,
+    tokens_per_step: int | None = None,
+    **changes: Any,
+) -> Plan:
+    """The plan that these settings come to; arguments as for `Home.train`.
+
+    Raises:
+        NotFoundError: there is no such base, or none at all.
+        ConfigError: a setting is unknown or out of range, or does not go with another.
+    """
+    info = pick_base(store, task.name, base)
+    config = settings("adapter", info.parameters, preset, changes)
+    return Plan(task, info, config, seed, users, from_scratch, slots, tokens_per_step)
+
+
+@dataclass(frozen=True, slots=True)
+class Student:
+    """A person as they stand before training.
+
+    Attributes:
+        records: how many they have; 0 where a person named has none.
+        last: the adapter to go on from, if any.
+        anew: whether their last adapter had other settings.
+        skipped: why they need no training, or get none; None for who is to be trained.
+    """
+
+    user: str
+    records: int
+    last: AdapterInfo | None = None
+    anew: bool = False
+    skipped: str | None = None
+
+    def steps(self, config: TrainConfig) -> int:
+        """About how many steps their training takes."""
+        new = self.records - (self.last.records if self.last else 0)
+        return -(-min(new, config.recent or new) // config.batch_size) * config.epochs
+
+
+def students(store: Store, plan: Plan) -> Iterator[Student]:
+    """Everybody the plan is about, as they are named, else by name. No transaction is open between two pages."""
+    outsiders = set() if plan.users else store.outsiders(plan.base.name)
+    for names in _pages(store, plan):
+        people = {person.user: person for person in store.people(plan.task.name, names)}
+        latest = store.latest_adapters(plan.task.name, names)
+        profiles = store.latest_profiles(plan.task.name, names) if plan.config.prompt.profile else {}
+        for user in names:
+            if user in people:
+                last = latest.get((plan.task.name, user))
+                yield _student(store, plan, people[user], last, profiles.get(user), user in outsiders)
+            else:
+                yield Student(user, 0, skipped=FORGOTTEN)
+
+
+def checked(people: Iterable[Student], plan: Plan) -> Iterator[Student]:
+    """The same people.
+
+    Raises:
+        NotFoundError: a user named, or everybody, has no records.
+    """
+    nobody = True
+    for student in people:
+        if student.records == 0:
+            raise NotFoundError(f"The home has no records of user {student.user!r}", hint="`ownlm users ls`")
+        nobody = False
+        yield student
+    if nobody:
+        raise NotFoundError(f"Nobody in the home has records for task {plan.task.name!r}", hint="`ownlm history add`")
+
+
+def _pages(store: Store, plan: Plan) -> Iterator[list[str]]:
+    if plan.users:
+        named = list(dict.fromkeys(plan.users))
+        yield from (named[at : at + PAGE] for at in range(0, len(named), PAGE))
+        return
+    page = store.names(plan.task.name, None, PAGE)
+    while page:
+        yield page
+        page = store.names(plan.task.name, page[-1], PAGE)
+
+
+def _student(
+    store: Store, plan: Plan, person: Person, last: AdapterInfo | None, profile: ProfileInfo | None, outsider: bool
+) -> Student:
+    if outsider and not (last and last.forgotten):  # what learnt from the forgotten is to be replaced
+        why = f"the base {plan.base.name!r} has learnt from these records; --user trains anyway"
+        return Student(person.user, person.records, skipped=why)
+    anew = last is not None and last.key != plan.key(profile)
+    if last and (anew or last.forgotten or not store.blobs.has(last.blob)):
+        last = None
+    if last and last.knows(person.history) and not (plan.from_scratch and last.parent):
+        return Student(person.user, person.records, skipped=UP_TO_DATE)
+    goes_on = not plan.from_scratch and plan.config.method == "lora"
+    return Student(person.user, person.records, last if goes_on else None, anew)
+
+
+@dataclass(frozen=True, slots=True)
+class Seated:
+    """What a person in flight is trained on; the store may learn more, or forget, meanwhile."""
+
+    history: History
+    upto: int
+    profile: ProfileInfo | None
+    last: AdapterInfo | None
+
+
+def seat(store: Store, model: BaseLM, plan: Plan, student: Student) -> tuple[Seated, Job | None]:
+    """A person's job; none where everything that can be learnt was learnt by the adapter to go on from.
+
+    Raises:
+        OwnlmError: no examples can be made of their records, or their last adapter cannot be read.
+    """
+    user, last = student.user, student.last
+    history, numbers = store.numbered_history(plan.task.name, user)
+    profile = store.profile(plan.task.name, user)  # after the records: forgetting one of them takes it away too
+    learnt = {record for record, number in numbers.items() if last and number <= last.upto}
+    examples = history_examples(
+        plan.task,
+        history,
+        recent=plan.config.recent,
+        since=plan.config.since,
+        learnt=learnt,
+        **shown(plan.config.prompt, user, profile),
+    )
+    seated = Seated(history, max(numbers.values(), default=0), profile, last)
+    if last and not examples:
+        return seated, None
+    start = load_adapter(store, last, model) if last else None
+    return seated, Job(user, tokenize(model, user, examples), plan.seed, start)
