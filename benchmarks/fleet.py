@@ -191,6 +191,7 @@ def in_child(asked: argparse.Namespace, name: str, **changes: Any) -> dict[str, 
             command += [f"--{option}"] if value is True else [] if value in (None, False) else [f"--{option}={value}"]
         print(f"{name}: {changes or 'its turn'}", file=sys.stderr, flush=True)
         quiet = {"HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore::FutureWarning"}
+        quiet["THP_MEM_ALLOC_ENABLE"] = "1"  # large pages, as the command line sets them; for everybody
         code = subprocess.run(command, env=os.environ | quiet).returncode
         return json.loads(report.read_text()) if report.exists() else {"left out": f"it ended with status {code}"}
 

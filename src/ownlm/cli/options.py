@@ -106,3 +106,4 @@ DryRun = Annotated[
 MaxWords = Annotated[int | None, typer.Option("--max-words", metavar="N", help="Words kept of each field.", min=1)]
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else every fork is warned about
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch's tensors in large pages, where Linux has them

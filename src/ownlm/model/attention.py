@@ -50,21 +50,24 @@ def packed_attention(
                 got=f"attention with {unsupported!r}",
                 expected="plain scaled dot-product attention, causal or with a sliding window",
             )
-    q_THE, k_SGE, v_SGE = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
+    # One gather for all buckets: a gather's backward pass fills and adds the whole row.
+    q_qHE = query[0].transpose(0, 1)[packed.query_q]
+    k_kGE, v_kGE = key[0].transpose(0, 1)[packed.key_k], value[0].transpose(0, 1)[packed.key_k]
+    shapes = [bucket.distance_NQK.shape for bucket in packed.buckets]
+    queries, keys = [n * q for n, q, _ in shapes], [n * k for n, _, k in shapes]
     outputs = []
-    for bucket in packed.buckets:
-        mask_NQK = bucket.distance_NQK >= 0
-        if sliding_window is not None:
-            mask_NQK &= bucket.distance_NQK < sliding_window
+    split = zip(q_qHE.split(queries), k_kGE.split(keys), v_kGE.split(keys), strict=True)
+    for bucket, parts in zip(packed.buckets, split, strict=True):
+        q_NHQE, k_NGKE, v_NGKE = (part.unflatten(0, (len(bucket.distance_NQK), -1)).transpose(1, 2) for part in parts)
         out_NHQE = F.scaled_dot_product_attention(
-            q_THE[bucket.query_NQ].transpose(1, 2),
-            k_SGE[bucket.key_NK].transpose(1, 2),
-            v_SGE[bucket.key_NK].transpose(1, 2),
-            attn_mask=mask_NQK[:, None],
+            q_NHQE,
+            k_NGKE,
+            v_NGKE,
+            attn_mask=bucket.mask(sliding_window, query.dtype),
             scale=scaling,
-            enable_gqa=q_THE.shape[1] != k_SGE.shape[1],
+            enable_gqa=query.shape[1] != key.shape[1],
         )
-        outputs.append(out_NHQE.transpose(1, 2)[bucket.real_NQ])
+        outputs.append(out_NHQE.transpose(1, 2).flatten(0, 1))
     return torch.cat(outputs)[packed.restore_T][None], None
 
 

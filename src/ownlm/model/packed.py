@@ -11,7 +11,7 @@ segment continues a chain (`after`), so that several sequences can share a begin
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -31,10 +31,20 @@ class Bucket:
     Padding repeats positions of the segment itself, so nothing of another sequence, not even a NaN, is ever read.
     """
 
-    query_NQ: Tensor  # row positions of the queries
-    key_NK: Tensor  # positions of the keys, cached tokens counted
     distance_NQK: Tensor  # query's place in its sequence minus key's; negative where the key is later, or padding
-    real_NQ: Tensor  # which queries are no padding
+    masks: dict[int | None, Tensor] = field(default_factory=dict)  # made once for all layers, by window
+
+    def mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
+        """What to add to the scores: 0 where a query may see a key, else minus infinity; [N, 1, Q, K].
+
+        Args:
+            window: how many tokens back a query sees, where that is limited.
+        """
+        if window not in self.masks:
+            seen = self.distance_NQK >= 0 if window is None else (self.distance_NQK >= 0) & (self.distance_NQK < window)
+            hidden = torch.full_like(self.distance_NQK, -torch.inf, dtype=dtype)
+            self.masks[window] = hidden.masked_fill_(seen, 0)[:, None]
+        return self.masks[window]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +55,10 @@ class PackedBatch:
         input_ids_T: token ids.
         position_ids_T: each token's place in its own sequence.
         spans: whose the tokens are; slots ascend.
-        buckets: what attends to what.
-        restore_T: where each row position lies in the concatenated outputs of the buckets.
+        buckets: what attends to what,
+        query_q: row positions of all their queries, one bucket after the other, segment by segment, padding included,
+        key_k: positions of all their keys, in the same way, cached tokens counted,
+        restore_T: where each row position lies among the queries.
         at_P: row positions whose next token is asked for.
         asked_A: the same without repetition, in row order,
         asked: and whose they are.
@@ -59,6 +71,8 @@ class PackedBatch:
     position_ids_T: Tensor
     spans: Spans
     buckets: tuple[Bucket, ...]
+    query_q: Tensor
+    key_k: Tensor
     restore_T: Tensor
     at_P: Tensor
     asked_A: Tensor
@@ -124,11 +138,10 @@ class Row:
         at_P = np.concatenate([EMPTY, *self._at])
         asked_A = np.unique(at_P)
         slot_T = np.repeat([slot for slot, _ in self._spans], [tokens for _, tokens in self._spans])
-        groups = _alike(self._segments)
-        buckets = tuple(_bucket(group, self.start, device) for group in groups)
-        order = np.concatenate([np.arange(first, first + n) for group in groups for first, n, _ in group])
-        restore = np.empty_like(order)
-        restore[order] = np.arange(len(order))
+        padded = [_pad(group) for group in _alike(self._segments)]
+        query_q = np.concatenate([query_NQ.ravel() for query_NQ, _, _ in padded])
+        restore_T = np.empty(len(self.tokens), dtype=np.int64)
+        restore_T[query_q[::-1]] = np.arange(len(query_q))[::-1]  # of a position and its padding, the first
 
         spans = make_spans(self._spans, device)
 
@@ -139,8 +152,10 @@ class Row:
             input_ids_T=put(self.tokens),
             position_ids_T=put(np.concatenate(self._places)),
             spans=spans,
-            buckets=buckets,
-            restore_T=put(restore),
+            buckets=tuple(Bucket(put(distance_NQK, torch.int32)) for _, _, distance_NQK in padded),
+            query_q=put(query_q),
+            key_k=put(np.concatenate([key_NK.ravel() for _, key_NK, _ in padded])),
+            restore_T=put(restore_T),
             at_P=put(at_P),
             asked_A=put(asked_A),
             asked=make_spans([(slot, 1) for slot in slot_T[asked_A].tolist()], device, spans),
@@ -172,7 +187,8 @@ def _alike(segments: Sequence[tuple[int, int, Chain]]) -> Iterable[list[tuple[in
     return list(groups.values())
 
 
-def _bucket(group: list[tuple[int, int, Chain]], start: int, device: torch.device | str) -> Bucket:
+def _pad(group: Sequence[tuple[int, int, Chain]]) -> tuple[Chain, Chain, Chain]:
+    """Query positions, key positions and distances of segments, padded to one shape: NQ, NK, NQK."""
     longest_q, longest_k = max(n for _, n, _ in group), max(len(chain) for _, _, chain in group)
     firsts_N = np.array([first for first, _, _ in group])
     queries_N, keys_N = np.array([n for _, n, _ in group]), np.array([len(chain) for _, _, chain in group])
@@ -180,10 +196,4 @@ def _bucket(group: list[tuple[int, int, Chain]], start: int, device: torch.devic
     query_NQ = firsts_N[:, None] + np.minimum(step_Q, queries_N[:, None] - 1)
     key_NK = np.stack([np.pad(chain, (0, longest_k - len(chain)), mode="edge") for _, _, chain in group])
     place_NQ = (keys_N - queries_N)[:, None] + np.minimum(step_Q, queries_N[:, None] - 1)
-    distance_NQK = place_NQ[:, :, None] - step_K  # padding lies behind the last key, so it counts as later
-    return Bucket(
-        query_NQ=torch.from_numpy(query_NQ).to(device),
-        key_NK=torch.from_numpy(key_NK).to(device),
-        distance_NQK=torch.from_numpy(distance_NQK.astype(np.int32)).to(device),
-        real_NQ=torch.from_numpy(step_Q < queries_N[:, None]).to(device),
-    )
+    return query_NQ, key_NK, place_NQ[:, :, None] - step_K  # padding lies behind the last key, so it counts as later

@@ -25,6 +25,7 @@ from ownlm.model.bank import LoraBank
 from ownlm.model.base import BaseLM
 from ownlm.model.packed import Row
 from ownlm.model.peft_adapter import PeftAdapter
+from ownlm.oppu.heap import keeping_freed_memory
 from ownlm.oppu.minibatches import Chunk, TokenizedExample, fill, in_chunks, minibatches, tokens_of
 from ownlm.oppu.optim import adamw_, clip_, fresh_moments, linear_schedule
 
@@ -115,7 +116,7 @@ def train_fleet(
     """
     fleet, waiting = _Fleet(base, config, slots, tokens_per_step), iter(jobs)
     under_way: dict[Future[_Passed], tuple[_Step, int]] = {}
-    with fleet.bank.attached(), _threads(fleet.workers) as pool:
+    with keeping_freed_memory(), fleet.bank.attached(), _threads(fleet.workers) as pool:
         while True:
             while len(under_way) < fleet.workers and (task := fleet.next_pass()):
                 step, place = task
