@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from ownlm.model.spans import Spans, add_mm_, add_outer_
+from ownlm.model.spans import Spans, add_mm_, add_outer_, mm
 
 
 def lora_update(x_TD: Tensor, lora_A_RD: Tensor, lora_B_OR: Tensor, scaling: float) -> Tensor:
@@ -88,9 +88,7 @@ class _Down(Function):
     def forward(ctx: Any, x_1TD: Tensor, lora_A_UHD: Tensor, grad_A_WHD: Tensor | None, spans: Spans) -> Tensor:
         ctx.save_for_backward(x_1TD)
         ctx.A_UHD, ctx.grad_WHD, ctx.spans = lora_A_UHD, grad_A_WHD, spans
-        h_TH = lora_A_UHD.new_zeros(x_1TD.shape[1], lora_A_UHD.shape[1])
-        add_mm_(h_TH, x_1TD[0], lora_A_UHD.transpose(1, 2), spans)
-        return h_TH
+        return mm(x_1TD[0], lora_A_UHD.transpose(1, 2), spans)
 
     @staticmethod
     def backward(ctx: Any, g_TH: Tensor) -> tuple[Tensor | None, None, None, None]:
@@ -98,9 +96,7 @@ class _Down(Function):
         add_outer_(ctx.grad_WHD, g_TH, x_1TD[0], ctx.spans)
         if not ctx.needs_input_grad[0]:
             return None, None, None, None
-        grad_1TD = torch.zeros_like(x_1TD)
-        add_mm_(grad_1TD[0], g_TH, ctx.A_UHD, ctx.spans)
-        return grad_1TD, None, None, None
+        return mm(g_TH, ctx.A_UHD, ctx.spans)[None].to(x_1TD.dtype), None, None, None
 
 
 class _Up(Function):
@@ -124,6 +120,4 @@ class _Up(Function):
     def backward(ctx: Any, g_1TO: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         (h_TR,) = ctx.saved_tensors
         add_outer_(ctx.grad_WOR, g_1TO[0], h_TR, ctx.spans, ctx.scaling)
-        grad_TR = torch.zeros_like(h_TR)
-        add_mm_(grad_TR, g_1TO[0], ctx.B_UOR, ctx.spans, ctx.scaling)
-        return g_1TO, grad_TR, None, None, None, None
+        return g_1TO, mm(g_1TO[0], ctx.B_UOR, ctx.spans, ctx.scaling), None, None, None, None

@@ -10,7 +10,7 @@ segment continues a chain (`after`), so that several sequences can share a begin
     prompt (cached) ── next token                    generating: `start` counts the tokens already in the cache
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +22,7 @@ from ownlm.model.spans import Spans, make_spans
 
 Chain = NDArray[np.int64]
 EMPTY: Chain = np.empty(0, dtype=np.int64)
+BLOCK = 64  # queries; smaller blocks save less than their gathers cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ class Row:
         at_P = np.concatenate([EMPTY, *self._at])
         asked_A = np.unique(at_P)
         slot_T = np.repeat([slot for slot, _ in self._spans], [tokens for _, tokens in self._spans])
-        padded = [_pad(group) for group in _alike(self._segments)]
+        padded = [_pad(group) for group in _alike(_blocks(self._segments))]
         query_q = np.concatenate([query_NQ.ravel() for query_NQ, _, _ in padded])
         restore_T = np.empty(len(self.tokens), dtype=np.int64)
         restore_T[query_q[::-1]] = np.arange(len(query_q))[::-1]  # of a position and its padding, the first
@@ -178,7 +179,16 @@ def common_prefix(sequences: Sequence[list[int]]) -> int:
     return min(len(shortest), len(longest))
 
 
-def _alike(segments: Sequence[tuple[int, int, Chain]]) -> Iterable[list[tuple[int, int, Chain]]]:
+def _blocks(segments: Sequence[tuple[int, int, Chain]]) -> Iterator[tuple[int, int, Chain]]:
+    """Segments, long ones in blocks of about `BLOCK` queries: the first ones need not see keys that come later."""
+    for first, n, chain in segments:
+        count = max(1, round(n / BLOCK))
+        ends = [n * (place + 1) // count for place in range(count)]
+        for start, end in zip([0, *ends], ends, strict=False):
+            yield first + start, end - start, chain[: len(chain) - n + end]
+
+
+def _alike(segments: Iterable[tuple[int, int, Chain]]) -> Iterable[list[tuple[int, int, Chain]]]:
     """Segments grouped so that little is lost to padding: queries to the next 16, keys to the next 32."""
     groups: dict[tuple[int, int], list[tuple[int, int, Chain]]] = {}
     for segment in segments:

@@ -90,6 +90,23 @@ def pad(spans: Spans, device: torch.device | str) -> Padded | None:
     )
 
 
+def mm(x_TI: Tensor, weight_UIO: Tensor, spans: Spans, scale: float = 1.0) -> Tensor:
+    """Each token's product with its slot's matrix: scale x_t W_u; zero where no slot is.
+
+    Returns:
+        [T, O], in the weights' type.
+    """
+    x_TI = x_TI.to(weight_UIO.dtype)
+    whole = spans.padded is None and all(slot != BASE for slot, _ in spans.parts)
+    out_TO = (x_TI.new_empty if whole else x_TI.new_zeros)(len(x_TI), weight_UIO.shape[2])
+    if spans.padded is not None:
+        add_mm_(out_TO, x_TI, weight_UIO, spans, scale)
+        return out_TO
+    for slot, at in spans.rows():
+        out_TO[at].addmm_(x_TI[at], weight_UIO[slot], beta=0, alpha=scale)
+    return out_TO
+
+
 def add_mm_(out_TO: Tensor, x_TI: Tensor, weight_UIO: Tensor, spans: Spans, scale: float = 1.0) -> None:
     """Adds to each token its product with its slot's matrix, in place: out_t += scale x_t W_u.
 
