@@ -137,40 +137,42 @@ class Rate:
     plain: float
     mix: float
 
-    def best(self, other: "Rate") -> "Rate":
-        """The higher of each: other work on a machine only ever takes away."""
-        return Rate(max(self.plain, other.plain), max(self.mix, other.mix))
+    def mean(self, other: "Rate") -> "Rate":
+        """The mean of each."""
+        return Rate((self.plain + other.plain) / 2, (self.mix + other.mix) / 2)
 
 
-def matmul_rate(device: str, shape: Shape | None = None, repeats: int = 10) -> Rate:
+def matmul_rate(device: str, shape: Shape | None = None, seconds: float = 3.0) -> Rate:
     """The machine's rate: float32 [2048, 576] x [576, 1536] on a CPU, bfloat16 8192^3 on CUDA.
 
     Args:
         shape: of the base whose linears make the mix; without one the mix is the plain rate.
-        repeats: the best of so many.
+        seconds: how long the large one is kept up; a tenth of it, each of the shapes.
     """
     cuda = torch.device(device).type == "cuda"
-    plain = _rate(device, *((8192, 8192, 8192) if cuda else (2048, 576, 1536)), repeats)
+    plain = _rate(device, *((8192, 8192, 8192) if cuda else (2048, 576, 1536)), seconds)
     if shape is None:
         return Rate(plain, plain)
     tokens = 16384 if cuda else 2048
     work = [D * out for D, out in shape.linears.values()]
-    seconds = [D * out / _rate(device, tokens, D, out, repeats) for D, out in shape.linears.values()]
-    return Rate(plain, sum(work) / sum(seconds))
+    spent = [D * out / _rate(device, tokens, D, out, seconds / 10) for D, out in shape.linears.values()]
+    return Rate(plain, sum(work) / sum(spent))
 
 
-def _rate(device: str, n: int, D: int, out: int, repeats: int) -> float:
+def _rate(device: str, n: int, D: int, out: int, seconds: float) -> float:
     """Operations a second of [n, D] x [D, out]."""
     dtype = torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
     x, W = torch.randn(n, D, device=device, dtype=dtype), torch.randn(out, D, device=device, dtype=dtype)
-    best = float("inf")
-    for _ in range(repeats + 2):  # the first ones warm up
-        wait(device)
-        started = time.perf_counter()
+    for _ in range(2):  # warm up
         torch.nn.functional.linear(x, W)
+    wait(device)
+    count, started = 0, time.perf_counter()
+    while (spent := time.perf_counter() - started) < seconds:
+        for _ in range(8):
+            torch.nn.functional.linear(x, W)
         wait(device)
-        best = min(best, time.perf_counter() - started)
-    return 2 * n * D * out / best
+        count += 8
+    return count * 2 * n * D * out / spent
 
 
 def wait(device: str) -> None:

@@ -50,25 +50,56 @@ def packed_attention(
                 got=f"attention with {unsupported!r}",
                 expected="plain scaled dot-product attention, causal or with a sliding window",
             )
-    # One gather for all buckets: a gather's backward pass fills and adds the whole row.
-    q_qHE = query[0].transpose(0, 1)[packed.query_q]
-    k_kGE, v_kGE = key[0].transpose(0, 1)[packed.key_k], value[0].transpose(0, 1)[packed.key_k]
-    shapes = [bucket.distance_NQK.shape for bucket in packed.buckets]
+    q_THE, k_SGE, v_SGE = (one[0].transpose(0, 1) for one in (query, key, value))
+    attend = _ragged if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) else _padded
+    return attend(q_THE, k_SGE, v_SGE, packed, scaling, sliding_window)[None], None
+
+
+def _padded(
+    q_THE: Tensor, k_SGE: Tensor, v_SGE: Tensor, packed: PackedBatch, scale: float | None, window: int | None
+) -> Tensor:
+    """Bucket by bucket. One gather serves them all: a gather's backward pass fills and adds the whole row."""
+    p = packed.padded
+    q_qHE, k_kGE, v_kGE = q_THE[p.query_q], k_SGE[p.key_k], v_SGE[p.key_k]
+    shapes = [bucket.distance_NQK.shape for bucket in p.buckets]
     queries, keys = [n * q for n, q, _ in shapes], [n * k for n, _, k in shapes]
     outputs = []
     split = zip(q_qHE.split(queries), k_kGE.split(keys), v_kGE.split(keys), strict=True)
-    for bucket, parts in zip(packed.buckets, split, strict=True):
+    for bucket, parts in zip(p.buckets, split, strict=True):
         q_NHQE, k_NGKE, v_NGKE = (part.unflatten(0, (len(bucket.distance_NQK), -1)).transpose(1, 2) for part in parts)
         out_NHQE = F.scaled_dot_product_attention(
             q_NHQE,
             k_NGKE,
             v_NGKE,
-            attn_mask=bucket.mask(sliding_window, query.dtype),
-            scale=scaling,
-            enable_gqa=query.shape[1] != key.shape[1],
+            attn_mask=bucket.mask(window, q_THE.dtype),
+            scale=scale,
+            enable_gqa=q_THE.shape[1] != k_SGE.shape[1],
         )
         outputs.append(out_NHQE.transpose(1, 2).flatten(0, 1))
-    return torch.cat(outputs)[packed.restore_T][None], None
+    return torch.cat(outputs)[p.restore_T]
+
+
+def _ragged(
+    q_THE: Tensor, k_SGE: Tensor, v_SGE: Tensor, packed: PackedBatch, scale: float | None, window: int | None
+) -> Tensor:
+    """All segments in one kernel, for half precision on a GPU; a segment's queries are the last of its keys."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    p, heads = packed.ragged, q_THE.shape[1] // k_SGE.shape[1]
+    k_kHE, v_kHE = (one[p.key_k].repeat_interleave(heads, dim=1) for one in (k_SGE, v_SGE))
+    out_THE = varlen_attn(
+        q_THE.contiguous(),
+        k_kHE,
+        v_kHE,
+        p.query_ends,
+        p.key_ends,
+        p.longest_query,
+        p.longest_key,
+        scale=scale,
+        window_size=(-1 if window is None else window - 1, 0),
+    )
+    assert isinstance(out_THE, Tensor)  # and no statistics beside it, which were not asked for
+    return out_THE
 
 
 def _no_mask(*_: Any, **__: Any) -> None:

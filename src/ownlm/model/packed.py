@@ -12,6 +12,7 @@ segment continues a chain (`after`), so that several sequences can share a begin
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 from ownlm.model.spans import Spans, make_spans
 
 Chain = NDArray[np.int64]
+Segment = tuple[int, int, Chain]  # first row position, length, chain up to its end
 EMPTY: Chain = np.empty(0, dtype=np.int64)
 BLOCK = 64  # queries; smaller blocks save less than their gathers cost
 
@@ -49,6 +51,40 @@ class Bucket:
 
 
 @dataclass(frozen=True, slots=True)
+class Padded:
+    """What attends to what, in buckets.
+
+    Attributes:
+        buckets: one after the other.
+        query_q: row positions of all their queries, segment by segment, padding included,
+        key_k: positions of all their keys, in the same way, cached tokens counted,
+        restore_T: where each row position lies among the queries.
+    """
+
+    buckets: tuple[Bucket, ...]
+    query_q: Tensor
+    key_k: Tensor
+    restore_T: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Ragged:
+    """What attends to what, without padding: S segments, their queries in row order.
+
+    Attributes:
+        key_k: positions of all keys, segment by segment, cached tokens counted.
+        query_ends, key_ends: how many queries, or keys, come before each segment, and in all; S + 1 of them, int32.
+        longest_query, longest_key: of a segment.
+    """
+
+    key_k: Tensor
+    query_ends: Tensor
+    key_ends: Tensor
+    longest_query: int
+    longest_key: int
+
+
+@dataclass(frozen=True)
 class PackedBatch:
     """A row of T tokens, ready for one forward pass, and the P next tokens it is asked to predict.
 
@@ -56,10 +92,7 @@ class PackedBatch:
         input_ids_T: token ids.
         position_ids_T: each token's place in its own sequence.
         spans: whose the tokens are; slots ascend.
-        buckets: what attends to what,
-        query_q: row positions of all their queries, one bucket after the other, segment by segment, padding included,
-        key_k: positions of all their keys, in the same way, cached tokens counted,
-        restore_T: where each row position lies among the queries.
+        segments: first row position, length, and chain up to its end.
         at_P: row positions whose next token is asked for.
         asked_A: the same without repetition, in row order,
         asked: and whose they are.
@@ -71,16 +104,41 @@ class PackedBatch:
     input_ids_T: Tensor
     position_ids_T: Tensor
     spans: Spans
-    buckets: tuple[Bucket, ...]
-    query_q: Tensor
-    key_k: Tensor
-    restore_T: Tensor
+    segments: Sequence[Segment]
     at_P: Tensor
     asked_A: Tensor
     asked: Spans
     target_P: Tensor
     weight_P: Tensor
     place_P: Tensor
+
+    @cached_property
+    def padded(self) -> Padded:
+        """For attention that wants sequences of one length."""
+        device = self.at_P.device
+        parts = [_pad(group) for group in _alike(_blocks(self.segments))]
+        query_q = np.concatenate([query_NQ.ravel() for query_NQ, _, _ in parts])
+        restore_T = np.empty(self.tokens, dtype=np.int64)
+        restore_T[query_q[::-1]] = np.arange(len(query_q))[::-1]  # of a position and its padding, the first
+        return Padded(
+            buckets=tuple(Bucket(_put(distance_NQK, device, torch.int32)) for _, _, distance_NQK in parts),
+            query_q=_put(query_q, device),
+            key_k=_put(np.concatenate([key_NK.ravel() for _, key_NK, _ in parts]), device),
+            restore_T=_put(restore_T, device),
+        )
+
+    @cached_property
+    def ragged(self) -> Ragged:
+        """For attention that takes sequences of any lengths."""
+        device = self.at_P.device
+        queries, keys = [n for _, n, _ in self.segments], [len(chain) for _, _, chain in self.segments]
+        return Ragged(
+            key_k=_put(np.concatenate([chain for _, _, chain in self.segments]), device),
+            query_ends=_put(np.cumsum([0, *queries]), device, torch.int32),
+            key_ends=_put(np.cumsum([0, *keys]), device, torch.int32),
+            longest_query=max(queries),
+            longest_key=max(keys),
+        )
 
     @property
     def tokens(self) -> int:
@@ -106,7 +164,7 @@ class Row:
         self.tokens: list[int] = []
         self._places: list[Chain] = []
         self._spans: list[tuple[int, int]] = []
-        self._segments: list[tuple[int, int, Chain]] = []  # first row position, length, chain up to its end
+        self._segments: list[Segment] = []
         self._at: list[Chain] = []
         self._targets: list[Sequence[int]] = []
         self._weights: list[float] = []
@@ -139,31 +197,24 @@ class Row:
         at_P = np.concatenate([EMPTY, *self._at])
         asked_A = np.unique(at_P)
         slot_T = np.repeat([slot for slot, _ in self._spans], [tokens for _, tokens in self._spans])
-        padded = [_pad(group) for group in _alike(_blocks(self._segments))]
-        query_q = np.concatenate([query_NQ.ravel() for query_NQ, _, _ in padded])
-        restore_T = np.empty(len(self.tokens), dtype=np.int64)
-        restore_T[query_q[::-1]] = np.arange(len(query_q))[::-1]  # of a position and its padding, the first
-
         spans = make_spans(self._spans, device)
 
-        def put(values: object, dtype: torch.dtype = torch.long) -> Tensor:
-            return torch.as_tensor(values, dtype=dtype).to(device)
-
         return PackedBatch(
-            input_ids_T=put(self.tokens),
-            position_ids_T=put(np.concatenate(self._places)),
+            input_ids_T=_put(self.tokens, device),
+            position_ids_T=_put(np.concatenate(self._places), device),
             spans=spans,
-            buckets=tuple(Bucket(put(distance_NQK, torch.int32)) for _, _, distance_NQK in padded),
-            query_q=put(query_q),
-            key_k=put(np.concatenate([key_NK.ravel() for _, key_NK, _ in padded])),
-            restore_T=put(restore_T),
-            at_P=put(at_P),
-            asked_A=put(asked_A),
+            segments=self._segments,
+            at_P=_put(at_P, device),
+            asked_A=_put(asked_A, device),
             asked=make_spans([(slot, 1) for slot in slot_T[asked_A].tolist()], device, spans),
-            target_P=put([token for tokens in self._targets for token in tokens]),
-            weight_P=put(np.repeat(self._weights, counts), torch.float64),
-            place_P=put(np.repeat(np.searchsorted(spans.slots, self._slots), counts)),
+            target_P=_put([token for tokens in self._targets for token in tokens], device),
+            weight_P=_put(np.repeat(self._weights, counts), device, torch.float64),
+            place_P=_put(np.repeat(np.searchsorted(spans.slots, self._slots), counts), device),
         )
+
+
+def _put(values: object, device: torch.device | str, dtype: torch.dtype = torch.long) -> Tensor:
+    return torch.as_tensor(values, dtype=dtype).to(device, non_blocking=True)
 
 
 def common_prefix(sequences: Sequence[list[int]]) -> int:
@@ -179,7 +230,7 @@ def common_prefix(sequences: Sequence[list[int]]) -> int:
     return min(len(shortest), len(longest))
 
 
-def _blocks(segments: Sequence[tuple[int, int, Chain]]) -> Iterator[tuple[int, int, Chain]]:
+def _blocks(segments: Sequence[Segment]) -> Iterator[Segment]:
     """Segments, long ones in blocks of about `BLOCK` queries: the first ones need not see keys that come later."""
     for first, n, chain in segments:
         count = max(1, round(n / BLOCK))
@@ -188,16 +239,16 @@ def _blocks(segments: Sequence[tuple[int, int, Chain]]) -> Iterator[tuple[int, i
             yield first + start, end - start, chain[: len(chain) - n + end]
 
 
-def _alike(segments: Iterable[tuple[int, int, Chain]]) -> Iterable[list[tuple[int, int, Chain]]]:
+def _alike(segments: Iterable[Segment]) -> Iterable[list[Segment]]:
     """Segments grouped so that little is lost to padding: queries to the next 16, keys to the next 32."""
-    groups: dict[tuple[int, int], list[tuple[int, int, Chain]]] = {}
+    groups: dict[tuple[int, int], list[Segment]] = {}
     for segment in segments:
         _, n, chain = segment
         groups.setdefault((-(-n // 16) if n > 1 else 0, -(-len(chain) // 32)), []).append(segment)
     return list(groups.values())
 
 
-def _pad(group: Sequence[tuple[int, int, Chain]]) -> tuple[Chain, Chain, Chain]:
+def _pad(group: Sequence[Segment]) -> tuple[Chain, Chain, Chain]:
     """Query positions, key positions and distances of segments, padded to one shape: NQ, NK, NQK."""
     longest_q, longest_k = max(n for _, n, _ in group), max(len(chain) for _, _, chain in group)
     firsts_N = np.array([first for first, _, _ in group])
