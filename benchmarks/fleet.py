@@ -11,8 +11,8 @@ OPPU's (r 8 on q and v, batch 16) with the rate of the preset `small`. Before it
 users/hour counts wrapping, training and writing the adapters, not loading the base or tokenising. tokens/s are tokens
 of prompts and answers, no padding, nothing shared, the same for every method, by seconds of training; ownlm's own
 packed tokens stand in the result too. The roof is what the machine does in plain matmuls for seconds on end, before and
-after; the share of it is the operations that the job needs (`roof.py`) by seconds of training and the roof. The final loss is
-the last epoch's mean, averaged over users; peers with minibatches of their own end at another one.
+after; the share of it is the operations that the job needs (`roof.py`) by seconds of training and the roof. The final
+loss is the last epoch's mean, averaged over users; peers with minibatches of their own end at another one.
 """
 
 import argparse

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from ownlm.errors import BaseModelError
+from ownlm.model import attention
 from ownlm.model.attention import packed_attention
 from ownlm.model.base import BaseLM, load_base
 from ownlm.model.packed import Row, common_prefix
@@ -64,6 +66,33 @@ def test_a_window_limits_what_is_seen() -> None:
         scores = torch.einsum("hd,hkd->hk", q[0, :, place], k[0].repeat_interleave(2, 0)[:, seen]) / 8**0.5
         naive = torch.einsum("hk,hkd->hd", scores.softmax(-1), v[0].repeat_interleave(2, 0)[:, seen])
         torch.testing.assert_close(out[0, place], naive)
+
+
+@pytest.mark.parametrize("window", [None, 5])
+def test_attention_without_padding_is_asked_for_the_same(window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_by_one(q, k, v, query_ends, key_ends, longest_query, longest_key, *, scale, window_size):  # as on a GPU
+        assert q.shape[1] == k.shape[1] and window_size[1] == 0
+        outputs = []
+        for at in range(len(query_ends) - 1):
+            own, seen = slice(*query_ends[at : at + 2].tolist()), slice(*key_ends[at : at + 2].tolist())
+            n, keys = own.stop - own.start, seen.stop - seen.start
+            assert n <= longest_query and keys <= longest_key
+            distance = torch.arange(keys - n, keys)[:, None] - torch.arange(keys)
+            mask = (distance >= 0) & ((distance <= window_size[0]) | (window_size[0] < 0))
+            parts = (q[own].transpose(0, 1), k[seen].transpose(0, 1), v[seen].transpose(0, 1))
+            outputs.append(F.scaled_dot_product_attention(*parts, attn_mask=mask, scale=scale).transpose(0, 1))
+        return torch.cat(outputs)
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", one_by_one)
+    row = Row()
+    shared = row.add(0, range(7))
+    for length in (3, 20, 1):
+        row.add(0, range(length), after=shared)
+    row.predict(1, row.add(1, range(70)))
+    batch = row.pack()
+    q, k, v = (torch.randn(batch.tokens, heads, 8) for heads in (4, 2, 2))
+    same = [attend(q, k, v, batch, 0.3, window) for attend in (attention._padded, attention._ragged)]
+    torch.testing.assert_close(*same)
 
 
 def test_nothing_of_a_neighbour_is_read(packed: BaseLM) -> None:

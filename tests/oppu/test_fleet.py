@@ -2,17 +2,23 @@
 
 import random
 from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from ownlm.config import LoraConfig, TrainConfig
 from ownlm.errors import TrainingError
 from ownlm.model.base import BaseLM, load_base
+from ownlm.model.spans import make_spans, pad
+from ownlm.oppu import fleet
 from ownlm.oppu.fleet import Job, Run, train_fleet
-from ownlm.oppu.minibatches import TokenizedExample, minibatches
+from ownlm.oppu.minibatches import Chunk, TokenizedExample, in_chunks, minibatches, tokens_of
 from tests.peft_reference import train_with_peft, weights
 
 PEOPLE = 8
@@ -164,3 +170,109 @@ def test_bank_of_eight_equals_alone_and_peft_in_float32_on_smollm2(smollm2: Path
         for reference, after in ((alone.losses, weights(alone.adapter)), (losses, end)):
             assert together[job.user].losses == pytest.approx(reference, rel=1e-4)
             assert distance(mine, after, start) < 1e-2
+
+
+MLP = LoraConfig(r=4, lora_alpha=8, target_modules=("q_proj", "v_proj", "gate_proj", "up_proj", "down_proj"))
+
+
+def every_span_padded(parts, device, whole=None):
+    """As on a GPU."""
+    spans = make_spans(parts, device, whole)
+    return replace(spans, padded=pad(spans, device))
+
+
+# Each shortcut, and what it is without.
+WITHOUT = {
+    "prefix shared": ("ownlm.oppu.minibatches._shared", lambda examples: 0),
+    "last MLP at asked positions": ("ownlm.model.last_mlp.WORTH", 10**9),
+    "A of siblings at once": ("ownlm.model.bank.SIBLINGS", ()),
+    "queries in blocks": ("ownlm.model.packed.BLOCK", 10**9),
+    "queries in small blocks": ("ownlm.model.packed.BLOCK", 3),
+    "products one by one": ("ownlm.model.packed.make_spans", every_span_padded),
+    "a pass on each core": ("ownlm.oppu.fleet.workers_for", lambda device, config: 1),
+    "freed memory kept": ("ownlm.oppu.fleet.keeping_freed_memory", nullcontext),
+}
+
+
+@pytest.mark.parametrize("modules", [CONFIG.lora, MLP], ids=["attention", "mlp"])
+def test_each_shortcut_changes_nothing(
+    double: BaseLM, tiny_base: Path, modules: LoraConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = CONFIG.model_copy(update={"lora": modules, "epochs": 1})
+    jobs = make_jobs(double.model.config.vocab_size, examples=9, prompt=24)[:3]
+    quick = in_bank(double, jobs, config, slots=2)
+    losses, _, end = train_with_peft(tiny_base, jobs[0], config, torch.float64)
+    assert quick[jobs[0].user].losses == pytest.approx(losses, rel=1e-9)
+    for name, tensor in weights(quick[jobs[0].user].adapter).items():
+        torch.testing.assert_close(tensor, end[name], atol=1e-9, rtol=1e-9)
+    for shortcut, (place, other) in WITHOUT.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(place, other)
+            plain = in_bank(double, jobs, config, slots=2)
+        for user, run in quick.items():
+            assert run.losses == pytest.approx(plain[user].losses, rel=1e-9), shortcut
+            for name, tensor in weights(run.adapter).items():
+                torch.testing.assert_close(tensor, weights(plain[user].adapter)[name], atol=1e-9, rtol=1e-9)
+
+
+def test_the_last_mlp_runs_on_asked_positions_alone(double: BaseLM) -> None:
+    rows: list[int] = []
+    last = double.model.model.layers[-1].mlp
+    hook = last.gate_proj.register_forward_hook(lambda module, args, out: rows.append(args[0].shape[1]))
+    try:
+        in_bank(double, [Job("one", [TokenizedExample(list(range(3, 40)), [5, 2])], 0)], CONFIG, slots=1)
+        double.model(torch.tensor([[5, 6, 7]]))  # nobody's flight
+    finally:
+        hook.remove()
+    assert rows == [2, 2, 3]
+
+
+def test_one_slot_spreads_its_minibatch_over_the_workers(double: BaseLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = make_jobs(double.model.config.vocab_size, examples=9, prompt=24)[0]
+    alone = in_bank(double, [job], CONFIG, slots=2)[job.user]
+    monkeypatch.setattr("ownlm.oppu.fleet.workers_for", lambda device, config: 4)
+    passes, run_pass = [], fleet._Fleet.run_pass
+    monkeypatch.setattr(fleet._Fleet, "run_pass", lambda self, chunks: passes.append(chunks) or run_pass(self, chunks))
+    spread = in_bank(double, [job], CONFIG, slots=1)[job.user]
+    assert len(passes) > 3 * spread.step
+    assert spread.losses == pytest.approx(alone.losses, rel=1e-9) and spread.tokens == alone.tokens
+
+
+def test_jobs_are_read_as_slots_fall_free(double: BaseLM) -> None:
+    jobs, read = make_jobs(double.model.config.vocab_size, examples=3, prompt=6), list[str]()
+
+    def one_by_one() -> Iterator[Job]:
+        for job in jobs:
+            read.append(job.user)
+            yield job
+
+    runs = train_fleet(double, one_by_one(), CONFIG, slots=2)
+    next(runs)
+    assert len(read) <= 4  # the first to end, the other, and who took their places
+    runs.close()
+    assert torch.get_num_threads() >= 1 and not double.model.model.layers[0].self_attn.q_proj._forward_hooks
+
+
+def test_an_error_in_a_pass_reaches_whoever_trains(double: BaseLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: fleet._Fleet, chunks: list[Chunk]) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(fleet._Fleet, "run_pass", broken)
+    cores = torch.get_num_threads()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        in_bank(double, make_jobs(90, examples=3, prompt=6), CONFIG, slots=2)
+    assert torch.get_num_threads() == cores
+
+
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=30), budget=st.integers(1, 200), parts=st.integers(1, 5)
+)
+def test_chunks_hold_every_example_once_and_are_of_a_size(lengths: list[int], budget: int, parts: int) -> None:
+    examples = [TokenizedExample([3] * 4 + [4 + place] * length, [2]) for place, length in enumerate(lengths)]
+    chunks = in_chunks(0, examples, budget, True, parts)
+    assert [example for chunk in chunks for example in chunk.examples] == examples
+    assert len(chunks) <= len(examples)
+    shared = tokens_of(examples, True) - sum(len(e.prompt) - 4 for e in examples)
+    if len(examples) > 1 and shared == 4:
+        own = [sum(len(e.prompt) - 4 for e in chunk.examples) for chunk in chunks]
+        assert all(size <= max(budget - 4, 1) + 2 * max(lengths) for size in own)
