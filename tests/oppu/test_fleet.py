@@ -157,7 +157,11 @@ def test_every_epoch_sees_every_example_once() -> None:
     assert epochs[0] != epochs[1]
 
 
-def test_bank_of_eight_equals_alone_and_peft_in_float32_on_smollm2(smollm2: Path) -> None:
+def test_bank_of_eight_equals_alone_and_peft_in_float32_on_smollm2(
+    smollm2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A minibatch spread over cores rounds otherwise, and AdamW blows up what it makes of gradients near its epsilon.
+    monkeypatch.setattr("ownlm.oppu.fleet.workers_for", lambda device, config: 1)
     base = load_base(smollm2, name="smollm2-135m", fingerprint="smollm2")
     config = TrainConfig(learning_rate=3e-4, epochs=2, batch_size=2, lora=LoraConfig(r=8, lora_alpha=8))
     jobs = make_jobs(base.model.config.vocab_size, examples=19, prompt=6)
@@ -227,13 +231,14 @@ def test_the_last_mlp_runs_on_asked_positions_alone(double: BaseLM) -> None:
     assert rows == [2, 2, 3]
 
 
-def test_one_slot_spreads_its_minibatch_over_the_workers(double: BaseLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_person_alone_keeps_all_workers_busy(double: BaseLM, monkeypatch: pytest.MonkeyPatch) -> None:
     job = make_jobs(double.model.config.vocab_size, examples=9, prompt=24)[0]
+    monkeypatch.setattr("ownlm.oppu.fleet.workers_for", lambda device, config: 1)
     alone = in_bank(double, [job], CONFIG, slots=2)[job.user]
     monkeypatch.setattr("ownlm.oppu.fleet.workers_for", lambda device, config: 4)
     passes, run_pass = [], fleet._Fleet.run_pass
     monkeypatch.setattr(fleet._Fleet, "run_pass", lambda self, chunks: passes.append(chunks) or run_pass(self, chunks))
-    spread = in_bank(double, [job], CONFIG, slots=1)[job.user]
+    spread = in_bank(double, [job], CONFIG, slots=2)[job.user]
     assert len(passes) > 3 * spread.step
     assert spread.losses == pytest.approx(alone.losses, rel=1e-9) and spread.tokens == alone.tokens
 

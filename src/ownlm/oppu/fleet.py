@@ -222,7 +222,7 @@ class _Fleet:
                 del tokens[slot]
                 break
             self.ready.popleft()
-        spread = self.workers // self.bank.slots  # where there are fewer slots than workers, these share a minibatch
+        spread = self.workers // len(self.runs)  # where there are fewer people than workers, they share a minibatch
         chunks = {
             slot: in_chunks(slot, examples[slot], self.tokens_per_step, self.share_prefix, spread)
             for slot in sorted(tokens)
