@@ -99,6 +99,8 @@ def test_a_home_can_be_moved_and_a_changed_base_is_noticed(home: Home, tmp_path:
         file.write(b"\x7f")
     with pytest.raises(BaseModelError, match="no longer what it was"):
         Home(tmp_path / "moved").ask("ada", "thing", "sorting")
+    with pytest.raises(BaseModelError, match="no longer what it was"):
+        Home(tmp_path / "moved").train("sorting", users=["bela"], **FAST)
 
 
 def test_answers_in_a_mixed_batch_are_those_of_each_alone(home: Home) -> None:

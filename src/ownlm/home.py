@@ -202,7 +202,7 @@ class Home:
             base: by default the newest adapted to the task, else the newest.
             from_scratch: with fresh weights, even where training could go on from a person's last adapter.
             slots, tokens_per_step: people in flight, and about how many tokens go through the model together; by
-                default what the free memory allows, or 2048 tokens under LoRA dropout, where they make a difference.
+                default what the free memory allows, or 1024 tokens under LoRA dropout, where they make a difference.
             report: filled as people are done, for who wants to read it while the work goes on.
             changes: settings that differ from the preset, by their names in `TrainConfig` and its parts.
 

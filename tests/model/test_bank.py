@@ -12,6 +12,7 @@ from ownlm.errors import AdapterError, BaseModelError
 from ownlm.model.adapter import Adapter, LoraPair, write_peft_folder
 from ownlm.model.bank import LoraBank
 from ownlm.model.base import BaseLM, load_base, save_merged
+from ownlm.model.flight import flying
 from ownlm.model.lora import down, lora_merge, lora_update, up_
 from ownlm.model.packed import Row
 from ownlm.model.spans import BASE, make_spans
@@ -149,3 +150,33 @@ def test_numbers_that_are_none_and_foreign_names_are_refused(base: BaseLM) -> No
         Adapter.from_bytes(random_adapter(base, 0).to_bytes(), LORA.model_copy(update={"r": 2}))
     with pytest.raises(AdapterError, match="PEFT"):
         Adapter.from_bytes(random_adapter(base, 0).to_bytes().replace(b"lora_B", b"lora_C", 1), LORA)
+
+
+class Parallel(torch.nn.Module):
+    """As where attention and MLP read one normalised input: modules of two families see the same tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q_proj, self.v_proj, self.gate_proj = (torch.nn.Linear(5, width, bias=False) for width in (4, 3, 6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.q_proj(x), self.v_proj(x), self.gate_proj(x), self.q_proj(2 * x)], dim=-1)
+
+
+def test_each_module_gets_its_own_adapter_whatever_it_reads() -> None:
+    model, lora = Parallel(), LoraConfig(r=2, lora_alpha=3, target_modules=("q_proj", "v_proj", "gate_proj"))
+    row = Row()
+    row.predict(0, row.add(0, IDS))
+    batch, bank, x_1TD = row.pack(), LoraBank(model, lora, 1), torch.randn(1, len(IDS), 5)
+    bank.param_UP.normal_(generator=torch.Generator().manual_seed(0))
+    pairs = bank.read(0).pairs
+    with bank.attached(), flying(batch, bank, None), torch.no_grad():
+        out_1TO = model(x_1TD)
+    expected = [
+        module(x_1TD[0] * times) + lora_update(x_1TD[0] * times, pairs[name].A_RD, pairs[name].B_OR, 1.5)
+        for name, module, times in (
+            ("q_proj", model.q_proj, 1), ("v_proj", model.v_proj, 1), ("gate_proj", model.gate_proj, 1),
+            ("q_proj", model.q_proj, 2),
+        )
+    ]  # fmt: skip
+    torch.testing.assert_close(out_1TO[0], torch.cat(expected, dim=-1))

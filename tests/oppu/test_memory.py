@@ -18,18 +18,20 @@ def base(tiny_base: Path) -> BaseLM:
     return load_base(tiny_base, name="tiny", fingerprint="f")
 
 
-@given(st.integers(0, 10**12), st.integers(0, 10**9), st.integers(1, 10**8), st.booleans())
-def test_what_is_chosen_fits_or_is_the_least(free: int, per_slot: int, per_token: int, cuda: bool) -> None:
-    slots, tokens = memory.choose(free, per_slot, per_token, cuda)
-    assert tokens == 256 or tokens * per_token <= free / 2
+@given(st.integers(0, 10**12), st.integers(0, 10**9), st.integers(1, 10**8), st.integers(1, 16), st.booleans())
+def test_what_is_chosen_fits_or_is_the_least(
+    free: int, per_slot: int, per_token: int, workers: int, cuda: bool
+) -> None:
+    slots, tokens = memory.choose(free, per_slot, per_token, workers, cuda)
+    assert tokens == 256 or workers * tokens * per_token <= free / 2
     assert slots == 1 or slots * per_slot <= free / 4
-    assert 256 <= tokens <= (32_768 if cuda else 2048) and 1 <= slots <= (256 if cuda else 64)
+    assert 256 <= tokens <= (32_768 if cuda else 1024) and 1 <= slots <= (256 if cuda else 64)
 
 
 def test_with_room_enough_the_most_is_taken() -> None:
-    assert memory.choose(10**12, 10**6, 10**6, cuda=False) == (32, 2048)
-    assert memory.choose(10**12, 10**6, 10**6, cuda=True) == (256, 32_768)
-    assert memory.choose(0, 10**6, 10**6, cuda=True) == (1, 256)
+    assert memory.choose(10**12, 10**6, 10**6, 2, cuda=False) == (32, 1024)
+    assert memory.choose(10**12, 10**6, 10**6, 1, cuda=True) == (256, 32_768)
+    assert memory.choose(0, 10**6, 10**6, 1, cuda=True) == (1, 256)
 
 
 def test_a_slot_is_four_times_its_parameters(base: BaseLM) -> None:
@@ -39,14 +41,15 @@ def test_a_slot_is_four_times_its_parameters(base: BaseLM) -> None:
 
 def test_room_follows_what_is_free_and_what_is_asked(base: BaseLM, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda _: 10**11)
+    monkeypatch.setattr(memory, "workers_for", lambda *_: 2)
     plenty = memory.room_for(base, TrainConfig())
-    assert (plenty.slots, plenty.tokens_per_step, plenty.waiting) == (32, 2048, memory.MOST_WAITING)
+    assert (plenty.slots, plenty.tokens_per_step, plenty.waiting) == (32, 1024, memory.MOST_WAITING)
     asked = memory.room_for(base, TrainConfig(), 3, 99)
     assert (asked.slots, asked.tokens_per_step) == (3, 99)
     monkeypatch.setattr(memory, "free_bytes", lambda _: 10**7)
     little = memory.room_for(base, TrainConfig())
-    assert little.tokens_per_step < 2048 and little.slots < 32 and little.bytes < plenty.bytes
-    assert memory.room_for(base, TrainConfig(lora_dropout=0.1)).tokens_per_step == 2048  # the same on every machine
+    assert little.tokens_per_step < 1024 and little.slots < 32 and little.bytes < plenty.bytes
+    assert memory.room_for(base, TrainConfig(lora_dropout=0.1)).tokens_per_step == 1024  # the same on every machine
     assert memory.room_for(base, TrainConfig(lora_dropout=0.1), tokens_per_step=300).tokens_per_step == 300
     assert memory.room_for(base, TrainConfig(method="ia3")).waiting == 1
 

@@ -65,7 +65,7 @@ def quick_fleet(base: Any, jobs: Iterator[Job], config: Any, *, slots: int, **_:
         job = flying.pop(0)
         generator = torch.Generator().manual_seed(1)
         bank.initialise(0, generator)
-        run = Run(job, minibatches(len(job.examples), config, generator), [2.0, 1.0], 7)
+        run = Run(job, minibatches(len(job.examples), config, generator), 2, [2.0, 1.0], 7)
         run.adapter = bank.read(0)
         del job
         yield run

@@ -93,7 +93,7 @@ TokensPerStep = Annotated[
         "--tokens-per-step",
         metavar="N",
         help="Tokens that go through the model together, instead of what memory allows. With LoRA dropout (preset "
-        "paper) adapters depend on it: there it is 2048 on every machine, unless given.",
+        "paper) adapters depend on it: there it is 1024 on every machine, unless given.",
         min=1,
     ),
 ]

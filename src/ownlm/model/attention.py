@@ -4,17 +4,19 @@ A model loaded with `attn_implementation=NAME` runs on packed rows, its modellin
 arrive as the keyword argument `packed` of the model's forward pass.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface
 
 from ownlm.errors import BaseModelError
 from ownlm.model.packed import PackedBatch
 
 NAME = "ownlm_packed"
+WIDEST_FLASH = 256  # heads that the kernel for sequences of any lengths can have
 
 
 def packed_attention(
@@ -51,7 +53,8 @@ def packed_attention(
                 expected="plain scaled dot-product attention, causal or with a sliding window",
             )
     q_THE, k_SGE, v_SGE = (one[0].transpose(0, 1) for one in (query, key, value))
-    attend = _ragged if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) else _padded
+    half = query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and query.shape[3] <= WIDEST_FLASH
+    attend = _ragged if half and _has_flash(query.device) else _padded
     return attend(q_THE, k_SGE, v_SGE, packed, scaling, sliding_window)[None], None
 
 
@@ -102,9 +105,11 @@ def _ragged(
     return out_THE
 
 
-def _no_mask(*_: Any, **__: Any) -> None:
-    """Buckets say what attends to what; no [T, T] mask is ever made."""
+@cache
+def _has_flash(device: torch.device) -> bool:
+    """Whether a GPU runs the kernel for sequences of any lengths."""
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
+# No mask function is registered with it, so transformers makes no mask, and looks at no tensor to see which.
 AttentionInterface.register(NAME, packed_attention)
-AttentionMaskInterface.register(NAME, _no_mask)

@@ -16,7 +16,7 @@ from ownlm.model.lora import down, up_
 from ownlm.model.packed import PackedBatch
 from ownlm.model.spans import Spans
 
-# Modules that read the same input in most decoders: their A is multiplied at once. Where they do not, it shows.
+# Modules that read the same input in most decoders: their A is multiplied at once. It is used where they do.
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
@@ -131,9 +131,9 @@ class LoraBank:
             if self.dropout:  # drawn anew for each module
                 h_TR = self._down(now, self._drop(x_1TD, now.spans), own_A, width)
             else:
-                if now.read is None or now.read[0] is not x_1TD:
-                    now.read = x_1TD, self._down(now, x_1TD, kin_A, width)
-                h_TR = now.read[1][:, target.rank_at]
+                if now.read is None or now.read[0] is not x_1TD or now.read[1] != target.family:
+                    now.read = x_1TD, target.family, self._down(now, x_1TD, kin_A, width)
+                h_TR = now.read[2][:, target.rank_at]
             B_UOR = self.param_UP[:, target.at_B].view(self.slots, -1, self.lora.r)
             grad_B_WOR = None if now.grads_WP is None else now.grads_WP[:, target.at_B].view(-1, *B_UOR.shape[1:])
             return up_(y_1TO, h_TR, B_UOR, grad_B_WOR, now.spans, self.lora.scaling)

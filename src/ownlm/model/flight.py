@@ -24,14 +24,14 @@ class Flight:
         bank: whose slots the row names; None for the base alone.
         grads_WP: where the gradients of the row's W slots gather; None where none are wanted.
         spans: whose the tokens are that the modules see just now: all of the row, or of its asked positions.
-        read: the input that a module has read last and what its siblings will make of it.
+        read: the input that a module has read last, its family, and what `down` makes of it for all of that family.
     """
 
     batch: PackedBatch
     bank: Any
     grads_WP: Tensor | None
     spans: Spans
-    read: tuple[Tensor, Tensor] | None = None
+    read: tuple[Tensor, int, Tensor] | None = None
 
 
 _now = threading.local()

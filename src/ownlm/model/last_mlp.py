@@ -28,6 +28,8 @@ def _take_asked(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | 
     now = flight()
     if now is None or WORTH * len(now.batch.asked_A) > now.batch.tokens:
         return None
+    if now.bank is not None and now.bank.dropout:  # draws a number for each token: as many, whoever is in the row
+        return None
     now.spans = now.batch.asked
     return (args[0][:, now.batch.asked_A], *args[1:])
 

@@ -93,7 +93,8 @@ class _Down(Function):
     @staticmethod
     def backward(ctx: Any, g_TH: Tensor) -> tuple[Tensor | None, None, None, None]:
         (x_1TD,) = ctx.saved_tensors
-        add_outer_(ctx.grad_WHD, g_TH, x_1TD[0], ctx.spans)
+        if ctx.grad_WHD is not None:
+            add_outer_(ctx.grad_WHD, g_TH, x_1TD[0], ctx.spans)
         if not ctx.needs_input_grad[0]:
             return None, None, None, None
         return mm(g_TH, ctx.A_UHD, ctx.spans)[None].to(x_1TD.dtype), None, None, None
@@ -119,5 +120,6 @@ class _Up(Function):
     @staticmethod
     def backward(ctx: Any, g_1TO: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         (h_TR,) = ctx.saved_tensors
-        add_outer_(ctx.grad_WOR, g_1TO[0], h_TR, ctx.spans, ctx.scaling)
+        if ctx.grad_WOR is not None:
+            add_outer_(ctx.grad_WOR, g_1TO[0], h_TR, ctx.spans, ctx.scaling)
         return g_1TO, mm(g_1TO[0], ctx.B_UOR, ctx.spans, ctx.scaling), None, None, None, None

@@ -166,7 +166,7 @@ def workers_for(device: torch.device, config: TrainConfig) -> int:
 def _threads(workers: int) -> Iterator[ThreadPoolExecutor]:
     """As many threads, each with its share of the cores."""
     cores = torch.get_num_threads()
-    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(cores // workers,))
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(max(1, cores // workers),))
     try:
         yield pool
     finally:
@@ -214,7 +214,8 @@ class _Fleet:
     def _next_step(self) -> _Step:
         """The next minibatches of those who have waited longest, as many as one pass holds."""
         examples, tokens = dict[int, list[TokenizedExample]](), dict[int, int]()
-        while self.ready:
+        people = -(-len(self.runs) // self.workers)  # of each worker, so that nobody takes all and leaves others idle
+        while self.ready and len(tokens) < people:
             slot, run = self.ready[0], self.runs[self.ready[0]]
             examples[slot] = [run.job.examples[index] for index in run.minibatches[run.step]]
             tokens[slot] = tokens_of(examples[slot], self.share_prefix)

@@ -125,7 +125,7 @@ def checked(people: Iterable[Student], plan: Plan) -> Iterator[Student]:
     """
     nobody = True
     for student in people:
-        if student.records == 0:
+        if student.records == 0 and student.user in plan.users:  # else they were forgotten just now
             raise NotFoundError(f"The home has no records of user {student.user!r}", hint="`ownlm users ls`")
         nobody = False
         yield student

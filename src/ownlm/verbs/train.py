@@ -1,7 +1,7 @@
 """Stage 2: an adapter for each person whose history, base or settings changed.
 
 Where only new records came, training goes on from the person's last adapter, on the new records alone. People come in
-and adapters go out one by one, so memory does not grow with how many there are.
+and adapters go out one by one: but for a line each in the report, memory does not grow with how many there are.
 """
 
 import time
@@ -94,6 +94,7 @@ def train_people(store: Store, load: Callable[[], BaseLM], plan: Plan, progress:
             if run.error:
                 _fail(store, plan, run.job.user, run.error, report)
             else:
+                run.job = Job(run.job.user, (), run.job.seed)  # the examples are not held until it is stored
                 keeper.put(partial(_made, run, own, plan, made_with))
             report.tokens_per_s = meter.tokens_per_s
     progress(meter.stage, steps, steps, meter.note)
@@ -109,8 +110,9 @@ def _jobs(
             continue
         if student.anew:
             report.anew.append(student.user)
+        model = load()
         try:
-            own, job = seat(store, load(), plan, student)
+            own, job = seat(store, model, plan, student)
         except OwnlmError as error:
             _fail(store, plan, student.user, error, report)
             continue
