@@ -22,16 +22,16 @@ def base(tiny_base: Path) -> BaseLM:
 def test_what_is_chosen_fits_or_is_the_least(
     free: int, per_slot: int, per_token: int, workers: int, cuda: bool
 ) -> None:
-    slots, tokens = memory.choose(free, per_slot, per_token, workers, cuda)
-    assert tokens == 256 or workers * tokens * per_token <= free / 2
+    slots, tokens, used = memory.choose(free, per_slot, per_token, workers, cuda)
+    assert 1 <= used <= workers and (used * tokens * per_token <= free / 2 or (used, tokens) == (1, 256))
     assert slots == 1 or slots * per_slot <= free / 4
     assert 256 <= tokens <= (32_768 if cuda else 1024) and 1 <= slots <= (256 if cuda else 64)
 
 
 def test_with_room_enough_the_most_is_taken() -> None:
-    assert memory.choose(10**12, 10**6, 10**6, 2, cuda=False) == (32, 1024)
-    assert memory.choose(10**12, 10**6, 10**6, 1, cuda=True) == (256, 32_768)
-    assert memory.choose(0, 10**6, 10**6, 1, cuda=True) == (1, 256)
+    assert memory.choose(10**12, 10**6, 10**6, 2, cuda=False) == (32, 1024, 2)
+    assert memory.choose(10**12, 10**6, 10**6, 1, cuda=True) == (256, 32_768, 1)
+    assert memory.choose(0, 10**6, 10**6, 1, cuda=True) == (1, 256, 1)
 
 
 def test_a_slot_is_four_times_its_parameters(base: BaseLM) -> None:

@@ -67,13 +67,11 @@ class LoraBank:
 
     def initialise(self, slot: int, generator: torch.Generator) -> None:
         """Fresh LoRA weights: A uniform within 1/sqrt(D), B zero, as in PEFT."""
-        self.param_UP[slot].zero_()
+        row_P = torch.zeros(self.param_UP.shape[1], dtype=self.param_UP.dtype)
         for target in self._targets.values():
             bound = 1 / sqrt(target.module.in_features)
-            drawn = torch.empty(target.at_A.stop - target.at_A.start, dtype=self.param_UP.dtype)
-            self.param_UP[slot, target.at_A] = drawn.uniform_(-bound, bound, generator=generator).to(
-                self.param_UP.device
-            )
+            row_P[target.at_A].uniform_(-bound, bound, generator=generator)
+        self.param_UP[slot] = row_P.to(self.param_UP.device)
 
     def load(self, slot: int, adapter: Adapter) -> None:
         """Puts a person's adapter into a slot.

@@ -44,7 +44,9 @@ def tokens_per_second(base: BaseLM, jobs: Sequence[Job], config: TrainConfig, ro
     for tried in (jobs[:1], list(_enough(jobs, config, room))):  # the first also waits for what is set up once
         short = [replace(job, examples=job.examples[: config.batch_size]) for job in tried]
         started = time.perf_counter()
-        runs = train_fleet(base, short, once, slots=room.slots, tokens_per_step=room.tokens_per_step)
+        runs = train_fleet(
+            base, short, once, slots=room.slots, tokens_per_step=room.tokens_per_step, workers=room.workers
+        )
         tokens = sum(run.tokens for run in runs)
         seconds = time.perf_counter() - started
     return tokens / seconds

@@ -92,6 +92,7 @@ def train_fleet(
     *,
     slots: int = 8,
     tokens_per_step: int = TOKENS_PER_STEP,
+    workers: int | None = None,
     on_step: Callable[[list[Run], int], None] | None = None,
 ) -> Iterator[Run]:
     """Trains jobs, up to `slots` at a time, and yields each as it ends.
@@ -104,9 +105,10 @@ def train_fleet(
         jobs: the people; read one by one as slots fall free, while others are trained.
         config: LoRA shape and optimizer settings.
         slots: how many people are in flight.
-        tokens_per_step: about how many tokens go through the model together; on a CPU, on each core. Memory grows with
-            it and with `slots`, not with the number of jobs. Under dropout it also decides which random numbers an
-            example meets.
+        tokens_per_step: about how many tokens go through the model together. Under dropout it also decides which
+            random numbers an example meets.
+        workers: how many passes run at once, memory allowing; by default, and at most, `workers_for`. Memory grows
+            with `slots` and with `workers` times `tokens_per_step`, not with the number of jobs.
         on_step: called after each step with the runs that took it and its tokens.
 
     Yields:
@@ -114,7 +116,8 @@ def train_fleet(
 
     Source: OPPU (arXiv 2402.04401), section 3.2. Differs: many people in one pass; no dropout unless asked for.
     """
-    fleet, waiting = _Fleet(base, config, slots, tokens_per_step), iter(jobs)
+    most = workers_for(base.device, config)
+    fleet, waiting = _Fleet(base, config, slots, tokens_per_step, min(workers or most, most)), iter(jobs)
     under_way: dict[Future[_Passed], tuple[_Step, int]] = {}
     with keeping_freed_memory(), fleet.bank.attached(), _threads(fleet.workers) as pool:
         while True:
@@ -177,14 +180,13 @@ def _threads(workers: int) -> Iterator[ThreadPoolExecutor]:
 class _Fleet:
     """Who sits in which slot, and what is to be done next. Passes may run in several threads, the rest in one."""
 
-    def __init__(self, base: BaseLM, config: TrainConfig, slots: int, tokens_per_step: int) -> None:
-        self.base, self.config, self.tokens_per_step = base, config, tokens_per_step
+    def __init__(self, base: BaseLM, config: TrainConfig, slots: int, tokens_per_step: int, workers: int) -> None:
+        self.base, self.config, self.tokens_per_step, self.workers = base, config, tokens_per_step, workers
         self.bank = LoraBank(base.model, config.lora, slots)
         self.bank.dropout = config.lora_dropout
         self.bank.generators = [torch.Generator() for _ in range(slots)]
         self.moments = fresh_moments(self.bank.param_UP)
         self.share_prefix = config.lora_dropout == 0  # under dropout each sequence has masks of its own
-        self.workers = workers_for(base.device, config)
         self.free = list(range(slots))[::-1]
         self.runs: dict[int, Run] = {}  # by slot
         self.losses: dict[int, list[Tensor]] = {}  # by slot; read in the end, as a GPU would have to be waited for

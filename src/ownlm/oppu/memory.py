@@ -52,8 +52,9 @@ def room_for(base: BaseLM, config: TrainConfig, slots: int | None = None, tokens
     adapter = FLOAT32 * parameters_per_slot(base.model, config.lora) if config.method == "lora" else 0
     if tokens_per_step is None and config.lora_dropout > 0:
         tokens_per_step = TOKENS_UNDER_DROPOUT
-    workers = workers_for(device, config)
-    chosen_slots, chosen_tokens = choose(free_bytes(device), 4 * adapter, per_token, workers, device.type == "cuda")
+    chosen_slots, chosen_tokens, workers = choose(
+        free_bytes(device), 4 * adapter, per_token, workers_for(device, config), device.type == "cuda"
+    )
     slots, tokens = slots or chosen_slots, tokens_per_step or chosen_tokens
     waiting = max(1, min(MOST_WAITING, WAITING_BYTES // adapter)) if adapter else 1
     weights = sum(parameter.numel() * parameter.element_size() for parameter in base.model.parameters())
@@ -62,23 +63,25 @@ def room_for(base: BaseLM, config: TrainConfig, slots: int | None = None, tokens
     return Room(slots, tokens, workers, waiting, weights + slots * 4 * adapter + activations + in_queue)
 
 
-def choose(free: int, per_slot: int, per_token: int, workers: int, cuda: bool) -> tuple[int, int]:
-    """Slots and tokens a step: everybody's tokens within half of what is free, slots within a quarter.
+def choose(free: int, per_slot: int, per_token: int, workers: int, cuda: bool) -> tuple[int, int, int]:
+    """Slots, tokens a step, workers: everybody's tokens within half of what is free, slots within a quarter.
 
     More tokens than a machine's most bring nothing (benchmarks/LOG.md).
 
     Args:
         free, per_slot, per_token: bytes.
+        workers: as many as there may be; fewer where each would have too few tokens.
 
     >>> choose(8_000_000_000, 7_400_000, 1_800_000, workers=2, cuda=False)
-    (32, 1024)
-    >>> choose(2_000_000_000, 7_400_000, 1_800_000, workers=2, cuda=False)
-    (8, 277)
+    (32, 1024, 2)
+    >>> choose(2_000_000_000, 7_400_000, 1_800_000, workers=16, cuda=False)
+    (8, 277, 2)
     """
     most_tokens, most_slots = (MOST_TOKENS_CUDA, MOST_SLOTS_CUDA) if cuda else (MOST_TOKENS_CPU, MOST_SLOTS_CPU)
+    workers = max(1, min(workers, free // 2 // per_token // FEWEST_TOKENS))
     tokens = max(FEWEST_TOKENS, min(most_tokens, free // 2 // per_token // workers))
     slots = max(FEWEST_SLOTS, min(most_slots, workers * tokens // SMALL_MINIBATCH))
-    return max(1, min(slots, free // 4 // max(per_slot, 1))), tokens
+    return max(1, min(slots, free // 4 // max(per_slot, 1))), tokens, workers
 
 
 def bytes_per_token(model: Any) -> int:

@@ -59,7 +59,9 @@ def fleet(
     tokens = room.tokens_per_step
     if config.method != "lora":
         return train_with_peft(base, jobs, config, tokens_per_step=tokens, on_step=on_step)
-    return train_fleet(base, jobs, config, slots=room.slots, tokens_per_step=tokens, on_step=on_step)
+    return train_fleet(
+        base, jobs, config, slots=room.slots, tokens_per_step=tokens, workers=room.workers, on_step=on_step
+    )
 
 
 def train_people(store: Store, load: Callable[[], BaseLM], plan: Plan, progress: Progress, report: Training) -> None:
