@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from ownlm.errors import BaseModelError
 from ownlm.model.attention import NAME
 from ownlm.model.base import BaseLM, load_base
+from ownlm.model.last_mlp import trim_last_mlp
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {
@@ -64,4 +65,5 @@ def random_model(name: str, device: str) -> Any:
     torch.manual_seed(0)
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(LlamaConfig(**SHAPES[name]), dtype=dtype, attn_implementation=NAME)
+    trim_last_mlp(model)  # as in a base that was loaded
     return model.requires_grad_(False).eval()

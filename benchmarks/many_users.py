@@ -26,23 +26,16 @@ import psutil
 import torch
 from record import save
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from ownlm import Home
 from ownlm.config import LoraConfig
 from ownlm.model.adapter import Adapter
 from ownlm.model.random_base import make_random_base
+from tests.community import FOLDERS, TASK
 
 OWNLM = [sys.executable, "-c", "from ownlm.cli.app import main; main()"]
 TRAIN = ["train", "--task", "sorting", "--base", "tiny", "--epochs", "2", "--json"]
-FOLDERS = ("home", "work", "bin")
-TASK = """
-name = "sorting"
-instruction = "Sort the message into one of: {labels}."
-input = "message: {text}"
-answer = "folder: {folder}"
-labels = ["home", "work", "bin"]
-metrics = ["accuracy"]
-max_new_tokens = 4
-"""
 SAMPLE, CLOSE = 200, 1e-5  # adapters compared between the two homes, and how far a number may be off
 
 

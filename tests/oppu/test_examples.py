@@ -6,7 +6,7 @@ import pytest
 
 from ownlm.errors import DataError
 from ownlm.model.base import BaseLM, load_base
-from ownlm.oppu.examples import encode_prompts, tokenize
+from ownlm.oppu.examples import tokenize
 from ownlm.prompt.example import Example
 
 TEXTS = ["", " ", "one", "two words", "an émigré\n\nin </s> and <s>", "</s>", "日本", "x" * 300]
@@ -28,8 +28,8 @@ def base(request: pytest.FixtureRequest, tiny_base: Path) -> BaseLM:
 
 
 def test_prompts_are_encoded_as_each_alone(base: BaseLM) -> None:
-    assert encode_prompts(base, TEXTS) == [base.encode_prompt(text) for text in TEXTS]
-    assert encode_prompts(base, []) == []
+    assert base.encode_prompts(TEXTS) == [base.encode_prompt(text) for text in TEXTS]
+    assert base.encode_prompts([]) == []
 
 
 def test_examples_keep_their_own_prompts_and_answers(base: BaseLM) -> None:

@@ -1,7 +1,7 @@
 """Attention over a packed row, registered at transformers' own extension point.
 
-A model loaded with `attn_implementation=NAME` runs on packed rows, its modelling code untouched: the row's buckets
-arrive as the keyword argument `packed` of the model's forward pass.
+A model loaded with `attn_implementation=NAME` runs on packed rows, its modelling code untouched: the row
+arrives as the keyword argument `packed` of the model's forward pass.
 """
 
 from functools import cache

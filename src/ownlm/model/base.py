@@ -1,5 +1,6 @@
 """The frozen base model: its tokenizer, its weights, and one way to run it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,12 @@ class BaseLM:
 
     def encode_prompt(self, text: str) -> list[int]:
         """Token ids of a prompt, with the beginning-of-text token where the base uses one."""
-        ids: list[int] = self.tokenizer(text)["input_ids"]
-        return ids[:-1] if len(ids) > 1 and ids[-1] == self.end_of_text else ids
+        return self.encode_prompts([text])[0]
+
+    def encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode_prompt` of many texts, in one call of the tokenizer."""
+        rows: list[list[int]] = self.tokenizer(list(texts))["input_ids"] if texts else []
+        return [ids[:-1] if len(ids) > 1 and ids[-1] == self.end_of_text else ids for ids in rows]
 
     def encode_answer(self, text: str) -> list[int]:
         """Token ids of an answer, ended by the end-of-text token."""

@@ -15,7 +15,7 @@ def tokenize(base: BaseLM, user: str, examples: Iterable[Example]) -> list[Token
         DataError: there is no example, or one is longer than the base's context.
     """
     known, tokenized = list(examples), []
-    prompts = encode_prompts(base, [example.prompt for example in known])
+    prompts = base.encode_prompts([example.prompt for example in known])
     answers = {text: base.encode_answer(text) for text in {example.answer for example in known}}  # labels repeat
     for example, prompt in zip(known, prompts, strict=True):
         answer = answers[example.answer]
@@ -28,12 +28,6 @@ def tokenize(base: BaseLM, user: str, examples: Iterable[Example]) -> list[Token
             hint="look at `ownlm history show`",
         )
     return tokenized
-
-
-def encode_prompts(base: BaseLM, texts: Sequence[str]) -> list[list[int]]:
-    """`BaseLM.encode_prompt` of many texts, in one call of the tokenizer."""
-    rows: list[list[int]] = base.tokenizer(list(texts))["input_ids"] if texts else []
-    return [ids[:-1] if len(ids) > 1 and ids[-1] == base.end_of_text else ids for ids in rows]
 
 
 def check_length(base: BaseLM, prompt: Sequence[int], answer: int, what: str) -> None:

@@ -53,8 +53,8 @@ class Run:
     Attributes:
         step: optimizer steps taken.
         losses: the mean loss of each minibatch, in the end.
-        tokens: that went through the model.
-        seconds: of the machine.
+        tokens: of the minibatches, what their prompts share counted once.
+        seconds: of the machine, shared by tokens; on a GPU, of handing it the work.
     """
 
     job: Job
