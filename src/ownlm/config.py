@@ -45,6 +45,9 @@ class TrainConfig(BaseModel):
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     learning_rate: float = Field(1e-4, gt=0, le=1)
     epochs: int = Field(2, ge=1)
+    steps: int | None = Field(
+        None, ge=1, exclude_if=lambda steps: steps is None, description="optimizer steps, whatever the epochs"
+    )
     batch_size: int = Field(16, ge=1, description="examples in one optimizer step of one person")
     weight_decay: float = Field(0.01, ge=0)
     max_grad_norm: float = Field(0.3, gt=0)
@@ -52,12 +55,18 @@ class TrainConfig(BaseModel):
     recent: int | None = Field(None, ge=1, description="train on this many latest records only")
     since: str | None = Field(None, description="train on records of this time or later only")
 
+    def steps_for(self, examples: int) -> int:
+        """How many optimizer steps a person with so many examples takes."""
+        return self.steps or -(-examples // self.batch_size) * self.epochs
+
 
 class Preset(BaseModel):
-    """The settings of both stages."""
+    """The settings of all stages."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
     task_adapter: TrainConfig
     adapter: TrainConfig
+    sharer: TrainConfig
+    gate: TrainConfig

@@ -66,3 +66,7 @@ class StoreError(OwnlmError, OSError):
 
 class NotFoundError(OwnlmError, LookupError):
     """No user, task, base or adapter has that name."""
+
+
+class PoolError(OwnlmError, ValueError):
+    """A pool of pieces is damaged, or made for another base, rank or set of modules."""

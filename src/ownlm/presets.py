@@ -1,15 +1,16 @@
 """Settings that are known to work, as functions that return a config."""
 
-from ownlm.config import LoraConfig, Preset, TrainConfig
+from ownlm.config import LoraConfig, Preset, PromptConfig, TrainConfig
 from ownlm.errors import ConfigError
 
+SHARED = LoraConfig(target_modules=("q_proj", "k_proj", "v_proj", "o_proj"))  # what sharers' adapters adapt
 LARGE = 1_000_000_000  # parameters from which the papers' learning rates are right
 
 
 def paper() -> Preset:
-    """OPPU's settings as released, tuned on Llama-2-7B.
+    """OPPU's and Per-Pcs's settings as released, tuned on Llama-2-7B.
 
-    Source: arXiv 2402.04401 and its released code.
+    Source: arXiv 2402.04401, arXiv 2406.10471, and their released code.
     """
     return Preset(
         name="paper",
@@ -17,6 +18,18 @@ def paper() -> Preset:
             lora=LoraConfig(target_modules=("q_proj", "k_proj", "v_proj")), lora_dropout=0.05, epochs=3
         ),
         adapter=TrainConfig(lora=LoraConfig(target_modules=("q_proj", "v_proj")), lora_dropout=0.05, epochs=2),
+        sharer=TrainConfig(
+            lora=SHARED, prompt=PromptConfig(rag=1), lora_dropout=0.05, learning_rate=2e-5, steps=100, batch_size=6
+        ),
+        gate=TrainConfig(
+            lora=SHARED,
+            prompt=PromptConfig(rag=1),
+            lora_dropout=0.05,
+            learning_rate=2e-5,
+            steps=200,
+            batch_size=6,
+            weight_decay=0,
+        ),
     )
 
 
@@ -31,6 +44,8 @@ def small() -> Preset:
             lora=LoraConfig(target_modules=("q_proj", "k_proj", "v_proj", "o_proj")), learning_rate=4e-4, epochs=2
         ),
         adapter=TrainConfig(lora=LoraConfig(target_modules=("q_proj", "v_proj")), learning_rate=3e-4, epochs=4),
+        sharer=TrainConfig(lora=SHARED, learning_rate=3e-4, steps=100, batch_size=6),
+        gate=TrainConfig(lora=SHARED, learning_rate=1e-3, steps=100, batch_size=6, weight_decay=0),
     )
 
 

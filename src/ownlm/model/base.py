@@ -13,11 +13,12 @@ from transformers.utils import logging as transformers_logging
 from ownlm.errors import BaseModelError
 from ownlm.model.adapter import Adapter
 from ownlm.model.attention import NAME
-from ownlm.model.bank import LoraBank, target_modules
+from ownlm.model.bank import LoraBank
 from ownlm.model.flight import flying
 from ownlm.model.last_mlp import trim_last_mlp
 from ownlm.model.lora import lora_merge
 from ownlm.model.packed import PackedBatch
+from ownlm.model.targets import target_modules
 
 _PLACE = "\ufffc"  # stands for a text while a chat template is filled in: Unicode's object replacement character
 

@@ -6,7 +6,7 @@ Several threads may run one model at once, each on a row of its own.
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -21,17 +21,19 @@ class Flight:
 
     Attributes:
         batch: its row.
-        bank: whose slots the row names; None for the base alone.
+        bank: whose slots the row names, together with the banks beside it; None for the base alone.
         grads_WP: where the gradients of the row's W slots gather; None where none are wanted.
         spans: whose the tokens are that the modules see just now: all of the row, or of its asked positions.
-        read: the input that a module has read last, its family, and what `down` makes of it for all of that family.
+        read: by bank, the input that a module has read last, its family, and what the bank makes of it for that family.
+        views: by bank, `spans` as the bank numbers its slots.
     """
 
     batch: PackedBatch
     bank: Any
     grads_WP: Tensor | None
     spans: Spans
-    read: tuple[Tensor, int, Tensor] | None = None
+    read: dict[int, tuple[Tensor, int, Tensor]] = field(default_factory=dict)
+    views: dict[tuple[int, int], Any] = field(default_factory=dict)
 
 
 _now = threading.local()

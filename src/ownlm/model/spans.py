@@ -64,6 +64,20 @@ def make_spans(parts: Sequence[tuple[int, int]], device: torch.device | str, who
     return spans if torch.device(device).type == "cpu" else replace(spans, padded=pad(spans, device))
 
 
+def renumbered(spans: Spans, first: int, count: int, device: torch.device | str, one: bool = False) -> Spans:
+    """The same tokens, by the slots of a bank that has `count` of them from number `first` on; others' have none.
+
+    Args:
+        one: whether all of the bank's slots count as its first.
+    """
+    mine = range(first, first + count)
+    if first == 0 and not one and all(slot in mine for slot, _ in spans.parts if slot != BASE):
+        return spans
+    return make_spans(
+        [(BASE if slot not in mine else 0 if one else slot - first, n) for slot, n in spans.parts], device
+    )
+
+
 def pad(spans: Spans, device: torch.device | str) -> Padded | None:
     """The padded form; None where it would hold little but padding, or no token has a slot."""
     rows = list(spans.rows())

@@ -8,7 +8,7 @@ own: alone it multiplies matrices as fast as it can, and waits for nobody.
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ownlm.config import TrainConfig
+from ownlm.config import LoraConfig, TrainConfig
 from ownlm.errors import TrainingError
 from ownlm.model.adapter import Adapter
-from ownlm.model.bank import LoraBank
+from ownlm.model.bank import LoraBank, Scaled
 from ownlm.model.base import BaseLM
 from ownlm.model.packed import Row
 from ownlm.model.peft_adapter import PeftAdapter
@@ -38,12 +38,16 @@ class Job:
 
     Attributes:
         start: the adapter to go on from; None for fresh weights.
+        frozen: the adapter that stays as it is: what is trained scales it, or is added to it.
+        weights: those to begin with, by module, w_K; where weights are trained.
     """
 
     user: str
     examples: Sequence[TokenizedExample]
     seed: int
     start: Adapter | None = None
+    frozen: Adapter | None = None
+    weights: Mapping[str, Tensor] | None = None
 
 
 @dataclass(slots=True)
@@ -55,6 +59,8 @@ class Run:
         losses: the mean loss of each minibatch, in the end.
         tokens: of the minibatches, what their prompts share counted once.
         seconds: of the machine, shared by tokens; on a GPU, of handing it the work.
+        adapter: what was trained;
+        scales: or, where an adapter's gates or weights were: by module, g_D or w_K.
     """
 
     job: Job
@@ -64,6 +70,7 @@ class Run:
     tokens: int = 0
     seconds: float = 0.0
     adapter: Adapter | PeftAdapter | None = None
+    scales: dict[str, Tensor] | None = None
     error: TrainingError | None = None
 
 
@@ -93,6 +100,8 @@ def train_fleet(
     slots: int = 8,
     tokens_per_step: int = TOKENS_PER_STEP,
     workers: int | None = None,
+    scaled: Scaled | None = None,
+    frozen: LoraConfig | None = None,
     on_step: Callable[[list[Run], int], None] | None = None,
 ) -> Iterator[Run]:
     """Trains jobs, up to `slots` at a time, and yields each as it ends.
@@ -109,6 +118,9 @@ def train_fleet(
             random numbers an example meets.
         workers: how many passes run at once, memory allowing; by default, and at most, `workers_for`. Memory grows
             with `slots` and with `workers` times `tokens_per_step`, not with the number of jobs.
+        scaled: train what scales the jobs' frozen adapters, gates or weights, instead of an adapter.
+        frozen: the shape of the jobs' frozen adapters, where they have any. Scaled by weights, they are pieces of the
+            config's rank, stacked.
         on_step: called after each step with the runs that took it and its tokens.
 
     Yields:
@@ -117,7 +129,8 @@ def train_fleet(
     Source: OPPU (arXiv 2402.04401), section 3.2. Differs: many people in one pass; no dropout unless asked for.
     """
     most = workers_for(base.device, config)
-    fleet, waiting = _Fleet(base, config, slots, tokens_per_step, min(workers or most, most)), iter(jobs)
+    bank = _bank(base, config, slots, scaled, frozen)
+    fleet, waiting = _Fleet(base, bank, config, tokens_per_step, min(workers or most, most)), iter(jobs)
     under_way: dict[Future[_Passed], tuple[_Step, int]] = {}
     with keeping_freed_memory(), fleet.bank.attached(), _threads(fleet.workers) as pool:
         while True:
@@ -177,17 +190,26 @@ def _threads(workers: int) -> Iterator[ThreadPoolExecutor]:
         torch.set_num_threads(cores)
 
 
+def _bank(base: BaseLM, config: TrainConfig, slots: int, scaled: Scaled | None, frozen: LoraConfig | None) -> LoraBank:
+    """The slots, and beneath them, or in them, the frozen adapters."""
+    if scaled is not None:
+        assert frozen is not None
+        return LoraBank(base.model, config.lora, slots, scaled=scaled, pieces=frozen.r // config.lora.r)
+    beside = () if frozen is None else (LoraBank(base.model, frozen, slots),)
+    return LoraBank(base.model, config.lora, slots, beside=beside)
+
+
 class _Fleet:
     """Who sits in which slot, and what is to be done next. Passes may run in several threads, the rest in one."""
 
-    def __init__(self, base: BaseLM, config: TrainConfig, slots: int, tokens_per_step: int, workers: int) -> None:
-        self.base, self.config, self.tokens_per_step, self.workers = base, config, tokens_per_step, workers
-        self.bank = LoraBank(base.model, config.lora, slots)
+    def __init__(self, base: BaseLM, bank: LoraBank, config: TrainConfig, tokens_per_step: int, workers: int) -> None:
+        self.base, self.bank, self.config = base, bank, config
+        self.tokens_per_step, self.workers = tokens_per_step, workers
         self.bank.dropout = config.lora_dropout
-        self.bank.generators = [torch.Generator() for _ in range(slots)]
+        self.bank.generators = [torch.Generator() for _ in range(bank.slots)]
         self.moments = fresh_moments(self.bank.param_UP)
         self.share_prefix = config.lora_dropout == 0  # under dropout each sequence has masks of its own
-        self.free = list(range(slots))[::-1]
+        self.free = list(range(bank.slots))[::-1]
         self.runs: dict[int, Run] = {}  # by slot
         self.losses: dict[int, list[Tensor]] = {}  # by slot; read in the end, as a GPU would have to be waited for
         self.ready: deque[int] = deque()  # slots that wait for their next step
@@ -200,6 +222,10 @@ class _Fleet:
         self.bank.initialise(slot, generator)  # even if other weights follow: the same generator draws minibatches
         if job.start is not None:
             self.bank.load(slot, job.start)
+        if job.frozen is not None:
+            (self.bank if self.bank.scaled else self.bank.beside[0]).load(slot, job.frozen)
+        if job.weights is not None:
+            self.bank.load_weights(slot, job.weights)
         for moment_UP in self.moments:
             moment_UP[slot].zero_()
         self.runs[slot] = Run(job, minibatches(len(job.examples), self.config, generator))
@@ -295,6 +321,8 @@ class _Fleet:
                 run.error = diverged(run, f"a loss of {run.losses[bad]} at step {bad + 1}")
             elif not torch.isfinite(self.bank.param_UP[slot]).all():
                 run.error = diverged(run, f"weights that are no numbers at step {run.step}")
+            elif self.bank.scaled:
+                run.scales = self.bank.read_scales(slot)
             else:
                 run.adapter = self.bank.read(slot)
             yield run

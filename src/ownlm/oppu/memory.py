@@ -8,8 +8,8 @@ import psutil
 import torch
 
 from ownlm.config import LoraConfig, TrainConfig
-from ownlm.model.bank import target_modules
 from ownlm.model.base import BaseLM
+from ownlm.model.targets import target_modules
 from ownlm.oppu.fleet import workers_for
 
 FEWEST_TOKENS, MOST_TOKENS_CPU, MOST_TOKENS_CUDA = 256, 1024, 32_768

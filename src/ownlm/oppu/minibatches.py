@@ -28,16 +28,16 @@ class Chunk:
 
 def minibatches(examples: int, config: TrainConfig, generator: torch.Generator) -> list[list[int]]:
     """Which examples make each optimizer step: every epoch a new order, cut into batches."""
-    batches = []
-    for _ in range(config.epochs):
+    total, batches = config.steps_for(examples), list[list[int]]()
+    while len(batches) < total:
         order: list[int] = torch.randperm(examples, generator=generator).tolist()
         batches += [order[at : at + config.batch_size] for at in range(0, examples, config.batch_size)]
-    return batches
+    return batches[:total]
 
 
 def tokens_of(examples: Sequence[TokenizedExample], share_prefix: bool) -> int:
     """How many tokens a minibatch has; the beginning that its prompts share counts once."""
-    shared = _shared(examples) if share_prefix else 0
+    shared = shared_prefix(examples) if share_prefix else 0
     return shared + sum(_length(example) - shared for example in examples)
 
 
@@ -50,7 +50,7 @@ def in_chunks(
         at_least: how many parts there shall be, if there are as many examples.
     """
     weight = 1 / sum(len(example.answer) for example in examples)
-    shared = _shared(examples) if share_prefix else 0
+    shared = shared_prefix(examples) if share_prefix else 0
     own = [_length(example) - shared for example in examples]
     count = min(max(at_least, -(-sum(own) // max(tokens_per_step - shared, 1))), len(examples))
     parts: list[list[TokenizedExample]] = [[] for _ in range(count)]
@@ -63,7 +63,7 @@ def in_chunks(
 
 def fill(row: Row, chunk: Chunk, share_prefix: bool) -> None:
     """Adds a chunk to a row; the beginning that its prompts share is there once."""
-    shared = _shared(chunk.examples) if share_prefix else 0
+    shared = shared_prefix(chunk.examples) if share_prefix else 0
     prefix = row.add(chunk.slot, chunk.examples[0].prompt[:shared])
     for example in chunk.examples:
         chain = row.add(chunk.slot, (example.prompt + example.answer[:-1])[shared:], after=prefix)
@@ -75,6 +75,6 @@ def _length(example: TokenizedExample) -> int:
     return len(example.prompt) + len(example.answer) - 1
 
 
-def _shared(examples: Sequence[TokenizedExample]) -> int:
+def shared_prefix(examples: Sequence[TokenizedExample]) -> int:
     """Length of the beginning all prompts share; each keeps a last token of its own, which predicts its answer."""
     return min(common_prefix([example.prompt for example in examples]), min(len(e.prompt) for e in examples) - 1)

@@ -5,10 +5,10 @@ from pathlib import Path
 from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError, BaseModelError
 from ownlm.model.adapter import Adapter
-from ownlm.model.bank import check_fits, target_modules
 from ownlm.model.base import BaseLM, default_device, load_base
 from ownlm.model.base_files import fingerprint
 from ownlm.model.peft_adapter import PeftAdapter
+from ownlm.model.targets import check_fits, target_modules
 from ownlm.store.rows import AdapterInfo, BaseInfo
 from ownlm.store.store import Store
 

@@ -1,0 +1,90 @@
+"""The linear modules that a bank adapts, and where their matrices lie in a slot's row of numbers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from ownlm.config import LoraConfig
+from ownlm.errors import AdapterError, BaseModelError
+from ownlm.model.adapter import Adapter
+
+# Modules that read the same input in most decoders: their A is multiplied at once. It is used where they do.
+SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One adapted linear module. What members of a family have of A, of gates and of weights lies side by side."""
+
+    name: str
+    module: nn.Linear
+    at_A: slice
+    at_B: slice
+    at_gate: slice  # of a row of gates
+    at_weights: slice  # of a row of weights
+    family: int
+    rank_at: slice  # this one's H of the family's
+
+
+def lay_out(modules: list[tuple[str, nn.Linear]], rank: int, pieces: int = 1) -> dict[str, Target]:
+    """Where everything lies in a slot's rows: family by family, first every A, then every B; gates; weights.
+
+    Args:
+        modules: the target modules.
+        rank: H, of each one's A and B.
+        pieces: K, how many weights each has.
+    """
+    families: dict[tuple[str, int], list[tuple[str, nn.Linear]]] = {}
+    for number, (name, module) in enumerate(modules):
+        parent, _, own = name.rpartition(".")
+        kin = next((place for place, names in enumerate(SIBLINGS) if own in names), -1 - number)
+        families.setdefault((parent, kin), []).append((name, module))
+    targets, end, gates, weights = dict[str, Target](), 0, 0, 0
+    for family, members in enumerate(families.values()):
+        start = end
+        end += sum(rank * module.in_features for _, module in members)
+        for place, (name, module) in enumerate(members):
+            stop = start + rank * module.in_features
+            targets[name] = Target(
+                name, module, slice(start, stop), slice(end, end + rank * module.out_features),
+                slice(gates, gates + module.in_features), slice(weights, weights + pieces),
+                family, slice(place * rank, (place + 1) * rank),
+            )  # fmt: skip
+            start, end = stop, end + rank * module.out_features
+            gates, weights = gates + module.in_features, weights + pieces
+    return {name: targets[name] for name, _ in modules}
+
+
+def check_fits(adapter: Adapter, modules: Mapping[str, nn.Linear]) -> None:
+    """Raises an AdapterError where an adapter's modules or shapes are not those of the base's target modules."""
+    if adapter.pairs.keys() != modules.keys():
+        odd = sorted(adapter.pairs.keys() ^ modules.keys())[0]
+        raise AdapterError("The adapter is for other modules than the base has", got=f"a difference at {odd!r}")
+    for name, module in modules.items():
+        pair, r = adapter.pairs[name], adapter.lora.r
+        got, expected = (
+            (tuple(pair.A_RD.shape), tuple(pair.B_OR.shape)),
+            ((r, module.in_features), (module.out_features, r)),
+        )
+        if got != expected:
+            raise AdapterError(f"The adapter's matrices at {name!r} do not fit the base", got=got, expected=expected)
+
+
+def target_modules(model: nn.Module, lora: LoraConfig) -> list[tuple[str, nn.Linear]]:
+    """The model's linear modules whose last name is a target, in the model's order.
+
+    Raises:
+        BaseModelError: there is none of one name.
+    """
+    linears = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    found = [(name, module) for name, module in linears if name.rsplit(".", 1)[-1] in lora.target_modules]
+    missing = set(lora.target_modules) - {name.rsplit(".", 1)[-1] for name, _ in found}
+    if missing:
+        raise BaseModelError(
+            "The base has no linear module of that name",
+            got=", ".join(sorted(missing)),
+            expected=f"some of: {', '.join(sorted({name.rsplit('.', 1)[-1] for name, _ in linears}))}",
+            hint="name others with --modules",
+        )
+    return found
