@@ -189,7 +189,7 @@ def test_nobodys_text_reaches_another_persons_prompt(home: Home, monkeypatch: py
 
 def test_an_exported_adapter_is_loaded_by_peft(home: Home, tmp_path: Path, tiny_base: Path) -> None:
     home.train("sorting", users=["ada"], **FAST)
-    info = home.export("ada", tmp_path / "adapter")
+    info = home.export("ada", tmp_path / "adapter").adapter
     model = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter", dtype=torch.float32)
     assert model.peft_config["default"].base_model_name_or_path == str(tiny_base)
     note = json.loads((tmp_path / "adapter" / "ownlm.json").read_text())

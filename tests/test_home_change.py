@@ -41,7 +41,7 @@ def add(home: Home, *people: list[dict[str, str]]) -> None:
 
 
 def weights(home: Home, user: str) -> Adapter:
-    base = home._load(home.bases()[0])
+    base = home.load(home.bases()[0])
     adapter = load_adapter(home.store, home.adapters(user)[-1], base)
     assert isinstance(adapter, Adapter)
     return adapter

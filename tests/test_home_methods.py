@@ -58,8 +58,8 @@ def test_one_file_of_queries_of_people_with_different_methods(home: Home) -> Non
 def test_export_is_loaded_by_peft_and_answers_alike(home: Home, tmp_path: Path) -> None:
     for user in ("bela", "ciro"):
         train(home, user)
-        info = home.export(user, tmp_path / user)
-        base = home._load(home.bases()[0])
+        info = home.export(user, tmp_path / user).adapter
+        base = home.load(home.bases()[0])
         tokens = base.encode_prompt("message: bela thing")
         model = AutoPeftModelForCausalLM.from_pretrained(tmp_path / user, dtype=torch.float32)
         with load_peft_adapter(home.store, info, base).attached(base.model) as attached, torch.no_grad():
@@ -136,7 +136,7 @@ def test_methods_on_the_command_line(shell: Shell) -> None:
 def test_virtual_tokens_count_in_the_context(home: Home) -> None:
     train(home, "bela")
     train(home, "ciro")
-    task, base = home.task("sorting"), home._load(home.bases()[0])
+    task, base = home.task("sorting"), home.load(home.bases()[0])
     text, _ = query_prompt(task, {"text": "y"}, home.history("ciro", "sorting"))
     full = "y" * (1 + base.max_tokens - task.max_new_tokens - len(base.encode_prompt(text)))  # a byte is a token
     assert home.ask("bela", full, "sorting").answer is not None

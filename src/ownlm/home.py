@@ -9,22 +9,27 @@ from ownlm.errors import BaseModelError, NotFoundError
 from ownlm.history.readers import read_queries
 from ownlm.history.record import Dataset, History, Query
 from ownlm.history.task import Task, parse_query
+from ownlm.pools import Pools
 from ownlm.progress import Progress, silent
 from ownlm.store.database import DATABASE
 from ownlm.store.forget import Forgotten, forget_person, forget_record
+from ownlm.store.pools import sharers_of, sweep
 from ownlm.store.rows import AdapterInfo, BaseInfo, Person, ProfileInfo
 from ownlm.store.store import Store
 from ownlm.store.work import working
 from ownlm.verbs.bases import add_base, check_name, pick_base, pick_raw_base
+from ownlm.verbs.consent import LICENCE, Consent, consent
 from ownlm.verbs.doctor import Diagnosis, diagnose
 from ownlm.verbs.histories import Added, add_history, as_path, find_task
 from ownlm.verbs.people import newest_adapter, only_task
 from ownlm.verbs.profile import pick_writer, profile_people
-from ownlm.verbs.report import Answer, Estimate, Profiles, Training
+from ownlm.verbs.report import Answer, Assemblies, Estimate, Exported, Profiles, Training
 from ownlm.verbs.settings import settings
 
 if TYPE_CHECKING:  # what needs torch is imported where it is used: listing people should not wait for it
     from ownlm.model.base import BaseLM
+
+AnyPath = str | Path
 
 
 class Home:
@@ -43,11 +48,12 @@ class Home:
     []
     """
 
-    def __init__(self, folder: str | Path, *, device: str | None = None, create: bool = True) -> None:
+    def __init__(self, folder: AnyPath, *, device: str | None = None, create: bool = True) -> None:
         if not create and not (Path(folder) / DATABASE).exists():
             raise NotFoundError(f"There is no home in {folder}", hint="`ownlm base add` or `history add` makes one")
         self.store = Store(Path(folder).absolute())
         self.device = device
+        self.pools = Pools(self)
         self._loaded: BaseLM | None = None  # one base is kept in memory
 
     # Bases
@@ -74,7 +80,7 @@ class Home:
         """
         return find_task(self.store, name_or_path)
 
-    def _keep_task(self, name_or_path: str) -> Task:
+    def keep_task(self, name_or_path: str) -> Task:
         """A task, kept in the home as it is now: what is trained on a file's task is asked on the same."""
         task = self.task(name_or_path)
         if self.store.task(task.name) != task:
@@ -82,13 +88,7 @@ class Home:
         return task
 
     def add_history(
-        self,
-        data: str | Path,
-        task: str,
-        *,
-        labels: str | Path | None = None,
-        skip_bad: bool = False,
-        again: bool = False,
+        self, data: AnyPath, task: str, *, labels: AnyPath | None = None, skip_bad: bool = False, again: bool = False
     ) -> Added:
         """Adds the records of a file. Records that are there already are left as they are.
 
@@ -121,8 +121,7 @@ class Home:
     def forget_record(self, user: str, record: str, task: str | None = None) -> Forgotten:
         """Removes one record and the person's profiles; `train` replaces the adapters that have learnt from it.
 
-        Args:
-            task: needed where the person has records in several.
+        The task is needed where the person has records in several.
 
         Raises:
             NotFoundError, StoreError: there is no such record; or as `forget`.
@@ -137,7 +136,7 @@ class Home:
         name: str,
         task: str,
         *,
-        data: str | Path | None = None,
+        data: AnyPath | None = None,
         users: Sequence[str] = (),
         base: str | None = None,
         preset: str | None = None,
@@ -161,10 +160,10 @@ class Home:
         parent = pick_raw_base(self.store, base)
         config = settings("task_adapter", parent.parameters, preset, changes)
         dataset = self.add_history(data, task).dataset if data is not None else Dataset()
-        with self._working("ownlm adapt", progress):
+        with self.working("ownlm adapt", progress):
             if any(known.name == name for known in self.bases()):
                 raise BaseModelError(f"The home has a base {name!r} already", hint="choose another name with --out")
-            spec = self._keep_task(task)
+            spec = self.keep_task(task)
             outsiders = list(users) or [h.user_id for h in dataset.histories] or [p.user for p in self.people(task)]
             if not outsiders:
                 raise NotFoundError(f"Nobody has records for task {spec.name!r}", hint="`ownlm history add`")
@@ -172,14 +171,14 @@ class Home:
             from ownlm.verbs.adapt import adapt_base
 
             return adapt_base(
-                self.store, self._load(parent), name, parent, spec, histories, dataset.queries, config, seed, progress
+                self.store, self.load(parent), name, parent, spec, histories, dataset.queries, config, seed, progress
             )
 
     def train(
         self,
         task: str,
         *,
-        data: str | Path | None = None,
+        data: AnyPath | None = None,
         users: Sequence[str] = (),
         base: str | None = None,
         preset: str | None = None,
@@ -216,12 +215,12 @@ class Home:
         from ownlm.verbs.students import plan_for
         from ownlm.verbs.train import train_people
 
-        with self._working("ownlm train", progress):
-            spec = self._keep_task(task)
+        with self.working("ownlm train", progress):
+            spec = self.keep_task(task)
             plan = plan_for(
                 self.store, spec, users, base, preset, from_scratch, seed, slots, tokens_per_step, **changes
             )
-            train_people(self.store, lambda: self._load(plan.base), plan, progress, report)
+            train_people(self.store, lambda: self.load(plan.base), plan, progress, report)
         return report
 
     def estimate(self, task: str, *, progress: Progress = silent, **asked: Any) -> Estimate:
@@ -237,7 +236,34 @@ class Home:
         from ownlm.verbs.students import plan_for
 
         plan = plan_for(self.store, self.task(task), **asked)
-        return estimate(self.store, lambda: self._load(plan.base), plan, progress)
+        return estimate(self.store, lambda: self.load(plan.base), plan, progress)
+
+    # Assembling; `pools` has what is shared
+
+    def assemble(
+        self, task: str, *, data: AnyPath | None = None, progress: Progress = silent, **asked: Any
+    ) -> Assemblies:
+        """A personal adapter for each person out of a pool's pieces, in one pass over their history, without training.
+
+        Args:
+            data: histories to add first.
+            asked: users, by default everybody but sharers, outsiders, and who has an adapter of their own; pool, by its
+                digest, and base, by default the newest of the task; top_k 3, tau 1.0, combine "product" or "factors",
+                recent 2000; adapt_steps 0, residual_rank, seed 0; see `verbs.assemble.AssemblyPlan`.
+
+        Raises:
+            NotFoundError, DataError, ConfigError, BaseModelError, PoolError: nobody is assembled then. StoreError: the
+                home cannot be written; what is done is kept. One person's errors are told in the report.
+        """
+        report = Assemblies()
+        if data is not None:
+            report.added = self.add_history(data, task)
+        from ownlm.verbs.assemble import assemble_people, assembly_plan
+
+        with self.working("ownlm assemble", progress):
+            plan = assembly_plan(self.store, self.keep_task(task), **asked)
+            assemble_people(self.store, lambda: self.load(plan.base), plan, progress, report)
+        return report
 
     # Profiles
 
@@ -265,7 +291,7 @@ class Home:
             OwnlmError: the writer cannot be used, or nobody answers at the endpoint; what is written is kept.
         """
         spec = self.task(task)
-        writer = pick_writer(self.store, self._load, spec, base, url, model, counted, tell)
+        writer = pick_writer(self.store, self.load, spec, base, url, model, counted, tell)
         return profile_people(self.store, spec, users, writer, progress, report or Profiles())
 
     def profiles(self, task: str) -> dict[str, ProfileInfo]:
@@ -274,35 +300,18 @@ class Home:
 
     # Asking
 
-    def ask(
-        self,
-        user: str,
-        text: str,
-        task: str,
-        *,
-        rag: int | None = None,
-        profile: bool | None = None,
-        choose: bool = False,
-        base: str | None = None,
-        base_only: bool = False,
-        progress: Progress = silent,
-    ) -> Answer:
+    def ask(self, user: str, text: str, task: str, **how: Any) -> Answer:
         """One person's answer to a text.
 
         Args:
             text: the task's input; where it has several fields, a JSON object with them.
-            rag: how many of the person's records the prompt shows; by default as many as in training.
-            profile: whether it shows the person's text profile; by default as in training.
-            choose: pick the likeliest of the task's labels, instead of generating.
-            base: answer with the adapter on this base; by default with the newest adapter.
-            base_only: without any adapter.
+            how: as for `ask_many`.
 
         Raises:
-            NotFoundError, TaskError, DataError, AdapterError, StoreError.
+            NotFoundError, TaskError, DataError, AdapterError, PoolError, StoreError.
         """
         query = Query(user, "", parse_query(self.task(task), text)[0])
-        how: dict[str, Any] = {"rag": rag, "profile": profile, "choose": choose, "base": base, "base_only": base_only}
-        answer = next(self.ask_many([query], task, progress=progress, **how))
+        answer = next(self.ask_many([query], task, **how))
         if answer.error:
             raise answer.error
         return answer
@@ -321,7 +330,15 @@ class Home:
     ) -> Iterator[Answer]:
         """Many people's answers, in mixed batches, each with the person's own adapter; in the queries' order.
 
-        A query that cannot be answered gets an Answer with the error; the others go on.
+        A query that cannot be answered gets an Answer with the error; the others go on. Whose assembly is stale is
+        answered by the base, with a warning.
+
+        Args:
+            rag: how many of the person's records the prompt shows; by default as many as in training.
+            profile: whether it shows the person's text profile; by default as in training.
+            choose: pick the likeliest of the task's labels, instead of generating.
+            base: answer with the adapter on this base; by default with the newest adapter.
+            base_only: without any adapter.
         """
         from ownlm.verbs.ask import Assignment, answer_queries, assign
 
@@ -334,9 +351,9 @@ class Home:
             except NotFoundError as error:
                 assigned.append(Answer(query, error=error))
         show = {"rag": rag, "profile": profile}
-        yield from answer_queries(self.store, self._load, assigned, choose=choose, show=show, progress=progress)
+        yield from answer_queries(self.store, self.load, assigned, choose=choose, show=show, progress=progress)
 
-    def read_queries(self, data: str | Path, task: str, *, labels: str | Path | None = None) -> list[Query]:
+    def read_queries(self, data: AnyPath, task: str, *, labels: AnyPath | None = None) -> list[Query]:
         """The queries of a file, with the right answers where it has them; a DataError where it is no such file."""
         return read_queries(Path(data), self.task(task), labels=as_path(labels))
 
@@ -350,8 +367,10 @@ class Home:
         """The newest adapter of each (task, user)."""
         return self.store.latest_adapters(None if task is None else self.task(task).name)
 
-    def export(self, user: str, folder: str | Path, *, task: str | None = None) -> AdapterInfo:
+    def export(self, user: str, folder: AnyPath, *, task: str | None = None, rank: int | None = None) -> Exported:
         """Writes a person's newest adapter as a PEFT folder, which `peft` and vLLM load unchanged.
+
+        An assembly of K pieces of rank r has rank K r, and is exact; `rank` makes it, or any LoRA adapter, smaller.
 
         Raises:
             NotFoundError: the person has no adapter, or several tasks and none is named.
@@ -360,22 +379,28 @@ class Home:
         from ownlm.verbs.export import export_adapter
 
         adapter = newest_adapter(self.store, user, None if task is None else self.task(task).name)
-        export_adapter(self.store, adapter, Path(folder))
-        return adapter
+        return Exported(adapter, export_adapter(self.store, adapter, Path(folder), rank))
 
     def behind(self, adapter: AdapterInfo) -> int:
         """How many records came after those the adapter knows."""
         return self.store.arrived_after(adapter.task, adapter.user, adapter.upto)
 
+    def consent(self, user: str, share: bool | None = None, licence: str = LICENCE) -> Consent:
+        """Records whether a person shares pieces of their adapters, and tells it; a NotFoundError of who is unknown."""
+        return consent(self.store, user, share, licence)
+
     def forget(self, user: str) -> Forgotten:
         """Removes every record, profile, adapter version and blob of a person, and proves it.
 
-        Who is in training is dropped there. Bases that have learnt from them stay as they are, and are named.
+        Who is in training is dropped there. Bases that have learnt from them stay as they are, and are named. Pieces of
+        theirs are withdrawn from pools; assemblies that used them are stale.
 
         Raises:
             NotFoundError: the home does not know the person.
             StoreError: the home cannot be written, or something of theirs is left in it.
         """
+        if sharers_of(self.store, user):
+            self.pools.withdraw(user, again=False)
         return forget_person(self.store, user)
 
     # The home itself
@@ -385,13 +410,16 @@ class Home:
         return diagnose(self.store, progress)
 
     @contextmanager
-    def _working(self, what: str, progress: Progress) -> Iterator[None]:
+    def working(self, what: str, progress: Progress) -> Iterator[None]:
+        """While it lasts, nobody else trains here; what killed runs left behind is removed first."""
         with working(self.store.folder, what, progress):
             self.store.sweep()
             self.store.sweep_bases()
+            sweep(self.store)
             yield
 
-    def _load(self, base: BaseInfo) -> "BaseLM":
+    def load(self, base: BaseInfo) -> "BaseLM":
+        """A base, ready to run; a BaseModelError where it is not what it was."""
         from ownlm.verbs.load import load_registered
 
         if self._loaded is None or self._loaded.fingerprint != base.fingerprint:

@@ -3,7 +3,7 @@
 from ownlm.history.record import History
 from ownlm.history.task import load_task
 from ownlm.store.blobs import blob_name
-from ownlm.store.rows import AdapterInfo, history_digest
+from ownlm.store.rows import AdapterInfo, PoolInfo, history_digest
 from ownlm.store.store import Store
 
 TASK = load_task("LaMP_4")
@@ -24,3 +24,24 @@ def adapter(number: int, user: str = "ada", **changes: object) -> AdapterInfo:
         "steps": 4, "tokens": 5, "loss_first": 2.0, "loss_last": 1.0, "seconds": 0.5,
     }  # fmt: skip
     return AdapterInfo(**(values | changes))  # type: ignore[arg-type]
+
+
+def recipe(store: Store, number: int, user: str, pool: str, task: str = TASK.name, **changes: object) -> AdapterInfo:
+    """A recipe of a person, made of what they have now and of a pool."""
+    learnt, numbers = store.numbered_history(task, user)
+    content = f"recipe {number} of {user}".encode()
+    values = {
+        "task": task, "history": history_digest(learnt), "records": len(learnt),
+        "upto": max(numbers.values(), default=0),
+        "blob": None, "method": "recipe", "recipe": content, "pool": pool, "bytes": len(content),
+        "steps": 0, "tokens": 0, "loss_first": None, "loss_last": None,
+    }  # fmt: skip
+    return adapter(number, user, **(values | changes))
+
+
+def pool_info(digest: str, **changes: object) -> PoolInfo:
+    values = {
+        "digest": digest, "task": TASK.name, "base": "base", "base_fingerprint": "f" * 64, "version": 1,
+        "folder": "/pools", "sharers": 2, "own": True, "provenance": {"seed": 0},
+    }  # fmt: skip
+    return PoolInfo(**(values | changes))  # type: ignore[arg-type]

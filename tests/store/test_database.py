@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import resource
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from ownlm.errors import StoreError
 from ownlm.history.record import History, Record
 from ownlm.store import tables
+from ownlm.store.pools import consents, pools
+from ownlm.store.rows import AdapterInfo
 from ownlm.store.store import Store
 from tests.store.rows import TASK, adapter, keep
 
@@ -35,6 +38,61 @@ CREATE TABLE records (number INTEGER NOT NULL, task VARCHAR NOT NULL, user VARCH
 INSERT INTO meta VALUES ('version', '1');
 INSERT INTO bases VALUES (1, 'base', '/b', 'f', 10, 'folder', NULL, NULL, NULL, '2026');
 """
+FORMAT_2 = """
+CREATE TABLE meta ("key" VARCHAR NOT NULL, value VARCHAR NOT NULL, PRIMARY KEY ("key"));
+CREATE TABLE bases (number INTEGER NOT NULL, name VARCHAR NOT NULL, folder VARCHAR NOT NULL, fingerprint VARCHAR
+    NOT NULL, parameters INTEGER NOT NULL, source VARCHAR NOT NULL, task VARCHAR, parent VARCHAR, provenance JSON,
+    forgotten INTEGER DEFAULT '0' NOT NULL, created VARCHAR NOT NULL, PRIMARY KEY (number), UNIQUE (name));
+CREATE TABLE tasks (name VARCHAR NOT NULL, spec VARCHAR NOT NULL, PRIMARY KEY (name));
+CREATE TABLE outsiders (base VARCHAR NOT NULL, user VARCHAR NOT NULL, PRIMARY KEY (base, user),
+    FOREIGN KEY(base) REFERENCES bases (name));
+CREATE TABLE records (number INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, task VARCHAR NOT NULL, user VARCHAR NOT NULL,
+    id VARCHAR NOT NULL, time VARCHAR, fields JSON NOT NULL, digest VARCHAR NOT NULL, UNIQUE (task, user, id),
+    FOREIGN KEY(task) REFERENCES tasks (name));
+CREATE TABLE profiles (number INTEGER NOT NULL, task VARCHAR NOT NULL, user VARCHAR NOT NULL, text VARCHAR NOT NULL,
+    writer VARCHAR NOT NULL, history VARCHAR NOT NULL, created VARCHAR NOT NULL, PRIMARY KEY (number),
+    FOREIGN KEY(task) REFERENCES tasks (name));
+CREATE INDEX profiles_by_user ON profiles (task, user, number);
+CREATE TABLE adapters (number INTEGER NOT NULL, id VARCHAR NOT NULL, user VARCHAR NOT NULL, task VARCHAR NOT NULL,
+    base VARCHAR NOT NULL, base_fingerprint VARCHAR NOT NULL, "key" VARCHAR NOT NULL, history VARCHAR NOT NULL,
+    records INTEGER NOT NULL, upto INTEGER NOT NULL, parent VARCHAR, forgotten INTEGER DEFAULT '0' NOT NULL,
+    blob VARCHAR NOT NULL, bytes INTEGER NOT NULL, method VARCHAR DEFAULT 'lora' NOT NULL, shape JSON NOT NULL,
+    provenance JSON NOT NULL, steps INTEGER NOT NULL, tokens INTEGER NOT NULL, loss_first FLOAT NOT NULL,
+    loss_last FLOAT NOT NULL, seconds FLOAT NOT NULL, created VARCHAR NOT NULL, PRIMARY KEY (number), UNIQUE (id),
+    FOREIGN KEY(task) REFERENCES tasks (name), FOREIGN KEY(base) REFERENCES bases (name));
+CREATE INDEX adapters_by_user ON adapters (task, user, number);
+INSERT INTO meta VALUES ('version', '2');
+INSERT INTO bases VALUES (1, 'base', '/b', 'f', 10, 'folder', NULL, NULL, NULL, 0, '2026');
+"""
+
+
+def tables_in(path: Path) -> dict[str, object]:
+    """What a database's tables and indexes are like, but for the order of columns and how defaults are spelt."""
+    with sqlite3.connect(path) as db:
+        return {
+            table: (
+                {
+                    (name, kind, needed, key)
+                    for _, name, kind, needed, _, key in db.execute(f"PRAGMA table_info({table})")
+                },
+                {row[2:5] for row in db.execute(f"PRAGMA foreign_key_list({table})")},
+                {
+                    (unique, *(column for _, _, column in db.execute(f"PRAGMA index_info({name})")))
+                    for _, name, unique, _, _ in db.execute(f"PRAGMA index_list({table})")
+                },
+            )
+            for (table,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        }
+
+
+def check_up_to_date(store: Store) -> None:
+    """The store's tables are those of a home made now, it holds no loose reference, and opens again."""
+    assert tables_in(store.database.path) == tables_in(Store(store.folder / "fresh").database.path)
+    with store.database.reading() as db:
+        assert db.exec_driver_sql("SELECT value FROM meta WHERE key = 'version'").scalar() == "3"
+        assert db.exec_driver_sql("PRAGMA foreign_key_check").all() == []
+        assert db.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
+    Store(store.folder)
 
 
 def test_a_home_of_format_1_is_brought_up_to_date(tmp_path: Path) -> None:
@@ -57,15 +115,46 @@ def test_a_home_of_format_1_is_brought_up_to_date(tmp_path: Path) -> None:
     assert (old.shape, old.method, old.upto, old.parent, old.forgotten, old.key) == ({"r": 8}, "lora", 30, None, 0, "")
     assert store.arrived_after(TASK.name, "ada", old.upto) == 2 and store.base("base").forgotten == 0
     assert store.latest_profiles(TASK.name) == {}
+    check_up_to_date(store)
+
+
+def test_a_home_of_format_2_is_brought_up_to_date(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "ownlm.db") as db:
-        fresh = Store(tmp_path / "fresh")
-        with sqlite3.connect(fresh.folder / "ownlm.db") as other:
-            for table in tables.metadata.tables:
-                assert {row[1] for row in db.execute(f"PRAGMA table_info({table})")} == {
-                    row[1] for row in other.execute(f"PRAGMA table_info({table})")
-                }
-        assert db.execute("SELECT value FROM meta WHERE key = 'version'").fetchone() == ("2",)
-    Store(tmp_path)
+        db.executescript(FORMAT_2)
+        db.execute("INSERT INTO tasks VALUES (?, ?)", (TASK.name, TASK.model_dump_json()))
+        for number, name in ((3, "a"), (8, "b")):
+            db.execute(
+                "INSERT INTO adapters VALUES (?, ?, 'ada', ?, 'base', 'f', 'k', 'h', 3, 30, 'p', 1, 'blob', 7, 'ia3',"
+                " '{\"r\": 8}', '{\"seed\": 1}', 4, 5, 2.0, 1.0, 0.5, '2026')",
+                (number, name, TASK.name),
+            )
+    db.close()
+    store = Store(tmp_path)
+    expected = AdapterInfo(
+        "b", "ada", TASK.name, "base", "f", "k", "h", 3, 30, "blob", 7, {"r": 8}, {"seed": 1}, 4, 5, 2.0, 1.0, 0.5,
+        method="ia3", parent="p", forgotten=1, created="2026",
+    )  # fmt: skip
+    assert store.adapters() == [replace(expected, id="a"), expected]
+    assert store.latest_adapters() == {(TASK.name, "ada"): expected}
+    assert pools(store) == [] and consents(store) == {}
+    check_up_to_date(store)
+
+
+def test_a_stopped_change_of_format_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with sqlite3.connect(tmp_path / "ownlm.db") as db:
+        db.executescript(FORMAT_2)
+    db.close()
+    before = tables_in(tmp_path / "ownlm.db")
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tables.sharers, "create", stop)
+        with pytest.raises(KeyboardInterrupt):
+            Store(tmp_path)
+    assert tables_in(tmp_path / "ownlm.db") == before
+    check_up_to_date(Store(tmp_path))
 
 
 def test_a_newer_home_is_left_alone(store: Store) -> None:

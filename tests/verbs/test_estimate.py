@@ -64,7 +64,7 @@ def test_nothing_is_written_and_nobody_waited_for(home: Home) -> None:
         before = content(home)
         assert home.estimate("sorting", **FAST).people == 9
         assert content(home) == before
-    base = home._load(home.bases()[0])
+    base = home.load(home.bases()[0])
     before = [len(module._forward_hooks) for module in base.model.modules()]
     home.estimate("sorting", **FAST)
     assert [len(module._forward_hooks) for module in base.model.modules()] == before

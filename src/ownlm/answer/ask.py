@@ -1,6 +1,6 @@
 """Questions of many people, each answered with their own adapter, in mixed batches."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ownlm.answer.choose import choose
@@ -10,11 +10,14 @@ from ownlm.model.adapter import Adapter
 from ownlm.model.bank import LoraBank
 from ownlm.model.base import BaseLM
 from ownlm.model.spans import BASE
+from ownlm.perpcs.materialise import recipe_bank
+from ownlm.perpcs.pool import Pool
+from ownlm.perpcs.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A prompt, and whose adapter answers it; None for the base alone."""
+    """A prompt, and whose adapter or recipe answers it; None for the base alone."""
 
     prompt: list[int]
     owner: str | None
@@ -22,9 +25,11 @@ class Question:
 
 def answer(
     base: BaseLM,
-    adapters: dict[str, Adapter],
+    adapters: Mapping[str, Adapter],
     questions: Sequence[Question],
     *,
+    recipes: Mapping[str, Recipe] | None = None,
+    pool: Pool | None = None,
     labels: Sequence[str] = (),
     max_new_tokens: int,
     one_line: bool = False,
@@ -33,7 +38,9 @@ def answer(
     """Answers in the questions' order.
 
     Args:
-        adapters: each owner's adapter, all of one shape; none is needed where no question names an owner.
+        adapters: owners' adapters, all of one shape.
+        recipes: other owners' recipes of `product`, all of one pool,
+        pool: which is this.
         labels: choose among these by likelihood; none to generate text.
         max_new_tokens: the longest generated answer.
         one_line: whether a generated answer ends with its first line.
@@ -41,8 +48,9 @@ def answer(
 
     Raises:
         AdapterError: an adapter does not fit the base or the others.
+        PoolError: a recipe is for another pool.
     """
-    slots = {owner: slot for slot, owner in enumerate(adapters)}
+    slots = {owner: slot for slot, owner in enumerate([*adapters, *(recipes or ())])}
     prompts = [
         Prompt(BASE if question.owner is None else slots[question.owner], question.prompt) for question in questions
     ]
@@ -53,10 +61,23 @@ def answer(
             return [choice.label for choice in choose(base, bank, prompts, texts, on_done=on_done)]
         return generate(base, bank, prompts, max_new_tokens=max_new_tokens, one_line=one_line, on_done=on_done)
 
-    if not adapters:
+    if not slots:
         return run(None)
-    bank = LoraBank(base.model, next(iter(adapters.values())).lora, len(adapters))
-    for owner, slot in slots.items():
-        bank.load(slot, adapters[owner])
-    with bank.attached():
+    with bank_of(base, adapters, recipes or {}, pool).attached() as bank:
         return run(bank)
+
+
+def bank_of(
+    base: BaseLM, adapters: Mapping[str, Adapter], recipes: Mapping[str, Recipe], pool: Pool | None
+) -> LoraBank:
+    """A slot for each adapter, then one for each recipe; arguments as for `answer`."""
+    assembled = []
+    if recipes:
+        assert pool is not None
+        assembled = [recipe_bank(base, pool, list(recipes.values()), first=len(adapters))]
+    if not adapters:
+        return assembled[0]
+    bank = LoraBank(base.model, next(iter(adapters.values())).lora, len(adapters), beside=assembled)
+    for slot, adapter in enumerate(adapters.values()):
+        bank.load(slot, adapter)
+    return bank

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ownlm.cli import options
-from ownlm.cli.output import fall, print_json, print_table, say, size, tell_forgotten
+from ownlm.cli.output import fall, many, print_json, print_table, say, size, tell_forgotten, warn
 from ownlm.errors import NotFoundError
 
 if TYPE_CHECKING:
     from ownlm.home import Home
     from ownlm.store.rows import AdapterInfo, Person
+    from ownlm.verbs.consent import Consent
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -55,11 +56,12 @@ def _document(person: "Person", adapter: "AdapterInfo | None", standing: str) ->
 
 
 def _standing(home: "Home", person: "Person | None", adapter: "AdapterInfo | None") -> str:
-    """How far a person's adapter is behind their history, in words; nothing where it is not."""
+    """How far a person's adapter is behind their history, or why it is stale, in words; nothing where it is neither."""
     if adapter is None or (person is not None and adapter.knows(person.history)):
         return ""
     counts = {"new": home.behind(adapter), "forgotten": adapter.forgotten}
-    return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    stale = [] if adapter.stale is None else [f"stale: {adapter.stale}"]
+    return ", ".join([*(f"{count:,} {what}" for what, count in counts.items() if count), *stale])
 
 
 @app.command("show")
@@ -69,7 +71,7 @@ def show(
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
-    """Show a person: records of each task, profile, every version of their adapters, and how far each is behind."""
+    """Show a person: records, profile, whether they share, every version of their adapters, how far each is behind."""
     from ownlm.home import Home
 
     opened = Home(home, create=False)
@@ -78,16 +80,18 @@ def show(
     if not people and not adapters:
         raise NotFoundError(f"The home has no user {user!r}", hint="`ownlm users ls`")
     profiles = {name: profile for name in people if (profile := opened.store.profile(name, user))}
+    agreed = opened.consent(user)
     if json:
         print_json(
             {
                 "user": user,
+                "consent": {"licence": agreed.licence, "since": agreed.since} if agreed.shares else None,
                 "histories": [{"task": person.task, "records": person.records} for person in people.values()],
                 "profiles": [
                     asdict(profile) | {"stale": profile.history != people[name].history}
                     for name, profile in profiles.items()
                 ],
-                "adapters": [asdict(adapter) | {"standing": standing} for adapter, standing in adapters],
+                "adapters": [_version(adapter) | {"standing": standing} for adapter, standing in adapters],
             }
         )
         return
@@ -96,15 +100,29 @@ def show(
         if profile := profiles.get(name):
             old = "" if profile.history == person.history else ", before the history changed"
             say(f"profile ({profile.writer}{old}): {profile.text}")
+    say(_agreed(agreed))
     print_table(
         "Adapters, oldest first",
         ["adapter", "task", "base", "method", "from", "records#", "steps#", "loss#", "size#", "made (UTC)", "behind"],
         [
             (a.id[:8], a.task, a.base, a.method, (a.parent or "")[:8], a.records, a.steps,
-             fall(a.loss_first, a.loss_last), size(a.bytes), a.created[:16].replace("T", " "), standing)
+             _losses(a), size(a.bytes), a.created[:16].replace("T", " "), standing)
             for a, standing in adapters
         ],
     )  # fmt: skip
+
+
+def _version(adapter: "AdapterInfo") -> dict[str, Any]:
+    """What can be told of an adapter in JSON: of its recipe, the length."""
+    told = asdict(adapter)
+    recipe = told.pop("recipe")
+    return told | {"recipe_bytes": None if recipe is None else len(recipe)}
+
+
+def _losses(adapter: "AdapterInfo") -> str:
+    """How the loss went, where anything was trained."""
+    first, last = adapter.loss_first, adapter.loss_last
+    return "" if first is None or last is None else fall(first, last)
 
 
 def _newest(adapters: "list[tuple[AdapterInfo, str]]", task: str) -> str:
@@ -113,10 +131,57 @@ def _newest(adapters: "list[tuple[AdapterInfo, str]]", task: str) -> str:
     if not mine:
         return "; no adapter yet: `ownlm train`"
     adapter, standing = mine[-1]
+    which = f"{'recipe' if adapter.is_recipe else 'adapter'} {adapter.id[:8]}"
     if not standing:
-        return f"; the adapter {adapter.id[:8]} is up to date"
+        return f"; the {which} is up to date"
     go_on = f"`ownlm train --task {task}`, with the settings of last time, goes on from it"
-    return f"; the adapter {adapter.id[:8]} is behind: {standing}. {go_on}"
+    if adapter.is_recipe:
+        go_on = f"`ownlm assemble --task {task}` makes a new one"
+    return f"; the {which} is behind: {standing}. {go_on}"
+
+
+@app.command("consent")
+def consent(
+    user: Annotated[str, typer.Argument(help="Whose consent.")],
+    share: Annotated[
+        bool | None, typer.Option("--share/--no-share", help="They agree; they do not, or no longer.")
+    ] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option(
+            "--licence", metavar="TEXT", help="Its name or its text; CC-BY-4.0 by default.", show_default=False
+        ),
+    ] = None,
+    home: options.Home = options.HOME,
+    json: options.Json = False,
+) -> None:
+    """Record whether a person agrees to share pieces of their adapters; without an option, tell it.
+
+    Nobody's pieces are shared without it.
+    """
+    if licence is not None and not share:
+        raise typer.BadParameter("--licence goes with --share")
+    from ownlm.home import Home
+
+    opened = Home(home, create=False)
+    told = opened.consent(user, share) if licence is None else opened.consent(user, share, licence)
+    if json:
+        print_json(asdict(told))
+        return
+    say(_agreed(told))
+    if told.pools and not told.shares:
+        warn(
+            f"pieces of theirs still lie in {many(len(told.pools), 'pool')} of this home: "
+            f"`ownlm pool withdraw {user}` removes them"
+        )
+
+
+def _agreed(told: "Consent") -> str:
+    """Whether a person shares, in a line."""
+    if not told.shares:
+        return f"{told.user} does not share pieces of their adapters: `ownlm users consent {told.user} --share`"
+    since = str(told.since)[:16].replace("T", " ")
+    return f"{told.user} shares pieces of their adapters since {since} (UTC), under this licence: {told.licence}"
 
 
 @app.command("export")
@@ -131,7 +196,7 @@ def export(
     from ownlm.home import Home
 
     opened = Home(home, create=False)
-    adapter = opened.export(user, folder, task=task)
+    adapter = opened.export(user, folder, task=task).adapter
     base = opened.store.base(adapter.base)
     if json:
         print_json({"user": user, "adapter": adapter.id, "folder": str(folder), "base": base.folder})
@@ -145,7 +210,10 @@ def forget(
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
-    """Remove a person for good: every record, profile and adapter. What was exported elsewhere is not touched."""
+    """Remove a person for good: every record, profile and adapter, and their consent to share.
+
+    What was exported elsewhere is not touched.
+    """
     from ownlm.home import Home
 
     tell_forgotten(Home(home, create=False).forget(user), json)

@@ -136,6 +136,23 @@ class BaseLM:
         logits_PV: Tensor = output.logits[0]
         return logits_PV
 
+    def hidden(self, batch: PackedBatch) -> Tensor:
+        """What the base alone, whatever bank is attached, makes of each token: its last states after the final norm.
+
+        The head does not run. No flight is under way, so the last MLP is not trimmed to the asked positions.
+
+        Args:
+            batch: T tokens; what is asked of them does not matter.
+
+        Returns:
+            hidden_TD.
+        """
+        output = self.model.get_decoder()(
+            input_ids=batch.input_ids_T[None], position_ids=batch.position_ids_T[None], use_cache=False, packed=batch
+        )
+        hidden_TD: Tensor = output.last_hidden_state[0]
+        return hidden_TD
+
 
 def load_base(
     folder: Path, *, name: str, fingerprint: str, device: str | torch.device = "cpu", dtype: torch.dtype | None = None

@@ -51,7 +51,8 @@ def scores(feature_UD: Tensor, gate_ND: Tensor) -> Tensor:
     Source: Per-Pcs (arXiv 2406.10471), section 3.2.
     """
     width = gate_ND.shape[1]
-    return feature_UD.double() @ F.layer_norm(gate_ND.double(), (width,)).T / width**0.5
+    score_UN: Tensor = feature_UD.double() @ F.layer_norm(gate_ND.double(), (width,)).T / width**0.5
+    return score_UN
 
 
 def select(score_UN: Tensor, top_k: int, tau: float) -> tuple[Tensor, Tensor]:

@@ -85,7 +85,7 @@ def history_examples(
     Source: OPPU (arXiv 2402.04401), section 3. Differs: retrieval sees earlier records only, so no answer leaks.
     """
     records = history.records
-    documents = [words(_searched(task, record)) for record in records] if rag else []
+    documents = [words(searched_text(task, record)) for record in records] if rag else []
     earliest = float("-inf") if since is None else time_key(since)
     examples: list[Example] = []
     taken = 0
@@ -130,7 +130,7 @@ def query_prompt(
     Raises:
         TaskError: the query lacks a field that the task's input needs.
     """
-    documents = [_searched(task, record) for record in history.records] if rag else []
+    documents = [searched_text(task, record) for record in history.records] if rag else []
     shown = [history.records[index] for index in retrieve(_query(task, fields), documents, rag)]
     prompt = prompt_text(
         task, fields, shown, profile=profile, max_words=max_words, max_words_retrieved=max_words_retrieved
@@ -233,7 +233,7 @@ def _query(task: Task, fields: Mapping[str, str]) -> str:
     return " ".join(fields[name] for name in names if name in fields)
 
 
-def _searched(task: Task, record: Record) -> str:
+def searched_text(task: Task, record: Record) -> str:
     """What is searched: a record's input and its answer."""
     return f"{_query(task, record.fields)} {_answer(task, record) or ''}"
 

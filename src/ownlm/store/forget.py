@@ -10,6 +10,8 @@ from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, 
 
 from ownlm.errors import NotFoundError, StoreError
 from ownlm.store import tables
+from ownlm.store.pools import FOLDER as POOLS
+from ownlm.store.pools import pools_with
 from ownlm.store.store import Store
 from ownlm.store.tombstones import entomb
 from ownlm.store.work import alone
@@ -42,26 +44,27 @@ class Forgotten:
 
 
 def forget_person(store: Store, user: str) -> Forgotten:
-    """Removes every record, profile, adapter version and blob of a person.
+    """Removes every record, profile, adapter version, recipe and blob of a person, and their consent to share.
 
     What was stopped in its midst is finished by the same call. A hash of the name stays, so that an old file does not
     bring the person back.
 
     Raises:
         NotFoundError: the home knows nobody of that name, and nothing is left to finish.
-        StoreError: the home cannot be written; or a copy of their texts lies in another file of it. Nothing is removed
-            in the second case.
+        StoreError: the home cannot be written; or a copy of their texts lies in another file of it, or pieces of theirs
+            in one of its pools. Nothing is removed in these last two cases.
     """
     r, p, o, due = tables.records.c, tables.profiles.c, tables.outsiders.c, _due_key(user)
     with store.database.writing() as db:
+        _check_pools(db, user)
         needles = _needles([user, *_texts(db, r.user == user, p.user == user)])
-        records, profiles, adapters = (
+        records, profiles, adapters, consents = (
             db.execute(delete(table).where(table.c.user == user)).rowcount
-            for table in (tables.records, tables.profiles, tables.adapters)
+            for table in (tables.records, tables.profiles, tables.adapters, tables.consents)
         )
         bases = _learnt_from(db, o.user == user)
         db.execute(delete(tables.outsiders).where(o.user == user))
-        if not (records or profiles or adapters or bases or due in dues(db)):
+        if not (records or profiles or adapters or consents or bases or due in dues(db)):
             raise NotFoundError(f"The home has no user {user!r}", hint="`ownlm users ls`")
         _check_other_files(store, db, needles)
         _say_due(db, due)
@@ -74,7 +77,7 @@ def forget_record(store: Store, task: str, user: str, record: str) -> Forgotten:
     """Removes one record, and the person's profiles; marks the adapters that have learnt from it.
 
     Marked adapters answer until `train` has made a new one without the record; then they are removed. Where no record
-    is left, they are removed at once.
+    is left, they are removed at once; with the last record of any task, the consent to share goes too.
 
     Raises:
         NotFoundError: there is no such record, and nothing is left to finish.
@@ -98,6 +101,8 @@ def forget_record(store: Store, task: str, user: str, record: str) -> Forgotten:
             marked, adapters = db.execute(learnt).rowcount, 0
             if not db.execute(select(func.count()).where(r.task == task, r.user == user)).scalar():
                 marked, adapters = 0, db.execute(delete(tables.adapters).where(own)).rowcount
+            if not db.execute(select(func.count()).where(r.user == user)).scalar():
+                db.execute(delete(tables.consents).where(tables.consents.c.user == user))
             bases = _learnt_from(db, (o.user == user) & (tables.bases.c.task == task))
             _check_other_files(store, db, needles)
             _say_due(db, due)
@@ -167,9 +172,17 @@ def _database_files(store: Store) -> list[Path]:
     return [path for path in store.folder.glob(f"{store.database.path.name}*") if path.is_file()]
 
 
+def _check_pools(db: Connection, user: str) -> None:
+    """Raises a StoreError where pieces of a person lie in pools of this home."""
+    if held := pools_with(db, user):
+        what = f"Pieces of user {user!r} lie in pools of this home; nothing was removed"
+        got = ", ".join(digest[:12] for digest in held)
+        raise StoreError(what, got=got, hint=f"`ownlm pool withdraw {user}`, and give the same command again")
+
+
 def _check_other_files(store: Store, db: Connection, needles: list[Needle]) -> None:
-    """Raises a StoreError where a text lies in a file of the home that is neither the database's, nor weights."""
-    apart, database = {store.folder / "bases", store.blobs.folder}, _database_files(store)
+    """Raises a StoreError where a text lies in a file of the home that is no database, blob, base or pool."""
+    apart, database = {store.folder / "bases", store.folder / POOLS, store.blobs.folder}, _database_files(store)
     for path in store.folder.rglob("*"):
         if path.is_file() and not apart & set(path.parents) and path not in database and _left(path, needles, db):
             raise StoreError(
@@ -195,7 +208,8 @@ _ALL_TEXT = " UNION ALL ".join(
     f"SELECT coalesce({column}, '') FROM {table}"
     for table, columns in {
         "records": ("fields", "user", "id"), "profiles": ("text",), "tasks": ("spec",), "outsiders": ("user",),
-        "adapters": ("provenance", "shape"), "bases": ("provenance", "name", "folder", "source"),
+        "adapters": ("provenance", "shape", "stale"), "bases": ("provenance", "name", "folder", "source"),
+        "pools": ("provenance", "folder"), "consents": ("user", "licence"), "sharers": ("user",),
         "sqlite_master": ("sql",),
     }.items()
     for column in columns

@@ -1,5 +1,6 @@
-"""What the store tells: bases, people, profiles, adapters; and hashes of what people did."""
+"""What the store tells: bases, people, profiles, adapters, pools; and hashes of what people did."""
 
+import builtins
 import hashlib
 import json
 from collections.abc import Iterable
@@ -33,7 +34,11 @@ class BaseInfo:
 
 @dataclass(frozen=True, slots=True)
 class AdapterInfo:
-    """One version of one person's adapter: what it was made from, and where its weights lie."""
+    """One version of one person's adapter: what it was made from, and where its weights lie.
+
+    It was trained, or put together from the pieces of a pool: then it has a recipe, and weights only if some were
+    trained on top.
+    """
 
     id: str
     user: str
@@ -44,23 +49,48 @@ class AdapterInfo:
     history: str
     records: int
     upto: int
-    blob: str
-    bytes: int
+    blob: str | None
+    bytes: int  # of weights and recipe
     shape: dict[str, Any]
     provenance: dict[str, Any]
     steps: int
     tokens: int
-    loss_first: float
-    loss_last: float
+    loss_first: float | None  # None where nothing was trained
+    loss_last: float | None
     seconds: float
     method: str = "lora"
     parent: str | None = None
     forgotten: int = 0  # how many of the records it has learnt from were forgotten since
+    recipe: builtins.bytes | None = None  # not the field of that name
+    pool: str | None = None  # digest of the pool whose pieces the recipe names
+    stale: str | None = None  # why the recipe cannot be used any more
     created: str = field(default_factory=now)
 
+    @property
+    def is_recipe(self) -> bool:
+        """Whether it was put together from the pieces of a pool."""
+        return self.recipe is not None
+
     def knows(self, history: str) -> bool:
-        """Whether it was trained on just these records, given by their digest."""
-        return self.history == history and not self.forgotten
+        """Whether it was made from just these records, given by their digest, and can be used."""
+        return self.history == history and not self.forgotten and self.stale is None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolInfo:
+    """One version of a pool of pieces that the home knows. It names no person."""
+
+    digest: str
+    task: str
+    base: str
+    base_fingerprint: str
+    version: int
+    folder: str  # one that lies in the home is kept relative to it, so that a home can be moved
+    sharers: int  # how many
+    own: bool  # made in this home, not taken in from outside
+    provenance: dict[str, Any]
+    parent: str | None = None  # digest of the version it was made from
+    created: str = field(default_factory=now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, delete, false, func, insert, or_, select, update
+from sqlalchemy import Connection, Select, delete, func, insert, select, update
 
-from ownlm.errors import BaseModelError, DataError, NotFoundError, StoreError
+from ownlm.errors import AdapterError, BaseModelError, DataError, NotFoundError, StoreError
 from ownlm.history.record import History, Record, in_order
 from ownlm.history.task import Task
 from ownlm.store import tables
 from ownlm.store.blobs import Blobs
 from ownlm.store.database import Database
+from ownlm.store.meanwhile import gone_meanwhile, theirs
 from ownlm.store.rows import AdapterInfo, BaseInfo, Person, ProfileInfo, digest_of, history_digest, record_digest
+from ownlm.store.tables import without_number
 from ownlm.store.tombstones import exhume, is_forgotten, tombstones
 
 
@@ -166,7 +168,7 @@ class Store:
         with self.database.writing() as db:
             if db.execute(select(tables.bases.c.name).where(tables.bases.c.name == base.name)).scalar() is not None:
                 raise BaseModelError(f"The home has a base {base.name!r} already", hint="choose another name")
-            db.execute(insert(tables.bases).values(**asdict(base) | {"folder": self._kept(base.folder)}))
+            db.execute(insert(tables.bases).values(**asdict(base) | {"folder": self.kept(base.folder)}))
             for history in outsiders:
                 there = self._digests(db, base.task or "", history.user_id)
                 if any(there.get(record.id) != record_digest(record) for record in history.records):
@@ -179,9 +181,9 @@ class Store:
     def move_base(self, name: str, folder: str) -> None:
         """Says where a base lies now."""
         with self.database.writing() as db:
-            db.execute(update(tables.bases).where(tables.bases.c.name == name).values(folder=self._kept(folder)))
+            db.execute(update(tables.bases).where(tables.bases.c.name == name).values(folder=self.kept(folder)))
 
-    def _kept(self, folder: str) -> str:
+    def kept(self, folder: str) -> str:
         """A folder as it is kept: one in the home relative to it, so that a home can be moved."""
         path, home = (self.folder / folder).resolve(), self.folder.resolve()
         return str(path.relative_to(home)) if path.is_relative_to(home) else folder
@@ -190,7 +192,7 @@ class Store:
         """All bases, in the order they were added."""
         with self.database.reading() as db:
             rows = db.execute(select(tables.bases).order_by(tables.bases.c.number)).all()
-        return [BaseInfo(**_without_number(row) | {"folder": str(self.folder / row.folder)}) for row in rows]
+        return [BaseInfo(**without_number(row) | {"folder": str(self.folder / row.folder)}) for row in rows]
 
     def base(self, name: str) -> BaseInfo:
         """The base of that name.
@@ -243,7 +245,7 @@ class Store:
         query = select(tables.profiles).where(p.task == task, p.user == user).order_by(p.number.desc()).limit(1)
         with self.database.reading() as db:
             row = db.execute(query).first()
-        return None if row is None else ProfileInfo(**_without_number(row))
+        return None if row is None else ProfileInfo(**without_number(row))
 
     def latest_profiles(self, task: str, users: Collection[str] | None = None) -> dict[str, ProfileInfo]:
         """The newest profile of each person, or of each of `users`."""
@@ -251,30 +253,31 @@ class Store:
         newest = _of(select(func.max(p.number)), p, task, users).group_by(p.user)
         with self.database.reading() as db:
             rows = db.execute(select(tables.profiles).where(p.number.in_(newest))).all()
-        return {row.user: ProfileInfo(**_without_number(row)) for row in rows}
+        return {row.user: ProfileInfo(**without_number(row)) for row in rows}
 
     # Adapters
 
     def add_adapters(self, adapters: Sequence[tuple[AdapterInfo, bytes]]) -> list[NotFoundError | None]:
         """Writes new versions of people's adapters, and says that they are there: all in one transaction.
 
-        Versions that had learnt from records forgotten since, or whose weights are lost, make room for new ones.
+        Versions that had learnt from records forgotten since, that are stale, or whose weights are lost, make room for
+        new ones.
 
         Args:
-            adapters: each with its weights, which its `blob` names.
+            adapters: each with its weights, which its `blob` names; a recipe without any has no blob.
 
         Returns:
-            For each in turn, None; or why it was not kept: of the records it was trained on, some were forgotten
-            meanwhile.
+            For each in turn, None; or why it was not kept: of the records it was made from, some were forgotten
+            meanwhile, or the pool of its recipe was withdrawn.
 
         Raises:
             StoreError: they cannot be written; none is kept then.
         """
         try:
             with self.database.writing() as db:  # nobody forgets, or sweeps blobs, until they are named
-                told = _forgotten_meanwhile(db, [adapter for adapter, _ in adapters])
+                told = gone_meanwhile(db, [adapter for adapter, _ in adapters])
                 kept = [one for one, error in zip(adapters, told, strict=True) if error is None]
-                self.blobs.put(weights for _, weights in kept)
+                self.blobs.put(weights for adapter, weights in kept if adapter.blob)
                 replaced = self._make_room(db, [adapter for adapter, _ in kept])
                 if kept:
                     db.execute(insert(tables.adapters), [asdict(adapter) for adapter, _ in kept])
@@ -289,11 +292,31 @@ class Store:
     def _make_room(self, db: Connection, adapters: Sequence[AdapterInfo]) -> int:
         """Removes the versions that these replace and that are worth nothing; returns how many."""
         a = tables.adapters.c
-        versions = db.execute(select(a.number, a.blob, a.forgotten).where(_theirs(a, adapters)))
-        worthless = [row.number for row in versions if row.forgotten or not self.blobs.has(row.blob)]
+        versions = db.execute(select(a.number, a.blob, a.forgotten, a.stale).where(theirs(a, adapters)))
+        worthless = [row.number for row in versions if row.forgotten or row.stale or not self._is_there(row.blob)]
         if worthless:
             db.execute(delete(tables.adapters).where(a.number.in_(worthless)))
         return len(worthless)
+
+    def has_weights(self, adapter: AdapterInfo) -> bool:
+        """Whether all the weights an adapter has are there; a recipe may have none."""
+        return self._is_there(adapter.blob)
+
+    def _is_there(self, blob: str | None) -> bool:
+        return blob is None or self.blobs.has(blob)
+
+    def weights(self, adapter: AdapterInfo) -> bytes:
+        """A trained adapter's weights.
+
+        Raises:
+            AdapterError: it is a recipe: its weights are a pool's.
+            StoreError: they are missing or damaged.
+        """
+        if adapter.blob is None or adapter.is_recipe:
+            what = f"The newest adapter of user {adapter.user!r} in task {adapter.task!r} is a recipe"
+            hint = f"`ownlm train --task {adapter.task} --user {adapter.user}` makes one with weights of its own"
+            raise AdapterError(what, expected="a trained adapter", hint=hint)
+        return self.blobs.get(adapter.blob)
 
     def catch_up(self, adapter: AdapterInfo, history: History, upto: int) -> None:
         """Says of an adapter that it knows this history: nothing in the rest of it could be learnt.
@@ -315,7 +338,7 @@ class Store:
         if user is not None:
             query = query.where(a.user == user)
         with self.database.reading() as db:
-            return [AdapterInfo(**_without_number(row)) for row in db.execute(query)]
+            return [AdapterInfo(**without_number(row)) for row in db.execute(query)]
 
     def latest_adapters(
         self, task: str | None = None, users: Collection[str] | None = None
@@ -325,7 +348,7 @@ class Store:
         newest = _of(select(func.max(a.number)), a, task, users).group_by(a.task, a.user)
         with self.database.reading() as db:
             rows = db.execute(select(tables.adapters).where(a.number.in_(newest))).all()
-        return {(row.task, row.user): AdapterInfo(**_without_number(row)) for row in rows}
+        return {(row.task, row.user): AdapterInfo(**without_number(row)) for row in rows}
 
     def new_base_folder(self, name: str) -> Path:
         """Where a base that is made here is written, before it has a name."""
@@ -345,11 +368,8 @@ class Store:
     def sweep(self) -> int:
         """Removes the blobs that nothing names, as killed runs leave them; returns how many."""
         with self.database.writing() as db:  # while it lasts, nobody writes a blob that is not named yet
-            return self.blobs.keep_only(set(db.execute(select(tables.adapters.c.blob)).scalars()))
-
-
-def _without_number(row: Row[Any]) -> dict[str, Any]:
-    return {key: value for key, value in row._mapping.items() if key != "number"}
+            blobs = db.execute(select(tables.adapters.c.blob).where(tables.adapters.c.blob.is_not(None))).scalars()
+            return self.blobs.keep_only(set(blobs))
 
 
 def _of(query: Select[Any], columns: Any, task: str | None, users: Collection[str] | None) -> Select[Any]:
@@ -357,28 +377,3 @@ def _of(query: Select[Any], columns: Any, task: str | None, users: Collection[st
     if task is not None:
         query = query.where(columns.task == task)
     return query if users is None else query.where(columns.user.in_(users))
-
-
-def _theirs(columns: Any, adapters: Sequence[AdapterInfo]) -> ColumnElement[bool]:
-    """Whether a row is about one of the people whose adapters these are, in their task."""
-    users: dict[str, set[str]] = {}
-    for adapter in adapters:
-        users.setdefault(adapter.task, set()).add(adapter.user)
-    return or_(false(), *((columns.task == task) & columns.user.in_(own) for task, own in users.items()))
-
-
-def _forgotten_meanwhile(db: Connection, adapters: Sequence[AdapterInfo]) -> list[NotFoundError | None]:
-    """For each adapter, an error where its records, or its parent's, are no longer all there."""
-    r, a = tables.records.c, tables.adapters.c
-    records: dict[tuple[str, str], list[Any]] = {}
-    for row in db.execute(select(r.task, r.user, r.id, r.digest, r.number).where(_theirs(r, adapters))):
-        records.setdefault((row.task, row.user), []).append(row)
-    whole = set(db.execute(select(a.id).where(_theirs(a, adapters), a.forgotten == 0)).scalars())
-    told: list[NotFoundError | None] = []
-    for one in adapters:
-        own = records.get((one.task, one.user), [])
-        known = digest_of((row.id, row.digest) for row in own if row.number <= one.upto)
-        there = known == one.history and (one.parent is None or one.parent in whole)
-        what = f"Records of user {one.user!r} were forgotten while an adapter learnt from them"
-        told.append(None if there else NotFoundError(what, hint="it was not kept; train again"))
-    return told

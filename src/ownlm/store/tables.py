@@ -1,21 +1,26 @@
 """The database of a home, and how one of an older format becomes one of this."""
 
+from typing import Any
+
 from sqlalchemy import (
     JSON,
+    Boolean,
     Column,
     Connection,
     Float,
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
+    Row,
     String,
     Table,
     UniqueConstraint,
     text,
 )
 
-VERSION = 2  # raised whenever a table changes, with a step in `migrate`
+VERSION = 3  # raised whenever a table changes, with a step in `migrate`
 
 metadata = MetaData()
 
@@ -73,7 +78,7 @@ profiles = Table(
     Index("profiles_by_user", "task", "user", "number"),
 )
 
-adapters = Table(
+adapters = Table(  # trained, or put together from a pool's pieces: the latter have a recipe
     "adapters",
     metadata,
     Column("number", Integer, primary_key=True),  # a later adapter has a higher number
@@ -88,19 +93,62 @@ adapters = Table(
     Column("upto", Integer, nullable=False),  # the highest number among them: records above it came later
     Column("parent", String),  # id of the adapter that training went on from
     Column("forgotten", Integer, nullable=False, server_default="0"),  # how many of the records were forgotten since
-    Column("blob", String, nullable=False),
-    Column("bytes", Integer, nullable=False),
+    Column("blob", String),  # of weights, which a recipe may do without
+    Column("bytes", Integer, nullable=False),  # of weights and recipe
     Column("method", String, nullable=False, server_default="lora"),
     Column("shape", JSON, nullable=False),  # LoRA's rank, alpha and modules; of other methods, peft's own config
     Column("provenance", JSON, nullable=False),  # config, seed, versions, task
     Column("steps", Integer, nullable=False),
     Column("tokens", Integer, nullable=False),
-    Column("loss_first", Float, nullable=False),
-    Column("loss_last", Float, nullable=False),
+    Column("loss_first", Float),  # none where nothing was trained
+    Column("loss_last", Float),
     Column("seconds", Float, nullable=False),
     Column("created", String, nullable=False),
+    Column("recipe", LargeBinary),
+    Column("pool", String),  # digest of the pool whose pieces the recipe names
+    Column("stale", String),  # why the recipe cannot be used any more
     Index("adapters_by_user", "task", "user", "number"),
 )
+
+pools = Table(
+    "pools",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("digest", String, nullable=False, unique=True),
+    Column("task", String, ForeignKey("tasks.name"), nullable=False),
+    Column("base", String, ForeignKey("bases.name"), nullable=False),
+    Column("base_fingerprint", String, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("parent", String),  # digest of the version it was made from
+    Column("folder", String, nullable=False),
+    Column("sharers", Integer, nullable=False),  # how many
+    Column("own", Boolean, nullable=False),  # made in this home, not taken in from outside
+    Column("provenance", JSON, nullable=False),
+    Column("created", String, nullable=False),
+)
+
+consents = Table(  # whoever has a row agrees, now, to share pieces of their adapters
+    "consents",
+    metadata,
+    Column("user", String, primary_key=True),
+    Column("licence", String, nullable=False),
+    Column("created", String, nullable=False),
+)
+
+sharers = Table(  # the one place where the random id that a pool knows meets a person
+    "sharers",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("task", String, ForeignKey("tasks.name"), nullable=False),
+    Column("user", String, nullable=False),
+    Column("pool", String, ForeignKey("pools.digest"), nullable=False),  # the link lasts as long as the pieces in it
+    Column("created", String, nullable=False),
+)
+
+
+def without_number(row: Row[Any]) -> dict[str, Any]:
+    """A row's values, but for the number that gives its place among the others."""
+    return {key: value for key, value in row._mapping.items() if key != "number"}
 
 
 def migrate(db: Connection, version: int) -> None:
@@ -112,6 +160,14 @@ def migrate(db: Connection, version: int) -> None:
         db.execute(text("INSERT INTO records SELECT number, task, user, id, time, fields, digest FROM records_1"))
         db.execute(text("DROP TABLE records_1"))
         profiles.create(db)
+    if version < 3:
+        for statement in _ASIDE_FOR_3:
+            db.execute(text(statement))
+        adapters.create(db)
+        db.execute(text(f"INSERT INTO adapters ({_ADAPTERS_2}) SELECT {_ADAPTERS_2} FROM adapters_2"))
+        db.execute(text("DROP TABLE adapters_2"))
+        for table in (pools, consents, sharers):
+            table.create(db)
 
 
 # Format 1 forgot nothing, so the records an adapter knew are the person's first ones. Its keys were made in another
@@ -131,3 +187,9 @@ _TO_2 = (
     "DROP TABLE places",
     "ALTER TABLE records RENAME TO records_1",
 )
+
+# Format 2 knew no recipes: every adapter had weights, and losses. SQLite cannot make a column optional, so the table is
+# made anew.
+_ASIDE_FOR_3 = ("DROP INDEX adapters_by_user", "ALTER TABLE adapters RENAME TO adapters_2")
+_ADAPTERS_2 = """number, id, user, task, base, base_fingerprint, key, history, records, upto, parent, forgotten, blob,
+    bytes, method, shape, provenance, steps, tokens, loss_first, loss_last, seconds, created"""

@@ -14,11 +14,13 @@ from ownlm.model.adapter import Adapter
 from ownlm.model.base import BaseLM
 from ownlm.model.peft_adapter import PeftAdapter
 from ownlm.oppu.examples import check_length
+from ownlm.perpcs.pool import Pool
+from ownlm.perpcs.recipe import Recipe
 from ownlm.progress import Progress
 from ownlm.prompt.example import query_prompt
 from ownlm.store.rows import AdapterInfo, BaseInfo
 from ownlm.store.store import Store
-from ownlm.verbs.load import load_adapter, load_peft_adapter
+from ownlm.verbs.load import RECIPE, is_row_of_weights, load_adapter, load_peft_adapter, load_pool, load_recipe
 from ownlm.verbs.profile import shown
 from ownlm.verbs.report import Answer
 
@@ -33,20 +35,29 @@ class Assignment:
     """A query, and what is to answer it: an adapter on its base, or a base alone."""
 
     query: Query
-    task: Task  # the one the adapter was trained for, whatever the task file says now
+    task: Task  # the one the adapter was made for, whatever the task file says now
     base: BaseInfo
     adapter: AdapterInfo | None
+    warning: str | None = None
 
     @property
-    def shape(self) -> tuple[str, str, str]:
-        """What assignments that are answered together have in common: a bank, or one adapter that peft puts on."""
-        if self.adapter is None:
-            adapter = ""
-        elif self.adapter.method == "lora":
-            adapter = str(sorted(self.adapter.shape.items()))
-        else:
-            adapter = self.adapter.id
-        return self.base.name, adapter, self.task.model_dump_json()
+    def together(self) -> tuple[str, str, str]:
+        """What assignments that are answered together have in common; nobody joins an adapter that peft puts on."""
+        alone = self.adapter.id if self.adapter and self.adapter.method not in ("lora", RECIPE) else ""
+        return self.base.name, alone, self.task.model_dump_json()
+
+    @property
+    def shape(self) -> str | None:
+        """The shape of the slot it takes; None where it takes none."""
+        if self.adapter is None or self.in_pool is not None:
+            return None
+        made = self.adapter.provenance.get("assembly", {}) if self.adapter.is_recipe else {}
+        return str([sorted(self.adapter.shape.items()), made.get("combine"), made.get("top_k")])
+
+    @property
+    def in_pool(self) -> str | None:
+        """The pool whose matrices it needs besides a row of weights; None where it needs matrices of its own."""
+        return self.adapter.pool if self.adapter and is_row_of_weights(self.adapter) else None
 
 
 def assign(store: Store, query: Query, task: Task, base: BaseInfo | None, base_only: bool) -> Assignment:
@@ -64,17 +75,20 @@ def assign(store: Store, query: Query, task: Task, base: BaseInfo | None, base_o
         )
     if base_only and base is not None:
         return Assignment(query, task, base, None)
-    mine = [
-        adapter for adapter in store.adapters(task.name, query.user_id) if base is None or adapter.base == base.name
-    ]
+    mine = [one for one in store.adapters(task.name, query.user_id) if base is None or one.base == base.name]
     if not mine:
         on, option = ("", "") if base is None else (f" on the base {base.name!r}", f" --base {base.name}")
         raise NotFoundError(
             f"User {query.user_id!r} has no adapter for task {task.name!r}{on}",
             hint=f"`ownlm train --task {task.name} --user {query.user_id}{option}`, or ask with --base-only",
         )
-    trained_for = Task.model_validate(mine[-1].provenance["task"])
-    return Assignment(query, trained_for, store.base(mine[-1].base), mine[-1])
+    newest = mine[-1]
+    made_for, its_base = Task.model_validate(newest.provenance["task"]), store.base(newest.base)
+    if newest.stale is not None:
+        again = f"`ownlm assemble --task {task.name} --user {query.user_id}` assembles anew"
+        warning = f"The assembly of user {query.user_id!r} is stale: {newest.stale}; the base answers. {again}"
+        return Assignment(query, made_for, its_base, None, warning)
+    return Assignment(query, made_for, its_base, newest)
 
 
 def answer_queries(
@@ -123,13 +137,20 @@ def _batches(waiting: dict[int, Assignment]) -> Iterator[list[tuple[int, Assignm
         first.setdefault(one.query.user_id, place)
     batch: list[tuple[int, Assignment]] = []
     people: set[str] = set()
-    for place, one in sorted(waiting.items(), key=lambda item: (item[1].shape, first[item[1].query.user_id])):
+    shape = pool = None
+    order = sorted(
+        waiting.items(), key=lambda item: (item[1].together, item[1].shape or "", first[item[1].query.user_id])
+    )
+    for place, one in order:
         people.add(one.query.user_id)
         fits = len(people) <= PEOPLE_AT_ONCE and len(batch) < QUERIES_AT_ONCE
-        if batch and not (fits and one.shape == batch[0][1].shape):
+        alike = one.shape in (shape, None) or shape is None
+        alike = alike and (one.in_pool in (pool, None) or pool is None)
+        if batch and not (fits and alike and one.together == batch[0][1].together):
             yield batch
-            batch, people = [], {one.query.user_id}
+            batch, people, shape, pool = [], {one.query.user_id}, None, None
         batch.append((place, one))
+        shape, pool = one.shape or shape, one.in_pool or pool
     if batch:
         yield batch
 
@@ -143,19 +164,25 @@ def _answer_batch(
     on_done: Callable[[int], None],
 ) -> list[Answer]:
     adapters: dict[str, Adapter] = {}
+    recipes: dict[str, Recipe] = {}
+    pool: Pool | None = None
     other: PeftAdapter | None = None  # of another method than LoRA: everybody's then, see `Assignment.shape`
     histories: dict[str, History] = {}
     results: list[Answer] = []
     questions: list[Question] = []
     for one in batch:
-        result = Answer(one.query, adapter=one.adapter.id if one.adapter else None, base=one.base.name)
+        own = one.adapter
+        result = Answer(one.query, adapter=own.id if own else None, base=one.base.name, warning=one.warning)
         try:
             if choose and not one.task.labels:
                 raise TaskError(f"Task {one.task.name!r} has no labels to choose among", hint="ask without --choose")
-            if one.adapter is not None and one.adapter.method != "lora":
-                other = other or load_peft_adapter(store, one.adapter, base)
-            elif one.adapter is not None and one.adapter.id not in adapters:
-                adapters[one.adapter.id] = load_adapter(store, one.adapter, base)
+            if own is not None and own.method not in ("lora", RECIPE):
+                other = other or load_peft_adapter(store, own, base)
+            elif own is not None and one.in_pool is not None:
+                pool = pool or load_pool(store, own)
+                recipes[own.id] = load_recipe(own, pool)
+            elif own is not None and own.id not in adapters:
+                adapters[own.id] = load_adapter(store, own, base)
             prompt, retrieved = _prompt(store, base, one, show, histories)
             questions.append(Question(prompt, result.adapter))
             results.append(replace(result, retrieved=retrieved))
@@ -170,7 +197,7 @@ def _answer_batch(
         "on_done": on_done,
     }
     if other is None:
-        texts = iter(answer(base, adapters, questions, **how))
+        texts = iter(answer(base, adapters, questions, recipes=recipes, pool=pool, **how))
     else:
         texts = iter(answer_with_peft(base, other, questions, **how))
     return [result if result.error else replace(result, answer=next(texts)) for result in results]

@@ -16,7 +16,8 @@ from ownlm.errors import OwnlmError
 from ownlm.model.base_files import fingerprint
 from ownlm.progress import Progress
 from ownlm.store.forget import dues
-from ownlm.store.rows import BaseInfo, record_digest
+from ownlm.store.pools import consents, people_of, pools
+from ownlm.store.rows import AdapterInfo, BaseInfo, record_digest
 from ownlm.store.store import Store
 from ownlm.store.work import at_work
 
@@ -52,7 +53,7 @@ class Diagnosis:
 def diagnose(store: Store, progress: Progress) -> Diagnosis:
     """Looks at everything; changes nothing."""
     seen = Diagnosis(machine_facts(store.folder), {"folder": str(store.folder)})
-    for check in (_database, _facts, _tasks_and_records, _bases, _adapters, _left_over):
+    for check in (_database, _facts, _tasks_and_records, _bases, _adapters, _sharing, _left_over):
         try:
             seen.wrong += check(store, seen, progress)
         except OwnlmError as error:
@@ -105,6 +106,9 @@ def _facts(store: Store, seen: Diagnosis, progress: Progress) -> list[Finding]:
         "records": sum(person.records for person in people),
         "people_with_adapter": len({adapter.user for adapter in adapters}),
         "adapters": len(adapters),
+        "recipes": sum(adapter.is_recipe for adapter in adapters),
+        "pools": len(pools(store)),
+        "people_who_share": len(consents(store)),
         "weights_bytes": sum(file.stat().st_size for file in files),
         "at_work": at_work(store.folder) or "nobody",
     }
@@ -159,24 +163,49 @@ def _adapters(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Fin
     adapters = store.adapters()
     for place, adapter in enumerate(adapters, 1):
         progress("adapters", place, len(adapters))
-        who, again = f"The adapter {adapter.id[:8]} of user {adapter.user!r}", f"`ownlm train --task {adapter.task}`"
+        who, again = f"The {_kind(adapter)} {adapter.id[:8]} of user {adapter.user!r}", _again(adapter)
         try:
-            weights = store.blobs.get(adapter.blob)
+            weights = b"" if adapter.blob is None else store.blobs.get(adapter.blob)
         except OwnlmError as error:
             yield Finding(f"{who} has lost its weights: {error.what}", f"{error.hint}: {again}")
         else:
-            if len(weights) != adapter.bytes:
+            if len(weights) + len(adapter.recipe or b"") != adapter.bytes:
                 yield Finding(f"{who} has weights of another size", f"{again} --user {adapter.user}")
         if bases.get(adapter.base) != adapter.base_fingerprint:
-            yield Finding(f"{who} was trained on another base than {adapter.base!r} is now", again)
+            yield Finding(f"{who} was made for another base than {adapter.base!r} is now", again)
         if not store.knows(adapter.task, adapter.user):
             yield Finding(f"{who} is of a person without records", f"`ownlm users forget {adapter.user}`")
+
+
+def _kind(adapter: AdapterInfo) -> str:
+    return "recipe" if adapter.is_recipe else "adapter"
+
+
+def _again(adapter: AdapterInfo) -> str:
+    """What makes a new one of its kind."""
+    return f"`ownlm {'assemble' if adapter.is_recipe else 'train'} --task {adapter.task}`"
+
+
+def _sharing(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Finding]:
+    """Pools, the recipes that name them, and who agreed."""
+    known = pools(store)
+    for pool in known:
+        if not Path(pool.folder).is_dir():
+            hint = f"put it back, or `ownlm share --task {pool.task}` makes another" if pool.own else "fetch it again"
+            yield Finding(f"The pool {pool.digest[:12]} of task {pool.task!r} is not in {pool.folder}", hint)
+    digests = {pool.digest for pool in known}
+    for adapter in store.adapters():
+        if adapter.is_recipe and adapter.stale is None and adapter.pool not in digests:
+            what = f"The recipe {adapter.id[:8]} of user {adapter.user!r} is made of a pool that is not in the home"
+            yield Finding(what, _again(adapter))
+    for user in sorted(consents(store).keys() - {person.user for person in store.people()}):
+        yield Finding(f"User {user!r} agreed to share, and has no records", f"`ownlm users consent {user} --no-share`")
 
 
 def _left_over(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Finding]:
     if at_work(store.folder):
         return  # what has no name yet may be about to get one
-    named = {adapter.blob for adapter in store.adapters()}
+    named = {adapter.blob for adapter in store.adapters() if adapter.blob}
     if loose := [file for file in store.blobs.files() if file.stem not in named]:
         yield Finding(f"Weights that nothing names, left by a killed run: {len(loose):,} files", _SWEEP)
     if folders := store.loose_base_folders():
@@ -200,9 +229,17 @@ def _next_steps(store: Store) -> list[str]:
     for task in dict.fromkeys(person.task for person in people):
         mine = [(person, latest.get((task, person.user))) for person in people if person.task == task]
         without = sum(adapter is None for _, adapter in mine)
-        behind = sum(adapter is not None and not adapter.knows(person.history) for person, adapter in mine)
+        old = [adapter for person, adapter in mine if adapter is not None and not adapter.knows(person.history)]
+        recipes = sum(adapter.is_recipe for adapter in old)
+        behind = len(old) - recipes
         if without or behind:
             steps.append(
                 f"`ownlm train --task {task}`: people without an adapter {without:,}, with an old one {behind:,}"
             )
+        if recipes:
+            steps.append(f"`ownlm assemble --task {task}`: recipes that are stale or behind {recipes:,}")
+    steps += [
+        f"`ownlm pool withdraw {user}`: pieces of theirs lie in a pool, and they do not agree to share any more"
+        for user in sorted(set(people_of(store).values()) - consents(store).keys())
+    ]
     return steps or ["`ownlm ask USER TEXT --task T`: everything is up to date"]

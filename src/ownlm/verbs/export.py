@@ -5,26 +5,41 @@ import shutil
 from pathlib import Path
 from uuid import uuid4
 
-from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError
 from ownlm.model.adapter import write_peft_folder
 from ownlm.model.peft_adapter import PeftAdapter
+from ownlm.perpcs.materialise import of_rank
 from ownlm.store.rows import AdapterInfo
 from ownlm.store.store import Store
+from ownlm.verbs.load import RECIPE, read_adapter
 
 
-def export_adapter(store: Store, adapter: AdapterInfo, folder: Path) -> None:
-    """Writes the adapter as a PEFT folder, whole or not at all, with a note of what it was made from."""
+def export_adapter(store: Store, adapter: AdapterInfo, folder: Path, rank: int | None) -> float:
+    """Writes the adapter as a PEFT folder, whole or not at all, with a note of what it was made from.
+
+    Args:
+        rank: the nearest of this rank instead, of LoRA adapters and recipes.
+
+    Returns:
+        How far that is from the adapter, relative to it.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise AdapterError(f"The folder {folder} is not empty", expected="a new or empty folder", hint="choose another")
-    base = store.base(adapter.base)
+    if adapter.stale is not None:
+        hint = f"`ownlm assemble --task {adapter.task} --user {adapter.user}`"
+        raise AdapterError(f"The assembly of user {adapter.user!r} is stale: {adapter.stale}", hint=hint)
+    base, error = store.base(adapter.base), 0.0
     temporary = folder.absolute().with_name(f".{folder.name}-{uuid4().hex}")
     try:
-        weights = store.blobs.get(adapter.blob)
-        if adapter.method == "lora":
-            write_peft_folder(temporary, weights, LoraConfig.model_validate(adapter.shape), base.folder)
+        if adapter.method in ("lora", RECIPE):
+            own = read_adapter(store, adapter)
+            if rank is not None:
+                own, error = of_rank(own, rank)
+            write_peft_folder(temporary, own.to_bytes(), own.lora, base.folder)
+        elif rank is not None:
+            raise AdapterError(f"An adapter of the method {adapter.method!r} has no rank", hint="export it as it is")
         else:
-            PeftAdapter(adapter.shape, weights).write_folder(temporary, base.folder)
+            PeftAdapter(adapter.shape, store.weights(adapter)).write_folder(temporary, base.folder)
         note = {
             "adapter": adapter.id,
             "user": adapter.user,
@@ -32,11 +47,13 @@ def export_adapter(store: Store, adapter: AdapterInfo, folder: Path) -> None:
             "base": adapter.base,
             "base_fingerprint": adapter.base_fingerprint,
             "records": adapter.records,
+            **({} if rank is None else {"rank": rank, "relative_error": error}),
             **adapter.provenance,
         }
         (temporary / "ownlm.json").write_text(json.dumps(note, indent=1) + "\n", "utf8")
         if folder.exists():
             folder.rmdir()
         temporary.rename(folder)
+        return error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

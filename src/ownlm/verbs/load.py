@@ -3,14 +3,20 @@
 from pathlib import Path
 
 from ownlm.config import LoraConfig
-from ownlm.errors import AdapterError, BaseModelError
+from ownlm.errors import AdapterError, BaseModelError, PoolError
 from ownlm.model.adapter import Adapter
 from ownlm.model.base import BaseLM, default_device, load_base
 from ownlm.model.base_files import fingerprint
 from ownlm.model.peft_adapter import PeftAdapter
 from ownlm.model.targets import check_fits, target_modules
-from ownlm.store.rows import AdapterInfo, BaseInfo
+from ownlm.perpcs.materialise import joined, materialise
+from ownlm.perpcs.pool import Pool, open_pool
+from ownlm.perpcs.recipe import Recipe, check_recipe
+from ownlm.store import pools
+from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo
 from ownlm.store.store import Store
+
+RECIPE = "recipe"  # the method of an adapter that was assembled
 
 
 def load_registered(base: BaseInfo, device: str | None) -> BaseLM:
@@ -33,27 +39,77 @@ def load_registered(base: BaseInfo, device: str | None) -> BaseLM:
 
 
 def load_adapter(store: Store, info: AdapterInfo, base: BaseLM) -> Adapter:
-    """A person's LoRA adapter, checked against the base it is to run on.
+    """A person's LoRA adapter, or what their recipe makes, checked against the base it is to run on.
 
     Raises:
-        AdapterError: it was trained on another base, or its modules or shapes are not the base's.
+        AdapterError: it was made for another base, or its modules or shapes are not the base's.
+        PoolError: its pool is damaged, or may not be used.
         StoreError: its blob is missing or damaged.
     """
     _check_base(info, base)
-    adapter = Adapter.from_bytes(store.blobs.get(info.blob), LoraConfig.model_validate(info.shape))
+    adapter = read_adapter(store, info)
     check_fits(adapter, dict(target_modules(base.model, adapter.lora)))
     return adapter
+
+
+def read_adapter(store: Store, info: AdapterInfo) -> Adapter:
+    """A LoRA adapter; or what a recipe makes, with the small adapter on top where one was trained. Errors as above."""
+    if not info.is_recipe:
+        return Adapter.from_bytes(store.weights(info), LoraConfig.model_validate(info.shape))
+    pool = load_pool(store, info)
+    adapter = materialise(load_recipe(info, pool), pool)
+    if info.blob is None:
+        return adapter
+    return joined(adapter, Adapter.from_bytes(store.blobs.get(info.blob), LoraConfig.model_validate(info.shape)))
+
+
+def load_pool(store: Store, info: AdapterInfo) -> Pool:
+    """The pool whose pieces a recipe names.
+
+    Raises:
+        NotFoundError: the home has it no more. PoolError: it is damaged, or may not be used.
+    """
+    return open_agreed(store, pools.pool(store, info.pool))
+
+
+def open_agreed(store: Store, info: PoolInfo) -> Pool:
+    """A pool of the home, if it still is what it was and everybody whose pieces lie in it still agrees.
+
+    Raises:
+        PoolError: it is damaged; or somebody took their consent back, and their pieces are to be withdrawn first.
+    """
+    people = set(pools.people_of(store, pool=info.digest).values())
+    if gone := sorted(people - pools.consenting(store, people)):
+        raise PoolError(
+            f"People whose pieces lie in the pool {info.digest[:12]} have taken their consent back",
+            got=", ".join(gone),
+            hint=f"`ownlm pool withdraw {gone[0]}`",
+        )
+    return open_pool(Path(info.folder), info.digest)
+
+
+def load_recipe(info: AdapterInfo, pool: Pool) -> Recipe:
+    """A person's recipe; a PoolError where it is damaged, or for another pool."""
+    recipe = Recipe.from_bytes(info.recipe or b"")
+    check_recipe(recipe, pool)
+    return recipe
+
+
+def is_row_of_weights(info: AdapterInfo) -> bool:
+    """Whether it needs no matrices of its own beside its pool's: a recipe of `product`, with nothing trained on top."""
+    return info.is_recipe and info.blob is None and info.provenance["assembly"]["combine"] == "product"
 
 
 def load_peft_adapter(store: Store, info: AdapterInfo, base: BaseLM) -> PeftAdapter:
     """A person's adapter of another method than LoRA, checked against the base it is to run on.
 
     Raises:
-        AdapterError: it was trained on another base, or is damaged, or its modules or shapes are not the base's.
+        AdapterError: it is a recipe, or was trained on another base, or is damaged, or its modules or shapes are not
+            the base's.
         StoreError: its blob is missing or damaged.
     """
     _check_base(info, base)
-    adapter = PeftAdapter(info.shape, store.blobs.get(info.blob))
+    adapter = PeftAdapter(info.shape, store.weights(info))
     with adapter.attached(base.model):
         return adapter
 

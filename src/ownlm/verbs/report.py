@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from ownlm.errors import OwnlmError
 from ownlm.history.record import Query
-from ownlm.store.rows import AdapterInfo, ProfileInfo
+from ownlm.store.rows import AdapterInfo, PoolInfo, ProfileInfo
 
 if TYPE_CHECKING:
     from ownlm.verbs.histories import Added
@@ -83,6 +83,79 @@ class Profiles:
 
 
 @dataclass(frozen=True, slots=True)
+class Shared:
+    """A pool that was made, out of how many who agree, and whose pieces lie in it."""
+
+    pool: PoolInfo
+    candidates: int
+    sharers: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """A recipe that was made and is kept, in short.
+
+    Attributes:
+        id: of this version of the person's adapter.
+        kept: what was best on held-back records, where the assembly was adapted.
+        top_sharers: random ids, and their share of all weight.
+    """
+
+    user: str
+    id: str
+    bytes: int
+    records: int
+    tokens: int
+    seconds: float
+    kept: str | None
+    top_sharers: list[tuple[str, float]]
+
+    @classmethod
+    def of(cls, adapter: AdapterInfo, top_sharers: list[tuple[str, float]]) -> "Assembly":
+        """What a report keeps of a recipe."""
+        same = {name: getattr(adapter, name) for name in ("user", "id", "bytes", "records", "tokens", "seconds")}
+        return cls(**same, kept=adapter.provenance.get("kept"), top_sharers=top_sharers)
+
+
+@dataclass(slots=True)
+class Assemblies:
+    """What `assemble`, or a withdrawal, did so far."""
+
+    assembled: list[Assembly] = field(default_factory=list)  # in the order they were stored
+    stale: list[tuple[str, str]] = field(default_factory=list)  # person, why
+    skipped: list[tuple[str, str]] = field(default_factory=list)  # person, why
+    failed: list[tuple[str, OwnlmError]] = field(default_factory=list)
+    added: "Added | None" = None  # what the data given with it added
+
+
+@dataclass(slots=True)
+class Withdrawal:
+    """What a withdrawal did.
+
+    Attributes:
+        sharers: the random ids that are gone.
+        pools: digests, each old one with that of the version without them; None where nobody was left.
+        affected: people whose recipes used their pieces.
+        untouched: how many recipes did not, and go on as they are.
+        again: what came of assembling the affected anew.
+    """
+
+    sharers: list[str] = field(default_factory=list)
+    pools: list[tuple[str, str | None]] = field(default_factory=list)
+    affected: list[str] = field(default_factory=list)
+    untouched: int = 0
+    again: Assemblies = field(default_factory=Assemblies)
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """An adapter that was written, and how far what was written is from it: |B A - B' A'| / |B A|, Frobenius."""
+
+    adapter: AdapterInfo
+    relative_error: float
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What a person's own model, or the base alone, said to a query; or why it said nothing."""
 
@@ -91,4 +164,5 @@ class Answer:
     adapter: str | None = None
     base: str | None = None
     retrieved: tuple[str, ...] = ()
+    warning: str | None = None
     error: OwnlmError | None = None

@@ -15,7 +15,7 @@ from ownlm.history.record import time_key
 
 _PARTS = {"lora": LoraConfig.model_fields, "prompt": PromptConfig.model_fields}
 
-Stage = Literal["task_adapter", "adapter"]
+Stage = Literal["task_adapter", "adapter", "sharer", "gate"]
 
 
 def settings(stage: Stage, parameters: int, preset: str | None, changes: Mapping[str, Any]) -> TrainConfig:
@@ -72,8 +72,12 @@ def _check_method(stage: Stage, method: str, given: Mapping[str, Any]) -> None:
 
 def provenance(config: TrainConfig, seed: int) -> dict[str, Any]:
     """What a run was made with."""
-    versions = {"ownlm": __version__} | {package: version(package) for package in ("torch", "transformers")}
-    return {"config": config.model_dump(mode="json"), "seed": seed, "versions": versions}
+    return {"config": config.model_dump(mode="json"), "seed": seed, "versions": versions()}
+
+
+def versions() -> dict[str, str]:
+    """The versions of what computes."""
+    return {"ownlm": __version__} | {package: version(package) for package in ("torch", "transformers")}
 
 
 def digest(*parts: object) -> str:

@@ -86,7 +86,7 @@ class Student:
     Attributes:
         records: how many they have; 0 where a person named has none.
         last: the adapter to go on from, if any.
-        anew: whether their last adapter had other settings.
+        anew: whether their last adapter was trained with other settings.
         skipped: why they need no training, or get none; None for who is to be trained.
     """
 
@@ -150,8 +150,8 @@ def _student(
     if outsider and not (last and last.forgotten):  # what learnt from the forgotten is to be replaced
         why = f"the base {plan.base.name!r} has learnt from these records; --user trains anyway"
         return Student(person.user, person.records, skipped=why)
-    anew = last is not None and last.key != plan.key(profile)
-    if last and (anew or last.forgotten or not store.blobs.has(last.blob)):
+    anew = last is not None and not last.is_recipe and last.key != plan.key(profile)
+    if last and (anew or last.is_recipe or last.forgotten or not store.has_weights(last)):
         last = None
     if last and last.knows(person.history) and not (plan.from_scratch and last.parent):
         return Student(person.user, person.records, skipped=UP_TO_DATE)

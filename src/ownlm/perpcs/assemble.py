@@ -1,0 +1,265 @@
+"""Assembly: a personal adapter out of a pool's pieces, in one forward pass over a person's history.
+
+It is autoregressive in depth: what a module selects is installed before the next module sees its input. A long history,
+or many people's, is several rows: each runs in a thread of its own, and all wait for each other at every module, where
+the pieces are chosen for everybody. What waits keeps little more than its hidden states, so a history may be long.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Barrier, BrokenBarrierError, Semaphore
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ownlm.errors import PoolError
+from ownlm.model.bank import LoraBank
+from ownlm.model.base import BaseLM
+from ownlm.model.flight import Flight
+from ownlm.model.packed import PackedBatch, Row
+from ownlm.oppu.heap import keeping_freed_memory
+from ownlm.oppu.minibatches import TokenizedExample, shared_prefix
+from ownlm.perpcs.equations import history_feature, scores, select
+from ownlm.perpcs.materialise import pieces
+from ownlm.perpcs.pool import Pool
+from ownlm.perpcs.recipe import Combine, Recipe, assembled_shape, combined, made_of, rounded
+
+AT_ONCE = 16  # people in one group: their chosen pieces are in memory together
+TOKENS = 65_536  # of one group, unless one person alone has more; their hidden states are in memory together
+TOKENS_PER_PASS, PASSES = 2048, 64  # of one row; of very long histories the rows are longer, not more
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Somebody to assemble an adapter for, and what their records have become."""
+
+    user: str
+    examples: Sequence[TokenizedExample]
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """What a target user's history selected.
+
+    Attributes:
+        tokens: that went through the model.
+        seconds: of the machine, shared by tokens.
+    """
+
+    user: str
+    recipe: Recipe
+    tokens: int
+    seconds: float
+
+
+def assemble(
+    base: BaseLM,
+    pool: Pool,
+    targets: Iterable[Target],
+    *,
+    top_k: int = 3,
+    tau: float = 1.0,
+    combine: Combine = "product",
+    tokens_per_pass: int = TOKENS_PER_PASS,
+    workers: int | None = None,
+    on_group: Callable[[list[Assembled]], None] | None = None,
+) -> Iterator[Assembled]:
+    """Assembles many people's adapters, each as if alone.
+
+        per module, in the order of the pass:  x -> h -> scores -> select -> combine -> y = W x + (alpha / r) B A x
+
+    No head, no last MLP, nothing behind the last adapted module.
+
+    Args:
+        base: the base the pool was made for.
+        pool: the pieces.
+        targets: read one by one; a group of them goes through the model together.
+        top_k: K, pieces a module.
+        tau: temperature of their weights.
+        combine: `product` or `factors`.
+        tokens_per_pass: about how many tokens a row has.
+        workers: how many rows run at once; by default one a core, on a GPU one.
+
+    Yields:
+        Each target's recipe, group by group.
+
+    Raises:
+        PoolError: the pool has fewer sharers than K, or is for another base.
+
+    Source: Per-Pcs (arXiv 2406.10471), section 3.2. Differs: many people at once; `product` by default, which is the
+        paper's sum; their released code averages A and B apart (`factors`).
+    """
+    check_pool(base, pool, top_k)
+    with keeping_freed_memory():
+        for group in _groups(targets):
+            done = _Group(base, pool, group, top_k, tau, combine, tokens_per_pass, workers).run()
+            if on_group:
+                on_group(done)
+            yield from done
+
+
+def check_pool(base: BaseLM, pool: Pool, top_k: int) -> None:
+    """Raises a PoolError where a pool is for another base, or has fewer sharers than are to be selected."""
+    if pool.manifest.base_fingerprint != base.fingerprint:
+        raise PoolError(
+            "The pool was made for another base",
+            got=f"{base.name!r} ({base.fingerprint[:12]})",
+            expected=f"a base with the fingerprint {pool.manifest.base_fingerprint[:12]}",
+        )
+    if len(pool.manifest.sharers) < top_k:
+        raise PoolError(
+            "The pool has fewer sharers than are to be selected",
+            got=f"{len(pool.manifest.sharers)} sharers, --top-k {top_k}",
+            hint="choose a smaller --top-k, or share more",
+        )
+
+
+def _groups(targets: Iterable[Target]) -> Iterator[list[Target]]:
+    group, tokens = list[Target](), 0
+    for target in targets:
+        own = sum(len(example.prompt) + len(example.answer) for example in target.examples)
+        if group and (len(group) == AT_ONCE or tokens + own > TOKENS):
+            yield group
+            group, tokens = [], 0
+        group.append(target)
+        tokens += own
+    if group:
+        yield group
+
+
+class _Chosen(Exception):
+    """The last module has chosen; what would follow, nobody reads."""
+
+
+class _Group:
+    """People whose histories go through the model together. What is chosen, is chosen by whichever row comes last."""
+
+    def __init__(
+        self,
+        base: BaseLM,
+        pool: Pool,
+        targets: list[Target],
+        top_k: int,
+        tau: float,
+        combine: Combine,
+        tokens_per_pass: int,
+        workers: int | None,
+    ) -> None:
+        self.base, self.pool, self.targets = base, pool, targets
+        self.top_k, self.tau, self.combine = top_k, tau, combine
+        self.batches = [row.pack(base.device) for row in _rows(targets, tokens_per_pass)]
+        cores = torch.get_num_threads() if base.device.type == "cpu" else 1
+        self.workers = min(workers or cores, cores, len(self.batches))
+        self.bank = LoraBank(base.model, assembled_shape(pool.lora, combine, top_k), len(targets))
+        self.bank.before = self._before
+        self.running = Semaphore(self.workers)
+        self.meeting = Barrier(len(self.batches), action=self._choose)
+        self.features: dict[int, Tensor] = {}  # by row: h_WD of the people in it
+        self.module = ""
+        self.chosen: dict[str, tuple[Tensor, Tensor]] = {}  # by module: place_UK, weight_UK
+
+    def run(self) -> list[Assembled]:
+        """Everybody's recipes."""
+        started, threads = time.perf_counter(), torch.get_num_threads()
+        with self.bank.attached(), ThreadPoolExecutor(len(self.batches)) as pool:
+            each = max(1, threads // self.workers)
+            try:
+                passes = [pool.submit(self._pass, number, each) for number in range(len(self.batches))]
+                errors = [one.exception() for one in passes]
+            except BaseException:  # Ctrl-C: who waits must not wait for ever
+                self.meeting.abort()
+                raise
+        for error in sorted((e for e in errors if e), key=lambda e: isinstance(e, BrokenBarrierError)):
+            raise error  # the first cause, rather than what it broke
+        seconds, tokens = time.perf_counter() - started, [0] * len(self.targets)
+        for batch in self.batches:
+            for slot, at in batch.spans.rows():
+                tokens[slot] += at.stop - at.start
+        return [
+            Assembled(target.user, self._recipe(slot), tokens[slot], seconds * tokens[slot] / sum(tokens))
+            for slot, target in enumerate(self.targets)
+        ]
+
+    def _recipe(self, slot: int) -> Recipe:
+        chosen = [self.chosen[name] for name in self.pool.modules]
+        return made_of(
+            self.combine,
+            torch.stack([place_UK[slot] for place_UK, _ in chosen]),
+            torch.stack([weight_UK[slot] for _, weight_UK in chosen]),
+        )
+
+    @torch.inference_mode()
+    def _pass(self, number: int, threads: int) -> None:
+        """A row through the model, up to the last adapted module."""
+        torch.set_num_threads(threads)
+        try:
+            with self.running:
+                self.base.logits(self.batches[number], self.bank)
+        except _Chosen:
+            pass
+        except BaseException:
+            self.meeting.abort()
+            raise
+
+    def _before(self, name: str, x_1TD: Tensor, now: Flight) -> None:
+        """Tells what a row shows this module, and waits until its pieces are chosen."""
+        batch = now.batch
+        self.features[id(batch)] = _features(x_1TD[0], batch)
+        self.module = name
+        self.running.release()
+        try:
+            self.meeting.wait()
+        finally:
+            self.running.acquire()
+        if len(self.chosen) == len(self.pool.modules):
+            raise _Chosen
+
+    def _choose(self) -> None:
+        """Selects everybody's pieces for a module, and installs them."""
+        name, gate_ND = self.module, self.pool.gates(self.module)
+        feature_UD = torch.zeros(len(self.targets), gate_ND.shape[1], dtype=torch.float64)
+        for batch in self.batches:  # always in this order, whoever came first
+            feature_UD[list(batch.spans.slots)] += self.features[id(batch)].cpu()
+        k = min(self.top_k, len(gate_ND))
+        place_UK, weight_UK = select(scores(feature_UD, gate_ND), k, self.tau)
+        weight_UK = rounded(weight_UK).float()  # as it will be kept: what follows sees the same
+        missing = self.top_k - k  # of a module that fewer people share
+        for slot, place_K in enumerate(place_UK.tolist()):
+            A_KRD, B_KOR = pieces(self.pool, name, place_K + [None] * missing)
+            weight_K = F.pad(weight_UK[slot], (0, missing))
+            self.bank.load_pair(slot, name, *combined(self.combine, weight_K, A_KRD, B_KOR))
+        self.chosen[name] = F.pad(place_UK, (0, missing)), F.pad(weight_UK, (0, missing))
+
+
+def _rows(targets: list[Target], tokens_per_pass: int) -> list[Row]:
+    """Everybody's records in rows, each person's beginning once a row; the weights are those of `history_feature`."""
+    total = sum(len(e.prompt) + len(e.answer) for target in targets for e in target.examples)
+    most, rows = max(tokens_per_pass, total // PASSES), [Row()]
+    for slot, target in enumerate(targets):
+        shared = shared_prefix(target.examples)
+        prefix = None
+        for example in target.examples:
+            tokens = (example.prompt + example.answer[:-1])[shared:]
+            if rows[-1].tokens and len(rows[-1].tokens) + len(tokens) + (shared if prefix is None else 0) > most:
+                rows.append(Row())
+                prefix = None
+            if prefix is None:
+                prefix = rows[-1].add(slot, example.prompt[:shared])
+            chain = rows[-1].add(slot, tokens, after=prefix)
+            weight = 1 / (len(target.examples) * len(example.answer))
+            rows[-1].predict(slot, chain[len(example.prompt) - 1 :], weight=weight)
+    return rows
+
+
+def _features(x_TD: Tensor, batch: PackedBatch) -> Tensor:
+    """h_WD of the W people in a row, as far as this row shows them."""
+    trimmed = len(x_TD) != batch.tokens  # the last MLP sees the asked positions alone
+    x_PD = x_TD[torch.searchsorted(batch.asked_A, batch.at_P) if trimmed else batch.at_P]
+    feature_WD = []
+    for place in range(len(batch.spans.slots)):
+        own_P = batch.place_P == place
+        feature_WD.append(history_feature(x_PD[own_P], batch.weight_P[own_P]))
+    return torch.stack(feature_WD)

@@ -1,0 +1,181 @@
+"""A person's history as one vector: the mean over their records, each the mean over its tokens."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ownlm.errors import ConfigError, DataError
+from ownlm.model.base import BaseLM, default_device
+from ownlm.model.packed import Row
+from ownlm.model.spans import BASE
+
+TOKENS_PER_RECORD = 512
+TOKENS_PER_PASS = 4096
+SAFE = 6  # the first major version of sentence-transformers that runs no code it finds in a folder
+
+
+def embed_histories(
+    base: BaseLM,
+    histories: Iterable[Sequence[str]],
+    *,
+    tokens_per_record: int = TOKENS_PER_RECORD,
+    tokens_per_pass: int = TOKENS_PER_PASS,
+) -> Tensor:
+    """Mean history embeddings, by the base itself, of many people in each pass.
+
+        e_u = mean over u's records of mean over the record's tokens t of  h_t
+
+    h_t is the base's last hidden state, after the final norm. A person's vector depends on their records alone, in
+    whatever order, and not on who else is embedded.
+
+    Args:
+        histories: one a person, their records as texts; read one by one. Blank texts do not count.
+        tokens_per_record: longer records are cut, to this or to the base's context.
+        tokens_per_pass: about how many tokens go through the model together. Memory grows with it.
+
+    Returns:
+        emb_UD, float32 on the CPU, in the histories' order.
+
+    Raises:
+        DataError: somebody has no text, or there is nobody.
+
+    Source: Per-Pcs (arXiv 2406.10471), sharer selection. Differs: the released code embeds with DeBERTa-v3-large.
+    """
+    longest = min(tokens_per_record, base.max_tokens)
+    sums, counts = list[Tensor](), list[int]()
+    for together in _passes(_records(base, histories, longest), tokens_per_pass):
+        means_ND = _embed(base, [tokens for _, tokens in together])
+        for (person, _), mean_D in zip(together, means_ND, strict=True):
+            if person == len(sums):
+                sums.append(torch.zeros_like(mean_D))
+                counts.append(0)
+            sums[person] += mean_D
+            counts[person] += 1
+    return _stacked([sum_D / count for sum_D, count in zip(sums, counts, strict=True)])
+
+
+def embed_with(folder: Path, histories: Iterable[Sequence[str]]) -> Tensor:
+    """Mean history embeddings, by a sentence-transformers model instead of the base.
+
+        e_u = mean over u's records of  the model's embedding of the record
+
+    Args:
+        folder: as sentence-transformers saves it, in safetensors. No code in it is run.
+        histories: as for `embed_histories`. The model cuts what is too long for it.
+
+    Returns:
+        emb_UD, float32 on the CPU, in the histories' order.
+
+    Raises:
+        ConfigError: sentence-transformers is not installed, or cannot load the folder.
+        DataError: somebody has no text, or there is nobody.
+
+    Source: Per-Pcs (arXiv 2406.10471), sharer selection. Differs: any encoder, not DeBERTa-v3-large alone.
+    """
+    model, means = _load(folder), list[Tensor]()
+    for person, texts in enumerate(histories):
+        told = [text for text in texts if text.strip()]
+        if not told:
+            raise _nothing(person)
+        means.append(model.encode(told, convert_to_tensor=True, show_progress_bar=False).double().mean(dim=0).cpu())
+    return _stacked(means)
+
+
+def _records(base: BaseLM, histories: Iterable[Sequence[str]], longest: int) -> Iterator[tuple[int, list[int]]]:
+    """Everybody's records as token ids, one after the other, each with its person's number."""
+    for person, texts in enumerate(histories):
+        encoded = base.encode_prompts([text for text in texts if text.strip()])
+        known = [tokens[:longest] for tokens in encoded if tokens]
+        if not known:
+            raise _nothing(person)
+        for tokens in known:
+            yield person, tokens
+
+
+def _passes(records: Iterable[tuple[int, list[int]]], tokens_per_pass: int) -> Iterator[list[tuple[int, list[int]]]]:
+    """Records, in their order, cut so that a pass holds about `tokens_per_pass` tokens."""
+    together, size = list[tuple[int, list[int]]](), 0
+    for person, tokens in records:
+        if together and size + len(tokens) > tokens_per_pass:
+            yield together
+            together, size = [], 0
+        together.append((person, tokens))
+        size += len(tokens)
+    if together:
+        yield together
+
+
+@torch.inference_mode()
+def _embed(base: BaseLM, records: Sequence[list[int]]) -> Tensor:
+    """Each record's mean hidden state, in one pass: mean_ND, float64 on the CPU."""
+    row = Row()
+    for tokens in records:
+        row.add(BASE, tokens)
+    hidden_TD = base.hidden(row.pack(base.device)).double()
+    length_N = torch.tensor([len(tokens) for tokens in records], device=base.device)
+    record_T = torch.arange(len(records), device=base.device).repeat_interleave(length_N)
+    sum_ND = hidden_TD.new_zeros(len(records), hidden_TD.shape[1]).index_add_(0, record_T, hidden_TD)
+    return (sum_ND / length_N[:, None]).cpu()
+
+
+def _stacked(means: list[Tensor]) -> Tensor:
+    if not means:
+        raise DataError("There is nobody whose history could be embedded", hint="`ownlm history add`")
+    return torch.stack(means).float()
+
+
+def _nothing(person: int) -> DataError:
+    return DataError(
+        f"History number {person + 1} has no text to embed",
+        expected="at least one record with text",
+        hint="look at `ownlm history show`",
+    )
+
+
+def _load(folder: Path) -> Any:
+    """A sentence-transformers model, from nothing but safetensors and the package's own code."""
+    transformer = _package().SentenceTransformer
+    if not folder.is_dir():
+        raise ConfigError("The embedding model is not a folder", got=folder, expected="one of sentence-transformers")
+    for pickle in folder.rglob("pytorch_model*.bin"):
+        if not (pickle.parent / "model.safetensors").is_file():  # beside which nobody reads it
+            raise ConfigError(
+                f"The embedding model in {folder} has weights in a pickle, which can hold code",
+                got=pickle.relative_to(folder),
+                expected="model.safetensors",
+                hint="choose another model, or save it anew",
+            )
+    try:
+        return transformer(
+            str(folder),
+            device=default_device(),
+            local_files_only=True,
+            trust_remote_code=False,
+            model_kwargs={"use_safetensors": True},
+        ).eval()
+    except Exception as error:  # whatever the package, and the modules the folder names, let through
+        raise ConfigError(
+            f"The embedding model cannot be loaded from {folder}",
+            got=(str(error).splitlines() or [type(error).__name__])[0],
+            expected="a folder of sentence-transformers that needs no code of its own",
+        ) from None
+
+
+def _package() -> Any:
+    try:
+        import sentence_transformers
+    except ImportError:
+        version = None
+    else:
+        version = sentence_transformers.__version__
+        if int(version.split(".")[0]) >= SAFE:
+            return sentence_transformers
+    raise ConfigError(
+        "Embedding with a model other than the base needs the package sentence-transformers",
+        got=version,
+        expected=f"version {SAFE} or newer",
+        hint='pip install "ownlm[embed]"',
+    )

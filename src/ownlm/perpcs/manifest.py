@@ -1,0 +1,130 @@
+"""A pool's manifest: for which base the pieces are, whose they are by random id, and the hash of every file."""
+
+import hashlib
+import json
+import re
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ownlm.config import LoraConfig
+from ownlm.errors import PoolError
+
+FILE = "pool.json"
+_MODULE = r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$"  # nothing that leads out of the folder
+_LONGEST = 200  # a file's name has at most 255 bytes
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+SharerId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+
+
+class ModuleEntry(BaseModel):
+    """One module's file.
+
+    Attributes:
+        sha256: of the whole file.
+        sharers: who gives a piece of it, as places among the pool's sharers.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=_MODULE, max_length=_LONGEST)
+    sha256: Sha256
+    bytes: int = Field(ge=0)
+    sharers: tuple[Annotated[int, Field(ge=0)], ...]
+
+
+class Manifest(BaseModel):
+    """What `pool.json` says.
+
+    Attributes:
+        parent: digest of the version it was made from.
+        provenance: how it was made. Names nobody, sharers neither.
+        sharers: random ids, sorted, so that their order tells nothing.
+        modules: in the model's order.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    format: Literal[1] = 1
+    version: int = Field(ge=1)
+    parent: Sha256 | None
+    base_fingerprint: str = Field(min_length=1)
+    lora: LoraConfig
+    licence: str = Field(min_length=1)
+    created: str
+    provenance: dict[str, Any]
+    sharers: tuple[SharerId, ...] = Field(min_length=1)
+    modules: tuple[ModuleEntry, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Manifest":
+        if not _ascending(self.sharers):
+            raise ValueError("sharers are sorted, each once")
+        if len({entry.name for entry in self.modules}) < len(self.modules):
+            raise ValueError("each module comes once")
+        for entry in self.modules:
+            if not _ascending(entry.sharers) or any(place >= len(self.sharers) for place in entry.sharers):
+                raise ValueError("a module's sharers are ascending places among the pool's")
+        if {place for entry in self.modules for place in entry.sharers} != set(range(len(self.sharers))):
+            raise ValueError("each sharer gives at least one piece")
+        return self
+
+    def to_bytes(self) -> bytes:
+        """The content of `pool.json`: one form for each manifest, with a digest of all the rest in it."""
+        content = self.model_dump()
+        return _canonical(content | {"digest": hashlib.sha256(_canonical(content)).hexdigest()})
+
+    @staticmethod
+    def from_bytes(data: bytes) -> "Manifest":
+        """Reads what `to_bytes` wrote, and nothing else.
+
+        Raises:
+            PoolError: a byte is not what it was, or what it says cannot be.
+        """
+        try:
+            content = json.loads(data)
+            if not isinstance(content, dict):
+                raise TypeError("no JSON object")
+            content.pop("digest", None)
+            manifest = Manifest.model_validate(content)
+            written = manifest.to_bytes()
+        except ValidationError as error:
+            raise manifest_error(error) from None
+        except (ValueError, TypeError, RecursionError) as error:
+            raise PoolError(f"The pool's {FILE} is damaged", got=error, hint="get the pool again") from None
+        if written != data:
+            raise PoolError(
+                f"The pool's {FILE} is not what was written", expected="not a byte changed", hint="get the pool again"
+            )
+        return manifest
+
+
+def module_file(module: str) -> str:
+    """What a module's file is called.
+
+    Raises:
+        PoolError: no module can have that name.
+    """
+    if len(module) > _LONGEST or not re.fullmatch(_MODULE[1:-1], module):
+        raise PoolError("No module can be called so", got=repr(module), expected="a name such as layers.0.q_proj")
+    return f"{module}.safetensors"
+
+
+def manifest_error(error: ValidationError) -> PoolError:
+    """What is wrong with a manifest."""
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    return PoolError(
+        "The pool's manifest is wrong" + (f" at {place!r}" if place else ""),
+        expected=first["msg"].removeprefix("Value error, "),
+    )
+
+
+def _canonical(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _ascending(values: tuple[Any, ...]) -> bool:
+    return all(one < next_one for one, next_one in pairwise(values))

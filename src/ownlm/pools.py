@@ -1,0 +1,127 @@
+"""The pools of a home: pieces of adapters that people agreed to share, and the verbs on them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ownlm.progress import Progress, silent
+from ownlm.store import pools as stored
+from ownlm.store.rows import BaseInfo, PoolInfo
+from ownlm.verbs.bases import pick_base
+from ownlm.verbs.report import Shared, Withdrawal
+
+if TYPE_CHECKING:  # the home has its pools, and what needs torch is imported where it is used
+    from ownlm.home import Home
+    from ownlm.perpcs.pool import Pool
+
+
+class Pools:
+    """What a home shares, and what was shared with it: `home.pools`."""
+
+    def __init__(self, home: "Home") -> None:
+        self._home = home
+
+    def share(
+        self,
+        task: str,
+        *,
+        users: Sequence[str] = (),
+        base: str | None = None,
+        preset: str | None = None,
+        select: Literal["clustered", "active", "random"] = "clustered",
+        sharers: int = 50,
+        ratio: float = 1.0,
+        embedder: str | Path | None = None,
+        seed: int = 0,
+        slots: int | None = None,
+        tokens_per_step: int | None = None,
+        progress: Progress = silent,
+        **changes: Any,
+    ) -> Shared:
+        """Chooses sharers among those who agreed, trains their adapters and gates, makes a pool of the pieces.
+
+        Args:
+            users: who may be chosen; all who agreed, if none are named.
+            base: by default the newest adapted to the task, else the newest.
+            select: `clustered` by their histories, and of each cluster the most active; the most `active`; `random`.
+            sharers: how many.
+            ratio: the share of the modules of which each gives a piece.
+            embedder: a sentence-transformers folder that embeds histories; by default the base does.
+            slots, tokens_per_step: as for `Home.train`.
+            changes: settings of the adapters that differ from the preset, by their names in `TrainConfig` and its
+                parts; and of the gates `gate_steps` and `gate_learning_rate`.
+
+        Raises:
+            NotFoundError: nobody agrees, or somebody no longer does when the pool is done. DataError: nobody has enough
+                records. ConfigError, BaseModelError, TrainingError, PoolError, StoreError. There is no pool then.
+        """
+        from ownlm.verbs.share import share, share_plan
+
+        with self._home.working("ownlm share", progress):
+            plan = share_plan(
+                self._home.store, self._home.keep_task(task), users=users, base=base, preset=preset, select=select,
+                sharers=sharers, ratio=ratio, embedder=None if embedder is None else Path(embedder), seed=seed,
+                slots=slots, tokens_per_step=tokens_per_step, **changes,
+            )  # fmt: skip
+            return share(self._home.store, lambda: self._home.load(plan.base), plan, progress)
+
+    def ls(self, task: str | None = None) -> list[PoolInfo]:
+        """All pools, or those of a task, oldest first."""
+        return stored.pools(self._home.store, None if task is None else self._home.task(task).name)
+
+    def open(self, digest: str | None = None, task: str | None = None) -> tuple[PoolInfo, "Pool"]:
+        """The pool whose digest begins so, or the newest, every byte checked; a NotFoundError or PoolError else."""
+        from ownlm.perpcs.pool import open_pool
+
+        info = stored.pool(self._home.store, digest, None if task is None else self._home.task(task).name)
+        return info, open_pool(Path(info.folder), info.digest)
+
+    def add(self, folder: str | Path, task: str, *, base: str | None = None, progress: Progress = silent) -> PoolInfo:
+        """Takes in a copy of a pool that others published, after every byte and every piece of it was checked.
+
+        Args:
+            base: the base it was made for; by default the one of the home with its fingerprint.
+
+        Raises:
+            PoolError, NotFoundError, StoreError: it is not what it should be, or not for this base; or is here already.
+        """
+        from ownlm.verbs.pools import add_pool, base_of
+
+        with self._home.working("ownlm pool add", progress):
+            spec = self._home.keep_task(task)
+            info = pick_base(self._home.store, spec.name, base) if base else base_of(self._home.store, Path(folder))
+            return add_pool(self._home.store, self._home.load(info), info, spec.name, Path(folder))
+
+    def verify(self, which: str) -> tuple["Pool", BaseInfo | None]:
+        """Checks every byte of a pool, given by its digest or a folder; and every piece, where the home has its base.
+
+        Returns:
+            The pool; and the base that its pieces were checked against, if there is one.
+
+        Raises:
+            NotFoundError, PoolError: there is none; it is not what it should be.
+        """
+        from ownlm.verbs.pools import verify_pool
+
+        return verify_pool(self._home.store, self._home.load, which)
+
+    def withdraw(self, who: str, *, again: bool = True, progress: Progress = silent) -> Withdrawal:
+        """Takes a sharer's pieces out of every pool of the home, and assembles anew whose recipes used them.
+
+        Each pool gets a version without them; the old one's bytes are removed. Who cannot be assembled anew stays
+        stale, and is answered by the base until they are.
+
+        Args:
+            who: a person, or a sharer's random id.
+            again: whether to assemble anew.
+
+        Raises:
+            NotFoundError: no pool has pieces of theirs. StoreError: the home cannot be written.
+        """
+        from ownlm.verbs.pools import assemble_again, withdraw
+
+        with self._home.working("ownlm pool withdraw", progress):
+            done = withdraw(self._home.store, who)
+            if again:
+                assemble_again(self._home.store, self._home.load, done, progress)
+        return done

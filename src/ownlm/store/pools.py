@@ -1,0 +1,258 @@
+"""Who agrees to share, which pools of pieces there are, and whose pieces lie in them.
+
+A pool names no person. Here, in the home where it was made, a random id of its sharers meets a person, as long as their
+pieces lie in it: links come and go in one transaction with the pool.
+"""
+
+import shutil
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
+
+from ownlm.errors import ConfigError, NotFoundError, StoreError
+from ownlm.store import tables
+from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo, now
+from ownlm.store.store import Store
+from ownlm.store.tables import without_number
+
+FOLDER = "pools"  # in the home, for its own pools
+
+# Consent
+
+
+def give_consent(store: Store, user: str, licence: str) -> None:
+    """Records that a person agrees to share pieces of their adapters; under the same licence again, nothing changes.
+
+    Args:
+        licence: its name or its text, kept as given.
+
+    Raises:
+        NotFoundError: the home does not know the person.
+        ConfigError: no licence is given.
+    """
+    if not licence.strip():
+        raise ConfigError("Nobody shares without a licence", expected="a name, such as CC-BY-4.0, or a text")
+    c = tables.consents.c
+    with store.database.writing() as db:
+        _check_known(db, user)
+        if db.execute(select(c.licence).where(c.user == user)).scalar() != licence:
+            db.execute(delete(tables.consents).where(c.user == user))
+            db.execute(insert(tables.consents).values(user=user, licence=licence, created=now()))
+
+
+def take_back_consent(store: Store, user: str) -> None:
+    """Records that a person does not share, or no longer. Pieces that lie in a pool stay until they are withdrawn.
+
+    Raises:
+        NotFoundError: the home does not know the person.
+    """
+    with store.database.writing() as db:
+        _check_known(db, user)
+        db.execute(delete(tables.consents).where(tables.consents.c.user == user))
+
+
+def consents(store: Store) -> dict[str, tuple[str, str]]:
+    """Everybody who agrees to share, with the licence and since when."""
+    c = tables.consents.c
+    with store.database.reading() as db:
+        return {row.user: (row.licence, row.created) for row in db.execute(select(tables.consents).order_by(c.user))}
+
+
+def consenting(store: Store, users: Iterable[str]) -> set[str]:
+    """Those of `users` who agree to share."""
+    with store.database.reading() as db:
+        return _consenting(db) & set(users)
+
+
+def _consenting(db: Connection) -> set[str]:
+    return set(db.execute(select(tables.consents.c.user)).scalars())
+
+
+def check_known(store: Store, user: str) -> None:
+    """Raises a NotFoundError where nothing in the home is about a person."""
+    with store.database.reading() as db:
+        _check_known(db, user)
+
+
+def _check_known(db: Connection, user: str) -> None:
+    theirs = (tables.records, tables.adapters, tables.profiles, tables.consents, tables.sharers)
+    if all(db.execute(select(table.c.user).where(table.c.user == user).limit(1)).first() is None for table in theirs):
+        raise NotFoundError(f"The home has no user {user!r}", hint="`ownlm users ls`")
+
+
+# Whose pieces lie in pools
+
+
+def sharers_of(store: Store, user: str) -> list[tuple[str, str]]:
+    """A person's random ids, each with the task of the pool that knows them by it."""
+    s = tables.sharers.c
+    with store.database.reading() as db:
+        rows = db.execute(select(s.id, s.task).where(s.user == user).order_by(s.task, s.id))
+        return [(row.id, row.task) for row in rows]
+
+
+def person_of(store: Store, sharer: str) -> str | None:
+    """Who a random id stands for, where the pool that names it was made in this home."""
+    s = tables.sharers.c
+    with store.database.reading() as db:
+        return db.execute(select(s.user).where(s.id == sharer)).scalar()
+
+
+def people_of(store: Store, task: str | None = None, pool: str | None = None) -> dict[str, str]:
+    """Whose pieces lie in this home's own pools: people by their random ids; of a task, or of a pool by its digest."""
+    s = tables.sharers.c
+    query = select(s.id, s.user).order_by(s.id)
+    if task is not None:
+        query = query.where(s.task == task)
+    if pool is not None:
+        query = query.where(s.pool == pool)
+    with store.database.reading() as db:
+        return {row.id: row.user for row in db.execute(query)}
+
+
+def pools_with(db: Connection, user: str) -> list[str]:
+    """Digests of the pools in which pieces of a person lie, oldest first."""
+    p, s = tables.pools.c, tables.sharers.c
+    query = select(p.digest).where(p.digest.in_(select(s.pool).where(s.user == user))).order_by(p.number)
+    return list(db.execute(query).scalars())
+
+
+# Pools
+
+
+def add_pool(store: Store, pool: PoolInfo, people: Mapping[str, str]) -> None:
+    """Registers a pool, and who its sharers are.
+
+    Args:
+        people: by random id, each used in no pool before; none of a pool from outside.
+
+    Raises:
+        NotFoundError: one of them has taken their consent back, or has no records of the task any more.
+        StoreError: the home has this pool.
+    """
+    with store.database.writing() as db:
+        r = tables.records.c
+        agreed = _consenting(db) & set(db.execute(select(r.user).where(r.task == pool.task).distinct()).scalars())
+        if gone := sorted(set(people.values()) - agreed):
+            what = f"Consent taken back, or records forgotten, between choosing and sharing: {', '.join(gone)}"
+            raise NotFoundError(what, hint=f"the pool was not kept; `ownlm share --task {pool.task}` makes one without")
+        _insert(store, db, pool)
+        rows = [
+            {"id": sharer, "task": pool.task, "user": user, "pool": pool.digest, "created": pool.created}
+            for sharer, user in people.items()
+        ]
+        if rows:
+            db.execute(insert(tables.sharers), rows)
+
+
+def replace_pool(
+    store: Store,
+    old: str,
+    new: PoolInfo | None,
+    recipes: Mapping[str, bytes],
+    stale: Mapping[str, str],
+    *,
+    withdrawn: Collection[str],
+) -> list[str]:
+    """Puts a pool's next version in its place, or nothing, and sees to the recipes that name it.
+
+    Args:
+        old: digest of the version that goes; its folder is the caller's to remove, afterwards.
+        new: the version that comes; None where nobody is left in it.
+        recipes: what becomes of adapters' recipes, by the adapters' ids.
+        stale: for those whose recipes cannot go on, why.
+        withdrawn: random ids of the sharers whose pieces the new version is without.
+
+    Returns:
+        Ids of the adapters that named the old version and were given neither: made meanwhile. They are stale too.
+
+    Raises:
+        NotFoundError: the home has no such pool, or no longer.
+        StoreError: the home has the new version already.
+    """
+    p, s, a = tables.pools.c, tables.sharers.c, tables.adapters.c
+    with store.database.writing() as db:
+        if db.execute(select(p.number).where(p.digest == old)).scalar() is None:
+            raise NotFoundError(f"The home has no pool {old[:12]}, or no longer", hint="`ownlm pool ls`")
+        for adapter, why in stale.items():
+            db.execute(update(tables.adapters).where(a.id == adapter, a.pool == old).values(stale=why))
+        gone = s.pool == old
+        if new is not None:
+            _insert(store, db, new)
+            for adapter, recipe in recipes.items():
+                size = a.bytes - func.length(a.recipe) + len(recipe)
+                now_so = {"recipe": recipe, "bytes": size, "pool": new.digest, "stale": None}
+                db.execute(update(tables.adapters).where(a.id == adapter, a.pool == old).values(**now_so))
+            db.execute(update(tables.sharers).where(gone, s.id.not_in(withdrawn)).values(pool=new.digest))
+        db.execute(delete(tables.sharers).where(gone))
+        db.execute(delete(tables.pools).where(p.digest == old))
+        left = (a.pool == old) & a.stale.is_(None)
+        late = list(db.execute(select(a.id).where(left).order_by(a.number)).scalars())
+        db.execute(update(tables.adapters).where(left).values(stale="its pool was replaced while it was made"))
+    return late
+
+
+def _insert(store: Store, db: Connection, pool: PoolInfo) -> None:
+    if db.execute(select(tables.pools.c.number).where(tables.pools.c.digest == pool.digest)).first() is not None:
+        raise StoreError(f"The home has the pool {pool.digest[:12]} already", hint="`ownlm pool ls`")
+    db.execute(insert(tables.pools).values(**asdict(pool) | {"folder": store.kept(pool.folder)}))
+
+
+def pools(store: Store, task: str | None = None) -> list[PoolInfo]:
+    """All pools, or those of a task, oldest first."""
+    query = select(tables.pools).order_by(tables.pools.c.number)
+    if task is not None:
+        query = query.where(tables.pools.c.task == task)
+    with store.database.reading() as db:
+        return [_pool(store, row) for row in db.execute(query)]
+
+
+def pool(store: Store, digest: str | None = None, task: str | None = None, base: BaseInfo | None = None) -> PoolInfo:
+    """The pool whose digest begins so; by default the newest, of a task and for a base where they are given.
+
+    Raises:
+        NotFoundError: there is none, or the beginning is that of several.
+    """
+    found = [
+        one
+        for one in pools(store, task)
+        if one.digest.startswith(digest or "") and (base is None or one.base_fingerprint == base.fingerprint)
+    ]
+    if not found:
+        which = f" {digest}" if digest else ""
+        what = "".join([which, f" of task {task!r}" if task else "", f" for the base {base.name!r}" if base else ""])
+        hint = f"`ownlm share --task {task or 'T'}` makes one" + ("; `ownlm pool ls`" if digest else "")
+        raise NotFoundError(f"The home has no pool{what}", hint=hint)
+    if digest and len(found) > 1:
+        got = ", ".join(one.digest[: len(digest) + 8] for one in found)
+        raise NotFoundError(f"{len(found)} pools begin with {digest!r}", got=got, hint="give more of the digest")
+    return found[-1]
+
+
+def recipes_of_pool(store: Store, digest: str) -> list[AdapterInfo]:
+    """The adapters whose recipes name pieces of a pool, oldest first; stale ones too."""
+    a = tables.adapters.c
+    with store.database.reading() as db:
+        rows = db.execute(select(tables.adapters).where(a.pool == digest).order_by(a.number))
+        return [AdapterInfo(**without_number(row)) for row in rows]
+
+
+def sweep(store: Store) -> int:
+    """Removes the folders of pools that nothing names, as killed runs leave them; returns how many."""
+    loose = loose_folders(store)
+    for path in loose:
+        shutil.rmtree(path, ignore_errors=True)
+    return len(loose)
+
+
+def loose_folders(store: Store) -> list[Path]:
+    """The folders of pools that nothing names, unfinished ones included."""
+    named = {Path(one.folder).resolve() for one in pools(store)}
+    return [path for path in sorted((store.folder / FOLDER).glob("*")) if path.is_dir() and path.resolve() not in named]
+
+
+def _pool(store: Store, row: Row[Any]) -> PoolInfo:
+    return PoolInfo(**without_number(row) | {"folder": str(store.folder / row.folder)})

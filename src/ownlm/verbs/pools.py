@@ -1,0 +1,183 @@
+"""Pools of the home: looked at, taken in from outside, and sharers' pieces withdrawn from them."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ownlm.durable import sync
+from ownlm.errors import NotFoundError, OwnlmError, StoreError
+from ownlm.history.task import Task
+from ownlm.model.base import BaseLM
+from ownlm.model.targets import target_modules
+from ownlm.perpcs.admission import admit
+from ownlm.perpcs.pool import Pool, open_pool
+from ownlm.perpcs.recipe import Recipe
+from ownlm.perpcs.version import copy_pool, without
+from ownlm.progress import Progress
+from ownlm.store import pools
+from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo
+from ownlm.store.store import Store
+from ownlm.verbs.assemble import AssemblyPlan, assemble_people
+from ownlm.verbs.report import Withdrawal
+from ownlm.verbs.share import new_pool_folder, pool_info
+
+WITHDRAWN = "a sharer withdrew pieces that it uses"
+EMPTIED = "everybody withdrew from its pool"
+
+
+def add_pool(store: Store, model: BaseLM, base: BaseInfo, task: str, folder: Path) -> PoolInfo:
+    """Takes a copy of a pool from outside into the home, after every byte and every piece was checked.
+
+    Raises:
+        PoolError: it is damaged, for another base, or holds a piece that is not fit. StoreError: it cannot be written,
+            or the home has it.
+    """
+    pool = open_pool(folder)
+    admit(pool, dict(target_modules(model.model, pool.lora)), base.fingerprint)
+    copy = copy_pool(pool, new_pool_folder(store))
+    try:
+        info = pool_info(task, base, copy, own=False)
+        pools.add_pool(store, info, {})
+    except BaseException:
+        shutil.rmtree(copy.folder)
+        raise
+    return info
+
+
+def base_of(store: Store, folder: Path) -> BaseInfo:
+    """The base of the home that a pool was made for.
+
+    Raises:
+        PoolError: there is no pool, or it is damaged. NotFoundError: the home has no such base.
+    """
+    fingerprint = open_pool(folder).manifest.base_fingerprint
+    found = [base for base in store.bases() if base.fingerprint == fingerprint]
+    if not found:
+        raise NotFoundError(
+            "The home has no base that the pool was made for",
+            expected=f"one with the fingerprint {fingerprint[:12]}",
+            hint="`ownlm base add` it first",
+        )
+    return found[0]
+
+
+def verify_pool(store: Store, load: Callable[[BaseInfo], BaseLM], which: str) -> tuple[Pool, BaseInfo | None]:
+    """Checks every byte of a pool, of the home by its digest or any folder; and its pieces, if the home has its base.
+
+    Returns:
+        The pool; and the base that its pieces were checked against, if there is one.
+
+    Raises:
+        NotFoundError, PoolError: there is none; it is not what it should be.
+    """
+    if Path(which).is_dir():
+        pool = open_pool(Path(which))
+    else:
+        info = pools.pool(store, which)
+        pool = open_pool(Path(info.folder), info.digest)
+    base = next((one for one in store.bases() if one.fingerprint == pool.manifest.base_fingerprint), None)
+    if base is not None:
+        admit(pool, dict(target_modules(load(base).model, pool.lora)), base.fingerprint)
+    return pool, base
+
+
+def withdraw(store: Store, who: str) -> Withdrawal:
+    """Takes a sharer's pieces out of every pool of the home.
+
+    A version without them replaces each pool, and their bytes are removed. Recipes that do not use them go on with the
+    new version; the others are marked stale.
+
+    Args:
+        who: a person, or the random id of a sharer, such as one in a pool from outside.
+
+    Raises:
+        NotFoundError: no piece of theirs lies in a pool of the home. StoreError: the home cannot be written.
+    """
+    ids = {sharer for sharer, _ in pools.sharers_of(store, who)} or {who}
+    done = Withdrawal(sorted(ids))
+    for info in pools.pools(store):
+        pool = open_pool(Path(info.folder), info.digest)
+        if mine := ids & set(pool.manifest.sharers):
+            _withdraw(store, info, pool, mine, done)
+    if not done.pools:
+        raise NotFoundError(f"No pool of the home has pieces of {who!r}", hint="`ownlm pool ls`, `ownlm pool show`")
+    store.database.vacuum()
+    return done
+
+
+def _withdraw(store: Store, info: PoolInfo, pool: Pool, gone: set[str], done: Withdrawal) -> None:
+    left = set(pool.manifest.sharers) - gone
+    base = store.base(info.base)
+    version = without(pool, gone, new_pool_folder(store)) if left else None
+    try:
+        recipes, stale = dict[str, bytes](), dict[str, str]()
+        for adapter in pools.recipes_of_pool(store, info.digest):
+            moved = _moved(adapter, pool, version, gone)
+            if moved is None:
+                stale[adapter.id] = WITHDRAWN if version else EMPTIED
+                if adapter.user not in done.affected:
+                    done.affected.append(adapter.user)
+            else:
+                recipes[adapter.id] = moved
+        new = pool_info(info.task, base, version, own=info.own) if version else None
+        pools.replace_pool(store, info.digest, new, recipes, stale, withdrawn=gone)
+    except BaseException:
+        if version:
+            shutil.rmtree(version.folder)
+        raise
+    done.untouched += len(recipes)
+    done.pools.append((info.digest, version.digest if version else None))
+    try:
+        shutil.rmtree(info.folder)
+        sync(Path(info.folder).parent)
+    except OSError as error:
+        hint = "remove this folder by hand"
+        raise StoreError(f"The withdrawn pool {info.folder} cannot be removed", got=error, hint=hint) from None
+
+
+def _moved(adapter: AdapterInfo, pool: Pool, version: Pool | None, gone: set[str]) -> bytes | None:
+    """A recipe as it is in the new version; None where it used a piece that is gone, or cannot be read."""
+    if version is None or adapter.recipe is None:
+        return None
+    try:
+        recipe = Recipe.from_bytes(adapter.recipe)
+    except OwnlmError:
+        return None
+    place_MK = np.zeros_like(recipe.place_MK)
+    for number, name in enumerate(pool.modules):
+        there = {version.sharer(name, place): place for place in range(len(version.gates(name)))}
+        for k, weight in enumerate(recipe.weight_MK[number].tolist()):
+            if weight:
+                sharer = pool.sharer(name, int(recipe.place_MK[number, k]))
+                if sharer in gone:
+                    return None
+                place_MK[number, k] = there[sharer]
+    return Recipe(recipe.combine, place_MK, recipe.weight_MK).to_bytes()
+
+
+def assemble_again(store: Store, load: Callable[[BaseInfo], BaseLM], done: Withdrawal, progress: Progress) -> None:
+    """Assembles those whose recipes a withdrawal made stale, with the settings that each had."""
+    following = dict(done.pools)
+    groups: dict[str, tuple[AssemblyPlan, list[str]]] = {}
+    for user in done.affected:
+        for adapter in store.latest_adapters(None, [user]).values():
+            if adapter.stale is None or adapter.pool not in following:
+                continue  # another version answers by now
+            digest = following[adapter.pool]
+            if digest is None or not store.knows(adapter.task, user):
+                done.again.stale.append((user, adapter.stale))
+                continue
+            task, how = Task.model_validate(adapter.provenance["task"]), adapter.provenance["assembly"]
+            info, base = pools.pool(store, digest), store.base(adapter.base)
+            plan = AssemblyPlan(task, base, info, adapter.provenance["seed"], **how)
+            groups.setdefault(plan.key(None), (plan, []))[1].append(user)
+    for plan, users in groups.values():
+        known = {user for user, _ in done.again.failed}
+        try:
+            assemble_people(store, partial(load, plan.base), replace(plan, users=users), progress, done.again)
+        except OwnlmError as error:  # too few are left to select from, or the base cannot be loaded
+            done.again.stale += [(user, f"{WITHDRAWN}; {error.what}") for user in users if user not in known]

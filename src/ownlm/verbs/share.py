@@ -1,0 +1,280 @@
+"""Sharing: people who agree have adapters and gates trained, and pieces of them put into a pool."""
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from uuid import uuid4
+
+from torch import Tensor
+
+from ownlm.config import TrainConfig
+from ownlm.errors import ConfigError, NotFoundError
+from ownlm.history.record import History
+from ownlm.history.task import Task
+from ownlm.model.adapter import Adapter
+from ownlm.model.base import BaseLM
+from ownlm.model.targets import target_modules
+from ownlm.oppu.examples import tokenize
+from ownlm.oppu.fleet import Job, train_fleet
+from ownlm.oppu.memory import room_for
+from ownlm.perpcs.admission import admit
+from ownlm.perpcs.embedding import embed_histories, embed_with
+from ownlm.perpcs.piece import Piece, kept_modules, new_sharer_id
+from ownlm.perpcs.pool import Pool
+from ownlm.perpcs.sharers import Candidate, choose_sharers
+from ownlm.perpcs.version import write_pool
+from ownlm.progress import Progress
+from ownlm.prompt.example import history_examples, searched_text
+from ownlm.store import pools
+from ownlm.store.rows import BaseInfo, PoolInfo
+from ownlm.store.store import Store
+from ownlm.verbs.bases import pick_base
+from ownlm.verbs.profile import shown
+from ownlm.verbs.report import Shared
+from ownlm.verbs.settings import provenance, settings
+from ownlm.verbs.train import Meter
+
+Select = Literal["clustered", "active", "random"]
+
+
+@dataclass(frozen=True, slots=True)
+class SharePlan:
+    """How a pool is made.
+
+    Attributes:
+        config, gate: how sharers' adapters, then their gates, are trained.
+        users: who may be chosen; of everybody who agrees, if none are named.
+        select, sharers: how, and how many, are chosen.
+        ratio: the share of the modules of which a sharer gives a piece.
+        embedder: a sentence-transformers folder that embeds histories; the base, by default.
+    """
+
+    task: Task
+    base: BaseInfo
+    config: TrainConfig
+    gate: TrainConfig
+    seed: int = 0
+    users: Sequence[str] = ()
+    select: Select = "clustered"
+    sharers: int = 50
+    ratio: float = 1.0
+    embedder: Path | None = None
+    slots: int | None = None
+    tokens_per_step: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ratio <= 1:
+            raise ConfigError("The sharing ratio is out of range", got=self.ratio, expected="above 0, at most 1")
+
+    def provenance(self) -> dict[str, Any]:
+        """How the pool was made; it names nobody."""
+        how = {"select": self.select, "asked_for": self.sharers, "ratio": self.ratio}
+        return provenance(self.config, self.seed) | {
+            "gate": self.gate.model_dump(mode="json"), "sharing": how, "task": self.task.model_dump(mode="json")
+        }  # fmt: skip
+
+
+def share_plan(
+    store: Store,
+    task: Task,
+    *,
+    base: str | None = None,
+    preset: str | None = None,
+    users: Sequence[str] = (),
+    select: Select = "clustered",
+    sharers: int = 50,
+    ratio: float = 1.0,
+    embedder: Path | None = None,
+    seed: int = 0,
+    slots: int | None = None,
+    tokens_per_step: int | None = None,
+    gate_steps: int | None = None,
+    gate_learning_rate: float | None = None,
+    **changes: Any,
+) -> SharePlan:
+    """The plan that these settings come to; arguments as for `Home.share`.
+
+    Raises:
+        NotFoundError: there is no such base, or none at all.
+        ConfigError: a setting is unknown or out of range.
+    """
+    info = pick_base(store, task.name, base)
+    config = settings("sharer", info.parameters, preset, changes)
+    of_gate = {"steps": gate_steps, "learning_rate": gate_learning_rate, "batch_size": changes.get("batch_size")}
+    gate = settings("gate", info.parameters, preset, of_gate)
+    gate = gate.model_copy(update={"lora": config.lora, "prompt": config.prompt, "lora_dropout": config.lora_dropout})
+    return SharePlan(
+        task, info, config, gate, seed, users, select, sharers, ratio, embedder, slots, tokens_per_step
+    )  # fmt: skip
+
+
+def share(store: Store, load: Callable[[], BaseLM], plan: SharePlan, progress: Progress) -> Shared:
+    """Chooses sharers, trains their adapters and gates, and makes a pool of the pieces, or nothing.
+
+    Args:
+        load: gives the base; called if anybody agrees.
+
+    Raises:
+        NotFoundError: nobody agrees; or somebody took their consent back, or was forgotten, meanwhile.
+        DataError: nobody has enough records. TrainingError: a sharer's training diverged.
+        PoolError, StoreError: a piece is not fit; the pool cannot be written.
+    """
+    agreed = pools.consents(store)
+    candidates, model = _candidates(store, plan, set(agreed)), load()
+    chosen = choose_sharers(
+        plan.select, candidates, plan.sharers, plan.seed,
+        _embeddings(store, model, plan, candidates) if plan.select == "clustered" else None,
+    )  # fmt: skip
+    histories = {user: store.history(plan.task.name, user) for user in chosen}
+    jobs = [_job(store, model, plan, plan.config, histories[user]) for user in chosen]
+    adapters = _adapters(model, plan, jobs, progress)
+    gates = _gates(store, model, plan, histories, adapters, progress)
+    ids = {user: new_sharer_id() for user in chosen}
+    licences = sorted({agreed[user][0] for user in chosen})
+    pool = _write(store, model, plan, ids, adapters, gates, "; ".join(licences))
+    try:
+        admit(pool, dict(target_modules(model.model, pool.lora)), plan.base.fingerprint)
+        info = pool_info(plan.task.name, plan.base, pool, own=True)
+        pools.add_pool(store, info, {ids[user]: user for user in chosen})
+    except BaseException:  # nothing names it
+        shutil.rmtree(pool.folder)
+        raise
+    return Shared(info, len(candidates), chosen)
+
+
+def _candidates(store: Store, plan: SharePlan, agreed: set[str]) -> list[Candidate]:
+    """Who agrees, and has records of the task."""
+    if missing := sorted(set(plan.users) - agreed):
+        raise NotFoundError(
+            f"These people have not agreed to share: {', '.join(missing)}", hint="`ownlm users consent USER --share`"
+        )
+    among = agreed & set(plan.users) if plan.users else agreed
+    found = [Candidate(one.user, one.records) for one in store.people(plan.task.name, sorted(among))]
+    if not found:
+        raise NotFoundError(
+            f"Nobody with records for task {plan.task.name!r} has agreed to share",
+            hint="`ownlm users consent USER --share`",
+        )
+    return found
+
+
+def _embeddings(store: Store, model: BaseLM, plan: SharePlan, candidates: list[Candidate]) -> Tensor:
+    def texts() -> Iterator[list[str]]:
+        for one in candidates:
+            yield [searched_text(plan.task, record) for record in store.history(plan.task.name, one.user).records]
+
+    return embed_histories(model, texts()) if plan.embedder is None else embed_with(plan.embedder, texts())
+
+
+def _job(store: Store, model: BaseLM, plan: SharePlan, config: TrainConfig, history: History, **more: Any) -> Job:
+    profile = store.profile(plan.task.name, history.user_id) if config.prompt.profile else None
+    show = shown(config.prompt, history.user_id, profile)
+    examples = history_examples(plan.task, history, recent=config.recent, since=config.since, **show)
+    return Job(history.user_id, tokenize(model, history.user_id, examples), plan.seed, **more)
+
+
+def _adapters(model: BaseLM, plan: SharePlan, jobs: list[Job], progress: Progress) -> dict[str, Adapter]:
+    """The sharers' adapters, trained in a fleet."""
+    room = room_for(model, plan.config, plan.slots, plan.tokens_per_step)
+    meter = Meter(progress, "sharers' adapters, steps", sum(plan.config.steps_for(len(job.examples)) for job in jobs))
+    adapters = {}
+    for run in train_fleet(
+        model, jobs, plan.config, slots=room.slots, tokens_per_step=room.tokens_per_step, workers=room.workers,
+        on_step=meter.on_step,
+    ):  # fmt: skip
+        if run.error:
+            raise run.error
+        assert isinstance(run.adapter, Adapter)
+        adapters[run.job.user] = run.adapter
+    return adapters
+
+
+def _gates(
+    store: Store,
+    model: BaseLM,
+    plan: SharePlan,
+    histories: dict[str, History],
+    adapters: dict[str, Adapter],
+    progress: Progress,
+) -> dict[str, dict[str, Tensor]]:
+    """The sharers' gates, by module, their adapters frozen."""
+    jobs = [_job(store, model, plan, plan.gate, own, frozen=adapters[user]) for user, own in histories.items()]
+    room = room_for(model, plan.gate, plan.slots, plan.tokens_per_step)
+    meter = Meter(progress, "gates, steps", sum(plan.gate.steps_for(len(job.examples)) for job in jobs))
+    gates = {}
+    for run in train_fleet(
+        model, jobs, plan.gate, slots=room.slots, tokens_per_step=room.tokens_per_step, workers=room.workers,
+        scaled="gates", frozen=plan.config.lora, on_step=meter.on_step,
+    ):  # fmt: skip
+        if run.error:
+            raise run.error
+        assert run.scales is not None
+        gates[run.job.user] = run.scales
+    return gates
+
+
+def _write(
+    store: Store,
+    model: BaseLM,
+    plan: SharePlan,
+    ids: dict[str, str],
+    adapters: dict[str, Adapter],
+    gates: dict[str, dict[str, Tensor]],
+    licence: str,
+) -> Pool:
+    modules = target_modules(model.model, plan.config.lora)
+    names = [name for name, _ in modules]
+    kept = {user: set(kept_modules(plan.seed, user, names, plan.ratio)) for user in ids}
+
+    def pieces() -> Iterator[tuple[str, list[tuple[str, Piece]]]]:
+        for name in names:
+            yield (
+                name,
+                [
+                    (
+                        ids[user],
+                        Piece(adapters[user].pairs[name].A_RD, adapters[user].pairs[name].B_OR, gates[user][name]),
+                    )
+                    for user in ids
+                    if name in kept[user]
+                ],
+            )
+
+    before = [one for one in pools.pools(store, plan.task.name) if one.base_fingerprint == plan.base.fingerprint]
+    return write_pool(
+        new_pool_folder(store),
+        version=before[-1].version + 1 if before else 1,
+        parent=before[-1].digest if before else None,
+        base_fingerprint=plan.base.fingerprint,
+        lora=plan.config.lora,
+        licence=licence,
+        provenance=plan.provenance(),
+        sharers=list(ids.values()),
+        pieces=pieces(),
+        shapes={name: (module.out_features, module.in_features) for name, module in modules},
+    )
+
+
+def new_pool_folder(store: Store) -> Path:
+    """Where a pool of this home is written."""
+    return store.folder / pools.FOLDER / uuid4().hex
+
+
+def pool_info(task: str, base: BaseInfo, pool: Pool, own: bool) -> PoolInfo:
+    """What the home notes of a pool."""
+    manifest = pool.manifest
+    return PoolInfo(
+        digest=pool.digest,
+        task=task,
+        base=base.name,
+        base_fingerprint=base.fingerprint,
+        version=manifest.version,
+        folder=str(pool.folder),
+        sharers=len(manifest.sharers),
+        own=own,
+        provenance=dict(manifest.provenance),
+        parent=manifest.parent,
+        created=manifest.created,
+    )

@@ -1,0 +1,249 @@
+"""Consent, pools, and whose pieces lie in them: looked at every time, changed all or not at all."""
+
+from dataclasses import replace
+
+import pytest
+
+from ownlm.errors import ConfigError, NotFoundError, StoreError
+from ownlm.history.record import History, Record
+from ownlm.store.blobs import blob_name
+from ownlm.store.forget import forget_person, forget_record
+from ownlm.store.pools import (
+    add_pool,
+    consenting,
+    consents,
+    give_consent,
+    people_of,
+    person_of,
+    pool,
+    pools,
+    recipes_of_pool,
+    replace_pool,
+    sharers_of,
+    take_back_consent,
+)
+from ownlm.store.store import Store
+from tests.store.rows import TASK, keep, pool_info, recipe
+
+PEOPLE = ("zora", "bela", "ciro")
+IDS = {"id-a": "zora", "id-b": "bela"}
+
+
+@pytest.fixture
+def crowd(store: Store) -> Store:
+    """Three people with two records each, of whom zora and bela agree to share."""
+    for user in PEOPLE:
+        records = [Record(user, f"{user}-{n}", {"text": f"{user} wrote the {n}th", "title": "t"}) for n in range(2)]
+        store.add_records(TASK.name, [History(user, tuple(records))])
+    for user in IDS.values():
+        give_consent(store, user, "CC-BY-4.0")
+    return store
+
+
+@pytest.fixture
+def sharing(crowd: Store) -> Store:
+    """The same with a pool of zora's and bela's pieces, and a recipe of ciro's made of it."""
+    add_pool(crowd, pool_info("p1"), IDS)
+    keep(crowd, recipe(crowd, 1, "ciro", "p1"), b"")
+    return crowd
+
+
+def test_consent_is_given_once_and_taken_back(crowd: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    since = consents(crowd)["zora"]
+    monkeypatch.setattr("ownlm.store.pools.now", lambda: "later")
+    give_consent(crowd, "zora", "CC-BY-4.0")
+    assert consents(crowd)["zora"] == since and since[0] == "CC-BY-4.0"
+    give_consent(crowd, "zora", " Only  for\nresearch ")
+    assert consents(crowd)["zora"] == (" Only  for\nresearch ", "later")
+    assert consenting(crowd, ["zora", "ciro", "nobody"]) == {"zora"} and consenting(crowd, []) == set()
+    for _ in range(2):
+        take_back_consent(crowd, "zora")
+        assert list(consents(crowd)) == ["bela"] and consenting(crowd, PEOPLE) == {"bela"}
+    assert list(consents(Store(crowd.folder))) == ["bela"]
+
+
+def test_consent_of_nobody_and_under_nothing_is_refused(crowd: Store) -> None:
+    before = consents(crowd)
+    for change in (lambda: give_consent(crowd, "nobody", "CC0"), lambda: take_back_consent(crowd, "nobody")):
+        with pytest.raises(NotFoundError, match="no user 'nobody'"):
+            change()
+    for licence in ("", " \n"):
+        with pytest.raises(ConfigError, match="licence"):
+            give_consent(crowd, "ciro", licence)
+    assert consents(crowd) == before
+
+
+def test_a_pool_and_its_links_are_there_together(crowd: Store) -> None:
+    info = pool_info("p1", folder=str(crowd.folder / "pools" / "p1"))
+    add_pool(crowd, info, IDS)
+    assert pools(crowd) == [info] and pool(crowd) == info
+    with crowd.database.reading() as db:
+        assert db.exec_driver_sql("SELECT folder FROM pools").scalar() == "pools/p1"  # a home can be moved
+    assert sharers_of(crowd, "zora") == [("id-a", TASK.name)] and sharers_of(crowd, "ciro") == []
+    assert person_of(crowd, "id-b") == "bela" and person_of(crowd, "id-x") is None
+    assert people_of(crowd) == people_of(crowd, TASK.name) == people_of(crowd, pool="p1") == IDS
+    assert people_of(crowd, "other") == people_of(crowd, pool="p2") == {}
+    with pytest.raises(StoreError, match="already"):
+        add_pool(crowd, info, {"id-c": "zora"})
+    with pytest.raises(StoreError):
+        add_pool(crowd, pool_info("p2"), {"id-a": "zora"})  # an id is never used twice
+    assert pools(crowd) == [info] and people_of(crowd) == IDS
+
+
+def test_consent_taken_back_between_choosing_and_sharing(crowd: Store) -> None:
+    take_back_consent(crowd, "bela")
+    with pytest.raises(NotFoundError, match=r"Consent taken back.*: bela") as caught:
+        add_pool(crowd, pool_info("p1"), IDS)
+    assert "zora" not in str(caught.value) and pools(crowd) == [] and people_of(crowd) == {}
+    give_consent(crowd, "bela", "CC0")
+    crowd.put_task(TASK.model_copy(update={"name": "other"}))
+    with pytest.raises(NotFoundError, match=": bela, zora"):  # their records are of another task
+        add_pool(crowd, pool_info("p1", task="other"), IDS)
+    forget_person(crowd, "zora")
+    with pytest.raises(NotFoundError, match=": zora"):
+        add_pool(crowd, pool_info("p1"), IDS)
+    add_pool(crowd, pool_info("p1"), {"id-b": "bela"})
+    assert people_of(crowd) == {"id-b": "bela"}
+
+
+def test_a_pool_from_outside_names_nobody(crowd: Store) -> None:
+    add_pool(crowd, pool_info("foreign", own=False, folder="/elsewhere"), {})
+    assert pool(crowd).own is False and pool(crowd).folder == "/elsewhere" and people_of(crowd) == {}
+
+
+def test_pools_are_found_by_what_they_are_for(crowd: Store) -> None:
+    crowd.put_task(TASK.model_copy(update={"name": "other"}))
+    crowd.add_base(replace(crowd.base("base"), name="second", fingerprint="2" * 64))
+    first, second, third = (
+        pool_info("aa1"),
+        pool_info("aa2", base="second", base_fingerprint="2" * 64),
+        pool_info("bb1", task="other"),
+    )
+    with pytest.raises(NotFoundError, match=r"no pool of task 'LaMP_4'.*`ownlm share --task LaMP_4`"):
+        pool(crowd, task=TASK.name)
+    for one in (first, second, third):
+        add_pool(crowd, one, {})
+    assert pools(crowd) == [first, second, third] and pools(crowd, TASK.name) == [first, second]
+    assert pool(crowd) == third and pool(crowd, task=TASK.name) == second
+    assert pool(crowd, task=TASK.name, base=crowd.base("base")) == first
+    twin = replace(crowd.base("base"), name="twin")  # the same weights by another name
+    assert pool(crowd, base=twin) == third and pool(crowd, "aa", base=twin) == first
+    assert pool(crowd, "bb") == third and pool(crowd, "aa2") == second
+    with pytest.raises(NotFoundError, match=r"2 pools begin with 'aa'.*aa1, aa2"):
+        pool(crowd, "aa")
+    with pytest.raises(NotFoundError, match=r"no pool %.*pool ls"):
+        pool(crowd, "%")
+    with pytest.raises(NotFoundError, match="no pool bb of task 'LaMP_4' for the base 'second'"):
+        pool(crowd, "bb", TASK.name, crowd.base("second"))
+
+
+def test_a_recipe_is_one_more_version(sharing: Store) -> None:
+    (made,) = recipes_of_pool(sharing, "p1")
+    assert (
+        made == sharing.latest_adapters()[TASK.name, "ciro"] == recipe(sharing, 1, "ciro", "p1", created=made.created)
+    )
+    assert (made.recipe, made.blob, made.loss_first, made.loss_last) == (b"recipe 1 of ciro", None, None, None)
+    assert made.is_recipe and sharing.has_weights(made) and sharing.sweep() == 0
+    residual = recipe(sharing, 2, "ciro", "p1", blob=blob_name(b"residual"))
+    keep(sharing, residual, b"residual")
+    assert sharing.blobs.get(blob_name(b"residual")) == b"residual" and sharing.sweep() == 0
+    assert [one.id for one in recipes_of_pool(sharing, "p1")] == ["a1", "a2"] and recipes_of_pool(sharing, "p2") == []
+    for path in sharing.blobs.files():
+        path.unlink()
+    assert not sharing.has_weights(residual)
+    keep(sharing, recipe(sharing, 3, "ciro", "p1"), b"")  # whose weights are lost makes room
+    assert [one.id for one in sharing.adapters()] == ["a1", "a3"]
+
+
+def test_a_recipe_of_a_pool_that_went_meanwhile_is_not_kept(sharing: Store) -> None:
+    late = recipe(sharing, 2, "ciro", "p1")
+    replace_pool(sharing, "p1", None, {}, {"a1": "nobody is left"}, withdrawn=IDS)
+    with pytest.raises(NotFoundError, match="withdrawn while a recipe of user 'ciro'"):
+        keep(sharing, late, b"")
+    assert [one.id for one in sharing.adapters()] == ["a1"]
+
+
+def test_a_new_version_takes_the_old_ones_place(sharing: Store) -> None:
+    for number in (2, 3, 4):
+        keep(sharing, recipe(sharing, number, "ciro", "p1"), b"")
+    before = {one.id: one for one in sharing.adapters()}
+    new = pool_info("p2", version=2, parent="p1", sharers=1)
+    recipes, stale = {"a1": b"without bela", "a9": b"nobody's"}, {"a2": "its history is not here"}
+    late = replace_pool(sharing, "p1", new, recipes, stale, withdrawn=["id-b"])
+    assert late == ["a3", "a4"] and pools(sharing) == [new]
+    assert people_of(sharing) == people_of(sharing, pool="p2") == {"id-a": "zora"} and sharers_of(sharing, "bela") == []
+    first, second, third, fourth = sharing.adapters()
+    size = before["a1"].bytes - len(b"recipe 1 of ciro") + len(b"without bela")
+    assert first == replace(before["a1"], recipe=b"without bela", bytes=size, pool="p2")
+    assert second == replace(before["a2"], stale="its history is not here")
+    assert third.stale == fourth.stale == "its pool was replaced while it was made" and third.pool == "p1"
+    assert first.knows(first.history) and not second.knows(second.history)
+    assert sorted(consents(sharing)) == ["bela", "zora"]  # to withdraw pieces is no answer about others
+    keep(sharing, recipe(sharing, 5, "ciro", "p2"), b"")  # what is stale makes room
+    assert [one.id for one in sharing.adapters()] == ["a1", "a5"]
+
+
+def test_with_the_last_sharer_the_pool_goes(sharing: Store) -> None:
+    late = replace_pool(sharing, "p1", None, {"a1": b"of nothing"}, {}, withdrawn=IDS)
+    assert late == ["a1"] and pools(sharing) == [] and people_of(sharing) == {}
+    (left,) = sharing.adapters()
+    assert left.recipe == b"recipe 1 of ciro" and left.stale
+    with pytest.raises(NotFoundError, match="no pool p1, or no longer"):
+        replace_pool(sharing, "p1", None, {}, {}, withdrawn=IDS)
+
+
+def test_what_fails_midway_changes_nothing(sharing: Store) -> None:
+    add_pool(sharing, pool_info("p2"), {"id-c": "zora"})
+    before = (pools(sharing), sharing.adapters(), people_of(sharing, pool="p1"))
+    with pytest.raises(StoreError, match="already"):
+        replace_pool(sharing, "p1", pool_info("p2"), {}, {"a1": "gone"}, withdrawn=["id-b"])
+    assert (pools(sharing), sharing.adapters(), people_of(sharing, pool="p1")) == before
+
+
+def test_who_has_pieces_in_a_pool_is_not_forgotten_yet(sharing: Store) -> None:
+    with pytest.raises(StoreError, match=r"lie in pools.*nothing was removed.*p1.*`ownlm pool withdraw zora`"):
+        forget_person(sharing, "zora")
+    assert len(sharing.history(TASK.name, "zora")) == 2 and "zora" in consents(sharing)
+    replace_pool(sharing, "p1", pool_info("p2"), {"a1": b"without her"}, {}, withdrawn=["id-a"])
+    assert forget_person(sharing, "zora").records == 2
+    assert list(consents(sharing)) == ["bela"] and people_of(sharing) == {"id-b": "bela"}
+    for path in sharing.folder.glob("ownlm.db*"):
+        assert not any(trace in path.read_bytes() for trace in (b"zora", b"id-a"))
+
+
+def test_a_recipe_is_forgotten_with_its_person(sharing: Store) -> None:
+    done = forget_person(sharing, "ciro")
+    assert (done.adapters, done.records) == (1, 2) and recipes_of_pool(sharing, "p1") == []
+    assert not any(b"recipe 1" in path.read_bytes() for path in sharing.folder.glob("ownlm.db*"))
+    assert pools(sharing)
+
+
+def test_a_recipe_is_marked_when_a_record_of_its_person_is_forgotten(sharing: Store) -> None:
+    assert forget_record(sharing, TASK.name, "ciro", "ciro-0").marked == 1
+    (marked,) = sharing.adapters()
+    assert marked.forgotten == 1 and not marked.knows(marked.history)
+    keep(sharing, recipe(sharing, 2, "ciro", "p1"), b"")
+    assert [one.id for one in sharing.adapters()] == ["a2"]
+    assert forget_record(sharing, TASK.name, "ciro", "ciro-1").adapters == 1 and sharing.adapters() == []
+
+
+def test_consent_goes_with_the_last_record_and_the_link_stays_until_pieces_are_withdrawn(sharing: Store) -> None:
+    forget_record(sharing, TASK.name, "zora", "zora-0")
+    assert "zora" in consents(sharing)
+    forget_record(sharing, TASK.name, "zora", "zora-1")
+    assert list(consents(sharing)) == ["bela"] and sharers_of(sharing, "zora") == [("id-a", TASK.name)]
+    take_back_consent(sharing, "zora")  # still known
+    with pytest.raises(StoreError, match="lie in pools"):
+        forget_person(sharing, "zora")
+
+
+def test_licences_and_pools_of_others_are_no_trace(crowd: Store) -> None:
+    texts = ("My own licence, which is long enough", "seeds of many things", "model.layers.0.self_attn.q_proj")
+    records = [Record("dora", str(n), {"text": text, "title": "t"}) for n, text in enumerate(texts)]
+    crowd.add_records(TASK.name, [History("dora", tuple(records))])
+    give_consent(crowd, "bela", texts[0])
+    add_pool(crowd, pool_info("p1", provenance={"note": texts[1]}), {"id-b": "bela"})
+    (crowd.folder / "pools" / "p1").mkdir(parents=True)
+    (crowd.folder / "pools" / "p1" / "pool.json").write_text(texts[2], "utf8")
+    assert forget_person(crowd, "dora").texts == 3
+    assert consents(crowd)["bela"][0] == texts[0] and pool(crowd).provenance == {"note": texts[1]}

@@ -1,0 +1,72 @@
+"""Consent, and people with recipes, as they are typed."""
+
+import re
+
+from ownlm.home import Home
+from ownlm.store.pools import replace_pool
+from tests.sharing import put_pool, put_recipe
+from tests.shell import Shell
+
+
+def test_consent_is_recorded_and_told(shell: Shell) -> None:
+    shell.run("history", "add", "people.jsonl", "--task", "sorting.toml")
+    consent = ("users", "consent", "ada")
+    assert shell.json(*consent) == {"user": "ada", "shares": False, "licence": None, "since": None, "pools": []}
+    assert "does not share" in shell.run(*consent) and "does not share" in shell.run("users", "show", "ada")
+    assert shell.json("users", "show", "ada")["consent"] is None
+    given = shell.json(*consent, "--share")
+    assert given["shares"] is True and given["licence"] == "CC-BY-4.0" and given == shell.json(*consent)
+    assert shell.json("users", "show", "ada")["consent"] == {"licence": "CC-BY-4.0", "since": given["since"]}
+    told = shell.run(*consent, "--share", "--licence", "for my [b]team[/b] only")
+    assert re.search(r"since \d{4}-\d\d-\d\d \d\d:\d\d \(UTC\), under this licence: for my \[b\]team\[/b\] only", told)
+    assert "for my [b]team[/b] only" in shell.run("users", "show", "ada")
+    for _ in range(2):
+        assert "does not share" in shell.run(*consent, "--no-share")
+    assert shell.json("users", "forget", "ada")["records"] == 7
+
+
+def test_wrong_usage_and_clear_errors(shell: Shell) -> None:
+    shell.run("history", "add", "people.jsonl", "--task", "sorting.toml")
+    consent = ("users", "consent", "ada")
+    for wrong in (["--licence", "CC0"], ["--no-share", "--licence", "CC0"], ["--share", "--licence"], ["bela"]):
+        shell.run(*consent, *wrong, code=2)
+    assert "no user 'nobody'" in shell.run("users", "consent", "nobody", "--share", code=1)
+    assert shell.json("users", "consent", "nobody", code=1)["error"]["error"] == "NotFoundError"
+    assert "without a licence" in shell.run(*consent, "--share", "--licence", " ", code=1)
+    assert not shell.json(*consent)["shares"]
+
+
+def test_a_person_with_a_recipe_is_listed_shown_and_trained(shell: Shell) -> None:
+    shell.run("history", "add", "people.jsonl", "--task", "sorting.toml")
+    home = Home(shell.folder / ".ownlm")
+    pool = put_pool(home, "bela", "ciro")
+    made = put_recipe(home, "ada", pool)
+    assert "recipe" in shell.run("users", "ls")
+    (row,) = [row for row in shell.json("users", "ls") if row["user"] == "ada"]
+    assert (row["method"], row["bytes"], row["stale"]) == ("recipe", len(b"recipe 1 of ada"), False)
+    assert "the recipe a1 is up to date" in shell.run("users", "show", "ada")
+    (shown,) = shell.json("users", "show", "ada")["adapters"]
+    assert "recipe" not in shown and shown["recipe_bytes"] == len(made.recipe or b"") and shown["pool"] == pool.digest
+    assert "is a recipe" in shell.run("users", "export", "ada", "out", code=1)
+    assert "is a recipe" in shell.run("ask", "ada", "thing", "--task", "sorting", code=1)
+
+    replace_pool(home.store, pool.digest, None, {}, {made.id: "too few sharers"}, withdrawn=["id-bela", "id-ciro"])
+    told = shell.run("users", "show", "ada")
+    assert "recipe a1 is behind: stale: too few sharers. `ownlm assemble --task sorting`" in told
+    assert [row["standing"] for row in shell.json("users", "ls")] == ["stale: too few sharers", "", ""]
+    assert "`ownlm assemble --task sorting`" in shell.run("doctor")
+    report = shell.json("train", "--task", "sorting", "--epochs", "1", "--user", "ada")
+    assert [row["parent"] for row in report["trained"]] == [None] and report["anew"] == []
+    (adapter,) = shell.json("users", "show", "ada")["adapters"]  # what was stale made room
+    assert adapter["method"] == "lora" and adapter["recipe_bytes"] is None
+
+
+def test_what_keeps_a_person_from_being_forgotten_is_told(shell: Shell) -> None:
+    shell.run("history", "add", "people.jsonl", "--task", "sorting.toml")
+    put_pool(Home(shell.folder / ".ownlm"), "bela")
+    process = shell.start("users", "consent", "bela", "--no-share")
+    out, err = process.communicate()
+    assert process.returncode == 0 and "bela does not share" in out
+    assert "still lie in 1 pool of this home: `ownlm pool withdraw bela` removes them" in err
+    assert "`ownlm pool withdraw bela`" in shell.run("users", "forget", "bela", code=1)
+    assert len(shell.json("users", "ls")) == 3

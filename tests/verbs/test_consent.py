@@ -1,0 +1,115 @@
+"""Consent through the home; and a home with a pool and recipes: trained in, looked at, forgotten from."""
+
+from pathlib import Path
+
+import pytest
+
+from ownlm.errors import AdapterError, ConfigError, NotFoundError, StoreError
+from ownlm.home import Home
+from ownlm.store.pools import consents, replace_pool
+from ownlm.verbs.consent import Consent
+from ownlm.verbs.students import UP_TO_DATE, plan_for, students
+from tests.community import rows, write_rows, write_task
+from tests.sharing import put_pool, put_recipe
+
+FAST = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-2}
+
+
+@pytest.fixture
+def home(tmp_path: Path, tiny_base: Path) -> Home:
+    home = Home(tmp_path / "home")
+    home.add_base(str(tiny_base), "tiny")
+    people = write_rows(tmp_path / "people.jsonl", rows("ada", 4), rows("bela", 4))
+    home.add_history(people, str(write_task(tmp_path)))
+    return home
+
+
+def test_consent_is_told_given_and_taken_back(home: Home) -> None:
+    assert home.consent("ada") == Consent("ada", False) == home.consent("ada", False)
+    given = home.consent("ada", True)
+    assert given.shares and given.licence == "CC-BY-4.0" and given.since == consents(home.store)["ada"][1]
+    assert home.consent("ada") == given and home.consent("bela") == Consent("bela", False)
+    assert home.consent("ada", True, "only for my team").licence == "only for my team"
+    assert home.consent("ada", False) == Consent("ada", False) == home.consent("ada", False)
+    for share in (None, True, False):
+        with pytest.raises(NotFoundError, match="no user 'nobody'"):
+            home.consent("nobody", share)
+    with pytest.raises(ConfigError, match="licence"):
+        home.consent("ada", True, " ")
+
+
+def test_who_took_consent_back_has_pieces_in_a_pool_until_they_are_withdrawn(home: Home) -> None:
+    pool = put_pool(home, "ada", "bela")
+    assert home.consent("ada", False) == Consent("ada", False, pools=(pool.digest,))
+    seen = home.doctor()
+    assert not seen.wrong and [step for step in seen.next if "`ownlm pool withdraw ada`" in step]
+    assert not [step for step in seen.next if "withdraw bela" in step]
+    with pytest.raises(StoreError, match="`ownlm pool withdraw ada`"):
+        home.forget("ada")
+    replace_pool(home.store, pool.digest, None, {}, {}, withdrawn=["id-ada", "id-bela"])
+    assert home.consent("ada").pools == () and home.forget("ada").records == 4
+
+
+def test_who_has_a_recipe_is_trained_with_fresh_weights(home: Home) -> None:
+    home.train("sorting", users=["bela"], **FAST)
+    put_recipe(home, "ada", put_pool(home, "bela"))
+    plan = plan_for(home.store, home.task("sorting"), **FAST)
+    ada, bela = students(home.store, plan)
+    assert (ada.last, ada.anew, ada.skipped, bela.skipped) == (None, False, None, UP_TO_DATE)
+    report = home.train("sorting", **FAST)
+    assert [(one.user, one.parent) for one in report.trained] == [("ada", None)] and report.anew == []
+    assert [one.method for one in home.adapters("ada")] == ["recipe", "lora"] and not home.doctor().wrong
+    assert [one.skipped for one in students(home.store, plan)] == [UP_TO_DATE] * 2
+
+
+def test_a_recipe_is_no_adapter_to_load_or_export(home: Home, tmp_path: Path) -> None:
+    put_recipe(home, "ada", put_pool(home, "bela"))
+    with pytest.raises(AdapterError, match="'ada' in task 'sorting' is a recipe"):
+        home.export("ada", tmp_path / "out")
+    with pytest.raises(AdapterError, match="is a recipe"):
+        home.ask("ada", "thing", "sorting")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_doctor_looks_at_pools_recipes_and_consents(home: Home) -> None:
+    pool = put_pool(home, "bela")
+    made = put_recipe(home, "ada", pool)
+    home.train("sorting", users=["bela"], **FAST)
+    seen = home.doctor()
+    assert not seen.wrong and "up to date" in seen.next[0]
+    assert (seen.home["recipes"], seen.home["pools"], seen.home["people_who_share"]) == (1, 1, 1)
+
+    home.add_history(write_rows(home.store.folder.parent / "more.jsonl", rows("ada", 6)), "sorting")
+    assert home.doctor().next == ["`ownlm assemble --task sorting`: recipes that are stale or behind 1"]
+    Path(pool.folder).rename(Path(pool.folder).with_name("elsewhere"))
+    (finding,) = home.doctor().wrong
+    assert "pool p1p1p1p1p1p1 of task 'sorting' is not in" in finding.what and "ownlm share" in finding.hint
+    Path(pool.folder).with_name("elsewhere").rename(pool.folder)
+    with home.store.database.writing() as db:
+        db.exec_driver_sql("DELETE FROM sharers")
+        db.exec_driver_sql("DELETE FROM pools")
+        db.exec_driver_sql("INSERT INTO consents VALUES ('zoe', 'CC0', '2026')")
+        db.exec_driver_sql("UPDATE adapters SET bytes = bytes + 1 WHERE method = 'recipe'")
+    wrong = {finding.what: finding.hint for finding in home.doctor().wrong}
+    assert wrong == {
+        f"The recipe {made.id} of user 'ada' has weights of another size": "`ownlm assemble --task sorting` --user ada",
+        f"The recipe {made.id} of user 'ada' is made of a pool that is not in the home":
+            "`ownlm assemble --task sorting`",
+        "User 'zoe' agreed to share, and has no records": "`ownlm users consent zoe --no-share`",
+    }  # fmt: skip
+
+
+def test_a_stale_recipe_is_whole_and_waits_for_the_next(home: Home) -> None:
+    pool = put_pool(home, "bela")
+    put_recipe(home, "ada", pool)
+    home.train("sorting", users=["bela"], **FAST)
+    replace_pool(home.store, pool.digest, None, {}, {"a1": "bela withdrew"}, withdrawn=["id-bela"])
+    seen = home.doctor()
+    assert not seen.wrong and seen.next == ["`ownlm assemble --task sorting`: recipes that are stale or behind 1"]
+    put_recipe(home, "ada", put_pool_again(home), 2)
+    assert [one.id for one in home.adapters("ada")] == ["a2"] and "up to date" in home.doctor().next[0]
+
+
+def put_pool_again(home: Home):  # type: ignore[no-untyped-def]
+    (home.store.folder / "pools" / "p1").rmdir()
+    return put_pool(home, "bela")
