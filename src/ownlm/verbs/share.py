@@ -23,7 +23,7 @@ from ownlm.perpcs.admission import admit
 from ownlm.perpcs.embedding import embed_histories, embed_with
 from ownlm.perpcs.piece import Piece, kept_modules, new_sharer_id
 from ownlm.perpcs.pool import Pool
-from ownlm.perpcs.sharers import Candidate, choose_sharers
+from ownlm.perpcs.sharers import MIN_RECORDS, Candidate, choose_sharers
 from ownlm.perpcs.version import write_pool
 from ownlm.progress import Progress
 from ownlm.prompt.example import history_examples, searched_text
@@ -123,10 +123,10 @@ def share(store: Store, load: Callable[[], BaseLM], plan: SharePlan, progress: P
     """
     agreed = pools.consents(store)
     candidates, model = _candidates(store, plan, set(agreed)), load()
-    chosen = choose_sharers(
-        plan.select, candidates, plan.sharers, plan.seed,
-        _embeddings(store, model, plan, candidates) if plan.select == "clustered" else None,
-    )  # fmt: skip
+    able = sum(one.records > MIN_RECORDS for one in candidates)
+    select = plan.select if able > plan.sharers else "active"  # all of them, however they are chosen
+    embeddings_UD = _embeddings(store, model, plan, candidates) if select == "clustered" else None
+    chosen = choose_sharers(select, candidates, plan.sharers, plan.seed, embeddings_UD)
     histories = {user: store.history(plan.task.name, user) for user in chosen}
     jobs = [_job(store, model, plan, plan.config, histories[user]) for user in chosen]
     adapters = _adapters(model, plan, jobs, progress)
