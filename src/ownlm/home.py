@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ownlm.errors import BaseModelError, NotFoundError
+from ownlm.errors import NotFoundError
 from ownlm.history.readers import read_queries
 from ownlm.history.record import Dataset, History, Query
 from ownlm.history.task import Task, parse_query
@@ -20,7 +20,7 @@ from ownlm.store.work import working
 from ownlm.verbs.bases import add_base, check_name, pick_base, pick_raw_base
 from ownlm.verbs.consent import LICENCE, Consent, consent
 from ownlm.verbs.doctor import Diagnosis, diagnose
-from ownlm.verbs.histories import Added, add_history, as_path, find_task
+from ownlm.verbs.histories import Added, add_history, as_path, find_task, known_history
 from ownlm.verbs.people import newest_adapter, only_task
 from ownlm.verbs.profile import pick_writer, profile_people
 from ownlm.verbs.report import Answer, Assemblies, Estimate, Exported, Profiles, Training
@@ -109,10 +109,7 @@ class Home:
         Raises:
             NotFoundError: the home has none.
         """
-        history = self.store.history(self.task(task).name, user)
-        if not history.records:
-            raise NotFoundError(f"The home has no records of user {user!r} in task {task!r}", hint="`ownlm history ls`")
-        return history
+        return known_history(self.store, self.task(task).name, user)
 
     def people(self, task: str | None = None) -> list[Person]:
         """Everybody with records, in the order they came."""
@@ -160,16 +157,11 @@ class Home:
         parent = pick_raw_base(self.store, base)
         config = settings("task_adapter", parent.parameters, preset, changes)
         dataset = self.add_history(data, task).dataset if data is not None else Dataset()
-        with self.working("ownlm adapt", progress):
-            if any(known.name == name for known in self.bases()):
-                raise BaseModelError(f"The home has a base {name!r} already", hint="choose another name with --out")
-            spec = self.keep_task(task)
-            outsiders = list(users) or [h.user_id for h in dataset.histories] or [p.user for p in self.people(task)]
-            if not outsiders:
-                raise NotFoundError(f"Nobody has records for task {spec.name!r}", hint="`ownlm history add`")
-            histories = [self.history(user, spec.name) for user in dict.fromkeys(outsiders)]
-            from ownlm.verbs.adapt import adapt_base
+        from ownlm.verbs.adapt import adapt_base, outsiders_of
 
+        with self.working("ownlm adapt", progress):
+            spec = self.keep_task(task)
+            histories = outsiders_of(self.store, name, spec, users or [one.user_id for one in dataset.histories])
             return adapt_base(
                 self.store, self.load(parent), name, parent, spec, histories, dataset.queries, config, seed, progress
             )
@@ -340,17 +332,11 @@ class Home:
             base: answer with the adapter on this base; by default with the newest adapter.
             base_only: without any adapter.
         """
-        from ownlm.verbs.ask import Assignment, answer_queries, assign
+        from ownlm.verbs.ask import answer_queries, assign_all
 
-        spec = self.task(task)
+        spec, show = self.task(task), {"rag": rag, "profile": profile}
         info = pick_base(self.store, spec.name, base) if base is not None or base_only else None
-        assigned: list[Assignment | Answer] = []
-        for query in queries:
-            try:
-                assigned.append(assign(self.store, query, spec, info, base_only))
-            except NotFoundError as error:
-                assigned.append(Answer(query, error=error))
-        show = {"rag": rag, "profile": profile}
+        assigned = assign_all(self.store, queries, spec, info, base_only)
         yield from answer_queries(self.store, self.load, assigned, choose=choose, show=show, progress=progress)
 
     def read_queries(self, data: AnyPath, task: str, *, labels: AnyPath | None = None) -> list[Query]:

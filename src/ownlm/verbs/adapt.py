@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ownlm.config import TrainConfig
 from ownlm.durable import sync
-from ownlm.errors import TrainingError
+from ownlm.errors import BaseModelError, NotFoundError, TrainingError
 from ownlm.history.record import History, Query
 from ownlm.history.task import Task
 from ownlm.model.adapter import Adapter
@@ -19,9 +19,24 @@ from ownlm.progress import Progress
 from ownlm.prompt.example import Example, answer_text, history_examples, query_prompt
 from ownlm.store.rows import BaseInfo, ProfileInfo
 from ownlm.store.store import Store
+from ownlm.verbs.histories import known_history
 from ownlm.verbs.profile import shown
 from ownlm.verbs.settings import provenance
 from ownlm.verbs.train import Meter, fleet
+
+
+def outsiders_of(store: Store, name: str, task: Task, users: Sequence[str]) -> list[History]:
+    """The histories to learn from: of these people, or of everybody if none are named.
+
+    Raises:
+        BaseModelError: the home has a base of that name. NotFoundError: somebody, or everybody, has no records.
+    """
+    if any(known.name == name for known in store.bases()):
+        raise BaseModelError(f"The home has a base {name!r} already", hint="choose another name with --out")
+    outsiders = list(dict.fromkeys(users)) or [person.user for person in store.people(task.name)]
+    if not outsiders:
+        raise NotFoundError(f"Nobody has records for task {task.name!r}", hint="`ownlm history add`")
+    return [known_history(store, task.name, user) for user in outsiders]
 
 
 def adapt_base(

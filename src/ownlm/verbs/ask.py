@@ -91,6 +91,19 @@ def assign(store: Store, query: Query, task: Task, base: BaseInfo | None, base_o
     return Assignment(query, made_for, its_base, newest)
 
 
+def assign_all(
+    store: Store, queries: Sequence[Query], task: Task, base: BaseInfo | None, base_only: bool
+) -> list[Assignment | Answer]:
+    """`assign` for each query; an Answer with the error where there is nothing to answer it."""
+    assigned: list[Assignment | Answer] = []
+    for query in queries:
+        try:
+            assigned.append(assign(store, query, task, base, base_only))
+        except NotFoundError as error:
+            assigned.append(Answer(query, error=error))
+    return assigned
+
+
 def answer_queries(
     store: Store,
     load: Callable[[BaseInfo], BaseLM],

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ownlm.errors import DataError, TaskError
+from ownlm.errors import DataError, NotFoundError, TaskError
 from ownlm.history.readers import read_dataset
-from ownlm.history.record import Dataset
+from ownlm.history.record import Dataset, History
 from ownlm.history.task import Task, load_task, with_instruction
 from ownlm.store.store import Store
 
@@ -58,3 +58,11 @@ def add_history(store: Store, data: Path, task: Task, labels: Path | None, skip_
     except DataError as error:
         raise DataError(f"The file {data} changes what is known: {error.what}", hint=error.hint) from None
     return Added(task.name, new, there, forgotten, dataset)
+
+
+def known_history(store: Store, task: str, user: str) -> History:
+    """A person's records, oldest first; a NotFoundError where the home has none."""
+    history = store.history(task, user)
+    if not history.records:
+        raise NotFoundError(f"The home has no records of user {user!r} in task {task!r}", hint="`ownlm history ls`")
+    return history
