@@ -18,8 +18,6 @@ loss is the last epoch's mean, averaged over users; peers with minibatches of th
 import argparse
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -31,10 +29,10 @@ import torch
 from bases import SHAPES, open_base
 from charts import line_chart
 from peers import PEERS
-from record import save
+from record import save, table
 from roof import Rate, Shape, matmul_rate, needed, total
 from transformers import LlamaConfig
-from turn import Clock, Trained, peak_memory, peak_rss
+from turn import Clock, Trained, peak_memory, peak_rss, run_child, waited
 from workload import SETS, open_users
 
 from ownlm.config import TrainConfig
@@ -183,18 +181,8 @@ def settings(asked: argparse.Namespace) -> TrainConfig:
 
 def in_child(asked: argparse.Namespace, name: str, **changes: Any) -> dict[str, Any]:
     """A method's turn in a process of its own, so that no memory, thread or import is another's."""
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.json"
-        options = {**plain(asked), **changes, "only": name, "report": report}
-        command = [sys.executable, __file__]
-        for option, value in options.items():
-            command += [f"--{option}"] if value is True else [] if value in (None, False) else [f"--{option}={value}"]
-        print(f"{name}: {changes or 'its turn'}", file=sys.stderr, flush=True)
-        quiet = {"HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore::FutureWarning"}
-        if name == OURS:
-            quiet["THP_MEM_ALLOC_ENABLE"] = "1"  # large pages, as `ownlm` sets them for itself
-        code = subprocess.run(command, env=os.environ | quiet).returncode
-        return json.loads(report.read_text()) if report.exists() else {"left out": f"it ended with status {code}"}
+    print(f"{name}: {changes or 'its turn'}", file=sys.stderr, flush=True)
+    return run_child(__file__, name, {**plain(asked), **changes}, ours=name == OURS)
 
 
 def sweep_slots(asked: argparse.Namespace) -> None:
@@ -249,16 +237,11 @@ def print_turns(asked: argparse.Namespace, turns: dict[str, Any], ratios: dict[s
             f"{turn['tokens_per_s']:,.0f}", f"{turn['roof_share']:.0%}", f"{turn['peak_memory'] / 1e9:.2f} GB",
             *seconds, f"{turn['final_loss']:.4f}",
         ))  # fmt: skip
-        if turn["cpu_seconds"]["train"] < 0.9 * turn["seconds"]["train"] and not on(asked.device):
+        if waited(turn, "train", asked.device):
             print(f"{name} waited for a core: there was other work on the machine, so measure again")
     for about in {f"{turn['base']}; {turn['people']}" for turn in turns.values() if "base" in turn}:
         print(about)
-    try:
-        from ownlm.cli.output import print_table
-    except ImportError:  # no rich
-        print(title, columns, *rows, sep="\n")
-    else:
-        print_table(title, columns, rows)
+    table(title, columns, rows)
 
 
 def plain(asked: argparse.Namespace) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Per-Pcs on real people: newcomers assembled out of others' pieces, beside training them, on SmolLM2-135M.
 
-    python benchmarks/pieces.py [--home DIR] [--targets 24] [--recent 64]
+    python benchmarks/pieces.py [--home DIR] [--targets 20] [--recent 40]
 
 A third of huffpost_category's task users share (its outsiders have ten records at most, which is too few to share); of
 the others, every n-th is a target. Stage 1 on the outsiders, unless the home has the adapted base `news`. Then the
@@ -31,17 +31,17 @@ from ownlm.progress import Progress
 from ownlm.prompt.example import query_prompt, searched_text
 from ownlm.store.pools import people_of
 
-SHARER = {"learning_rate": 1e-3, "steps": 12, "batch_size": 16, "gate_steps": 6, "gate_learning_rate": 5e-3}
-OWN = {"learning_rate": 3e-4, "epochs": 4}
-ADAPT_STEPS = 6
+SHARER = {"learning_rate": 1e-3, "steps": 8, "batch_size": 16, "gate_steps": 4, "gate_learning_rate": 5e-3}
+OWN = {"learning_rate": 1e-3, "epochs": 3}
+ADAPT_STEPS = 4
 LOOKED_AT = 16  # latest records, to find the nearest sharer
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--home", type=Path)
-    parser.add_argument("--targets", type=int, default=24)
-    parser.add_argument("--recent", type=int, default=64)
+    parser.add_argument("--targets", type=int, default=20)
+    parser.add_argument("--recent", type=int, default=40)
     asked = parser.parse_args()
     home, data = Home(asked.home or tempfile.mkdtemp()), DATA / "huffpost_category"
     with progress_bar() as progress:

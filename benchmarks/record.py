@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,6 +33,16 @@ def save(name: str, result: dict[str, Any]) -> Path:
     path.write_text(json.dumps({"measured": where, **result}, indent=1) + "\n", "utf8")
     print(f"written to {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
     return path
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Prints figures; columns whose name ends in '#' are numbers."""
+    try:
+        from ownlm.cli.output import print_table
+    except ImportError:  # no rich
+        print(title, columns, *rows, sep="\n")
+    else:
+        print_table(title, columns, rows)
 
 
 def _version(package: str) -> str | None:

@@ -1,13 +1,18 @@
-"""One method's turn in a comparison: what it yields, how it is timed, how much memory it took."""
+"""One method's turn in a comparison: its process, what it yields, how it is timed, how much memory it took."""
 
+import json
+import os
 import resource
+import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from roof import wait
@@ -44,6 +49,30 @@ class Clock:
         wait(self.device)
         self.seconds[name] += time.perf_counter() - started
         self.cpu_seconds[name] += time.process_time() - worked
+
+
+def run_child(script: str, name: str, options: dict[str, Any], *, ours: bool) -> dict[str, Any]:
+    """A method's turn in a process of its own, so that no memory, thread or import is another's.
+
+    Args:
+        script: is run again, with `options`, `--only` for the name and `--report` for where to write what it measured.
+        ours: whether it runs as `ownlm` does.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        report, command = Path(folder) / "report.json", [sys.executable, script]
+        for option, value in {**options, "only": name, "report": report}.items():
+            flag = f"--{option.replace('_', '-')}"
+            command += [flag] if value is True else [] if value in (None, False) else [f"{flag}={value}"]
+        quiet = {"HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore::FutureWarning"}
+        if ours:
+            quiet["THP_MEM_ALLOC_ENABLE"] = "1"  # large pages, as `ownlm` sets them for itself
+        code = subprocess.run(command, env=os.environ | quiet).returncode
+        return json.loads(report.read_text()) if report.exists() else {"left out": f"it ended with status {code}"}
+
+
+def waited(turn: dict[str, Any], part: str, device: str) -> bool:
+    """Whether a turn had less than a core of a CPU to itself: there was other work on the machine."""
+    return turn["cpu_seconds"][part] < 0.9 * turn["seconds"][part] and torch.device(device).type == "cpu"
 
 
 def peak_rss() -> int:
