@@ -1,6 +1,7 @@
 """What many tests share. No test talks to the hub; the embedded base is fetched once and kept in the user's cache."""
 
 import os
+import shutil
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -14,6 +15,7 @@ from ownlm.home import Home
 from ownlm.model import smollm2 as embedded
 from ownlm.model.random_base import make_random_base
 from tests.community import rows, write_rows, write_task
+from tests.sharing import make_home, share
 from tests.shell import Shell
 
 settings.register_profile("ownlm", deadline=None)  # the first example warms up; how long a test takes proves nothing
@@ -30,6 +32,31 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def smollm2() -> Path:
     """The folder of the embedded base. Leave it as it is."""
     return embedded.fetch()
+
+
+@pytest.fixture(scope="session")
+def _sharing(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> tuple[Path, Path]:
+    """A home in which four of seven people agree to share; and the same with a pool of their pieces."""
+    folder = tmp_path_factory.mktemp("sharing")
+    home = make_home(folder / "before", tiny_base)
+    home.store.database.close()
+    shutil.copytree(folder / "before", folder / "after")
+    home = Home(folder / "after" / "home")
+    share(home)
+    home.store.database.close()
+    return folder / "before" / "home", folder / "after" / "home"
+
+
+@pytest.fixture
+def agreed(tmp_path: Path, _sharing: tuple[Path, Path]) -> Home:
+    """A home in which four of seven people agree to share, see `tests.sharing`."""
+    return Home(shutil.copytree(_sharing[0], tmp_path / "home"))
+
+
+@pytest.fixture
+def shared(tmp_path: Path, _sharing: tuple[Path, Path]) -> Home:
+    """The same with a pool of their pieces."""
+    return Home(shutil.copytree(_sharing[1], tmp_path / "home"))
 
 
 @pytest.fixture

@@ -1,35 +1,81 @@
-"""A pool and recipes in a home, as rows: for tests that need no pieces."""
+"""Homes in which people share: real pools and recipes on a tiny base; and rows, for tests that need no pieces."""
 
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ownlm.history.record import Query
 from ownlm.home import Home
 from ownlm.store.pools import add_pool, give_consent
 from ownlm.store.rows import AdapterInfo, PoolInfo
+from ownlm.verbs.report import Answer, Shared
+from tests.community import rows, write_rows, write_task
+from tests.perpcs.pools import make_pool, random_pieces
 from tests.store.rows import keep, pool_info, recipe
 
 TASK = "sorting"
+GIVERS = ("gina", "hugo", "ines", "jens")  # in the order of their records, the most first
+OTHERS = ("kara", "luca", "mona")
+SHARE = {"steps": 4, "gate_steps": 4, "batch_size": 4, "learning_rate": 1e-2, "gate_learning_rate": 1e-2}
 
 
-def put_pool(home: Home, *sharers: str) -> PoolInfo:
-    """A pool with pieces of these people, who agree."""
+def make_home(folder: Path, tiny_base: Path) -> Home:
+    """Seven people with records, of whom four agree to share."""
+    folder.mkdir(exist_ok=True)
+    home = Home(folder / "home")
+    home.add_base(str(tiny_base), "tiny")
+    groups = [rows(user, 15 - n) for n, user in enumerate(GIVERS)] + [rows(user, 6) for user in OTHERS]
+    home.add_history(write_rows(folder / "people.jsonl", *groups), str(write_task(folder)))
+    for user in GIVERS:
+        home.consent(user, True)
+    return home
+
+
+def share(home: Home, **changes: Any) -> Shared:
+    """A pool of all four's pieces."""
+    return home.pools.share(TASK, **SHARE | {"sharers": 4} | changes)
+
+
+def ask(home: Home, *users: str, text: str = "thing") -> list[Answer]:
+    """What each person's own model chooses."""
+    return list(home.ask_many([Query(user, "", {"text": text}) for user in users], TASK, choose=True))
+
+
+def everything(folder: Path) -> dict[Path, bytes]:
+    """Every file, the database and its log included."""
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def sharer_id(user: str) -> str:
+    """Under which `put_pool` puts a person's pieces into a pool."""
+    return hashlib.sha256(user.encode()).hexdigest()[:16]
+
+
+def put_pool(home: Home, *sharers: str, name: str = "p1") -> PoolInfo:
+    """A pool of random pieces, which fit no base, given by these people, who agree."""
     for user in sharers:
         give_consent(home.store, user, "CC-BY-4.0")
-    folder, base = home.store.folder / "pools" / "p1", home.bases()[0]
-    folder.mkdir(parents=True)
-    info = pool_info(
-        "p1" * 32,
-        task=TASK,
-        base=base.name,
-        base_fingerprint=base.fingerprint,
-        folder=str(folder),
-        sharers=len(sharers),
-    )
-    add_pool(home.store, info, {f"id-{user}": user for user in sharers})
+    base, ids = home.bases()[0], {sharer_id(user): user for user in sharers}
+    folder = home.store.folder / "pools" / name
+    pool = make_pool(folder, random_pieces(sharers=tuple(ids)), tuple(ids), base_fingerprint=base.fingerprint)
+    where = {"base": base.name, "base_fingerprint": base.fingerprint, "folder": str(folder)}
+    info = pool_info(pool.digest, task=TASK, sharers=len(sharers), **where)
+    add_pool(home.store, info, ids)
     return info
 
 
 def put_recipe(home: Home, user: str, pool: PoolInfo, number: int = 1) -> AdapterInfo:
-    """A recipe of a person."""
-    made_with = {"task": home.task(TASK).model_dump(mode="json")}
+    """What stands where a recipe of a person should; it is none."""
+    made_with = {"task": home.task(TASK).model_dump(mode="json"), "assembly": {"combine": "product", "top_k": 3}}
     where = {"base": pool.base, "base_fingerprint": pool.base_fingerprint}
     made = recipe(home.store, number, user, pool.digest, TASK, provenance=made_with, **where)
     keep(home.store, made, b"")
     return made
+
+
+def ids_of(home: Home, users: Sequence[str]) -> list[str]:
+    """The random ids of people, in whichever pool."""
+    from ownlm.store.pools import people_of
+
+    return sorted(sharer for sharer, user in people_of(home.store).items() if user in users)

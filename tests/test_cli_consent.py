@@ -4,7 +4,7 @@ import re
 
 from ownlm.home import Home
 from ownlm.store.pools import replace_pool
-from tests.sharing import put_pool, put_recipe
+from tests.sharing import put_pool, put_recipe, sharer_id
 from tests.shell import Shell
 
 
@@ -47,10 +47,17 @@ def test_a_person_with_a_recipe_is_listed_shown_and_trained(shell: Shell) -> Non
     assert "the recipe a1 is up to date" in shell.run("users", "show", "ada")
     (shown,) = shell.json("users", "show", "ada")["adapters"]
     assert "recipe" not in shown and shown["recipe_bytes"] == len(made.recipe or b"") and shown["pool"] == pool.digest
-    assert "is a recipe" in shell.run("users", "export", "ada", "out", code=1)
-    assert "is a recipe" in shell.run("ask", "ada", "thing", "--task", "sorting", code=1)
+    assert "is no recipe" in shell.run("users", "export", "ada", "out", code=1)
+    assert "is no recipe" in shell.run("ask", "ada", "thing", "--task", "sorting", code=1)
 
-    replace_pool(home.store, pool.digest, None, {}, {made.id: "too few sharers"}, withdrawn=["id-bela", "id-ciro"])
+    replace_pool(
+        home.store,
+        pool.digest,
+        None,
+        {},
+        {made.id: "too few sharers"},
+        withdrawn=[sharer_id("bela"), sharer_id("ciro")],
+    )
     told = shell.run("users", "show", "ada")
     assert "recipe a1 is behind: stale: too few sharers. `ownlm assemble --task sorting`" in told
     assert [row["standing"] for row in shell.json("users", "ls")] == ["stale: too few sharers", "", ""]
@@ -61,12 +68,17 @@ def test_a_person_with_a_recipe_is_listed_shown_and_trained(shell: Shell) -> Non
     assert adapter["method"] == "lora" and adapter["recipe_bytes"] is None
 
 
-def test_what_keeps_a_person_from_being_forgotten_is_told(shell: Shell) -> None:
+def test_pieces_that_lie_in_a_pool_are_told_of_and_go_with_the_person(shell: Shell) -> None:
     shell.run("history", "add", "people.jsonl", "--task", "sorting.toml")
     put_pool(Home(shell.folder / ".ownlm"), "bela")
     process = shell.start("users", "consent", "bela", "--no-share")
     out, err = process.communicate()
     assert process.returncode == 0 and "bela does not share" in out
     assert "still lie in 1 pool of this home: `ownlm pool withdraw bela` removes them" in err
-    assert "`ownlm pool withdraw bela`" in shell.run("users", "forget", "bela", code=1)
-    assert len(shell.json("users", "ls")) == 3
+    process = shell.start("history", "forget", "bela", "--record", "bela-0")
+    out, err = process.communicate()
+    assert process.returncode == 0 and "removed: 1 record" in out
+    assert "pieces in 1 pool may have learnt from it: `ownlm pool withdraw USER` removes them" in err
+    assert len(shell.json("history", "forget", "bela", "--record", "bela-1")["pools"]) == 1
+    assert shell.json("users", "forget", "bela")["records"] == 2  # and the pool, of which nobody is left
+    assert len(shell.json("users", "ls")) == 2 and not list((shell.folder / ".ownlm" / "pools").iterdir())

@@ -4,15 +4,17 @@ from dataclasses import replace
 
 import pytest
 
-from ownlm.errors import ConfigError, NotFoundError, StoreError
+from ownlm.errors import ConfigError, NotFoundError, PoolError, StoreError
 from ownlm.history.record import History, Record
 from ownlm.store.blobs import blob_name
 from ownlm.store.forget import forget_person, forget_record
 from ownlm.store.pools import (
     add_pool,
+    check_not_withdrawn,
     consenting,
     consents,
     give_consent,
+    move_pool,
     people_of,
     person_of,
     pool,
@@ -104,6 +106,41 @@ def test_consent_taken_back_between_choosing_and_sharing(crowd: Store) -> None:
         add_pool(crowd, pool_info("p1"), IDS)
     add_pool(crowd, pool_info("p1"), {"id-b": "bela"})
     assert people_of(crowd) == {"id-b": "bela"}
+
+
+def test_another_consent_or_a_forgotten_record_between_choosing_and_sharing(crowd: Store) -> None:
+    histories = [crowd.history(TASK.name, user) for user in IDS.values()]
+    agreed = {user: licence for user, (licence, _) in consents(crowd).items()}
+    take_back_consent(crowd, "bela")
+    give_consent(crowd, "bela", "for research only")
+    with pytest.raises(NotFoundError, match=r": bela\."):
+        add_pool(crowd, pool_info("p1"), IDS, histories, agreed)
+    forget_record(crowd, TASK.name, "zora", "zora-1")
+    with pytest.raises(NotFoundError, match=": bela, zora"):
+        add_pool(crowd, pool_info("p1"), IDS, histories, agreed)
+    assert pools(crowd) == [] and people_of(crowd) == {}
+    now_so = {user: licence for user, (licence, _) in consents(crowd).items()}
+    left = [crowd.history(TASK.name, user) for user in IDS.values()]
+    crowd.add_records(TASK.name, [History("bela", (Record("bela", "new", {"text": "later", "title": "t"}),))])
+    add_pool(crowd, pool_info("p1"), IDS, left, now_so)  # what came meanwhile does no harm
+    assert people_of(crowd) == IDS
+
+
+def test_who_was_withdrawn_is_known_by_no_name(sharing: Store) -> None:
+    check_not_withdrawn(sharing, IDS)
+    replace_pool(sharing, "p1", pool_info("p2"), {}, {}, withdrawn=["id-a"])
+    check_not_withdrawn(sharing, ["id-b", "id-c"])
+    with pytest.raises(PoolError, match=r"withdrawn here.*id-a"):
+        check_not_withdrawn(sharing, ["id-c", "id-a"])
+    sharing.database.vacuum()
+    assert not any(b"id-a" in path.read_bytes() for path in sharing.folder.glob("ownlm.db*"))
+
+
+def test_a_pool_is_moved(sharing: Store) -> None:
+    move_pool(sharing, "p1", str(sharing.folder / "pools" / "there"))
+    assert (
+        pool(sharing, "p1").folder == str(sharing.folder / "pools" / "there") and people_of(sharing, pool="p1") == IDS
+    )
 
 
 def test_a_pool_from_outside_names_nobody(crowd: Store) -> None:
@@ -213,7 +250,7 @@ def test_who_has_pieces_in_a_pool_is_not_forgotten_yet(sharing: Store) -> None:
 
 def test_a_recipe_is_forgotten_with_its_person(sharing: Store) -> None:
     done = forget_person(sharing, "ciro")
-    assert (done.adapters, done.records) == (1, 2) and recipes_of_pool(sharing, "p1") == []
+    assert (done.adapters, done.records, done.pools) == (1, 2, ()) and recipes_of_pool(sharing, "p1") == []
     assert not any(b"recipe 1" in path.read_bytes() for path in sharing.folder.glob("ownlm.db*"))
     assert pools(sharing)
 
@@ -228,7 +265,7 @@ def test_a_recipe_is_marked_when_a_record_of_its_person_is_forgotten(sharing: St
 
 
 def test_consent_goes_with_the_last_record_and_the_link_stays_until_pieces_are_withdrawn(sharing: Store) -> None:
-    forget_record(sharing, TASK.name, "zora", "zora-0")
+    assert forget_record(sharing, TASK.name, "zora", "zora-0").pools == ("p1",)  # may have learnt from it
     assert "zora" in consents(sharing)
     forget_record(sharing, TASK.name, "zora", "zora-1")
     assert list(consents(sharing)) == ["bela"] and sharers_of(sharing, "zora") == [("id-a", TASK.name)]

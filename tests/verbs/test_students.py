@@ -61,7 +61,7 @@ def test_who_comes_and_goes_between_two_pages(home: Home) -> None:
 
 
 def test_nobody_is_an_error_before_anything_starts(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Home, "_load", lambda *_: pytest.fail("the base was loaded"))
+    monkeypatch.setattr(Home, "load", lambda *_: pytest.fail("the base was loaded"))
     plan = plan_for(home.store, home.task("sorting"), ["ada", "bela", "nobody"])
     with pytest.raises(NotFoundError, match="nobody"):
         list(checked(students(home.store, plan), plan))

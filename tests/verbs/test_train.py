@@ -115,7 +115,7 @@ def test_a_report_is_light(home: Home) -> None:
 
 def test_the_base_is_loaded_only_if_somebody_is_trained(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     home.train("sorting", **FAST)
-    monkeypatch.setattr(Home, "_load", lambda *_: pytest.fail("the base was loaded"))
+    monkeypatch.setattr(Home, "load", lambda *_: pytest.fail("the base was loaded"))
     assert [why for _, why in home.train("sorting", **FAST).skipped] == ["up to date"] * 2
 
 

@@ -102,6 +102,8 @@ def tell_forgotten(forgotten: "Forgotten", as_json: bool) -> None:
         say(
             f"marked: {many(f.marked, 'adapter')} that may have learnt from it; `ownlm train` makes new ones without it"
         )
+    if f.pools:
+        warn(f"pieces in {many(len(f.pools), 'pool')} may have learnt from it: `ownlm pool withdraw USER` removes them")
     for base in f.bases:
         warn(f"the base {base} has learnt from this person and stays as it is: `ownlm adapt` makes one without them")
 

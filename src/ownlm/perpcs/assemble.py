@@ -66,6 +66,7 @@ def assemble(
     tokens_per_pass: int = TOKENS_PER_PASS,
     workers: int | None = None,
     on_group: Callable[[list[Assembled]], None] | None = None,
+    on_module: Callable[[int], None] | None = None,
 ) -> Iterator[Assembled]:
     """Assembles many people's adapters, each as if alone.
 
@@ -82,6 +83,7 @@ def assemble(
         combine: `product` or `factors`.
         tokens_per_pass: about how many tokens a row has.
         workers: how many rows run at once; by default one a core, on a GPU one.
+        on_module: called after each module with for how many people its pieces were chosen; perhaps in a thread.
 
     Yields:
         Each target's recipe, group by group.
@@ -95,7 +97,7 @@ def assemble(
     check_pool(base, pool, top_k)
     with keeping_freed_memory():
         for group in _groups(targets):
-            done = _Group(base, pool, group, top_k, tau, combine, tokens_per_pass, workers).run()
+            done = _Group(base, pool, group, top_k, tau, combine, tokens_per_pass, workers, on_module).run()
             if on_group:
                 on_group(done)
             yield from done
@@ -147,9 +149,10 @@ class _Group:
         combine: Combine,
         tokens_per_pass: int,
         workers: int | None,
+        on_module: Callable[[int], None] | None,
     ) -> None:
         self.base, self.pool, self.targets = base, pool, targets
-        self.top_k, self.tau, self.combine = top_k, tau, combine
+        self.top_k, self.tau, self.combine, self.on_module = top_k, tau, combine, on_module
         self.batches = [row.pack(base.device) for row in _rows(targets, tokens_per_pass)]
         cores = torch.get_num_threads() if base.device.type == "cpu" else 1
         self.workers = min(workers or cores, cores, len(self.batches))
@@ -232,6 +235,8 @@ class _Group:
             weight_K = F.pad(weight_UK[slot], (0, missing))
             self.bank.load_pair(slot, name, *combined(self.combine, weight_K, A_KRD, B_KOR))
         self.chosen[name] = F.pad(place_UK, (0, missing)), F.pad(weight_UK, (0, missing))
+        if self.on_module:
+            self.on_module(len(self.targets))
 
 
 def _rows(targets: list[Target], tokens_per_pass: int) -> list[Row]:

@@ -32,6 +32,7 @@ class Forgotten:
         blobs: files of weights.
         bases: adapted bases that have learnt from the person; their weights are as they were.
         texts: how many of the person's texts were searched for in the home's files.
+        pools: digests of the pools in which pieces lie that may have learnt from a record.
     """
 
     records: int = 0
@@ -41,6 +42,7 @@ class Forgotten:
     blobs: int = 0
     bases: tuple[str, ...] = ()
     texts: int = 0
+    pools: tuple[str, ...] = ()
 
 
 def forget_person(store: Store, user: str) -> Forgotten:
@@ -76,8 +78,9 @@ def forget_person(store: Store, user: str) -> Forgotten:
 def forget_record(store: Store, task: str, user: str, record: str) -> Forgotten:
     """Removes one record, and the person's profiles; marks the adapters that have learnt from it.
 
-    Marked adapters answer until `train` has made a new one without the record; then they are removed. Where no record
-    is left, they are removed at once; with the last record of any task, the consent to share goes too.
+    Marked adapters answer until `train`, or of recipes `assemble`, has made a new one without the record; then they are
+    removed. Where no record is left, they are removed at once; with the last record of any task, the consent to share
+    goes too. Pieces in pools stay until they are withdrawn.
 
     Raises:
         NotFoundError: there is no such record, and nothing is left to finish.
@@ -107,7 +110,8 @@ def forget_record(store: Store, task: str, user: str, record: str) -> Forgotten:
             _check_other_files(store, db, needles)
             _say_due(db, due)
             entomb(db, task, user, record)
-            done = Forgotten(1, profiles, adapters, marked, 0, bases, len(needles))
+            pools = tuple(pools_with(db, user, task))
+            done = Forgotten(1, profiles, adapters, marked, 0, bases, len(needles), pools)
     return replace(done, blobs=_finish(store, due, needles))
 
 

@@ -12,13 +12,17 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
-from ownlm.errors import ConfigError, NotFoundError, StoreError
+from ownlm.durable import sync
+from ownlm.errors import ConfigError, NotFoundError, PoolError, StoreError
+from ownlm.history.record import History
 from ownlm.store import tables
-from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo, now
+from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo, now, record_digest
 from ownlm.store.store import Store
 from ownlm.store.tables import without_number
+from ownlm.store.tombstones import entomb, is_entombed, tombstones
 
 FOLDER = "pools"  # in the home, for its own pools
+_SHARER = "sharer"  # begins what is noted of one who withdrew
 
 # Consent
 
@@ -113,31 +117,44 @@ def people_of(store: Store, task: str | None = None, pool: str | None = None) ->
         return {row.id: row.user for row in db.execute(query)}
 
 
-def pools_with(db: Connection, user: str) -> list[str]:
-    """Digests of the pools in which pieces of a person lie, oldest first."""
+def pools_with(db: Connection, user: str, task: str | None = None) -> list[str]:
+    """Digests of the pools, or of those of a task, in which pieces of a person lie, oldest first."""
     p, s = tables.pools.c, tables.sharers.c
     query = select(p.digest).where(p.digest.in_(select(s.pool).where(s.user == user))).order_by(p.number)
-    return list(db.execute(query).scalars())
+    return list(db.execute(query if task is None else query.where(p.task == task)).scalars())
 
 
 # Pools
 
 
-def add_pool(store: Store, pool: PoolInfo, people: Mapping[str, str]) -> None:
+def add_pool(
+    store: Store,
+    pool: PoolInfo,
+    people: Mapping[str, str],
+    histories: Iterable[History] = (),
+    licences: Mapping[str, str] | None = None,
+) -> None:
     """Registers a pool, and who its sharers are.
 
     Args:
         people: by random id, each used in no pool before; none of a pool from outside.
+        histories: what their pieces have learnt from.
+        licences: by user, what they had agreed to when they were chosen.
 
     Raises:
-        NotFoundError: one of them has taken their consent back, or has no records of the task any more.
+        NotFoundError: one of them has taken their consent back, or given another, or of the records one was forgotten,
+            or all of the task.
         StoreError: the home has this pool.
     """
+    c, r = tables.consents.c, tables.records.c
     with store.database.writing() as db:
-        r = tables.records.c
-        agreed = _consenting(db) & set(db.execute(select(r.user).where(r.task == pool.task).distinct()).scalars())
-        if gone := sorted(set(people.values()) - agreed):
-            what = f"Consent taken back, or records forgotten, between choosing and sharing: {', '.join(gone)}"
+        agreed = {row.user: row.licence for row in db.execute(select(c.user, c.licence))}
+        there = set(db.execute(select(r.user).where(r.task == pool.task).distinct()).scalars())
+        gone = {user for user in people.values() if user not in agreed or user not in there}
+        gone |= {user for user, licence in (licences or {}).items() if agreed.get(user) != licence}
+        gone |= {history.user_id for history in histories if not _is_there(db, pool.task, history)}
+        if gone:
+            what = f"Consent taken back, or records forgotten, between choosing and sharing: {', '.join(sorted(gone))}"
             raise NotFoundError(what, hint=f"the pool was not kept; `ownlm share --task {pool.task}` makes one without")
         _insert(store, db, pool)
         rows = [
@@ -146,6 +163,30 @@ def add_pool(store: Store, pool: PoolInfo, people: Mapping[str, str]) -> None:
         ]
         if rows:
             db.execute(insert(tables.sharers), rows)
+
+
+def _is_there(db: Connection, task: str, history: History) -> bool:
+    """Whether the home still has all the records of a history."""
+    r = tables.records.c
+    rows = db.execute(select(r.id, r.digest).where(r.task == task, r.user == history.user_id))
+    known = {row.id: row.digest for row in rows}
+    return all(known.get(record.id) == record_digest(record) for record in history.records)
+
+
+def check_not_withdrawn(store: Store, sharers: Iterable[str]) -> None:
+    """Raises a PoolError where one of these random ids was withdrawn here: an old copy does not bring them back."""
+    with store.database.reading() as db:
+        noted = tombstones(db)
+    if gone := sorted(sharer for sharer in sharers if is_entombed(noted, _SHARER, sharer)):
+        what, hint = "The pool has pieces of sharers who were withdrawn here", "get a version of it without them"
+        raise PoolError(what, got=", ".join(gone), hint=hint)
+
+
+def move_pool(store: Store, digest: str, folder: str) -> None:
+    """Says where a pool lies now."""
+    with store.database.writing() as db:
+        where = tables.pools.c.digest == digest
+        db.execute(update(tables.pools).where(where).values(folder=store.kept(folder)))
 
 
 def replace_pool(
@@ -188,6 +229,8 @@ def replace_pool(
                 db.execute(update(tables.adapters).where(a.id == adapter, a.pool == old).values(**now_so))
             db.execute(update(tables.sharers).where(gone, s.id.not_in(withdrawn)).values(pool=new.digest))
         db.execute(delete(tables.sharers).where(gone))
+        for sharer in withdrawn:
+            entomb(db, _SHARER, sharer)
         db.execute(delete(tables.pools).where(p.digest == old))
         left = (a.pool == old) & a.stale.is_(None)
         late = list(db.execute(select(a.id).where(left).order_by(a.number)).scalars())
@@ -245,6 +288,8 @@ def sweep(store: Store) -> int:
     loose = loose_folders(store)
     for path in loose:
         shutil.rmtree(path, ignore_errors=True)
+    if loose:
+        sync(store.folder / FOLDER)
     return len(loose)
 
 

@@ -12,9 +12,14 @@ _PREFIX = "forgotten "  # begins a key of the table `meta`
 
 
 def entomb(db: Connection, *whose: str) -> None:
-    """Notes that a person (user), or one of their records (task, user, id), was forgotten."""
+    """Notes that a person (user), or one of their records (task, user, id), was forgotten; or a sharer withdrawn."""
     if (key := _key(*whose)) not in tombstones(db):
         db.execute(insert(tables.meta).values(key=key, value=""))
+
+
+def is_entombed(keys: set[str], *whose: str) -> bool:
+    """Whether that was noted."""
+    return _key(*whose) in keys
 
 
 def exhume(db: Connection, task: str, history: History) -> None:

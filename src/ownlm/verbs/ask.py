@@ -7,7 +7,7 @@ from typing import Any
 from ownlm.answer.ask import Question, answer
 from ownlm.answer.peft_answer import answer_with_peft
 from ownlm.config import PromptConfig, TrainConfig
-from ownlm.errors import NotFoundError, OwnlmError, TaskError
+from ownlm.errors import NotFoundError, OwnlmError, PoolError, TaskError
 from ownlm.history.record import History, Query
 from ownlm.history.task import Task
 from ownlm.model.adapter import Adapter
@@ -178,7 +178,8 @@ def _answer_batch(
 ) -> list[Answer]:
     adapters: dict[str, Adapter] = {}
     recipes: dict[str, Recipe] = {}
-    pool: Pool | None = None
+    opened: dict[str, Pool | OwnlmError] = {}
+    pool: Pool | None = None  # of everybody's `recipes`
     other: PeftAdapter | None = None  # of another method than LoRA: everybody's then, see `Assignment.shape`
     histories: dict[str, History] = {}
     results: list[Answer] = []
@@ -192,10 +193,11 @@ def _answer_batch(
             if own is not None and own.method not in ("lora", RECIPE):
                 other = other or load_peft_adapter(store, own, base)
             elif own is not None and one.in_pool is not None:
-                pool = pool or load_pool(store, own)
+                pool = _pool_of(store, own, opened)
                 recipes[own.id] = load_recipe(own, pool)
             elif own is not None and own.id not in adapters:
-                adapters[own.id] = load_adapter(store, own, base)
+                its_pool = _pool_of(store, own, opened) if own.is_recipe else None
+                adapters[own.id] = load_adapter(store, own, base, its_pool)
             prompt, retrieved = _prompt(store, base, one, show, histories)
             questions.append(Question(prompt, result.adapter))
             results.append(replace(result, retrieved=retrieved))
@@ -209,11 +211,48 @@ def _answer_batch(
         "one_line": task.one_line,
         "on_done": on_done,
     }
+    told: Iterator[str | OwnlmError]
     if other is None:
-        texts = iter(answer(base, adapters, questions, recipes=recipes, pool=pool, **how))
+        told = iter(_answers(base, adapters, recipes, pool, questions, how))
     else:
-        texts = iter(answer_with_peft(base, other, questions, **how))
-    return [result if result.error else replace(result, answer=next(texts)) for result in results]
+        told = iter(answer_with_peft(base, other, questions, **how))
+    return [result if result.error else _told(result, next(told)) for result in results]
+
+
+def _told(result: Answer, said: str | OwnlmError) -> Answer:
+    return replace(result, answer=said) if isinstance(said, str) else replace(result, error=said)
+
+
+def _pool_of(store: Store, own: AdapterInfo, opened: dict[str, Pool | OwnlmError]) -> Pool:
+    """The pool of a recipe, looked at once for all of a batch."""
+    digest = own.pool or ""
+    if digest not in opened:
+        try:
+            opened[digest] = load_pool(store, own)
+        except OwnlmError as error:
+            opened[digest] = error
+    found = opened[digest]
+    if isinstance(found, OwnlmError):
+        raise found
+    return found
+
+
+def _answers(
+    base: BaseLM,
+    adapters: dict[str, Adapter],
+    recipes: dict[str, Recipe],
+    pool: Pool | None,
+    questions: list[Question],
+    how: dict[str, Any],
+) -> Sequence[str | OwnlmError]:
+    """Answers; or the error for those whose pool went meanwhile, and the others are answered all the same."""
+    try:
+        return answer(base, adapters, questions, recipes=recipes, pool=pool, **how)
+    except PoolError as error:
+        left = [one for one in questions if one.owner not in recipes]
+        texts = iter(answer(base, adapters, left, **how))
+        how["on_done"](len(questions) - len(left))
+        return [error if one.owner in recipes else next(texts) for one in questions]
 
 
 def _prompt(

@@ -12,20 +12,21 @@ from ownlm.model.base import BaseLM
 from ownlm.oppu.examples import tokenize
 from ownlm.oppu.minibatches import TokenizedExample
 from ownlm.perpcs.adapt import Adapted, Start, adapt, adapt_config, split
-from ownlm.perpcs.assemble import Target, assemble, check_pool
+from ownlm.perpcs.assemble import Assembled, Target, assemble, check_pool
 from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.recipe import Combine, Recipe
 from ownlm.progress import Progress
 from ownlm.prompt.example import history_examples
 from ownlm.store import pools
 from ownlm.store.blobs import blob_name
-from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo, ProfileInfo, history_digest
+from ownlm.store.rows import AdapterInfo, BaseInfo, Person, PoolInfo, ProfileInfo, history_digest
 from ownlm.store.store import Store
-from ownlm.verbs.load import RECIPE, open_agreed
+from ownlm.verbs.load import RECIPE, check_agreed, open_agreed
 from ownlm.verbs.profile import shown
 from ownlm.verbs.report import Assemblies, Assembly
 from ownlm.verbs.settings import digest, versions
-from ownlm.verbs.students import FORGOTTEN, PAGE, UP_TO_DATE, Seated
+from ownlm.verbs.students import FORGOTTEN, UP_TO_DATE, Seated, pages
+from ownlm.verbs.train import Meter
 
 RECENT = 2000  # the latest records are read
 ADAPT_RATE = 1e-2  # of weights; of a residual adapter, the sharers' rate
@@ -67,10 +68,13 @@ class AssemblyPlan:
         return TrainConfig.model_validate(self.pool.provenance["config"])
 
     def key(self, profile: ProfileInfo | None) -> str:
-        """A digest of all that a person's recipe depends on, beside who they are and what they did."""
+        """A digest of all that a person's recipe depends on, beside the pool, who they are and what they did.
+
+        Whose pieces are not used may leave the pool: what all others select stays as it is.
+        """
         about = profile.text if profile and self.config.prompt.profile else ""
         how = self.top_k, self.tau, self.combine, self.recent, self.adapt_steps, self.residual_rank, self.seed
-        return digest(self.task.model_dump_json(), self.base.fingerprint, self.pool.digest, *how, about)
+        return digest(self.task.model_dump_json(), self.base.fingerprint, *how, about)
 
     def provenance(self) -> dict[str, Any]:
         """What everybody's recipe is made with."""
@@ -104,75 +108,101 @@ def assembly_plan(
 def assemble_people(
     store: Store, load: Callable[[], BaseLM], plan: AssemblyPlan, progress: Progress, report: Assemblies
 ) -> None:
-    """Assembles everybody who is to be assembled; each group's recipes are kept as it is done.
+    """Assembles everybody who is to be assembled; each recipe is kept as it is done.
 
     Args:
         load: gives the base; called if anybody is to be assembled.
 
     Raises:
         NotFoundError: a user named, or everybody, has no records.
-        PoolError: the pool is damaged, for another base, or has too few sharers.
-        StoreError: the home cannot be written.
+        PoolError: the pool is damaged, for another base, or has too few sharers; or somebody took their consent back,
+            also meanwhile: what is done is kept then.
+        StoreError: the home cannot be written; what is done is kept.
     """
-    names = list(_names(store, plan))
-    if not names:
-        raise NotFoundError(f"Nobody in the home has records for task {plan.task.name!r}", hint="`ownlm history add`")
-    waiting = [user for user in names if _wanted(store, plan, user, report)]
+    waiting = list(_waiting(store, plan, report))
     if not waiting:
         return
     model, pool = load(), open_agreed(store, plan.pool)
     check_pool(model, pool, plan.top_k)
-    done = 0
-    progress("people", done, len(waiting))
+    bars = _Bars(progress, plan, len(waiting), len(pool.modules), report)
     for at in range(0, len(waiting), AT_ONCE):
-        page = waiting[at : at + AT_ONCE]
+        check_agreed(store, pool)
         seated, targets = dict[str, Seated](), list[Target]()
-        for user in page:
+        for user in waiting[at : at + AT_ONCE]:
             try:
                 own, examples = _seat(store, model, plan, user)
             except OwnlmError as error:
                 _fail(store, plan, user, error, report)
+                bars.on_module(1, len(pool.modules))
             else:
                 seated[user] = own
                 targets.append(Target(user, examples))
-        for made in _made(model, pool, plan, targets, report, store):
+        for made in _made(model, pool, plan, targets, report, store, bars):
             _keep(store, pool, plan, seated[made.user], made, report)
-        done += len(page)
-        progress("people", done, len(waiting), f"{len(report.assembled):,} assembled")
+    bars.end()
 
 
-def _names(store: Store, plan: AssemblyPlan) -> Iterator[str]:
-    if plan.users:
-        yield from dict.fromkeys(plan.users)
-        return
-    page = store.names(plan.task.name, None, PAGE)
-    while page:
-        yield from page
-        page = store.names(plan.task.name, page[-1], PAGE)
+class _Bars:
+    """How far assembling is, in modules of people; and adapting, in steps."""
+
+    def __init__(self, progress: Progress, plan: AssemblyPlan, people: int, modules: int, report: Assemblies) -> None:
+        self.progress, self.report = progress, report
+        self.total, self.done = people * modules, 0
+        self.steps = Meter(progress, "adapting, steps", people * plan.adapt_steps) if plan.adapt_steps else None
+        self.on_module(0)
+
+    def on_module(self, people: int, modules: int = 1) -> None:
+        """Pieces of a module, or of several, are chosen for some people."""
+        self.done += people * modules
+        self.progress("assembling, modules", self.done, self.total, f"{len(self.report.assembled):,} people assembled")
+
+    def end(self) -> None:
+        """Everybody is done: who was too short of records to adapt to, as well."""
+        self.on_module(0)
+        if self.steps:
+            self.progress(self.steps.stage, self.steps.steps, self.steps.steps, self.steps.note)
 
 
-def _wanted(store: Store, plan: AssemblyPlan, user: str, report: Assemblies) -> bool:
-    """Whether a person is to be assembled; else why not is reported."""
-    people = store.people(plan.task.name, [user])
-    if not people:
-        if user in plan.users:
-            raise NotFoundError(f"The home has no records of user {user!r}", hint="`ownlm users ls`")
-        return False
-    last = store.latest_adapters(plan.task.name, [user]).get((plan.task.name, user))
-    why = None
-    if last and last.is_recipe and last.knows(people[0].history):
-        profile = store.profile(plan.task.name, user) if plan.config.prompt.profile else None
-        why = UP_TO_DATE if last.key == plan.key(profile) else None
-    elif not plan.users:
-        if last and not last.is_recipe:
-            why = "has an adapter of their own; --user assembles anyway"
-        elif user in set(pools.people_of(store, pool=plan.pool.digest).values()):
-            why = "is a sharer of this pool; --user assembles anyway"
-        elif user in store.outsiders(plan.base.name):
-            why = f"the base {plan.base.name!r} has learnt from these records; --user assembles anyway"
-    if why:
-        report.skipped.append((user, why))
-    return why is None
+def _waiting(store: Store, plan: AssemblyPlan, report: Assemblies) -> Iterator[str]:
+    """Who is to be assembled; why others are not is reported.
+
+    Raises:
+        NotFoundError: a user named, or everybody, has no records.
+    """
+    task, nobody = plan.task.name, True
+    sharers, outsiders = set(pools.people_of(store, pool=plan.pool.digest).values()), store.outsiders(plan.base.name)
+    for names in pages(store, task, plan.users):
+        people = {person.user: person for person in store.people(task, names)}
+        latest = store.latest_adapters(task, names)
+        profiles = store.latest_profiles(task, names) if plan.config.prompt.profile else {}
+        for user in names:
+            if user not in people:
+                if plan.users:
+                    raise NotFoundError(f"The home has no records of user {user!r}", hint="`ownlm users ls`")
+                continue  # forgotten just now
+            nobody, last, why = False, latest.get((task, user)), None
+            if last and _is_up_to_date(store, plan, people[user], last, profiles.get(user)):
+                why = UP_TO_DATE
+            elif not plan.users and last and not last.is_recipe:
+                why = "has an adapter of their own; --user assembles anyway"
+            elif not plan.users and user in sharers:
+                why = "is a sharer of this pool; --user assembles anyway"
+            elif not plan.users and user in outsiders:
+                why = f"the base {plan.base.name!r} has learnt from these records; --user assembles anyway"
+            if why is None:
+                yield user
+            else:
+                report.skipped.append((user, why))
+    if nobody:
+        raise NotFoundError(f"Nobody in the home has records for task {task!r}", hint="`ownlm history add`")
+
+
+def _is_up_to_date(
+    store: Store, plan: AssemblyPlan, person: Person, last: AdapterInfo, profile: ProfileInfo | None
+) -> bool:
+    """Whether a person's newest adapter is what assembling would make again."""
+    same = last.is_recipe and last.pool == plan.pool.digest and last.key == plan.key(profile)
+    return same and last.knows(person.history) and store.has_weights(last)
 
 
 def _seat(store: Store, model: BaseLM, plan: AssemblyPlan, user: str) -> tuple[Seated, list[TokenizedExample]]:
@@ -197,22 +227,32 @@ class _Made:
 
 
 def _made(
-    model: BaseLM, pool: Pool, plan: AssemblyPlan, targets: list[Target], report: Assemblies, store: Store
+    model: BaseLM,
+    pool: Pool,
+    plan: AssemblyPlan,
+    targets: list[Target],
+    report: Assemblies,
+    store: Store,
+    bars: _Bars,
 ) -> Iterator[_Made]:
     """Everybody's recipes, adapted where that is asked for and the person has records enough to hold some back."""
     parts = {one.user: split(one.examples) if plan.adapt_steps else (one.examples, ()) for one in targets}
-    shown_part = [replace(one, examples=parts[one.user][0]) for one in targets]
-    how = {"top_k": plan.top_k, "tau": plan.tau, "combine": plan.combine}
-    made = {one.user: one for one in assemble(model, pool, shown_part, **how)}  # type: ignore[arg-type]
-    starts = [Start(one, made[one.user].recipe, parts[one.user][1]) for one in shown_part if parts[one.user][1]]
-    for one in made.values():
-        if not parts[one.user][1]:
+    shown_part = {one.user: replace(one, examples=parts[one.user][0]) for one in targets}
+    made, starts = dict[str, Assembled](), list[Start]()
+    for one in assemble(
+        model, pool, shown_part.values(), top_k=plan.top_k, tau=plan.tau, combine=plan.combine, on_module=bars.on_module
+    ):
+        if held_back := parts[one.user][1]:
+            made[one.user] = one
+            starts.append(Start(shown_part[one.user], one.recipe, held_back))
+        else:
             yield _Made(one.user, one.recipe, one.tokens, one.seconds)
     if not starts:
         return
     rate = ADAPT_RATE if plan.residual_rank is None else plan.config.learning_rate
-    config = adapt_config(pool, plan.adapt_steps, rate, plan.residual_rank)
-    for outcome in adapt(model, pool, starts, config, seed=plan.seed, residual=plan.residual_rank is not None):
+    config, residual = adapt_config(pool, plan.adapt_steps, rate, plan.residual_rank), plan.residual_rank is not None
+    on_step = bars.steps.on_step if bars.steps else None
+    for outcome in adapt(model, pool, starts, config, seed=plan.seed, residual=residual, on_step=on_step):
         if isinstance(outcome, Adapted):
             one = made[outcome.user]
             tokens, seconds = one.tokens + outcome.run.tokens, one.seconds + outcome.run.seconds

@@ -16,8 +16,8 @@ from ownlm.errors import OwnlmError
 from ownlm.model.base_files import fingerprint
 from ownlm.progress import Progress
 from ownlm.store.forget import dues
-from ownlm.store.pools import consents, people_of, pools
-from ownlm.store.rows import AdapterInfo, BaseInfo, record_digest
+from ownlm.store.pools import consents, loose_folders, people_of, pools
+from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo, record_digest
 from ownlm.store.store import Store
 from ownlm.store.work import at_work
 
@@ -189,10 +189,12 @@ def _again(adapter: AdapterInfo) -> str:
 def _sharing(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Finding]:
     """Pools, the recipes that name them, and who agreed."""
     known = pools(store)
-    for pool in known:
-        if not Path(pool.folder).is_dir():
-            hint = f"put it back, or `ownlm share --task {pool.task}` makes another" if pool.own else "fetch it again"
-            yield Finding(f"The pool {pool.digest[:12]} of task {pool.task!r} is not in {pool.folder}", hint)
+    for place, pool in enumerate(known, 1):
+        progress("pools", place, len(known))
+        if (what := _wrong_with_pool(pool)) is not None:
+            hint = f"`ownlm pool add FOLDER --task {pool.task}` puts it back from a copy"
+            another = f", or `ownlm share --task {pool.task}` makes another" if pool.own else ""
+            yield Finding(f"The pool {pool.digest[:12]} of task {pool.task!r} {what}", hint + another)
     digests = {pool.digest for pool in known}
     for adapter in store.adapters():
         if adapter.is_recipe and adapter.stale is None and adapter.pool not in digests:
@@ -200,6 +202,19 @@ def _sharing(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Find
             yield Finding(what, _again(adapter))
     for user in sorted(consents(store).keys() - {person.user for person in store.people()}):
         yield Finding(f"User {user!r} agreed to share, and has no records", f"`ownlm users consent {user} --no-share`")
+
+
+def _wrong_with_pool(pool: PoolInfo) -> str | None:
+    """Every byte of it is hashed."""
+    from ownlm.perpcs.pool import open_pool  # here, because most commands do without torch
+
+    if not Path(pool.folder).is_dir():
+        return f"is not in {pool.folder}"
+    try:
+        open_pool(Path(pool.folder), pool.digest)
+    except OwnlmError as error:
+        return f"in {pool.folder} is damaged: {error.what}"
+    return None
 
 
 def _left_over(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Finding]:
@@ -210,6 +225,9 @@ def _left_over(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Fi
         yield Finding(f"Weights that nothing names, left by a killed run: {len(loose):,} files", _SWEEP)
     if folders := store.loose_base_folders():
         yield Finding(f"Bases that nothing names, left by a killed run: {len(folders):,} folders", _SWEEP)
+    if folders := loose_folders(store):
+        what = f"Pools that nothing names, left by a killed run: {len(folders):,} folders"
+        yield Finding(what, "the next `ownlm share` or `assemble` removes them")
 
 
 _SWEEP = "the next `ownlm train` or `adapt` removes them"

@@ -38,8 +38,11 @@ def load_registered(base: BaseInfo, device: str | None) -> BaseLM:
     return load_base(folder, name=base.name, fingerprint=base.fingerprint, device=device or default_device())
 
 
-def load_adapter(store: Store, info: AdapterInfo, base: BaseLM) -> Adapter:
+def load_adapter(store: Store, info: AdapterInfo, base: BaseLM, pool: Pool | None = None) -> Adapter:
     """A person's LoRA adapter, or what their recipe makes, checked against the base it is to run on.
+
+    Args:
+        pool: the recipe's, where it is open already.
 
     Raises:
         AdapterError: it was made for another base, or its modules or shapes are not the base's.
@@ -47,16 +50,16 @@ def load_adapter(store: Store, info: AdapterInfo, base: BaseLM) -> Adapter:
         StoreError: its blob is missing or damaged.
     """
     _check_base(info, base)
-    adapter = read_adapter(store, info)
+    adapter = read_adapter(store, info, pool)
     check_fits(adapter, dict(target_modules(base.model, adapter.lora)))
     return adapter
 
 
-def read_adapter(store: Store, info: AdapterInfo) -> Adapter:
+def read_adapter(store: Store, info: AdapterInfo, pool: Pool | None = None) -> Adapter:
     """A LoRA adapter; or what a recipe makes, with the small adapter on top where one was trained. Errors as above."""
     if not info.is_recipe:
         return Adapter.from_bytes(store.weights(info), LoraConfig.model_validate(info.shape))
-    pool = load_pool(store, info)
+    pool = pool or load_pool(store, info)
     adapter = materialise(load_recipe(info, pool), pool)
     if info.blob is None:
         return adapter
@@ -78,14 +81,21 @@ def open_agreed(store: Store, info: PoolInfo) -> Pool:
     Raises:
         PoolError: it is damaged; or somebody took their consent back, and their pieces are to be withdrawn first.
     """
-    people = set(pools.people_of(store, pool=info.digest).values())
+    pool = open_pool(Path(info.folder), info.digest)
+    check_agreed(store, pool)
+    return pool
+
+
+def check_agreed(store: Store, pool: Pool) -> None:
+    """Raises a PoolError where somebody took their consent back, whose pieces lie in a pool."""
+    known = pools.people_of(store)  # of all pools: a copy of one, taken in again, has the same sharers
+    people = {known[sharer] for sharer in pool.manifest.sharers if sharer in known}
     if gone := sorted(people - pools.consenting(store, people)):
         raise PoolError(
-            f"People whose pieces lie in the pool {info.digest[:12]} have taken their consent back",
+            f"People whose pieces lie in the pool {pool.digest[:12]} have taken their consent back",
             got=", ".join(gone),
             hint=f"`ownlm pool withdraw {gone[0]}`",
         )
-    return open_pool(Path(info.folder), info.digest)
 
 
 def load_recipe(info: AdapterInfo, pool: Pool) -> Recipe:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ownlm.durable import sync
-from ownlm.errors import NotFoundError, OwnlmError, StoreError
+from ownlm.errors import NotFoundError, OwnlmError, PoolError, StoreError
 from ownlm.history.task import Task
 from ownlm.model.base import BaseLM
 from ownlm.model.targets import target_modules
@@ -27,25 +28,42 @@ from ownlm.verbs.share import new_pool_folder, pool_info
 
 WITHDRAWN = "a sharer withdrew pieces that it uses"
 EMPTIED = "everybody withdrew from its pool"
+DAMAGED = "its pool was damaged, and removed when a sharer withdrew"
 
 
 def add_pool(store: Store, model: BaseLM, base: BaseInfo, task: str, folder: Path) -> PoolInfo:
     """Takes a copy of a pool from outside into the home, after every byte and every piece was checked.
 
+    A pool that the home has, and that is damaged there, is put back so.
+
     Raises:
-        PoolError: it is damaged, for another base, or holds a piece that is not fit. StoreError: it cannot be written,
-            or the home has it.
+        PoolError: it is damaged, for another base, or holds a piece that is not fit, or one that was withdrawn here.
+            StoreError: it cannot be written, or the home has it.
     """
     pool = open_pool(folder)
     admit(pool, dict(target_modules(model.model, pool.lora)), base.fingerprint)
+    pools.check_not_withdrawn(store, pool.manifest.sharers)
+    damaged = next((one for one in pools.pools(store) if one.digest == pool.digest and not _is_whole(one)), None)
     copy = copy_pool(pool, new_pool_folder(store))
     try:
-        info = pool_info(task, base, copy, own=False)
-        pools.add_pool(store, info, {})
+        if damaged:
+            pools.move_pool(store, pool.digest, str(copy.folder))
+        else:
+            pools.add_pool(store, pool_info(task, base, copy, own=False), {})
     except BaseException:
         shutil.rmtree(copy.folder)
         raise
-    return info
+    if damaged:
+        shutil.rmtree(damaged.folder, ignore_errors=True)  # else the next run removes it
+    return pools.pool(store, pool.digest)
+
+
+def _is_whole(info: PoolInfo) -> bool:
+    try:
+        open_pool(Path(info.folder), info.digest)
+    except PoolError:
+        return False
+    return True
 
 
 def base_of(store: Store, folder: Path) -> BaseInfo:
@@ -89,36 +107,46 @@ def withdraw(store: Store, who: str) -> Withdrawal:
     """Takes a sharer's pieces out of every pool of the home.
 
     A version without them replaces each pool, and their bytes are removed. Recipes that do not use them go on with the
-    new version; the others are marked stale.
+    new version; the others are marked stale. A damaged pool of this home is removed whole.
 
     Args:
         who: a person, or the random id of a sharer, such as one in a pool from outside.
 
     Raises:
-        NotFoundError: no piece of theirs lies in a pool of the home. StoreError: the home cannot be written.
+        NotFoundError: no piece of theirs lies in a pool of the home. StoreError: the home cannot be written. PoolError:
+            no piece of theirs lies in a whole pool, and there are damaged ones from outside.
     """
     ids = {sharer for sharer, _ in pools.sharers_of(store, who)} or {who}
-    done = Withdrawal(sorted(ids))
+    done, damaged = Withdrawal(sorted(ids)), list[PoolError]()
     for info in pools.pools(store):
-        pool = open_pool(Path(info.folder), info.digest)
-        if mine := ids & set(pool.manifest.sharers):
+        pool, sharers = None, set(pools.people_of(store, pool=info.digest))
+        try:
+            pool = open_pool(Path(info.folder), info.digest)
+            sharers = set(pool.manifest.sharers)
+        except PoolError as error:
+            damaged.append(error)
+        if mine := ids & sharers:
             _withdraw(store, info, pool, mine, done)
+    if not done.pools and damaged:
+        raise damaged[0]
     if not done.pools:
         raise NotFoundError(f"No pool of the home has pieces of {who!r}", hint="`ownlm pool ls`, `ownlm pool show`")
     store.database.vacuum()
     return done
 
 
-def _withdraw(store: Store, info: PoolInfo, pool: Pool, gone: set[str], done: Withdrawal) -> None:
-    left = set(pool.manifest.sharers) - gone
+def _withdraw(store: Store, info: PoolInfo, pool: Pool | None, gone: set[str], done: Withdrawal) -> None:
+    """Of one pool; None where it cannot be read."""
     base = store.base(info.base)
-    version = without(pool, gone, new_pool_folder(store)) if left else None
+    left = set(pool.manifest.sharers) - gone if pool else ()
+    version = without(pool, gone, new_pool_folder(store)) if pool and left else None
+    why = WITHDRAWN if version else EMPTIED if pool else DAMAGED
     try:
         recipes, stale = dict[str, bytes](), dict[str, str]()
         for adapter in pools.recipes_of_pool(store, info.digest):
             moved = _moved(adapter, pool, version, gone)
             if moved is None:
-                stale[adapter.id] = WITHDRAWN if version else EMPTIED
+                stale[adapter.id] = why
                 if adapter.user not in done.affected:
                     done.affected.append(adapter.user)
             else:
@@ -132,16 +160,17 @@ def _withdraw(store: Store, info: PoolInfo, pool: Pool, gone: set[str], done: Wi
     done.untouched += len(recipes)
     done.pools.append((info.digest, version.digest if version else None))
     try:
-        shutil.rmtree(info.folder)
-        sync(Path(info.folder).parent)
+        with suppress(FileNotFoundError):
+            shutil.rmtree(info.folder)
+            sync(Path(info.folder).parent)
     except OSError as error:
         hint = "remove this folder by hand"
         raise StoreError(f"The withdrawn pool {info.folder} cannot be removed", got=error, hint=hint) from None
 
 
-def _moved(adapter: AdapterInfo, pool: Pool, version: Pool | None, gone: set[str]) -> bytes | None:
+def _moved(adapter: AdapterInfo, pool: Pool | None, version: Pool | None, gone: set[str]) -> bytes | None:
     """A recipe as it is in the new version; None where it used a piece that is gone, or cannot be read."""
-    if version is None or adapter.recipe is None:
+    if pool is None or version is None or adapter.recipe is None:
         return None
     try:
         recipe = Recipe.from_bytes(adapter.recipe)
@@ -162,7 +191,7 @@ def _moved(adapter: AdapterInfo, pool: Pool, version: Pool | None, gone: set[str
 def assemble_again(store: Store, load: Callable[[BaseInfo], BaseLM], done: Withdrawal, progress: Progress) -> None:
     """Assembles those whose recipes a withdrawal made stale, with the settings that each had."""
     following = dict(done.pools)
-    groups: dict[str, tuple[AssemblyPlan, list[str]]] = {}
+    groups: dict[tuple[str, str], tuple[AssemblyPlan, list[str]]] = {}
     for user in done.affected:
         for adapter in store.latest_adapters(None, [user]).values():
             if adapter.stale is None or adapter.pool not in following:
@@ -174,10 +203,12 @@ def assemble_again(store: Store, load: Callable[[BaseInfo], BaseLM], done: Withd
             task, how = Task.model_validate(adapter.provenance["task"]), adapter.provenance["assembly"]
             info, base = pools.pool(store, digest), store.base(adapter.base)
             plan = AssemblyPlan(task, base, info, adapter.provenance["seed"], **how)
-            groups.setdefault(plan.key(None), (plan, []))[1].append(user)
+            groups.setdefault((digest, plan.key(None)), (plan, []))[1].append(user)
     for plan, users in groups.values():
-        known = {user for user, _ in done.again.failed}
         try:
             assemble_people(store, partial(load, plan.base), replace(plan, users=users), progress, done.again)
         except OwnlmError as error:  # too few are left to select from, or the base cannot be loaded
-            done.again.stale += [(user, f"{WITHDRAWN}; {error.what}") for user in users if user not in known]
+            for user in users:
+                last = store.latest_adapters(plan.task.name, [user]).get((plan.task.name, user))
+                if last and last.stale:
+                    done.again.stale.append((user, f"{last.stale}; {error.what}"))

@@ -17,7 +17,7 @@ from ownlm.model.adapter import Adapter
 from ownlm.model.base import BaseLM
 from ownlm.model.targets import target_modules
 from ownlm.oppu.examples import tokenize
-from ownlm.oppu.fleet import Job, train_fleet
+from ownlm.oppu.fleet import Job, job_seed, train_fleet
 from ownlm.oppu.memory import room_for
 from ownlm.perpcs.admission import admit
 from ownlm.perpcs.embedding import embed_histories, embed_with
@@ -28,7 +28,7 @@ from ownlm.perpcs.version import write_pool
 from ownlm.progress import Progress
 from ownlm.prompt.example import history_examples, searched_text
 from ownlm.store import pools
-from ownlm.store.rows import BaseInfo, PoolInfo
+from ownlm.store.rows import BaseInfo, PoolInfo, history_digest
 from ownlm.store.store import Store
 from ownlm.verbs.bases import pick_base
 from ownlm.verbs.profile import shown
@@ -133,11 +133,12 @@ def share(store: Store, load: Callable[[], BaseLM], plan: SharePlan, progress: P
     gates = _gates(store, model, plan, histories, adapters, progress)
     ids = {user: new_sharer_id() for user in chosen}
     licences = sorted({agreed[user][0] for user in chosen})
-    pool = _write(store, model, plan, ids, adapters, gates, "; ".join(licences))
+    pool = _write(store, model, plan, ids, histories, adapters, gates, "; ".join(licences))
     try:
         admit(pool, dict(target_modules(model.model, pool.lora)), plan.base.fingerprint)
         info = pool_info(plan.task.name, plan.base, pool, own=True)
-        pools.add_pool(store, info, {ids[user]: user for user in chosen})
+        licence = {user: agreed[user][0] for user in chosen}
+        pools.add_pool(store, info, {ids[user]: user for user in chosen}, histories.values(), licence)
     except BaseException:  # nothing names it
         shutil.rmtree(pool.folder)
         raise
@@ -172,7 +173,15 @@ def _job(store: Store, model: BaseLM, plan: SharePlan, config: TrainConfig, hist
     profile = store.profile(plan.task.name, history.user_id) if config.prompt.profile else None
     show = shown(config.prompt, history.user_id, profile)
     examples = history_examples(plan.task, history, recent=config.recent, since=config.since, **show)
-    return Job(history.user_id, tokenize(model, history.user_id, examples), plan.seed, **more)
+    return Job(history.user_id, tokenize(model, history.user_id, examples), _secret(plan, history), **more)
+
+
+def _secret(plan: SharePlan, history: History) -> int:
+    """A seed that nobody knows who has not the history.
+
+    The pool tells the plan's own seed: with it and a guessed name, fresh weights could be compared with the pieces.
+    """
+    return job_seed(plan.seed, history_digest(history))
 
 
 def _adapters(model: BaseLM, plan: SharePlan, jobs: list[Job], progress: Progress) -> dict[str, Adapter]:
@@ -220,13 +229,14 @@ def _write(
     model: BaseLM,
     plan: SharePlan,
     ids: dict[str, str],
+    histories: dict[str, History],
     adapters: dict[str, Adapter],
     gates: dict[str, dict[str, Tensor]],
     licence: str,
 ) -> Pool:
     modules = target_modules(model.model, plan.config.lora)
     names = [name for name, _ in modules]
-    kept = {user: set(kept_modules(plan.seed, user, names, plan.ratio)) for user in ids}
+    kept = {user: set(kept_modules(_secret(plan, histories[user]), user, names, plan.ratio)) for user in ids}
 
     def pieces() -> Iterator[tuple[str, list[tuple[str, Piece]]]]:
         for name in names:

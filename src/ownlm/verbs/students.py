@@ -105,7 +105,7 @@ class Student:
 def students(store: Store, plan: Plan) -> Iterator[Student]:
     """Everybody the plan is about, as they are named, else by name. No transaction is open between two pages."""
     outsiders = set() if plan.users else store.outsiders(plan.base.name)
-    for names in _pages(store, plan):
+    for names in pages(store, plan.task.name, plan.users):
         people = {person.user: person for person in store.people(plan.task.name, names)}
         latest = store.latest_adapters(plan.task.name, names)
         profiles = store.latest_profiles(plan.task.name, names) if plan.config.prompt.profile else {}
@@ -133,15 +133,16 @@ def checked(people: Iterable[Student], plan: Plan) -> Iterator[Student]:
         raise NotFoundError(f"Nobody in the home has records for task {plan.task.name!r}", hint="`ownlm history add`")
 
 
-def _pages(store: Store, plan: Plan) -> Iterator[list[str]]:
-    if plan.users:
-        named = list(dict.fromkeys(plan.users))
+def pages(store: Store, task: str, users: Sequence[str]) -> Iterator[list[str]]:
+    """Names, a page at a time: these, each once; if there are none, of everybody with records of a task."""
+    if users:
+        named = list(dict.fromkeys(users))
         yield from (named[at : at + PAGE] for at in range(0, len(named), PAGE))
         return
-    page = store.names(plan.task.name, None, PAGE)
+    page = store.names(task, None, PAGE)
     while page:
         yield page
-        page = store.names(plan.task.name, page[-1], PAGE)
+        page = store.names(task, page[-1], PAGE)
 
 
 def _student(

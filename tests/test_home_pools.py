@@ -1,0 +1,270 @@
+"""A home in which people share, are assembled, and withdraw: what is left of whom, and who is answered how."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from ownlm.errors import NotFoundError, PoolError, StoreError
+from ownlm.home import Home
+from ownlm.model.adapter import Adapter
+from ownlm.perpcs.piece import Piece
+from ownlm.perpcs.pool import Pool, open_pool
+from ownlm.perpcs.version import write_pool
+from ownlm.store.pools import people_of
+from ownlm.verbs.load import read_adapter
+from tests.community import rows, write_rows
+from tests.namespace import run_with_mount
+from tests.sharing import GIVERS, OTHERS, TASK, ask, everything, ids_of, share
+
+
+def parts_of(pool: Pool, sharers: list[str]) -> dict[tuple[str, str], list[Tensor]]:
+    """A, B and gate of these sharers' pieces, by sharer and module."""
+    found = {}
+    for name in pool.modules:
+        for place, gate_D in enumerate(pool.gates(name)):
+            if (sharer := pool.sharer(name, place)) in sharers:
+                found[sharer, name] = [*pool.piece(name, place), gate_D]
+    return found
+
+
+def rows_of(parts: dict[tuple[str, str], list[Tensor]]) -> set[bytes]:
+    """The bytes of each tensor, and of each row of it."""
+    whole = [tensor for three in parts.values() for tensor in three]
+    each = [row for tensor in whole for row in (tensor.unsqueeze(0) if tensor.ndim == 1 else tensor)]
+    return {tensor.numpy().tobytes() for tensor in [*whole, *each]}
+
+
+def matrices(home: Home, user: str) -> Adapter:
+    return read_adapter(home.store, home.adapters(user)[-1])
+
+
+def assert_equal(one: Adapter, other: Adapter) -> None:
+    for name, pair in one.pairs.items():
+        assert torch.equal(pair.A_RD, other.pairs[name].A_RD) and torch.equal(pair.B_OR, other.pairs[name].B_OR)
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_no_byte_of_who_withdraws_is_left_and_nobody_else_loses_one(shared: Home, again: bool) -> None:
+    shared.assemble(TASK, top_k=2)
+    (old,), (gone,) = shared.pools.ls(), ids_of(shared, ["gina"])
+    pool = open_pool(Path(old.folder))
+    theirs, others = parts_of(pool, [gone]), parts_of(pool, ids_of(shared, GIVERS[1:]))
+    needles = rows_of(theirs) - rows_of(others)
+    assert len(theirs) == len(pool.modules) and all(
+        any(n in d for d in everything(shared.store.folder).values()) for n in needles
+    )
+    before = {user: matrices(shared, user) for user in OTHERS}
+    adapters = {one.user: one.id for one in shared.adapters()}
+
+    done = shared.pools.withdraw("gina", again=again)
+    (new,) = shared.pools.ls()
+    assert done.pools == [(old.digest, new.digest)] and done.sharers == [gone]
+    assert (new.version, new.parent, new.sharers) == (2, old.digest, 3) and not Path(old.folder).exists()
+    for path, data in everything(shared.store.folder).items():
+        assert not any(needle in data for needle in needles), path
+        assert gone.encode() not in data and gone not in str(path), path
+
+    kept = parts_of(open_pool(Path(new.folder)), ids_of(shared, GIVERS[1:]))
+    assert kept.keys() == others.keys()
+    assert all(torch.equal(a, b) for key in kept for a, b in zip(kept[key], others[key], strict=True))
+    untouched = set(OTHERS) - set(done.affected)
+    assert done.untouched == len(untouched)
+    for user in untouched:
+        assert_equal(before[user], matrices(shared, user))
+    latest = {user: shared.adapters(user)[-1] for user in OTHERS}
+    assert {user for user in OTHERS if latest[user].id == adapters[user]} == (untouched if again else set(OTHERS))
+    assert {user for user in OTHERS if latest[user].stale} == (set() if again else set(done.affected))
+    assert not shared.doctor().wrong
+
+
+def never_chosen(pool: Pool, folder: Path) -> tuple[Pool, str]:
+    """The pool with gates by which one of the sharers is never the best, and always another is; and their id."""
+    *_, other, opposite, never = pool.manifest.sharers
+
+    def pieces() -> Iterator[tuple[str, list[tuple[str, Piece]]]]:
+        for name in pool.modules:
+            seats = {pool.sharer(name, place): place for place in range(len(pool.gates(name)))}
+            gate_D = pool.gates(name)[seats[other]]
+            gates = {opposite: -gate_D, never: torch.zeros_like(gate_D)}
+            yield name, [(s, Piece(*pool.piece(name, n), gates.get(s, gate_D))) for s, n in seats.items()]
+
+    manifest = pool.manifest
+    crafted = write_pool(
+        folder, version=1, parent=None, base_fingerprint=manifest.base_fingerprint, lora=pool.lora, licence="CC0",
+        provenance=manifest.provenance, sharers=manifest.sharers, pieces=pieces(),
+    )  # fmt: skip
+    return crafted, never
+
+
+def test_who_used_none_of_it_is_answered_as_before_and_is_up_to_date(shared: Home, tmp_path: Path) -> None:
+    crafted, never = never_chosen(shared.pools.open()[1], tmp_path / "crafted")
+    shared.pools.add(crafted.folder, TASK)
+    shared.assemble(TASK, top_k=1, users=OTHERS)
+    before, recipes = {user: matrices(shared, user) for user in OTHERS}, shared.adapters()
+    answers = ask(shared, *OTHERS)
+    done = shared.pools.withdraw(never)
+    assert (done.affected, done.untouched, done.again.assembled) == ([], 3, [])
+    assert ask(shared, *OTHERS) == answers
+    for user, adapter in before.items():
+        assert_equal(adapter, matrices(shared, user))
+    moved = shared.adapters()
+    assert [one.id for one in moved] == [one.id for one in recipes] and moved[0].pool == dict(done.pools)[
+        crafted.digest
+    ]
+    assert shared.assemble(TASK, top_k=1, users=OTHERS).assembled == []  # it would make the same again:
+    shared.assemble(TASK, top_k=1, users=OTHERS, seed=1)
+    for user, adapter in before.items():
+        assert_equal(adapter, matrices(shared, user))
+
+
+def stale(home: Home) -> list[str]:
+    return [user for user in OTHERS if home.adapters(user)[-1].stale]
+
+
+def test_stale_and_trained_and_refused_people_are_answered_in_one_call(shared: Home) -> None:
+    shared.train(TASK, users=["kara"], epochs=1, batch_size=4, learning_rate=1e-2)
+    shared.assemble(TASK, users=["luca", "mona"])
+    (base_alone,) = shared.ask_many([ask(shared, "luca")[0].query], TASK, choose=True, base_only=True)
+    (trained,) = ask(shared, "kara")
+
+    shared.consent("gina", False)
+    kara, luca, mona, nobody = ask(shared, "kara", "luca", "mona", "nobody")
+    assert kara == trained and kara.answer and isinstance(nobody.error, NotFoundError)
+    assert all(isinstance(one.error, PoolError) and one.answer is None for one in (luca, mona))
+    assert "`ownlm pool withdraw gina`" in str(luca.error)
+    with pytest.raises(PoolError, match="taken their consent back"):
+        shared.ask("luca", "thing", TASK)
+
+    shared.pools.withdraw("gina", again=False)
+    for user in stale(shared):
+        kara, other = ask(shared, "kara", user)
+        assert kara == trained and other.answer == base_alone.answer and other.adapter is None
+        assert "is stale" in (other.warning or "") and f"--user {user}" in (other.warning or "")
+    shared.assemble(TASK, users=["luca", "mona"])
+    assert all(one.answer and one.adapter and not one.warning for one in ask(shared, "luca", "mona"))
+
+
+def test_a_pool_that_goes_while_people_are_answered_costs_only_who_needs_it(
+    shared: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared.train(TASK, users=["kara"], epochs=1, batch_size=4, learning_rate=1e-2)
+    shared.assemble(TASK, users=["luca"])
+    (trained,) = ask(shared, "kara")
+    import ownlm.verbs.ask as module
+
+    genuine = module.answer
+
+    def late(*args: object, **more: object) -> list[str]:
+        for path in (shared.store.folder / "pools").rglob("*.safetensors"):
+            path.unlink()
+        return genuine(*args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "answer", late)
+    luca, kara = ask(shared, "luca", "kara")
+    assert isinstance(luca.error, PoolError) and kara == trained
+
+
+def test_a_sharer_is_forgotten_with_their_pieces(shared: Home) -> None:
+    shared.assemble(TASK)
+    gone = ids_of(shared, ["gina"])
+    pool = shared.pools.open()[1]
+    needles = rows_of(parts_of(pool, gone)) - rows_of(parts_of(pool, ids_of(shared, GIVERS[1:])))
+    assert shared.forget("gina").records == 15
+    for path, data in everything(shared.store.folder).items():
+        assert not any(needle in data for needle in needles) and b"gina" not in data and gone[0].encode() not in data, (
+            path
+        )
+    assert "gina" not in people_of(shared.store).values() and shared.pools.ls()[0].version == 2
+    assert not shared.doctor().wrong and {one.user for one in shared.assemble(TASK, users=OTHERS).assembled} == set(
+        OTHERS
+    )
+
+
+def test_an_assembled_person_is_forgotten_and_the_pool_stays(shared: Home) -> None:
+    shared.assemble(TASK)
+    (mine,) = shared.adapters("kara")
+    before = everything(shared.store.folder / "pools")
+    done = shared.forget("kara")
+    assert (done.records, done.adapters) == (6, 1) and everything(shared.store.folder / "pools") == before
+    for data in everything(shared.store.folder).values():
+        assert b"kara" not in data and (mine.recipe or b"-") not in data and mine.id.encode() not in data
+    assert not shared.doctor().wrong
+
+
+def test_a_forgotten_record_of_a_sharer_is_told_to_be_in_pools(shared: Home) -> None:
+    (info,) = shared.pools.ls()
+    assert shared.forget_record("gina", "gina-3").pools == (info.digest,)
+    assert shared.forget_record("kara", "kara-3").pools == ()
+    shared.pools.withdraw("gina")
+    assert shared.forget_record("gina", "gina-4").pools == ()
+
+
+def test_a_read_only_home_answers_from_recipes_and_refuses_the_rest(shared: Home) -> None:
+    shared.assemble(TASK)
+    shared.store.database.close()
+    code = """
+import sys
+from ownlm.errors import StoreError
+from ownlm.home import Home
+home, told = Home(sys.argv[1]), []
+assert home.ask("kara", "thing", "sorting", choose=True).adapter and not home.doctor().wrong
+refused = (
+    lambda: home.assemble("sorting", top_k=2), lambda: home.pools.share("sorting"),
+    lambda: home.pools.withdraw("gina"), lambda: home.consent("gina", False),
+)
+for verb in refused:
+    try:
+        verb()
+    except StoreError as error:
+        told.append(str(error))
+assert len(told) == 4 and all("writable" in one for one in told), told
+"""
+    # `run_with_mount` runs the command line; this asks more in one process
+    mount = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0"'
+    run_with_mount(mount, shared.store.folder)
+    script, folder = f'{mount} && exec "$1" -c "$2" "$0"', str(shared.store.folder)
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script, folder, sys.executable, code], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_room_for_a_version_leaves_everything_as_it_was(shared: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared.assemble(TASK)
+    before, answers = everything(shared.store.folder / "pools"), ask(shared, *OTHERS)
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ownlm.perpcs.version.sync", full)
+        with pytest.raises(StoreError, match="room"):
+            shared.pools.withdraw("gina")
+        with pytest.raises(StoreError, match="room"):
+            share(shared, seed=2)
+    assert everything(shared.store.folder / "pools") == before and ask(shared, *OTHERS) == answers
+    assert not shared.doctor().wrong
+
+
+def test_a_moved_home_has_its_pools_and_recipes(shared: Home, tmp_path: Path) -> None:
+    shared.assemble(TASK)
+    answers = ask(shared, *OTHERS)
+    shared.store.database.close()
+    moved = Home(shared.store.folder.rename(tmp_path / "elsewhere"))
+    assert ask(moved, *OTHERS) == answers and not moved.doctor().wrong
+    assert moved.pools.withdraw("gina").pools and moved.assemble(TASK).failed == []
+
+
+def test_what_was_shared_can_be_shared_again_with_more(shared: Home, tmp_path: Path) -> None:
+    shared.add_history(write_rows(tmp_path / "more.jsonl", rows("kara", 8, first=40)), TASK)
+    shared.consent("kara", True)
+    report = share(shared, sharers=5)
+    assert sorted(report.sharers) == sorted([*GIVERS, "kara"]) and report.pool.version == 2
+    old, new = shared.pools.ls()
+    first, second = people_of(shared.store, pool=old.digest), people_of(shared.store, pool=new.digest)
+    assert not first.keys() & second.keys()  # another id in each pool
