@@ -1,6 +1,7 @@
 """Gates, weights, and an adapter upon a frozen one: trained in a bank as by plain autograd and `torch.optim.AdamW`."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from ownlm.config import LoraConfig, TrainConfig
 from ownlm.model.adapter import Adapter
 from ownlm.model.bank import LoraBank
 from ownlm.model.base import BaseLM
-from ownlm.oppu.fleet import Job, job_seed, train_fleet
+from ownlm.oppu.fleet import Job, Run, job_seed, train_fleet
 from ownlm.oppu.minibatches import minibatches
 from ownlm.oppu.optim import linear_schedule
 from ownlm.perpcs.equations import gated
@@ -150,3 +151,31 @@ def test_an_adapter_upon_a_frozen_one_equals_plain_autograd(double: BaseLM, tiny
     for name, pair in runs[job.user].adapter.pairs.items():
         torch.testing.assert_close(pair.A_RD, own[name, "A"].detach(), atol=1e-9, rtol=1e-9)
         torch.testing.assert_close(pair.B_OR, own[name, "B"].detach(), atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("what", ["gates", "weights", "residual"])
+@pytest.mark.parametrize("modules", [QKVO, MLP], ids=["attention", "mlp"])
+def test_dropout_does_not_depend_on_company(double: BaseLM, modules: tuple[str, ...], what: str) -> None:  # noqa: F811
+    config = config_of(modules, r=1 if what == "residual" else 2).model_copy(update={"lora_dropout": 0.3})
+    frozen, scaled = config_of(modules, r=2 if what == "gates" else 6).lora, None if what == "residual" else what
+    jobs = people(double, frozen)
+    if what == "weights":
+        begin = torch.full((K,), 1 / K)
+        jobs = [replace(job, weights=dict.fromkeys(job.frozen.pairs, begin)) for job in jobs]
+
+    def runs(some: list[Job], slots: int, config: TrainConfig = config) -> dict[str, Run]:
+        fleet = train_fleet(double, some, config, scaled=scaled, frozen=frozen, slots=slots, tokens_per_step=200)
+        return {run.job.user: run for run in fleet}
+
+    together, turned = runs(jobs, 4), runs(jobs[::-1], 3)
+    for job in jobs[1:3]:
+        (alone,) = runs([job], 1).values()
+        for other in (together[job.user], turned[job.user]):
+            assert other.losses == pytest.approx(alone.losses, rel=1e-9)
+            if scaled:
+                assert all(torch.allclose(other.scales[name], one, atol=1e-9) for name, one in alone.scales.items())
+            else:
+                pairs = other.adapter.pairs
+                assert all(torch.allclose(pairs[n].B_OR, p.B_OR, atol=1e-9) for n, p in alone.adapter.pairs.items())
+        (without,) = runs([job], 1, config.model_copy(update={"lora_dropout": 0.0})).values()
+        assert alone.losses != pytest.approx(without.losses, rel=1e-4)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ownlm.config import LoraConfig, TrainConfig
+from ownlm.config import TrainConfig
 from ownlm.errors import TrainingError
 from ownlm.model.adapter import Adapter
 from ownlm.model.bank import LoraBank
@@ -118,10 +118,10 @@ def adapt(
         if run.error:
             yield run.job.user, run.error
         else:
-            yield _best(base, pool, start, run, config.lora)
+            yield _best(base, pool, start, run)
 
 
-def _best(base: BaseLM, pool: Pool, start: Start, run: Run, lora: LoraConfig) -> Adapted:
+def _best(base: BaseLM, pool: Pool, start: Start, run: Run) -> Adapted:
     assembled = materialise(start.recipe, pool)
     recipe, residual = start.recipe, None
     if run.scales is not None:

@@ -166,15 +166,8 @@ class _Group:
 
     def run(self) -> list[Assembled]:
         """Everybody's recipes."""
-        started, threads = time.perf_counter(), torch.get_num_threads()
-        with self.bank.attached(), ThreadPoolExecutor(len(self.batches)) as pool:
-            each = max(1, threads // self.workers)
-            try:
-                passes = [pool.submit(self._pass, number, each) for number in range(len(self.batches))]
-                errors = [one.exception() for one in passes]
-            except BaseException:  # Ctrl-C: who waits must not wait for ever
-                self.meeting.abort()
-                raise
+        started = time.perf_counter()
+        errors = self._passes()
         for error in sorted((e for e in errors if e), key=lambda e: isinstance(e, BrokenBarrierError)):
             raise error  # the first cause, rather than what it broke
         seconds, tokens = time.perf_counter() - started, [0] * len(self.targets)
@@ -185,6 +178,21 @@ class _Group:
             Assembled(target.user, self._recipe(slot), tokens[slot], seconds * tokens[slot] / sum(tokens))
             for slot, target in enumerate(self.targets)
         ]
+
+    def _passes(self) -> list[BaseException | None]:
+        """Runs all rows; returns what went wrong in each."""
+        cores = torch.get_num_threads()
+        each = max(1, cores // self.workers)
+        try:
+            with self.bank.attached(), ThreadPoolExecutor(len(self.batches)) as pool:
+                try:
+                    passes = [pool.submit(self._pass, number, each) for number in range(len(self.batches))]
+                    return [one.exception() for one in passes]
+                except BaseException:  # Ctrl-C: who waits must not wait for ever
+                    self.meeting.abort()
+                    raise
+        finally:
+            torch.set_num_threads(cores)  # for threads that start later
 
     def _recipe(self, slot: int) -> Recipe:
         chosen = [self.chosen[name] for name in self.pool.modules]

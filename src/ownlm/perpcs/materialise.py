@@ -24,7 +24,8 @@ def materialise(recipe: Recipe, pool: Pool) -> Adapter:
 
 
 def stacked(recipe: Recipe, pool: Pool) -> Adapter:
-    """A recipe's pieces side by side, not weighted: a bank scaled by weights does that."""
+    """The pieces of a recipe of `product` side by side, not weighted: a bank scaled by weights does that."""
+    assert recipe.combine == "product"
     return _made(recipe, pool, weighted=False)
 
 
@@ -87,7 +88,7 @@ def of_rank(adapter: Adapter, rank: int) -> tuple[Adapter, float]:
     for name, pair in adapter.pairs.items():
         Q_OH, upper_HH = torch.linalg.qr(pair.B_OR.double())
         P_DH, lower_HH = torch.linalg.qr(pair.A_RD.double().T)
-        U_HH, s_H, Vt_HH = torch.linalg.svd(upper_HH @ lower_HH.T)
+        U_HH, s_H, Vt_HH = torch.linalg.svd(upper_HH @ lower_HH.T, full_matrices=False)
         root_r = s_H[:rank].sqrt()
         pairs[name] = LoraPair(
             _filled(((P_DH @ Vt_HH[:rank].T) * root_r).T, rank, 0).to(pair.A_RD).contiguous(),
@@ -124,6 +125,7 @@ def recipe_bank(base: BaseLM, pool: Pool, recipes: Sequence[Recipe], first: int 
     Source: ours.
     """
     for recipe in recipes:
+        assert recipe.combine == "product"  # a row of weights can make nothing else
         check_recipe(recipe, pool)
     used = [sorted(set().union(*(_used(one, number) for one in recipes))) for number in range(len(pool.modules))]
     most = max(1, *map(len, used))

@@ -1,6 +1,7 @@
 """A recipe: which pieces of a pool make one person's adapter, and with which weights. About 1.5 kB a person."""
 
 import struct
+import zlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +18,7 @@ from ownlm.perpcs.pool import Pool
 Combine = Literal["product", "factors"]
 _COMBINES: tuple[Combine, ...] = ("product", "factors")
 _HEAD = struct.Struct("<BBBHHf")  # format, how to combine, bytes of a place, M, K, what a weight of `_STEPS` is
+_CHECK = struct.Struct("<I")  # CRC-32 of all before it, at the end
 _FORMAT, _STEPS = 1, 2**23 - 1
 
 
@@ -41,19 +43,23 @@ class Recipe:
         head = _HEAD.pack(_FORMAT, _COMBINES.index(self.combine), wide, *self.place_MK.shape, whole)
         steps_MK = np.rint(self.weight_MK.astype(np.float64) / whole * _STEPS).astype("<i4")
         low = steps_MK.reshape(-1, 1).view(np.uint8)[:, :3]
-        return head + self.place_MK.astype(f"<u{wide}").tobytes() + low.tobytes()
+        data = head + self.place_MK.astype(f"<u{wide}").tobytes() + low.tobytes()
+        return data + _CHECK.pack(zlib.crc32(data))
 
     @staticmethod
     def from_bytes(data: bytes) -> "Recipe":
         """Reads what `to_bytes` wrote.
 
         Raises:
-            PoolError: it is no recipe.
+            PoolError: it is no recipe, or a byte is not what it was.
         """
         try:
+            data, check = data[: -_CHECK.size], data[-_CHECK.size :]
             version, combine, wide, modules, k, whole = _HEAD.unpack_from(data)
             places = _HEAD.size + wide * modules * k
-            if (version, len(data)) != (_FORMAT, places + 3 * modules * k) or not np.isfinite(whole):
+            if (version, len(data)) != (_FORMAT, places + 3 * modules * k) or modules * k == 0:
+                raise ValueError
+            if check != _CHECK.pack(zlib.crc32(data)) or not 1 <= whole < 2.0**127:
                 raise ValueError
             place = np.frombuffer(data, {1: "<u1", 2: "<u2"}[wide], modules * k, _HEAD.size)
             low = np.frombuffer(data, np.uint8, offset=places).reshape(-1, 3)

@@ -1,0 +1,119 @@
+"""Trained people, assembled people and the base alone, in one row and one call."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ownlm.answer.ask import Question, answer, bank_of
+from ownlm.config import LoraConfig
+from ownlm.model.adapter import Adapter
+from ownlm.model.bank import LoraBank
+from ownlm.model.base import BaseLM, load_base
+from ownlm.model.packed import Row
+from ownlm.model.spans import BASE
+from ownlm.oppu.minibatches import TokenizedExample
+from ownlm.perpcs.materialise import materialise, recipe_bank
+from ownlm.perpcs.pool import Pool
+from ownlm.perpcs.recipe import Recipe
+from tests.perpcs.assembling import IDS, MLP, QKVO, histories, logits_of, pieces_for, pool_for, recipes, row_of
+
+TRAINED = LoraConfig(r=4, lora_alpha=12, target_modules=("q_proj", "v_proj"))  # neither the pool's rank nor modules
+TEXTS = ["Sort this: a", "Sort this: a longer message, about something else", "Other words"]
+LABELS = ["yes", "nod", "bin", "key", "art", "fox", "urn", "icy"]
+
+
+@pytest.fixture(scope="module")
+def base(tiny_base: Path) -> BaseLM:
+    return load_base(tiny_base, name="tiny", fingerprint="tiny")
+
+
+@pytest.fixture(scope="module", params=[QKVO, MLP], ids=["attention", "mlp"])
+def pool(base: BaseLM, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Pool:
+    lora = request.param
+    return pool_for(base, tmp_path_factory.mktemp("pool") / "pool", pieces_for(base, lora=lora, scale=0.3), lora)
+
+
+@pytest.fixture(scope="module")
+def assembled(base: BaseLM, pool: Pool) -> dict[str, Recipe]:
+    return recipes(base, pool, histories(base, 3))
+
+
+@pytest.fixture(scope="module")
+def trained(base: BaseLM) -> dict[str, Adapter]:
+    bank = LoraBank(base.model, TRAINED, 2)
+    bank.param_UP.normal_(std=0.3, generator=torch.Generator().manual_seed(1))
+    return {f"trained {slot}": bank.read(slot) for slot in range(2)}
+
+
+def test_a_mixed_row_equals_each_alone(
+    base: BaseLM, pool: Pool, assembled: dict[str, Recipe], trained: dict[str, Adapter]
+) -> None:
+    bare = base.logits(row_of([BASE]).pack())
+    with bank_of(base, trained, assembled, pool).attached() as bank, torch.no_grad():
+        mixed = base.logits(row_of([BASE, 0, 1, 2, 3, 4]).pack(), bank).view(6, len(IDS), -1)
+        some = base.logits(row_of([1, 3]).pack(), bank).view(2, len(IDS), -1)
+    torch.testing.assert_close(mixed[0], bare)
+    adapters = [*trained.values(), *(materialise(recipe, pool) for recipe in assembled.values())]
+    for slot, adapter in enumerate(adapters):
+        expected = logits_of(base, adapter)
+        torch.testing.assert_close(mixed[slot + 1], expected, atol=2e-5, rtol=1e-5)
+        assert float((expected - bare).abs().max()) > 1e-2
+    torch.testing.assert_close(some, mixed[[2, 4]], atol=2e-5, rtol=1e-5)
+
+
+def test_a_mixed_row_of_which_little_is_asked(
+    base: BaseLM, pool: Pool, assembled: dict[str, Recipe], trained: dict[str, Adapter]
+) -> None:
+    """The last MLP then sees the asked positions alone."""
+    row = Row()
+    for slot in (BASE, 0, 1, 2, 3, 4):
+        row.predict(slot, row.add(slot, IDS)[-1:])
+    with bank_of(base, trained, assembled, pool).attached() as bank, torch.no_grad():
+        mixed = base.logits(row.pack(), bank)
+    adapters = [*trained.values(), *(materialise(recipe, pool) for recipe in assembled.values())]
+    for slot, adapter in enumerate(adapters):
+        torch.testing.assert_close(mixed[slot + 1], logits_of(base, adapter)[-1], atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("labels", [[], LABELS], ids=["generate", "choose"])
+def test_answers_of_a_mixed_call_equal_each_alone(
+    base: BaseLM, pool: Pool, assembled: dict[str, Recipe], trained: dict[str, Adapter], labels: list[str]
+) -> None:
+    owners = [None, "trained 1", "person 2", "person 0", "trained 0", "person 1"]
+    questions = [Question(base.encode_prompt(text), owner) for text in TEXTS for owner in owners]
+    how = {"labels": labels, "max_new_tokens": 9}
+    got = answer(base, trained, questions, recipes=assembled, pool=pool, **how)
+    whole = {owner: {owner: materialise(recipe, pool)} for owner, recipe in assembled.items()}
+    for question, text in zip(questions, got, strict=True):
+        own = whole.get(question.owner or "") or {name: one for name, one in trained.items() if name == question.owner}
+        assert answer(base, own, [question], **how) == [text]
+    assert len(set(got)) > 2
+    only = [question for question in questions if question.owner in assembled]
+    expected = [text for question, text in zip(questions, got, strict=True) if question.owner in assembled]
+    assert answer(base, {}, only, recipes=assembled, pool=pool, **how) == expected
+
+
+def test_no_slot_reads_another_ones_weights(base: BaseLM, pool: Pool, assembled: dict[str, Recipe]) -> None:
+    bank = recipe_bank(base, pool, list(assembled.values()))
+    with bank.attached(), torch.no_grad():
+        before = base.logits(row_of([0, 2]).pack(), bank)
+        bank.param_UP[1] = torch.nan
+        assert torch.equal(base.logits(row_of([0, 2]).pack(), bank), before)
+        with_company = base.logits(row_of([0, 1, 2]).pack(), bank).view(3, len(IDS), -1)
+    assert with_company[1].isnan().all() and not with_company[[0, 2]].isnan().any()
+
+
+def test_detached_without_trace(base: BaseLM, pool: Pool, assembled: dict[str, Recipe]) -> None:
+    hooks = [len(module._forward_hooks) for module in base.model.modules()]
+    bank = LoraBank(base.model, TRAINED, 1, beside=[recipe_bank(base, pool, list(assembled.values()), first=1)])
+    with bank.attached():
+        assert sum(len(module._forward_hooks) for module in base.model.modules()) == sum(hooks) + 4 + len(pool.modules)
+    assert hooks == [len(module._forward_hooks) for module in base.model.modules()]
+
+
+def test_examples_are_left_as_they_are(base: BaseLM, pool: Pool) -> None:
+    (target,) = histories(base, 1)
+    before = [TokenizedExample(list(one.prompt), list(one.answer)) for one in target.examples]
+    recipes(base, pool, [target])
+    assert list(target.examples) == before
