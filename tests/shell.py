@@ -1,10 +1,15 @@
 """The command line, as it is typed."""
 
+import contextlib
+import io
 import json
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
+
+from ownlm.cli.app import main
 
 OWNLM = [sys.executable, "-c", "from ownlm.cli.app import main; main()"]
 
@@ -33,3 +38,23 @@ class Shell:
 
     def json(self, *args: object, code: int = 0):  # type: ignore[no-untyped-def]
         return json.loads(self.run(*args, "--json", code=code))
+
+
+class QuickShell(Shell):
+    """Runs `ownlm` in a folder within this process, which has loaded torch already."""
+
+    def both(self, *args: object, code: int = 0) -> tuple[str, str]:
+        """What it writes to stdout and to stderr."""
+        out, err, ended = io.StringIO(), io.StringIO(), 0
+        line = patch.object(sys, "argv", ["ownlm", *map(str, args)])
+        with line, contextlib.chdir(self.folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                main()
+            except SystemExit as end:
+                ended = end.code if isinstance(end.code, int) else 0
+        assert ended == code, (out.getvalue(), err.getvalue())
+        return out.getvalue(), err.getvalue()
+
+    def run(self, *args: object, code: int = 0) -> str:
+        out, err = self.both(*args, code=code)
+        return out if code == 0 or "--json" in args else err

@@ -1,6 +1,7 @@
 """Consent, and people with recipes, as they are typed."""
 
 import re
+import shutil
 
 from ownlm.home import Home
 from ownlm.store.pools import replace_pool
@@ -58,6 +59,7 @@ def test_a_person_with_a_recipe_is_listed_shown_and_trained(shell: Shell) -> Non
         {made.id: "too few sharers"},
         withdrawn=[sharer_id("bela"), sharer_id("ciro")],
     )
+    shutil.rmtree(pool.folder)
     told = shell.run("users", "show", "ada")
     assert "recipe a1 is behind: stale: too few sharers. `ownlm assemble --task sorting`" in told
     assert [row["standing"] for row in shell.json("users", "ls")] == ["stale: too few sharers", "", ""]

@@ -233,8 +233,9 @@ class Home:
     # Assembling; `pools` has what is shared
 
     def assemble(
-        self, task: str, *, data: AnyPath | None = None, progress: Progress = silent, **asked: Any
-    ) -> Assemblies:
+        self, task: str, *, data: AnyPath | None = None, progress: Progress = silent,
+        report: Assemblies | None = None, **asked: Any,
+    ) -> Assemblies:  # fmt: skip
         """A personal adapter for each person out of a pool's pieces, in one pass over their history, without training.
 
         Args:
@@ -242,12 +243,13 @@ class Home:
             asked: users, by default everybody but sharers, outsiders, and who has an adapter of their own; pool, by its
                 digest, and base, by default the newest of the task; top_k 3, tau 1.0, combine "product" or "factors",
                 recent 2000; adapt_steps 0, residual_rank, seed 0; see `verbs.assemble.AssemblyPlan`.
+            report: filled as people are done, for who wants to read it while the work goes on.
 
         Raises:
             NotFoundError, DataError, ConfigError, BaseModelError, PoolError: nobody is assembled then. StoreError: the
                 home cannot be written; what is done is kept. One person's errors are told in the report.
         """
-        report = Assemblies()
+        report = Assemblies() if report is None else report
         if data is not None:
             report.added = self.add_history(data, task)
         from ownlm.verbs.assemble import assemble_people, assembly_plan

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ownlm.progress import Progress, silent
 from ownlm.store import pools as stored
-from ownlm.store.rows import BaseInfo, PoolInfo
+from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo
 from ownlm.verbs.bases import pick_base
+from ownlm.verbs.people import newest_adapter
 from ownlm.verbs.report import Shared, Withdrawal
 
 if TYPE_CHECKING:  # the home has its pools, and what needs torch is imported where it is used
     from ownlm.home import Home
     from ownlm.perpcs.pool import Pool
+    from ownlm.verbs.use import Use
 
 
 class Pools:
@@ -75,6 +77,25 @@ class Pools:
 
         info = stored.pool(self._home.store, digest, None if task is None else self._home.task(task).name)
         return info, open_pool(Path(info.folder), info.digest)
+
+    def use(self, info: PoolInfo, pool: "Pool") -> "Use":
+        """How often each piece of a pool, as `open` gives it, is used by the home's current recipes."""
+        from ownlm.verbs.use import use_of_pool
+
+        return use_of_pool(self._home.store, info, pool)
+
+    def pieces(self, user: str, task: str | None = None) -> tuple[AdapterInfo, "Use"]:
+        """The recipe that answers for a person, and whose pieces it is made of, with which weights.
+
+        Raises:
+            NotFoundError, AdapterError, PoolError: they have none, or several tasks and none is named; it is stale, or
+                without a piece; its pool is damaged, or may not be used.
+        """
+        from ownlm.verbs.use import use_of_person
+
+        store = self._home.store
+        adapter = newest_adapter(store, user, None if task is None else self._home.task(task).name)
+        return adapter, use_of_person(store, adapter)
 
     def add(self, folder: str | Path, task: str, *, base: str | None = None, progress: Progress = silent) -> PoolInfo:
         """Takes in a copy of a pool that others published, after every byte and every piece of it was checked.

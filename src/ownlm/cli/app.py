@@ -5,7 +5,7 @@ import sys
 import typer
 
 from ownlm import __version__
-from ownlm.cli import ask, base, doctor, history, imports, profile, train, users
+from ownlm.cli import ask, assemble, base, doctor, history, imports, pool, profile, share, train, users
 from ownlm.cli.output import print_json, warn
 from ownlm.errors import OwnlmError
 
@@ -33,6 +33,9 @@ app.add_typer(imports.app, name="import", help="Histories from repositories, mai
 app.add_typer(history.app, name="history", help="Histories: add records, list and show them, forget one.")
 app.command("adapt")(train.adapt)
 app.command("train")(train.train)
+app.command("share")(share.share)
+app.command("assemble")(assemble.assemble)
+app.add_typer(pool.app, name="pool", help="Pools of shared pieces: list, show and check them, take one in, withdraw.")
 app.command("profile")(profile.profile)
 app.command("ask")(ask.ask)
 app.add_typer(users.app, name="users", help="People: list them, show one, export an adapter, forget one.")

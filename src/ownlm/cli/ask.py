@@ -11,7 +11,7 @@ from ownlm.cli.output import print_json, progress_bar, say, warn
 if TYPE_CHECKING:
     from ownlm.verbs.report import Answer
 
-TOLD = 10  # queries without an answer that are told one by one
+TOLD = 10  # queries without an answer, and people with a stale assembly, that are told one by one
 
 
 def ask(
@@ -51,6 +51,7 @@ def ask(
             print_json(_document(answer))
         else:
             say(answer.answer or "")
+        _warn([answer])
         return
     answers = []
     queries = opened.read_queries(file, task, labels=labels)
@@ -72,7 +73,8 @@ def _document(answer: "Answer") -> dict[str, Any]:
         "base": answer.base,
         "retrieved": list(answer.retrieved),
     }
-    return document if answer.error is None else document | {"error": str(answer.error)}
+    odd = {"warning": answer.warning, "error": None if answer.error is None else str(answer.error)}
+    return document | {name: what for name, what in odd.items() if what is not None}
 
 
 def _summarise(answers: "list[Answer]", json: bool) -> None:
@@ -85,9 +87,19 @@ def _summarise(answers: "list[Answer]", json: bool) -> None:
             f"answered right, word for word: {right:,} of {len(judged):,} ({right / len(judged):.1%})"
             + (f"; without an answer: {without:,}" if without else "")
         )
+    _warn(answers)
     for answer in failed[:TOLD]:
         warn(f"no answer: {answer.query.id}: {answer.error}")
     if len(failed) > TOLD:
         warn(f"no answer: {len(failed) - TOLD:,} more queries")
     if failed:
         raise typer.Exit(1)
+
+
+def _warn(answers: "list[Answer]") -> None:
+    """What is to be known about answers that were given; of each person once."""
+    warnings = list({answer.query.user_id: answer.warning for answer in answers if answer.warning}.values())
+    for warning in warnings[:TOLD]:
+        warn(f"warning: {warning}")
+    if len(warnings) > TOLD:
+        warn(f"warning: the same holds for {len(warnings) - TOLD:,} more people; `ownlm users ls`")

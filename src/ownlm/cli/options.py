@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -49,6 +49,9 @@ Profile = Annotated[
 ]
 Recent = Annotated[
     int | None, typer.Option("--recent", metavar="K", help="Train on this many latest records only.", min=1)
+]
+RecentRead = Annotated[
+    int, typer.Option("--recent", metavar="K", help="Read at most so many of the latest records.", min=1)
 ]
 Since = Annotated[
     str | None, typer.Option("--since", metavar="TIME", help="Train on records of this time or later only: 2026-03-01.")
@@ -102,6 +105,71 @@ DryRun = Annotated[
     typer.Option(
         "--dry-run", help="Train nothing, write nothing: say whom it would train, how long it takes and how much room."
     ),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option("--steps", metavar="N", help="Of training a sharer's adapter, instead of the preset's.", min=1),
+]
+GateSteps = Annotated[
+    int | None, typer.Option("--gate-steps", metavar="N", help="Of training gates, instead of the preset's.", min=1)
+]
+GateLearningRate = Annotated[
+    float | None, typer.Option("--gate-lr", metavar="RATE", help="Of gates, instead of the preset's.")
+]
+Select = Annotated[
+    Literal["clustered", "active", "random"],
+    typer.Option(
+        "--select",
+        help="Who of those who agree: of each cluster of similar histories the person with the most records; those "
+        "with the most records; or a draw.",
+    ),
+]
+Sharers = Annotated[int, typer.Option("--sharers", metavar="N", help="How many people, at most.", min=1)]
+Ratio = Annotated[
+    float, typer.Option("--ratio", metavar="PART", help="The part of the modules of which a sharer gives a piece.")
+]
+Embedder = Annotated[
+    Path | None,
+    typer.Option(
+        "--embedder",
+        metavar="DIR",
+        help="A sentence-transformers folder that embeds histories for --select clustered; by default the base does.",
+    ),
+]
+Pool = Annotated[
+    str | None,
+    typer.Option("--pool", metavar="ID", help="The pool whose id begins so; the task's newest by default."),
+]
+TopK = Annotated[int, typer.Option("--top-k", metavar="K", help="Pieces a module.", min=1)]
+Tau = Annotated[
+    float, typer.Option("--tau", metavar="T", help="Below 1 the best piece weighs more, above 1 all weigh alike.")
+]
+Combine = Annotated[
+    Literal["product", "factors"],
+    typer.Option("--combine", help="Add up the pieces' updates; or average their A and B apart, as the paper's code."),
+]
+AdaptSteps = Annotated[
+    int,
+    typer.Option(
+        "--adapt-steps",
+        metavar="N",
+        help="Then train the weights of the pieces so many steps, and keep what is best on the person's latest "
+        "fifth of records, which are held back.",
+        min=0,
+    ),
+]
+ResidualRank = Annotated[
+    int | None,
+    typer.Option(
+        "--residual-rank",
+        metavar="R",
+        help="With --adapt-steps: train a small LoRA of this rank on top, instead of the weights.",
+        min=1,
+    ),
+]
+Plot = Annotated[
+    Path | None,
+    typer.Option("--plot", metavar="FILE", help="Draw it, too, into a .png, .svg or .pdf file.", show_default=False),
 ]
 MaxWords = Annotated[int | None, typer.Option("--max-words", metavar="N", help="Words kept of each field.", min=1)]
 

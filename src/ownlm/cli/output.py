@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unicodedata import category
 
@@ -87,6 +88,16 @@ def warn_failed(failed: "Sequence[tuple[str, OwnlmError]]") -> None:
         warn(f"failed: {len(failed) - ROWS:,} more; --json lists them all")
 
 
+def warn_stale(stale: Iterable[tuple[str, str]]) -> None:
+    """Whose assembly is stale, by why; of very many the first."""
+    people: dict[str, list[str]] = {}
+    for name, why in stale:
+        people.setdefault(why, []).append(name)
+    for why, names in people.items():
+        more = f" and {len(names) - ROWS:,} more" if len(names) > ROWS else ""
+        warn(f"stale: {', '.join(names[:ROWS])}{more}: {why}; the base answers for them until they are assembled again")
+
+
 def tell_forgotten(forgotten: "Forgotten", as_json: bool) -> None:
     """What was forgotten, for people or for machines."""
     if as_json:
@@ -146,6 +157,12 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def folder_size(folder: str | Path) -> int:
+    """Bytes of the files in a folder; 0 where it is not there."""
+    there = Path(folder).is_dir()
+    return sum(path.stat().st_size for path in Path(folder).iterdir() if path.is_file()) if there else 0
 
 
 def duration(seconds: float) -> str:

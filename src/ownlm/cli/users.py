@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ownlm.cli import options
-from ownlm.cli.output import fall, many, print_json, print_table, say, size, tell_forgotten, warn
+from ownlm.cli.output import fall, folder_size, many, print_json, print_table, say, size, tell_forgotten, warn
 from ownlm.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -68,13 +68,19 @@ def _standing(home: "Home", person: "Person | None", adapter: "AdapterInfo | Non
 def show(
     user: Annotated[str, typer.Argument(help="Whom.")],
     task: options.AnyTask = None,
+    plot: options.Plot = None,
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
-    """Show a person: records, profile, whether they share, every version of their adapters, how far each is behind."""
+    """Show a person: records, profile, whether they share, every version of their adapters, how far each is behind.
+
+    --plot draws what an assembled person's adapter is made of: sharers' pieces by layers, for each kind of module.
+    """
     from ownlm.home import Home
 
     opened = Home(home, create=False)
+    if plot is not None:
+        _draw(opened, user, task, plot)
     people = {person.task: person for person in opened.people(task) if person.user == user}
     adapters = [(a, _standing(opened, people.get(a.task), a)) for a in opened.adapters(user, task)]
     if not people and not adapters:
@@ -92,6 +98,7 @@ def show(
                     for name, profile in profiles.items()
                 ],
                 "adapters": [_version(adapter) | {"standing": standing} for adapter, standing in adapters],
+                **({} if plot is None else {"plot": str(plot)}),
             }
         )
         return
@@ -105,11 +112,28 @@ def show(
         "Adapters, oldest first",
         ["adapter", "task", "base", "method", "from", "records#", "steps#", "loss#", "size#", "made (UTC)", "behind"],
         [
-            (a.id[:8], a.task, a.base, a.method, (a.parent or "")[:8], a.records, a.steps,
-             _losses(a), size(a.bytes), a.created[:16].replace("T", " "), standing)
+            (a.id[:8], a.task, a.base, a.method, f"pool {a.pool[:12]}" if a.pool else (a.parent or "")[:8], a.records,
+             a.steps, _losses(a), size(a.bytes), a.created[:16].replace("T", " "), standing)
             for a, standing in adapters
         ],
     )  # fmt: skip
+    if plot is not None:
+        say(f"{plot}: whose pieces the newest recipe is made of")
+    elif adapters and adapters[-1][0].is_recipe and adapters[-1][0].stale is None:
+        say(f"`ownlm users show {user} --plot FILE.png` draws whose pieces the recipe is made of")
+
+
+def _draw(home: "Home", user: str, task: str | None, plot: Path) -> None:
+    """Draws what a person's newest recipe is made of."""
+    from ownlm.cli.charts import check_picture, draw_use
+
+    check_picture(plot)
+    recipe, use = home.pools.pieces(user, task)
+    how, kept = recipe.provenance["assembly"], recipe.provenance.get("kept")
+    adapted = ", adapted" if kept == "adapted" else ""
+    on_top = f", with a LoRA of rank {how['residual_rank']} on top" if recipe.blob else ""
+    title = f"{user}, {recipe.task}: recipe {recipe.id[:8]}, {how['combine']} of {many(how['top_k'], 'piece')} a module"
+    draw_use(use, plot, f"{title}{adapted}{on_top}", "weight of the piece")
 
 
 def _version(adapter: "AdapterInfo") -> dict[str, Any]:
@@ -189,19 +213,34 @@ def export(
     user: Annotated[str, typer.Argument(help="Whose adapter.")],
     folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
     task: options.AnyTask = None,
+    rank: Annotated[
+        int | None,
+        typer.Option("--rank", "-r", metavar="R", help="The nearest adapter of this rank, by SVD, instead.", min=1),
+    ] = None,
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
-    """Write a person's newest adapter as a PEFT folder, which `peft` and vLLM load unchanged."""
+    """Write a person's newest adapter as a PEFT folder, which `peft` and vLLM load unchanged.
+
+    An assembly of 3 pieces of rank 8 a module becomes an adapter of rank 24, and is exact; with --rank it is smaller,
+    and how far it is off is told.
+    """
     from ownlm.home import Home
 
     opened = Home(home, create=False)
-    adapter = opened.export(user, folder, task=task).adapter
+    exported = opened.export(user, folder, task=task, rank=rank)
+    adapter, error = exported.adapter, exported.relative_error
     base = opened.store.base(adapter.base)
     if json:
-        print_json({"user": user, "adapter": adapter.id, "folder": str(folder), "base": base.folder})
-    else:
-        say(f"{folder}: the adapter {adapter.id[:8]} of {user}, {size(adapter.bytes)}, for the base in {base.folder}")
+        print_json(
+            {"user": user, "adapter": adapter.id, "folder": str(folder), "base": base.folder, "rank": rank,
+             "relative_error": error}
+        )  # fmt: skip
+        return
+    what = "recipe" if adapter.is_recipe else "adapter"
+    say(f"{folder}: the {what} {adapter.id[:8]} of {user}, {size(folder_size(folder))}, for the base in {base.folder}")
+    if rank is not None:
+        say(f"of rank {rank}; relative error of its updates: {error:.2%}")
 
 
 @app.command("forget")

@@ -57,6 +57,13 @@ class AssemblyPlan:
     residual_rank: int | None = None
 
     def __post_init__(self) -> None:
+        least = {"top_k": 1, "recent": 1, "adapt_steps": 0, "residual_rank": 1}
+        for name, low in least.items():
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise ConfigError(f"The setting {name!r} is out of range", got=value, expected=f"{low} or more")
+        if not 0 < self.tau < float("inf"):
+            raise ConfigError("The setting 'tau' is out of range", got=self.tau, expected="a number above 0")
         if self.adapt_steps and self.combine != "product":
             raise ConfigError("Only recipes of `product` can be adapted", got=self.combine, hint="leave --combine out")
         if self.residual_rank is not None and not self.adapt_steps:

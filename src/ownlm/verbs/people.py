@@ -15,7 +15,7 @@ def newest_adapter(store: Store, user: str, task: str | None) -> AdapterInfo:
     tasks = sorted({adapter.task for adapter in mine})
     if len(tasks) != 1:
         raise NotFoundError(
-            f"User {user!r} has " + (f"adapters for {len(tasks)} tasks" if tasks else "no adapter to export"),
+            f"User {user!r} has " + (f"adapters for {len(tasks)} tasks" if tasks else "no adapter"),
             got=", ".join(tasks) or None,
             hint="name one with --task" if tasks else f"`ownlm train --task T --user {user}`",
         )

@@ -1,0 +1,293 @@
+"""`ownlm pool`."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ownlm.cli import options
+from ownlm.cli.assemble import document, print_assembled
+from ownlm.cli.output import (
+    folder_size,
+    many,
+    print_json,
+    print_some,
+    print_table,
+    progress_bar,
+    say,
+    size,
+    warn,
+    warn_failed,
+    warn_stale,
+)
+from ownlm.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from ownlm.home import Home
+    from ownlm.perpcs.pool import Pool
+    from ownlm.store.rows import BaseInfo, PoolInfo
+    from ownlm.verbs.report import Withdrawal
+    from ownlm.verbs.use import Use
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command("ls")
+def ls(task: options.AnyTask = None, home: options.Home = options.HOME, json: options.Json = False) -> None:
+    """List pools: their version, how many sharers, for which task and base."""
+    from ownlm.home import Home
+
+    pools = Home(home, create=False).pools.ls(task)
+    if json:
+        print_json([_row(pool) for pool in pools])
+    elif not pools:
+        say(f"no pool yet: `ownlm share --task {task or 'T'}` makes one, `ownlm pool add` takes one in")
+    else:
+        print_table(
+            "Pools, oldest first",
+            ["pool", "task", "base", "version#", "sharers#", "size#", "from", "made (UTC)"],
+            [
+                (p.digest[:12], p.task, p.base, p.version, p.sharers,
+                 size(folder_size(p.folder)) if Path(p.folder).is_dir() else "missing",
+                 "here" if p.own else "outside", _minute(p.created))
+                for p in pools
+            ],
+        )  # fmt: skip
+
+
+def _row(pool: "PoolInfo") -> dict[str, Any]:
+    told = asdict(pool)
+    del told["provenance"]
+    return {"pool": told.pop("digest"), **told, "bytes": folder_size(pool.folder)}
+
+
+@app.command("show")
+def show(
+    pool: Annotated[
+        str | None,
+        typer.Argument(metavar="ID", help="The pool whose id begins so; the newest by default.", show_default=False),
+    ] = None,
+    task: options.AnyTask = None,
+    plot: options.Plot = None,
+    home: options.Home = options.HOME,
+    json: options.Json = False,
+) -> None:
+    """Show a pool: what it says of itself, and how often each sharer's pieces are used by the home's recipes.
+
+    Every byte of it is checked. Sharers are random ids. --plot draws a heat map: sharers by layers, for each kind of
+    module.
+    """
+    from ownlm.home import Home
+
+    if plot is not None:
+        from ownlm.cli.charts import check_picture
+
+        check_picture(plot)
+    opened = Home(home, create=False)
+    info, pieces = opened.pools.open(pool, task)
+    use = opened.pools.use(info, pieces)
+    if plot is not None:
+        _draw(info, use, plot)
+    if json:
+        print_json(_document(info, pieces, use) | ({} if plot is None else {"plot": str(plot)}))
+    else:
+        _print(info, pieces, use)
+        if plot is not None:
+            say(f"{plot}: how often each piece is used")
+
+
+def _draw(info: "PoolInfo", use: "Use", plot: Path) -> None:
+    if not use.recipes:
+        raise NotFoundError(
+            f"No recipe of the home is made of the pool {info.digest[:12]}: there is nothing to draw",
+            hint=f"`ownlm assemble --task {info.task}`",
+        )
+    from ownlm.cli.charts import draw_use
+
+    title = f"{info.task}: pieces of the pool {info.digest[:12]} in {many(use.recipes, 'recipe')}"
+    draw_use(use, plot, title, "recipes that use the piece")
+
+
+def _pieces(pool: "Pool") -> dict[str, int]:
+    """How many pieces each sharer gives."""
+    given = dict.fromkeys(pool.manifest.sharers, 0)
+    for entry in pool.manifest.modules:
+        for place in entry.sharers:
+            given[pool.manifest.sharers[place]] += 1
+    return given
+
+
+def _document(info: "PoolInfo", pool: "Pool", use: "Use") -> dict[str, Any]:
+    given = _pieces(pool)
+    return _row(info) | {
+        "rank": pool.lora.r,
+        "modules": list(use.kinds),
+        "layers": len(use.layers),
+        "licence": pool.manifest.licence,
+        "recipes": use.recipes,
+        "sharers": [
+            {"sharer": sharer, "pieces": given[sharer], "uses": uses}
+            for sharer, uses in zip(use.sharers, use.total_S.astype(int).tolist(), strict=True)
+        ],
+    }
+
+
+def _print(info: "PoolInfo", pool: "Pool", use: "Use") -> None:
+    given, kinds = _pieces(pool), ", ".join(use.kinds)
+    parent = f", from {info.parent[:12]}" if info.parent else ""
+    here = "made here" if info.own else "from outside, made"
+    say(f"pool {info.digest[:12]} of task {info.task}: version {info.version}{parent}; {here} {_minute(info.created)}")
+    say(f"for the base {info.base} ({info.base_fingerprint[:12]}): rank {pool.lora.r}, {kinds} of "
+        f"{many(len(use.layers), 'layer')}")  # fmt: skip
+    say(f"{many(sum(given.values()), 'piece')} of {many(len(given), 'sharer')}, {size(folder_size(info.folder))}")
+    say(f"licence: {pool.manifest.licence}")
+    say(f"folder: {info.folder}")
+    print_some(
+        f"Sharers, and their pieces in {many(use.recipes, 'recipe')} of this home",
+        ["sharer", "pieces#", "used#", "part of all use#"],
+        [
+            (sharer, given[sharer], f"{total:,.0f}", f"{share:.1%}" if use.recipes else "")
+            for sharer, total, share in zip(use.sharers, use.total_S, use.share_S, strict=True)
+        ],
+        "`ownlm pool show --json`",
+    )
+
+
+@app.command("verify")
+def verify(
+    pool: Annotated[str, typer.Argument(metavar="ID|FOLDER", help="A pool of the home, or any folder.")],
+    home: options.Home = options.HOME,
+    json: options.Json = False,
+) -> None:
+    """Check every byte of a pool, and every piece if the home has its base. Exit code 1 if something is wrong."""
+    from ownlm.home import Home
+    from ownlm.perpcs.pool import open_pool
+
+    base: BaseInfo | None = None
+    try:
+        opened = Home(home, create=False)
+    except NotFoundError:  # whoever is given a pool can check it before they have a home
+        if not Path(pool).is_dir():
+            raise
+        checked = open_pool(Path(pool))
+    else:
+        checked, base = opened.pools.verify(pool)
+    pieces, manifest = sum(_pieces(checked).values()), checked.manifest
+    if json:
+        print_json(
+            {
+                "pool": checked.digest,
+                "folder": str(checked.folder),
+                "version": manifest.version,
+                "base_fingerprint": manifest.base_fingerprint,
+                "licence": manifest.licence,
+                "sharers": len(manifest.sharers),
+                "pieces": pieces,
+                "base": base.name if base else None,
+            }
+        )
+        return
+    say(
+        f"pool {checked.digest[:12]}: whole, not a byte changed; {many(pieces, 'piece')} of "
+        f"{many(len(manifest.sharers), 'sharer')}, under this licence: {manifest.licence}"
+    )
+    if base is not None:
+        say(f"every piece is fit for the base {base.name}")
+    else:
+        warn(
+            f"the pieces were not checked against their base, which is not here: one with the fingerprint "
+            f"{manifest.base_fingerprint[:12]}; `ownlm base add` it, then verify again"
+        )
+
+
+@app.command("add")
+def add(
+    folder: Annotated[Path, typer.Argument(help="A pool that somebody published.")],
+    task: options.Task,
+    base: options.Base = None,
+    home: options.Home = options.HOME,
+    json: options.Json = False,
+) -> None:
+    """Take in a copy of a pool from outside, after every byte and every piece of it was checked.
+
+    Its base must be in the home.
+    """
+    from ownlm.home import Home
+
+    with progress_bar() as progress:
+        info = Home(home, create=False).pools.add(folder, task, base=base, progress=progress)
+    if json:
+        print_json(_row(info))
+        return
+    say(f"pool {info.digest[:12]}, version {info.version}, of {many(info.sharers, 'sharer')}: taken in for the task "
+        f"{info.task}, on the base {info.base}")  # fmt: skip
+    say(f"`ownlm assemble --task {info.task} --pool {info.digest[:12]}` makes adapters of its pieces")
+
+
+@app.command("withdraw")
+def withdraw(
+    who: Annotated[str, typer.Argument(help="A person, or a sharer's random id.")],
+    leave_stale: Annotated[
+        bool, typer.Option("--leave-stale", help="Do not assemble anew whose recipes used the pieces.")
+    ] = False,
+    home: options.Home = options.HOME,
+    json: options.Json = False,
+) -> None:
+    """Take a sharer's pieces out of every pool of the home, for good.
+
+    Each pool gets a version without them. Recipes that used them are stale: those people are assembled anew, and
+    until then the base answers for them. Copies published elsewhere are not touched.
+    """
+    from ownlm.home import Home
+
+    opened = Home(home, create=False)
+    with progress_bar() as progress:
+        done = opened.pools.withdraw(who, again=not leave_stale, progress=progress)
+    affected = set(done.affected)
+    stale = [
+        (user, newest.stale)
+        for (_, user), newest in opened.latest_adapters().items()
+        if user in affected and newest.stale is not None
+    ]
+    versions = {pool.digest: pool.version for pool in opened.pools.ls()}
+    if json:
+        print_json(
+            {
+                "sharers": done.sharers,
+                "pools": [{"old": old, "new": new, "version": versions.get(new or "")} for old, new in done.pools],
+                "affected": done.affected,
+                "untouched": done.untouched,
+                **document(done.again),
+                "stale": [{"user": user, "reason": why} for user, why in stale],
+            }
+        )
+    else:
+        _print_withdrawal(done, versions)
+    warn_stale(stale)
+    warn_failed(done.again.failed)
+    if _agrees(opened, who):
+        warn(f"{who} still agrees to share, and may be chosen again: `ownlm users consent {who} --no-share`")
+    if done.again.failed:
+        raise typer.Exit(1)
+
+
+def _print_withdrawal(done: "Withdrawal", versions: dict[str, int]) -> None:
+    say(f"withdrawn: every piece of {', '.join(done.sharers)}; their bytes are removed")
+    for old, new in done.pools:
+        became = "is gone: nobody was left in it" if new is None else f"is now {new[:12]}, version {versions[new]}"
+        say(f"pool {old[:12]} {became}")
+    people = "1 person" if len(done.affected) == 1 else f"{len(done.affected):,} people"
+    say(f"recipes that used them: those of {people}; {many(done.untouched, 'recipe')} did not, and go on as before")
+    print_assembled(done.again)
+
+
+def _agrees(home: "Home", who: str) -> bool:
+    try:
+        return home.consent(who).shares
+    except NotFoundError:  # a random id
+        return False
+
+
+def _minute(time: str) -> str:
+    return time[:16].replace("T", " ")
