@@ -30,6 +30,7 @@ NAMES: Final = (
     *("mina", "nils", "olga", "pavo", "quin", "rosa", "sami", "tove", "ugo", "vera", "wim", "xena"),
 )
 OUTSIDERS: Final = 8  # the first people, two of each archetype: the shared task adapter learns from them alone
+NEW_RECORDS: Final = 20  # how many a newcomer has so far
 TOP_SHARE: Final = (0.25, 0.40)  # how much of a history its most frequent folder may cover
 OWN_SHARE: Final = (0.05, 0.15)  # how much of a history is filed other than the archetype would
 START: Final = datetime(2025, 1, 6, 8)
@@ -203,6 +204,13 @@ def write(community: list[Person], out: Path) -> None:
     _write_rows(out / "outsiders.jsonl", (row for person in outsiders for row in person.records))
     _write_rows(out / "people.jsonl", (row for person in people for row in person.records))
     _write_rows(out / "queries.jsonl", (row for person in people for row in person.queries))
+
+
+def write_newcomers(newcomers: list[Person], out: Path) -> None:
+    """Write the first records of people who have just come, and their held-out queries."""
+    out.mkdir(parents=True, exist_ok=True)
+    _write_rows(out / "newcomers.jsonl", (row for person in newcomers for row in person.records[:NEW_RECORDS]))
+    _write_rows(out / "newcomers-queries.jsonl", (row for person in newcomers for row in person.queries))
 
 
 def summary(community: list[Person], seed: int = 0) -> str:

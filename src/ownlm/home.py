@@ -23,7 +23,7 @@ from ownlm.verbs.doctor import Diagnosis, diagnose
 from ownlm.verbs.histories import Added, add_history, as_path, find_task, known_history
 from ownlm.verbs.people import newest_adapter, only_task
 from ownlm.verbs.profile import pick_writer, profile_people
-from ownlm.verbs.report import Answer, Assemblies, Estimate, Exported, Profiles, Training
+from ownlm.verbs.report import Answer, Assemblies, Estimate, Exported, Ladder, Profiles, Training
 from ownlm.verbs.settings import settings
 
 if TYPE_CHECKING:  # what needs torch is imported where it is used: listing people should not wait for it
@@ -129,18 +129,9 @@ class Home:
     # Training
 
     def adapt(
-        self,
-        name: str,
-        task: str,
-        *,
-        data: AnyPath | None = None,
-        users: Sequence[str] = (),
-        base: str | None = None,
-        preset: str | None = None,
-        seed: int = 0,
-        progress: Progress = silent,
-        **changes: Any,
-    ) -> BaseInfo:
+        self, name: str, task: str, *, data: AnyPath | None = None, users: Sequence[str] = (), base: str | None = None,
+        preset: str | None = None, seed: int = 0, progress: Progress = silent, **changes: Any,
+    ) -> BaseInfo:  # fmt: skip
         """Stage 1: trains the task adapter on outsiders, merges it into the base, registers the adapted base.
 
         Args:
@@ -167,21 +158,10 @@ class Home:
             )
 
     def train(
-        self,
-        task: str,
-        *,
-        data: AnyPath | None = None,
-        users: Sequence[str] = (),
-        base: str | None = None,
-        preset: str | None = None,
-        from_scratch: bool = False,
-        seed: int = 0,
-        slots: int | None = None,
-        tokens_per_step: int | None = None,
-        progress: Progress = silent,
-        report: Training | None = None,
-        **changes: Any,
-    ) -> Training:
+        self, task: str, *, data: AnyPath | None = None, users: Sequence[str] = (), base: str | None = None,
+        preset: str | None = None, from_scratch: bool = False, seed: int = 0, slots: int | None = None,
+        tokens_per_step: int | None = None, progress: Progress = silent, report: Training | None = None, **changes: Any,
+    ) -> Training:  # fmt: skip
         """Stage 2: trains an adapter for each person whose history, base or settings changed since their last one.
 
         Where only records were added, training goes on from the last adapter, on the new ones alone. Each adapter is
@@ -208,18 +188,13 @@ class Home:
         from ownlm.verbs.train import train_people
 
         with self.working("ownlm train", progress):
-            spec = self.keep_task(task)
-            plan = plan_for(
-                self.store, spec, users, base, preset, from_scratch, seed, slots, tokens_per_step, **changes
-            )
+            rest = users, base, preset, from_scratch, seed, slots, tokens_per_step
+            plan = plan_for(self.store, self.keep_task(task), *rest, **changes)
             train_people(self.store, lambda: self.load(plan.base), plan, progress, report)
         return report
 
     def estimate(self, task: str, *, progress: Progress = silent, **asked: Any) -> Estimate:
-        """What `train` would do and take, for who is in the home. Nothing is written, and nobody waited for.
-
-        Args:
-            asked: as for `train`, but for `data` and `report`.
+        """What `train`, asked the same, would do and take. Nothing is written, and nobody waited for.
 
         Raises:
             NotFoundError, BaseModelError, ConfigError: as for `train`; or the method is not LoRA.
@@ -259,21 +234,38 @@ class Home:
             assemble_people(self.store, lambda: self.load(plan.base), plan, progress, report)
         return report
 
+    def ladder(
+        self, task: str, *, data: AnyPath | None = None, pool: str | None = None, progress: Progress = silent,
+        report: Ladder | None = None, **asked: Any,
+    ) -> Ladder:  # fmt: skip
+        """Gives each person what their records are enough for: the base, an assembly, an adapted one, an own adapter.
+
+        Args:
+            data, report: as for `assemble`.
+            pool: what assemblies are made of, by its digest; by default the newest of the task.
+            asked: as for `train`; who is named is placed by their records, even if they stand higher.
+
+        Raises:
+            NotFoundError, PoolError, StoreError, and others: as `train` and `assemble`.
+        """
+        report = Ladder() if report is None else report
+        if data is not None:
+            report.added = self.add_history(data, task)
+        from ownlm.verbs.ladder import climb, ladder_plan
+        from ownlm.verbs.students import plan_for
+
+        with self.working("ownlm train", progress):
+            own = plan_for(self.store, self.keep_task(task), **asked)
+            climb(self.store, lambda: self.load(own.base), ladder_plan(self.store, own, pool), progress, report)
+        return report
+
     # Profiles
 
     def profile(
-        self,
-        task: str,
-        *,
-        users: Sequence[str] = (),
-        base: str | None = None,
-        url: str | None = None,
-        model: str | None = None,
-        counted: bool = False,
-        tell: Callable[[str], None] = lambda text: None,
-        progress: Progress = silent,
-        report: Profiles | None = None,
-    ) -> Profiles:
+        self, task: str, *, users: Sequence[str] = (), base: str | None = None, url: str | None = None,
+        model: str | None = None, counted: bool = False, tell: Callable[[str], None] = lambda text: None,
+        progress: Progress = silent, report: Profiles | None = None,
+    ) -> Profiles:  # fmt: skip
         """Writes a text about each person, from their own latest records, for prompts to show.
 
         It is written by the newest raw base, or by `base`; by the `model` behind an OpenAI-compatible `url`, with the
@@ -311,17 +303,9 @@ class Home:
         return answer
 
     def ask_many(
-        self,
-        queries: Sequence[Query],
-        task: str,
-        *,
-        rag: int | None = None,
-        profile: bool | None = None,
-        choose: bool = False,
-        base: str | None = None,
-        base_only: bool = False,
-        progress: Progress = silent,
-    ) -> Iterator[Answer]:
+        self, queries: Sequence[Query], task: str, *, rag: int | None = None, profile: bool | None = None,
+        choose: bool = False, base: str | None = None, base_only: bool = False, progress: Progress = silent,
+    ) -> Iterator[Answer]:  # fmt: skip
         """Many people's answers, in mixed batches, each with the person's own adapter; in the queries' order.
 
         A query that cannot be answered gets an Answer with the error; the others go on. Whose assembly is stale is

@@ -33,6 +33,7 @@ class Pools:
         select: Literal["clustered", "active", "random"] = "clustered",
         sharers: int = 50,
         ratio: float = 1.0,
+        centre: bool = False,
         embedder: str | Path | None = None,
         seed: int = 0,
         slots: int | None = None,
@@ -48,6 +49,8 @@ class Pools:
             select: `clustered` by their histories, and of each cluster the most active; the most `active`; `random`.
             sharers: how many.
             ratio: the share of the modules of which each gives a piece.
+            centre: make gates blind to what all sharers' histories have in common, so that what sets people apart
+                decides which pieces are selected.
             embedder: a sentence-transformers folder that embeds histories; by default the base does.
             slots, tokens_per_step: as for `Home.train`.
             changes: settings of the adapters that differ from the preset, by their names in `TrainConfig` and its
@@ -62,8 +65,8 @@ class Pools:
         with self._home.working("ownlm share", progress):
             plan = share_plan(
                 self._home.store, self._home.keep_task(task), users=users, base=base, preset=preset, select=select,
-                sharers=sharers, ratio=ratio, embedder=None if embedder is None else Path(embedder), seed=seed,
-                slots=slots, tokens_per_step=tokens_per_step, **changes,
+                sharers=sharers, ratio=ratio, centre=centre, embedder=None if embedder is None else Path(embedder),
+                seed=seed, slots=slots, tokens_per_step=tokens_per_step, **changes,
             )  # fmt: skip
             return share(self._home.store, lambda: self._home.load(plan.base), plan, progress)
 

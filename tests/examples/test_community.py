@@ -112,6 +112,14 @@ def test_written_files_parse(people: list[Person], tmp_path: Path) -> None:
     assert len({row["id"] for found in rows.values() for row in found}) == 320 + 640 + 192
 
 
+def test_newcomers_files_hold_their_first_records(people: list[Person], tmp_path: Path) -> None:
+    community.write_newcomers(people[-3:], tmp_path)
+    lines = (tmp_path / "newcomers.jsonl").read_text("utf-8").splitlines()
+    expected = [row for person in people[-3:] for row in person.records[:20]]
+    assert [json.loads(line) for line in lines] == expected and len(lines) == 60
+    assert len((tmp_path / "newcomers-queries.jsonl").read_text("utf-8").splitlines()) == 36
+
+
 def test_summary_says_first_that_nobody_is_real(people: list[Person]) -> None:
     assert "made up" in community.summary(people).splitlines()[0]
     assert "made up" in (community.__doc__ or "")

@@ -432,7 +432,7 @@ def test_a_lost_file_ends_the_assembly(
 def test_an_error_in_one_row_ends_the_assembly(
     base: BaseLM, pool: Pool, monkeypatch: pytest.MonkeyPatch, two_cores: None
 ) -> None:
-    before, features, calls = threads(), module._features, []
+    before, features, calls = threads(), module.features_of, []
 
     def broken(x_TD: Tensor, batch: object) -> Tensor:
         calls.append(1)
@@ -443,7 +443,7 @@ def test_an_error_in_one_row_ends_the_assembly(
     targets = histories(base, 3)
     expected = recipes(base, pool, targets)
     with monkeypatch.context() as patched:
-        patched.setattr(module, "_features", broken)
+        patched.setattr(module, "features_of", broken)
         with pytest.raises(MemoryError, match="no room"):  # and not the barrier that it broke
             recipes(base, pool, targets, tokens_per_pass=1)
     assert threads() == before

@@ -136,6 +136,20 @@ Embedder = Annotated[
         help="A sentence-transformers folder that embeds histories for --select clustered; by default the base does.",
     ),
 ]
+Centre = Annotated[
+    bool,
+    typer.Option(
+        "--centre",
+        help="Make gates blind to what all sharers' histories have in common, so that what sets people apart decides.",
+    ),
+]
+Ladder = Annotated[
+    bool,
+    typer.Option(
+        "--ladder",
+        help="Give each what their records are enough for: the base, an assembly, one that is adapted, an own adapter.",
+    ),
+]
 Pool = Annotated[
     str | None,
     typer.Option("--pool", metavar="ID", help="The pool whose id begins so; the task's newest by default."),

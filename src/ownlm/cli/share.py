@@ -17,6 +17,7 @@ def share(
     select: options.Select = "clustered",
     sharers: options.Sharers = 50,
     ratio: options.Ratio = 1.0,
+    centre: options.Centre = False,
     embedder: options.Embedder = None,
     base: options.Base = None,
     preset: options.Preset = None,
@@ -52,7 +53,8 @@ def share(
     with progress_bar() as progress:
         shared = Home(home, create=False).pools.share(
             task, users=user or [], base=base, preset=preset, select=select, sharers=sharers, ratio=ratio,
-            embedder=embedder, seed=seed, slots=slots, tokens_per_step=tokens_per_step, progress=progress, **changes,
+            centre=centre, embedder=embedder, seed=seed, slots=slots, tokens_per_step=tokens_per_step,
+            progress=progress, **changes,
         )  # fmt: skip
     if json:
         print_json(_document(shared))

@@ -1,5 +1,6 @@
 """`ownlm adapt` and `ownlm train`."""
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,10 +22,11 @@ from ownlm.cli.output import (
     warn,
     warn_failed,
 )
-from ownlm.errors import OwnlmError
+from ownlm.errors import ConfigError, OwnlmError
 
 if TYPE_CHECKING:
-    from ownlm.verbs.report import Training
+    from ownlm.verbs.histories import Added
+    from ownlm.verbs.report import Ladder, Training
 
 
 FEW_STEPS = 12  # adapters that took so many, or fewer, had learnt little (benchmarks/LOG.md)
@@ -103,6 +105,8 @@ def train(
     slots: options.Slots = None,
     tokens_per_step: options.TokensPerStep = None,
     dry_run: options.DryRun = False,
+    ladder: options.Ladder = False,
+    pool: options.Pool = None,
     seed: options.Seed = 0,
     home: options.Home = options.HOME,
     json: options.Json = False,
@@ -112,7 +116,15 @@ def train(
     People whose history, base and settings are as they were at their last adapter are skipped. Where only records were
     added, training goes on from the last adapter, on the new ones. Each adapter is kept soon after it is done; after
     Ctrl-C the same command goes on where it stopped. While another process trains in this home, it waits.
+
+    With --ladder, only people with many records get an adapter of their own (50, or more than 10 and a place in the
+    pool). Those with fewer are assembled from the task's pool, and from 5 records on adapted. Who stands higher already
+    stays there, unless --user names them. Without a pool everybody with records gets an own adapter.
     """
+    if ladder and dry_run:
+        raise ConfigError("A dry run is of own adapters alone", got="--ladder --dry-run", hint="leave one of them out")
+    if pool is not None and not ladder:
+        raise ConfigError("A pool is for people who are assembled", hint="--ladder; or `ownlm assemble --pool`")
     asked: dict[str, Any] = {
         "users": user or [],
         "base": base,
@@ -125,7 +137,9 @@ def train(
         "virtual_tokens": virtual_tokens,
         **_changes(rag, profile, recent, since, learning_rate, epochs, rank, modules, batch_size, max_words),
     }
-    if dry_run:
+    if ladder:
+        _ladder(task, data, asked | {"pool": pool}, home, json)
+    elif dry_run:
         estimate(task, data, asked, home, json)
     else:
         _train(task, data, asked, home, json)
@@ -159,6 +173,81 @@ def _tell(report: "Training", json: bool, interrupted: bool) -> None:
         warn(f"interrupted: {len(report.trained)} adapters are done and kept; the same command goes on from there")
     if interrupted or report.failed:
         raise typer.Exit(1)
+
+
+def _ladder(task: str, data: Path | None, asked: dict[str, Any], home: Path, json: bool) -> None:
+    from ownlm.home import Home
+    from ownlm.verbs.report import Ladder
+
+    report, interrupted = Ladder(), False
+    try:
+        with progress_bar() as progress:
+            Home(home).ladder(task, data=data, progress=progress, report=report, **asked)
+    except KeyboardInterrupt:
+        interrupted = True
+    except OwnlmError:  # what is done is kept, and told
+        if (report.assemblies.assembled or report.training.trained) and not json:
+            _print_ladder(report)
+        raise
+    if json:
+        print_json(_ladder_document(report) | ({"interrupted": True} if interrupted else {}))
+    else:
+        _print_ladder(report)
+    warn_failed(failed := report.assemblies.failed + report.training.failed)
+    if interrupted:
+        made = len(report.assemblies.assembled) + len(report.training.trained)
+        warn(f"interrupted: {made} people are done and kept; the same command goes on from there")
+    if interrupted or failed:
+        raise typer.Exit(1)
+
+
+def _ladder_document(report: "Ladder") -> dict[str, Any]:
+    """What `train` and `assemble` report, together, and everybody's rung."""
+    document, assemblies = _document(report.training), report.assemblies
+    return document | {
+        "ladder": [asdict(one) for one in report.placed],
+        "assembled": [
+            {
+                "user": a.user,
+                "recipe": a.id,
+                "bytes": a.bytes,
+                "records": a.records,
+                "seconds": a.seconds,
+                "top_sharers": [{"sharer": sharer, "share": share} for sharer, share in a.top_sharers],
+                "kept": a.kept,
+            }
+            for a in assemblies.assembled
+        ],
+        "stale": [{"user": name, "reason": reason} for name, reason in assemblies.stale],
+        "skipped": [{"user": name, "reason": reason} for name, reason in assemblies.skipped] + document["skipped"],
+        "failed": [{"user": name, "error": str(error)} for name, error in assemblies.failed] + document["failed"],
+        "added": _added(report.added),
+    }
+
+
+def _print_ladder(report: "Ladder") -> None:
+    if report.added:
+        tell_added(report.added)
+    counts = Counter(one.rung for one in report.placed)
+    print_some(
+        ", ".join(f"{counts[rung]:,} {rung}" for rung in ("base", "assembled", "adapted", "own") if counts[rung]),
+        ["user", "records#", "rung", "why"],
+        [(one.user, one.records, one.rung, one.why) for one in report.placed],
+        "--json lists them all",
+    )
+    if assembled := report.assemblies.assembled:
+        print_some(
+            many(len(assembled), "recipe"),
+            ["user", "recipe", "records#", "size#", "seconds#", "kept"],
+            [(a.user, a.id[:8], a.records, size(a.bytes), f"{a.seconds:.2f}", a.kept) for a in assembled],
+            "`ownlm users ls`",
+        )
+    say_skipped(report.assemblies.skipped)
+    _print_report(report.training)
+
+
+def _added(added: "Added | None") -> dict[str, int] | None:
+    return None if added is None else {"new": added.new, "known": added.known, "forgotten": added.forgotten}
 
 
 def _changes(
@@ -208,9 +297,7 @@ def _document(report: "Training") -> dict[str, Any]:
         "skipped": [{"user": name, "reason": reason} for name, reason in report.skipped],
         "failed": [{"user": name, "error": str(error)} for name, error in report.failed],
         "anew": report.anew,
-        "added": None
-        if report.added is None
-        else {"new": report.added.new, "known": report.added.known, "forgotten": report.added.forgotten},
+        "added": _added(report.added),
         "tokens_per_s": round(report.tokens_per_s, 1),
     }
 

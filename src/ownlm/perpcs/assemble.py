@@ -153,7 +153,7 @@ class _Group:
     ) -> None:
         self.base, self.pool, self.targets = base, pool, targets
         self.top_k, self.tau, self.combine, self.on_module = top_k, tau, combine, on_module
-        self.batches = [row.pack(base.device) for row in _rows(targets, tokens_per_pass)]
+        self.batches = [row.pack(base.device) for row in rows_of(targets, tokens_per_pass)]
         cores = torch.get_num_threads() if base.device.type == "cpu" else 1
         self.workers = min(workers or cores, cores, len(self.batches))
         self.bank = LoraBank(base.model, assembled_shape(pool.lora, combine, top_k), len(targets))
@@ -218,7 +218,7 @@ class _Group:
     def _before(self, name: str, x_1TD: Tensor, now: Flight) -> None:
         """Tells what a row shows this module, and waits until its pieces are chosen."""
         batch = now.batch
-        self.features[id(batch)] = _features(x_1TD[0], batch)
+        self.features[id(batch)] = features_of(x_1TD[0], batch)
         self.module = name
         self.running.release()
         try:
@@ -247,7 +247,7 @@ class _Group:
             self.on_module(len(self.targets))
 
 
-def _rows(targets: list[Target], tokens_per_pass: int) -> list[Row]:
+def rows_of(targets: list[Target], tokens_per_pass: int) -> list[Row]:
     """Everybody's records in rows, each person's beginning once a row; the weights are those of `history_feature`."""
     total = sum(len(e.prompt) + len(e.answer) for target in targets for e in target.examples)
     most, rows = max(tokens_per_pass, total // PASSES), [Row()]
@@ -267,7 +267,7 @@ def _rows(targets: list[Target], tokens_per_pass: int) -> list[Row]:
     return rows
 
 
-def _features(x_TD: Tensor, batch: PackedBatch) -> Tensor:
+def features_of(x_TD: Tensor, batch: PackedBatch) -> Tensor:
     """h_WD of the W people in a row, as far as this row shows them."""
     trimmed = len(x_TD) != batch.tokens  # the last MLP sees the asked positions alone
     x_PD = x_TD[torch.searchsorted(batch.asked_A, batch.at_P) if trimmed else batch.at_P]

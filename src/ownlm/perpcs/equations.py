@@ -36,6 +36,27 @@ def history_feature(x_PD: Tensor, weight_P: Tensor) -> Tensor:
     return feature_D
 
 
+def centred(gate_ND: Tensor, mean_D: Tensor) -> Tensor:
+    """Gates that are blind to what all histories have in common.
+
+        g' = g - (g . m / m . m) m            so that  h . g' = (h - m) . g'
+
+    Histories of one task show a module nearly the same: their features differ by a tenth of their length. Without
+    this, what they have in common decides, and everybody selects the same pieces.
+
+    Args:
+        gate_ND: trained gates.
+        mean_D: m, the mean of the sharers' features; of zero mean over D, as they are.
+
+    Returns:
+        gate_ND, in the gates' type.
+
+    Source: ours.
+    """
+    wide_ND, m_D = gate_ND.double(), mean_D.double()
+    return (wide_ND - torch.outer(wide_ND @ m_D, m_D) / m_D.square().sum()).to(gate_ND.dtype)
+
+
 def scores(feature_UD: Tensor, gate_ND: Tensor) -> Tensor:
     """How well pieces fit histories.
 

@@ -1,7 +1,7 @@
 """What training, writing profiles and asking came to."""
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ownlm.errors import OwnlmError
 from ownlm.history.record import Query
@@ -125,6 +125,29 @@ class Assemblies:
     stale: list[tuple[str, str]] = field(default_factory=list)  # person, why
     skipped: list[tuple[str, str]] = field(default_factory=list)  # person, why
     failed: list[tuple[str, OwnlmError]] = field(default_factory=list)
+    added: "Added | None" = None  # what the data given with it added
+
+
+Rung = Literal["base", "assembled", "adapted", "own"]
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """On which rung of the ladder a person stands, by how many usable records, and why."""
+
+    user: str
+    records: int
+    rung: Rung
+    why: str
+
+
+@dataclass(slots=True)
+class Ladder:
+    """Where everybody stands, and what assembling and training them came to, so far."""
+
+    placed: list[Placed] = field(default_factory=list)
+    assemblies: Assemblies = field(default_factory=Assemblies)
+    training: Training = field(default_factory=Training)
     added: "Added | None" = None  # what the data given with it added
 
 

@@ -20,7 +20,10 @@ from ownlm.oppu.examples import tokenize
 from ownlm.oppu.fleet import Job, job_seed, train_fleet
 from ownlm.oppu.memory import room_for
 from ownlm.perpcs.admission import admit
+from ownlm.perpcs.assemble import Target
 from ownlm.perpcs.embedding import embed_histories, embed_with
+from ownlm.perpcs.equations import centred
+from ownlm.perpcs.features import mean_features
 from ownlm.perpcs.piece import Piece, kept_modules, new_sharer_id
 from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.sharers import MIN_RECORDS, Candidate, choose_sharers
@@ -48,6 +51,7 @@ class SharePlan:
         users: who may be chosen; of everybody who agrees, if none are named.
         select, sharers: how, and how many, are chosen.
         ratio: the share of the modules of which a sharer gives a piece.
+        centre: make gates blind to what all sharers' histories have in common.
         embedder: a sentence-transformers folder that embeds histories; the base, by default.
     """
 
@@ -60,6 +64,7 @@ class SharePlan:
     select: Select = "clustered"
     sharers: int = 50
     ratio: float = 1.0
+    centre: bool = False
     embedder: Path | None = None
     slots: int | None = None
     tokens_per_step: int | None = None
@@ -70,7 +75,7 @@ class SharePlan:
 
     def provenance(self) -> dict[str, Any]:
         """How the pool was made; it names nobody."""
-        how = {"select": self.select, "asked_for": self.sharers, "ratio": self.ratio}
+        how = {"select": self.select, "asked_for": self.sharers, "ratio": self.ratio, "centre": self.centre}
         return provenance(self.config, self.seed) | {
             "gate": self.gate.model_dump(mode="json"), "sharing": how, "task": self.task.model_dump(mode="json")
         }  # fmt: skip
@@ -86,6 +91,7 @@ def share_plan(
     select: Select = "clustered",
     sharers: int = 50,
     ratio: float = 1.0,
+    centre: bool = False,
     embedder: Path | None = None,
     seed: int = 0,
     slots: int | None = None,
@@ -106,7 +112,7 @@ def share_plan(
     gate = settings("gate", info.parameters, preset, of_gate)
     gate = gate.model_copy(update={"lora": config.lora, "prompt": config.prompt, "lora_dropout": config.lora_dropout})
     return SharePlan(
-        task, info, config, gate, seed, users, select, sharers, ratio, embedder, slots, tokens_per_step
+        task, info, config, gate, seed, users, select, sharers, ratio, centre, embedder, slots, tokens_per_step
     )  # fmt: skip
 
 
@@ -131,6 +137,9 @@ def share(store: Store, load: Callable[[], BaseLM], plan: SharePlan, progress: P
     jobs = [_job(store, model, plan, plan.config, histories[user]) for user in chosen]
     adapters = _adapters(model, plan, jobs, progress)
     gates = _gates(store, model, plan, histories, adapters, progress)
+    if plan.centre:
+        mean = mean_features(model, plan.config.lora, [Target(job.user, job.examples) for job in jobs])
+        gates = {user: {n: centred(g_D[None], mean[n])[0] for n, g_D in own.items()} for user, own in gates.items()}
     ids = {user: new_sharer_id() for user in chosen}
     licences = sorted({agreed[user][0] for user in chosen})
     pool = _write(store, model, plan, ids, histories, adapters, gates, "; ".join(licences))

@@ -1,0 +1,38 @@
+"""What histories show the modules of the base alone, with nobody's adapter on it."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ownlm.config import LoraConfig
+from ownlm.model.bank import LoraBank
+from ownlm.model.base import BaseLM
+from ownlm.model.flight import Flight
+from ownlm.oppu.heap import keeping_freed_memory
+from ownlm.perpcs.assemble import TOKENS_PER_PASS, Target, features_of, rows_of
+
+
+@torch.inference_mode()
+def mean_features(base: BaseLM, lora: LoraConfig, people: Sequence[Target]) -> dict[str, Tensor]:
+    """The mean over people of `history_feature`, by module: m_D, float64 on the CPU.
+
+    Args:
+        lora: names the modules.
+        people: their histories go through the model once, one after the other.
+
+    Source: ours; for `centred`.
+    """
+    bank = LoraBank(base.model, lora.model_copy(update={"r": 1}), 1)  # of zeros, which add nothing
+    mean: dict[str, Tensor] = {}
+
+    def look(name: str, x_1TD: Tensor, now: Flight) -> None:
+        own_D = features_of(x_1TD[0], now.batch).sum(0).cpu() / len(people)
+        mean[name] = mean[name] + own_D if name in mean else own_D
+
+    bank.before = look
+    with keeping_freed_memory(), bank.attached():
+        for person in people:
+            for row in rows_of([person], TOKENS_PER_PASS):
+                base.logits(row.pack(base.device), bank)
+    return mean
