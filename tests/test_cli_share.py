@@ -20,7 +20,7 @@ def people(tmp_path: Path, tiny_base: Path) -> QuickShell:
 def test_a_pool_is_made_of_who_agrees(people: QuickShell) -> None:
     made = people.json("share", *QUICK, "--sharers", "3", "--gate-lr", "0.5", "--rank", "2", "--batch-size", "4")
     assert list(made) == [
-        "pool", "task", "base", "version", "parent", "folder", "bytes", "candidates", "sharers"]  # fmt: skip
+        "pool", "task", "base", "version", "parent", "folder", "bytes", "candidates", "sharers", "failed"]  # fmt: skip
     assert made["sharers"] == ["dov", "cleo", "ben"] and made["candidates"] == 4  # the most records first
     assert (made["task"], made["base"], made["version"], made["parent"]) == ("sorting", "tiny", 1, None)
     folder = Path(made["folder"])
@@ -34,7 +34,7 @@ def test_a_pool_is_made_of_who_agrees(people: QuickShell) -> None:
     told = people.run("share", *QUICK, "--sharers", "2", "--ratio", "0.5", "--seed", "7")
     _, second = Home(people.folder / ".ownlm").pools.ls()
     assert "4 people agree to share; chosen, by the number of records: dov, cleo\n" in told
-    assert f"pool {second.digest[:12]}, version 2, of 2 sharers: " in told and second.folder in told
+    assert f"pool {second.digest[:12]}, version 1, of 2 sharers: " in told and second.folder in told
     assert "`ownlm assemble --task sorting --top-k 2`" in told  # three cannot be selected
     assert second.provenance["seed"] == 7 and second.provenance["sharing"]["ratio"] == 0.5
 

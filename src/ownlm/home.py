@@ -361,7 +361,7 @@ class Home:
         """Records whether a person shares pieces of their adapters, and tells it; a NotFoundError of who is unknown."""
         return consent(self.store, user, share, licence)
 
-    def forget(self, user: str) -> Forgotten:
+    def forget(self, user: str, progress: Progress = silent) -> Forgotten:
         """Removes every record, profile, adapter version and blob of a person, and proves it.
 
         Who is in training is dropped there. Bases that have learnt from them stay as they are, and are named. Pieces of
@@ -372,7 +372,7 @@ class Home:
             StoreError: the home cannot be written, or something of theirs is left in it.
         """
         if sharers_of(self.store, user):
-            self.pools.withdraw(user, again=False)
+            self.pools.withdraw(user, again=False, progress=progress)
         return forget_person(self.store, user)
 
     # The home itself

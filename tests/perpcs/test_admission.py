@@ -109,10 +109,21 @@ def test_bad_pieces(
     norm = float((LORA.scaling * piece.B_OR @ piece.A_RD).norm())
     given[name][whose] = change(piece, float(modules[name].weight.norm()) / norm)
     pool = make_pool(tmp_path / "pool", given)
-    with pytest.raises(PoolError, match=complaint) as caught:
+    with pytest.raises(PoolError, match=f"{complaint}|too large an? [AB]") as caught:
         admit(pool, modules, BASE)
     assert name in str(caught.value) and whose in str(caught.value)
     assert not any(other in str(caught.value) for other in SHARERS if other != whose)
+
+
+@pytest.mark.parametrize(("large", "complaint"), [("A_RD", "too large an A"), ("B_OR", "too large a B")])
+def test_a_factor_that_overflows_is_refused_however_small_the_update(
+    tmp_path: Path, modules: Mapping[str, nn.Linear], given: Given, large: str, complaint: str
+) -> None:
+    name = list(modules)[1]
+    piece, by = given[name][SHARERS[1]], {"A_RD": 1e-30, "B_OR": 1e-30} | {large: 1e20}
+    given[name][SHARERS[1]] = Piece(piece.A_RD * by["A_RD"], piece.B_OR * by["B_OR"], piece.gate_D)
+    with pytest.raises(PoolError, match=complaint):
+        admit(make_pool(tmp_path / "pool", given), modules, BASE)
 
 
 def test_pieces_just_good_enough(tmp_path: Path, modules: Mapping[str, nn.Linear], given: Given) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ownlm.perpcs.equations import factors, gated, history_feature, product, scores, select
+from ownlm.perpcs.equations import centred, factors, gated, history_feature, product, scores, select
 
 T, D, O, R, N, U = 6, 5, 4, 2, 7, 3  # noqa: E741  the letters of the design
 draw = torch.Generator().manual_seed(3)
@@ -30,6 +30,15 @@ def test_gated() -> None:
     for x_D, out_D in zip(x_TD.tolist(), gated(x_TD, gate_D).tolist(), strict=True):
         share = 1 / (1 + math.exp(-sum(g * x for g, x in zip(gate_D.tolist(), x_D, strict=True))))
         assert out_D == pytest.approx([share * x for x in x_D], abs=1e-12)
+
+
+def test_centred_gates_see_what_differs_from_the_mean_alone() -> None:
+    gate_ND, feature_UD = random(N, D), random(U, D)
+    feature_UD -= feature_UD.mean(dim=1, keepdim=True)  # as LN leaves them
+    mean_D = feature_UD.mean(dim=0)
+    blind_ND = centred(gate_ND, mean_D)
+    torch.testing.assert_close(feature_UD @ blind_ND.T, (feature_UD - mean_D) @ blind_ND.T)
+    assert (scores(mean_D[None], blind_ND)).abs().max() < 1e-12 < scores(mean_D[None], gate_ND).abs().min()
 
 
 def test_history_feature_is_a_mean_over_records_of_means_over_answers() -> None:

@@ -76,7 +76,7 @@ def test_what_cannot_be_estimated(home: Home, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(NotFoundError, match="nobody"):
         home.estimate("sorting", users=["nobody"])
     home.train("sorting", **FAST)
-    monkeypatch.setattr(Home, "_load", lambda *_: pytest.fail("the base was loaded"))
+    monkeypatch.setattr(Home, "load", lambda *_: pytest.fail("the base was loaded"))
     done = home.estimate("sorting", **FAST)
     assert (done.people, done.tokens, done.seconds, done.bytes) == (0, 0, 0, 0) and len(done.skipped) == 9
 

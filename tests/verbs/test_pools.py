@@ -133,7 +133,12 @@ def test_what_is_no_pool_is_refused(stranger: Home, published: Pool, tmp_path: P
 
 @pytest.mark.parametrize(
     ("part", "value", "told"),
-    [("A_RD", float("nan"), "not finite"), ("gate_D", float("inf"), "not finite"), ("B_OR", 1e6, "changes more")],
+    [
+        ("A_RD", float("nan"), "not finite"),
+        ("gate_D", float("inf"), "not finite"),
+        ("B_OR", 1e6, "too large a B"),
+        ("A_RD", 1e3, "too large an A"),
+    ],
 )
 def test_pieces_that_are_not_fit_are_refused(
     stranger: Home, published: Pool, tmp_path: Path, part: str, value: float, told: str
@@ -265,7 +270,7 @@ def test_a_sharer_can_be_withdrawn_from_a_damaged_pool(shared: Home) -> None:
     share(shared, users=["ines", "jens"], sharers=2)  # another one, whole
     done = shared.pools.withdraw("gina", again=False)
     assert done.pools == [(info.digest, None)] and done.affected == list(OTHERS)
-    assert [one.version for one in shared.pools.ls()] == [2] and not shared.doctor().wrong
+    assert [one.sharers for one in shared.pools.ls()] == [2] and not shared.doctor().wrong
     kara, luca = ask(shared, "kara", "luca")
     assert DAMAGED in (kara.warning or "") and luca.adapter and not luca.warning
     assert shared.forget("gina").records == 15

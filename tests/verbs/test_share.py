@@ -10,8 +10,12 @@ import torch
 from ownlm.errors import ConfigError, DataError, NotFoundError, PoolError, TrainingError
 from ownlm.history.record import History
 from ownlm.home import Home
+from ownlm.oppu.examples import tokenize
+from ownlm.perpcs.assemble import Target
+from ownlm.perpcs.features import mean_features
 from ownlm.perpcs.piece import Piece, kept_modules
 from ownlm.perpcs.pool import Pool
+from ownlm.prompt.example import history_examples
 from ownlm.store.pools import people_of
 from ownlm.verbs.share import SharePlan, share_plan
 from tests.community import rows, write_rows
@@ -107,7 +111,7 @@ def test_another_seed_gives_other_pieces(shared: Home) -> None:
     other = pieces_of(shared, pool)
     name = pool.modules[0]
     assert not torch.allclose(one["gina"][name].A_RD, other["gina"][name].A_RD, atol=1e-3)
-    assert (info.version, info.parent) == (2, shared.pools.ls()[0].digest)
+    assert (info.version, info.parent) == (1, None)  # no version of the first: it has others' ids, and may be another
 
 
 def test_no_file_of_a_pool_names_anybody(shared: Home) -> None:
@@ -222,9 +226,36 @@ def test_training_that_diverges_leaves_no_pool(agreed: Home) -> None:
 def test_a_record_longer_than_the_context_is_told_with_its_person(agreed: Home, tmp_path: Path) -> None:
     (long,) = rows("hugo", 1, first=90)
     agreed.add_history(write_rows(tmp_path / "long.jsonl", [long | {"text": "bananas " * 700}]), TASK)
-    with pytest.raises(DataError, match=r"'hugo-90' of user 'hugo' is longer") as caught:
+    made = share(agreed)
+    ((user, error),) = made.failed
+    assert user == "hugo" and "hugo" not in made.sharers and made.pool.sharers == len(made.sharers) == 3
+    assert "'hugo-90' of user 'hugo' is longer" in str(error) and "bananas" not in str(error)
+    with pytest.raises(DataError, match="is longer"):
+        share(agreed, users=["hugo"])
+    assert [one.digest for one in agreed.pools.ls()] == [made.pool.digest]
+
+
+def test_a_pool_has_one_licence(agreed: Home) -> None:
+    agreed.consent("gina", True, licence="CC0")
+    with pytest.raises(ConfigError, match=r"different licences.*2 licences.*--user"):
         share(agreed)
-    assert "bananas" not in str(caught.value) and no_pool(agreed)
+    assert no_pool(agreed)
+
+
+def test_centred_gates_are_blind_to_what_histories_have_in_common(agreed: Home) -> None:
+    plain, made = share(agreed), share(agreed, centre=True)
+    plan = share_plan(agreed.store, agreed.keep_task(TASK), **SHARE)
+    base = agreed.load(plan.base)
+    people = [
+        Target(user, tokenize(base, user, history_examples(plan.task, agreed.history(user, TASK)))) for user in GIVERS
+    ]
+    mean = mean_features(base, plan.config.lora, people)
+    one, other = (agreed.pools.open(info.pool.digest)[1] for info in (plain, made))
+    for name in one.modules:
+        before_N, after_N = ((pool.gates(name).double() @ mean[name]).abs() for pool in (one, other))
+        assert after_N.max() < 1e-6 * before_N.min() + 1e-9 and before_N.min() > 1e-6
+    with pytest.raises(ConfigError, match="centring"):
+        share(agreed, users=["gina"], centre=True)
 
 
 def test_what_a_pool_was_made_with_can_be_seen_and_names_no_folder(agreed: Home, tmp_path: Path) -> None:

@@ -274,6 +274,8 @@ def withdraw(
 
 def _print_withdrawal(done: "Withdrawal", versions: dict[str, int]) -> None:
     say(f"withdrawn: every piece of {', '.join(done.sharers)}; their bytes are removed")
+    for digest in done.unread:
+        warn(f"the pool {digest[:12]}, from outside, is damaged: pieces of theirs may still lie in it")
     for old, new in done.pools:
         became = "is gone: nobody was left in it" if new is None else f"is now {new[:12]}, version {versions[new]}"
         say(f"pool {old[:12]} {became}")

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from ownlm.cli import options
-from ownlm.cli.output import ROWS, folder_size, many, print_json, progress_bar, say, size
+from ownlm.cli.output import ROWS, folder_size, many, print_json, progress_bar, say, size, warn
 
 if TYPE_CHECKING:
     from ownlm.verbs.report import Shared
@@ -74,11 +74,14 @@ def _document(shared: "Shared") -> dict[str, Any]:
         "bytes": folder_size(pool.folder),
         "candidates": shared.candidates,
         "sharers": shared.sharers,
+        "failed": [{"user": user, "error": str(error)} for user, error in shared.failed],
     }
 
 
 def _print(shared: "Shared") -> None:
     pool, chosen = shared.pool, shared.sharers
+    for user, error in shared.failed:
+        warn(f"left out: {user}: {error}")
     agreed = "1 person agrees" if shared.candidates == 1 else f"{shared.candidates:,} people agree"
     more = f" and {len(chosen) - ROWS:,} more" if len(chosen) > ROWS else ""
     say(f"{agreed} to share; chosen, by the number of records: {', '.join(chosen[:ROWS])}{more}")

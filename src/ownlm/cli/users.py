@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ownlm.cli import options
-from ownlm.cli.output import fall, folder_size, many, print_json, print_table, say, size, tell_forgotten, warn
+from ownlm.cli.output import (
+    fall,
+    folder_size,
+    many,
+    print_json,
+    print_table,
+    progress_bar,
+    say,
+    size,
+    tell_forgotten,
+    warn,
+)
 from ownlm.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -255,4 +266,6 @@ def forget(
     """
     from ownlm.home import Home
 
-    tell_forgotten(Home(home, create=False).forget(user), json)
+    with progress_bar() as progress:
+        forgotten = Home(home, create=False).forget(user, progress)
+    tell_forgotten(forgotten, json)

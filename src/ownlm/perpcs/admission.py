@@ -9,12 +9,17 @@ from ownlm.errors import PoolError
 from ownlm.perpcs.pool import Pool
 
 MOST_GATE = 1e3  # the longest gate
+MOST_A = 100.0  # times the length of fresh A's rows, which is about 0.6: products of what passes stay finite numbers
+MOST_B = 10.0  # times the frozen weight
 
 
 def admit(pool: Pool, modules: Mapping[str, nn.Linear], base_fingerprint: str) -> None:
     """Refuses a pool that is not for this base, or one of whose pieces cannot come from fine-tuning it.
 
-        sqrt(|gate|^2) <= 1000,     ||(alpha / r) B A||_F <= ||W||_F        with finite numbers throughout
+        |gate| <= 1000     ||A||_F <= 100 sqrt(r)     s ||B||_F <= 10 ||W||_F     s ||B A||_F <= ||W||_F
+
+    where s = alpha / r, and all numbers are finite. The last bounds what a piece changes. A and B apart are bounded
+    because a huge A and a tiny B would change little, and yet overflow on the way, in a product that others share.
 
     Args:
         pool: as `open_pool` gives it, which has checked hashes, rank and dtype.
@@ -23,7 +28,8 @@ def admit(pool: Pool, modules: Mapping[str, nn.Linear], base_fingerprint: str) -
 
     Raises:
         PoolError: the base, the modules or a shape is another; or a piece has a number that is not finite, an update
-            larger than the frozen weight, or too long a gate. It names the module, and the sharer by their random id.
+            larger than the frozen weight, or too large an A, B or gate. It names the module, and the sharer by their
+            random id.
 
     Source: ours.
     """
@@ -74,8 +80,13 @@ def _admit_module(pool: Pool, name: str, weight_OD: Tensor) -> None:
     _refuse(pool, name, ~finite_N, "holds numbers that are not finite")
     gate_N = torch.linalg.vector_norm(gate_ND, dim=1, dtype=torch.float64)
     _refuse(pool, name, gate_N > MOST_GATE, "has too long a gate", gate_N, MOST_GATE)
+    long = MOST_A * pool.lora.r**0.5
+    A_N, B_N = (torch.linalg.vector_norm(part.double(), dim=(1, 2)) for part in (A_NRD, B_NOR))
+    _refuse(pool, name, long < A_N, "has too large an A", A_N, long)
     norm_N = update_norms(A_NRD, B_NOR, pool.lora.scaling)
     most = float(torch.linalg.vector_norm(weight_OD, dtype=torch.float64))
+    B_N = pool.lora.scaling * B_N
+    _refuse(pool, name, MOST_B * most < B_N, "has too large a B", B_N, MOST_B * most)
     _refuse(pool, name, norm_N > most, "changes more than there is", norm_N, most)
 
 

@@ -234,6 +234,8 @@ class _Group:
         feature_UD = torch.zeros(len(self.targets), gate_ND.shape[1], dtype=torch.float64)
         for batch in self.batches:  # always in this order, whoever came first
             feature_UD[list(batch.spans.slots)] += self.features[id(batch)].cpu()
+        if not feature_UD.isfinite().all():
+            raise PoolError(f"What histories show the module {name!r} are no finite numbers", hint="use another pool")
         k = min(self.top_k, len(gate_ND))
         place_UK, weight_UK = select(scores(feature_UD, gate_ND), k, self.tau)
         weight_UK = rounded(weight_UK).float()  # as it will be kept: what follows sees the same

@@ -1,11 +1,12 @@
 """Recipes made into matrices: one person's adapter, or one pair of matrices for everybody."""
 
 from collections.abc import Sequence
+from math import isclose
 
 import torch
 from torch import Tensor
 
-from ownlm.errors import AdapterError
+from ownlm.errors import AdapterError, ConfigError
 from ownlm.model.adapter import Adapter, LoraPair
 from ownlm.model.bank import LoraBank
 from ownlm.model.base import BaseLM
@@ -58,7 +59,7 @@ def joined(one: Adapter, other: Adapter) -> Adapter:
     Raises:
         AdapterError: they are for other modules, or scaled differently.
     """
-    if one.pairs.keys() != other.pairs.keys() or one.lora.scaling != other.lora.scaling:
+    if one.pairs.keys() != other.pairs.keys() or not isclose(one.lora.scaling, other.lora.scaling):
         raise AdapterError("Two adapters for different modules, or of different scaling, cannot be joined")
     shape = {"r": one.lora.r + other.lora.r, "lora_alpha": one.lora.lora_alpha + other.lora.lora_alpha}
     pairs = {
@@ -77,13 +78,18 @@ def of_rank(adapter: Adapter, rank: int) -> tuple[Adapter, float]:
         B A = U S V^T;   B' = U_r sqrt(S_r),  A' = sqrt(S_r) V_r^T
 
     Args:
-        rank: at most the adapter's own makes it smaller; the scaling stays.
+        rank: at least 1; the scaling stays.
 
     Returns:
         The adapter; and |B A - B' A'| / |B A|, Frobenius over all modules.
 
+    Raises:
+        ConfigError: the rank is below 1.
+
     Source: Eckart and Young (1936): no pair of that rank is nearer.
     """
+    if rank < 1:
+        raise ConfigError("An adapter has a rank of at least 1", got=rank)
     pairs, lost, whole = {}, 0.0, 0.0
     for name, pair in adapter.pairs.items():
         Q_OH, upper_HH = torch.linalg.qr(pair.B_OR.double())

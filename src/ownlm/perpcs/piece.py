@@ -29,8 +29,7 @@ def kept_modules(seed: int, sharer: str, modules: Sequence[str], ratio: float) -
     """The modules of which a sharer gives their piece: round(ratio M) of them, and at least one.
 
     Args:
-        seed: with the sharer's id, decides which.
-        sharer: the random id.
+        seed, sharer: decide which; neither is told in the pool.
         modules: all M, in the model's order.
         ratio: above 0, at most 1.
 

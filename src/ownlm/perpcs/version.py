@@ -125,28 +125,6 @@ def copy_pool(pool: Pool, folder: Path) -> Pool:
     return open_pool(folder, pool.digest)
 
 
-def loose_pool_folders(parent: Path) -> list[Path]:
-    """What writers of pools left behind in a folder when they were killed, or are filling just now."""
-    return sorted(path for path in parent.glob(f"{_LOOSE}*") if path.is_dir())
-
-
-def sweep_pools(parent: Path) -> int:
-    """Removes those, and returns how many; the caller sees to it that nobody writes a pool there meanwhile.
-
-    Raises:
-        StoreError: one cannot be removed.
-    """
-    loose = loose_pool_folders(parent)
-    for path in loose:
-        try:
-            shutil.rmtree(path)
-        except OSError as error:
-            raise StoreError(f"The unfinished pool {path} cannot be removed", got=error) from None
-    if loose:
-        sync(parent)
-    return len(loose)
-
-
 @contextmanager
 def _whole_or_nothing(folder: Path) -> Iterator[Path]:
     """A new folder to fill, which is called so once all in it is on the disk, and is gone if that fails."""

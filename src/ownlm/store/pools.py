@@ -216,7 +216,8 @@ def replace_pool(
     """
     p, s, a = tables.pools.c, tables.sharers.c, tables.adapters.c
     with store.database.writing() as db:
-        if db.execute(select(p.number).where(p.digest == old)).scalar() is None:
+        number = db.execute(select(p.number).where(p.digest == old)).scalar()
+        if number is None:
             raise NotFoundError(f"The home has no pool {old[:12]}, or no longer", hint="`ownlm pool ls`")
         for adapter, why in stale.items():
             db.execute(update(tables.adapters).where(a.id == adapter, a.pool == old).values(stale=why))
@@ -232,6 +233,8 @@ def replace_pool(
         for sharer in withdrawn:
             entomb(db, _SHARER, sharer)
         db.execute(delete(tables.pools).where(p.digest == old))
+        if new is not None:  # in its place: withdrawing makes no pool the newest
+            db.execute(update(tables.pools).where(p.digest == new.digest).values(number=number))
         left = (a.pool == old) & a.stale.is_(None)
         late = list(db.execute(select(a.id).where(left).order_by(a.number)).scalars())
         db.execute(update(tables.adapters).where(left).values(stale="its pool was replaced while it was made"))

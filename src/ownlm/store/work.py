@@ -19,7 +19,7 @@ POLL_S = 0.5
 
 @contextmanager
 def working(folder: Path, what: str, progress: Progress) -> Iterator[None]:
-    """While it lasts, no other process trains in this home; reading, adding and forgetting go on.
+    """While it lasts, no other process trains in this home; reading, adding, and forgetting all but sharers go on.
 
     Args:
         folder: the home.

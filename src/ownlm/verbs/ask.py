@@ -20,7 +20,14 @@ from ownlm.progress import Progress
 from ownlm.prompt.example import query_prompt
 from ownlm.store.rows import AdapterInfo, BaseInfo
 from ownlm.store.store import Store
-from ownlm.verbs.load import RECIPE, is_row_of_weights, load_adapter, load_peft_adapter, load_pool, load_recipe
+from ownlm.verbs.load import (
+    RECIPE,
+    is_row_of_weights,
+    load_adapter,
+    load_peft_adapter,
+    load_recipe,
+    open_unless_taken_back,
+)
 from ownlm.verbs.profile import shown
 from ownlm.verbs.report import Answer
 
@@ -52,7 +59,7 @@ class Assignment:
         if self.adapter is None or self.in_pool is not None:
             return None
         made = self.adapter.provenance.get("assembly", {}) if self.adapter.is_recipe else {}
-        return str([sorted(self.adapter.shape.items()), made.get("combine"), made.get("top_k")])
+        return str([sorted(self.adapter.shape.items()), made.get("combine"), made.get("top_k"), self.adapter.pool])
 
     @property
     def in_pool(self) -> str | None:
@@ -152,8 +159,11 @@ def _batches(waiting: dict[int, Assignment]) -> Iterator[list[tuple[int, Assignm
     people: set[str] = set()
     shape = pool = None
     order = sorted(
-        waiting.items(), key=lambda item: (item[1].together, item[1].shape or "", first[item[1].query.user_id])
-    )
+        waiting.items(),
+        key=lambda item: (
+            item[1].together, item[1].in_pool or "", item[1].shape or "", first[item[1].query.user_id]
+        ),
+    )  # fmt: skip
     for place, one in order:
         people.add(one.query.user_id)
         fits = len(people) <= PEOPLE_AT_ONCE and len(batch) < QUERIES_AT_ONCE
@@ -178,25 +188,28 @@ def _answer_batch(
 ) -> list[Answer]:
     adapters: dict[str, Adapter] = {}
     recipes: dict[str, Recipe] = {}
-    opened: dict[str, Pool | OwnlmError] = {}
+    opened: dict[str, Pool | OwnlmError | None] = {}
     pool: Pool | None = None  # of everybody's `recipes`
     other: PeftAdapter | None = None  # of another method than LoRA: everybody's then, see `Assignment.shape`
     histories: dict[str, History] = {}
     results: list[Answer] = []
     questions: list[Question] = []
     for one in batch:
-        own = one.adapter
+        own, its_pool = one.adapter, None
         result = Answer(one.query, adapter=own.id if own else None, base=one.base.name, warning=one.warning)
         try:
+            if own is not None and own.is_recipe:
+                its_pool = _pool_of(store, own, opened)
+                if its_pool is None:
+                    own, result = None, replace(result, adapter=None, warning=_taken_back(one))
             if choose and not one.task.labels:
                 raise TaskError(f"Task {one.task.name!r} has no labels to choose among", hint="ask without --choose")
             if own is not None and own.method not in ("lora", RECIPE):
                 other = other or load_peft_adapter(store, own, base)
-            elif own is not None and one.in_pool is not None:
-                pool = _pool_of(store, own, opened)
+            elif own is not None and its_pool is not None and one.in_pool is not None:
+                pool = its_pool
                 recipes[own.id] = load_recipe(own, pool)
             elif own is not None and own.id not in adapters:
-                its_pool = _pool_of(store, own, opened) if own.is_recipe else None
                 adapters[own.id] = load_adapter(store, own, base, its_pool)
             prompt, retrieved = _prompt(store, base, one, show, histories)
             questions.append(Question(prompt, result.adapter))
@@ -223,12 +236,18 @@ def _told(result: Answer, said: str | OwnlmError) -> Answer:
     return replace(result, answer=said) if isinstance(said, str) else replace(result, error=said)
 
 
-def _pool_of(store: Store, own: AdapterInfo, opened: dict[str, Pool | OwnlmError]) -> Pool:
-    """The pool of a recipe, looked at once for all of a batch."""
+def _taken_back(one: Assignment) -> str:
+    user, task = one.query.user_id, one.task.name
+    what = f"The assembly of user {user!r} waits for a withdrawal: somebody took their consent back; the base answers"
+    return f"{what}. `ownlm doctor` says whose, and `ownlm assemble --task {task}` assembles anew when they are gone"
+
+
+def _pool_of(store: Store, own: AdapterInfo, opened: dict[str, Pool | OwnlmError | None]) -> Pool | None:
+    """The pool of a recipe, looked at once for all of a batch; None where it may not be used."""
     digest = own.pool or ""
     if digest not in opened:
         try:
-            opened[digest] = load_pool(store, own)
+            opened[digest] = open_unless_taken_back(store, own)
         except OwnlmError as error:
             opened[digest] = error
     found = opened[digest]

@@ -11,7 +11,7 @@ from ownlm.model.peft_adapter import PeftAdapter
 from ownlm.perpcs.materialise import of_rank
 from ownlm.store.rows import AdapterInfo
 from ownlm.store.store import Store
-from ownlm.verbs.load import RECIPE, read_adapter
+from ownlm.verbs.load import RECIPE, licence_of, read_adapter
 
 
 def export_adapter(store: Store, adapter: AdapterInfo, folder: Path, rank: int | None) -> float:
@@ -47,6 +47,7 @@ def export_adapter(store: Store, adapter: AdapterInfo, folder: Path, rank: int |
             "base": adapter.base,
             "base_fingerprint": adapter.base_fingerprint,
             "records": adapter.records,
+            **({} if adapter.pool is None else {"pool": adapter.pool, "licence": licence_of(store, adapter)}),
             **({} if rank is None else {"rank": rank, "relative_error": error}),
             **adapter.provenance,
         }

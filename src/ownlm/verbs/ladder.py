@@ -78,14 +78,14 @@ def climb(store: Store, load: Callable[[], BaseLM], plan: LadderPlan, progress: 
         PoolError: the pool is damaged, or somebody took their consent back. StoreError: the home cannot be written.
     """
     report.placed += place(store, plan)
+    if users := _still_there(store, plan, "own", report):  # first: it needs no pool
+        train_people(store, load, replace(plan.own, users=users), progress, report.training)
     if plan.assembly is not None:
         steps: dict[Rung, int] = {"assembled": 0, "adapted": ADAPT_STEPS}
         for rung in steps:
             if users := _still_there(store, plan, rung, report):
                 assembly = replace(plan.assembly, users=users, adapt_steps=steps[rung])
                 assemble_people(store, load, assembly, progress, report.assemblies)
-    if users := _still_there(store, plan, "own", report):
-        train_people(store, load, replace(plan.own, users=users), progress, report.training)
 
 
 def place(store: Store, plan: LadderPlan) -> list[Placed]:

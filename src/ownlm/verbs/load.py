@@ -75,6 +75,13 @@ def load_pool(store: Store, info: AdapterInfo) -> Pool:
     return open_agreed(store, pools.pool(store, info.pool))
 
 
+def open_unless_taken_back(store: Store, info: AdapterInfo) -> Pool | None:
+    """The same for answering; None where somebody took their consent back: it is nobody else's business who."""
+    named = pools.pool(store, info.pool)
+    pool = open_pool(Path(named.folder), named.digest)
+    return None if who_took_back(store, pool) else pool
+
+
 def open_agreed(store: Store, info: PoolInfo) -> Pool:
     """A pool of the home, if it still is what it was and everybody whose pieces lie in it still agrees.
 
@@ -86,16 +93,26 @@ def open_agreed(store: Store, info: PoolInfo) -> Pool:
     return pool
 
 
-def check_agreed(store: Store, pool: Pool) -> None:
-    """Raises a PoolError where somebody took their consent back, whose pieces lie in a pool."""
+def who_took_back(store: Store, pool: Pool) -> list[str]:
+    """Those who took their consent back, and whose pieces lie in a pool."""
     known = pools.people_of(store)  # of all pools: a copy of one, taken in again, has the same sharers
     people = {known[sharer] for sharer in pool.manifest.sharers if sharer in known}
-    if gone := sorted(people - pools.consenting(store, people)):
+    return sorted(people - pools.consenting(store, people))
+
+
+def check_agreed(store: Store, pool: Pool) -> None:
+    """Raises a PoolError where somebody took their consent back, whose pieces lie in a pool."""
+    if gone := who_took_back(store, pool):
         raise PoolError(
             f"People whose pieces lie in the pool {pool.digest[:12]} have taken their consent back",
             got=", ".join(gone),
             hint=f"`ownlm pool withdraw {gone[0]}`",
         )
+
+
+def licence_of(store: Store, info: AdapterInfo) -> str:
+    """Under which the sharers gave the pieces that a recipe names."""
+    return load_pool(store, info).manifest.licence
 
 
 def load_recipe(info: AdapterInfo, pool: Pool) -> Recipe:

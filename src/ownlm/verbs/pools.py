@@ -8,7 +8,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 
+from ownlm.config import TrainConfig
 from ownlm.durable import sync
 from ownlm.errors import NotFoundError, OwnlmError, PoolError, StoreError
 from ownlm.history.task import Task
@@ -42,6 +44,7 @@ def add_pool(store: Store, model: BaseLM, base: BaseInfo, task: str, folder: Pat
     """
     pool = open_pool(folder)
     admit(pool, dict(target_modules(model.model, pool.lora)), base.fingerprint)
+    _check_provenance(pool)
     pools.check_not_withdrawn(store, pool.manifest.sharers)
     damaged = next((one for one in pools.pools(store) if one.digest == pool.digest and not _is_whole(one)), None)
     copy = copy_pool(pool, new_pool_folder(store))
@@ -50,12 +53,25 @@ def add_pool(store: Store, model: BaseLM, base: BaseInfo, task: str, folder: Pat
             pools.move_pool(store, pool.digest, str(copy.folder))
         else:
             pools.add_pool(store, pool_info(task, base, copy, own=False), {})
-    except BaseException:
+    except OwnlmError:  # what ends it otherwise may come after the commit; a folder without a name is swept later
         shutil.rmtree(copy.folder)
         raise
     if damaged:
         shutil.rmtree(damaged.folder, ignore_errors=True)  # else the next run removes it
     return pools.pool(store, pool.digest)
+
+
+def _check_provenance(pool: Pool) -> None:
+    """Raises a PoolError where a pool does not tell how its pieces' prompts were made."""
+    try:
+        lora = TrainConfig.model_validate(pool.manifest.provenance["config"]).lora
+    except (KeyError, ValidationError):
+        lora = None
+    if lora != pool.lora:
+        raise PoolError(
+            "The pool does not tell how its pieces were trained",
+            expected='settings under "config" of its provenance, for the shape that the pieces have',
+        )
 
 
 def _is_whole(info: PoolInfo) -> bool:
@@ -110,13 +126,13 @@ def withdraw(store: Store, who: str) -> Withdrawal:
     new version; the others are marked stale. A damaged pool of this home is removed whole.
 
     Args:
-        who: a person, or the random id of a sharer, such as one in a pool from outside.
+        who: a person; or the random id of a sharer, which stands for the person where the home knows them.
 
     Raises:
         NotFoundError: no piece of theirs lies in a pool of the home. StoreError: the home cannot be written. PoolError:
             no piece of theirs lies in a whole pool, and there are damaged ones from outside.
     """
-    ids = {sharer for sharer, _ in pools.sharers_of(store, who)} or {who}
+    ids = {sharer for sharer, _ in pools.sharers_of(store, pools.person_of(store, who) or who)} or {who}
     done, damaged = Withdrawal(sorted(ids)), list[PoolError]()
     for info in pools.pools(store):
         pool, sharers = None, set(pools.people_of(store, pool=info.digest))
@@ -125,6 +141,8 @@ def withdraw(store: Store, who: str) -> Withdrawal:
             sharers = set(pool.manifest.sharers)
         except PoolError as error:
             damaged.append(error)
+            if not info.own:
+                done.unread.append(info.digest)
         if mine := ids & sharers:
             _withdraw(store, info, pool, mine, done)
     if not done.pools and damaged:
@@ -153,7 +171,7 @@ def _withdraw(store: Store, info: PoolInfo, pool: Pool | None, gone: set[str], d
                 recipes[adapter.id] = moved
         new = pool_info(info.task, base, version, own=info.own) if version else None
         pools.replace_pool(store, info.digest, new, recipes, stale, withdrawn=gone)
-    except BaseException:
+    except OwnlmError:  # what ends it otherwise may come after the commit; a folder without a name is swept later
         if version:
             shutil.rmtree(version.folder)
         raise

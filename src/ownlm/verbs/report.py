@@ -84,11 +84,12 @@ class Profiles:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """A pool that was made, out of how many who agree, and whose pieces lie in it."""
+    """A pool that was made, out of how many who agree, whose pieces lie in it, and whose training failed."""
 
     pool: PoolInfo
     candidates: int
     sharers: list[str]
+    failed: list[tuple[str, OwnlmError]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,7 @@ class Withdrawal:
         pools: digests, each old one with that of the version without them; None where nobody was left.
         affected: people whose recipes used their pieces.
         untouched: how many recipes did not, and go on as they are.
+        unread: digests of damaged pools from outside, in which pieces of theirs may lie.
         again: what came of assembling the affected anew.
     """
 
@@ -167,6 +169,7 @@ class Withdrawal:
     pools: list[tuple[str, str | None]] = field(default_factory=list)
     affected: list[str] = field(default_factory=list)
     untouched: int = 0
+    unread: list[str] = field(default_factory=list)
     again: Assemblies = field(default_factory=Assemblies)
 
 

@@ -1,7 +1,7 @@
 """Sharing: people who agree have adapters and gates trained, and pieces of them put into a pool."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from uuid import uuid4
 from torch import Tensor
 
 from ownlm.config import TrainConfig
-from ownlm.errors import ConfigError, NotFoundError
+from ownlm.errors import ConfigError, NotFoundError, OwnlmError
 from ownlm.history.record import History
 from ownlm.history.task import Task
 from ownlm.model.adapter import Adapter
@@ -122,9 +122,12 @@ def share(store: Store, load: Callable[[], BaseLM], plan: SharePlan, progress: P
     Args:
         load: gives the base; called if anybody agrees.
 
+    Returns:
+        The pool, and whose training failed: they are left out. If everybody's did, the first error is raised.
+
     Raises:
         NotFoundError: nobody agrees; or somebody took their consent back, or was forgotten, meanwhile.
-        DataError: nobody has enough records. TrainingError: a sharer's training diverged.
+        DataError: nobody has enough records. ConfigError: those chosen agreed to different licences.
         PoolError, StoreError: a piece is not fit; the pool cannot be written.
     """
     agreed = pools.consents(store)
@@ -133,25 +136,45 @@ def share(store: Store, load: Callable[[], BaseLM], plan: SharePlan, progress: P
     select = plan.select if able > plan.sharers else "active"  # all of them, however they are chosen
     embeddings_UD = _embeddings(store, model, plan, candidates) if select == "clustered" else None
     chosen = choose_sharers(select, candidates, plan.sharers, plan.seed, embeddings_UD)
+    licence = _one_licence(agreed, chosen)
     histories = {user: store.history(plan.task.name, user) for user in chosen}
-    jobs = [_job(store, model, plan, plan.config, histories[user]) for user in chosen]
-    adapters = _adapters(model, plan, jobs, progress)
-    gates = _gates(store, model, plan, histories, adapters, progress)
+    failed: list[tuple[str, OwnlmError]] = []
+    jobs = _jobs(store, model, plan, plan.config, histories.values(), failed)
+    adapters = _adapters(model, plan, jobs, failed, progress)
+    gates = _gates(store, model, plan, histories, adapters, failed, progress)
+    chosen = [user for user in chosen if user in gates]
+    if not chosen:
+        raise failed[0][1]
     if plan.centre:
+        if len(chosen) == 1:
+            raise ConfigError("What one history has in common with others, nobody knows", hint="share without centring")
+        jobs = [job for job in jobs if job.user in gates]
         mean = mean_features(model, plan.config.lora, [Target(job.user, job.examples) for job in jobs])
         gates = {user: {n: centred(g_D[None], mean[n])[0] for n, g_D in own.items()} for user, own in gates.items()}
     ids = {user: new_sharer_id() for user in chosen}
-    licences = sorted({agreed[user][0] for user in chosen})
-    pool = _write(store, model, plan, ids, histories, adapters, gates, "; ".join(licences))
+    pool = _write(store, model, plan, ids, histories, adapters, gates, licence)
     try:
         admit(pool, dict(target_modules(model.model, pool.lora)), plan.base.fingerprint)
         info = pool_info(plan.task.name, plan.base, pool, own=True)
-        licence = {user: agreed[user][0] for user in chosen}
-        pools.add_pool(store, info, {ids[user]: user for user in chosen}, histories.values(), licence)
-    except BaseException:  # nothing names it
+        own = [histories[user] for user in chosen]
+        pools.add_pool(store, info, {ids[user]: user for user in chosen}, own, dict.fromkeys(chosen, licence))
+    except OwnlmError:  # what ends it otherwise may come after the commit; a folder without a name is swept later
         shutil.rmtree(pool.folder)
         raise
-    return Shared(info, len(candidates), chosen)
+    return Shared(info, len(candidates), chosen, failed)
+
+
+def _one_licence(agreed: Mapping[str, tuple[str, str]], chosen: Sequence[str]) -> str:
+    """What everybody agreed to; a ConfigError where that differs: a pool has one licence."""
+    licences = sorted({agreed[user][0] for user in chosen})
+    if len(licences) > 1:
+        raise ConfigError(
+            "Those chosen agreed to share under different licences",
+            got=f"{len(licences)} licences",
+            expected="one licence for a pool",
+            hint="name those with the same one by --user, or ask for consent again",
+        )
+    return licences[0]
 
 
 def _candidates(store: Store, plan: SharePlan, agreed: set[str]) -> list[Candidate]:
@@ -178,6 +201,26 @@ def _embeddings(store: Store, model: BaseLM, plan: SharePlan, candidates: list[C
     return embed_histories(model, texts()) if plan.embedder is None else embed_with(plan.embedder, texts())
 
 
+def _jobs(
+    store: Store,
+    model: BaseLM,
+    plan: SharePlan,
+    config: TrainConfig,
+    histories: Iterable[History],
+    failed: list[tuple[str, OwnlmError]],
+    frozen: Mapping[str, Adapter] | None = None,
+) -> list[Job]:
+    """Everybody's jobs; who has none is added to the failed."""
+    jobs = []
+    for history in histories:
+        own = {} if frozen is None else {"frozen": frozen[history.user_id]}
+        try:
+            jobs.append(_job(store, model, plan, config, history, **own))
+        except OwnlmError as error:
+            failed.append((history.user_id, error))
+    return jobs
+
+
 def _job(store: Store, model: BaseLM, plan: SharePlan, config: TrainConfig, history: History, **more: Any) -> Job:
     profile = store.profile(plan.task.name, history.user_id) if config.prompt.profile else None
     show = shown(config.prompt, history.user_id, profile)
@@ -193,8 +236,10 @@ def _secret(plan: SharePlan, history: History) -> int:
     return job_seed(plan.seed, history_digest(history))
 
 
-def _adapters(model: BaseLM, plan: SharePlan, jobs: list[Job], progress: Progress) -> dict[str, Adapter]:
-    """The sharers' adapters, trained in a fleet."""
+def _adapters(
+    model: BaseLM, plan: SharePlan, jobs: list[Job], failed: list[tuple[str, OwnlmError]], progress: Progress
+) -> dict[str, Adapter]:
+    """The sharers' adapters, trained in a fleet; whose training fails is added to the failed."""
     room = room_for(model, plan.config, plan.slots, plan.tokens_per_step)
     meter = Meter(progress, "sharers' adapters, steps", sum(plan.config.steps_for(len(job.examples)) for job in jobs))
     adapters = {}
@@ -203,7 +248,8 @@ def _adapters(model: BaseLM, plan: SharePlan, jobs: list[Job], progress: Progres
         on_step=meter.on_step,
     ):  # fmt: skip
         if run.error:
-            raise run.error
+            failed.append((run.job.user, run.error))
+            continue
         assert isinstance(run.adapter, Adapter)
         adapters[run.job.user] = run.adapter
     return adapters
@@ -215,10 +261,12 @@ def _gates(
     plan: SharePlan,
     histories: dict[str, History],
     adapters: dict[str, Adapter],
+    failed: list[tuple[str, OwnlmError]],
     progress: Progress,
 ) -> dict[str, dict[str, Tensor]]:
-    """The sharers' gates, by module, their adapters frozen."""
-    jobs = [_job(store, model, plan, plan.gate, own, frozen=adapters[user]) for user, own in histories.items()]
+    """The gates of those who have adapters, by module, the adapters frozen."""
+    own = [history for user, history in histories.items() if user in adapters]
+    jobs = _jobs(store, model, plan, plan.gate, own, failed, adapters)
     room = room_for(model, plan.gate, plan.slots, plan.tokens_per_step)
     meter = Meter(progress, "gates, steps", sum(plan.gate.steps_for(len(job.examples)) for job in jobs))
     gates = {}
@@ -227,7 +275,8 @@ def _gates(
         scaled="gates", frozen=plan.config.lora, on_step=meter.on_step,
     ):  # fmt: skip
         if run.error:
-            raise run.error
+            failed.append((run.job.user, run.error))
+            continue
         assert run.scales is not None
         gates[run.job.user] = run.scales
     return gates
@@ -261,11 +310,10 @@ def _write(
                 ],
             )
 
-    before = [one for one in pools.pools(store, plan.task.name) if one.base_fingerprint == plan.base.fingerprint]
     return write_pool(
         new_pool_folder(store),
-        version=before[-1].version + 1 if before else 1,
-        parent=before[-1].digest if before else None,
+        version=1,
+        parent=None,
         base_fingerprint=plan.base.fingerprint,
         lora=plan.config.lora,
         licence=licence,
