@@ -25,7 +25,7 @@ PEOPLE, NEWCOMERS = 8, 3  # beside the outsiders; two people of each archetype
 # Forty records make few steps: small batches and a high rate, found on this community (benchmarks/LOG.md).
 STAGE_1 = {"learning_rate": 1e-3, "epochs": 1, "batch_size": 8}
 STAGE_2 = {"learning_rate": 2e-3, "epochs": 2, "batch_size": 8}
-SHARING = {"learning_rate": 2e-3, "steps": 6, "batch_size": 8, "gate_steps": 4}
+SHARING = {"learning_rate": 2e-3, "steps": 6, "batch_size": 8, "gate_steps": 16, "centre": True}
 Answers = dict[str, str | None]  # by the query's id
 
 
@@ -70,7 +70,7 @@ def share_and_assemble(home: Home, people: list[community.Person], newcomers: Pa
     for person in people:
         home.consent(person.name, True)
     home.pools.share(TASK, select="active", progress=progress, **SHARING)  # type: ignore[arg-type]
-    return home.assemble(TASK, data=newcomers, progress=progress).assembled[0].bytes
+    return home.assemble(TASK, data=newcomers, top_k=1, progress=progress).assembled[0].bytes
 
 
 def answers(home: Home, queries: list[Query], progress: Progress, **how: object) -> Answers:
@@ -158,8 +158,8 @@ def weight_by_archetype(home: Home, user: str, people: list[community.Person]) -
 
 MIXED = """
 {own:.0%} of the newcomers' weight lies on pieces of people who file as they do; by chance it would be {chance:.0%}.
-With the papers' score newcomers do not find their own kind here: what all histories of a task have in common counts
-for more in it than what sets them apart (benchmarks/LOG.md)."""
+The gates are centred: made blind to what all histories have in common. Without that, they choose as chance would
+(benchmarks/LOG.md)."""
 NEXT = """
 Look around:
   .venv/bin/ownlm users ls --home .demo
