@@ -20,7 +20,7 @@ from ownlm.home import Home
 from ownlm.store.pools import people_of
 from tests.sharing import GIVERS, OTHERS, TASK, ask, everything, ids_of, share
 
-TIMES = 12
+TIMES = 6
 LEFT = "left by a killed run"
 
 context = multiprocessing.get_context("forkserver")
@@ -108,7 +108,7 @@ def check_shared(home: Home) -> None:
         frozenset(GIVERS)
     }
     assert len(list((home.store.folder / "pools").iterdir())) == len(home.pools.ls())
-    assert [one.version for one in home.pools.ls()] == list(range(1, len(home.pools.ls()) + 1))
+    assert {one.version for one in home.pools.ls()} <= {1}
 
 
 def check_withdrawn(home: Home) -> None:

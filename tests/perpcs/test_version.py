@@ -17,7 +17,7 @@ from ownlm.perpcs.pool import Pool, open_pool
 from ownlm.perpcs.version import without
 from tests.perpcs.pools import SHAPES, SHARERS, Given, make_pool, random_pieces
 
-TIMES = 30
+TIMES = 12
 Q, V = SHAPES
 MANY = {f"layers.{n}.q_proj": (64, 64) for n in range(20)}
 
