@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ownlm.cli import options
+from ownlm.cli.assemble import document, print_assembled
 from ownlm.cli.estimate import estimate
 from ownlm.cli.output import (
     fall,
@@ -203,26 +204,10 @@ def _ladder(task: str, data: Path | None, asked: dict[str, Any], home: Path, jso
 
 def _ladder_document(report: "Ladder") -> dict[str, Any]:
     """What `train` and `assemble` report, together, and everybody's rung."""
-    document, assemblies = _document(report.training), report.assemblies
-    return document | {
-        "ladder": [asdict(one) for one in report.placed],
-        "assembled": [
-            {
-                "user": a.user,
-                "recipe": a.id,
-                "bytes": a.bytes,
-                "records": a.records,
-                "seconds": a.seconds,
-                "top_sharers": [{"sharer": sharer, "share": share} for sharer, share in a.top_sharers],
-                "kept": a.kept,
-            }
-            for a in assemblies.assembled
-        ],
-        "stale": [{"user": name, "reason": reason} for name, reason in assemblies.stale],
-        "skipped": [{"user": name, "reason": reason} for name, reason in assemblies.skipped] + document["skipped"],
-        "failed": [{"user": name, "error": str(error)} for name, error in assemblies.failed] + document["failed"],
-        "added": _added(report.added),
-    }
+    trained, assembled = _document(report.training), document(report.assemblies)
+    both = {name: assembled[name] + trained[name] for name in ("skipped", "failed")}
+    placed = [asdict(one) for one in report.placed]
+    return trained | assembled | both | {"ladder": placed, "added": _added(report.added)}
 
 
 def _print_ladder(report: "Ladder") -> None:
@@ -235,13 +220,7 @@ def _print_ladder(report: "Ladder") -> None:
         [(one.user, one.records, one.rung, one.why) for one in report.placed],
         "--json lists them all",
     )
-    if assembled := report.assemblies.assembled:
-        print_some(
-            many(len(assembled), "recipe"),
-            ["user", "recipe", "records#", "size#", "seconds#", "kept"],
-            [(a.user, a.id[:8], a.records, size(a.bytes), f"{a.seconds:.2f}", a.kept) for a in assembled],
-            "`ownlm users ls`",
-        )
+    print_assembled(report.assemblies)
     say_skipped(report.assemblies.skipped)
     _print_report(report.training)
 

@@ -17,7 +17,7 @@ from ownlm.model.adapter import Adapter
 from ownlm.model.base import BaseLM
 from ownlm.model.targets import target_modules
 from ownlm.oppu.examples import tokenize
-from ownlm.oppu.fleet import Job, job_seed, train_fleet
+from ownlm.oppu.fleet import Job, Run, job_seed, train_fleet
 from ownlm.oppu.memory import room_for
 from ownlm.perpcs.admission import admit
 from ownlm.perpcs.assemble import Target
@@ -140,8 +140,12 @@ def share(store: Store, load: Callable[[], BaseLM], plan: SharePlan, progress: P
     histories = {user: store.history(plan.task.name, user) for user in chosen}
     failed: list[tuple[str, OwnlmError]] = []
     jobs = _jobs(store, model, plan, plan.config, histories.values(), failed)
-    adapters = _adapters(model, plan, jobs, failed, progress)
-    gates = _gates(store, model, plan, histories, adapters, failed, progress)
+    runs = _runs(model, plan, plan.config, jobs, failed, progress, "sharers' adapters")
+    adapters = {user: run.adapter for user, run in runs.items() if isinstance(run.adapter, Adapter)}
+    own = [history for user, history in histories.items() if user in adapters]
+    jobs = _jobs(store, model, plan, plan.gate, own, failed, adapters)
+    runs = _runs(model, plan, plan.gate, jobs, failed, progress, "gates", scaled="gates", frozen=plan.config.lora)
+    gates = {user: run.scales for user, run in runs.items() if run.scales is not None}
     chosen = [user for user in chosen if user in gates]
     if not chosen:
         raise failed[0][1]
@@ -236,50 +240,29 @@ def _secret(plan: SharePlan, history: History) -> int:
     return job_seed(plan.seed, history_digest(history))
 
 
-def _adapters(
-    model: BaseLM, plan: SharePlan, jobs: list[Job], failed: list[tuple[str, OwnlmError]], progress: Progress
-) -> dict[str, Adapter]:
-    """The sharers' adapters, trained in a fleet; whose training fails is added to the failed."""
-    room = room_for(model, plan.config, plan.slots, plan.tokens_per_step)
-    meter = Meter(progress, "sharers' adapters, steps", sum(plan.config.steps_for(len(job.examples)) for job in jobs))
-    adapters = {}
-    for run in train_fleet(
-        model, jobs, plan.config, slots=room.slots, tokens_per_step=room.tokens_per_step, workers=room.workers,
-        on_step=meter.on_step,
-    ):  # fmt: skip
-        if run.error:
-            failed.append((run.job.user, run.error))
-            continue
-        assert isinstance(run.adapter, Adapter)
-        adapters[run.job.user] = run.adapter
-    return adapters
-
-
-def _gates(
-    store: Store,
+def _runs(
     model: BaseLM,
     plan: SharePlan,
-    histories: dict[str, History],
-    adapters: dict[str, Adapter],
+    config: TrainConfig,
+    jobs: list[Job],
     failed: list[tuple[str, OwnlmError]],
     progress: Progress,
-) -> dict[str, dict[str, Tensor]]:
-    """The gates of those who have adapters, by module, the adapters frozen."""
-    own = [history for user, history in histories.items() if user in adapters]
-    jobs = _jobs(store, model, plan, plan.gate, own, failed, adapters)
-    room = room_for(model, plan.gate, plan.slots, plan.tokens_per_step)
-    meter = Meter(progress, "gates, steps", sum(plan.gate.steps_for(len(job.examples)) for job in jobs))
-    gates = {}
+    stage: str,
+    **how: Any,
+) -> dict[str, Run]:
+    """Everybody's training in a fleet, by user; whose training fails is added to the failed."""
+    room = room_for(model, config, plan.slots, plan.tokens_per_step)
+    meter = Meter(progress, f"{stage}, steps", sum(config.steps_for(len(job.examples)) for job in jobs))
+    runs = {}
     for run in train_fleet(
-        model, jobs, plan.gate, slots=room.slots, tokens_per_step=room.tokens_per_step, workers=room.workers,
-        scaled="gates", frozen=plan.config.lora, on_step=meter.on_step,
+        model, jobs, config, slots=room.slots, tokens_per_step=room.tokens_per_step, workers=room.workers,
+        on_step=meter.on_step, **how,
     ):  # fmt: skip
         if run.error:
             failed.append((run.job.user, run.error))
-            continue
-        assert run.scales is not None
-        gates[run.job.user] = run.scales
-    return gates
+        else:
+            runs[run.job.user] = run
+    return runs
 
 
 def _write(
