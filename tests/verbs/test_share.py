@@ -158,14 +158,14 @@ def forget(home: Home) -> None:
     home.forget("hugo")
 
 
-STEPS = ("_candidates", "choose_sharers", "_adapters", "_gates", "_write", "admit")
+STEPS = ("_candidates", "choose_sharers", "_jobs", "_runs", "_write", "admit")
 
 
 @pytest.mark.parametrize("change", [take_back, agree_to_something_else, forget_a_record, forget])
 def test_what_changes_between_choosing_and_sharing_leaves_no_pool(
     agreed: Home, change: Callable[[Home], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changed_during(monkeypatch, "_gates", lambda: change(agreed))
+    changed_during(monkeypatch, "_runs", lambda: change(agreed))
     with pytest.raises(NotFoundError, match=r"between choosing and sharing: hugo.*was not kept"):
         share(agreed)
     assert no_pool(agreed) and not agreed.doctor().wrong
@@ -200,7 +200,7 @@ def changed_during(monkeypatch: pytest.MonkeyPatch, step: str, change: Callable[
 
 def test_records_that_come_meanwhile_do_no_harm(agreed: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     more = write_rows(tmp_path / "more.jsonl", rows("hugo", 1, first=90))
-    changed_during(monkeypatch, "_gates", lambda: agreed.add_history(more, TASK) and None)
+    changed_during(monkeypatch, "_runs", lambda: agreed.add_history(more, TASK) and None)
     assert share(agreed).pool.sharers == 4
 
 
