@@ -343,3 +343,11 @@ def test_an_export_has_a_rank_of_one_at_least(shared: Home, tmp_path: Path) -> N
     shared.export("kara", tmp_path / "out", rank=2)
     note = json.loads((tmp_path / "out" / "ownlm.json").read_text())
     assert (note["pool"], note["licence"], note["rank"]) == (shared.pools.ls()[0].digest, "CC-BY-4.0", 2)
+
+
+def test_forgetting_a_sharer_says_what_it_did_to_others(shared: Home) -> None:
+    shared.assemble(TASK, top_k=4)
+    (pool,) = shared.pools.ls()
+    done = shared.forget("gina")
+    assert done.withdrawn == (pool.digest,) and sorted(done.stale) == sorted(OTHERS)
+    assert shared.forget("kara").withdrawn == () == shared.forget("luca").stale

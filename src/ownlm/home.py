@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from ownlm.verbs.doctor import Diagnosis, diagnose
 from ownlm.verbs.histories import Added, add_history, as_path, find_task, known_history
 from ownlm.verbs.people import newest_adapter, only_task
 from ownlm.verbs.profile import pick_writer, profile_people
-from ownlm.verbs.report import Answer, Assemblies, Estimate, Exported, Ladder, Profiles, Training
+from ownlm.verbs.report import Answer, Assemblies, Estimate, Exported, Ladder, Profiles, Training, Withdrawal
 from ownlm.verbs.settings import settings
 
 if TYPE_CHECKING:  # what needs torch is imported where it is used: listing people should not wait for it
@@ -104,11 +105,7 @@ class Home:
         return add_history(self.store, Path(data), self.task(task), as_path(labels), skip_bad, again)
 
     def history(self, user: str, task: str) -> History:
-        """A person's records, oldest first.
-
-        Raises:
-            NotFoundError: the home has none.
-        """
+        """A person's records, oldest first; a NotFoundError where the home has none."""
         return known_history(self.store, self.task(task).name, user)
 
     def people(self, task: str | None = None) -> list[Person]:
@@ -345,8 +342,7 @@ class Home:
         An assembly of K pieces of rank r has rank K r, and is exact; `rank` makes it, or any LoRA adapter, smaller.
 
         Raises:
-            NotFoundError: the person has no adapter, or several tasks and none is named.
-            AdapterError, StoreError: the folder is not empty; the weights are missing or damaged.
+            NotFoundError, AdapterError, StoreError: there is no adapter; the folder is not empty; weights are damaged.
         """
         from ownlm.verbs.export import export_adapter
 
@@ -368,12 +364,13 @@ class Home:
         theirs are withdrawn from pools; assemblies that used them are stale.
 
         Raises:
-            NotFoundError: the home does not know the person.
-            StoreError: the home cannot be written, or something of theirs is left in it.
+            NotFoundError, StoreError: the home does not know the person; something of theirs is left in it.
         """
+        done = Withdrawal()
         if sharers_of(self.store, user):
-            self.pools.withdraw(user, again=False, progress=progress)
-        return forget_person(self.store, user)
+            done = self.pools.withdraw(user, again=False, progress=progress)
+        forgotten = forget_person(self.store, user)
+        return replace(forgotten, withdrawn=tuple(old for old, _ in done.pools), stale=tuple(done.affected))
 
     # The home itself
 

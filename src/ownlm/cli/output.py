@@ -113,6 +113,11 @@ def tell_forgotten(forgotten: "Forgotten", as_json: bool) -> None:
         say(
             f"marked: {many(f.marked, 'adapter')} that may have learnt from it; `ownlm train` makes new ones without it"
         )
+    if f.withdrawn:
+        say(f"withdrawn: their pieces from {many(len(f.withdrawn), 'pool')}; published copies are not touched")
+    if f.stale:
+        who = ", ".join(f.stale[:ROWS])
+        warn(f"stale: the assemblies of {who}; the base answers until `ownlm assemble` makes new ones")
     if f.pools:
         warn(f"pieces in {many(len(f.pools), 'pool')} may have learnt from it: `ownlm pool withdraw USER` removes them")
     for base in f.bases:

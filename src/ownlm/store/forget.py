@@ -33,6 +33,8 @@ class Forgotten:
         bases: adapted bases that have learnt from the person; their weights are as they were.
         texts: how many of the person's texts were searched for in the home's files.
         pools: digests of the pools in which pieces lie that may have learnt from a record.
+        withdrawn: digests of the pools that a person's pieces were taken out of.
+        stale: other people, whose assemblies used these pieces.
     """
 
     records: int = 0
@@ -43,6 +45,8 @@ class Forgotten:
     bases: tuple[str, ...] = ()
     texts: int = 0
     pools: tuple[str, ...] = ()
+    withdrawn: tuple[str, ...] = ()
+    stale: tuple[str, ...] = ()
 
 
 def forget_person(store: Store, user: str) -> Forgotten:
