@@ -314,6 +314,7 @@ def test_residuals_of_different_ranks_are_answered_in_one_call(shared: Home) -> 
     shared.assemble(TASK, users=["kara"], **how)
     share(shared, r=4, lora_alpha=4)
     shared.assemble(TASK, users=["luca"], **how)
+    assert all(shared.adapters(user)[-1].blob for user in ("kara", "luca"))  # residuals were kept
     answers = ask(shared, "kara", "luca")
     assert all(one.answer and one.error is None for one in answers)
 

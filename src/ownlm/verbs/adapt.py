@@ -106,7 +106,7 @@ def stage_one(
             stage_one_examples(task, history, queries, config, profiles.get(history.user_id)),
         )
     ]
-    meter = Meter(progress, "task adapter, steps", -(-len(examples) // config.batch_size) * config.epochs)
+    meter = Meter(progress, "task adapter, steps", config.steps_for(len(examples)))
     run = next(fleet(base, [Job(name, examples, seed)], config, room_for(base, config, slots=1), meter.on_step))
     if run.adapter is None:
         raise run.error or TrainingError("The task adapter was not trained")

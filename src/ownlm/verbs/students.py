@@ -99,7 +99,7 @@ class Student:
     def steps(self, config: TrainConfig) -> int:
         """About how many steps their training takes."""
         new = self.records - (self.last.records if self.last else 0)
-        return -(-min(new, config.recent or new) // config.batch_size) * config.epochs
+        return config.steps_for(min(new, config.recent or new))
 
 
 def students(store: Store, plan: Plan) -> Iterator[Student]:
