@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from huffpost_category import TASK, choose, difference, judge, most_frequent
+from huffpost_category import TASK, cells, choose, difference, judge, most_frequent
 from record import DATA, save
 
 from ownlm import Home
@@ -62,9 +62,9 @@ def main() -> None:
             print(name, {key: value for key, value in rows[name].items() if key != "config"}, flush=True)
     print_table(
         f"huffpost_category: {len(queries)} queries of {len(people)} people",
-        ["method", "accuracy#", "95%", "macro-F1#", "bytes#", "seconds#", "tokens/s#"],
+        ["method", "accuracy#", "95%", "macro-F1#", "95%", "bytes#", "seconds#", "tokens/s#"],
         [
-            (name, f"{r['accuracy']:.3f}", "{:.3f} to {:.3f}".format(*r["interval"]), f"{r['macro_f1']:.3f}",
+            (name, *cells(r, "accuracy"), *cells(r, "macro_f1"),
              *((size(r["bytes"]), f"{r['seconds']:.0f}", f"{r['tokens'] / r['seconds']:.0f}") if "bytes" in r else ()))
             for name, r in rows.items()
         ],

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from huffpost_category import TASK, choose, difference, judge, most_frequent
+from huffpost_category import TASK, cells, choose, difference, judge, most_frequent
 from record import DATA, save
 
 from ownlm import Home
@@ -63,15 +63,16 @@ def main() -> None:
     }
     print_table(
         f"huffpost_category: {len(queries)} queries of {len(targets)} people, {facts['sharers']} sharers",
-        ["method", "accuracy#", "95%", "minus adapted base#", "95%", "macro-F1#", "seconds to make#"],
+        ["method", "accuracy#", "95%", "minus adapted base#", "95%", "macro-F1#", "95%", "minus adapted base#", "95%"],
         [
             (
-                name, f"{s['accuracy']:.3f}", "{:.3f} to {:.3f}".format(*s["interval"]), *gained(gains.get(name)),
-                f"{s['macro_f1']:.3f}", f"{seconds[name]:,.0f}" if name in seconds else "",
+                name,
+                *(cells(s, "accuracy") + gained(gains.get(name), "accuracy")),
+                *(cells(s, "macro_f1") + gained(gains.get(name), "macro_f1")),
             )
             for name, s in scores.items()
         ],
-    )  # fmt: skip
+    )
     settings = {"sharers": SHARER, "own": OWN, "adapt_steps": ADAPT_STEPS, "recent": asked.recent}
     save(
         "pieces",
@@ -80,9 +81,9 @@ def main() -> None:
     )  # fmt: skip
 
 
-def gained(gain: dict[str, Any] | None) -> tuple[str, str]:
+def gained(gain: dict[str, Any] | None, name: str) -> tuple[str, str]:
     """Two cells: a difference and its interval."""
-    return (f"{gain['accuracy']:+.3f}", "{:+.3f} to {:+.3f}".format(*gain["interval"])) if gain else ("", "")
+    return cells(gain, name, "+") if gain else ("", "")
 
 
 def run(
