@@ -101,7 +101,7 @@ def history_examples(
         shown: list[Record] = []
         if rag:
             earlier = _showable(task, records[:place], fields)
-            found = rank(words(_query(task, fields)), [documents[index] for index in earlier], rag)
+            found = rank(words(sought_text(task, fields)), [documents[index] for index in earlier], rag)
             shown = [records[earlier[index]] for index in found]
         prompt = prompt_text(
             task, fields, shown, profile=profile, max_words=max_words, max_words_retrieved=max_words_retrieved
@@ -131,7 +131,7 @@ def query_prompt(
         TaskError: the query lacks a field that the task's input needs.
     """
     documents = [searched_text(task, record) for record in history.records] if rag else []
-    shown = [history.records[index] for index in retrieve(_query(task, fields), documents, rag)]
+    shown = [history.records[index] for index in retrieve(sought_text(task, fields), documents, rag)]
     prompt = prompt_text(
         task, fields, shown, profile=profile, max_words=max_words, max_words_retrieved=max_words_retrieved
     )
@@ -227,7 +227,7 @@ def _hash(identity: str, purpose: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{purpose}\0{identity}".encode()).digest()[:8])
 
 
-def _query(task: Task, fields: Mapping[str, str]) -> str:
+def sought_text(task: Task, fields: Mapping[str, str]) -> str:
     """What is searched for: the input; of a choice between options what they are given for, not the options."""
     names = (name for name in task.input_fields if task.options is None or name not in OPTION_FIELDS)
     return " ".join(fields[name] for name in names if name in fields)
@@ -235,7 +235,7 @@ def _query(task: Task, fields: Mapping[str, str]) -> str:
 
 def searched_text(task: Task, record: Record) -> str:
     """What is searched: a record's input and its answer."""
-    return f"{_query(task, record.fields)} {_answer(task, record) or ''}"
+    return f"{sought_text(task, record.fields)} {_answer(task, record) or ''}"
 
 
 def _answer(task: Task, record: Record) -> str | None:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 _WORD = re.compile(r"\w+")
 
@@ -32,17 +33,27 @@ def retrieve(query: str, documents: Sequence[str], k: int) -> list[int]:
 
 
 def rank(query: Sequence[str], documents: Sequence[Sequence[str]], k: int) -> list[int]:
-    """`retrieve`, of texts that are words already.
+    """`retrieve`, of texts that are words already."""
+    if k < 1 or not documents:
+        return []
+    ties = bm25(query, documents).round(9)  # equal sums, added up in another order, differ in their last digits
+    best: list[int] = np.lexsort((np.arange(len(documents)), ties))[::-1][:k].tolist()
+    return best
+
+
+def bm25(query: Sequence[str], documents: Sequence[Sequence[str]]) -> NDArray[np.float64]:
+    """How well each document matches a query, all given as words.
 
     BM25+ with N documents, df of which hold the word w; |d| words in d, avg on average; k1 = 1.5, b = 0.75, delta = 1:
 
         score(d) = sum over the query's words w of
                    ln((N + 1) / df) (delta + tf (k1 + 1) / (k1 (1 - b + b |d| / avg) + tf))
 
+    Returns:
+        score_N, 0 for all where query or documents have no words.
+
     Source: Lv and Zhai, "Lower-bounding term frequency normalization" (CIKM 2011), as in rank_bm25 and bm25s.
     """
-    if k < 1 or not documents:
-        return []
     import bm25s  # only where prompts show records
 
     # Words that the query lacks count only by how many they are: with one id for all of them, indexing is quick enough
@@ -50,11 +61,9 @@ def rank(query: Sequence[str], documents: Sequence[Sequence[str]], k: int) -> li
     ids = {word: number for number, word in enumerate(dict.fromkeys(query))}
     other = len(ids)
     corpus = [[ids.get(word, other) for word in document] for document in documents]
-    scores = np.zeros(len(corpus))
-    if query and any(corpus):
-        bm25 = bm25s.BM25(method="bm25+", k1=1.5, b=0.75, delta=1.0, dtype="float64")
-        bm25.scores = bm25.build_index_from_ids(range(other + 1), corpus, show_progress=False)
-        scores = bm25.get_scores_from_ids([ids[word] for word in query])
-    ties = scores.round(9)  # equal sums, added up in another order, differ in their last digits
-    best: list[int] = np.lexsort((np.arange(len(corpus)), ties))[::-1][:k].tolist()
-    return best
+    if not query or not any(corpus):
+        return np.zeros(len(corpus))
+    index = bm25s.BM25(method="bm25+", k1=1.5, b=0.75, delta=1.0, dtype="float64")
+    index.scores = index.build_index_from_ids(range(other + 1), corpus, show_progress=False)
+    scores: NDArray[np.float64] = index.get_scores_from_ids([ids[word] for word in query])
+    return scores

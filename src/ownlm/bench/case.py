@@ -1,0 +1,166 @@
+"""One data set under one seed: what every method is given, and a home for each of its stages.
+
+A stage that trains has a home of its own, whose name is a digest of all that it depends on: settings, data, base, seed.
+So nothing is trained twice, nothing of one method reaches another, and what a killed run has done is found again.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ownlm.bench.data import SetData
+from ownlm.bench.plan import ProfilePlan
+from ownlm.bench.results import Costs
+from ownlm.errors import ConfigError
+from ownlm.history.record import History, Query
+from ownlm.history.task import Task
+from ownlm.home import Home
+from ownlm.model.base_files import fingerprint
+from ownlm.model.random_base import make_random_base
+from ownlm.progress import Progress, silent
+from ownlm.store.rows import BaseInfo, history_digest
+from ownlm.verbs.settings import digest
+
+Who = Literal["targets", "sharers", "outsiders"]
+Answers = Callable[[Sequence[Query]], Iterator[str]]
+
+BASE = "base"  # what a stage's base is called in its home
+ADAPTED = "adapted"
+RANDOM = "random"  # the base of a plan that is only tried
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A method, ready to answer, and what it took.
+
+    Attributes:
+        answer: gives an answer a query, in order and one by one: those that are there stay when a run is killed.
+        costs: of the stages before.
+    """
+
+    answer: Answers
+    costs: Costs
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One data set under one seed.
+
+    Attributes:
+        folder: of the whole benchmark; homes lie in it.
+        source: the raw base, as for `Home.add_base`; or "random".
+        adapt: settings of stage 1; None to leave it out.
+        choose: choose among the task's labels by likelihood, where it has any; else generate.
+    """
+
+    folder: Path
+    data: SetData
+    source: str
+    seed: int = 0
+    adapt: Mapping[str, Any] | None = field(default_factory=dict)
+    writer: ProfilePlan = ProfilePlan()
+    choose: bool = True
+    device: str | None = None
+    progress: Progress = silent
+
+    @property
+    def task(self) -> Task:
+        """The set's, with its own instruction and labels."""
+        return self.data.task
+
+    @property
+    def people(self) -> tuple[str, ...]:
+        """Who is asked."""
+        return tuple(self.data.targets)
+
+    @property
+    def histories(self) -> Mapping[str, History]:
+        """Of those who are asked."""
+        return self.data.targets
+
+    def raw(self) -> Path:
+        """The folder of the raw base."""
+        return Path(self._raw().folder)
+
+    def adapted(self, **changes: Any) -> Path:
+        """The folder of the adapted base: stage 1 on the outsiders, once for each of its settings.
+
+        Raises:
+            ConfigError: the set has no outsiders. TrainingError, DataError: as `Home.adapt`.
+        """
+        if self.adapt is None:
+            return self.raw()
+        if not self.data.outsiders:
+            raise ConfigError(
+                f"The set {self.data.name!r} has no outsiders to adapt the base on",
+                hint="name a file of theirs as `outsiders`, or leave stage 1 out with `adapt = false`",
+            )
+        settings = {**self.adapt, **changes}
+        home = self.home("adapt", self.raw(), "outsiders", **settings)
+        known = {base.name: base for base in home.bases()}
+        if settings.get("profile"):
+            self.profile(home)
+        made = known.get(ADAPTED) or home.adapt(
+            ADAPTED, self.task.name, base=BASE, seed=self.seed, progress=self.progress, **settings
+        )
+        return Path(made.folder)
+
+    def home(self, stage: str, base: Path, who: Who = "targets", **what: Any) -> Home:
+        """The home of a stage, with its base, called "base", and some people's histories.
+
+        Args:
+            what: all else that the stage depends on; it must be of what JSON can say.
+        """
+        histories: Mapping[str, History] = getattr(self.data, who)
+        known = sorted((user, history_digest(history)) for user, history in histories.items())
+        key = digest(
+            self.task.model_dump_json(), self.seed, known, fingerprint(base), json.dumps(what, sort_keys=True)
+        )  # fmt: skip
+        home = Home(self.folder / "stages" / f"{stage}-{key[:16]}", device=self.device)
+        if BASE not in {one.name for one in home.bases()}:
+            home.store.put_task(self.task)
+            home.store.add_records(self.task.name, list(histories.values()), again=False)
+            home.add_base(str(base), BASE, self.progress)  # last: where it is, all is
+        return home
+
+    def profile(self, home: Home) -> None:
+        """Writes everybody's text profile in a home, as the plan says."""
+        plan = self.writer
+        counted = plan.writer == "counted" or (plan.writer is None and plan.url is None and bool(self.task.labels))
+        if plan.url is None and not counted:
+            home.add_base(str(self.raw()), "writer", self.progress)
+        home.profile(
+            self.task.name,
+            base=None if counted or plan.url else "writer",
+            url=plan.url,
+            model=plan.model,
+            counted=counted,
+            progress=self.progress,
+        )
+
+    def ask(self, home: Home, queries: Sequence[Query], **how: Any) -> Iterator[str]:
+        """Answers, each by the person's newest adapter in a home, or by its base.
+
+        Args:
+            how: as for `Home.ask_many`.
+
+        Raises:
+            OwnlmError: a query cannot be answered.
+        """
+        choose = self.choose and bool(self.task.labels)
+        for answer in home.ask_many(queries, self.task.name, choose=choose, progress=self.progress, **how):
+            if answer.error:
+                raise answer.error
+            yield answer.answer or ""
+
+    def _raw(self) -> BaseInfo:
+        home = Home(self.folder / "stages" / "base", device=self.device)
+        source = self.source
+        if source == RANDOM:
+            source = str(self.folder / "stages" / RANDOM)
+            if not (Path(source) / "tokenizer_config.json").exists():  # what is written last
+                make_random_base(Path(source))
+        known = {base.name: base for base in home.bases()}
+        return known.get(BASE) or home.add_base(source, BASE, self.progress)

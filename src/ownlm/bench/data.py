@@ -1,0 +1,130 @@
+"""A set's data: who is asked what, on which histories, and who shares."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ownlm.bench.plan import SetPlan
+from ownlm.errors import DataError
+from ownlm.history.readers import read_dataset, read_queries
+from ownlm.history.record import History, Query, Record
+from ownlm.history.task import Task, load_task, with_instruction
+
+Thing = TypeVar("Thing")
+
+
+@dataclass(frozen=True, slots=True)
+class SetData:
+    """Who takes part in a set.
+
+    Attributes:
+        task: with the instruction and labels that the data's own queries carry.
+        targets: histories of those who are asked, by user.
+        queries: theirs, each with the right answer.
+        sharers: histories of those whose adapters a pool may be made of: people of the set who are not asked, and
+            outsiders.
+        outsiders: histories for stage 1; what is known of their queries stands in them as the latest records.
+    """
+
+    name: str
+    task: Task
+    targets: dict[str, History]
+    queries: tuple[Query, ...]
+    sharers: dict[str, History]
+    outsiders: dict[str, History]
+
+
+def read_set(plan: SetPlan) -> SetData:
+    """Reads a set's files and chooses who is asked.
+
+    People are taken evenly spread over their sorted ids, or those with the most records; every n-th of all people in
+    the data shares instead (`SetPlan.sharing`).
+
+    Raises:
+        DataError, NotFoundError, TaskError: a file or the task is not what it should be, or nobody is left to ask.
+    """
+    task = load_task(plan.task)
+    dataset = read_dataset(plan.data, task, labels=plan.labels)
+    task = with_instruction(task, dataset.instruction, dataset.labels)
+    asked = read_queries(plan.queries, task) if plan.queries else dataset.queries
+    histories = {history.user_id: _usable(history, task) for history in dataset.histories}
+    queries: dict[str, list[Query]] = {}
+    for query in asked:
+        if query.gold is not None and histories.get(query.user_id):
+            queries.setdefault(query.user_id, []).append(query)
+    if not queries:
+        raise DataError(
+            f"The set {plan.name!r} has no query of a person with records, whose right answer is known",
+            expected="queries with gold answers, in a label file beside the data or as `gold`",
+            hint="name the label file as `labels`, or the file of queries as `queries`",
+        )
+    people = sorted(queries)
+    sharing = set(people[:: plan.sharing]) if plan.sharing > 1 else set()
+    targets = _chosen([user for user in people if user not in sharing], histories, plan)
+    outsiders = _outsiders(plan, task)
+    both = targets & outsiders.keys()
+    if both:
+        raise DataError(
+            f"{len(both)} people of the set {plan.name!r} are asked, and are outsiders too", got=min(both),
+            hint="no person may stand in both files",
+        )  # fmt: skip
+    return SetData(
+        plan.name,
+        task,
+        {user: histories[user] for user in sorted(targets)},
+        tuple(query for user in sorted(targets) for query in spread(queries[user], plan.queries_each)),
+        {user: histories[user] for user in sorted(sharing)} | outsiders,
+        outsiders,
+    )
+
+
+def spread(things: Sequence[Thing], count: int | None) -> list[Thing]:
+    """So many of them, evenly spread; all, if they are fewer.
+
+    >>> spread("abcdefg", 3)
+    ['a', 'c', 'e']
+    """
+    if count is None or count >= len(things):
+        return list(things)
+    return [things[place * len(things) // count] for place in range(count)]
+
+
+def _chosen(people: list[str], histories: dict[str, History], plan: SetPlan) -> set[str]:
+    if plan.who == "active":
+        people = sorted(people, key=lambda user: (-len(histories[user]), user))
+        return set(people[: plan.people])
+    return set(spread(people, plan.people))
+
+
+def _outsiders(plan: SetPlan, task: Task) -> dict[str, History]:
+    """Who is only learnt from; nobody, where the plan names no file."""
+    if plan.outsiders is None:
+        return {}
+    dataset = read_dataset(plan.outsiders, task, labels=plan.outsiders_labels)
+    known: dict[str, list[Query]] = {}
+    for query in dataset.queries:
+        if query.gold is not None:
+            known.setdefault(query.user_id, []).append(query)
+    histories = {history.user_id: history for history in dataset.histories}
+    chosen = spread(sorted(histories.keys() | known.keys()), plan.outsiders_people)
+    everybody = {
+        user: _with(_usable(histories.get(user, History(user, ())), task), known.get(user, []), task) for user in chosen
+    }
+    return {user: history for user, history in everybody.items() if len(history)}
+
+
+def _usable(history: History, task: Task) -> History:
+    """The records that have all that plain records must have: LaMP's own may lack their answer."""
+    whole = (one for one in history.records if all(name in one.fields for name in task.required_in_records))
+    return History(history.user_id, tuple(whole))
+
+
+def _with(history: History, queries: list[Query], task: Task) -> History:
+    """A history, and the queries whose answers are known as the latest records; those of a choice are left out."""
+    if task.options is not None:
+        return history
+    answered = (
+        Record(history.user_id, f"query-{query.id}", {**query.fields, task.answer_field: query.gold or ""})
+        for query in queries
+    )
+    return History(history.user_id, (*history.records, *answered))

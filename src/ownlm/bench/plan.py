@@ -1,0 +1,189 @@
+"""A plan: which data, base, methods and seeds a benchmark runs with. It is a TOML file.
+
+    name = "main"
+    size = "cpu"                      # of sizes.toml; this line alone changes for a larger machine
+    sizes = "sizes.toml"
+    baseline = "adapted base"
+    seeds = [0]
+
+    [[methods]]
+    name = "adapted base"
+    method = "adapted"
+
+    [[methods]]
+    name = "own adapter, k=1"
+    method = "own"
+    rag = 1
+
+What a size says stands below what the plan says: base, sets, and settings for all methods of a kind.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ownlm.errors import ConfigError, NotFoundError
+
+_STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SetPlan(BaseModel):
+    """One data set: whose queries are answered, and out of whose records the base is adapted and a pool is made.
+
+    Paths count from the folder of the file that names them.
+    """
+
+    model_config = _STRICT
+
+    name: str = Field(min_length=1)
+    task: str = Field(description="a task's name, or the path of a task file")
+    data: Path = Field(description="histories and queries, in one of LaMP's shapes; or histories as plain rows")
+    queries: Path | None = Field(None, description="the queries, where `data` are plain rows")
+    labels: Path | None = Field(None, description="right answers, where they do not lie beside the data")
+    outsiders: Path | None = Field(None, description="histories for stage 1, and candidates for sharing")
+    outsiders_labels: Path | None = None
+    people: int | None = Field(None, ge=1, description="how many are asked; all, by default")
+    who: Literal["spread", "active"] = Field("spread", description="which, where they are more than `people`")
+    queries_each: int | None = Field(None, ge=1, description="at most so many queries a person, evenly spread")
+    outsiders_people: int | None = Field(None, ge=1, description="how many of them; evenly spread by name")
+    sharing: int = Field(3, ge=0, description="every n-th person of `data` shares pieces, and is not asked; 0: nobody")
+    shift: Literal["bm25", "embedding"] | None = Field(
+        None, description="ask only what is least like the person's history, by this measure"
+    )
+    shift_share: float = Field(0.25, gt=0, le=1, description="which share of each person's queries that is")
+
+
+class ProfilePlan(BaseModel):
+    """Who writes people's text profiles."""
+
+    model_config = _STRICT
+
+    writer: Literal["counted", "base"] | None = Field(
+        None, description="by default counted where the task has labels, else written by the raw base"
+    )
+    url: str | None = Field(None, description="of an OpenAI-compatible endpoint that writes them instead")
+    model: str | None = None
+
+
+class MethodPlan(BaseModel):
+    """One row of the table: a method, and its settings. `ownlm.bench.methods` says which there are."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str = Field(min_length=1)
+    method: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What is set beside the name and the method."""
+        return dict(self.model_extra or {})
+
+
+class Plan(BaseModel):
+    """A whole plan, resolved: what its size says is in it."""
+
+    model_config = _STRICT
+
+    name: str = Field(min_length=1)
+    size: str | None = None
+    base: str = Field(description='"smollm2-135m", a folder, a hub id; or "random", a tiny one to try a plan with')
+    sets: tuple[SetPlan, ...] = Field(min_length=1)
+    methods: tuple[MethodPlan, ...] = Field(min_length=1)
+    baseline: str = Field(description="the method that all others are compared to, by its name")
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    adapt: dict[str, Any] | Literal[False] = Field({}, description="settings of stage 1; false leaves it out")
+    settings: dict[str, dict[str, Any]] = Field({}, description="of all methods of a kind; a method's own stand above")
+    profile: ProfilePlan = ProfilePlan()
+    choose: bool = Field(True, description="choose among labels by likelihood, where a task has them; else generate")
+
+    @field_validator("seeds")
+    @classmethod
+    def _differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("a seed stands twice")
+        return seeds
+
+    @model_validator(mode="after")
+    def _check_names(self) -> "Plan":
+        for what, names in {"set": [one.name for one in self.sets], "method": [m.name for m in self.methods]}.items():
+            if len(set(names)) < len(names):
+                raise ValueError(f"two of the {what}s have the same name")
+        if self.baseline not in {method.name for method in self.methods}:
+            raise ValueError(f"the baseline {self.baseline!r} is none of the methods")
+        return self
+
+    def settings_of(self, method: MethodPlan) -> dict[str, Any]:
+        """A method's settings, those of its kind included."""
+        return {**self.settings.get(method.method, {}), **method.settings}
+
+
+def read_plan(path: Path, size: str | None = None) -> Plan:
+    """Reads a plan and resolves its size.
+
+    Args:
+        size: instead of the one that the plan names.
+
+    Raises:
+        NotFoundError: there is no such file, size or set. ConfigError: a file is no plan; it says where.
+    """
+    spec = _read(path)
+    sizes_file = path.parent / str(spec.pop("sizes", "sizes.toml"))
+    size = spec.pop("size", None) if size is None else (spec.pop("size", None), size)[1]
+    below: dict[str, Any] = {}
+    root = path.parent
+    if size is not None:
+        sizes = _read(sizes_file)
+        if size not in sizes:
+            raise NotFoundError(f"There is no size {size!r} in {sizes_file}", expected=f"one of {', '.join(sizes)}")
+        below, root = sizes[size], sizes_file.parent
+    known = {one.get("name"): _anchored(one, root) for one in below.pop("sets", [])}
+    chosen = [_chosen(one, known, path) for one in spec.pop("sets", list(known))]
+    settings = {
+        method: {**below.get("settings", {}).get(method, {}), **spec.get("settings", {}).get(method, {})}
+        for method in {**below.get("settings", {}), **spec.get("settings", {})}
+    }
+    merged = {**below, **spec, "sets": chosen, "size": size, "settings": settings}
+    try:
+        return Plan.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ConfigError(
+            f"The plan {path} is wrong" + (f" at {place!r}" if place else ""),
+            expected=first["msg"].removeprefix("Value error, "),
+            hint="the plans in reproduce/ show how",
+        ) from None
+
+
+def _chosen(one: Any, known: dict[Any, dict[str, Any]], path: Path) -> dict[str, Any]:
+    """A set that a plan writes out, or takes from its size by name, perhaps with changes (`from`)."""
+    if isinstance(one, dict) and "from" not in one:
+        return _anchored(one, path.parent)
+    wanted = one.get("from") if isinstance(one, dict) else one
+    if wanted not in known:
+        raise NotFoundError(f"The plan {path} names a set {wanted!r}", expected=f"one of {', '.join(map(str, known))}")
+    changes = {name: value for name, value in one.items() if name != "from"} if isinstance(one, dict) else {}
+    return {**known[wanted], **_anchored(changes, path.parent)}
+
+
+def _anchored(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The same with paths that count from a folder."""
+    names = {"data", "queries", "labels", "outsiders", "outsiders_labels"}
+    paths = {name: folder / value for name, value in spec.items() if name in names and isinstance(value, str)}
+    task = spec.get("task")
+    if isinstance(task, str) and task.endswith(".toml"):
+        paths["task"] = folder / task
+    return {**spec, **{name: str(value) for name, value in paths.items()}}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf8"))
+    except FileNotFoundError:
+        raise NotFoundError(f"There is no file {path}", hint="the plans in reproduce/ show how to write one") from None
+    except OSError as error:
+        raise ConfigError(f"The file {path} cannot be read", got=error.strerror) from None
+    except ValueError as error:  # of TOML or of UTF-8
+        raise ConfigError(f"The file {path} is no TOML file", got=error, hint="mend it there") from None

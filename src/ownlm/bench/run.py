@@ -1,0 +1,128 @@
+"""Running a plan: every method answers every query of every set, once a seed; what is done is kept as it comes.
+
+    OUT/plan.json                             the plan as it was resolved
+    OUT/stages/STAGE-DIGEST/                  a home for each stage that trains
+    OUT/predictions/SET/METHOD-DIGEST.jsonl   an answer a line; when all are there, what they cost beside it
+    OUT/results.json, report.html, report.md  what it came to
+
+A run that was killed goes on where it stopped: answers that are there are not asked for again, and homes know what is
+trained. Files are named by digests of all they depend on, so that a changed plan reads nothing of another's.
+"""
+
+import json
+import re
+import time
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from ownlm.bench.case import Case
+from ownlm.bench.data import SetData, read_set
+from ownlm.bench.machine import commit, hardware, versions
+from ownlm.bench.methods import METHODS, check_settings
+from ownlm.bench.plan import MethodPlan, Plan, SetPlan
+from ownlm.bench.predictions import Prediction, Writer, read_predictions
+from ownlm.bench.report import write_report
+from ownlm.bench.results import Costs, Results, SetResult, measure, write_results
+from ownlm.bench.shift import least_like
+from ownlm.durable import write_whole
+from ownlm.model.base_files import fingerprint
+from ownlm.progress import Progress, silent
+from ownlm.store.rows import history_digest
+from ownlm.store.work import working
+from ownlm.verbs.settings import digest
+
+
+def run_plan(plan: Plan, folder: Path, *, device: str | None = None, progress: Progress = silent) -> Results:
+    """Runs what of a plan is not done yet, and writes its results and report.
+
+    Args:
+        folder: OUT; made if it is missing. Another process that runs a plan there is waited for.
+        device: where models run; by default a GPU if there is one, else the CPU.
+
+    Raises:
+        ConfigError: a method or a setting is unknown; nothing has run then.
+        OwnlmError: a stage failed. What is done stays, and the same call goes on from there.
+
+    Source: ours.
+    """
+    for method in plan.methods:
+        check_settings(method.method, plan.settings_of(method))
+    sets = [read_set(one) for one in plan.sets]
+    folder.mkdir(parents=True, exist_ok=True)
+    with working(folder, "ownlm bench run", progress):
+        write_whole(folder / "plan.json", json.dumps(plan.model_dump(mode="json"), indent=1) + "\n")
+        total, done = len(sets) * len(plan.seeds) * len(plan.methods), 0
+        measured: list[SetResult] = []
+        for spec, data in zip(plan.sets, sets, strict=True):
+            data = _shifted(_case(plan, data, folder, 0, device, progress), spec)
+            answers: dict[str, list[list[str]]] = {method.name: [] for method in plan.methods}
+            costs: dict[str, list[Costs]] = {method.name: [] for method in plan.methods}
+            for seed in plan.seeds:
+                case = _case(plan, data, folder, seed, device, progress)
+                for method in plan.methods:
+                    progress("methods", done, total, f"{data.name}: {method.name}")
+                    given, cost = _answered(case, method, plan.settings_of(method))
+                    answers[method.name].append(given)
+                    costs[method.name].append(cost)
+                    done += 1
+            measured.append(_measured(plan, data, answers, costs))
+        progress("methods", done, total, "")
+        results = Results(
+            name=plan.name, size=plan.size, date=datetime.now(UTC).date().isoformat(), hardware=hardware(),
+            versions=versions(), commit=commit(), seeds=plan.seeds, baseline=plan.baseline, sets=tuple(measured),
+        )  # fmt: skip
+        write_results(results, folder)
+        write_report(results, folder)
+    return results
+
+
+def _answered(case: Case, method: MethodPlan, settings: dict[str, Any]) -> tuple[list[str], Costs]:
+    """A method's answers to all queries of a case, and what they cost."""
+    kept = _place(case, method, settings)
+    costs_file = kept.with_suffix(".costs.json")
+    queries = case.data.queries
+    known = {(one.user, one.id): one for one in read_predictions(kept)} if kept.exists() else {}
+    if not costs_file.exists():
+        made = METHODS[method.method](case, **settings)
+        left = [query for query in queries if (query.user_id, query.id) not in known]
+        with Writer(kept) as writer:
+            started = time.perf_counter()
+            for query, text in zip(left, made.answer(left), strict=True):
+                told = time.perf_counter()
+                known[query.user_id, query.id] = Prediction(query.user_id, query.id, text, told - started)
+                writer.append(known[query.user_id, query.id])
+                started = told
+        write_whole(costs_file, json.dumps(asdict(made.costs)) + "\n")
+    costs = Costs(**json.loads(costs_file.read_text("utf8")))
+    mine = [known[query.user_id, query.id] for query in queries]
+    return [one.output for one in mine], replace(costs, ms_per_answer=1000 * fmean(one.seconds for one in mine))
+
+
+def _place(case: Case, method: MethodPlan, settings: dict[str, Any]) -> Path:
+    """Where a method's predictions are kept."""
+    people = [sorted((u, history_digest(h)) for u, h in who.items()) for who in (case.data.targets, case.data.sharers)]
+    asked = [(query.user_id, query.id, sorted(query.fields.items()), query.gold) for query in case.data.queries]
+    content = [
+        case.task.model_dump_json(), fingerprint(case.raw()), case.adapt, case.writer.model_dump_json(), case.choose,
+        case.seed, method.method, json.dumps(settings, sort_keys=True), people, asked,
+    ]  # fmt: skip
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", method.name).strip("-")[:40]
+    folder = case.folder / "predictions" / re.sub(r"[^A-Za-z0-9._-]+", "-", case.data.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{slug}-{digest(*content)[:12]}.jsonl"
+
+
+def _case(plan: Plan, data: SetData, folder: Path, seed: int, device: str | None, progress: Progress) -> Case:
+    adapt = None if plan.adapt is False else plan.adapt
+    return Case(folder, data, plan.base, seed, adapt, plan.profile, plan.choose, device, progress)
+
+
+def _shifted(case: Case, spec: SetPlan) -> SetData:
+    """The set with the queries alone that are least like the histories, where the plan asks for those."""
+    if spec.shift is None:
+        return case.data
+    kept = least_like(case.data, spec.shift, spec.shift_share, lambda: load_base_of(case))
+    return replace(case.data, queries=kept)
