@@ -14,15 +14,19 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file so that, whatever happens, its name holds all of it, or what was there before."""
-    temporary = path.with_name(f".{path.name}-{uuid4().hex}")
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file such that after kill -9 or a power cut it is there whole, or what was there before is.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    temporary = path.absolute().with_name(f".{path.name}-{uuid4().hex}")
     try:
-        with temporary.open("x", encoding="utf8") as file:
-            file.write(text)
+        with temporary.open("xb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        sync(path.parent)
+        sync(path.absolute().parent)
     finally:
         temporary.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from ownlm.errors import ConfigError
 from ownlm.history.record import History, Query
 from ownlm.history.task import Task
 from ownlm.home import Home
+from ownlm.model.base import BaseLM
 from ownlm.model.base_files import fingerprint
 from ownlm.model.random_base import make_random_base
 from ownlm.progress import Progress, silent
@@ -52,6 +53,7 @@ class Case:
         folder: of the whole benchmark; homes lie in it.
         source: the raw base, as for `Home.add_base`; or "random".
         adapt: settings of stage 1; None to leave it out.
+        share: settings of pools; a method's own stand above.
         choose: choose among the task's labels by likelihood, where it has any; else generate.
     """
 
@@ -60,7 +62,8 @@ class Case:
     source: str
     seed: int = 0
     adapt: Mapping[str, Any] | None = field(default_factory=dict)
-    writer: ProfilePlan = ProfilePlan()
+    share: Mapping[str, Any] = field(default_factory=dict)
+    writer: ProfilePlan = field(default_factory=ProfilePlan)
     choose: bool = True
     device: str | None = None
     progress: Progress = silent
@@ -83,6 +86,11 @@ class Case:
     def raw(self) -> Path:
         """The folder of the raw base."""
         return Path(self._raw().folder)
+
+    def load_raw(self) -> BaseLM:
+        """The raw base, ready to run."""
+        info = self._raw()
+        return self._bases().load(info)
 
     def adapted(self, **changes: Any) -> Path:
         """The folder of the adapted base: stage 1 on the outsiders, once for each of its settings.
@@ -156,11 +164,13 @@ class Case:
             yield answer.answer or ""
 
     def _raw(self) -> BaseInfo:
-        home = Home(self.folder / "stages" / "base", device=self.device)
-        source = self.source
+        home, source, name = self._bases(), self.source, f"raw-{digest(self.source)[:12]}"
         if source == RANDOM:
             source = str(self.folder / "stages" / RANDOM)
             if not (Path(source) / "tokenizer_config.json").exists():  # what is written last
                 make_random_base(Path(source))
         known = {base.name: base for base in home.bases()}
-        return known.get(BASE) or home.add_base(source, BASE, self.progress)
+        return known.get(name) or home.add_base(source, name, self.progress)
+
+    def _bases(self) -> Home:
+        return Home(self.folder / "stages" / "base", device=self.device)

@@ -49,7 +49,7 @@ def read_set(plan: SetPlan) -> SetData:
     asked = read_queries(plan.queries, task) if plan.queries else dataset.queries
     histories = {history.user_id: _usable(history, task) for history in dataset.histories}
     queries: dict[str, list[Query]] = {}
-    for query in asked:
+    for query in {(query.user_id, query.id): query for query in asked}.values():  # plain rows may repeat one
         if query.gold is not None and histories.get(query.user_id):
             queries.setdefault(query.user_id, []).append(query)
     if not queries:

@@ -3,24 +3,30 @@
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+
+from ownlm import __version__
 
 COMPUTE = ("torch", "transformers", "peft")  # what figures depend on
 
 
-def hardware() -> dict[str, Any]:
-    """The processor, how many cores, the GPU or None."""
+def hardware() -> str:
+    """The processor, how many cores, and the GPU if there is one."""
     import torch
 
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": _cpu(), "cores": os.cpu_count(), "gpu": gpu, "python": platform.python_version()}
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{_cpu()}, {os.cpu_count()} cores{gpu}"
 
 
-def versions() -> dict[str, str | None]:
-    """Of the packages that compute; None for one that is not there."""
-    return {package: _version(package) for package in COMPUTE}
+def versions() -> dict[str, str]:
+    """Of Python, ownlm and the packages that compute, those that are there."""
+    found = {"python": platform.python_version(), "ownlm": __version__}
+    for package in COMPUTE:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def commit(folder: Path = Path(__file__).parent) -> str | None:
@@ -29,13 +35,6 @@ def commit(folder: Path = Path(__file__).parent) -> str | None:
     try:
         return subprocess.run(git, capture_output=True, text=True).stdout.strip() or None
     except OSError:  # no git
-        return None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
         return None
 
 

@@ -15,7 +15,13 @@
     method = "own"
     rag = 1
 
-What a size says stands below what the plan says: base, sets, and settings for all methods of a kind.
+What a size says stands below what the plan says: base, sets, and settings for all methods of a kind. A plan may take
+some of its size's sets, and change them:
+
+    [[sets]]
+    from = "*"                        # each of them; or one, by its name
+    suffix = "least like by BM25"     # of the name
+    shift = "bm25"
 """
 
 import tomllib
@@ -94,6 +100,7 @@ class Plan(BaseModel):
     baseline: str = Field(description="the method that all others are compared to, by its name")
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     adapt: dict[str, Any] | Literal[False] = Field({}, description="settings of stage 1; false leaves it out")
+    share: dict[str, Any] = Field({}, description="settings of `share`, for all methods that need a pool")
     settings: dict[str, dict[str, Any]] = Field({}, description="of all methods of a kind; a method's own stand above")
     profile: ProfilePlan = ProfilePlan()
     choose: bool = Field(True, description="choose among labels by likelihood, where a task has them; else generate")
@@ -130,16 +137,10 @@ def read_plan(path: Path, size: str | None = None) -> Plan:
     """
     spec = _read(path)
     sizes_file = path.parent / str(spec.pop("sizes", "sizes.toml"))
-    size = spec.pop("size", None) if size is None else (spec.pop("size", None), size)[1]
-    below: dict[str, Any] = {}
-    root = path.parent
-    if size is not None:
-        sizes = _read(sizes_file)
-        if size not in sizes:
-            raise NotFoundError(f"There is no size {size!r} in {sizes_file}", expected=f"one of {', '.join(sizes)}")
-        below, root = sizes[size], sizes_file.parent
-    known = {one.get("name"): _anchored(one, root) for one in below.pop("sets", [])}
-    chosen = [_chosen(one, known, path) for one in spec.pop("sets", list(known))]
+    size = size or spec.get("size")
+    below = _size(sizes_file, size) if size else {}
+    known = {one.get("name"): _anchored(one, sizes_file.parent) for one in below.pop("sets", [])}
+    chosen = [each for one in spec.pop("sets", ["*"]) for each in _chosen(one, known, path)]
     settings = {
         method: {**below.get("settings", {}).get(method, {}), **spec.get("settings", {}).get(method, {})}
         for method in {**below.get("settings", {}), **spec.get("settings", {})}
@@ -157,15 +158,25 @@ def read_plan(path: Path, size: str | None = None) -> Plan:
         ) from None
 
 
-def _chosen(one: Any, known: dict[Any, dict[str, Any]], path: Path) -> dict[str, Any]:
-    """A set that a plan writes out, or takes from its size by name, perhaps with changes (`from`)."""
+def _size(file: Path, size: str) -> dict[str, Any]:
+    sizes = _read(file)
+    if not isinstance(sizes.get(size), dict):
+        raise NotFoundError(f"There is no size {size!r} in {file}", expected=f"one of {', '.join(sizes)}")
+    below: dict[str, Any] = sizes[size]
+    return below
+
+
+def _chosen(one: Any, known: dict[Any, dict[str, Any]], path: Path) -> list[dict[str, Any]]:
+    """A set that a plan writes out, or takes from its size, by name or "*" for each of them, perhaps with changes."""
     if isinstance(one, dict) and "from" not in one:
-        return _anchored(one, path.parent)
-    wanted = one.get("from") if isinstance(one, dict) else one
-    if wanted not in known:
+        return [_anchored(one, path.parent)]
+    changes = dict(one) if isinstance(one, dict) else {"from": one}
+    wanted, suffix = changes.pop("from"), changes.pop("suffix", None)
+    if wanted not in (*known, "*"):
         raise NotFoundError(f"The plan {path} names a set {wanted!r}", expected=f"one of {', '.join(map(str, known))}")
-    changes = {name: value for name, value in one.items() if name != "from"} if isinstance(one, dict) else {}
-    return {**known[wanted], **_anchored(changes, path.parent)}
+    taken = list(known.values()) if wanted == "*" else [known[wanted]]
+    named = [each if suffix is None else {**each, "name": f"{each['name']}, {suffix}"} for each in taken]
+    return [{**each, **_anchored(changes, path.parent)} for each in named]
 
 
 def _anchored(spec: dict[str, Any], folder: Path) -> dict[str, Any]:

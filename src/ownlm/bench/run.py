@@ -18,14 +18,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from ownlm import __version__
 from ownlm.bench.case import Case
 from ownlm.bench.data import SetData, read_set
 from ownlm.bench.machine import commit, hardware, versions
-from ownlm.bench.methods import METHODS, check_settings
+from ownlm.bench.methods import METHODS, NEEDS_LABELS, check_settings
 from ownlm.bench.plan import MethodPlan, Plan, SetPlan
 from ownlm.bench.predictions import Prediction, Writer, read_predictions
 from ownlm.bench.report import write_report
-from ownlm.bench.results import Costs, Results, SetResult, measure, write_results
+from ownlm.bench.results import Answered, Costs, Results, SetResult, measure, write_results
 from ownlm.bench.shift import least_like
 from ownlm.durable import write_whole
 from ownlm.model.base_files import fingerprint
@@ -38,45 +39,55 @@ from ownlm.verbs.settings import digest
 def run_plan(plan: Plan, folder: Path, *, device: str | None = None, progress: Progress = silent) -> Results:
     """Runs what of a plan is not done yet, and writes its results and report.
 
+    A method that only answers where a task has labels is left out of a set whose task has none.
+
     Args:
         folder: OUT; made if it is missing. Another process that runs a plan there is waited for.
         device: where models run; by default a GPU if there is one, else the CPU.
 
     Raises:
-        ConfigError: a method or a setting is unknown; nothing has run then.
+        ConfigError: a method or a setting is unknown, or a set's data are not what they should be; nothing has run.
         OwnlmError: a stage failed. What is done stays, and the same call goes on from there.
 
     Source: ours.
     """
-    for method in plan.methods:
-        check_settings(method.method, plan.settings_of(method))
     sets = [read_set(one) for one in plan.sets]
+    asked = [[method for method in plan.methods if _applies(plan, method, data)] for data in sets]
     folder.mkdir(parents=True, exist_ok=True)
     with working(folder, "ownlm bench run", progress):
-        write_whole(folder / "plan.json", json.dumps(plan.model_dump(mode="json"), indent=1) + "\n")
-        total, done = len(sets) * len(plan.seeds) * len(plan.methods), 0
+        write_whole(folder / "plan.json", (json.dumps(plan.model_dump(mode="json"), indent=1) + "\n").encode())
+        total, done = len(plan.seeds) * sum(map(len, asked)), 0
         measured: list[SetResult] = []
-        for spec, data in zip(plan.sets, sets, strict=True):
+        for spec, data, methods in zip(plan.sets, sets, asked, strict=True):
             data = _shifted(_case(plan, data, folder, 0, device, progress), spec)
-            answers: dict[str, list[list[str]]] = {method.name: [] for method in plan.methods}
-            costs: dict[str, list[Costs]] = {method.name: [] for method in plan.methods}
-            for seed in plan.seeds:
-                case = _case(plan, data, folder, seed, device, progress)
-                for method in plan.methods:
+            cases = [_case(plan, data, folder, seed, device, progress) for seed in plan.seeds]
+            answered: list[Answered] = []
+            for method in methods:
+                given: list[tuple[list[str], Costs]] = []
+                for case in cases:
                     progress("methods", done, total, f"{data.name}: {method.name}")
-                    given, cost = _answered(case, method, plan.settings_of(method))
-                    answers[method.name].append(given)
-                    costs[method.name].append(cost)
+                    given.append(_answered(case, method, plan.settings_of(method)))
                     done += 1
-            measured.append(_measured(plan, data, answers, costs))
-        progress("methods", done, total, "")
+                outputs, costs = zip(*given, strict=True)
+                answered.append(Answered(method.name, method.method, plan.settings_of(method), outputs, costs))
+            measured.append(_measured(plan, data, answered))
+        progress("methods", done, total, "all done")
         results = Results(
-            name=plan.name, size=plan.size, date=datetime.now(UTC).date().isoformat(), hardware=hardware(),
+            plan=plan.name, size=plan.size, date=datetime.now(UTC).date().isoformat(), hardware=hardware(),
             versions=versions(), commit=commit(), seeds=plan.seeds, baseline=plan.baseline, sets=tuple(measured),
+            resolved=plan.model_dump(mode="json"),
         )  # fmt: skip
         write_results(results, folder)
         write_report(results, folder)
     return results
+
+
+def _applies(plan: Plan, method: MethodPlan, data: SetData) -> bool:
+    """Whether a set's task has what a method needs; its settings are checked."""
+    if method.method in NEEDS_LABELS and not data.task.labels:
+        return False
+    check_settings(method.method, plan.settings_of(method), data.task)
+    return True
 
 
 def _answered(case: Case, method: MethodPlan, settings: dict[str, Any]) -> tuple[list[str], Costs]:
@@ -93,9 +104,9 @@ def _answered(case: Case, method: MethodPlan, settings: dict[str, Any]) -> tuple
             for query, text in zip(left, made.answer(left), strict=True):
                 told = time.perf_counter()
                 known[query.user_id, query.id] = Prediction(query.user_id, query.id, text, told - started)
-                writer.append(known[query.user_id, query.id])
+                writer.write(known[query.user_id, query.id])
                 started = told
-        write_whole(costs_file, json.dumps(asdict(made.costs)) + "\n")
+        write_whole(costs_file, (json.dumps(asdict(made.costs)) + "\n").encode())
     costs = Costs(**json.loads(costs_file.read_text("utf8")))
     mine = [known[query.user_id, query.id] for query in queries]
     return [one.output for one in mine], replace(costs, ms_per_answer=1000 * fmean(one.seconds for one in mine))
@@ -106,8 +117,9 @@ def _place(case: Case, method: MethodPlan, settings: dict[str, Any]) -> Path:
     people = [sorted((u, history_digest(h)) for u, h in who.items()) for who in (case.data.targets, case.data.sharers)]
     asked = [(query.user_id, query.id, sorted(query.fields.items()), query.gold) for query in case.data.queries]
     content = [
-        case.task.model_dump_json(), fingerprint(case.raw()), case.adapt, case.writer.model_dump_json(), case.choose,
-        case.seed, method.method, json.dumps(settings, sort_keys=True), people, asked,
+        __version__, case.task.model_dump_json(), fingerprint(case.raw()), case.adapt, case.share,
+        case.writer.model_dump_json(), case.choose, case.seed, method.method, json.dumps(settings, sort_keys=True),
+        people, asked,
     ]  # fmt: skip
     slug = re.sub(r"[^A-Za-z0-9]+", "-", method.name).strip("-")[:40]
     folder = case.folder / "predictions" / re.sub(r"[^A-Za-z0-9._-]+", "-", case.data.name)
@@ -117,12 +129,26 @@ def _place(case: Case, method: MethodPlan, settings: dict[str, Any]) -> Path:
 
 def _case(plan: Plan, data: SetData, folder: Path, seed: int, device: str | None, progress: Progress) -> Case:
     adapt = None if plan.adapt is False else plan.adapt
-    return Case(folder, data, plan.base, seed, adapt, plan.profile, plan.choose, device, progress)
+    return Case(folder, data, plan.base, seed, adapt, plan.share, plan.profile, plan.choose, device, progress)
 
 
 def _shifted(case: Case, spec: SetPlan) -> SetData:
     """The set with the queries alone that are least like the histories, where the plan asks for those."""
     if spec.shift is None:
         return case.data
-    kept = least_like(case.data, spec.shift, spec.shift_share, lambda: load_base_of(case))
+    kept = least_like(case.data, spec.shift, spec.shift_share, case.load_raw)
     return replace(case.data, queries=kept)
+
+
+def _measured(plan: Plan, data: SetData, answered: list[Answered]) -> SetResult:
+    return measure(
+        data.name,
+        data.task,
+        [query.user_id for query in data.queries],
+        [query.gold or "" for query in data.queries],
+        {user: len(history) for user, history in data.targets.items()},
+        answered,
+        plan.baseline,
+        outsiders=len(data.outsiders),
+        sharers=len(data.sharers),
+    )

@@ -1,0 +1,185 @@
+"""What a method answered: a file that grows line by line and survives kill -9; and the same in LaMP's own format."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from ownlm.durable import sync, write_whole
+from ownlm.errors import DataError, StoreError
+from ownlm.history.files import read_document, reading
+from ownlm.history.row import Rows, as_object
+from ownlm.history.values import as_id, as_text, column
+
+_HINT = "remove the file, and run the benchmark again"
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a method answered to one query of a person, and how long that took."""
+
+    user: str
+    id: str
+    output: str
+    seconds: float
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """The predictions in a file, in its order. A last line that was cut off is not there.
+
+    Raises:
+        DataError: the file cannot be read, or holds anything else, or answers a query twice.
+    """
+    with reading(path):
+        lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last line's end was torn
+    known: dict[tuple[str, str], Prediction] = {}
+    rows = Rows(skip_bad=False, hint=_HINT)
+    for number, line in enumerate(lines, 1):
+        with rows.row(f"{path}:{number}"):
+            one = _prediction(as_object(line))
+            if (one.user, one.id) in known:
+                raise ValueError(f"the query {one.id!r} of user {one.user!r} is answered twice")
+            known[one.user, one.id] = one
+    return list(known.values())
+
+
+def _prediction(row: Mapping[str, Any]) -> Prediction:
+    seconds = row.get("seconds")
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not math.isfinite(seconds):
+        raise ValueError("the field 'seconds' is no number")
+    return Prediction(column(row, "user", _text), column(row, "id", _text), column(row, "output", _text), seconds)
+
+
+class Writer:
+    """Appends predictions to a file, which is made if it is not there. What has been written stays, also after kill -9.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> file = Path(mkdtemp()) / "predictions.jsonl"
+        >>> with Writer(file) as writer:
+        ...     writer.write(Prediction("ada", "q1", "sun", 0.25))
+        >>> read_predictions(file)
+        [Prediction(user='ada', id='q1', output='sun', seconds=0.25)]
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> "Writer":
+        """Opens the file, and cuts off what was torn.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        try:
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)  # answers may repeat what people wrote
+            self._file = os.fdopen(handle, "r+b")
+            whole = self._file.read().rfind(b"\n") + 1
+            self._file.truncate(whole)
+            self._file.seek(whole)
+            sync(self.path.absolute().parent)
+        except OSError as error:
+            self.__exit__(None, None, None)
+            raise self._unwritten(error) from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def write(self, *predictions: Prediction) -> None:
+        """Appends predictions; they are on the disk when this returns.
+
+        Raises:
+            StoreError: they cannot be written. The file is to be opened anew then.
+        """
+        if self._file is None:
+            raise StoreError(f"The file {self.path} is not open")
+        lines = "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in predictions)
+        try:
+            self._file.write(lines.encode("utf-8", "replace"))  # half a character (a lone surrogate) becomes '?'
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._unwritten(error) from None
+
+    def _unwritten(self, error: OSError) -> StoreError:
+        return StoreError(
+            f"The predictions cannot be written to {self.path}",
+            got=error.strerror or type(error).__name__,
+            hint="check the folder, and that it has room; the same command goes on where this one stopped",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LampFile:
+    """What a file in LaMP's output format says: the task's name, if it gives one, and an output by query id."""
+
+    task: str | None
+    outputs: dict[str, str]
+
+
+def write_lamp(path: Path, task: str, outputs: Mapping[str, str]) -> None:
+    """Writes outputs by query id in LaMP's format, whole or not at all.
+
+        {"task": "LaMP_2M", "golds": [{"id": "110", "output": "comedy"}]}
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    document = {"task": task, "golds": [{"id": key, "output": output} for key, output in outputs.items()]}
+    try:
+        write_whole(path, json.dumps(document, ensure_ascii=False, indent=1).encode("utf-8", "replace") + b"\n")
+    except OSError as error:
+        raise StoreError(
+            f"The predictions cannot be written to {path}", got=error.strerror, hint="check the folder and its room"
+        ) from None
+
+
+def read_lamp(path: Path) -> LampFile:
+    """The outputs in a file of LaMP's format; they may be empty texts, and numbers become text.
+
+    Raises:
+        DataError: the file is not of that format, or a query stands in it twice.
+    """
+    document = read_document(path)
+    items = document.get("golds") if isinstance(document, dict) else None
+    if not isinstance(items, list):
+        raise DataError(
+            f"{path} is not in LaMP's output format", expected='{"task": ..., "golds": [{"id": ..., "output": ...}]}'
+        )
+    outputs: dict[str, str] = {}
+    rows = Rows(skip_bad=False)
+    for number, item in enumerate(items, 1):
+        with rows.row(f"{path}, gold {number}"):
+            content = as_object(item)
+            key = column(content, "id", as_id)
+            if key in outputs:
+                raise ValueError(f"the query id {key!r} stands twice in the file")
+            outputs[key] = column(content, "output", _output)
+    return LampFile(as_text(document.get("task")), outputs)
+
+
+def _output(value: object) -> str:
+    """An answer: a text as it is, or a number."""
+    if isinstance(value, str):
+        return value
+    text = as_text(value)
+    if text is None:
+        raise ValueError("is missing; an answer that says nothing is an empty text")
+    return text
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("is missing, or no text")
+    return value

@@ -1,0 +1,113 @@
+"""`ownlm bench`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ownlm.cli import options
+from ownlm.cli.output import many, print_json, print_table, progress_bar, say
+from ownlm.cli.results import show as show_results
+
+if TYPE_CHECKING:
+    from ownlm.bench.results import Results
+    from ownlm.bench.score import Score
+    from ownlm.bench.statistics import Estimate
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command("run")
+def run(
+    plan: Annotated[Path, typer.Argument(help="A plan; those in reproduce/ show how.", show_default=False)],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder of all that it makes.", show_default=False)],
+    size: Annotated[
+        str | None, typer.Option("--size", metavar="NAME", help="Instead of the size that the plan names.")
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Run a plan: every method on every set, with intervals and costs. A run that was stopped goes on."""
+    from ownlm.bench.plan import read_plan
+    from ownlm.bench.run import run_plan
+
+    with progress_bar() as progress:
+        results = run_plan(read_plan(plan, size), out, progress=progress)
+    _show(results, json)
+    if not json:
+        say(f"Also in {out / 'report.html'}, {out / 'report.md'} and {out / 'results.json'}")
+
+
+@app.command("show")
+def show(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder of a run.", show_default=False)],
+    json: options.Json = False,
+) -> None:
+    """Print the tables of a run."""
+    from ownlm.bench.results import read_results
+
+    _show(read_results(out), json)
+
+
+def _show(results: "Results", as_json: bool) -> None:
+    from dataclasses import asdict
+
+    if as_json:
+        print_json(asdict(results))
+    else:
+        show_results(results)
+
+
+@app.command("score")
+def score(
+    golds: Annotated[Path, typer.Argument(metavar="GOLDS", help="The label file.", show_default=False)],
+    predictions: Annotated[
+        Path, typer.Argument(metavar="PREDS", help="Predictions in LaMP's output format.", show_default=False)
+    ],
+    task: options.Task,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            metavar="FILE",
+            help="Whose the queries are, and their histories: LaMP's questions, the user/profile/query JSON, or "
+            "NAME.jsonl with NAME.queries.jsonl beside it. For intervals over whole people, and buckets of activity.",
+            show_default=False,
+        ),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Score a file of predictions, with 95% intervals."""
+    from dataclasses import asdict
+
+    from ownlm.bench.score import score as score_file
+    from ownlm.history.task import load_task
+
+    scored = score_file(golds, predictions, load_task(task), data)
+    if json:
+        print_json(asdict(scored))
+    else:
+        _tell(scored)
+
+
+def _tell(scored: "Score") -> None:
+    from ownlm.bench.metrics import metric
+
+    whose = "" if scored.users is None else f" of {many(scored.users, 'user')}"
+    better = {name: "higher" if metric(name).higher_is_better else "lower" for name in scored.scores}
+    rows = [(name, _told(one), better[name]) for name, one in scored.scores.items()]
+    title = f"{scored.task}: {many(scored.queries, 'answer')}{whose}"
+    print_table(title, ["metric", "value [95% interval]#", "better"], rows)
+    if scored.buckets:
+        told = [
+            (part.label, f"{part.users:,}", f"{part.queries:,}", *map(_told, part.scores.values()))
+            for part in scored.buckets
+        ]
+        print_table("By activity", ["history", "users#", "queries#", *(f"{name}#" for name in scored.scores)], told)
+    if scored.users is None:
+        say("The intervals take each query by itself, and there are no buckets of activity: --data says whose they are")
+    elif scored.by == "query":
+        say("The intervals are about this one person: they take each query by itself")
+
+
+def _told(one: "Estimate") -> str:
+    return f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]"

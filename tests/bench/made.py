@@ -1,0 +1,51 @@
+"""Results that nobody measured: names that mean harm, metrics of both directions, costs that do not apply."""
+
+from ownlm.bench.activity import Bucket
+from ownlm.bench.results import Costs, MethodResult, Results, SetResult
+from ownlm.bench.statistics import Difference, Estimate
+
+EVIL = 'a|b <script>alert("1")</script> $x^2$ `c` & \x1b[31m'
+LONG = "own adapter with a text profile and one retrieved record, both in training and in asking"
+FREE = Costs(ms_per_answer=12.5)
+OWN = Costs(train_seconds=90.25, train_tokens=123456.0, ms_per_answer=30.0, bytes_per_user=921600.0)
+PIECED = Costs(assemble_seconds=4.0, ms_per_answer=31.0, bytes_per_user=1500.0)
+# Each with its cost, its value and its difference to the baseline: value, low, high.
+METHODS = {
+    "adapted base": (FREE, 0.5, None),
+    "most frequent label": (FREE, 0.5, (0.0, 0.0, 0.0)),
+    LONG: (OWN, 0.625, (0.125, 0.0625, 0.1875)),
+    "averaged": (PIECED, 0.25, (-0.25, -0.375, -0.125)),
+    EVIL: (PIECED, 0.5625, (0.0625, -0.0625, 0.125)),
+}
+
+
+def one_set(name: str, metrics: tuple[str, ...], labels: tuple[str, ...]) -> SetResult:
+    """A set with all methods of `METHODS`, all metrics alike."""
+    methods = []
+    for method, (costs, value, difference) in METHODS.items():
+        score = dict.fromkeys(metrics, Estimate(value, value - 0.125, value + 0.125))
+        against = (
+            dict.fromkeys(metrics, Difference(*difference, 2 * (difference[2] - difference[1]))) if difference else {}
+        )
+        buckets = tuple(Bucket(label, 2, 10, score) for label in labels)
+        methods.append(MethodResult(method, "own", {"rag": 1, "note": EVIL}, score, against, buckets, costs))
+    return SetResult(name, "LaMP_2N", 2 * len(labels), 10 * len(labels), 30, 1, metrics, tuple(methods))
+
+
+def results() -> Results:
+    """Two sets, the second with one bucket."""
+    return Results(
+        plan="main",
+        size="cpu",
+        date="2026-03-01",
+        hardware="a made-up machine",
+        versions={"torch": "2.11", "ownlm": "0.6"},
+        commit=None,
+        seeds=(0, 7),
+        baseline="adapted base",
+        sets=(
+            one_set("news", ("accuracy", "f1_macro"), ("1-20 records", "21-50 records")),
+            one_set("<b>ratings", ("mae",), ("1-20 records",)),
+        ),
+        resolved={"name": "main", "note": EVIL, "fence": "```"},
+    )

@@ -1,0 +1,115 @@
+"""Pictures of made-up results."""
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from dataclasses import replace
+
+import matplotlib
+import pytest
+
+from ownlm.bench import plots
+from ownlm.bench.drawing import COLOURS, figure_of, place_labels, to_svg
+from ownlm.bench.results import Costs, Results, SetResult
+from tests.bench.made import EVIL, one_set, results
+
+Draw = Callable[[Results, SetResult, str], str]
+DRAWN = (plots.forest, plots.by_activity, plots.against_cost)
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def texts(svg: str) -> list[str]:
+    return [text.text or "" for text in ET.fromstring(svg).iter(f"{SVG}text")]
+
+
+def settings() -> dict[str, object]:
+    """Matplotlib's, but for the backend, which is found when it is first looked at."""
+    return {name: matplotlib.rcParams[name] for name in matplotlib.rcParams if name != "backend"}
+
+
+@pytest.mark.parametrize("draw", DRAWN, ids=lambda draw: draw.__name__)
+def test_a_picture_is_the_same_each_time_and_names_everything(draw: Draw) -> None:
+    made, one = results(), results().sets[0]
+    svg = draw(made, one, "accuracy")
+    with matplotlib.rc_context({"font.size": 30, "axes.grid": False}):  # a person's own style
+        assert draw(made, one, "accuracy") == svg
+    assert ET.fromstring(svg).get("role") == "img" and "accuracy" in (ET.fromstring(svg).get("aria-label") or "")
+    shown = " ".join(texts(svg))
+    assert "adapted base" in shown and "averaged" in shown and "accuracy (higher is better" in shown
+    assert "<script" not in svg and "\x1b" not in svg and "$x^2$" in shown  # no formula is made of it
+    assert "dc:date" not in svg and "http://matplotlib" not in svg
+
+
+def test_the_forest_has_a_panel_more_where_there_is_a_baseline() -> None:
+    made, one = results(), results().sets[1]
+    svg = plots.forest(made, one, "mae")
+    shown = texts(svg)
+    assert "mae (← lower is better)" in shown and "difference to the baseline in mae (← better)" in shown
+    assert {"better", "worse", "unclear: the interval holds zero"} <= set(shown)
+    assert all(f"var(--{name}" in svg for name in ("better", "worse", "unclear", "ink", "rule"))
+    alone = replace(one, methods=tuple(replace(method, differences={}) for method in one.methods))
+    assert not any("difference" in text for text in texts(plots.forest(made, alone, "mae")))
+
+
+def test_every_bucket_has_its_panel() -> None:
+    shown = texts(plots.by_activity(results(), results().sets[0], "accuracy"))
+    assert {"1-20 records", "21-50 records"} <= set(shown) and shown.count("people: 2, queries: 10") == 2
+    one = results().sets[0]
+    none = replace(one, methods=tuple(replace(method, buckets=()) for method in one.methods))
+    assert plots.by_activity(results(), none, "accuracy") == ""
+
+
+def test_costs_that_do_not_apply_stand_at_nothing() -> None:
+    shown = texts(plots.against_cost(results(), results().sets[0], "accuracy"))
+    assert shown.count("nothing") == 2 and {"1 kB", "1 MB", "10"} <= set(shown)
+    assert all(shown.count(str(number)) >= 2 for number in range(1, 6))  # each method in both panels
+    one = results().sets[0]
+    free = replace(one, methods=tuple(replace(method, costs=Costs(ms_per_answer=1.0)) for method in one.methods))
+    assert plots.against_cost(results(), free, "accuracy") == ""
+    paid = replace(one, methods=tuple(replace(method, costs=Costs(bytes_per_user=512.0)) for method in one.methods))
+    shown = texts(plots.against_cost(results(), paid, "accuracy"))
+    assert "nothing" not in shown and not any("training" in text for text in shown)
+
+
+def test_one_method_alone_is_drawn() -> None:
+    one = one_set("news", ("rougeL",), ("201+ records",))
+    one = replace(one, methods=one.methods[2:3])
+    for draw in DRAWN:
+        assert len(texts(draw(results(), one, "rougeL"))) > 3
+
+
+def test_a_picture_takes_the_pages_colours_and_leaves_settings_alone() -> None:
+    before = settings()
+    with figure_of(2, 2) as figure:
+        panel = figure.subplots()
+        panel.plot([0, 1], color=COLOURS["better"])
+        panel.set_title(f"fill: {COLOURS['better']}")  # in a text it is no colour
+        svg = to_svg(figure, EVIL)
+    assert settings() == before
+    assert f"stroke: var(--better, {COLOURS['better']})" in svg and f">fill: {COLOURS['better']}<" in svg
+    assert ET.fromstring(svg.replace("\x1b", "")).get("aria-label", "").startswith("a|b <script>")
+
+
+def test_pictures_share_no_ids() -> None:
+    made = results()
+    ids = [
+        name
+        for one in made.sets
+        for draw in DRAWN
+        for name in re.findall(r' id="([^"]*)"', draw(made, one, one.metrics[0]))
+    ]
+    assert ids and len(set(ids)) == len(ids)
+
+
+def test_labels_lie_on_no_other_label_and_on_no_point() -> None:
+    points = [(10.0, 10.0 + 2 * n) for n in range(8)] + [(200.0, 10.0)] * 3
+    placed = place_labels(points, (10.0, 8.0))
+    for number, (x, y) in enumerate(placed):
+        assert all(abs(x - a) >= 10 or abs(y - b) >= 8 for a, b in placed[:number])
+        assert all(abs(x - a) > 5 or abs(y - b) > 4 for a, b in points)
+    assert place_labels([(0.0, 0.0)], (10.0, 8.0)) == [(9.0, 0.0)]
+
+
+def test_long_names_are_cut_to_two_lines() -> None:
+    assert plots._short("word " * 40).count("\n") == 1 and plots._short("word " * 40).endswith("…")
+    assert len(plots._short("x" * 500)) <= 2 * plots.LETTERS + 1

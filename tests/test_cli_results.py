@@ -1,0 +1,15 @@
+"""A benchmark's tables, as a terminal shows them."""
+
+import pytest
+
+from ownlm.cli.results import show
+from tests.bench.made import LONG, results
+
+
+def test_every_table_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    show(results())
+    shown = capsys.readouterr().out
+    for title in ("news: quality", "news: costs", "news: f1_macro ↑ by how active", "<b>ratings: quality"):
+        assert title in shown
+    assert "+0.125 [+0.062, +0.188]" in shown and "▲ better" in shown and "80% power" in shown
+    assert LONG.split()[0] in shown and "\x1b" not in shown and "$x^2$" in shown
