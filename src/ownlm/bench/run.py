@@ -2,7 +2,8 @@
 
     OUT/plan.json                             the plan as it was resolved
     OUT/stages/STAGE-DIGEST/                  a home for each stage that trains
-    OUT/predictions/SET/METHOD-DIGEST.jsonl   an answer a line; when all are there, what they cost beside it
+    OUT/predictions/SET/METHOD-DIGEST.jsonl   an answer a line; when all are there, what they cost beside it, and the
+                                              answers in LaMP's output format, for `ownlm bench score SET/golds.json`
     OUT/results.json, report.html, report.md  what it came to
 
 A run that was killed goes on where it stopped: answers that are there are not asked for again, and homes know what is
@@ -12,6 +13,7 @@ trained. Files are named by digests of all they depend on, so that a changed pla
 import json
 import re
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,11 +26,12 @@ from ownlm.bench.data import SetData, read_set
 from ownlm.bench.machine import commit, hardware, versions
 from ownlm.bench.methods import METHODS, NEEDS_LABELS, check_settings
 from ownlm.bench.plan import MethodPlan, Plan, SetPlan
-from ownlm.bench.predictions import Prediction, Writer, read_predictions
+from ownlm.bench.predictions import Prediction, Writer, read_predictions, write_lamp
 from ownlm.bench.report import write_report
 from ownlm.bench.results import Answered, Costs, Results, SetResult, measure, write_results
 from ownlm.bench.shift import least_like
 from ownlm.durable import write_whole
+from ownlm.history.record import Query
 from ownlm.model.base_files import fingerprint
 from ownlm.progress import Progress, silent
 from ownlm.store.rows import history_digest
@@ -61,6 +64,8 @@ def run_plan(plan: Plan, folder: Path, *, device: str | None = None, progress: P
         for spec, data, methods in zip(plan.sets, sets, asked, strict=True):
             data = _shifted(_case(plan, data, folder, 0, device, progress), spec)
             cases = [_case(plan, data, folder, seed, device, progress) for seed in plan.seeds]
+            golds = _by_id(data.queries, (query.gold or "" for query in data.queries))
+            write_lamp(_folder(cases[0]) / "golds.json", data.task.name, golds)
             answered: list[Answered] = []
             for method in methods:
                 given: list[tuple[list[str], Costs]] = []
@@ -106,10 +111,19 @@ def _answered(case: Case, method: MethodPlan, settings: dict[str, Any]) -> tuple
                 known[query.user_id, query.id] = Prediction(query.user_id, query.id, text, told - started)
                 writer.write(known[query.user_id, query.id])
                 started = told
+        outputs = [known[query.user_id, query.id].output for query in queries]
+        write_lamp(kept.with_suffix(".lamp.json"), case.task.name, _by_id(queries, outputs))
         write_whole(costs_file, (json.dumps(asdict(made.costs)) + "\n").encode())
     costs = Costs(**json.loads(costs_file.read_text("utf8")))
     mine = [known[query.user_id, query.id] for query in queries]
     return [one.output for one in mine], replace(costs, ms_per_answer=1000 * fmean(one.seconds for one in mine))
+
+
+def _by_id(queries: Sequence[Query], texts: Iterable[str]) -> dict[str, str]:
+    """Texts by query id, as LaMP's files have them; where people's queries share ids, with the person before it."""
+    unique = len({query.id for query in queries}) == len(queries)
+    ids = [query.id if unique else f"{query.user_id}/{query.id}" for query in queries]
+    return dict(zip(ids, texts, strict=True))
 
 
 def _place(case: Case, method: MethodPlan, settings: dict[str, Any]) -> Path:
@@ -121,10 +135,23 @@ def _place(case: Case, method: MethodPlan, settings: dict[str, Any]) -> Path:
         case.writer.model_dump_json(), case.choose, case.seed, method.method, json.dumps(settings, sort_keys=True),
         people, asked,
     ]  # fmt: skip
-    slug = re.sub(r"[^A-Za-z0-9]+", "-", method.name).strip("-")[:40]
-    folder = case.folder / "predictions" / re.sub(r"[^A-Za-z0-9._-]+", "-", case.data.name)
+    return _folder(case) / f"{slug_of(method.name)}-{digest(*content)[:12]}.jsonl"
+
+
+def _folder(case: Case) -> Path:
+    """Where the predictions of a set are kept."""
+    folder = case.folder / "predictions" / slug_of(case.data.name)
     folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{slug}-{digest(*content)[:12]}.jsonl"
+    return folder
+
+
+def slug_of(name: str) -> str:
+    """A name as a part of a file's.
+
+    >>> slug_of("RAG, k=1")
+    'RAG-k-1'
+    """
+    return re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")[:40]
 
 
 def _case(plan: Plan, data: SetData, folder: Path, seed: int, device: str | None, progress: Progress) -> Case:

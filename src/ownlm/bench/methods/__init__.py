@@ -1,0 +1,110 @@
+"""The methods that a plan can compare: each a short function of a case and its settings."""
+
+from collections.abc import Callable, Mapping
+from inspect import Parameter, signature
+from typing import Any, Final, cast, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from ownlm.bench.case import Made
+from ownlm.bench.methods.assembled import assembled
+from ownlm.bench.methods.bases import adapted, base, random_records
+from ownlm.bench.methods.own import check_format, ia3, own, prompt
+from ownlm.bench.methods.own_history import check_knn, check_most_frequent, knn, most_frequent
+from ownlm.bench.methods.pool import make_pool
+from ownlm.bench.methods.sharers import arrow, averaged, nearest
+from ownlm.config import LoraConfig, PromptConfig, TrainConfig
+from ownlm.errors import ConfigError
+from ownlm.history.task import Task
+from ownlm.verbs.assemble import AssemblyPlan
+from ownlm.verbs.settings import Stage, settings
+
+__all__ = ["METHODS", "NEEDS_LABELS", "NO_OPTIONS", "check_adapt", "check_settings", "check_share"]
+
+METHODS: Final[Mapping[str, Callable[..., Made]]] = {
+    "base": base,
+    "adapted": adapted,
+    "most_frequent": most_frequent,
+    "knn": knn,
+    "random": random_records,
+    "own": own,
+    "ia3": ia3,
+    "prompt": prompt,
+    "nearest": nearest,
+    "averaged": averaged,
+    "arrow": arrow,
+    "assembled": assembled,
+}
+
+NEEDS_LABELS: Final = frozenset({"most_frequent"})  # what says nothing to a task without labels,
+NO_OPTIONS: Final = frozenset({"most_frequent", "knn"})  # or to one whose labels number options
+
+_PEFT: Final = ("ia3", "prompt")  # methods whose name is that of what they train
+_OF_TRAINING: Final = {*TrainConfig.model_fields, *LoraConfig.model_fields, *PromptConfig.model_fields} - {
+    "lora", "prompt", "method",
+}  # fmt: skip
+
+
+def check_settings(method: str, given: Mapping[str, Any], task: Task | None = None) -> None:
+    """Raises a ConfigError where a plan's method, or one of its settings, cannot be: before anything runs.
+
+    Args:
+        method: its name in the plan.
+        given: what is set beside name and method.
+        task: of a set; whether the method can answer it is checked too, where it is given.
+    """
+    if method not in METHODS:
+        raise ConfigError("There is no such method", got=method, expected=f"one of: {', '.join(METHODS)}")
+    function, what = METHODS[method], f"of the method {method!r}"
+    _check(function, given, what, "adapter", {"method": method} if method in _PEFT else {})
+    check_share(given.get("share", {}), what)
+    check_adapt(given.get("adapt", {}), what)
+    if function is own:
+        check_format(**{name: given[name] for name in ("format", "rag", "profile") if name in given})
+    if function is assembled:
+        of_plan = {name: value for name, value in given.items() if name in AssemblyPlan.__dataclass_fields__}
+        AssemblyPlan(*[cast(Any, None)] * 3, **of_plan)  # whether settings go together; it looks at nothing else
+    if task is not None and function is most_frequent:
+        check_most_frequent(task)
+    if task is not None and function is knn:
+        check_knn(task, **given)
+
+
+def check_share(share: Mapping[str, Any], whose: str = "of the plan") -> None:
+    """The same for settings of pools."""
+    _check(make_pool, share, f"of pools {whose}", "sharer", {})
+
+
+def check_adapt(adapt: Mapping[str, Any], whose: str = "of the plan") -> None:
+    """The same for settings of stage 1."""
+    _check_names(adapt, _OF_TRAINING | {"preset"}, f"of stage 1 {whose}")
+    changes = {name: value for name, value in adapt.items() if name != "preset"}
+    settings("task_adapter", 0, adapt.get("preset"), changes)
+
+
+def _check(
+    function: Callable[..., Any], given: Mapping[str, Any], what: str, stage: Stage, fixed: Mapping[str, Any]
+) -> None:
+    """Raises a ConfigError where a function cannot be called so; what it takes beside its own is a stage's training."""
+    parameters = signature(function).parameters.values()
+    own = {one.name for one in parameters if one.kind is Parameter.KEYWORD_ONLY}
+    trains = any(one.kind is Parameter.VAR_KEYWORD for one in parameters)
+    _check_names(given, own | _OF_TRAINING if trains else own, what)
+    kinds = get_type_hints(function, include_extras=True)
+    for name, value in given.items():
+        if name in own:
+            try:
+                TypeAdapter(kinds[name]).validate_python(value, strict=True)
+            except ValidationError as error:
+                wrong = error.errors()[0]["msg"]
+                raise ConfigError(f"The setting {name!r} {what} is wrong: {wrong}", got=repr(value)) from None
+    if trains:
+        changes = {name: value for name, value in given.items() if name in _OF_TRAINING}
+        settings(stage, 0, given.get("preset"), {**changes, **fixed})
+
+
+def _check_names(given: Mapping[str, Any], known: set[str], what: str) -> None:
+    if unknown := sorted(given.keys() - known):
+        raise ConfigError(
+            f"There is no such setting {what}", got=", ".join(unknown), expected=", ".join(sorted(known)) or "none"
+        )

@@ -1,0 +1,127 @@
+import json
+from pathlib import Path
+
+import pytest
+from sklearn.metrics import accuracy_score
+
+import ownlm.bench.run as module
+from ownlm.bench.plan import Plan, read_plan
+from ownlm.bench.predictions import read_lamp, read_predictions
+from ownlm.bench.results import Results, read_results
+from ownlm.bench.run import run_plan
+from ownlm.bench.score import score
+from ownlm.errors import ConfigError, OwnlmError
+from ownlm.history.task import load_task
+
+REPRODUCE = Path(__file__).resolve().parents[2] / "reproduce"
+FEW = ("adapted base", "most frequent label", "RAG, k=1", "own adapter, k=0", "pieces, product, k=0")
+
+
+def few(*names: str, **changes: object) -> Plan:
+    """The main plan at its smallest, with some of its methods."""
+    plan = read_plan(REPRODUCE / "main.toml", "tiny")
+    methods = [method for method in plan.methods if method.name in (names or FEW)]
+    return plan.model_copy(update={"methods": tuple(methods), **changes})
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
+    folder = tmp_path_factory.mktemp("bench") / "out"
+    return folder, run_plan(few(seeds=(0, 1)), folder)
+
+
+def test_every_query_is_answered_and_scored(done: tuple[Path, Results]) -> None:
+    folder, results = done
+    (one,) = results.sets
+    assert [method.name for method in one.methods] == list(FEW)
+    assert (one.users, one.queries) == (6, 18)
+    golds = {row["id"]: row["gold"] for row in map(json.loads, (REPRODUCE / "tiny" / "queries.jsonl").open())}
+    files = [path for path in (folder / "predictions" / "triage").glob("*.jsonl")]
+    assert len(files) == 2 * len(FEW)
+    for method in one.methods:
+        slug = module.slug_of(method.name)
+        values = []
+        for path in sorted(path for path in files if path.name.startswith(f"{slug}-")):
+            answers = read_predictions(path)
+            assert len(answers) == 18
+            values.append(accuracy_score([golds[one.id] for one in answers], [one.output for one in answers]))
+        assert len(values) == 2
+        assert method.scores["accuracy"].value == pytest.approx(sum(values) / 2)
+        assert method.costs.ms_per_answer is not None and method.costs.ms_per_answer > 0
+
+
+def test_what_is_left_behind(done: tuple[Path, Results]) -> None:
+    folder, results = done
+    assert read_results(folder) == results
+    assert json.loads((folder / "plan.json").read_text())["seeds"] == [0, 1]
+    assert "triage" in (folder / "report.md").read_text() and "<svg" in (folder / "report.html").read_text()
+    assert {"torch", "transformers", "ownlm"} <= results.versions.keys()
+
+
+def test_predictions_in_lamps_format_are_scored_alike(done: tuple[Path, Results]) -> None:
+    folder, results = done
+    place = folder / "predictions" / "triage"
+    answers, _ = place.glob("most-frequent*.lamp.json")  # of both seeds, which are alike
+    scored = score(place / "golds.json", answers, load_task(REPRODUCE.parent / "examples" / "triage.toml"))
+    (method,) = [one for one in results.sets[0].methods if one.name == "most frequent label"]
+    assert scored.scores["accuracy"].value == pytest.approx(method.scores["accuracy"].value)
+    assert len(read_lamp(answers).outputs) == 18
+
+
+def test_nothing_is_done_twice(done: tuple[Path, Results], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, results = done
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("asked again")
+
+    monkeypatch.setattr(module, "METHODS", dict.fromkeys(module.METHODS, fail))
+    assert run_plan(few(seeds=(0, 1)), folder).sets == results.sets
+
+
+def test_other_settings_are_other_predictions(done: tuple[Path, Results]) -> None:
+    folder, results = done
+    names = ("adapted base", "own adapter, k=0")
+    changed = few(*names, settings={"own": {"epochs": 1, "recent": 3, "learning_rate": 1e-2}})
+    before = set((folder / "predictions" / "triage").iterdir())
+    again = run_plan(changed, folder)
+    assert set((folder / "predictions" / "triage").iterdir()) > before
+    _, own = again.sets[0].methods
+    assert own.costs.train_tokens != results.sets[0].methods[3].costs.train_tokens
+
+
+def test_half_of_the_answers_are_asked_for_no_more(tmp_path: Path, done: tuple[Path, Results]) -> None:
+    plan = few("adapted base")
+    first = run_plan(plan, tmp_path / "out")
+    (kept,) = (tmp_path / "out" / "predictions" / "triage").glob("*.jsonl")
+    lines = kept.read_text().splitlines(keepends=True)
+    kept.write_text("".join(lines[:7]) + lines[7][:20])  # as kill -9 leaves it
+    kept.with_suffix(".costs.json").unlink()
+    second = run_plan(plan, tmp_path / "out")
+    assert [m.scores for m in second.sets[0].methods] == [m.scores for m in first.sets[0].methods]
+    assert kept.read_text().splitlines(keepends=True)[:7] == lines[:7]
+    assert len(read_predictions(kept)) == 18
+
+
+def test_a_wrong_setting_is_told_before_anything_runs(tmp_path: Path) -> None:
+    plan = few(settings={"own": {"epochz": 3}})
+    with pytest.raises(ConfigError, match="epochz"):
+        run_plan(plan, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_stage_that_fails_stops_the_run_and_keeps_what_is_done(tmp_path: Path) -> None:
+    plan = few("adapted base", "own adapter, k=0", settings={"own": {"learning_rate": 1.0, "since": "2099"}})
+    with pytest.raises(OwnlmError):
+        run_plan(plan, tmp_path / "out")
+    assert len(list((tmp_path / "out" / "predictions" / "triage").glob("adapted-base*.costs.json"))) == 1
+
+
+def test_the_queries_least_like_the_history(tmp_path: Path) -> None:
+    plan = few("adapted base", "most frequent label")
+    shifted = tuple(
+        one.model_copy(update={"name": by, "shift": by, "shift_share": 0.34})
+        for one in plan.sets
+        for by in ("bm25", "embedding")
+    )
+    results = run_plan(plan.model_copy(update={"sets": (*plan.sets, *shifted)}), tmp_path / "out")
+    assert [(one.name, one.queries) for one in results.sets] == [("triage", 18), ("bm25", 6), ("embedding", 6)]
