@@ -10,7 +10,11 @@ from ownlm.errors import NotFoundError, TaskError
 from ownlm.history.task import Task, load_task, parse_query, shipped_tasks, with_instruction
 from tests.history.files import NEWS, SECRET
 
-NAMES = [*(f"LaMP_{n}" for n in ("1", "2M", "2N", "3", "4", "5", "7")), "free-text", "git-commit", "mail-subject"]
+NAMES = [
+    *(f"LaMP_{n}" for n in ("1", "2M", "2N", "3", "4", "5", "7")),
+    *(f"LongLaMP_{n}" for n in ("abstract", "review", "topic")),
+    *("free-text", "git-commit", "mail-subject"),
+]
 
 
 def test_shipped_tasks_load_under_their_names() -> None:

@@ -1,15 +1,17 @@
 """`ownlm import`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ownlm.cli import options
-from ownlm.cli.output import many, print_json, progress_bar, say
+from ownlm.cli.output import many, print_json, progress_bar, say, size
+from ownlm.errors import OwnlmError
 
 if TYPE_CHECKING:
     from ownlm.importers.imported import Imported
+    from ownlm.importers.lamp_files import Kind, Split
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -19,6 +21,43 @@ Out = Annotated[Path, typer.Argument(metavar="OUT.jsonl", help="The history file
 KeepNames = Annotated[
     bool,
     typer.Option("--keep-names", help="Addresses as user ids, not hashes of them."),
+]
+Source = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="SOURCE",
+        help="LaMP's questions, a user/profile/query JSON, LongLaMP's Parquet, or a folder of LaMP or LongLaMP.",
+        show_default=False,
+    ),
+]
+LampOut = Annotated[
+    Path | None, typer.Argument(metavar="OUT.jsonl", help="The history file to write.", show_default=False)
+]
+Download = Annotated[
+    Path | None,
+    typer.Option(
+        "--download",
+        metavar="DIR",
+        help="Fetch LaMP's own files into this folder, and import nothing yet. What is there stays; stopped or cut "
+        "off, the same command goes on.",
+    ),
+]
+SplitOption = Annotated[
+    Literal["user", "time"],
+    typer.Option("--split", help="Of a folder: other people in train and dev, or the same people later."),
+]
+PartOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--part",
+        metavar="train|dev|test",
+        help="Of a folder: dev by default. To fetch: train and dev by default; may be given several times. The "
+        "answers of test are not given out.",
+        show_default=False,
+    ),
+]
+Url = Annotated[
+    str | None, typer.Option("--url", metavar="URL", help="Another server with LaMP's files to --download from.")
 ]
 
 
@@ -63,16 +102,70 @@ def mbox(
 
 @app.command("lamp")
 def lamp(
-    file: Annotated[Path, typer.Argument(help="LaMP's questions, or a user/profile/query JSON.", show_default=False)],
-    out: Out,
+    source: Source = None,
+    out: LampOut = None,
+    *,
     task: options.Task,
     labels: options.Labels = None,
+    download: Download = None,
+    split: SplitOption = "user",
+    part: PartOption = None,
+    url: Url = None,
     json: options.Json = False,
 ) -> None:
-    """LaMP's JSON: histories, queries in a file beside them, and a task file with the data's own instruction."""
+    """LaMP and LongLaMP: histories, queries in a file beside them, and a task file with the data's own instruction.
+
+    First fetch, then import: `lamp --task LaMP_2M --download DIR`, `lamp DIR films.jsonl --task LaMP_2M`.
+    """
+    parts = [_kind(name) for name in part or []]
+    if download is not None:
+        if source is not None or labels is not None:
+            raise typer.BadParameter("--download goes without SOURCE, OUT.jsonl and --labels: import in a second step")
+        _download(download, task, split, parts or ["train", "dev"], url, json)
+        return
+    if source is None or out is None:
+        raise typer.BadParameter("give SOURCE and OUT.jsonl, or --download DIR")
+    if url is not None:
+        raise typer.BadParameter("--url goes with --download")
+    if not source.is_dir() and (part or split != "user"):
+        raise typer.BadParameter("--part and --split go with a folder, and a file is one part of one split already")
+    if len(parts) > 1:
+        raise typer.BadParameter("one --part at a time: each becomes a history file of its own")
     from ownlm.importers.lamp import import_lamp
 
-    _tell(import_lamp(file, out, task=task, labels=labels), json)
+    _tell(import_lamp(source, out, task=task, labels=labels, split=split, part=parts[0] if parts else "dev"), json)
+
+
+def _kind(name: str) -> "Kind":
+    kinds: dict[str, Kind] = {"train": "train", "dev": "dev", "test": "test"}
+    if name not in kinds:
+        raise typer.BadParameter("it is train, dev or test", param_hint="--part")
+    return kinds[name]
+
+
+def _download(
+    folder: Path,
+    task: str,
+    split: "Split",
+    parts: "list[Kind]",
+    url: str | None,
+    json: bool,
+) -> None:
+    from ownlm.importers.lamp_files import OFFICIAL, download_lamp
+
+    try:
+        with progress_bar() as progress:
+            fetched = download_lamp(folder, task=task, split=split, parts=parts, url=url or OFFICIAL, progress=progress)
+    except KeyboardInterrupt:
+        raise OwnlmError("Interrupted", hint="run the same command again: it goes on from here") from None
+    if json:
+        files = [{"path": str(file.path), "bytes": file.path.stat().st_size, "new": file.new} for file in fetched]
+        print_json({"task": task, "split": split, "files": files})
+        return
+    for file in fetched:
+        say(f"{'fetched' if file.new else 'there already'}: {file.path}, {size(file.path.stat().st_size)}")
+    for part in dict.fromkeys(parts):
+        say(f"Next: ownlm import lamp {folder} {part}.jsonl --task {task} --split {split} --part {part}")
 
 
 def _tell(imported: "Imported", json: bool) -> None:

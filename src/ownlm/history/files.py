@@ -68,12 +68,15 @@ def read_document(path: Path) -> Any:
         ) from None
 
 
-def read_parquet(path: Path, names: Collection[str], required: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_parquet(
+    path: Path, names: Collection[str], required: Collection[str], *, at_once: int = 65_536
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows of a Parquet file, some at a time, each with "file, row N".
 
     Args:
         names: columns to read, where the file has them.
         required: those it must have.
+        at_once: how many rows are in memory together.
 
     Raises:
         DataError: the file is damaged, or lacks a column.
@@ -91,7 +94,7 @@ def read_parquet(path: Path, names: Collection[str], required: Collection[str]) 
                     expected=f"the columns {', '.join(sorted(required))}",
                     hint="rename its columns, or write a task file with its names",
                 )
-            for batch in file.iter_batches(columns=[name for name in names if name in there]):
+            for batch in file.iter_batches(at_once, columns=[name for name in names if name in there]):
                 for row in _in_microseconds(batch).to_pylist():
                     number += 1
                     yield f"{path}, row {number}", row

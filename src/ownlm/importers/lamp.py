@@ -1,6 +1,7 @@
-"""LaMP's JSON as plain rows: histories, queries, and the task with the instruction that the data carry."""
+"""LaMP's JSON and LongLaMP's Parquet as plain rows: histories, queries, and the task with their own instruction."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -9,46 +10,51 @@ from ownlm.errors import DataError
 from ownlm.history.files import kind_of, read_document
 from ownlm.history.lamp import is_lamp
 from ownlm.history.readers import read_dataset
-from ownlm.history.record import History, Query, Record
+from ownlm.history.record import Dataset, History, Query, Record
 from ownlm.history.task import Task, load_task, with_instruction
 from ownlm.importers.imported import Imported, write_rows
+from ownlm.importers.lamp_files import Kind, Split, find_lamp
+from ownlm.importers.longlamp import read_longlamp
 
 UNLABELLED: Final = "records without an answer"
 
 
-def import_lamp(file: Path, out: Path, *, task: str, labels: Path | None = None) -> Imported:
-    """Writes LaMP's JSON as files that everything else reads: `OUT.jsonl`, `OUT.queries.jsonl` and `OUT.toml`.
+def import_lamp(
+    file: Path, out: Path, *, task: str, labels: Path | None = None, split: Split = "user", part: Kind = "dev"
+) -> Imported:
+    """Writes LaMP's files as files that everything else reads: `OUT.jsonl`, `OUT.queries.jsonl` and `OUT.toml`.
 
     The queries' file is written if the data hold queries; the task's, if they carry an instruction of their own.
 
     Args:
-        file: LaMP's questions, or people with a profile and queries.
+        file: LaMP's questions, people with a profile and queries, or a Parquet file of LongLaMP; or a folder of the
+            benchmark's files.
         out: where the histories go; the others stand beside it.
         task: a task's name, or the path of a task file.
         labels: the right answers, where they do not lie beside `file` under their usual name.
+        split: of a folder: other people in train and dev ("user"), or the same people later ("time").
+        part: of a folder.
 
     Returns:
         An account of it. Records without an answer are left out: nothing can be learnt from them.
 
     Raises:
+        ConfigError: the task has no such folder.
         DataError: the file is not of this shape, is damaged, or holds no record with its answer; or what would be
             written would replace what is read.
         NotFoundError, TaskError: of the task.
 
     Source: ours.
     """
-    queries_file, task_file = out.parent / f"{out.stem}.queries.jsonl", out.parent / f"{out.stem}.toml"
-    _check_targets([out, queries_file, task_file], [file, Path(task), *([labels] if labels else [])])
     loaded = load_task(task)
-    if kind_of(file) != "document" or not is_lamp(list(read_document(file))):
-        raise DataError(
-            f"The file {file} is not of LaMP's shape",
-            expected="a JSON array of people, each with a profile",
-            hint="plain rows need no import: give them to `ownlm history add` or `ownlm train` as they are",
-        )
-    dataset = read_dataset(file, loaded, labels=labels)
+    files = find_lamp(file, task=loaded, split=split, part=part) if file.is_dir() else [file]
+    queries_file, task_file = out.parent / f"{out.stem}.queries.jsonl", out.parent / f"{out.stem}.toml"
+    _check_targets([out, queries_file, task_file], [*files, Path(task), *([labels] if labels else [])])
+    left_out = Counter[str]()
+    dataset = _read(files, loaded, labels, left_out)
     imported = Imported(task, files=[out])
     write_rows(out, _rows(dataset.histories, loaded, imported, file))
+    imported.left_out |= {reason: count for reason, count in left_out.items() if count}
     if dataset.queries:
         write_rows(queries_file, map(_query_row, dataset.queries))
         imported.files.append(queries_file)
@@ -57,6 +63,21 @@ def import_lamp(file: Path, out: Path, *, task: str, labels: Path | None = None)
         imported.files.append(task_file)
         imported.task = str(task_file)
     return imported
+
+
+def _read(files: list[Path], task: Task, labels: Path | None, left_out: Counter[str]) -> Dataset:
+    kind = kind_of(files[0])
+    if kind == "parquet":
+        if labels is not None:
+            raise DataError("LongLaMP's files hold the right answers themselves", hint="leave --labels out")
+        return read_longlamp(files, task, left_out)
+    if kind != "document" or not is_lamp(list(read_document(files[0]))):
+        raise DataError(
+            f"The file {files[0]} is not of LaMP's shape",
+            expected="a JSON array of people, each with a profile",
+            hint="plain rows need no import: give them to `ownlm history add` or `ownlm train` as they are",
+        )
+    return read_dataset(files[0], task, labels=labels)
 
 
 def to_toml(task: Task) -> str:

@@ -1,0 +1,98 @@
+"""LongLaMP's Parquet files: a row is a query of a person, with its answer and the profile that goes with it."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from ownlm.errors import DataError
+from ownlm.history.files import read_parquet
+from ownlm.history.record import Dataset, Query, Record, in_order
+from ownlm.history.row import Rows, as_object, to_record
+from ownlm.history.task import Task, parse_query
+from ownlm.history.values import as_id, as_text, column
+
+USER_COLUMNS: Final = ("reviewerId", "name", "author")  # of reviews, abstracts, topics
+GIVEN_AWAY: Final = "records that are the answer to a query of the same person"
+
+_ROWS: Final = 128  # in memory together: a row holds a whole history
+
+
+def read_longlamp(files: Sequence[Path], task: Task, left_out: Counter[str]) -> Dataset:
+    """The histories and queries in the pieces of one split.
+
+    A person may have several queries, each in a row with a profile of its own. Such profiles become one history, in
+    which a record stands once. What is the answer to one of the person's queries is left out of it, because the profile
+    of a later query may hold it. Records are known by their content, as reviews have no id; queries by file and row.
+
+    Args:
+        files: of one task and split, in order.
+        left_out: is told what was left out.
+
+    Returns:
+        Histories and queries; the queries' own instruction where all carry the same.
+
+    Raises:
+        DataError: a file is damaged, or is not of this shape, or a row does not fit the task.
+
+    Source: LongLaMP (arXiv 2407.11016). Differs: one history a person, not one a query.
+    """
+    people: dict[str, dict[str, Record]] = {}
+    queries: list[Query] = []
+    instructions: set[str | None] = set()
+    rows = Rows(skip_bad=False)
+    for file in files:
+        for number, (place, row) in enumerate(_rows(file), 1):
+            with rows.row(place):
+                user = column(row, row["user"], as_id)
+                fields, instruction, _ = parse_query(task, column(row, "input", as_text) or "")
+                instructions.add(instruction)
+                queries.append(Query(user, f"{file.stem}:{number}", fields, column(row, "output", as_text)))
+                records = people.setdefault(user, {})
+                for record in _profile(row["profile"], task, user):
+                    records.setdefault(record.id, record)
+    answers: dict[str, set[str | None]] = {}
+    for query in queries:
+        answers.setdefault(query.user_id, set()).add(query.gold)
+    histories = []
+    for user, mine in people.items():
+        kept = [record for record in mine.values() if record.fields.get(task.answer_field, "") not in answers[user]]
+        left_out[GIVEN_AWAY] += len(mine) - len(kept)
+        histories += [in_order(user, kept)] if kept else []
+    if not any(task.answer_field in record.fields for history in histories for record in history.records):
+        raise DataError(
+            f"No record in {files[0]} has the field {task.answer_field!r}",
+            expected=f"records of task {task.name!r}",
+            hint="check that --task is the task of these data",
+        )
+    return Dataset(histories, queries, instructions.pop() if len(instructions) == 1 else None)
+
+
+def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows, each with its place, and with the name of the column that says whose it is as `user`."""
+    names = (*USER_COLUMNS, "input", "output", "profile")
+    for place, row in read_parquet(file, names, ("input", "profile"), at_once=_ROWS):
+        users = [name for name in USER_COLUMNS if name in row]
+        if len(users) != 1:
+            raise DataError(
+                f"The file {file} does not say in one column whose a row is",
+                expected=f"one of {', '.join(USER_COLUMNS)}",
+                hint="plain rows need no import: give them to `ownlm history add` as they are",
+            )
+        yield place, {**row, "user": users[0]}
+
+
+def _profile(profile: object, task: Task, user: str) -> Iterator[Record]:
+    if not isinstance(profile, list):
+        raise ValueError(f"user {user!r}: the profile is no list")
+    for item in profile:
+        yield to_record(_as_here(as_object(item), task), task, unlabelled=True, user=user)
+
+
+def _as_here(item: Mapping[str, Any], task: Task) -> dict[str, Any]:
+    """A profile's item as a row: a year is its time, and a rating is a number as the queries write it."""
+    row = {name: item.get(name) for name in task.record_fields}
+    if isinstance(rating := row.get("overall"), str):
+        row["overall"] = rating.strip().removesuffix(".0")
+    year = str(item.get("year") or "").removesuffix(".0")
+    return {**row, "time": year} if len(year) == 4 and year.isdigit() and year > "1000" else row
