@@ -7,6 +7,7 @@ So nothing is trained twice, nothing of one method reaches another, and what a k
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,12 +19,13 @@ from ownlm.history.record import History, Query
 from ownlm.history.task import Task
 from ownlm.home import Home
 from ownlm.model.base import BaseLM
-from ownlm.model.base_files import fingerprint
+from ownlm.model.base_files import fingerprint as read_fingerprint
 from ownlm.model.random_base import make_random_base
 from ownlm.progress import Progress, silent
 from ownlm.store.rows import BaseInfo, history_digest
 from ownlm.verbs.settings import digest
 
+fingerprint = cache(read_fingerprint)  # by folder: what lies there stays while a benchmark runs
 Who = Literal["targets", "sharers", "outsiders"]
 Answers = Callable[[Sequence[Query]], Iterator[str]]
 
@@ -134,12 +136,16 @@ class Case:
         return home
 
     def profile(self, home: Home) -> None:
-        """Writes everybody's text profile in a home, as the plan says."""
+        """Writes everybody's text profile in a home, as the plan says.
+
+        Raises:
+            OwnlmError: somebody's could not be written. Those that are written stay.
+        """
         plan = self.writer
         counted = plan.writer == "counted" or (plan.writer is None and plan.url is None and bool(self.task.labels))
         if plan.url is None and not counted:
             home.add_base(str(self.raw()), "writer", self.progress)
-        home.profile(
+        done = home.profile(
             self.task.name,
             base=None if counted or plan.url else "writer",
             url=plan.url,
@@ -147,6 +153,8 @@ class Case:
             counted=counted,
             progress=self.progress,
         )
+        if done.failed:
+            raise done.failed[0][1]
 
     def ask(self, home: Home, queries: Sequence[Query], **how: Any) -> Iterator[str]:
         """Answers, each by the person's newest adapter in a home, or by its base.

@@ -10,6 +10,7 @@ A run that was killed goes on where it stopped: answers that are there are not a
 trained. Files are named by digests of all they depend on, so that a changed plan reads nothing of another's.
 """
 
+import gc
 import json
 import re
 import time
@@ -21,10 +22,10 @@ from statistics import fmean
 from typing import Any
 
 from ownlm import __version__
-from ownlm.bench.case import Case
+from ownlm.bench.case import Case, fingerprint
 from ownlm.bench.data import SetData, read_set
 from ownlm.bench.machine import commit, hardware, versions
-from ownlm.bench.methods import METHODS, NEEDS_LABELS, check_settings
+from ownlm.bench.methods import METHODS, NEEDS_LABELS, NO_OPTIONS, check_adapt, check_settings, check_share
 from ownlm.bench.plan import MethodPlan, Plan, SetPlan
 from ownlm.bench.predictions import Prediction, Writer, read_predictions, write_lamp
 from ownlm.bench.report import write_report
@@ -32,7 +33,6 @@ from ownlm.bench.results import Answered, Costs, Results, SetResult, measure, wr
 from ownlm.bench.shift import least_like
 from ownlm.durable import write_whole
 from ownlm.history.record import Query
-from ownlm.model.base_files import fingerprint
 from ownlm.progress import Progress, silent
 from ownlm.store.rows import history_digest
 from ownlm.store.work import working
@@ -42,7 +42,7 @@ from ownlm.verbs.settings import digest
 def run_plan(plan: Plan, folder: Path, *, device: str | None = None, progress: Progress = silent) -> Results:
     """Runs what of a plan is not done yet, and writes its results and report.
 
-    A method that only answers where a task has labels is left out of a set whose task has none.
+    A method that has nothing to say to a set's task is left out there: the most frequent label, where there are none.
 
     Args:
         folder: OUT; made if it is missing. Another process that runs a plan there is waited for.
@@ -54,6 +54,8 @@ def run_plan(plan: Plan, folder: Path, *, device: str | None = None, progress: P
 
     Source: ours.
     """
+    check_share(plan.share)
+    check_adapt(plan.adapt or {})
     sets = [read_set(one) for one in plan.sets]
     asked = [[method for method in plan.methods if _applies(plan, method, data)] for data in sets]
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,6 +75,7 @@ def run_plan(plan: Plan, folder: Path, *, device: str | None = None, progress: P
                     progress("methods", done, total, f"{data.name}: {method.name}")
                     given.append(_answered(case, method, plan.settings_of(method)))
                     done += 1
+                    gc.collect()  # a home and its pools know each other: else the next base comes beside this one
                 outputs, costs = zip(*given, strict=True)
                 answered.append(Answered(method.name, method.method, plan.settings_of(method), outputs, costs))
             measured.append(_measured(plan, data, answered))
@@ -89,7 +92,7 @@ def run_plan(plan: Plan, folder: Path, *, device: str | None = None, progress: P
 
 def _applies(plan: Plan, method: MethodPlan, data: SetData) -> bool:
     """Whether a set's task has what a method needs; its settings are checked."""
-    if method.method in NEEDS_LABELS and not data.task.labels:
+    if (method.method in NEEDS_LABELS and not data.task.labels) or (method.method in NO_OPTIONS and data.task.options):
         return False
     check_settings(method.method, plan.settings_of(method), data.task)
     return True
