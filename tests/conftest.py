@@ -16,7 +16,7 @@ from ownlm.model import smollm2 as embedded
 from ownlm.model.random_base import make_random_base
 from tests.community import rows, write_rows, write_task
 from tests.sharing import make_home, share
-from tests.shell import Shell
+from tests.shell import QuickShell
 
 settings.register_profile("ownlm", deadline=None)  # the first example warms up; how long a test takes proves nothing
 settings.load_profile("ownlm")
@@ -60,11 +60,14 @@ def shared(tmp_path: Path, _sharing: tuple[Path, Path]) -> Home:
 
 
 @pytest.fixture
-def shell(tmp_path: Path, tiny_base: Path) -> Shell:
-    """A folder with a home on the tiny base, and files of three people's records and of queries."""
+def shell(tmp_path: Path, tiny_base: Path) -> QuickShell:
+    """A folder with a home on the tiny base, and files of three people's records and of queries.
+
+    Commands run within this process; what `start` starts is one of its own.
+    """
     write_task(tmp_path)
     write_rows(tmp_path / "people.jsonl", rows("ada", 7), rows("bela", 4), rows("ciro", 3))
     queries = [{"user_id": u, "id": f"q-{u}", "text": "thing", "gold": "bin"} for u in ("ada", "ciro", "nobody")]
     write_rows(tmp_path / "queries.jsonl", queries)
     Home(tmp_path / ".ownlm").add_base(str(tiny_base), "tiny")
-    return Shell(tmp_path)
+    return QuickShell(tmp_path)

@@ -13,6 +13,7 @@ QUICK = {"select": "active", "steps": 2, "gate_steps": 2, "batch_size": 4, "lear
 
 def community(folder: Path, base: Path) -> QuickShell:
     """A folder with a home on the base; six people, of whom four agree to share."""
+    folder.mkdir(exist_ok=True)
     write_task(folder)
     people = [rows(user, 11 + n) for n, user in enumerate((*SHARERS, *OTHERS))]
     home = Home(folder / ".ownlm")

@@ -11,7 +11,7 @@ import pytest
 
 from ownlm.home import Home
 from tests.community import rows, write_rows
-from tests.shell import Shell
+from tests.shell import QuickShell, Shell
 
 SLOW = ["--epochs", "20", "--batch-size", "2", "--slots", "2"]
 
@@ -90,10 +90,9 @@ def test_a_journey_for_people(shell: Shell, tiny_base: Path) -> None:
         ("history add people.jsonl --task sorting.toml --home sorting.toml", "sorting.toml"),
     ],
 )
-def test_an_error_is_one_clear_message(shell: Shell, line: str, word: str) -> None:
-    process = shell.start(*line.split(), "--json")
-    out, err = process.communicate()
-    assert process.returncode == 1 and err.startswith("error: ") and word in err and "Traceback" not in err
+def test_an_error_is_one_clear_message(shell: QuickShell, line: str, word: str) -> None:
+    out, err = shell.both(*line.split(), "--json", code=1)
+    assert "error: " in err.splitlines()[-1] and word in err and "Traceback" not in err
     document = json.loads(out)["error"]
     assert document["what"] and set(document) == {"error", "what", "got", "expected", "hint"}
 
@@ -102,7 +101,16 @@ def test_an_error_is_one_clear_message(shell: Shell, line: str, word: str) -> No
     "line", ["train", "ask --task x", "ask ada --task x", "nonsense", "ask --task x --file f ada text"]
 )
 def test_wrong_usage_is_exit_code_two(shell: Shell, line: str) -> None:
-    assert shell.start(*line.split()).wait() == 2
+    shell.run(*line.split(), code=2)
+
+
+def test_a_process_of_its_own_ends_and_writes_alike(shell: QuickShell) -> None:
+    apart = Shell(shell.folder)
+    assert apart.json("base", "ls") == shell.json("base", "ls")
+    line = ("users", "show", "nobody", "--json")
+    process = shell.start(*line)
+    assert (*process.communicate(), process.returncode) == (*shell.both(*line, code=1), 1)
+    apart.run("train", code=2)
 
 
 def test_help_is_there_for_every_command(shell: Shell) -> None:
@@ -113,12 +121,11 @@ def test_help_is_there_for_every_command(shell: Shell) -> None:
         assert ("--home" in text) == bool(command)
 
 
-def test_of_very_many_people_some_are_shown_and_all_are_counted(shell: Shell) -> None:
+def test_of_very_many_people_some_are_shown_and_all_are_counted(shell: QuickShell) -> None:
     broken = [{"user_id": f"long{n:02}", "id": "r", "text": "x" * 5000, "folder": "bin"} for n in range(23)]
     write_rows(shell.folder / "many.jsonl", *(rows(f"user{n:02}", 1) for n in range(25)), broken)
-    process = shell.start("train", "many.jsonl", "--task", "sorting.toml", "--epochs", "1")
-    out, err = process.communicate()
-    assert process.returncode == 1 and "25 adapters" in out and "and 5 more: `ownlm users ls`" in out
+    out, err = shell.both("train", "many.jsonl", "--task", "sorting.toml", "--epochs", "1", code=1)
+    assert "25 adapters" in out and "and 5 more: `ownlm users ls`" in out
     assert sum(line.strip().startswith("user") for line in out.splitlines()) == 20 + 1  # and the heading
     assert err.count("failed: long") == 20 and "failed: 3 more" in err
     assert len(shell.json("train", "--task", "sorting", "--epochs", "1", code=1)["failed"]) == 23

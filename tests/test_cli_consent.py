@@ -6,10 +6,10 @@ import shutil
 from ownlm.home import Home
 from ownlm.store.pools import replace_pool
 from tests.sharing import put_pool, put_recipe, sharer_id
-from tests.shell import Shell
+from tests.shell import QuickShell
 
 
-def test_consent_is_recorded_and_told(shell: Shell) -> None:
+def test_consent_is_recorded_and_told(shell: QuickShell) -> None:
     shell.run("history", "add", "people.jsonl", "--task", "sorting.toml")
     consent = ("users", "consent", "ada")
     assert shell.json(*consent) == {"user": "ada", "shares": False, "licence": None, "since": None, "pools": []}
@@ -26,7 +26,7 @@ def test_consent_is_recorded_and_told(shell: Shell) -> None:
     assert shell.json("users", "forget", "ada")["records"] == 7
 
 
-def test_wrong_usage_and_clear_errors(shell: Shell) -> None:
+def test_wrong_usage_and_clear_errors(shell: QuickShell) -> None:
     shell.run("history", "add", "people.jsonl", "--task", "sorting.toml")
     consent = ("users", "consent", "ada")
     for wrong in (["--licence", "CC0"], ["--no-share", "--licence", "CC0"], ["--share", "--licence"], ["bela"]):
@@ -37,7 +37,7 @@ def test_wrong_usage_and_clear_errors(shell: Shell) -> None:
     assert not shell.json(*consent)["shares"]
 
 
-def test_a_person_with_a_recipe_is_listed_shown_and_trained(shell: Shell) -> None:
+def test_a_person_with_a_recipe_is_listed_shown_and_trained(shell: QuickShell) -> None:
     shell.run("history", "add", "people.jsonl", "--task", "sorting.toml")
     home = Home(shell.folder / ".ownlm")
     pool = put_pool(home, "bela", "ciro")
@@ -61,7 +61,7 @@ def test_a_person_with_a_recipe_is_listed_shown_and_trained(shell: Shell) -> Non
     )
     shutil.rmtree(pool.folder)
     told = shell.run("users", "show", "ada")
-    assert "recipe a1 is behind: stale: too few sharers. `ownlm assemble --task sorting`" in told
+    assert "recipe a1 is behind: stale: too few sharers. `ownlm assemble --task sorting --user ada`" in told
     assert [row["standing"] for row in shell.json("users", "ls")] == ["stale: too few sharers", "", ""]
     assert "`ownlm assemble --task sorting`" in shell.run("doctor")
     report = shell.json("train", "--task", "sorting", "--epochs", "1", "--user", "ada")
@@ -70,16 +70,14 @@ def test_a_person_with_a_recipe_is_listed_shown_and_trained(shell: Shell) -> Non
     assert adapter["method"] == "lora" and adapter["recipe_bytes"] is None
 
 
-def test_pieces_that_lie_in_a_pool_are_told_of_and_go_with_the_person(shell: Shell) -> None:
+def test_pieces_that_lie_in_a_pool_are_told_of_and_go_with_the_person(shell: QuickShell) -> None:
     shell.run("history", "add", "people.jsonl", "--task", "sorting.toml")
-    put_pool(Home(shell.folder / ".ownlm"), "bela")
-    process = shell.start("users", "consent", "bela", "--no-share")
-    out, err = process.communicate()
-    assert process.returncode == 0 and "bela does not share" in out
-    assert "still lie in 1 pool of this home: `ownlm pool withdraw bela` removes them" in err
-    process = shell.start("history", "forget", "bela", "--record", "bela-0")
-    out, err = process.communicate()
-    assert process.returncode == 0 and "removed: 1 record" in out
+    pool = put_pool(Home(shell.folder / ".ownlm"), "bela")
+    out, err = shell.both("users", "consent", "bela", "--no-share")
+    assert "bela does not share" in out and f"still lie in 1 pool of this home: {pool.digest[:12]}. Until" in err
+    assert "Until `ownlm pool withdraw bela` removes them, nobody is assembled from there" in err
+    out, err = shell.both("history", "forget", "bela", "--record", "bela-0")
+    assert "removed: 1 record" in out
     assert "pieces in 1 pool may have learnt from it: `ownlm pool withdraw USER` removes them" in err
     assert len(shell.json("history", "forget", "bela", "--record", "bela-1")["pools"]) == 1
     assert shell.json("users", "forget", "bela")["records"] == 2  # and the pool, of which nobody is left

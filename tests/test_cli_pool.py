@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ownlm.home import Home
+from tests.community import rows, write_rows
 from tests.shared_home import OTHERS, community, share
 from tests.shell import QuickShell
 
@@ -121,3 +122,87 @@ def test_pictures_of_a_person_and_a_pool(shared: QuickShell) -> None:
     home_of(shared).train("sorting", users=["finn"], epochs=1)
     assert "nothing to draw" in shared.run("pool", "show", "--plot", "none.png", code=1)
     assert sorted(path.name for path in folder.iterdir() if "png" in path.name) == ["eva.png", "pool.png"]
+
+
+def test_the_newest_is_checked_and_a_place_where_there_is_none_is_told(shared: QuickShell, tmp_path: Path) -> None:
+    (pool,) = home_of(shared).pools.ls()
+    assert shared.json("pool", "verify")["pool"] == pool.digest
+    assert "nor such a folder" in shared.run("pool", "verify", "./nowhere", code=1)
+    neither = shared.run("pool", "verify", "./nowhere", "--home", "elsewhere", code=1)
+    assert "neither a folder ./nowhere nor a home in elsewhere" in neither
+    assert "no home in elsewhere" in shared.run("pool", "verify", "--home", "elsewhere", code=1)
+    empty = community(tmp_path / "empty", Path(home_of(shared).bases()[0].folder))
+    assert "The home has no pool. Next: `ownlm share" in empty.run("pool", "verify", code=1)
+
+
+def test_every_id_that_is_shown_short_is_taken_short(shared: QuickShell) -> None:
+    (pool,) = home_of(shared).pools.ls()
+    short = pool.digest[:12]
+    assert short in shared.run("pool", "ls") and short in shared.run("users", "show", "eva")
+    assert shared.json("pool", "show", short)["pool"] == shared.json("pool", "verify", short)["pool"] == pool.digest
+    assert shared.json("assemble", "--task", "sorting", "--pool", short)["failed"] == []
+    ladder = ("train", "--task", "sorting", "--ladder", "--pool", short, "--epochs", "1")
+    assert {row["rung"] for row in shared.json(*ladder, "--dry-run")["ladder"]} == {"own", "adapted"}
+    (row,) = [row for row in shared.json("assemble", "--task", "sorting", "--user", "eva", "--seed", "1")["assembled"]]
+    sharer = row["top_sharers"][0]["sharer"]
+    assert shared.json("pool", "withdraw", sharer[:6], "--leave-stale")["sharers"] == [sharer]
+
+
+def test_a_pool_is_removed_when_nobody_uses_it(shared: QuickShell) -> None:
+    (pool,) = home_of(shared).pools.ls()
+    error = shared.json("pool", "rm", pool.digest[:12], code=1)["error"]
+    assert "recipes of 2 people" in error["what"] and error["got"] == "eva, finn" and "ownlm train" in error["hint"]
+    for user in OTHERS:
+        shared.json("users", "forget", user)
+    assert f"pool {pool.digest[:12]}, version 1, of 4 sharers" in shared.run("pool", "rm", pool.digest[:12])
+    assert shared.json("pool", "ls") == [] and not Path(pool.folder).exists()
+    assert "no pool" in shared.run("pool", "rm", pool.digest[:12], code=1)
+
+
+def test_consent_taken_back_is_seen_wherever_somebody_waits(shared: QuickShell) -> None:
+    (pool,) = home_of(shared).pools.ls()
+    assert [row["standing"] for row in shared.json("users", "ls") if row["method"]] == ["", ""]
+    assert shared.run("users", "ls").count("up to date") == 2
+    _, err = shared.both("users", "consent", "ana", "--no-share")
+    assert f"1 pool of this home: {pool.digest[:12]}. Until `ownlm pool withdraw ana`" in err
+    waits = "waits for a withdrawal: somebody took their consent back"
+    assert "waits for a withdrawal" in shared.run("users", "ls")
+    assert [row["standing"] for row in shared.json("users", "ls") if row["method"]] == [waits] * 2
+    shown = shared.run("users", "show", "eva")
+    assert f"{waits}; the base answers. `ownlm doctor` says whose" in shown and "--plot" not in shown
+    told = shared.run("assemble", "--task", "sorting", "--top-k", "2", "--user", "eva", "--user", "finn")
+    assert f"skipped 2: {waits}" in told and "up to date" not in told
+    assert not any("ana" in text for text in (told, shown))
+    assert "`ownlm pool withdraw ana`" in shared.run("doctor")
+    shared.run("pool", "withdraw", "ana")
+    assert [row["standing"] for row in shared.json("users", "ls") if row["method"]] == ["", ""]
+
+
+def test_who_has_no_adapter_is_told_how_to_get_one(shared: QuickShell, tmp_path: Path) -> None:
+    shown = shared.run("users", "show", "ana")
+    one = "--task sorting --user ana"
+    assert f"no adapter yet: `ownlm train {one}`, or `ownlm assemble {one}`, makes one" in shown
+    assert "Adapters" not in shown and "Adapters, oldest first" in shared.run("users", "show", "eva")
+    empty = community(tmp_path / "empty", Path(home_of(shared).bases()[0].folder))
+    assert f"no adapter yet: `ownlm train {one}` makes one" in empty.run("users", "show", "ana")
+    assert "none" in empty.run("users", "ls")
+
+
+def test_what_was_best_of_an_adapted_recipe_is_listed(shared: QuickShell) -> None:
+    home_of(shared).assemble("sorting", users=["eva"], adapt_steps=8)
+    kept = home_of(shared).adapters("eva")[-1].provenance["kept"]
+    told = {"adapted": "recipe, adapted", "base": "recipe, but the base answers", "assembled": "recipe "}[kept]
+    assert told in shared.run("users", "ls") and told in shared.run("users", "show", "eva")
+
+
+@pytest.mark.parametrize("command", ["assemble", "train", "train --ladder"])
+def test_what_was_added_before_a_failure_is_told(shared: QuickShell, command: str) -> None:
+    write_rows(shared.folder / "new.jsonl", rows("gus", 3))
+    line = (*command.split(), "new.jsonl", "--task", "sorting", "--base", "nowhere")
+    _, err = shared.both(*line, code=1)
+    assert "3 records of 1 user are in the home all the same" in err and "no base 'nowhere'" in err
+    assert [row["user"] for row in shared.json("history", "ls")][-1] == "gus"
+    error = shared.json(*line, code=1)["error"]
+    assert "nowhere" in error["what"]
+    _, err = shared.both(*command.split(), "none.jsonl", "--task", "sorting", code=1)
+    assert "all the same" not in err

@@ -12,27 +12,25 @@ import pytest
 from ownlm.home import Home
 from tests.community import FOLDERS, write_rows
 from tests.endpoint import free_port, serving
-from tests.shell import Shell
+from tests.shell import QuickShell
 
 KEY = "sk-do-not-tell"
 SORTING = ("--task", "sorting")
 
 
 @pytest.fixture
-def filed(shell: Shell) -> Shell:
+def filed(shell: QuickShell) -> QuickShell:
     Home(shell.folder / ".ownlm").add_history(shell.folder / "people.jsonl", str(shell.folder / "sorting.toml"))
     return shell
 
 
-def both(shell: Shell, *args: object, code: int) -> tuple[str, str]:
-    process = shell.start(*args)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == code, (out, err)
+def both(shell: QuickShell, *args: object, code: int) -> tuple[str, str]:
+    out, err = shell.both(*args, code=code)
     assert KEY not in out + err and "Traceback" not in err
     return out, err
 
 
-def test_a_journey_with_an_endpoint(filed: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_journey_with_an_endpoint(filed: QuickShell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OWNLM_PROFILE_KEY", KEY)
     long = "Mostly files what the family says at home, and what the office says under work, and does so every day."
     with serving(lambda caller: caller.say(long)) as server:
@@ -55,7 +53,7 @@ def test_a_journey_with_an_endpoint(filed: Shell, monkeypatch: pytest.MonkeyPatc
     assert len(report["trained"]) == 1
 
 
-def test_counted_profiles_in_a_table(filed: Shell) -> None:
+def test_counted_profiles_in_a_table(filed: QuickShell) -> None:
     out = filed.run("profile", *SORTING, "--counted")
     assert "3 profiles (counted)" in out
     assert [[cell.strip() for cell in line.split("│")] for line in out.splitlines()[-3:]] == [
@@ -65,19 +63,19 @@ def test_counted_profiles_in_a_table(filed: Shell) -> None:
     ]
 
 
-def test_help_is_there(shell: Shell) -> None:
+def test_help_is_there(shell: QuickShell) -> None:
     text = shell.run("profile", "--help")
     assert all(option in text for option in ("Usage", "--home", "--profile-url", "--counted"))
 
 
-def test_the_base_writes_by_default(filed: Shell) -> None:
+def test_the_base_writes_by_default(filed: QuickShell) -> None:
     process = filed.start("profile", *SORTING, "--json")
     document = json.loads(process.communicate()[0])
     told = [row["user"] for row in document["written"] + document["failed"]]
     assert sorted(told) == ["ada", "bela", "ciro"] and process.returncode == bool(document["failed"])
 
 
-def test_training_names_who_has_no_profile(filed: Shell) -> None:
+def test_training_names_who_has_no_profile(filed: QuickShell) -> None:
     filed.run("profile", *SORTING, "--counted", "--user", "bela", "-u", "ciro")
     out, err = both(filed, "train", *SORTING, "--profile", "--epochs", "1", "--json", code=1)
     assert sorted(row["user"] for row in json.loads(out)["trained"]) == ["bela", "ciro"]
@@ -87,7 +85,7 @@ def test_training_names_who_has_no_profile(filed: Shell) -> None:
     assert both(filed, *ask, "--no-profile", code=0)[0].strip() in FOLDERS
 
 
-def test_what_fails_is_told_and_the_rest_is_kept(filed: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_fails_is_told_and_the_rest_is_kept(filed: QuickShell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OWNLM_PROFILE_KEY", KEY)
 
     def behaviour(caller: Any) -> None:
@@ -106,7 +104,7 @@ def test_what_fails_is_told_and_the_rest_is_kept(filed: Shell, monkeypatch: pyte
         assert "rubbish" not in err + out
 
 
-def test_nobody_there_is_one_clear_error(filed: Shell) -> None:
+def test_nobody_there_is_one_clear_error(filed: QuickShell) -> None:
     command = ("profile", *SORTING, "--profile-url", f"http://127.0.0.1:{free_port()}", "--profile-model", "m")
     out, err = both(filed, *command, "--json", code=1)
     document = json.loads(out)["error"]
@@ -124,7 +122,7 @@ def test_nobody_there_is_one_clear_error(filed: Shell) -> None:
         "--profile-model m",
     ],
 )
-def test_wrong_usage_is_exit_code_two(filed: Shell, line: str) -> None:
+def test_wrong_usage_is_exit_code_two(filed: QuickShell, line: str) -> None:
     both(filed, "profile", *SORTING, *line.split(), code=2)
 
 
@@ -138,12 +136,12 @@ def test_wrong_usage_is_exit_code_two(filed: Shell, line: str) -> None:
         ("--task LaMP_4 --counted", "no labels"),
     ],
 )
-def test_an_error_is_one_clear_message(filed: Shell, line: str, word: str) -> None:
+def test_an_error_is_one_clear_message(filed: QuickShell, line: str, word: str) -> None:
     out, err = both(filed, "profile", *SORTING, *line.split(), "--json", code=1)
     assert word in json.loads(out)["error"]["what"] and err.startswith("error: ")
 
 
-def test_ctrl_c_keeps_what_is_written_and_the_same_command_goes_on(filed: Shell) -> None:
+def test_ctrl_c_keeps_what_is_written_and_the_same_command_goes_on(filed: QuickShell) -> None:
     people = [{"user_id": f"u{n:02}", "id": "r", "text": "x", "folder": "bin"} for n in range(30)]
     filed.run("history", "add", write_rows(Path(filed.folder) / "many.jsonl", people), *SORTING)
     hold = threading.Event()

@@ -1,10 +1,10 @@
 """Behaviour that changes: new records, forgotten ones, several processes, and what the doctor says of it all."""
 
-import multiprocessing
 import shutil
 import sys
 import threading
 import time
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from ownlm.prompt.example import history_examples
 from ownlm.store.work import working
 from ownlm.verbs.load import load_adapter
 from tests.community import rows, write_rows, write_task
+from tests.forks import context
 from tests.namespace import run_with_mount
 
 FAST = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-2}
@@ -34,6 +35,14 @@ def home(tmp_path: Path, tiny_base: Path) -> Home:
     people = write_rows(tmp_path / "people.jsonl", rows("ada", 7), rows("bela", 4))
     home.add_history(people, str(write_task(tmp_path)))
     return home
+
+
+def in_one_process(mount: str, folder: Path, code: str) -> None:
+    """Several commands with a mount on a folder, in a process that loads torch once."""
+    code = f"import sys\nfrom pathlib import Path\nfrom tests.shell import QuickShell\n{code}"
+    script = f"""{mount} && {sys.executable} -c '{code}' "$0" && echo all told"""
+    with chdir(Path(__file__).parents[1]):
+        assert "all told" in run_with_mount(script, folder).stdout
 
 
 def add(home: Home, *people: list[dict[str, str]]) -> None:
@@ -180,7 +189,6 @@ def test_a_second_train_waits_and_reading_goes_on(home: Home) -> None:
 
 
 def test_two_trains_at_once_train_everybody_once(home: Home) -> None:
-    context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_train, args=(home.store.folder,)) for _ in range(2)]
     for process in processes:
         process.start()
@@ -233,32 +241,29 @@ def test_the_doctor_names_a_base_that_learnt_from_what_was_forgotten(home: Home)
 def test_a_read_only_home_answers(home: Home) -> None:
     home.train("sorting", users=["ada"], **FAST)
     home.store.database.close()
-    folder = str(home.store.folder)
+    code = """
+shell, home = QuickShell(Path.cwd()), ("--home", sys.argv[1])
+assert shell.run("ask", "ada", "x", "--task", "sorting", "--choose", *home).strip() in ("home", "work", "bin")
+assert "ada" in shell.run("users", "ls", *home) and "read only" in shell.run("doctor", *home)
+for refused in (["train", "--task", "sorting"], ["users", "forget", "ada"]):
+    told = shell.run(*refused, *home, code=1)
+    assert "writable" in told and "Traceback" not in told
+"""
     read_only = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0"'
-    asked = run_with_mount(
-        read_only, home.store.folder, "ask", "ada", "x", "--task", "sorting", "--choose", "--home", folder
-    )
-    assert asked.stdout.strip() in ("home", "work", "bin")
-    assert "ada" in run_with_mount(read_only, home.store.folder, "users", "ls", "--home", folder).stdout
-    assert "read only" in run_with_mount(read_only, home.store.folder, "doctor", "--home", folder).stdout
-    for refused in (["train", "--task", "sorting"], ["users", "forget", "ada"]):
-        told = run_with_mount(read_only, home.store.folder, *refused, "--home", folder, code=1).stderr
-        assert "writable" in told and "Traceback" not in told
+    in_one_process(read_only, home.store.folder, code)
 
 
 def test_a_full_disk_loses_nothing_that_was_there(tmp_path: Path, tiny_base: Path) -> None:
     task, people = write_task(tmp_path), write_rows(tmp_path / "many.jsonl", *(rows(f"u{n}", 3) for n in range(40)))
     (tmp_path / "disk").mkdir()
-    script = (
-        f'mount -t tmpfs -o size=1m tmpfs "$0" && export OWNLM_HOME="$0/home" && '
-        f"o() {{ {sys.executable} -c 'from ownlm.cli.app import main; main()' \"$@\"; }} && "
-        f"o base add {tiny_base} --name tiny >/dev/null && "
-        f"o train {people} --task {task} --rank 16 --epochs 1; test $? = 1 && "
-        f"o doctor && o users ls --json"
-    )
-    done = run_with_mount(script, tmp_path / "disk")
-    assert "room" in done.stderr and "Traceback" not in done.stderr and "The home is whole" in done.stdout
-    assert 0 < done.stdout.count('"adapter": "') < 40
+    code = f"""
+shell = QuickShell(Path(sys.argv[1]))
+shell.run("base", "add", "{tiny_base}", "--name", "tiny")
+told = shell.run("train", "{people}", "--task", "{task}", "--rank", 16, "--epochs", 1, code=1)
+assert "room" in told and "Traceback" not in told and "The home is whole" in shell.run("doctor"), told
+assert 0 < sum(row["adapter"] is not None for row in shell.json("users", "ls")) < 40
+"""
+    in_one_process('mount -t tmpfs -o size=1m tmpfs "$0"', tmp_path / "disk", code)
 
 
 def test_nothing_can_be_trained_where_nothing_can_be_written(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,5 @@
 """kill -9 at thirty random moments of adding, training and forgetting, each followed by the same call again."""
 
-import multiprocessing
 import random
 import shutil
 import signal
@@ -19,14 +18,10 @@ from ownlm.model.adapter import Adapter
 from ownlm.store.rows import AdapterInfo
 from ownlm.store.store import Store
 from tests.community import rows, write_rows, write_task
+from tests.forks import context
 
 TIMES = 30
 USERS = [f"zoe{n}" for n in range(6)]
-
-context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(
-    ["ownlm.home", "ownlm.verbs.train", "ownlm.verbs.adapt"]
-)  # else each start takes seconds
 
 
 def add(folder: Path, data: Path, task: Path) -> None:

@@ -1,6 +1,5 @@
 """kill -9 at ten random moments of a benchmark, each followed by the same call again."""
 
-import multiprocessing
 import random
 import signal
 import time
@@ -11,13 +10,11 @@ import torch
 from ownlm.bench.plan import Plan, read_plan
 from ownlm.bench.results import Results, read_results
 from ownlm.bench.run import run_plan
+from tests.forks import context
 
 REPRODUCE = Path(__file__).resolve().parents[1] / "reproduce"
 TIMES = 10
 METHODS = ("adapted base", "own-history kNN", "own adapter, k=0", "pieces, product, k=0")
-
-context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["ownlm.bench.run", "ownlm.verbs.train", "ownlm.verbs.share", "ownlm.verbs.adapt"])
 
 
 def plan() -> Plan:

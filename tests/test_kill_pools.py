@@ -1,6 +1,5 @@
 """kill -9 at random moments of sharing, withdrawing and assembling, and at each step of writing a version."""
 
-import multiprocessing
 import os
 import random
 import shutil
@@ -18,13 +17,11 @@ import ownlm.perpcs.version as version
 from ownlm.errors import NotFoundError
 from ownlm.home import Home
 from ownlm.store.pools import people_of
+from tests.forks import context
 from tests.sharing import GIVERS, OTHERS, TASK, ask, everything, ids_of, share
 
 TIMES = 6
 LEFT = "left by a killed run"
-
-context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["ownlm.home", "ownlm.verbs.share", "ownlm.verbs.pools", "tests.sharing"])
 
 
 def do_share(folder: Path) -> None:

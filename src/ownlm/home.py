@@ -233,13 +233,14 @@ class Home:
 
     def ladder(
         self, task: str, *, data: AnyPath | None = None, pool: str | None = None, progress: Progress = silent,
-        report: Ladder | None = None, **asked: Any,
+        report: Ladder | None = None, dry_run: bool = False, **asked: Any,
     ) -> Ladder:  # fmt: skip
         """Gives each person what their records are enough for: the base, an assembly, an adapted one, an own adapter.
 
         Args:
             data, report: as for `assemble`.
             pool: what assemblies are made of, by its digest; by default the newest of the task.
+            dry_run: say where everybody stands, and nothing else: nothing is written but `data`, and nobody waited for.
             asked: as for `train`; who is named is placed by their records, even if they stand higher.
 
         Raises:
@@ -248,9 +249,13 @@ class Home:
         report = Ladder() if report is None else report
         if data is not None:
             report.added = self.add_history(data, task)
-        from ownlm.verbs.ladder import climb, ladder_plan
+        from ownlm.verbs.ladder import climb, ladder_plan, place
         from ownlm.verbs.students import plan_for
 
+        if dry_run:
+            own = plan_for(self.store, self.task(task), **asked)
+            report.placed += place(self.store, ladder_plan(self.store, own, pool))
+            return report
         with self.working("ownlm train", progress):
             own = plan_for(self.store, self.keep_task(task), **asked)
             climb(self.store, lambda: self.load(own.base), ladder_plan(self.store, own, pool), progress, report)
@@ -267,8 +272,7 @@ class Home:
 
         It is written by the newest raw base, or by `base`; by the `model` behind an OpenAI-compatible `url`, with the
         key in OWNLM_PROFILE_KEY, after `tell` was told whose records go there; or `counted` from the task's labels.
-        Who has one from the same history and the same writer is skipped. Each is kept as soon as it is there; what
-        goes wrong with one person is told in the report, and the others go on.
+        Who has one from the same history and writer is skipped. Each is kept at once; one person's error is reported.
 
         Raises:
             OwnlmError: the writer cannot be used, or nobody answers at the endpoint; what is written is kept.
@@ -366,9 +370,8 @@ class Home:
         Raises:
             NotFoundError, StoreError: the home does not know the person; something of theirs is left in it.
         """
-        done = Withdrawal()
-        if sharers_of(self.store, user):
-            done = self.pools.withdraw(user, again=False, progress=progress)
+        held = sharers_of(self.store, user)
+        done = self.pools.withdraw(user, again=False, progress=progress) if held else Withdrawal()
         forgotten = forget_person(self.store, user)
         return replace(forgotten, withdrawn=tuple(old for old, _ in done.pools), stale=tuple(done.affected))
 

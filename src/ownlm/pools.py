@@ -10,6 +10,7 @@ from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo
 from ownlm.verbs.bases import pick_base
 from ownlm.verbs.people import newest_adapter
 from ownlm.verbs.report import Shared, Withdrawal
+from ownlm.verbs.waiting import waiting_pools
 
 if TYPE_CHECKING:  # the home has its pools, and what needs torch is imported where it is used
     from ownlm.home import Home
@@ -116,8 +117,11 @@ class Pools:
             info = pick_base(self._home.store, spec.name, base) if base else base_of(self._home.store, Path(folder))
             return add_pool(self._home.store, self._home.load(info), info, spec.name, Path(folder))
 
-    def verify(self, which: str) -> tuple["Pool", BaseInfo | None]:
-        """Checks every byte of a pool, given by its digest or a folder; and every piece, where the home has its base.
+    def verify(self, which: str | None = None) -> tuple["Pool", BaseInfo | None]:
+        """Checks every byte of a pool, and every piece, where the home has its base.
+
+        Args:
+            which: a folder, or what the digest of a pool of the home begins with; by default the newest.
 
         Returns:
             The pool; and the base that its pieces were checked against, if there is one.
@@ -136,11 +140,12 @@ class Pools:
         stale, and is answered by the base until they are.
 
         Args:
-            who: a person, or a sharer's random id.
+            who: a person, or a sharer's random id, or its beginning.
             again: whether to assemble anew.
 
         Raises:
-            NotFoundError: no pool has pieces of theirs. StoreError: the home cannot be written.
+            NotFoundError: no pool has pieces of theirs, or several ids begin so. StoreError: the home cannot be
+                written.
         """
         from ownlm.verbs.pools import assemble_again, withdraw
 
@@ -149,3 +154,23 @@ class Pools:
             if again:
                 assemble_again(self._home.store, self._home.load, done, progress)
         return done
+
+    def remove(self, digest: str, *, progress: Progress = silent) -> tuple[PoolInfo, int]:
+        """Takes a pool that no current recipe is made of out of the home; returns it, and how many bytes went.
+
+        One of this home cannot be taken in again: when it goes, the home forgets whose pieces lie in it.
+
+        Args:
+            digest: what its digest begins with.
+
+        Raises:
+            NotFoundError, PoolError, StoreError: there is none; recipes are made of it; the home cannot be written.
+        """
+        from ownlm.verbs.pools import remove_pool
+
+        with self._home.working("ownlm pool rm", progress):
+            return remove_pool(self._home.store, digest)
+
+    def waiting(self) -> frozenset[str]:
+        """Digests of the pools out of which pieces are to be withdrawn, since somebody took their consent back."""
+        return waiting_pools(self._home.store)

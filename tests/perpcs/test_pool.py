@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save
 from ownlm.errors import PoolError
 from ownlm.perpcs.manifest import FILE
 from ownlm.perpcs.pool import Pool, open_pool
+from ownlm.perpcs.version import copy_pool
 from tests.perpcs.pools import LORA, SHAPES, SHARERS, Given, make_pool, random_pieces
 
 Q, V = SHAPES
@@ -151,6 +152,35 @@ def test_no_folder_with_other_files_is_read(pool: Pool) -> None:
     assert open_pool(pool.folder).digest == pool.digest
     with pytest.raises(PoolError, match="no pool"):
         open_pool(pool.folder / "nowhere")
+
+
+BESIDE = ("README.md", "readme", "LICENSE", "LICENSE-CC-BY.txt", "Licence.md", ".gitattributes", ".gitignore")
+
+
+def test_what_a_publisher_puts_beside_a_pool_is_let_be_and_not_copied(pool: Pool, tmp_path: Path) -> None:
+    for name in BESIDE:
+        (pool.folder / name).write_text("for people")
+    (pool.folder / ".git" / "objects").mkdir(parents=True)
+    again = open_pool(pool.folder, pool.digest)
+    assert sorted(again.files) == [f"{Q}.safetensors", f"{V}.safetensors", FILE]
+    assert {path.name for path in copy_pool(again, tmp_path / "copy").folder.iterdir()} == set(again.files)
+    for name in (
+        "README_not",
+        "more.LICENSE",
+        ".gitmodules",
+        ".cache",
+        "LICENSE\n",
+        "evil.safetensors",
+        "pool.json.bak",
+    ):
+        (pool.folder / name).write_text("")
+        with pytest.raises(PoolError, match="too many") as caught:
+            open_pool(pool.folder)
+        assert repr(name) in str(caught.value)
+        (pool.folder / name).unlink()
+    (pool.folder / f"{Q}.safetensors").unlink()
+    with pytest.raises(PoolError, match="is missing"):
+        open_pool(pool.folder)
 
 
 def test_another_pool_is_not_read(pool: Pool, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Writing pools: whatever the order, whole or not at all, and without those who leave."""
 
-import multiprocessing
 import random
 import shutil
 import signal
@@ -15,16 +14,12 @@ from ownlm.perpcs.manifest import FILE
 from ownlm.perpcs.piece import Piece
 from ownlm.perpcs.pool import Pool, open_pool
 from ownlm.perpcs.version import without
+from tests.forks import context
 from tests.perpcs.pools import SHAPES, SHARERS, Given, make_pool, random_pieces
 
 TIMES = 12
 Q, V = SHAPES
 MANY = {f"layers.{n}.q_proj": (64, 64) for n in range(20)}
-
-context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(  # else each start takes seconds; one server serves test_kill.py too
-    ["ownlm.home", "ownlm.verbs.train", "ownlm.verbs.adapt", "ownlm.perpcs.version"]
-)
 
 
 @pytest.fixture

@@ -282,5 +282,9 @@ def test_licences_and_pools_of_others_are_no_trace(crowd: Store) -> None:
     add_pool(crowd, pool_info("p1", provenance={"note": texts[1]}), {"id-b": "bela"})
     (crowd.folder / "pools" / "p1").mkdir(parents=True)
     (crowd.folder / "pools" / "p1" / "pool.json").write_text(texts[2], "utf8")
+    (crowd.folder / "pools" / "p1" / "README.md").write_text(f"as somebody wrote: {texts[1]}, {texts[2]}", "utf8")
+    with pytest.raises(StoreError, match=r"A copy of what is to be forgotten lies in .*README\.md"):
+        forget_person(crowd, "dora")
+    (crowd.folder / "pools" / "p1" / "README.md").unlink()
     assert forget_person(crowd, "dora").texts == 3
     assert consents(crowd)["bela"][0] == texts[0] and pool(crowd).provenance == {"note": texts[1]}

@@ -298,3 +298,134 @@ def test_what_fails_midway_changes_nothing(shared: Home, monkeypatch: pytest.Mon
     monkeypatch.undo()
     assert everything(shared.store.folder / "pools") == before and shared.adapters() == recipes
     assert not shared.doctor().wrong and shared.pools.withdraw("gina").pools
+
+
+def test_a_sharer_is_withdrawn_by_the_beginning_of_their_id(shared: Home) -> None:
+    gone, stays = ids_of(shared, ["gina"])[0], ids_of(shared, ["hugo"])[0]
+    before = everything(shared.store.folder / "pools")
+    for short in (gone[:5], gone[:6] + "x", stays[6:]):
+        with pytest.raises(NotFoundError, match=r"has pieces of .* 6 letters or more"):
+            shared.pools.withdraw(short)
+    shared.add_history(write_rows(shared.store.folder.parent / "odd.jsonl", rows(gone[:8], 2)), TASK)
+    with pytest.raises(NotFoundError, match="has pieces of"):  # a person's name, and no beginning of another's id
+        shared.pools.withdraw(gone[:8])
+    assert everything(shared.store.folder / "pools") == before
+    assert shared.pools.withdraw(gone[:7]).sharers == [gone]
+    assert sorted(people_of(shared.store).values()) == list(GIVERS[1:])
+
+
+def test_a_beginning_that_several_ids_have_is_refused(stranger: Home, published: Pool, tmp_path: Path) -> None:
+    alike = [f"abcdef{n:010x}" for n in range(len(published.manifest.sharers))]
+    names = dict(zip(published.manifest.sharers, alike, strict=True))
+    pieces = [
+        (name, [(names[published.sharer(name, n)], Piece(*published.piece(name, n), gate_D))
+                for n, gate_D in enumerate(published.gates(name))])
+        for name in published.modules
+    ]  # fmt: skip
+    stranger.pools.add(rewritten(published, tmp_path / "alike", {}, sharers=alike, pieces=pieces).folder, TASK)
+    with pytest.raises(NotFoundError, match=rf"ids of 4 sharers begin with 'abcdef'.*{alike[0]}.*give more"):
+        stranger.pools.withdraw("abcdef")
+    assert stranger.pools.withdraw(alike[2]).sharers == [alike[2]]
+
+
+def test_the_newest_pool_is_verified_and_what_is_neither_is_told(shared: Home, stranger: Home, tmp_path: Path) -> None:
+    newest = share(shared, users=["ines", "jens"], sharers=2).pool
+    pool, base = shared.pools.verify()
+    assert pool.digest == newest.digest and base is not None and base.name == "tiny"
+    assert shared.pools.verify(shared.pools.ls()[0].digest[:12])[0].digest != newest.digest
+    with pytest.raises(NotFoundError, match=r"The home has no pool\..*ownlm share"):
+        stranger.pools.verify()
+    with pytest.raises(NotFoundError, match=r"neither a pool \./nowhere in the home nor such a folder.*pool ls"):
+        shared.pools.verify("./nowhere")
+
+
+# Removing
+
+
+def test_a_pool_that_nobody_uses_is_removed_with_its_bytes(shared: Home, published: Pool) -> None:
+    shared.assemble(TASK, users=["kara", "luca"])
+    (old,) = shared.pools.ls()
+    ids = ids_of(shared, GIVERS)
+    newer = share(shared, seed=1).pool
+    before = everything(shared.store.folder / "pools")
+    with pytest.raises(PoolError, match=r"recipes of 2 people.*kara, luca.*ownlm assemble --pool ID --user USER"):
+        shared.pools.remove(old.digest[:12])
+    for digest in ("", "beef"):
+        with pytest.raises(NotFoundError):
+            shared.pools.remove(digest)
+    assert everything(shared.store.folder / "pools") == before and len(shared.pools.ls()) == 2
+
+    shared.assemble(TASK, users=["kara"], pool=newer.digest)
+    shared.train(TASK, users=["luca"], epochs=1, batch_size=4)  # her recipe is an older version now
+    info, size = shared.pools.remove(old.digest[:12])
+    assert info.digest == old.digest and size > 10_000 and not Path(old.folder).exists()
+    assert [one.digest for one in shared.pools.ls()] == [newer.digest] and not shared.doctor().wrong
+    assert [one.stale for one in shared.adapters("luca")] == ["its pool was removed", None]
+    assert all(one.answer and one.adapter and not one.warning for one in ask(shared, "kara", "luca"))
+    assert not any(one.encode() in data for one in ids for data in everything(shared.store.folder).values())
+    assert sorted(people_of(shared.store).values()) == list(GIVERS) and shared.consent("gina").shares
+    with pytest.raises(PoolError, match="whose pool was removed here"):  # whose pieces they are is not known any more
+        shared.pools.add(published.folder, TASK)
+    assert shared.forget("gina").withdrawn == (newer.digest,)
+
+
+def test_a_pool_from_outside_is_removed_and_can_come_back(stranger: Home, published: Pool) -> None:
+    (published.folder / "README.md").write_text("for people")
+    for _ in range(2):
+        stranger.pools.add(published.folder, TASK)
+        assert not (Path(stranger.pools.ls()[0].folder) / "README.md").exists()
+        assert stranger.pools.remove(published.digest)[0].own is False
+    assert stranger.pools.ls() == [] and not list((stranger.store.folder / "pools").iterdir())
+
+
+def test_who_withdraws_later_is_found_in_a_copy_when_their_own_pool_was_removed(
+    shared: Home, published: Pool, tmp_path: Path
+) -> None:
+    (old,) = shared.pools.ls()
+    left = without(published, ids_of(shared, ["gina"]), tmp_path / "left")
+    shared.pools.add(left.folder, TASK)
+    shared.pools.remove(old.digest)
+    assert sorted(people_of(shared.store, pool=left.digest).values()) == list(GIVERS[1:])
+    shared.consent("hugo", False)
+    with pytest.raises(PoolError, match="hugo"):
+        shared.assemble(TASK, users=["kara"])
+    assert shared.pools.withdraw("hugo").pools and "hugo" not in people_of(shared.store).values()
+    with pytest.raises(PoolError, match="whose pool was removed"):
+        shared.pools.add(published.folder, TASK)  # with gina's
+
+
+def test_a_removal_that_fails_midway_changes_nothing(shared: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    (info,) = shared.pools.ls()
+    before, people = everything(shared.store.folder / "pools"), people_of(shared.store)
+
+    def fail(*args: object) -> None:
+        raise StoreError("The disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ownlm.store.pools.entomb", fail)
+        with pytest.raises(StoreError, match="full"):
+            shared.pools.remove(info.digest)
+    assert everything(shared.store.folder / "pools") == before and people_of(shared.store) == people
+    assert shared.pools.ls() == [info] and not shared.doctor().wrong
+
+
+# Waiting
+
+
+def test_who_waits_for_a_withdrawal_is_told_so_until_it_is_done(shared: Home, published: Pool, tmp_path: Path) -> None:
+    (info,) = shared.pools.ls()
+    shared.assemble(TASK, users=["kara"])
+    assert shared.pools.waiting() == frozenset()
+    left = without(published, ids_of(shared, ["ines"]), tmp_path / "left")
+    shared.pools.add(left.folder, TASK)
+    assert shared.consent("gina", False).pools == (info.digest, left.digest)  # a copy too
+    assert shared.pools.waiting() == {info.digest, left.digest}
+    ((user, why),) = shared.assemble(TASK, users=["kara"], pool=info.digest).skipped
+    assert (
+        user == "kara" and why == "waits for a withdrawal: somebody took their consent back; `ownlm doctor` says whose"
+    )
+    shared.consent("gina", True)
+    assert shared.assemble(TASK, users=["kara"], pool=info.digest).skipped == [("kara", "up to date")]
+    shared.consent("gina", False)
+    shared.pools.withdraw("gina")
+    assert shared.pools.waiting() == frozenset() and shared.consent("gina").pools == ()

@@ -35,7 +35,9 @@ app.command("adapt")(train.adapt)
 app.command("train")(train.train)
 app.command("share")(share.share)
 app.command("assemble")(assemble.assemble)
-app.add_typer(pool.app, name="pool", help="Pools of shared pieces: list, show and check them, take one in, withdraw.")
+app.add_typer(
+    pool.app, name="pool", help="Pools of shared pieces: list, show and check them, take one in, remove one, withdraw."
+)
 app.command("profile")(profile.profile)
 app.command("ask")(ask.ask)
 app.add_typer(users.app, name="users", help="People: list them, show one, export an adapter, forget one.")

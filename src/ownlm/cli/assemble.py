@@ -15,6 +15,7 @@ from ownlm.cli.output import (
     size,
     tell_added,
     warn,
+    warn_added,
     warn_failed,
     warn_stale,
 )
@@ -64,6 +65,7 @@ def assemble(
     except OwnlmError:  # what is done is kept, and told
         if report.assembled and not json:
             _print(report)
+        warn_added(report.added)
         raise
     if json:
         print_json(document(report) | ({"interrupted": True} if interrupted else {}))

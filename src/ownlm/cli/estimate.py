@@ -19,12 +19,7 @@ def estimate(task: str, data: Path | None, asked: dict[str, Any], home: Path, js
     """
     from ownlm.home import Home
 
-    if data is not None:
-        raise ConfigError(
-            "A dry run counts who is in the home, and adds nobody",
-            got="a file of histories",
-            hint=f"`ownlm history add DATA --task {task}`, then the dry run without the file",
-        )
+    check_no_data(task, data)
     with progress_bar() as progress:
         found = Home(home, create=False).estimate(task, progress=progress, **asked)
     if json:
@@ -33,6 +28,16 @@ def estimate(task: str, data: Path | None, asked: dict[str, Any], home: Path, js
     _print(found)
     say_skipped(found.skipped)
     warn_failed(found.failed)
+
+
+def check_no_data(task: str, data: Path | None) -> None:
+    """Raises a ConfigError where a dry run is asked with a file: nothing is added, so nobody in it would be counted."""
+    if data is not None:
+        raise ConfigError(
+            "A dry run counts who is in the home, and adds nobody",
+            got="a file of histories",
+            hint=f"`ownlm history add DATA --task {task}`, then the dry run without the file",
+        )
 
 
 def _document(found: "Estimate") -> dict[str, Any]:

@@ -103,7 +103,9 @@ TokensPerStep = Annotated[
 DryRun = Annotated[
     bool,
     typer.Option(
-        "--dry-run", help="Train nothing, write nothing: say whom it would train, how long it takes and how much room."
+        "--dry-run",
+        help="Train nothing, write nothing: say whom it would train, how long it takes and how much room; with "
+        "--ladder, who would stand where, and why.",
     ),
 ]
 Steps = Annotated[

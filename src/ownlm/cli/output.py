@@ -132,6 +132,13 @@ def tell_added(added: "Added") -> None:
         say(f"left out {added.forgotten:,}: forgotten before; `ownlm history add --again` takes them")
 
 
+def warn_added(added: "Added | None") -> None:
+    """What a command that failed had added before, if it was given a file."""
+    if added is not None:
+        people, records = many(len(added.dataset.histories), "user"), many(added.new + added.known, "record")
+        warn(f"the file's {records} of {people} are in the home all the same: go on without giving the file again")
+
+
 def many(count: int, noun: str) -> str:
     """A number of things.
 

@@ -156,7 +156,14 @@ def _print(info: "PoolInfo", pool: "Pool", use: "Use") -> None:
 
 @app.command("verify")
 def verify(
-    pool: Annotated[str, typer.Argument(metavar="ID|FOLDER", help="A pool of the home, or any folder.")],
+    pool: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="ID|FOLDER",
+            help="A pool of the home whose id begins so, or any folder; the home's newest by default.",
+            show_default=False,
+        ),
+    ] = None,
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
@@ -168,8 +175,14 @@ def verify(
     try:
         opened = Home(home, create=False)
     except NotFoundError:  # whoever is given a pool can check it before they have a home
-        if not Path(pool).is_dir():
+        if pool is None:
             raise
+        if not Path(pool).is_dir():
+            what, hint = (
+                f"There is neither a folder {pool} nor a home in {home}",
+                "give the folder of a pool; or --home",
+            )
+            raise NotFoundError(what, hint=hint) from None
         checked = open_pool(Path(pool))
     else:
         checked, base = opened.pools.verify(pool)
@@ -225,9 +238,31 @@ def add(
     say(f"`ownlm assemble --task {info.task} --pool {info.digest[:12]}` makes adapters of its pieces")
 
 
+@app.command("rm")
+def remove(
+    pool: Annotated[str, typer.Argument(metavar="ID", help="The pool whose id begins so.")],
+    home: options.Home = options.HOME,
+    json: options.Json = False,
+) -> None:
+    """Take a pool that nobody's current recipe is made of out of the home, and its bytes.
+
+    Who shared in it still agrees to share. A pool made here cannot be taken in again afterwards: the home forgets whose
+    pieces lie in it. Copies published elsewhere are not touched.
+    """
+    from ownlm.home import Home
+
+    with progress_bar() as progress:
+        info, removed = Home(home, create=False).pools.remove(pool, progress=progress)
+    if json:
+        print_json({"pool": info.digest, "task": info.task, "version": info.version, "bytes": removed})
+    else:
+        say(f"pool {info.digest[:12]}, version {info.version}, of {many(info.sharers, 'sharer')} for the task "
+            f"{info.task}: removed, {size(removed)}")  # fmt: skip
+
+
 @app.command("withdraw")
 def withdraw(
-    who: Annotated[str, typer.Argument(help="A person, or a sharer's random id.")],
+    who: Annotated[str, typer.Argument(help="A person; or a sharer's random id, or its first 6 letters or more.")],
     leave_stale: Annotated[
         bool, typer.Option("--leave-stale", help="Do not assemble anew whose recipes used the pieces.")
     ] = False,

@@ -9,7 +9,7 @@ import typer
 
 from ownlm.cli import options
 from ownlm.cli.assemble import document, print_assembled
-from ownlm.cli.estimate import estimate
+from ownlm.cli.estimate import check_no_data, estimate
 from ownlm.cli.output import (
     fall,
     many,
@@ -21,6 +21,7 @@ from ownlm.cli.output import (
     size,
     tell_added,
     warn,
+    warn_added,
     warn_failed,
 )
 from ownlm.errors import ConfigError, OwnlmError
@@ -122,8 +123,6 @@ def train(
     pool). Those with fewer are assembled from the task's pool, and from 5 records on adapted. Who stands higher already
     stays there, unless --user names them. Without a pool everybody with records gets an own adapter.
     """
-    if ladder and dry_run:
-        raise ConfigError("A dry run is of own adapters alone", got="--ladder --dry-run", hint="leave one of them out")
     if pool is not None and not ladder:
         raise ConfigError("A pool is for people who are assembled", hint="--ladder; or `ownlm assemble --pool`")
     asked: dict[str, Any] = {
@@ -138,7 +137,9 @@ def train(
         "virtual_tokens": virtual_tokens,
         **_changes(rag, profile, recent, since, learning_rate, epochs, rank, modules, batch_size, max_words),
     }
-    if ladder:
+    if ladder and dry_run:
+        _placed(task, data, asked | {"pool": pool}, home, json)
+    elif ladder:
         _ladder(task, data, asked | {"pool": pool}, home, json)
     elif dry_run:
         estimate(task, data, asked, home, json)
@@ -159,6 +160,7 @@ def _train(task: str, data: Path | None, asked: dict[str, Any], home: Path, json
     except OwnlmError:  # what is done is kept, and told
         if report.trained and not json:
             _print_report(report)
+        warn_added(report.added)
         raise
     _tell(report, json, interrupted)
 
@@ -189,6 +191,7 @@ def _ladder(task: str, data: Path | None, asked: dict[str, Any], home: Path, jso
     except OwnlmError:  # what is done is kept, and told
         if (report.assemblies.assembled or report.training.trained) and not json:
             _print_ladder(report)
+        warn_added(report.added)
         raise
     if json:
         print_json(_ladder_document(report) | ({"interrupted": True} if interrupted else {}))
@@ -202,6 +205,19 @@ def _ladder(task: str, data: Path | None, asked: dict[str, Any], home: Path, jso
         raise typer.Exit(1)
 
 
+def _placed(task: str, data: Path | None, asked: dict[str, Any], home: Path, json: bool) -> None:
+    """Who would stand where."""
+    from ownlm.home import Home
+
+    check_no_data(task, data)
+    report = Home(home, create=False).ladder(task, dry_run=True, **asked)
+    if json:
+        print_json({"ladder": [asdict(one) for one in report.placed]})
+    else:
+        _print_rungs(report)
+        say("nothing was trained or assembled, and nothing written")
+
+
 def _ladder_document(report: "Ladder") -> dict[str, Any]:
     """What `train` and `assemble` report, together, and everybody's rung."""
     trained, assembled = _document(report.training), document(report.assemblies)
@@ -213,6 +229,13 @@ def _ladder_document(report: "Ladder") -> dict[str, Any]:
 def _print_ladder(report: "Ladder") -> None:
     if report.added:
         tell_added(report.added)
+    _print_rungs(report)
+    print_assembled(report.assemblies)
+    say_skipped(report.assemblies.skipped)
+    _print_report(report.training)
+
+
+def _print_rungs(report: "Ladder") -> None:
     counts = Counter(one.rung for one in report.placed)
     print_some(
         ", ".join(f"{counts[rung]:,} {rung}" for rung in ("base", "assembled", "adapted", "own") if counts[rung]),
@@ -220,9 +243,6 @@ def _print_ladder(report: "Ladder") -> None:
         [(one.user, one.records, one.rung, one.why) for one in report.placed],
         "--json lists them all",
     )
-    print_assembled(report.assemblies)
-    say_skipped(report.assemblies.skipped)
-    _print_report(report.training)
 
 
 def _added(added: "Added | None") -> dict[str, int] | None:

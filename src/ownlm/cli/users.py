@@ -1,5 +1,6 @@
 """`ownlm users`."""
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,14 +32,14 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.command("ls")
 def ls(task: options.AnyTask = None, home: options.Home = options.HOME, json: options.Json = False) -> None:
-    """List people: their records, their newest adapter, and how far it is behind."""
+    """List people: their records, their newest adapter, and whether it is up to date, behind, stale, or waits."""
     from ownlm.home import Home
 
     opened = Home(home, create=False)
-    latest, rows = opened.latest_adapters(task), []
+    latest, waiting, rows = opened.latest_adapters(task), opened.pools.waiting(), []
     for person in opened.people(task):
         adapter = latest.get((person.task, person.user))
-        rows.append((person, adapter, _standing(opened, person, adapter)))
+        rows.append((person, adapter, _standing(opened, person, adapter, waiting)))
     if json:
         print_json([_document(*row) for row in rows])
         return
@@ -46,10 +47,11 @@ def ls(task: options.AnyTask = None, home: options.Home = options.HOME, json: op
         "People",
         ["user", "task", "records#", "adapter", "base", "method", "size#", "behind"],
         [
-            (p.user, p.task, p.records, *((a.id[:8], a.base, a.method, size(a.bytes)) if a else ("",) * 4), standing)
+            (p.user, p.task, p.records, *((a.id[:8], a.base, _method(a), size(a.bytes)) if a else ("none", "", "", "")),
+             standing or ("up to date" if a else ""))
             for p, a, standing in rows
         ],
-    )
+    )  # fmt: skip
 
 
 def _document(person: "Person", adapter: "AdapterInfo | None", standing: str) -> dict[str, Any]:
@@ -66,13 +68,31 @@ def _document(person: "Person", adapter: "AdapterInfo | None", standing: str) ->
     }
 
 
-def _standing(home: "Home", person: "Person | None", adapter: "AdapterInfo | None") -> str:
-    """How far a person's adapter is behind their history, or why it is stale, in words; nothing where it is neither."""
-    if adapter is None or (person is not None and adapter.knows(person.history)):
+def _standing(home: "Home", person: "Person | None", adapter: "AdapterInfo | None", waiting: frozenset[str]) -> str:
+    """How far a person's adapter is behind their history, or why it is stale, in words; nothing where it is neither.
+
+    Args:
+        waiting: digests of the pools that nobody is answered from.
+    """
+    from ownlm.verbs.waiting import WAITS
+
+    if adapter is None:
         return ""
-    counts = {"new": home.behind(adapter), "forgotten": adapter.forgotten}
-    stale = [] if adapter.stale is None else [f"stale: {adapter.stale}"]
-    return ", ".join([*(f"{count:,} {what}" for what, count in counts.items() if count), *stale])
+    told = []
+    if person is None or not adapter.knows(person.history):
+        counts = {"new": home.behind(adapter), "forgotten": adapter.forgotten}
+        told += [f"{count:,} {what}" for what, count in counts.items() if count]
+    if adapter.stale is not None:
+        told.append(f"stale: {adapter.stale}")
+    elif adapter.pool in waiting:
+        told.append(WAITS)
+    return ", ".join(told)
+
+
+def _method(adapter: "AdapterInfo") -> str:
+    """How it was made; of a recipe that was to be adapted, also what was best on the records held back."""
+    kept = {"adapted": ", adapted", "base": ", but the base answers"}
+    return adapter.method + (kept.get(adapter.provenance.get("kept", ""), "") if adapter.is_recipe else "")
 
 
 @app.command("show")
@@ -93,7 +113,8 @@ def show(
     if plot is not None:
         _draw(opened, user, task, plot)
     people = {person.task: person for person in opened.people(task) if person.user == user}
-    adapters = [(a, _standing(opened, people.get(a.task), a)) for a in opened.adapters(user, task)]
+    waiting = opened.pools.waiting()
+    adapters = [(a, _standing(opened, people.get(a.task), a, waiting)) for a in opened.adapters(user, task)]
     if not people and not adapters:
         raise NotFoundError(f"The home has no user {user!r}", hint="`ownlm users ls`")
     profiles = {name: profile for name in people if (profile := opened.store.profile(name, user))}
@@ -114,23 +135,25 @@ def show(
         )
         return
     for name, person in people.items():
-        say(f"{user}: {person.records:,} records in {name}{_newest(adapters, name)}")
+        say(f"{user}: {person.records:,} records in {name}; {_newest(opened, person, adapters)}")
         if profile := profiles.get(name):
             old = "" if profile.history == person.history else ", before the history changed"
             say(f"profile ({profile.writer}{old}): {profile.text}")
     say(_agreed(agreed))
+    if not adapters:
+        return
     print_table(
         "Adapters, oldest first",
         ["adapter", "task", "base", "method", "from", "records#", "steps#", "loss#", "size#", "made (UTC)", "behind"],
         [
-            (a.id[:8], a.task, a.base, a.method, f"pool {a.pool[:12]}" if a.pool else (a.parent or "")[:8], a.records,
+            (a.id[:8], a.task, a.base, _method(a), f"pool {a.pool[:12]}" if a.pool else (a.parent or "")[:8], a.records,
              a.steps, _losses(a), size(a.bytes), a.created[:16].replace("T", " "), standing)
             for a, standing in adapters
         ],
     )  # fmt: skip
     if plot is not None:
         say(f"{plot}: whose pieces the newest recipe is made of")
-    elif adapters and adapters[-1][0].is_recipe and adapters[-1][0].stale is None:
+    elif adapters[-1][0].is_recipe and adapters[-1][0].stale is None and adapters[-1][0].pool not in waiting:
         say(f"`ownlm users show {user} --plot FILE.png` draws whose pieces the recipe is made of")
 
 
@@ -160,19 +183,26 @@ def _losses(adapter: "AdapterInfo") -> str:
     return "" if first is None or last is None else fall(first, last)
 
 
-def _newest(adapters: "list[tuple[AdapterInfo, str]]", task: str) -> str:
-    """What is to be said about a person's newest adapter in a task."""
-    mine = [(adapter, standing) for adapter, standing in adapters if adapter.task == task]
+def _newest(home: "Home", person: "Person", adapters: "list[tuple[AdapterInfo, str]]") -> str:
+    """What is to be said about a person's newest adapter in a task, and the next command."""
+    from ownlm.verbs.again import assemble_command, sharers_now
+    from ownlm.verbs.waiting import WAITS
+
+    task, mine = person.task, [(adapter, standing) for adapter, standing in adapters if adapter.task == person.task]
     if not mine:
-        return "; no adapter yet: `ownlm train`"
+        whom = f"--task {task} --user {shlex.quote(person.user)}"
+        pieced = f", or `ownlm assemble {whom}`, makes one" if home.pools.ls(task) else " makes one"
+        return f"no adapter yet: `ownlm train {whom}`{pieced}"
     adapter, standing = mine[-1]
     which = f"{'recipe' if adapter.is_recipe else 'adapter'} {adapter.id[:8]}"
     if not standing:
-        return f"; the {which} is up to date"
+        return f"the {which} is up to date"
     go_on = f"`ownlm train --task {task}`, with the settings of last time, goes on from it"
     if adapter.is_recipe:
-        go_on = f"`ownlm assemble --task {task}` makes a new one"
-    return f"; the {which} is behind: {standing}. {go_on}"
+        go_on = f"`{assemble_command(adapter, sharers_now(home.store, task), [person.user])}` makes a new one"
+    if standing == WAITS:
+        return f"the {which} {WAITS}; the base answers. `ownlm doctor` says whose pieces are to be withdrawn"
+    return f"the {which} is behind: {standing}. {go_on}"
 
 
 @app.command("consent")
@@ -205,9 +235,10 @@ def consent(
         return
     say(_agreed(told))
     if told.pools and not told.shares:
+        held = f"{many(len(told.pools), 'pool')} of this home: {', '.join(digest[:12] for digest in told.pools)}"
         warn(
-            f"pieces of theirs still lie in {many(len(told.pools), 'pool')} of this home: "
-            f"`ownlm pool withdraw {user}` removes them"
+            f"pieces of theirs still lie in {held}. Until `ownlm pool withdraw {shlex.quote(user)}` removes them, "
+            "nobody is assembled from there, and the base answers for who was"
         )
 
 

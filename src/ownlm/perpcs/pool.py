@@ -1,6 +1,7 @@
 """A pool: a folder of pieces that can be published. It names no person, and no changed byte is read as a good one."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,9 @@ from ownlm.errors import PoolError
 from ownlm.perpcs.manifest import FILE, Manifest, ModuleEntry, module_file
 
 LORA_A, LORA_B, GATE = "lora_A", "lora_B", "gate"
+
+# Whoever publishes a pool may put these beside its files; they are not read, and not copied.
+_BESIDE = re.compile(r"readme(\..*)?|licen[cs]e.*|\.git|\.gitattributes|\.gitignore", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,11 @@ class Pool:
     def lora(self) -> LoraConfig:
         """The pieces' rank, scaling, and kinds of modules."""
         return self.manifest.lora
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of its own files in its folder, in which there may be a README or a LICENSE beside them."""
+        return FILE, *map(module_file, self._by_name)
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -114,10 +123,10 @@ class Pool:
 
 
 def open_pool(folder: Path, digest: str | None = None) -> Pool:
-    """Reads a pool's manifest and gates, and checks every byte of the folder.
+    """Reads a pool's manifest and gates, and checks every byte of its files.
 
     Args:
-        folder: what `write_pool` made, here or elsewhere.
+        folder: what `write_pool` made, here or elsewhere. A README, a LICENSE and git's own beside it are let be.
         digest: which pool it must be; any, by default.
 
     Returns:
@@ -136,8 +145,8 @@ def open_pool(folder: Path, digest: str | None = None) -> Pool:
         raise PoolError(f"The pool in {folder} is another", got=found, expected=digest)
     manifest = Manifest.from_bytes(data)
     expected = {FILE, *(module_file(entry.name) for entry in manifest.modules)}
-    if names != expected:
-        odd = min(names ^ expected)
+    if wrong := {name for name in names ^ expected if name in expected or not _BESIDE.fullmatch(name)}:
+        odd = min(wrong)
         raise PoolError(
             f"The pool in {folder} is not whole" if odd in expected else f"The pool in {folder} has a file too many",
             got=f"{odd!r} is missing" if odd in expected else repr(odd),

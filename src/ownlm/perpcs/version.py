@@ -110,7 +110,7 @@ def without(pool: Pool, sharers: Collection[str], folder: Path) -> Pool:
 
 
 def copy_pool(pool: Pool, folder: Path) -> Pool:
-    """Copies a pool as it is, whole or not at all.
+    """Copies a pool as it is, whole or not at all; a README or a LICENSE beside it is not copied.
 
     Args:
         folder: where to; must not be there.
@@ -120,8 +120,8 @@ def copy_pool(pool: Pool, folder: Path) -> Pool:
         StoreError: it cannot be written.
     """
     with _whole_or_nothing(folder) as temporary:
-        for path in pool.folder.iterdir():
-            shutil.copyfile(path, temporary / path.name)
+        for name in pool.files:
+            shutil.copyfile(pool.folder / name, temporary / name)
     return open_pool(folder, pool.digest)
 
 

@@ -189,10 +189,16 @@ def _check_pools(db: Connection, user: str) -> None:
 
 
 def _check_other_files(store: Store, db: Connection, needles: list[Needle]) -> None:
-    """Raises a StoreError where a text lies in a file of the home that is no database, blob, base or pool."""
-    apart, database = {store.folder / "bases", store.folder / POOLS, store.blobs.folder}, _database_files(store)
+    """Raises a StoreError where a text lies in a file of the home that is no database, blob, base or pool.
+
+    What somebody put beside a pool's own files is looked at.
+    """
+    apart, database = {store.folder / "bases", store.blobs.folder}, _database_files(store)
+    of_pools = {path for kind in ("json", "safetensors") for path in (store.folder / POOLS).glob(f"*/*.{kind}")}
     for path in store.folder.rglob("*"):
-        if path.is_file() and not apart & set(path.parents) and path not in database and _left(path, needles, db):
+        if not path.is_file() or apart & set(path.parents) or path in of_pools or path in database:
+            continue
+        if _left(path, needles, db):
             raise StoreError(
                 f"A copy of what is to be forgotten lies in {path}; nothing was removed",
                 hint="remove that file, and give the same command again",

@@ -22,7 +22,9 @@ from ownlm.store.tables import without_number
 from ownlm.store.tombstones import entomb, is_entombed, tombstones
 
 FOLDER = "pools"  # in the home, for its own pools
+REMOVED = "its pool was removed"
 _SHARER = "sharer"  # begins what is noted of one who withdrew
+_NAMED = 5  # people, of more the others are counted
 
 # Consent
 
@@ -174,11 +176,15 @@ def _is_there(db: Connection, task: str, history: History) -> bool:
 
 
 def check_not_withdrawn(store: Store, sharers: Iterable[str]) -> None:
-    """Raises a PoolError where one of these random ids was withdrawn here: an old copy does not bring them back."""
+    """Raises a PoolError where one of these random ids was withdrawn here, or went with a pool that was removed.
+
+    An old copy does not bring them back.
+    """
     with store.database.reading() as db:
         noted = tombstones(db)
     if gone := sorted(sharer for sharer in sharers if is_entombed(noted, _SHARER, sharer)):
-        what, hint = "The pool has pieces of sharers who were withdrawn here", "get a version of it without them"
+        what = "The pool has pieces of sharers who were withdrawn here, or whose pool was removed here"
+        hint = "get a version of it without them, or let them share again"
         raise PoolError(what, got=", ".join(gone), hint=hint)
 
 
@@ -218,7 +224,7 @@ def replace_pool(
     with store.database.writing() as db:
         number = db.execute(select(p.number).where(p.digest == old)).scalar()
         if number is None:
-            raise NotFoundError(f"The home has no pool {old[:12]}, or no longer", hint="`ownlm pool ls`")
+            raise _no_longer(old)
         for adapter, why in stale.items():
             db.execute(update(tables.adapters).where(a.id == adapter, a.pool == old).values(stale=why))
         gone = s.pool == old
@@ -239,6 +245,45 @@ def replace_pool(
         late = list(db.execute(select(a.id).where(left).order_by(a.number)).scalars())
         db.execute(update(tables.adapters).where(left).values(stale="its pool was replaced while it was made"))
     return late
+
+
+def remove_pool(store: Store, digest: str, elsewhere: Mapping[str, str]) -> None:
+    """Takes a pool out, and what links its sharers to people. Older versions of adapters made of it are stale.
+
+    A random id of which the home then does not know any more whose it is may not come back with an old copy: its
+    person could not withdraw it.
+
+    Args:
+        elsewhere: of its random ids those that another pool names too, with that pool's digest: its links go there.
+
+    Raises:
+        NotFoundError: the home has no such pool, or no longer.
+        PoolError: current recipes are made of it.
+    """
+    p, s, a = tables.pools.c, tables.sharers.c, tables.adapters.c
+    with store.database.writing() as db:
+        if db.execute(select(p.number).where(p.digest == digest)).scalar() is None:
+            raise _no_longer(digest)
+        newest = select(func.max(a.number)).group_by(a.task, a.user)
+        current = select(a.user).where(a.number.in_(newest), a.pool == digest, a.stale.is_(None)).order_by(a.user)
+        if users := list(db.execute(current).scalars()):
+            raise PoolError(
+                f"The pool {digest[:12]} is in use: recipes of {len(users):,} people are made of its pieces",
+                got=", ".join(users[:_NAMED]) + (f" and {len(users) - _NAMED:,} more" if users[_NAMED:] else ""),
+                hint="assemble them from another pool (`ownlm assemble --pool ID --user USER`), or `ownlm train` them",
+            )
+        db.execute(update(tables.adapters).where(a.pool == digest, a.stale.is_(None)).values(stale=REMOVED))
+        for sharer in list(db.execute(select(s.id).where(s.pool == digest)).scalars()):
+            if sharer in elsewhere:
+                db.execute(update(tables.sharers).where(s.id == sharer).values(pool=elsewhere[sharer]))
+            else:
+                db.execute(delete(tables.sharers).where(s.id == sharer))
+                entomb(db, _SHARER, sharer)
+        db.execute(delete(tables.pools).where(p.digest == digest))
+
+
+def _no_longer(digest: str) -> NotFoundError:
+    return NotFoundError(f"The home has no pool {digest[:12]}, or no longer", hint="`ownlm pool ls`")
 
 
 def _insert(store: Store, db: Connection, pool: PoolInfo) -> None:

@@ -20,6 +20,7 @@ from ownlm.progress import Progress
 from ownlm.prompt.example import query_prompt
 from ownlm.store.rows import AdapterInfo, BaseInfo
 from ownlm.store.store import Store
+from ownlm.verbs.again import assemble_command, sharers_now
 from ownlm.verbs.load import (
     RECIPE,
     is_row_of_weights,
@@ -30,6 +31,7 @@ from ownlm.verbs.load import (
 )
 from ownlm.verbs.profile import shown
 from ownlm.verbs.report import Answer
+from ownlm.verbs.waiting import WAITS
 
 PEOPLE_AT_ONCE = 16  # whose adapters are in memory together
 QUERIES_AT_ONCE = 256  # how many answers may wait for each other
@@ -92,7 +94,7 @@ def assign(store: Store, query: Query, task: Task, base: BaseInfo | None, base_o
     newest = mine[-1]
     made_for, its_base = Task.model_validate(newest.provenance["task"]), store.base(newest.base)
     if newest.stale is not None:
-        again = f"`ownlm assemble --task {task.name} --user {query.user_id}` assembles anew"
+        again = f"`{assemble_command(newest, sharers_now(store, task.name), [query.user_id])}` assembles anew"
         warning = f"The assembly of user {query.user_id!r} is stale: {newest.stale}; the base answers. {again}"
         return Assignment(query, made_for, its_base, None, warning)
     return Assignment(query, made_for, its_base, newest)
@@ -238,7 +240,7 @@ def _told(result: Answer, said: str | OwnlmError) -> Answer:
 
 def _taken_back(one: Assignment) -> str:
     user, task = one.query.user_id, one.task.name
-    what = f"The assembly of user {user!r} waits for a withdrawal: somebody took their consent back; the base answers"
+    what = f"The assembly of user {user!r} {WAITS}; the base answers"
     return f"{what}. `ownlm doctor` says whose, and `ownlm assemble --task {task}` assembles anew when they are gone"
 
 

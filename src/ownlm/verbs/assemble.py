@@ -27,6 +27,7 @@ from ownlm.verbs.report import Assemblies, Assembly
 from ownlm.verbs.settings import digest, versions
 from ownlm.verbs.students import FORGOTTEN, UP_TO_DATE, Seated, pages
 from ownlm.verbs.train import Meter
+from ownlm.verbs.waiting import WAITS, waiting_pools
 
 RECENT = 2000  # the latest records are read
 ADAPT_RATE = 1e-2  # of weights; of a residual adapter, the sharers' rate
@@ -178,6 +179,7 @@ def _waiting(store: Store, plan: AssemblyPlan, report: Assemblies) -> Iterator[s
     """
     task, nobody = plan.task.name, True
     sharers, outsiders = set(pools.people_of(store, pool=plan.pool.digest).values()), store.outsiders(plan.base.name)
+    done = f"{WAITS}; `ownlm doctor` says whose" if plan.pool.digest in waiting_pools(store) else UP_TO_DATE
     for names in pages(store, task, plan.users):
         people = {person.user: person for person in store.people(task, names)}
         latest = store.latest_adapters(task, names)
@@ -189,7 +191,7 @@ def _waiting(store: Store, plan: AssemblyPlan, report: Assemblies) -> Iterator[s
                 continue  # forgotten just now
             nobody, last, why = False, latest.get((task, user)), None
             if last and _is_up_to_date(store, plan, people[user], last, profiles.get(user)):
-                why = UP_TO_DATE
+                why = done
             elif not plan.users and last and not last.is_recipe:
                 why = "has an adapter of their own; --user assembles anyway"
             elif not plan.users and user in sharers:

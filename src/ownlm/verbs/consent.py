@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from ownlm.store.pools import check_known, consents, give_consent, pools_with, take_back_consent
+from ownlm.store.pools import check_known, consents, give_consent, sharers_of, take_back_consent
 from ownlm.store.store import Store
+from ownlm.verbs.waiting import pools_naming
 
 LICENCE = "CC-BY-4.0"
 
@@ -31,7 +32,6 @@ def consent(store: Store, user: str, share: bool | None, licence: str) -> Consen
         give_consent(store, user, licence)
     else:
         take_back_consent(store, user)
-    with store.database.reading() as db:
-        pools = tuple(pools_with(db, user))
+    pools = pools_naming(store, [sharer for sharer, _ in sharers_of(store, user)])
     given = consents(store).get(user)
     return Consent(user, False, pools=pools) if given is None else Consent(user, True, *given, pools=pools)

@@ -20,9 +20,11 @@ from ownlm.store.pools import consents, loose_folders, people_of, pools
 from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo, record_digest
 from ownlm.store.store import Store
 from ownlm.store.work import at_work
+from ownlm.verbs.again import assemble_command, sharers_now
 
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy", "sqlalchemy")
 LOW_DISK = 10**9  # bytes; an adapted 135M base takes half of it
+NAMED = 20  # people in a command; of more, the next doctor tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,7 @@ def _adapters(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Fin
     adapters = store.adapters()
     for place, adapter in enumerate(adapters, 1):
         progress("adapters", place, len(adapters))
-        who, again = f"The {_kind(adapter)} {adapter.id[:8]} of user {adapter.user!r}", _again(adapter)
+        who, again = f"The {_kind(adapter)} {adapter.id[:8]} of user {adapter.user!r}", _again(store, adapter)
         try:
             weights = b"" if adapter.blob is None else store.blobs.get(adapter.blob)
         except OwnlmError as error:
@@ -181,9 +183,11 @@ def _kind(adapter: AdapterInfo) -> str:
     return "recipe" if adapter.is_recipe else "adapter"
 
 
-def _again(adapter: AdapterInfo) -> str:
-    """What makes a new one of its kind."""
-    return f"`ownlm {'assemble' if adapter.is_recipe else 'train'} --task {adapter.task}`"
+def _again(store: Store, adapter: AdapterInfo) -> str:
+    """What makes a new one of its kind; of a recipe, with its settings."""
+    if not adapter.is_recipe:
+        return f"`ownlm train --task {adapter.task}`"
+    return f"`{assemble_command(adapter, sharers_now(store, adapter.task))}`"
 
 
 def _sharing(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Finding]:
@@ -199,7 +203,7 @@ def _sharing(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Find
     for adapter in store.adapters():
         if adapter.is_recipe and adapter.stale is None and adapter.pool not in digests:
             what = f"The recipe {adapter.id[:8]} of user {adapter.user!r} is made of a pool that is not in the home"
-            yield Finding(what, _again(adapter))
+            yield Finding(what, _again(store, adapter))
     for user in sorted(consents(store).keys() - {person.user for person in store.people()}):
         yield Finding(f"User {user!r} agreed to share, and has no records", f"`ownlm users consent {user} --no-share`")
 
@@ -248,16 +252,33 @@ def _next_steps(store: Store) -> list[str]:
         mine = [(person, latest.get((task, person.user))) for person in people if person.task == task]
         without = sum(adapter is None for _, adapter in mine)
         old = [adapter for person, adapter in mine if adapter is not None and not adapter.knows(person.history)]
-        recipes = sum(adapter.is_recipe for adapter in old)
-        behind = len(old) - recipes
+        behind = sum(not adapter.is_recipe for adapter in old)
         if without or behind:
             steps.append(
                 f"`ownlm train --task {task}`: people without an adapter {without:,}, with an old one {behind:,}"
             )
-        if recipes:
-            steps.append(f"`ownlm assemble --task {task}`: recipes that are stale or behind {recipes:,}")
+        steps += _assemble_steps(store, task, [adapter for _, adapter in mine if adapter], old)
     steps += [
         f"`ownlm pool withdraw {user}`: pieces of theirs lie in a pool, and they do not agree to share any more"
         for user in sorted(set(people_of(store).values()) - consents(store).keys())
     ]
     return steps or ["`ownlm ask USER TEXT --task T`: everything is up to date"]
+
+
+def _assemble_steps(store: Store, task: str, latest: list[AdapterInfo], old: list[AdapterInfo]) -> list[str]:
+    """What makes new recipes for those whose recipe is old, each with the settings it had.
+
+    Where not everybody's are the same, people are named: else those of the others would be made anew with them.
+    """
+    sharers = sharers_now(store, task)
+    settings = {assemble_command(one, sharers) for one in latest if one.is_recipe}
+    groups: dict[str, list[AdapterInfo]] = {}
+    for one in old:
+        if one.is_recipe:
+            groups.setdefault(assemble_command(one, sharers), []).append(one)
+    steps = []
+    for command, recipes in groups.items():
+        if len(settings) > 1:
+            command = assemble_command(recipes[0], sharers, [one.user for one in recipes[:NAMED]])
+        steps.append(f"`{command}`: recipes that are stale or behind {len(recipes):,}")
+    return steps

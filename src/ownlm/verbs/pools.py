@@ -1,4 +1,4 @@
-"""Pools of the home: looked at, taken in from outside, and sharers' pieces withdrawn from them."""
+"""Pools of the home: looked at, taken in from outside, removed, and sharers' pieces withdrawn from them."""
 
 import shutil
 from collections.abc import Callable
@@ -27,10 +27,13 @@ from ownlm.store.store import Store
 from ownlm.verbs.assemble import AssemblyPlan, assemble_people
 from ownlm.verbs.report import Withdrawal
 from ownlm.verbs.share import new_pool_folder, pool_info
+from ownlm.verbs.waiting import named_in
 
 WITHDRAWN = "a sharer withdrew pieces that it uses"
 EMPTIED = "everybody withdrew from its pool"
 DAMAGED = "its pool was damaged, and removed when a sharer withdrew"
+LOOK = "`ownlm pool ls` lists the home's pools; of another give the folder that holds its pool.json"
+SHORTEST = 6  # of a random id's beginning, as tables show it: fewer letters may be anybody's
 
 
 def add_pool(store: Store, model: BaseLM, base: BaseInfo, task: str, folder: Path) -> PoolInfo:
@@ -99,8 +102,11 @@ def base_of(store: Store, folder: Path) -> BaseInfo:
     return found[0]
 
 
-def verify_pool(store: Store, load: Callable[[BaseInfo], BaseLM], which: str) -> tuple[Pool, BaseInfo | None]:
-    """Checks every byte of a pool, of the home by its digest or any folder; and its pieces, if the home has its base.
+def verify_pool(store: Store, load: Callable[[BaseInfo], BaseLM], which: str | None) -> tuple[Pool, BaseInfo | None]:
+    """Checks every byte of a pool, and its pieces, if the home has its base.
+
+    Args:
+        which: any folder, or what the digest of a pool of the home begins with; None for the newest.
 
     Returns:
         The pool; and the base that its pieces were checked against, if there is one.
@@ -108,9 +114,11 @@ def verify_pool(store: Store, load: Callable[[BaseInfo], BaseLM], which: str) ->
     Raises:
         NotFoundError, PoolError: there is none; it is not what it should be.
     """
-    if Path(which).is_dir():
+    if which is not None and Path(which).is_dir():
         pool = open_pool(Path(which))
     else:
+        if which is not None and not any(info.digest.startswith(which) for info in pools.pools(store)):
+            raise NotFoundError(f"There is neither a pool {which} in the home nor such a folder", hint=LOOK)
         info = pools.pool(store, which)
         pool = open_pool(Path(info.folder), info.digest)
     base = next((one for one in store.bases() if one.fingerprint == pool.manifest.base_fingerprint), None)
@@ -126,12 +134,15 @@ def withdraw(store: Store, who: str) -> Withdrawal:
     new version; the others are marked stale. A damaged pool of this home is removed whole.
 
     Args:
-        who: a person; or the random id of a sharer, which stands for the person where the home knows them.
+        who: a person; or the random id of a sharer, or its beginning, which stands for the person where the home knows
+            them.
 
     Raises:
-        NotFoundError: no piece of theirs lies in a pool of the home. StoreError: the home cannot be written. PoolError:
-            no piece of theirs lies in a whole pool, and there are damaged ones from outside.
+        NotFoundError: no piece of theirs lies in a pool of the home, or several ids begin so. StoreError: the home
+            cannot be written. PoolError: no piece of theirs lies in a whole pool, and there are damaged ones from
+            outside.
     """
+    who = _sharer(store, who)
     ids = {sharer for sharer, _ in pools.sharers_of(store, pools.person_of(store, who) or who)} or {who}
     done, damaged = Withdrawal(sorted(ids)), list[PoolError]()
     for info in pools.pools(store):
@@ -148,9 +159,51 @@ def withdraw(store: Store, who: str) -> Withdrawal:
     if not done.pools and damaged:
         raise damaged[0]
     if not done.pools:
-        raise NotFoundError(f"No pool of the home has pieces of {who!r}", hint="`ownlm pool ls`, `ownlm pool show`")
+        hint = f"`ownlm pool ls`, `ownlm pool show`; of a random id give {SHORTEST} letters or more"
+        raise NotFoundError(f"No pool of the home has pieces of {who!r}", hint=hint)
     store.database.vacuum()
     return done
+
+
+def _sharer(store: Store, who: str) -> str:
+    """The whole of a random id that is given by its beginning; a person, or what is neither, as it is."""
+    with suppress(NotFoundError):
+        pools.check_known(store, who)  # a name may look like the beginning of somebody else's id
+        return who
+    named = {sharer for info in pools.pools(store) for sharer in named_in(store, info)}
+    found = sorted(sharer for sharer in named if sharer.startswith(who)) if len(who) >= SHORTEST else []
+    if len({pools.person_of(store, sharer) or sharer for sharer in found}) > 1:
+        what = f"The ids of {len(found)} sharers begin with {who!r}"
+        raise NotFoundError(what, got=", ".join(found), hint="give more of the id")
+    return found[0] if found else who
+
+
+def remove_pool(store: Store, digest: str) -> tuple[PoolInfo, int]:
+    """Takes a pool that no current recipe is made of out of the home, and its bytes.
+
+    Who shared in it still agrees to share, and can be chosen for another pool. One of this home cannot be taken in
+    again: when it goes, the home forgets whose pieces lie in it.
+
+    Args:
+        digest: what its digest begins with.
+
+    Returns:
+        The pool as it was, and how many bytes went.
+
+    Raises:
+        NotFoundError: there is none. PoolError: people's recipes are made of it. StoreError: the home cannot be
+            written.
+    """
+    if not digest:  # the newest is not meant
+        raise NotFoundError("No pool is named", hint="`ownlm pool ls`")
+    info = pools.pool(store, digest)
+    others = [one for one in pools.pools(store) if one.digest != info.digest]
+    elsewhere = {sharer: one.digest for one in others for sharer in named_in(store, one)}
+    size = sum(path.stat().st_size for path in Path(info.folder).rglob("*") if path.is_file())
+    pools.remove_pool(store, info.digest, elsewhere)
+    _remove_folder(info)
+    store.database.vacuum()
+    return info, size
 
 
 def _withdraw(store: Store, info: PoolInfo, pool: Pool | None, gone: set[str], done: Withdrawal) -> None:
@@ -177,13 +230,18 @@ def _withdraw(store: Store, info: PoolInfo, pool: Pool | None, gone: set[str], d
         raise
     done.untouched += len(recipes)
     done.pools.append((info.digest, version.digest if version else None))
+    _remove_folder(info)
+
+
+def _remove_folder(info: PoolInfo) -> None:
+    """Of a pool that the home does not name any more."""
     try:
         with suppress(FileNotFoundError):
             shutil.rmtree(info.folder)
             sync(Path(info.folder).parent)
     except OSError as error:
         hint = "remove this folder by hand"
-        raise StoreError(f"The withdrawn pool {info.folder} cannot be removed", got=error, hint=hint) from None
+        raise StoreError(f"The pool's folder {info.folder} cannot be removed", got=error, hint=hint) from None
 
 
 def _moved(adapter: AdapterInfo, pool: Pool | None, version: Pool | None, gone: set[str]) -> bytes | None:

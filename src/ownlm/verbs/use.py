@@ -11,6 +11,7 @@ from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.recipe import Recipe
 from ownlm.store.rows import AdapterInfo, PoolInfo
 from ownlm.store.store import Store
+from ownlm.verbs.again import assemble_command, sharers_now
 from ownlm.verbs.load import load_pool, load_recipe
 
 
@@ -80,6 +81,7 @@ def use_of_person(store: Store, adapter: AdapterInfo) -> Use:
     if not adapter.is_recipe:
         raise AdapterError(f"The newest adapter {which} was trained: no piece of a pool is in it", hint=again)
     if adapter.stale is not None:
+        again = f"`{assemble_command(adapter, sharers_now(store, adapter.task), [adapter.user])}`"
         raise AdapterError(f"The assembly {which} is stale: {adapter.stale}", hint=again)
     pool = load_pool(store, adapter)
     use = weights(load_recipe(adapter, pool), pool).only_used

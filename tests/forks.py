@@ -1,0 +1,19 @@
+"""Processes that tests end as they like, forked from one server that has imported what they run."""
+
+import multiprocessing
+
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(  # else each start takes seconds; one server serves all tests
+    [
+        "ownlm.bench.run",
+        "ownlm.home",
+        "ownlm.verbs.train",
+        "ownlm.verbs.adapt",
+        "ownlm.verbs.share",
+        "ownlm.verbs.pools",
+        "tests.sharing",
+        "transformers.models.auto.modeling_auto",
+        "transformers.models.auto.tokenization_auto",
+        "transformers.models.llama.modeling_llama",
+    ]
+)
