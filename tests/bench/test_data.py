@@ -79,3 +79,43 @@ def test_no_right_answers(spec: SetPlan, tmp_path: Path) -> None:
     write_rows(tmp_path / "queries.jsonl", [{"user_id": "u1", "id": "1", "text": "asked"}])
     with pytest.raises(DataError, match="right answer"):
         read_set(spec)
+
+
+def asked_as_lamp(folder: Path, documents: int, asked: int) -> Path:
+    """One author's documents, of which some are asked: a person each, whose profile is all the other documents."""
+    items = [{"id": f"d{n}", "text": f"document {n}", "folder": "work" if n % 2 else "bin"} for n in range(documents)]
+    questions = [
+        {"id": str(n), "input": items[n]["text"], "profile": [one for one in items if one["id"] != f"d{n}"]}
+        for n in range(asked)
+    ]
+    (folder / "dev_questions.json").write_text(json.dumps(questions), "utf8")
+    golds = [{"id": str(n), "output": items[n]["folder"]} for n in range(asked)]
+    (folder / "dev_outputs.json").write_text(json.dumps({"task": "sorting", "golds": golds}), "utf8")
+    return folder / "dev_questions.json"
+
+
+def test_who_is_asked_shares_under_no_other_id(spec: SetPlan, tmp_path: Path) -> None:
+    data = read_set(change(spec, data=asked_as_lamp(tmp_path, 6, 4), queries=None))
+    assert (list(data.targets), set(data.sharers)) == (["1", "2"], {"x", "y"})
+
+
+def test_nobody_else_has_the_answer_to_a_query(spec: SetPlan, tmp_path: Path) -> None:
+    gone = {"user_id": "x", "id": "known", "text": "asked 1", "folder": "bin"}
+    other = {"user_id": "x", "id": "other", "text": "asked 1", "folder": "work"}
+    write_rows(tmp_path / "others.jsonl", [*rows("x", 3), gone, other])
+    data = read_set(spec)
+    assert [one.id for one in data.outsiders["x"].records] == ["x-0", "x-1", "x-2", "other"]
+    assert data.sharers["x"] == data.outsiders["x"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"id": "u1-2", "text": "u1 secret2 said"},  # a record of theirs
+        {"id": "q", "text": "new", "time": "1003"},  # the latest record is of 1004
+    ],
+)
+def test_histories_end_before_the_queries(spec: SetPlan, tmp_path: Path, query: dict[str, str]) -> None:
+    write_rows(tmp_path / "queries.jsonl", [{"user_id": "u1", "gold": "bin", **query}])
+    with pytest.raises(DataError, match="only later"):
+        read_set(change(spec, sharing=0))

@@ -121,3 +121,11 @@ def test_the_shipped_plans(path: Path, size: str) -> None:
 
 def test_the_main_plan_has_every_method() -> None:
     assert {method.method for method in read_plan(REPRODUCE / "main.toml").methods} == set(METHODS)
+
+
+@pytest.mark.parametrize("wrong", ["sets = 3", "sets = [3]", "settings = 3", "settings.own = 3"])
+def test_sets_and_settings_of_another_shape(tmp_path: Path, wrong: str) -> None:
+    with pytest.raises(ConfigError, match="The se"):
+        read_plan(write(tmp_path, wrong + PLAN))
+    with pytest.raises(ConfigError, match="The se"):
+        read_plan(write(tmp_path, PLAN, f'[small]\nbase = "random"\n{wrong}\n'))

@@ -1,4 +1,5 @@
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -164,3 +165,18 @@ def test_what_is_not_of_lamps_format(tmp_path: Path, document: object, what: str
     with pytest.raises(DataError, match=what) as caught:
         read_lamp(write_json(tmp_path / "p.json", document))
     assert SECRET not in str(caught.value)
+
+
+def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(StoreError, match="cannot be written"), Writer(path) as writer:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (70, before[1]))
+            for one in ADA:
+                writer.write(one)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert read_predictions(path) == ADA[:1]
+    write(path, *ADA[1:])
+    assert read_predictions(path) == ADA

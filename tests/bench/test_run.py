@@ -125,3 +125,20 @@ def test_the_queries_least_like_the_history(tmp_path: Path) -> None:
     )
     results = run_plan(plan.model_copy(update={"sets": (*plan.sets, *shifted)}), tmp_path / "out")
     assert [(one.name, one.queries) for one in results.sets] == [("triage", 18), ("bm25", 6), ("embedding", 6)]
+
+
+def test_removed_answers_are_asked_for_again(tmp_path: Path) -> None:
+    plan = few("adapted base")
+    first = run_plan(plan, tmp_path / "out")
+    (kept,) = (tmp_path / "out" / "predictions" / "triage").glob("*.jsonl")
+    kept.unlink()
+    assert [m.scores for m in run_plan(plan, tmp_path / "out").sets[0].methods] == [
+        m.scores for m in first.sets[0].methods
+    ]
+
+
+def test_sets_that_would_be_kept_in_one_folder(tmp_path: Path) -> None:
+    (one,) = few().sets
+    sets = tuple(one.model_copy(update={"name": name}) for name in ("news, 2018", "news 2018"))
+    with pytest.raises(ConfigError, match="one folder"):
+        run_plan(few(sets=sets), tmp_path / "out")

@@ -156,3 +156,13 @@ def test_many_people_are_drawn_in_chunks() -> None:
     assert resampling.count_DU.nbytes == 25_000_000
     estimate = resampling.estimate(F1, [term_QS])
     assert 0.01 < estimate.high - estimate.low < 0.04
+
+
+@pytest.mark.parametrize("people", [6, 16, 22, 40])
+def test_one_answer_of_one_person_tells_nothing(people: int) -> None:
+    term_QS = np.zeros((5 * people, 1))
+    other_QS = term_QS.copy()
+    other_QS[0] = 1
+    accuracy, draws = metric("accuracy"), Resampling.of([f"u{n // 5}" for n in range(5 * people)])
+    assert draws.difference(accuracy, [other_QS], [term_QS]).low <= 0
+    assert draws.difference(accuracy, [term_QS], [other_QS]).high >= 0

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from ownlm.bench.data import SetData
 from ownlm.bench.plan import ProfilePlan
 from ownlm.bench.results import Costs
-from ownlm.errors import ConfigError
+from ownlm.errors import ConfigError, PoolError
 from ownlm.history.record import History, Query
 from ownlm.history.task import Task
 from ownlm.home import Home
@@ -125,6 +125,8 @@ class Case:
         """
         histories: Mapping[str, History] = getattr(self.data, who)
         known = sorted((user, history_digest(history)) for user, history in histories.items())
+        if what.get("profile"):
+            what["writer"] = self.writer.model_dump()
         key = digest(
             self.task.model_dump_json(), self.seed, known, fingerprint(base), json.dumps(what, sort_keys=True)
         )  # fmt: skip
@@ -134,6 +136,10 @@ class Case:
             home.store.add_records(self.task.name, list(histories.values()), again=False)
             home.add_base(str(base), BASE, self.progress)  # last: where it is, all is
         return home
+
+    def loaded(self, home: Home) -> BaseLM:
+        """A stage's base, ready to run: loaded before answers are timed, since some methods have it from training."""
+        return home.load(home.store.base(BASE))
 
     def profile(self, home: Home) -> None:
         """Writes everybody's text profile in a home, as the plan says.
@@ -169,6 +175,8 @@ class Case:
         for answer in home.ask_many(queries, self.task.name, choose=choose, progress=self.progress, **how):
             if answer.error:
                 raise answer.error
+            if answer.warning:  # the base would answer in the method's name
+                raise PoolError(answer.warning)
             yield answer.answer or ""
 
     def _raw(self) -> BaseInfo:

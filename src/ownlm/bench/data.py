@@ -1,5 +1,6 @@
 """A set's data: who is asked what, on which histories, and who shares."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -7,8 +8,9 @@ from typing import TypeVar
 from ownlm.bench.plan import SetPlan
 from ownlm.errors import DataError
 from ownlm.history.readers import read_dataset, read_queries
-from ownlm.history.record import History, Query, Record
+from ownlm.history.record import History, Query, Record, time_key
 from ownlm.history.task import Task, load_task, with_instruction
+from ownlm.prompt.example import searched_text, sought_text
 
 Thing = TypeVar("Thing")
 
@@ -38,10 +40,13 @@ def read_set(plan: SetPlan) -> SetData:
     """Reads a set's files and chooses who is asked.
 
     People are taken evenly spread over their sorted ids, or those with the most records; every n-th of all people in
-    the data shares instead (`SetPlan.sharing`).
+    the data shares instead (`SetPlan.sharing`). Nobody learns from, or is given pieces of, somebody who is asked: who
+    has for the most part the records of a person asked is left out (LaMP's questions are a person each, though several
+    are of one author), and so are others' records that are a query with its answer.
 
     Raises:
-        DataError, NotFoundError, TaskError: a file or the task is not what it should be, or nobody is left to ask.
+        DataError, NotFoundError, TaskError: a file or the task is not what it should be, a history gives an answer of
+            its own person away, or nobody is left to ask.
     """
     task = load_task(plan.task)
     dataset = read_dataset(plan.data, task, labels=plan.labels)
@@ -68,14 +73,12 @@ def read_set(plan: SetPlan) -> SetData:
             f"{len(both)} people of the set {plan.name!r} are asked, and are outsiders too", got=min(both),
             hint="no person may stand in both files",
         )  # fmt: skip
-    return SetData(
-        plan.name,
-        task,
-        {user: histories[user] for user in sorted(targets)},
-        tuple(query for user in sorted(targets) for query in spread(queries[user], plan.queries_each)),
-        {user: histories[user] for user in sorted(sharing)} | outsiders,
-        outsiders,
-    )
+    own = {user: histories[user] for user in sorted(targets)}
+    chosen = tuple(query for user in own for query in spread(queries[user], plan.queries_each))
+    _check_own(plan, task, own, chosen)
+    outsiders = _strangers(task, outsiders, own, chosen)
+    sharers = _strangers(task, {user: histories[user] for user in sorted(sharing)}, own, chosen)
+    return SetData(plan.name, task, own, chosen, sharers | outsiders, outsiders)
 
 
 def spread(things: Sequence[Thing], count: int | None) -> list[Thing]:
@@ -111,6 +114,46 @@ def _outsiders(plan: SetPlan, task: Task) -> dict[str, History]:
         user: _with(_usable(histories.get(user, History(user, ())), task), known.get(user, []), task) for user in chosen
     }
     return {user: history for user, history in everybody.items() if len(history)}
+
+
+def _check_own(plan: SetPlan, task: Task, targets: dict[str, History], queries: Sequence[Query]) -> None:
+    """Raises a DataError where somebody's history holds their query with its answer, or what came after it."""
+    content = {user: {(one.id, sought_text(task, one.fields)) for one in h.records} for user, h in targets.items()}
+    latest = {
+        user: max((time_key(one.time) for one in history.records if one.time is not None), default=float("-inf"))
+        for user, history in targets.items()
+    }
+    same = sum((one.id, sought_text(task, one.fields)) in content[one.user_id] for one in queries)
+    late = sum(one.time is not None and time_key(one.time) < latest[one.user_id] for one in queries)
+    if same or late:
+        raise DataError(
+            f"Histories of the set {plan.name!r} know what their people are asked only later",
+            got=f"{same:,} of {len(queries):,} queries are records too, {late:,} are older than the latest record",
+            expected="records from before the queries alone",
+            hint="take these records out of the histories",
+        )
+
+
+def _strangers(
+    task: Task, others: dict[str, History], targets: dict[str, History], queries: Sequence[Query]
+) -> dict[str, History]:
+    """The others without those who are somebody asked, under another id; and without what answers a query."""
+    holders: dict[str, set[str]] = {}
+    for user, history in targets.items():
+        for record in history.records:
+            holders.setdefault(searched_text(task, record), set()).add(user)
+    answered = {f"{sought_text(task, one.fields)} {one.gold}" for one in queries} if task.options is None else set()
+    sizes = Counter(user for users in holders.values() for user in users)
+    kept: dict[str, History] = {}
+    for user, history in others.items():
+        texts = [searched_text(task, record) for record in history.records]
+        shared = Counter(target for text in set(texts) for target in holders.get(text, ()))
+        if any(2 * count > max(len(set(texts)), sizes[target]) for target, count in shared.items()):
+            continue
+        records = tuple(one for one, text in zip(history.records, texts, strict=True) if text not in answered)
+        if records:
+            kept[user] = History(user, records)
+    return kept
 
 
 def _usable(history: History, task: Task) -> History:

@@ -30,10 +30,15 @@ def versions() -> dict[str, str]:
 
 
 def commit(folder: Path = Path(__file__).parent) -> str | None:
-    """Of the checkout that a folder, by default this package's, lies in; None where it is in none."""
-    git = ["git", "-C", str(folder), "describe", "--always", "--dirty"]
+    """Of the checkout that a folder, by default this package's, is part of; None where it only lies in one, or none."""
+    git = ["git", "-C", str(folder)]
     try:
-        return subprocess.run(git, capture_output=True, text=True).stdout.strip() or None
+        if not subprocess.run([*git, "ls-files", "."], capture_output=True).stdout:
+            return None  # such as a virtual environment within another project
+        return (
+            subprocess.run([*git, "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
+            or None
+        )
     except OSError:  # no git
         return None
 

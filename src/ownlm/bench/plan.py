@@ -139,6 +139,8 @@ def read_plan(path: Path, size: str | None = None) -> Plan:
     sizes_file = path.parent / str(spec.pop("sizes", "sizes.toml"))
     size = size or spec.get("size")
     below = _size(sizes_file, size) if size else {}
+    for file, content in ((sizes_file, below), (path, spec)):
+        _check_tables(file, content)
     known = {one.get("name"): _anchored(one, sizes_file.parent) for one in below.pop("sets", [])}
     chosen = [each for one in spec.pop("sets", ["*"]) for each in _chosen(one, known, path)]
     settings = {
@@ -164,6 +166,19 @@ def _size(file: Path, size: str) -> dict[str, Any]:
         raise NotFoundError(f"There is no size {size!r} in {file}", expected=f"one of {', '.join(sizes)}")
     below: dict[str, Any] = sizes[size]
     return below
+
+
+def _check_tables(file: Path, content: dict[str, Any]) -> None:
+    """Raises a ConfigError where sets are no list of tables or names, or settings no tables by method."""
+    sets, settings = content.get("sets", []), content.get("settings", {})
+    whole = isinstance(settings, dict) and all(isinstance(one, dict) for one in settings.values())
+    fit = dict if "methods" not in content else (dict, str)  # a size writes its sets out
+    if not isinstance(sets, list) or not all(isinstance(one, fit) for one in sets):
+        raise ConfigError(
+            f"The sets in {file} are no list", expected="[[sets]]", hint="the plans in reproduce/ show how"
+        )
+    if not whole:
+        raise ConfigError(f"The settings in {file} are no tables", expected="[settings.METHOD]")
 
 
 def _chosen(one: Any, known: dict[Any, dict[str, Any]], path: Path) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -93,7 +94,8 @@ class Writer:
     ) -> None:
         """Closes the file."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # all that was written is on the disk; or `write` has told why it is not
+                self._file.close()
             self._file = None
 
     def write(self, *predictions: Prediction) -> None:

@@ -32,6 +32,7 @@ from ownlm.bench.report import write_report
 from ownlm.bench.results import Answered, Costs, Results, SetResult, measure, write_results
 from ownlm.bench.shift import least_like
 from ownlm.durable import write_whole
+from ownlm.errors import ConfigError
 from ownlm.history.record import Query
 from ownlm.progress import Progress, silent
 from ownlm.store.rows import history_digest
@@ -57,6 +58,10 @@ def run_plan(plan: Plan, folder: Path, *, device: str | None = None, progress: P
     check_share(plan.share)
     check_adapt(plan.adapt or {})
     sets = [read_set(one) for one in plan.sets]
+    if len({slug_of(one.name) for one in plan.sets}) < len(plan.sets):
+        raise ConfigError(
+            "Two sets of the plan would be kept in one folder", expected="names that differ in their first 40 letters"
+        )
     asked = [[method for method in plan.methods if _applies(plan, method, data)] for data in sets]
     folder.mkdir(parents=True, exist_ok=True)
     with working(folder, "ownlm bench run", progress):
@@ -104,9 +109,9 @@ def _answered(case: Case, method: MethodPlan, settings: dict[str, Any]) -> tuple
     costs_file = kept.with_suffix(".costs.json")
     queries = case.data.queries
     known = {(one.user, one.id): one for one in read_predictions(kept)} if kept.exists() else {}
-    if not costs_file.exists():
+    left = [query for query in queries if (query.user_id, query.id) not in known]
+    if left or not costs_file.exists():  # somebody may have removed the answers alone
         made = METHODS[method.method](case, **settings)
-        left = [query for query in queries if (query.user_id, query.id) not in known]
         with Writer(kept) as writer:
             started = time.perf_counter()
             for query, text in zip(left, made.answer(left), strict=True):

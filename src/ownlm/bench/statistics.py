@@ -102,12 +102,14 @@ class Resampling:
             seeds: term_QS for each seed of the method.
             baseline: term_QS for each seed of the baseline.
 
-        Source: ours; as `estimate`.
+        Source: ours; as `estimate`, and wide enough to hold the plain percentiles too. Else one answer of one person
+            would count: where many draws miss that person, their quantile is 0, and any noise of the mean moves it off.
         """
         value = self._value(metric, seeds) - self._value(metric, baseline)
         drawn_D = self._drawn_values(metric, seeds) - self._drawn_values(metric, baseline)
         spread = float(drawn_D.std(ddof=1)) if len(drawn_D) > 1 else 0.0
-        return Difference(value, *_interval(value, drawn_D), _DETECTED * spread)
+        (low, high), (least, most) = _interval(value, drawn_D), np.quantile(drawn_D, _TAILS)
+        return Difference(value, min(low, float(least)), max(high, float(most)), _DETECTED * spread)
 
     def _value(self, metric: Metric, seeds: Sequence[Array]) -> float:
         """The mean over seeds of the value on the queries themselves."""

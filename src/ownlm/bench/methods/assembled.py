@@ -46,6 +46,7 @@ def assembled(
     )  # fmt: skip
     if done.failed:
         raise done.failed[0][1]
+    case.loaded(home)
     return Made(
         lambda queries: case.ask(home, queries, base=BASE, rag=rag, profile=profile), of_assembling(case, home)
     )  # fmt: skip

@@ -23,6 +23,7 @@ def base(case: Case, *, rag: Records = 0) -> Made:
     Source: what LaMP (arXiv 2304.11406) calls non-personalised (rag = 0) and personalised by retrieval.
     """
     home = case.home("base", case.raw())
+    case.loaded(home)
     return Made(
         lambda queries: case.ask(home, queries, base=BASE, base_only=True, rag=rag, profile=False), Costs()
     )  # fmt: skip
@@ -40,6 +41,7 @@ def adapted(case: Case, *, rag: Records = 0, profile: bool = False, adapt: Chang
     home = case.home("adapted", case.adapted(**adapt))
     if profile:
         case.profile(home)
+    case.loaded(home)
     return Made(
         lambda queries: case.ask(home, queries, base=BASE, base_only=True, rag=rag, profile=profile), Costs()
     )  # fmt: skip
@@ -54,12 +56,12 @@ def random_records(case: Case, *, k: Count = 1, adapt: Changes = AS_PLANNED) -> 
 
     Source: OPPU (arXiv 2402.04401), the random k of its tables. Differs: which ones depends on seed and query alone.
     """
-    home = case.home("adapted", case.adapted(**adapt))
+    base = case.loaded(case.home("adapted", case.adapted(**adapt)))
 
     def prompt(query: Query) -> str:
         return prompt_text(case.task, query.fields, drawn(case, query, k))
 
-    return Made(lambda queries: ask_with(case, home.load(home.store.base(BASE)), queries, prompt), Costs())
+    return Made(lambda queries: ask_with(case, base, queries, prompt), Costs())
 
 
 def drawn(case: Case, query: Query, k: int) -> list[Record]:

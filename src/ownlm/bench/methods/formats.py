@@ -37,13 +37,13 @@ def trained_on_text(case: Case, format: Format, base: Path, train: dict[str, Any
     done = home.train(FREE.name, users=case.people, base=BASE, seed=case.seed, progress=case.progress, **train)
     if done.failed:
         raise done.failed[0][1]
+    loaded = case.loaded(home)
     newest = {user: adapter for (_, user), adapter in home.latest_adapters(FREE.name).items()}
 
     def answers(queries: Sequence[Query]) -> Iterator[str]:
-        base = home.load(home.store.base(BASE))
         return ask_with(
-            case, base, queries, retrieving(case, 0), owner=lambda query: query.user_id,
-            load=lambda user: load_adapter(home.store, newest[user], base),
+            case, loaded, queries, retrieving(case, 0), owner=lambda query: query.user_id,
+            load=lambda user: load_adapter(home.store, newest[user], loaded),
         )  # fmt: skip
 
     return Made(answers, of_training(free, home))

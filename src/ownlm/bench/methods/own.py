@@ -77,6 +77,7 @@ def _trained(case: Case, rag: int, profile: bool, adapt: Changes, train: dict[st
     done = home.train(case.task.name, users=case.people, base=BASE, seed=case.seed, progress=case.progress, **how)
     if done.failed:
         raise done.failed[0][1]
+    case.loaded(home)
     return Made(
         lambda queries: case.ask(home, queries, base=BASE, rag=rag, profile=profile), of_training(case, home)
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """Other people's adapters without choosing piece by piece: the nearest sharer's whole, all averaged, or routed."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ownlm.bench.arrow import routing
-from ownlm.bench.case import BASE, Case, Made
+from ownlm.bench.case import Case, Made
 from ownlm.bench.methods.asking import ask_with, retrieving
 from ownlm.bench.methods.bases import AS_PLANNED
 from ownlm.bench.methods.pool import pool_of
@@ -33,7 +33,7 @@ class Opened:
     """A pool, the base that its pieces are for, and the home where it was made."""
 
     home: Home
-    base: Callable[[], BaseLM]
+    base: BaseLM
     pool: Pool
 
 
@@ -52,16 +52,16 @@ def nearest(case: Case, *, rag: Records = 0, share: Changes = AS_PLANNED, adapt:
     opened = _open(case, share, adapt)
     who = people_of(opened.home.store, pool=opened.pool.digest)
     histories = [opened.home.history(user, case.task.name) for user in who.values()]
-    sharer_ND = _embedded(case, opened.base(), histories)
+    sharer_ND = _embedded(case, opened.base, histories)
     started = time.perf_counter()
-    target_UD = _embedded(case, opened.base(), [case.histories[user] for user in case.people])
+    target_UD = _embedded(case, opened.base, [case.histories[user] for user in case.people])
     ids = [list(who)[place] for place in nearest_places(target_UD, sharer_ND)]
     seconds = time.perf_counter() - started
     recipes = {user: recipe_of(opened.pool, sharer) for user, sharer in zip(case.people, ids, strict=True)}
 
     def answers(queries: Sequence[Query]) -> Iterator[str]:
         return ask_with(
-            case, opened.base(), queries, retrieving(case, rag), owner=lambda query: query.user_id, recipes=recipes,
+            case, opened.base, queries, retrieving(case, rag), owner=lambda query: query.user_id, recipes=recipes,
             pool=opened.pool,
         )  # fmt: skip
 
@@ -82,7 +82,7 @@ def averaged(case: Case, *, rag: Records = 0, share: Changes = AS_PLANNED, adapt
 
     def answers(queries: Sequence[Query]) -> Iterator[str]:
         return ask_with(
-            case, opened.base(), queries, retrieving(case, rag), owner=lambda query: EVERYBODY, recipes=recipes,
+            case, opened.base, queries, retrieving(case, rag), owner=lambda query: EVERYBODY, recipes=recipes,
             pool=opened.pool,
         )  # fmt: skip
 
@@ -104,9 +104,8 @@ def arrow(
     opened = _open(case, share, adapt)
 
     def answers(queries: Sequence[Query]) -> Iterator[str]:
-        base = opened.base()
-        with routing(base, opened.pool, top_k=top_k, tau=tau):
-            yield from ask_with(case, base, queries, retrieving(case, rag))
+        with routing(opened.base, opened.pool, top_k=top_k, tau=tau):
+            yield from ask_with(case, opened.base, queries, retrieving(case, rag))
 
     return Made(answers, Costs(bytes_per_user=0.0))
 
@@ -143,7 +142,7 @@ def average_of(pool: Pool) -> Recipe:
 
 def _open(case: Case, share: Changes, adapt: Changes) -> Opened:
     home = pool_of(case, case.adapted(**adapt), share)
-    return Opened(home, lambda: home.load(home.store.base(BASE)), home.pools.open(task=case.task.name)[1])
+    return Opened(home, case.loaded(home), home.pools.open(task=case.task.name)[1])
 
 
 def _embedded(case: Case, base: BaseLM, histories: Sequence[History]) -> Tensor:

@@ -1,0 +1,14 @@
+from pathlib import Path
+from subprocess import CompletedProcess
+from unittest.mock import patch
+
+from ownlm.bench.machine import commit
+
+
+def test_a_package_that_only_lies_in_a_checkout_has_no_commit() -> None:
+    answers = {"ls-files": "", "describe": "abc\n"}
+    with patch("subprocess.run", lambda args, **_: CompletedProcess(args, 0, answers[args[3]])):
+        assert commit(Path("venv")) is None
+    answers["ls-files"] = "machine.py\n"
+    with patch("subprocess.run", lambda args, **_: CompletedProcess(args, 0, answers[args[3]])):
+        assert commit(Path("src")) == "abc"
