@@ -69,15 +69,36 @@ def test_labelled_queries_of_outsiders_are_their_latest_records(spec: SetPlan, t
     ]
 
 
-def test_who_is_asked_is_no_outsider(spec: SetPlan, tmp_path: Path) -> None:
-    write_rows(tmp_path / "others.jsonl", rows("u1", 3))
-    with pytest.raises(DataError, match="outsiders too"):
-        read_set(spec)
+def test_nobody_of_the_data_is_an_outsider(spec: SetPlan, tmp_path: Path) -> None:
+    for user in ("u0", "u1"):  # who shares, and who is asked
+        write_rows(tmp_path / "others.jsonl", rows(user, 3))
+        with pytest.raises(DataError, match="outsiders too"):
+            read_set(spec)
 
 
-def test_no_right_answers(spec: SetPlan, tmp_path: Path) -> None:
+def test_nothing_to_ask(spec: SetPlan, tmp_path: Path) -> None:
     write_rows(tmp_path / "queries.jsonl", [{"user_id": "u1", "id": "1", "text": "asked"}])
-    with pytest.raises(DataError, match="right answer"):
+    with pytest.raises(DataError, match="1 queries, none of them with its right answer"):
+        read_set(spec)
+    write_rows(tmp_path / "queries.jsonl", [{"user_id": "nobody", "id": "1", "text": "asked", "gold": "bin"}])
+    with pytest.raises(DataError, match="all of people without records"):
+        read_set(spec)
+    with pytest.raises(DataError, match="no queries in"):
+        read_set(change(spec, queries=None))
+
+
+def test_queries_without_a_right_answer_are_counted(spec: SetPlan, tmp_path: Path) -> None:
+    with (tmp_path / "queries.jsonl").open("a") as file:
+        file.write('{"user_id": "u1", "id": "more", "text": "unknown"}\n')
+    data = read_set(spec)
+    assert data.unlabelled == 1 and "more" not in {query.id for query in data.queries}
+
+
+def test_a_right_answer_that_is_no_label_is_told_at_once(spec: SetPlan, tmp_path: Path) -> None:
+    write_rows(tmp_path / "queries.jsonl", [{"user_id": "u1", "id": "1", "text": "asked", "gold": "attic"}])
+    with pytest.raises(DataError, match="In the set 'notes' 1 of 1 right answers"):
+        read_set(change(spec, sharing=0))
+    with pytest.raises(DataError, match="nobody is left to ask"):
         read_set(spec)
 
 

@@ -91,9 +91,10 @@ def test_every_set_of_the_size_with_a_change(tmp_path: Path) -> None:
     ("change", "told"),
     [
         (('baseline = "adapted base"', 'baseline = "nobody"'), "baseline 'nobody'"),
-        (('name = "own adapter"', 'name = "adapted base"'), "same name"),
+        (('name = "own adapter"', 'name = "adapted base"'), "called 'adapted base'"),
         (('name = "trial"', 'name = "trial"\nseeds = [1, 1]'), "seed stands twice"),
-        (('name = "trial"', 'name = "trial"\ncolour = "red"'), "colour"),
+        (('name = "trial"', 'name = "trial"\ncolour = "red"'), "colour.*Expected: one of: name, size, base"),
+        (('name = "trial"', 'name = "trial"\nprofile = { writer = "base", url = "https://x" }'), "one writer"),
         (('size = "small"', 'size = "huge"'), "no size 'huge'"),
         (('name = "trial"', 'name = "trial"\nsets = ["letters"]'), "'letters'"),
         (('name = "trial"', "name = trial"), "no TOML"),
@@ -103,6 +104,17 @@ def test_what_is_wrong_is_told(tmp_path: Path, change: tuple[str, str], told: st
     path = write(tmp_path, PLAN.replace(*change))
     with pytest.raises((ConfigError, NotFoundError), match=told):
         read_plan(path)
+
+
+def test_a_size_without_its_file(tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text(PLAN, "utf8")
+    with pytest.raises(NotFoundError, match=r"the size 'small' in it"):
+        read_plan(tmp_path / "plan.toml")
+
+
+def test_somebody_is_asked(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nobody is asked"):
+        read_plan(write(tmp_path, PLAN + '[[sets]]\nfrom = "notes"\nsharing = 1\n'))
 
 
 def test_no_plan_there(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ So nothing is trained twice, nothing of one method reaches another, and what a k
 """
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -13,7 +15,8 @@ from typing import Any, Literal
 
 from ownlm.bench.data import SetData
 from ownlm.bench.plan import ProfilePlan
-from ownlm.bench.results import Costs
+from ownlm.bench.results import Costs, SharedCost
+from ownlm.durable import write_whole
 from ownlm.errors import ConfigError, PoolError
 from ownlm.history.record import History, Query
 from ownlm.history.task import Task
@@ -31,6 +34,7 @@ Answers = Callable[[Sequence[Query]], Iterator[str]]
 
 BASE = "base"  # what a stage's base is called in its home
 ADAPTED = "adapted"
+TOOK = "seconds"  # a file in a stage's home
 RANDOM = "random"  # the base of a plan that is only tried
 
 
@@ -47,6 +51,14 @@ class Made:
     costs: Costs
 
 
+@contextmanager
+def timed(home: Home) -> Iterator[None]:
+    """Keeps in a stage's home how many seconds it took: of what is done whole or not at all."""
+    started = time.perf_counter()
+    yield
+    write_whole(home.store.folder / TOOK, str(time.perf_counter() - started).encode())
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """One data set under one seed.
@@ -57,6 +69,7 @@ class Case:
         adapt: settings of stage 1; None to leave it out.
         share: settings of pools; a method's own stand above.
         choose: choose among the task's labels by likelihood, where it has any; else generate.
+        shared: what was done once for all people, by what it is; filled as methods are made.
     """
 
     folder: Path
@@ -69,6 +82,7 @@ class Case:
     choose: bool = True
     device: str | None = None
     progress: Progress = silent
+    shared: dict[str, SharedCost] = field(default_factory=dict)
 
     @property
     def task(self) -> Task:
@@ -112,9 +126,13 @@ class Case:
         known = {base.name: base for base in home.bases()}
         if settings.get("profile"):
             self.profile(home)
-        made = known.get(ADAPTED) or home.adapt(
-            ADAPTED, self.task.name, base=BASE, seed=self.seed, progress=self.progress, **settings
-        )
+        made = known.get(ADAPTED)
+        if made is None:
+            with timed(home):
+                made = home.adapt(
+                    ADAPTED, self.task.name, base=BASE, seed=self.seed, progress=self.progress, **settings
+                )
+        self.note("stage 1", changes, home, len(self.data.outsiders), (made.provenance or {}).get("tokens"))
         return Path(made.folder)
 
     def home(self, stage: str, base: Path, who: Who = "targets", **what: Any) -> Home:
@@ -136,6 +154,18 @@ class Case:
             home.store.add_records(self.task.name, list(histories.values()), again=False)
             home.add_base(str(base), BASE, self.progress)  # last: where it is, all is
         return home
+
+    def note(self, what: str, changes: Mapping[str, Any], home: Home, people: int, tokens: float | None = None) -> None:
+        """Tells what a stage took that is done once for all people.
+
+        Args:
+            changes: how it differs from the plan's own.
+            people: whose records it learnt from.
+        """
+        name = ", ".join([what, *(f"{key} = {value}" for key, value in changes.items())])
+        took = home.store.folder / TOOK
+        seconds = float(took.read_text("utf8")) if took.exists() else None  # killed just before it was written
+        self.shared[name] = SharedCost(name, seconds, tokens, people)
 
     def loaded(self, home: Home) -> BaseLM:
         """A stage's base, ready to run: loaded before answers are timed, since some methods have it from training."""

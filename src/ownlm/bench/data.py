@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TypeVar
 
+from ownlm.bench.metrics import metric, metrics_of
 from ownlm.bench.plan import SetPlan
 from ownlm.errors import DataError
 from ownlm.history.readers import read_dataset, read_queries
@@ -26,6 +28,7 @@ class SetData:
         sharers: histories of those whose adapters a pool may be made of: people of the set who are not asked, and
             outsiders.
         outsiders: histories for stage 1; what is known of their queries stands in them as the latest records.
+        unlabelled: how many queries of people with records are not asked, since their right answer is not known.
     """
 
     name: str
@@ -34,6 +37,7 @@ class SetData:
     queries: tuple[Query, ...]
     sharers: dict[str, History]
     outsiders: dict[str, History]
+    unlabelled: int = 0
 
 
 def read_set(plan: SetPlan) -> SetData:
@@ -54,31 +58,52 @@ def read_set(plan: SetPlan) -> SetData:
     asked = read_queries(plan.queries, task) if plan.queries else dataset.queries
     histories = {history.user_id: _usable(history, task) for history in dataset.histories}
     queries: dict[str, list[Query]] = {}
+    unlabelled = 0
     for query in {(query.user_id, query.id): query for query in asked}.values():  # plain rows may repeat one
-        if query.gold is not None and histories.get(query.user_id):
+        if not histories.get(query.user_id):
+            continue
+        if query.gold is None:
+            unlabelled += 1
+        else:
             queries.setdefault(query.user_id, []).append(query)
     if not queries:
-        raise DataError(
-            f"The set {plan.name!r} has no query of a person with records, whose right answer is known",
-            expected="queries with gold answers, in a label file beside the data or as `gold`",
-            hint="name the label file as `labels`, or the file of queries as `queries`",
-        )
+        raise _nobody_to_ask(plan, len(asked), unlabelled)
     people = sorted(queries)
     sharing = set(people[:: plan.sharing]) if plan.sharing > 1 else set()
     targets = _chosen([user for user in people if user not in sharing], histories, plan)
-    outsiders = _outsiders(plan, task)
-    both = targets & outsiders.keys()
-    if both:
+    if not targets:
         raise DataError(
-            f"{len(both)} people of the set {plan.name!r} are asked, and are outsiders too", got=min(both),
-            hint="no person may stand in both files",
+            f"In the set {plan.name!r} nobody is left to ask", got=f"{len(people)} people, who all share",
+            hint="set `sharing = 0`: then outsiders alone share",
         )  # fmt: skip
+    outsiders = _outsiders(plan, task, histories.keys() | queries.keys())
     own = {user: histories[user] for user in sorted(targets)}
     chosen = tuple(query for user in own for query in spread(queries[user], plan.queries_each))
     _check_own(plan, task, own, chosen)
     outsiders = _strangers(task, outsiders, own, chosen)
     sharers = _strangers(task, {user: histories[user] for user in sorted(sharing)}, own, chosen)
-    return SetData(plan.name, task, own, chosen, sharers | outsiders, outsiders)
+    _check_golds(plan, task, chosen)
+    return SetData(plan.name, task, own, chosen, sharers | outsiders, outsiders, unlabelled)
+
+
+def _nobody_to_ask(plan: SetPlan, asked: int, unlabelled: int) -> DataError:
+    if not asked:
+        got, hint = f"no queries in {plan.queries or plan.data}", "name the file of queries as `queries`"
+    elif unlabelled:
+        got = f"{asked:,} queries, none of them with its right answer"
+        hint = "name the label file as `labels`, or give plain rows a `gold`"
+    else:
+        got, hint = f"{asked:,} queries, all of people without records", f"see whose records are in {plan.data}"
+    return DataError(f"The set {plan.name!r} has nothing to ask", got=got, hint=hint)
+
+
+def _check_golds(plan: SetPlan, task: Task, queries: Sequence[Query]) -> None:
+    """Raises a DataError where a right answer cannot be judged by the task's metrics: now, and not when all is done."""
+    for name in metrics_of(task):
+        try:
+            metric(name).terms([""] * len(queries), [query.gold or "" for query in queries], task.labels or ())
+        except DataError as error:
+            raise DataError(f"In the set {plan.name!r} {error.what}", got=error.got, hint=error.hint) from None
 
 
 def spread(things: Sequence[Thing], count: int | None) -> list[Thing]:
@@ -99,8 +124,12 @@ def _chosen(people: list[str], histories: dict[str, History], plan: SetPlan) -> 
     return set(spread(people, plan.people))
 
 
-def _outsiders(plan: SetPlan, task: Task) -> dict[str, History]:
-    """Who is only learnt from; nobody, where the plan names no file."""
+def _outsiders(plan: SetPlan, task: Task, others: AbstractSet[str]) -> dict[str, History]:
+    """Who is only learnt from; nobody, where the plan names no file.
+
+    Raises:
+        DataError: one of them is among the others, the people of the data.
+    """
     if plan.outsiders is None:
         return {}
     dataset = read_dataset(plan.outsiders, task, labels=plan.outsiders_labels)
@@ -109,6 +138,11 @@ def _outsiders(plan: SetPlan, task: Task) -> dict[str, History]:
         if query.gold is not None:
             known.setdefault(query.user_id, []).append(query)
     histories = {history.user_id: history for history in dataset.histories}
+    if both := others & (histories.keys() | known.keys()):
+        raise DataError(
+            f"{len(both)} of the people of the set {plan.name!r} are outsiders too", got=min(both),
+            hint="no person may stand in both files",
+        )  # fmt: skip
     chosen = spread(sorted(histories.keys() | known.keys()), plan.outsiders_people)
     everybody = {
         user: _with(_usable(histories.get(user, History(user, ())), task), known.get(user, []), task) for user in chosen

@@ -54,11 +54,18 @@ class SetPlan(BaseModel):
     who: Literal["spread", "active"] = Field("spread", description="which, where they are more than `people`")
     queries_each: int | None = Field(None, ge=1, description="at most so many queries a person, evenly spread")
     outsiders_people: int | None = Field(None, ge=1, description="how many of them; evenly spread by name")
-    sharing: int = Field(3, ge=0, description="every n-th person of `data` shares pieces, and is not asked; 0: nobody")
+    sharing: int = Field(3, ge=0, description="every n-th person of `data` shares and is not asked; 0: nobody shares")
     shift: Literal["bm25", "embedding"] | None = Field(
         None, description="ask only what is least like the person's history, by this measure"
     )
-    shift_share: float = Field(0.25, gt=0, le=1, description="which share of each person's queries that is")
+    shift_share: float = Field(0.25, gt=0, le=1, description="which share of all queries that is")
+
+    @field_validator("sharing")
+    @classmethod
+    def _somebody_is_asked(cls, sharing: int) -> int:
+        if sharing == 1:
+            raise ValueError("where every person shares, nobody is asked: 0 for no sharers, else 2 or more")
+        return sharing
 
 
 class ProfilePlan(BaseModel):
@@ -71,6 +78,12 @@ class ProfilePlan(BaseModel):
     )
     url: str | None = Field(None, description="of an OpenAI-compatible endpoint that writes them instead")
     model: str | None = None
+
+    @model_validator(mode="after")
+    def _one_writer(self) -> "ProfilePlan":
+        if self.url is not None and self.writer is not None:
+            raise ValueError("profiles have one writer: `writer`, or an endpoint's `url` and `model`")
+        return self
 
 
 class MethodPlan(BaseModel):
@@ -115,10 +128,10 @@ class Plan(BaseModel):
     @model_validator(mode="after")
     def _check_names(self) -> "Plan":
         for what, names in {"set": [one.name for one in self.sets], "method": [m.name for m in self.methods]}.items():
-            if len(set(names)) < len(names):
-                raise ValueError(f"two of the {what}s have the same name")
-        if self.baseline not in {method.name for method in self.methods}:
-            raise ValueError(f"the baseline {self.baseline!r} is none of the methods")
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise ValueError(f"two of the {what}s are called {twice[0]!r}")
+        if self.baseline not in (names := [method.name for method in self.methods]):
+            raise ValueError(f"the baseline {self.baseline!r} is none of the methods: {', '.join(names)}")
         return self
 
     def settings_of(self, method: MethodPlan) -> dict[str, Any]:
@@ -153,14 +166,24 @@ def read_plan(path: Path, size: str | None = None) -> Plan:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
+        why = first["msg"].removeprefix("Value error, ")
+        unknown = first["type"] == "extra_forbidden"
+        table = SetPlan if "sets" in first["loc"] else ProfilePlan if "profile" in first["loc"] else Plan
         raise ConfigError(
             f"The plan {path} is wrong" + (f" at {place!r}" if place else ""),
-            expected=first["msg"].removeprefix("Value error, "),
+            got="a key that there is not" if unknown else why,
+            expected=f"one of: {', '.join(table.model_fields)}" if unknown else None,
             hint="the plans in reproduce/ show how",
         ) from None
 
 
 def _size(file: Path, size: str) -> dict[str, Any]:
+    if not file.exists():
+        raise NotFoundError(
+            f"There is no file {file}",
+            expected=f"the size {size!r} in it",
+            hint="leave `size` out, or name the file as `sizes`",
+        )
     sizes = _read(file)
     if not isinstance(sizes.get(size), dict):
         raise NotFoundError(f"There is no size {size!r} in {file}", expected=f"one of {', '.join(sizes)}")

@@ -29,7 +29,7 @@ from ownlm.bench.methods import METHODS, NEEDS_LABELS, NO_OPTIONS, check_adapt, 
 from ownlm.bench.plan import MethodPlan, Plan, SetPlan
 from ownlm.bench.predictions import Prediction, Writer, read_predictions, write_lamp
 from ownlm.bench.report import write_report
-from ownlm.bench.results import Answered, Costs, Results, SetResult, measure, write_results
+from ownlm.bench.results import Answered, Costs, Results, SetResult, SharedCost, measure, write_results
 from ownlm.bench.shift import least_like
 from ownlm.durable import write_whole
 from ownlm.errors import ConfigError
@@ -83,7 +83,8 @@ def run_plan(plan: Plan, folder: Path, *, device: str | None = None, progress: P
                     gc.collect()  # a home and its pools know each other: else the next base comes beside this one
                 outputs, costs = zip(*given, strict=True)
                 answered.append(Answered(method.name, method.method, plan.settings_of(method), outputs, costs))
-            measured.append(_measured(plan, data, answered))
+            left_out = tuple(method.name for method in plan.methods if method not in methods)
+            measured.append(_measured(plan, data, answered, left_out, cases[0].shared.values()))
         progress("methods", done, total, "all done")
         results = Results(
             plan=plan.name, size=plan.size, date=datetime.now(UTC).date().isoformat(), hardware=hardware(),
@@ -121,8 +122,11 @@ def _answered(case: Case, method: MethodPlan, settings: dict[str, Any]) -> tuple
                 started = told
         outputs = [known[query.user_id, query.id].output for query in queries]
         write_lamp(kept.with_suffix(".lamp.json"), case.task.name, _by_id(queries, outputs))
-        write_whole(costs_file, (json.dumps(asdict(made.costs)) + "\n").encode())
-    costs = Costs(**json.loads(costs_file.read_text("utf8")))
+        took = {"costs": asdict(made.costs), "shared": [asdict(one) for one in case.shared.values()]}
+        write_whole(costs_file, (json.dumps(took) + "\n").encode())
+    took = json.loads(costs_file.read_text("utf8"))
+    costs = Costs(**took["costs"])
+    case.shared.update((one["name"], SharedCost(**one)) for one in took["shared"])
     mine = [known[query.user_id, query.id] for query in queries]
     return [one.output for one in mine], replace(costs, ms_per_answer=1000 * fmean(one.seconds for one in mine))
 
@@ -175,7 +179,9 @@ def _shifted(case: Case, spec: SetPlan) -> SetData:
     return replace(case.data, queries=kept)
 
 
-def _measured(plan: Plan, data: SetData, answered: list[Answered]) -> SetResult:
+def _measured(
+    plan: Plan, data: SetData, answered: list[Answered], left_out: tuple[str, ...], shared: Iterable[SharedCost]
+) -> SetResult:
     return measure(
         data.name,
         data.task,
@@ -186,4 +192,7 @@ def _measured(plan: Plan, data: SetData, answered: list[Answered]) -> SetResult:
         plan.baseline,
         outsiders=len(data.outsiders),
         sharers=len(data.sharers),
+        unlabelled=data.unlabelled,
+        left_out=left_out,
+        shared=tuple(shared),
     )

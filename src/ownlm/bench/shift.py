@@ -18,7 +18,7 @@ Measure = Literal["bm25", "embedding"]
 
 
 def least_like(data: SetData, by: Measure, share: float, load: Callable[[], BaseLM]) -> tuple[Query, ...]:
-    """Of each person's queries the share that is least like their history, at least one; in the set's order.
+    """Of all queries the share that is least like their people's histories, at least one; in the set's order.
 
         bm25        max over records d of  score(q, d) / score(q, q)
         embedding   cosine of  e(q) - m  and  e(history) - m,  m the mean of all people's e(history)
@@ -33,11 +33,8 @@ def least_like(data: SetData, by: Measure, share: float, load: Callable[[], Base
         Differs: both measures, and how like a query is is relative to itself or to everybody's mean.
     """
     like_Q = _by_words(data) if by == "bm25" else _by_embedding(data, load())
-    kept: set[int] = set()
-    for user in data.targets:
-        mine = [place for place, query in enumerate(data.queries) if query.user_id == user]
-        mine.sort(key=lambda place: like_Q[place])
-        kept.update(mine[: max(1, round(share * len(mine)))])
+    places = sorted(range(len(data.queries)), key=like_Q.__getitem__)
+    kept = set(places[: max(1, round(share * len(places)))])
     return tuple(query for place, query in enumerate(data.queries) if place in kept)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ownlm.cli import options
-from ownlm.cli.output import many, print_json, print_table, progress_bar, say
+from ownlm.cli.output import many, print_json, print_table, progress_bar, say, warn
 from ownlm.cli.results import show as show_results
 
 if TYPE_CHECKING:
@@ -30,8 +30,15 @@ def run(
     from ownlm.bench.plan import read_plan
     from ownlm.bench.run import run_plan
 
-    with progress_bar() as progress:
-        results = run_plan(read_plan(plan, size), out, progress=progress)
+    read = read_plan(plan, size)
+    try:
+        with progress_bar() as progress:
+            results = run_plan(read, out, progress=progress)
+    except KeyboardInterrupt:
+        if json:
+            print_json({"interrupted": True})
+        warn("interrupted: answers and stages that are done are kept; the same command goes on from there")
+        raise typer.Exit(1) from None
     _show(results, json)
     if not json:
         say(f"Also in {out / 'report.html'}, {out / 'report.md'} and {out / 'results.json'}")

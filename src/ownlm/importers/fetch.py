@@ -129,6 +129,7 @@ def _fetch(client: httpx.Client, url: httpx.URL, part: Part, progress: Progress)
         tries, most = (0, part.size) if part.size > most else (tries + 1, most)
         if not failure.passing or tries > len(BACK_OFF_S):
             raise DataError(f"{url} cannot be fetched", got=failure.got, hint=failure.hint)
+        progress("trying again", 0, 0, f"after {failure.got}")
         time.sleep(min(failure.wait or BACK_OFF_S[max(tries - 1, 0)], LONGEST_WAIT_S))
 
 
@@ -154,6 +155,10 @@ def _try(client: httpx.Client, url: httpx.URL, part: Part, progress: Progress) -
         return _Failure(f"nothing for {SILENCE_S:g} s", passing=True)
     except httpx.ProxyError:
         return _Failure("a proxy that does not let it through", "check HTTPS_PROXY and the network")
+    except httpx.ConnectError:
+        return _Failure(
+            f"no connection to {url.host}", "check the network and the address, then run the same again", True
+        )
     except httpx.TransportError:  # its words may be the server's
         return _Failure("a connection that failed or was cut", f"check the network; {_LATER}", passing=True)
 

@@ -22,7 +22,7 @@ from typing import Any, Final, Literal
 
 from filelock import FileLock
 
-from ownlm.errors import ConfigError, DataError
+from ownlm.errors import ConfigError, DataError, NotFoundError
 from ownlm.history.files import read_document
 from ownlm.history.lamp import read_golds
 from ownlm.history.task import Task, load_task
@@ -87,6 +87,8 @@ def download_lamp(
 
     Source: https://lamp-benchmark.github.io/download.
     """
+    if task == "LaMP_2":
+        raise NotFoundError("Two tasks are called LaMP_2", expected="LaMP_2M, film tags, or LaMP_2N, news categories")
     loaded = None if task == "LaMP_6" else load_task(task)
     name = loaded.name if loaded else task
     if loaded is None or name not in _FOLDERS:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ownlm.bench.case import BASE, Case
+from ownlm.bench.case import BASE, Case, timed
 from ownlm.bench.methods.values import Changes, Count, Fraction
 from ownlm.home import Home
 from ownlm.verbs.share import Select
@@ -12,7 +12,7 @@ from ownlm.verbs.share import Select
 def pool_of(case: Case, base: Path, share: Changes) -> Home:
     """The home of those who share, with a pool of their pieces: made once for each of its settings.
 
-    What it took is no target user's cost, and in no method's.
+    What it took is no target user's cost, and in no method's; `Case.shared` has it.
 
     Args:
         base: the folder of the one that the pieces are for.
@@ -22,7 +22,9 @@ def pool_of(case: Case, base: Path, share: Changes) -> Home:
         DataError, NotFoundError: nobody shares, or nobody who does has enough records. TrainingError, and others: as
             `Pools.share`.
     """
-    return make_pool(case, base, **{**case.share, **share})
+    home = make_pool(case, base, **{**case.share, **share})
+    case.note("the pool", share, home, home.pools.ls(case.task.name)[-1].sharers)
+    return home
 
 
 def make_pool(
@@ -48,5 +50,6 @@ def make_pool(
             home.consent(person.user, True)
         if train.get("profile"):
             case.profile(home)
-        home.pools.share(case.task.name, base=BASE, seed=case.seed, progress=case.progress, **how)
+        with timed(home):
+            home.pools.share(case.task.name, base=BASE, seed=case.seed, progress=case.progress, **how)
     return home
