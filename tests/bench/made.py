@@ -1,7 +1,7 @@
 """Results that nobody measured: names that mean harm, metrics of both directions, costs that do not apply."""
 
 from ownlm.bench.activity import Bucket
-from ownlm.bench.results import Costs, MethodResult, Results, SetResult
+from ownlm.bench.results import Costs, MethodResult, Results, SetResult, SharedCost
 from ownlm.bench.statistics import Difference, Estimate
 
 EVIL = 'a|b <script>alert("1")</script> $x^2$ `c` & \x1b[31m'
@@ -29,7 +29,10 @@ def one_set(name: str, metrics: tuple[str, ...], labels: tuple[str, ...]) -> Set
         )
         buckets = tuple(Bucket(label, 2, 10, score) for label in labels)
         methods.append(MethodResult(method, "own", {"rag": 1, "note": EVIL}, score, against, buckets, costs))
-    return SetResult(name, "LaMP_2N", 2 * len(labels), 10 * len(labels), 30, 1, metrics, tuple(methods))
+    shared = (SharedCost("stage 1", 12.5, 123456.0, 30), SharedCost("the pool", 40.0, None, 1))
+    return SetResult(
+        name, "LaMP_2N", 2 * len(labels), 10 * len(labels), 30, 1, metrics, tuple(methods), shared=shared
+    )  # fmt: skip
 
 
 def results() -> Results:
@@ -47,5 +50,13 @@ def results() -> Results:
             one_set("news", ("accuracy", "f1_macro"), ("1-20 records", "21-50 records")),
             one_set("<b>ratings", ("mae",), ("1-20 records",)),
         ),
-        resolved={"name": "main", "note": EVIL, "fence": "```"},
+        resolved={
+            "name": "main",
+            "note": EVIL,
+            "fence": "```",
+            "base": "smollm2-135m",
+            "adapt": {"epochs": 2},
+            "share": {},
+            "sets": [{"name": "news", "data": "/home/somebody/news.jsonl", "queries": "their/folder/queries.jsonl"}],
+        },
     )

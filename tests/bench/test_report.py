@@ -1,6 +1,7 @@
 """The page and the Markdown of made-up results."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -67,10 +68,10 @@ def test_the_page_shows_names_as_they_are(html: str) -> None:
 
 def test_tables_and_pictures_can_be_read_aloud(html: str) -> None:
     page = Page(html)
-    assert len(page.all("caption")) == len(page.all("table")) == 2 + 4 + 3
+    assert len(page.all("caption")) == len(page.all("table")) == 2 + 2 * 3 + 2
     assert {attrs.get("scope") for attrs in page.all("th")} == {"col", "row"}
     pictures = page.all("svg")
-    assert len(pictures) == (2 + 1 + 1) + (1 + 1 + 1)
+    assert len(pictures) == (2 + 1 + 1) + (1 + 1)
     assert all(one["role"] == "img" and one["aria-label"] for one in pictures)
     assert len({one["aria-label"] for one in pictures}) == len(pictures)
 
@@ -82,16 +83,39 @@ def test_the_page_says_what_it_was_measured_on(html: str) -> None:
     assert html.index('id="set-2"') < html.index('id="made"')
 
 
+def test_no_folder_of_a_machine_is_told(html: str) -> None:
+    for text in (Page(html).text, as_markdown(results())):
+        assert '"data": "news.jsonl"' in text and '"queries": "queries.jsonl"' in text
+        assert "somebody" not in text and "their/" not in text
+
+
+def test_settings_for_all_methods_stand_beside_each_ones() -> None:
+    md = as_markdown(results())
+    assert "| stage 1, the adapted base | adapt | epochs = 2 |" in md and "| share |" not in md
+
+
+def test_no_heading_stands_twice(html: str) -> None:
+    heads = re.findall(r"<h[123]>(.*?)</h[123]>", html)
+    assert len(set(heads)) == len(heads) and "news: quality" in heads and "Quality" not in heads
+
+
+def test_a_random_base_is_told_before_any_figure() -> None:
+    made = replace(results(), resolved={"base": "random"})
+    for text in (Page(as_html(made)).text, as_markdown(made)):
+        assert 0 < text.index("random weights") < text.index("0.500")
+
+
 def test_verdicts_have_a_word_and_a_sign_beside_their_colour(html: str) -> None:
     assert html.count('<td class="better">▲ better</td>') == 3  # accuracy, f1_macro; and less of an error
     assert html.count('<td class="worse">▼ worse</td>') == 3
-    assert "unclear" in html and "same" in html
+    assert html.count('<td class="unclear">○ unclear</td>') == html.count('<td class="unclear">• equal</td>') == 3
 
 
 def test_the_markdown_has_the_same_tables() -> None:
     md = as_markdown(results())
-    assert md.count("\n|:--") == 2 + 4 + 3
+    assert md.count("\n|:--") == 2 + 2 * 3 + 2
     assert f"| {LONG} | 0.625 [0.500, 0.750] | +0.125 [+0.062, +0.188] | ▲ better |" in md
+    assert HTML in md[: md.index("## ")]  # where the plots are
     assert "````json\n" in md and md.endswith("````\n")  # what stands in the plan does not end it
     assert not re.search(r"(?<!\\)<(script|b>)", md[: md.index("````json")])
 

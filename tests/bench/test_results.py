@@ -13,6 +13,7 @@ from ownlm.bench.results import (
     Answered,
     Costs,
     SetResult,
+    SharedCost,
     as_json,
     measure,
     read_results,
@@ -64,6 +65,15 @@ def test_buckets_hold_whole_people_the_least_active_first(task: Task) -> None:
 
 def test_costs_are_the_mean_of_the_seeds_they_apply_to(task: Task) -> None:
     assert measured(task).methods[0].costs == Costs(train_seconds=1.5, ms_per_answer=2.0)
+
+
+def test_what_is_left_out_and_shared_is_kept(task: Task) -> None:
+    answered = [Answered("first", "own", {}, ANSWERS["first"], [Costs()])]
+    shared = [SharedCost("the pool", 1.0, None, 4)]
+    one = measure(
+        "news", task, USERS, GOLDS, RECORDS, answered, "first", left_out=["kNN"], unlabelled=2, shared=shared
+    )  # fmt: skip
+    assert (one.left_out, one.unlabelled, one.shared) == (("kNN",), 2, tuple(shared))
 
 
 def test_without_its_baseline_a_set_has_no_differences(task: Task) -> None:

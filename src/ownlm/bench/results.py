@@ -61,8 +61,24 @@ class MethodResult:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedCost:
+    """What is done once for all people of a set, whichever methods need it; under the first seed."""
+
+    name: str
+    seconds: float | None
+    tokens: float | None
+    people: int  # whose records it learns from
+
+
+@dataclass(frozen=True, slots=True)
 class SetResult:
-    """How all methods do on one set, in the plan's order. Users, outsiders and sharers are numbers of people."""
+    """How all methods do on one set, in the plan's order. Users, outsiders and sharers are numbers of people.
+
+    Attributes:
+        left_out: names of methods that do not apply to the task.
+        unlabelled: how many queries are left out because their right answer is not known.
+        shared: costs that are in no method's.
+    """
 
     name: str
     task: str
@@ -72,6 +88,9 @@ class SetResult:
     sharers: int
     metrics: tuple[str, ...]
     methods: tuple[MethodResult, ...]
+    left_out: tuple[str, ...] = ()
+    unlabelled: int = 0
+    shared: tuple[SharedCost, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +140,9 @@ def measure(
     *,
     outsiders: int = 0,
     sharers: int = 0,
+    left_out: Sequence[str] = (),
+    unlabelled: int = 0,
+    shared: Sequence[SharedCost] = (),
 ) -> SetResult:
     """Scores all methods of a set, over all people and by how active they are.
 
@@ -130,6 +152,7 @@ def measure(
         records: how many records each person has.
         baseline: a method's name; where it is not among these, there are no differences.
         outsiders, sharers: how many of them there were.
+        left_out, unlabelled, shared: as `SetResult` has them.
 
     Raises:
         ConfigError, DataError: the task's metrics do not go with its labels, or right answers; or there are
@@ -142,14 +165,13 @@ def measure(
         for how in metrics
     }
     everybody = Resampling.of(users)
+    names = [one.name for one in answered]
     differences: dict[str, dict[str, Difference]] = {
-        one.name: {
-            how.name: everybody.difference(how, terms[one.name, how.name], terms[baseline, how.name]) for how in metrics
-        }
-        for one in answered
-        if baseline != one.name and any(each.name == baseline for each in answered)
+        one: {how.name: everybody.difference(how, terms[one, how.name], terms[baseline, how.name]) for how in metrics}
+        for one in names
+        if one != baseline and baseline in names
     }
-    parts = _buckets(users, records, [one.name for one in answered], metrics, terms)
+    parts = _buckets(users, records, names, metrics, terms)
     methods = (
         MethodResult(
             one.name,
@@ -162,8 +184,10 @@ def measure(
         )
         for one in answered
     )
-    names = tuple(how.name for how in metrics)
-    return SetResult(name, task.name, len(set(users)), len(users), outsiders, sharers, names, tuple(methods))
+    return SetResult(
+        name, task.name, len(set(users)), len(users), outsiders, sharers, tuple(how.name for how in metrics),
+        tuple(methods), tuple(left_out), unlabelled, tuple(shared),
+    )  # fmt: skip
 
 
 def _buckets(

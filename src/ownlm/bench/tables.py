@@ -1,58 +1,37 @@
 """A benchmark's results as plain rows, for a terminal, Markdown or a page alike."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from statistics import median
+from typing import Any
 from unicodedata import category
 
 from ownlm.bench.metrics import metric
-from ownlm.bench.results import MethodResult, Results, SetResult
+from ownlm.bench.results import Results, SetResult
 from ownlm.bench.statistics import Difference, Estimate
 
-BETTER, WORSE, UNCLEAR, SAME = "▲ better", "▼ worse", "unclear", "same"
+BETTER, WORSE, UNCLEAR, EQUAL = VERDICTS = "▲ better", "▼ worse", "○ unclear", "• equal"
 NOTHING = "-"  # what does not apply
+_FILES = {"task", "data", "queries", "labels", "outsiders", "outsiders_labels"}  # in a plan, what may be a path
+_PLACED = r"[/~.\\]|[A-Za-z]:[/\\]"  # how paths begin that no other text does
 
-_INTERVALS = "In brackets: 95% intervals, from drawing whole people again (queries, where there is one person alone)."
+_ANSWERING = (
+    "Training and assembly: of all people together. Answering: the mean over the queries, loading the base included."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of text under named columns; those whose name ends in '#' are numbers. The first names the row."""
+    """Rows of text under named columns; those whose name ends in '#' are numbers. The first names the row.
+
+    Attributes:
+        note: what must be known to read it; it stands below.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-
-
-def about(results: Results, one: SetResult) -> list[str]:
-    """What must be known to read a set's tables, a sentence each."""
-    lines = [
-        f"Task {plain(one.task)}: {_many(one.users, 'person', 'people')} with "
-        f"{_many(one.queries, 'query', 'queries')}, answered under {_many(len(results.seeds), 'seed')}; "
-        f"{_many(one.outsiders, 'outsider')}, {_many(one.sharers, 'possible sharer')}."
-    ]
-    compared = [method for method in one.methods if method.differences]
-    if compared:
-        lines.append(
-            f"Baseline: {plain(results.baseline)}. {_INTERVALS} A difference is marked better or worse where its "
-            "interval excludes zero; by chance alone, one in twenty does."
-        )
-    else:
-        lines.append(f"Nothing is compared to the baseline, {plain(results.baseline)}, here. {_INTERVALS}")
-    return lines + [_sensitivity(name, compared) for name in one.metrics]
-
-
-def _sensitivity(name: str, compared: list[MethodResult]) -> str:
-    """In which direction a metric is better, and how small a difference this size would have shown."""
-    better = "higher" if metric(name).higher_is_better else "lower"
-    found = sorted(least for method in compared if (least := method.differences[name].detectable) > 0)
-    if not found:
-        return f"{name}: {better} is better."
-    spread = f" (by method, {figure(found[0])} to {figure(found[-1])})" if found[0] < found[-1] else ""
-    return (
-        f"{name}: {better} is better; at this size a true difference of {figure(median(found))}{spread} would be "
-        "found with 80% power."
-    )
+    note: str = ""
 
 
 def quality(results: Results, one: SetResult) -> Table:
@@ -74,25 +53,36 @@ def quality(results: Results, one: SetResult) -> Table:
     return Table(f"{plain(one.name)}: quality", tuple(columns), tuple(rows))
 
 
-def costs(one: SetResult) -> Table:
-    """A row a method: what it took."""
+def costs(one: SetResult) -> Iterator[Table]:
+    """A row a method: what it took; and what all of them share, where there is such a thing."""
     columns = ("method", "training, s#", "training, tokens#", "assembly, s#", "answering, ms each#", "bytes a person#")
     rows = []
     for method in one.methods:
         c = method.costs
         numbers = (c.train_seconds, c.train_tokens, c.assemble_seconds, c.ms_per_answer, c.bytes_per_user)
-        shown = (NOTHING if x is None else f"{x:,.{d}f}" for x, d in zip(numbers, (1, 0, 1, 1, 0), strict=True))
-        rows.append((plain(method.name), *shown))
-    return Table(f"{plain(one.name)}: costs", columns, tuple(rows))
+        rows.append((plain(method.name), *map(_number, numbers, (1, 0, 1, 1, 0))))
+    yield Table(f"{plain(one.name)}: costs", columns, tuple(rows), _ANSWERING)
+    if one.shared:
+        title = f"{plain(one.name)}: done once for all people"
+        shared = ((c.name, f"{c.people:,}", _number(c.seconds, 1), _number(c.tokens, 0)) for c in one.shared)
+        yield Table(
+            title,
+            ("what", "learns from people#", "training, s#", "training, tokens#"),
+            tuple(shared),
+            "Not in the rows above.",
+        )
 
 
 def activity(one: SetResult) -> Iterator[Table]:
-    """For each metric a row a method and a column a bucket of people, by how many records they have."""
+    """For each metric a row a method and a column a bucket of people, by how many records they have.
+
+    None where all have about as many: it would be the table of all.
+    """
     buckets = one.methods[0].buckets if one.methods else ()
-    if not buckets:
+    if len(buckets) < 2:
         return
     heads = [
-        f"{bucket.label} ({_many(bucket.users, 'person', 'people')}, {_many(bucket.queries, 'query', 'queries')})#"
+        f"{bucket.label} ({many(bucket.users, 'person', 'people')}, {many(bucket.queries, 'query', 'queries')})#"
         for bucket in buckets
     ]
     for name in one.metrics:
@@ -135,7 +125,7 @@ def verdict(name: str, difference: Difference) -> str:
     '▲ better'
     """
     if difference.value == difference.low == difference.high == 0:
-        return SAME
+        return EQUAL
     if difference.low <= 0 <= difference.high:
         return UNCLEAR
     return BETTER if (difference.low > 0) == metric(name).higher_is_better else WORSE
@@ -160,7 +150,7 @@ def plain(text: str) -> str:
 
 
 def markdown(table: Table) -> str:
-    """A table in Markdown, under its title.
+    """A table in Markdown, under its title and above its note.
 
     >>> print(markdown(Table("t", ("method", "n#"), (("a|b", "1"),))))
     **t**
@@ -172,7 +162,26 @@ def markdown(table: Table) -> str:
     head = "| " + " | ".join(escaped(column.rstrip("#")) for column in table.columns) + " |"
     sides = "|" + "|".join("--:" if column.endswith("#") else ":--" for column in table.columns) + "|"
     rows = ("| " + " | ".join(map(escaped, row)) + " |" for row in table.rows)
-    return "\n".join([f"**{escaped(table.title)}**", "", head, sides, *rows])
+    note = ["", escaped(table.note)] if table.note else []
+    return "\n".join([f"**{escaped(table.title)}**", "", head, sides, *rows, *note])
+
+
+def without_folders(value: Any, key: str = "") -> Any:
+    """A plan, or a part of one, with paths as names of files: a folder says whose machine it is on.
+
+    Args:
+        key: under which the part stands.
+
+    >>> without_folders({"base": "/home/ada/llama", "sets": [{"name": "a/b", "data": "mine/x.jsonl"}]})
+    {'base': 'llama', 'sets': [{'name': 'a/b', 'data': 'x.jsonl'}]}
+    """
+    if isinstance(value, dict):
+        return {name: without_folders(one, name) for name, one in value.items()}
+    if isinstance(value, list):
+        return [without_folders(one, key) for one in value]
+    if isinstance(value, str) and (key in _FILES or re.match(_PLACED, value)):
+        return re.split(r"[/\\]", value.rstrip("/\\"))[-1] or value
+    return value
 
 
 def escaped(text: str) -> str:
@@ -182,5 +191,14 @@ def escaped(text: str) -> str:
     return text.replace("](", "]\\(")
 
 
-def _many(count: int, one: str, more: str = "") -> str:
+def many(count: int, one: str, more: str = "") -> str:
+    """A count of things.
+
+    >>> many(1, "query", "queries"), many(1200, "seed")
+    ('1 query', '1,200 seeds')
+    """
     return f"{count:,} {one if count == 1 else more or one + 's'}"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return NOTHING if value is None else f"{value:,.{digits}f}"

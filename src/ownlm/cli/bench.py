@@ -47,21 +47,22 @@ def run(
 @app.command("show")
 def show(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder of a run.", show_default=False)],
+    activity: Annotated[bool, typer.Option("--activity", help="Also by how many records people have.")] = False,
     json: options.Json = False,
 ) -> None:
     """Print the tables of a run."""
     from ownlm.bench.results import read_results
 
-    _show(read_results(out), json)
+    _show(read_results(out), json, activity)
 
 
-def _show(results: "Results", as_json: bool) -> None:
+def _show(results: "Results", as_json: bool, activity: bool = False) -> None:
     from dataclasses import asdict
 
     if as_json:
         print_json(asdict(results))
     else:
-        show_results(results)
+        show_results(results, activity)
 
 
 @app.command("score")

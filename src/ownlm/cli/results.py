@@ -8,15 +8,24 @@ if TYPE_CHECKING:
     from ownlm.bench.results import Results
 
 
-def show(results: "Results") -> None:
-    """Prints all tables of all sets."""
-    from ownlm.bench.tables import about, activity, costs, quality
+def show(results: "Results", activity: bool = False) -> None:
+    """Prints the tables of all sets, and what must be known to read them.
 
-    for number, one in enumerate(results.sets):
-        if number:
-            say("")
+    Args:
+        activity: also by how many records people have.
+    """
+    from ownlm.bench import tables
+    from ownlm.bench.sentences import about, notes, subtitle, title
+
+    for line in (title(results), subtitle(results), *notes(results)):
+        say(line)
+    for one in results.sets:
+        say("")
         for line in about(results, one):
             say(line)
-        for table in (quality(results, one), costs(one), *activity(one)):
+        by_activity = tables.activity(one) if activity else ()
+        for table in (tables.quality(results, one), *tables.costs(one), *by_activity):
             say("")
             print_table(table.title, table.columns, table.rows)
+            if table.note:
+                say(table.note)

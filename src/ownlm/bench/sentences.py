@@ -1,0 +1,89 @@
+"""What must be known to read a benchmark's tables, in words: the same in a terminal, Markdown and a page."""
+
+from collections import Counter
+from statistics import median
+
+from ownlm.bench.metrics import metric
+from ownlm.bench.results import MethodResult, Results, SetResult
+from ownlm.bench.tables import BETTER, EQUAL, UNCLEAR, VERDICTS, WORSE, figure, many, plain, verdict, without_folders
+
+_BY_CHANCE = 0.05  # of differences whose true value is none: what lies outside intervals of 95%
+_FEW = 10  # comparisons, of which chance marks hardly one
+
+
+def title(results: Results) -> str:
+    """The plan's name, as a heading."""
+    return f"Benchmark: {plain(results.plan)}"
+
+
+def subtitle(results: Results) -> str:
+    """What was run, where and when."""
+    size = [f"size {results.size}"] if results.size else []
+    base = [f"base: {_base(results)}"] if _base(results) else []
+    seeds = f"{'seed' if len(results.seeds) == 1 else 'seeds'} {', '.join(map(str, results.seeds))}"
+    return plain(" · ".join([*size, *base, f"baseline: {results.baseline}", seeds, results.hardware, results.date]))
+
+
+def notes(results: Results) -> list[str]:
+    """What holds for all sets, a sentence or two each."""
+    random = "The base has random weights: the figures mean nothing, they only show that the plan runs."
+    return [
+        *([random] if _base(results) == "random" else []),
+        "In brackets: 95% intervals, from drawing whole people again (queries, where there is one person alone).",
+        f"Verdicts on differences to the baseline, {plain(results.baseline)}: {BETTER} or {WORSE}, the interval "
+        f"excludes zero (by chance alone, one in twenty does); {UNCLEAR}, it holds zero; {EQUAL}, nobody's answers "
+        "score differently.",
+    ]
+
+
+def about(results: Results, one: SetResult) -> list[str]:
+    """What must be known to read a set's tables, a sentence or two each."""
+    lines = [
+        f"Task {plain(one.task)}: {many(one.users, 'person', 'people')} with "
+        f"{many(one.queries, 'query', 'queries')}, answered under {many(len(results.seeds), 'seed')}; "
+        f"{many(one.outsiders, 'outsider')}, {many(one.sharers, 'possible sharer')}."
+    ]
+    if one.unlabelled:
+        lines.append(f"Left out: {many(one.unlabelled, 'query', 'queries')} without a known right answer.")
+    if one.left_out:
+        names = "; ".join(map(plain, one.left_out))
+        lines.append(f"Methods left out, as the task has no labels (or shows its options in each query): {names}.")
+    buckets = one.methods[0].buckets if one.methods else ()
+    if len(buckets) == 1:
+        lines.append(f"All people have {buckets[0].label}, so that there is no table by activity.")
+    compared = [method for method in one.methods if method.differences]
+    if not compared:
+        lines.append(f"Nothing is compared to the baseline, {plain(results.baseline)}, here.")
+    return lines + [
+        f"{name}: {_direction(name)} is better. {_summary(name, compared)}".rstrip() for name in one.metrics
+    ]
+
+
+def _summary(name: str, compared: list[MethodResult]) -> str:
+    """How many methods differ from the baseline, how many chance would mark, and what this size would have shown."""
+    if not compared:
+        return ""
+    counts = Counter(verdict(name, method.differences[name]) for method in compared)
+    found = sorted(
+        method.differences[name].detectable for method in compared if verdict(name, method.differences[name]) != EQUAL
+    )
+    if not found:
+        return f"None of {many(len(compared), 'compared method')} differs from the baseline."
+    each = ", ".join(f"{counts[one]} {one.split()[-1]}" for one in VERDICTS)
+    told = [f"Of {many(len(compared), 'compared method')}: {each}."]
+    if len(found) > _FEW:
+        told.append(
+            f"By chance alone about {_BY_CHANCE * len(found):.1f} of the {len(found)} not equal would be marked."
+        )
+    spread = f", from {figure(found[0])} to {figure(found[-1])}" if found[0] < found[-1] else ""
+    whose = f"the median of the {len(found)} methods not equal{spread}" if len(found) > 1 else "by the one not equal"
+    told.append(f"With 80% power this size would find a true difference of {figure(median(found))} ({whose}).")
+    return " ".join(told)
+
+
+def _direction(name: str) -> str:
+    return "higher" if metric(name).higher_is_better else "lower"
+
+
+def _base(results: Results) -> str:
+    return str(without_folders(results.resolved.get("base", "")))
