@@ -11,6 +11,7 @@ import json
 import tempfile
 import time
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,14 @@ import numpy as np
 from record import DATA, save
 
 from ownlm import Home
+from ownlm.bench.metrics import metric
+from ownlm.bench.statistics import Resampling
 from ownlm.cli.output import print_table, progress_bar
 from ownlm.history.record import Query
 from ownlm.progress import Progress
 
 TASK = "LaMP_2N"
+METRICS = ("accuracy", "f1_macro")
 
 
 def main() -> None:
@@ -63,7 +67,7 @@ def main() -> None:
     print_table(
         f"huffpost_category: {len(queries)} queries of {len(people)} people",
         ["method", "accuracy#", "95%", "macro-F1#", "95%"],
-        [(name, *cells(s, "accuracy"), *cells(s, "macro_f1")) for name, s in scores.items()],
+        [(name, *cells(s, "accuracy"), *cells(s, "f1_macro")) for name, s in scores.items()],
     )
     print(json.dumps({name: round(spent, 1) for name, spent in seconds.items()}))
     save(
@@ -94,68 +98,31 @@ def most_frequent(home: Home, queries: list[Query]) -> list[str]:
     return [label[query.user_id] for query in queries]
 
 
-def judge(queries: list[Query], answers: list[str]) -> dict[str, object]:
+def judge(queries: list[Query], answers: list[str]) -> dict[str, Any]:
     """Accuracy, and macro-F1 over the labels that occur, each with a 95% interval over people."""
+    people = Resampling.of([query.user_id for query in queries])
+    return {name: asdict(people.estimate(metric(name), [terms(name, queries, answers)])) for name in METRICS}
+
+
+def difference(queries: list[Query], one: list[str], other: list[str]) -> dict[str, Any]:
+    """How much better `one` is, paired, with 95% intervals over people."""
+    people = Resampling.of([query.user_id for query in queries])
     return {
-        name: {"value": float(of(counts)), "interval": spread(of(drawn))}
-        for counts, drawn in [resampled(counted(queries, answers))]
-        for name, of in MEASURES.items()
+        name: asdict(people.difference(metric(name), [terms(name, queries, one)], [terms(name, queries, other)]))
+        for name in METRICS
     }
 
 
-def difference(queries: list[Query], one: list[str], other: list[str]) -> dict[str, object]:
-    """How much better `one` is, paired: the same people are drawn for both; with 95% intervals."""
-    mine, drawn = resampled(counted(queries, one))
-    theirs, drawn_too = resampled(counted(queries, other))
-    return {
-        name: {"value": float(of(mine) - of(theirs)), "interval": spread(of(drawn) - of(drawn_too))}
-        for name, of in MEASURES.items()
-    }
-
-
-def counted(queries: list[Query], answers: list[str]) -> np.ndarray:
-    """count_U3L: of each person's queries and each label, how often it was given rightly, given, and right."""
-    people, labels = sorted({query.user_id for query in queries}), sorted({query.gold or "" for query in queries})
-    count_U3L = np.zeros((len(people), 3, len(labels)))
-    for query, answer in zip(queries, answers, strict=True):
-        person = count_U3L[people.index(query.user_id)]
-        person[2, labels.index(query.gold or "")] += 1
-        if answer in labels:
-            person[1, labels.index(answer)] += 1
-            person[0, labels.index(answer)] += answer == query.gold
-    return count_U3L
-
-
-def resampled(count_U3L: np.ndarray, draws: int = 10_000) -> tuple[np.ndarray, np.ndarray]:
-    """The counts of everybody together; and of people drawn again with replacement, the same ones every time."""
-    people = len(count_U3L)
-    times_NU = np.random.default_rng(0).multinomial(people, np.full(people, 1 / people), size=draws)
-    return count_U3L.sum(0), np.tensordot(times_NU, count_U3L, axes=1)
-
-
-def accuracy(count_N3L: np.ndarray) -> np.ndarray:
-    """Right answers among all."""
-    return count_N3L[..., 0, :].sum(-1) / count_N3L[..., 2, :].sum(-1)
-
-
-def macro_f1(count_N3L: np.ndarray) -> np.ndarray:
-    """The mean over labels of 2 right / (given + right ones); 0 for a label that does not occur."""
-    right, given, gold = (count_N3L[..., row, :] for row in range(3))
-    return (2 * right / np.maximum(given + gold, 1)).mean(-1)
-
-
-MEASURES = {"accuracy": accuracy, "macro_f1": macro_f1}
-
-
-def spread(value_N: np.ndarray) -> list[float]:
-    """2.5% and 97.5% of what came out."""
-    return [float(bound) for bound in np.quantile(value_N, [0.025, 0.975])]
+def terms(name: str, queries: list[Query], answers: list[str]) -> np.ndarray:
+    """What a metric adds up, for each query."""
+    golds = [query.gold or "" for query in queries]
+    return metric(name).terms(answers, golds, sorted(set(golds)))
 
 
 def cells(measures: dict[str, Any], name: str, sign: str = "") -> tuple[str, str]:
     """Two cells of a table: a measure and its interval."""
     found = measures[name]
-    return f"{found['value']:{sign}.3f}", "{:{s}.3f} to {:{s}.3f}".format(*found["interval"], s=sign)
+    return f"{found['value']:{sign}.3f}", f"{found['low']:{sign}.3f} to {found['high']:{sign}.3f}"
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def main() -> None:
         f"huffpost_category: {len(queries)} queries of {len(people)} people",
         ["method", "accuracy#", "95%", "macro-F1#", "95%", "bytes#", "seconds#", "tokens/s#"],
         [
-            (name, *cells(r, "accuracy"), *cells(r, "macro_f1"),
+            (name, *cells(r, "accuracy"), *cells(r, "f1_macro"),
              *((size(r["bytes"]), f"{r['seconds']:.0f}", f"{r['tokens'] / r['seconds']:.0f}") if "bytes" in r else ()))
             for name, r in rows.items()
         ],
