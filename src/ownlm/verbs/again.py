@@ -1,4 +1,4 @@
-"""How a person was assembled, as the command that would do the same again."""
+"""How a person was assembled, as the command that would do it again from the newest pool and base of the task."""
 
 import shlex
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ def sharers_now(store: Store, task: str) -> int:
 
 
 def assemble_command(recipe: AdapterInfo, sharers: int, users: Sequence[str] = ()) -> str:
-    """The `ownlm assemble` with the settings of a recipe.
+    """The `ownlm assemble` with the settings of a recipe; pool and base are those it takes by default.
 
     Args:
         sharers: how many the pool has that it would be made of; of fewer than its K, so many are selected.
