@@ -52,7 +52,7 @@ def history(user: str, count: int, favourite: int) -> History:
 def queries(each: int) -> tuple[Query, ...]:
     """Everybody's, in turn."""
     return tuple(
-        Query(user, f"q{n}", {"text": f"{user} {WORDS[n % len(WORDS)]} secret{n} {WORDS[-1 - n]}"}, gold="home")
+        Query(user, f"q{n}", {"text": f"{user} {WORDS[n % len(WORDS)]} secret{n + 4} {WORDS[-1 - n]}"}, gold="home")
         for n in range(each)
         for user in TARGETS
     )
