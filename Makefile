@@ -30,7 +30,7 @@ demo: $(STAMP) ## a small community's adapters, from start to end
 	$(BIN)/python examples/demo.py
 
 test: $(STAMP) ## the tests
-	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: $(STAMP) ## style, types and the import contract
 	$(BIN)/ruff check
