@@ -1,5 +1,7 @@
 """`ownlm train --ladder`, as it is typed."""
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 from ownlm.home import Home
@@ -44,8 +46,12 @@ def test_the_ladder_in_json_and_in_words(shell: Shell) -> None:
 
 
 def files(shell: Shell) -> dict[Path, bytes]:
-    """All of them, but for the index of SQLite's log, which readers write to."""
-    return {path: data for path, data in everything(shell.folder).items() if path.suffix != ".db-shm"}
+    """All of them; of the database its content, since SQLite moves bytes out of its log when a reader leaves."""
+    folder = shell.folder / ".ownlm"
+    with contextlib.closing(sqlite3.connect(folder / "ownlm.db")) as database:
+        content = "\n".join(database.iterdump()).encode()
+    others = {path: data for path, data in everything(shell.folder).items() if not path.name.startswith("ownlm.db")}
+    return {**others, Path("content"): content}
 
 
 def test_a_dry_run_says_who_would_stand_where_and_changes_nothing(shell: Shell) -> None:
