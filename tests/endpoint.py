@@ -11,6 +11,8 @@ from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.serving import running
+
 Behaviour = Callable[["Caller"], None]
 LONGEST_S = 20.0  # how long a request is kept waiting at most: no test hangs
 
@@ -92,19 +94,16 @@ class Endpoint(ThreadingHTTPServer):
         self.inside = self.most_at_once = 0
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A caller that left is no fault of the server: its traceback would stand among the caller's own words."""
+
 
 @contextmanager
 def serving(behaviour: Behaviour) -> Iterator[Endpoint]:
     """A running endpoint."""
     server = Endpoint(behaviour)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with running(server):
         yield server
-    finally:
-        server.shutdown()
-        server.socket.close()
-        thread.join()
 
 
 def free_port() -> int:

@@ -8,6 +8,8 @@ from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.serving import running
+
 Behaviour = Callable[["Asked"], None]
 
 
@@ -95,11 +97,5 @@ def etag(body: bytes) -> str:
 def serving(files: dict[str, bytes], behaviour: Behaviour = Asked.file) -> Iterator[FileServer]:
     """A running server."""
     server = FileServer(files, behaviour)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with running(server):
         yield server
-    finally:
-        server.shutdown()
-        server.socket.close()
-        thread.join()
