@@ -1,13 +1,15 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sklearn.metrics import accuracy_score
 
 import ownlm.bench.run as module
-from ownlm.bench.plan import Plan, read_plan
+from ownlm.bench.case import Case
+from ownlm.bench.plan import MethodPlan, Plan, read_plan
 from ownlm.bench.predictions import read_lamp, read_predictions
-from ownlm.bench.results import Results, read_results
+from ownlm.bench.results import Costs, Results, read_results
 from ownlm.bench.run import run_plan
 from ownlm.bench.score import score
 from ownlm.errors import ConfigError, OwnlmError
@@ -142,3 +144,27 @@ def test_sets_that_would_be_kept_in_one_folder(tmp_path: Path) -> None:
     sets = tuple(one.model_copy(update={"name": name}) for name in ("news, 2018", "news 2018"))
     with pytest.raises(ConfigError, match="one folder"):
         run_plan(few(sets=sets), tmp_path / "out")
+
+
+def test_a_set_can_be_read_while_the_others_are_still_to_be_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = few("adapted base", "most frequent label")
+    (one,) = plan.sets
+    plan = plan.model_copy(update={"sets": (one, one.model_copy(update={"name": "later"}))})
+    answered = module._answered
+
+    def stopped(case: Case, method: MethodPlan, settings: dict[str, Any]) -> tuple[list[str], Costs]:
+        if case.data.name == "later":
+            raise KeyboardInterrupt
+        return answered(case, method, settings)
+
+    monkeypatch.setattr(module, "_answered", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_plan(plan, tmp_path / "out")
+    kept = read_results(tmp_path / "out")
+    assert ([one.name for one in kept.sets], kept.to_come) == (["triage"], ("later",))
+    assert "still to be measured: later" in (tmp_path / "out" / "report.md").read_text()
+    monkeypatch.undo()
+    assert run_plan(plan, tmp_path / "out").to_come == ()
+    assert "still to be measured" not in (tmp_path / "out" / "report.html").read_text()

@@ -103,6 +103,7 @@ class Results:
         hardware: a line for people.
         versions: by package.
         baseline: the name of the method that the others are compared to.
+        to_come: names of the sets that are still to be measured: the run goes on, or was stopped.
         resolved: the plan with all that its size says.
     """
 
@@ -115,6 +116,7 @@ class Results:
     seeds: tuple[int, ...]
     baseline: str
     sets: tuple[SetResult, ...]
+    to_come: tuple[str, ...] = ()
     resolved: dict[str, Any] = field(default_factory=dict)
 
 

@@ -4,7 +4,7 @@
     OUT/stages/STAGE-DIGEST/                  a home for each stage that trains
     OUT/predictions/SET/METHOD-DIGEST.jsonl   an answer a line; when all are there, what they cost beside it, and the
                                               answers in LaMP's output format, for `ownlm bench score SET/golds.json`
-    OUT/results.json, report.html, report.md  what it came to
+    OUT/results.json, report.html, report.md  what it came to, so far: written after each set
 
 A run that was killed goes on where it stopped: answers that are there are not asked for again, and homes know what is
 trained. Files are named by digests of all they depend on, so that a changed plan reads nothing of another's.
@@ -85,14 +85,10 @@ def run_plan(plan: Plan, folder: Path, *, device: str | None = None, progress: P
                 answered.append(Answered(method.name, method.method, plan.settings_of(method), outputs, costs))
             left_out = tuple(method.name for method in plan.methods if method not in methods)
             measured.append(_measured(plan, data, answered, left_out, cases[0].shared.values()))
+            results = _results(plan, measured)
+            write_results(results, folder)  # after each set: the first can be read while the others run
+            write_report(results, folder)
         progress("methods", done, total, "all done")
-        results = Results(
-            plan=plan.name, size=plan.size, date=datetime.now(UTC).date().isoformat(), hardware=hardware(),
-            versions=versions(), commit=commit(), seeds=plan.seeds, baseline=plan.baseline, sets=tuple(measured),
-            resolved=plan.model_dump(mode="json"),
-        )  # fmt: skip
-        write_results(results, folder)
-        write_report(results, folder)
     return results
 
 
@@ -177,6 +173,15 @@ def _shifted(case: Case, spec: SetPlan) -> SetData:
         return case.data
     kept = least_like(case.data, spec.shift, spec.shift_share, case.load_raw)
     return replace(case.data, queries=kept)
+
+
+def _results(plan: Plan, measured: Sequence[SetResult]) -> Results:
+    """What the sets that are measured came to."""
+    return Results(
+        plan=plan.name, size=plan.size, date=datetime.now(UTC).date().isoformat(), hardware=hardware(),
+        versions=versions(), commit=commit(), seeds=plan.seeds, baseline=plan.baseline, sets=tuple(measured),
+        to_come=tuple(one.name for one in plan.sets[len(measured) :]), resolved=plan.model_dump(mode="json"),
+    )  # fmt: skip
 
 
 def _measured(

@@ -27,7 +27,9 @@ def subtitle(results: Results) -> str:
 def notes(results: Results) -> list[str]:
     """What holds for all sets, a sentence or two each."""
     random = "The base has random weights: the figures mean nothing, they only show that the plan runs."
+    to_come = f"Not finished: still to be measured: {plain(', '.join(results.to_come))}."
     return [
+        *([to_come] if results.to_come else []),
         *([random] if _base(results) == "random" else []),
         "In brackets: 95% intervals, from drawing whole people again (queries, where there is one person alone).",
         f"Verdicts on differences to the baseline, {plain(results.baseline)}: {BETTER} or {WORSE}, the interval "
