@@ -140,3 +140,29 @@ def test_histories_end_before_the_queries(spec: SetPlan, tmp_path: Path, query: 
     write_rows(tmp_path / "queries.jsonl", [{"user_id": "u1", "gold": "bin", **query}])
     with pytest.raises(DataError, match="only later"):
         read_set(change(spec, sharing=0))
+
+
+def test_the_latest_records_are_held_back_and_asked(spec: SetPlan) -> None:
+    whole = {user: rows(user, 4 + number) for number, user in enumerate(PEOPLE)}
+    data = read_set(change(spec, held_back=1, sharing=0))
+    assert {query.user_id: query.id for query in data.queries} == {u: whole[u][-1]["id"] for u in PEOPLE[1:]}
+    for query in data.queries:
+        rest, last = whole[query.user_id][:-1], whole[query.user_id][-1]
+        assert [record.id for record in data.targets[query.user_id].records] == [row["id"] for row in rest]
+        assert (dict(query.fields), query.gold) == ({"text": last["text"]}, last["folder"])
+    assert list(data.targets) == PEOPLE[1:], "of four records none can be spared"
+
+
+def test_a_fifth_at_most_is_held_back(spec: SetPlan, tmp_path: Path) -> None:
+    write_rows(tmp_path / "people.jsonl", rows("u", 11))
+    data = read_set(change(spec, held_back=5, sharing=0, outsiders=None))
+    assert (len(data.queries), len(data.targets["u"])) == (2, 9)
+
+
+def test_nothing_can_be_held_back(spec: SetPlan, tmp_path: Path) -> None:
+    write_rows(tmp_path / "people.jsonl", rows("u", 4))
+    with pytest.raises(DataError, match="can be held back"):
+        read_set(change(spec, held_back=5))
+    papers = [{"user_id": "u", "id": str(n), "title": f"t{n}", "abstract": f"a{n}"} for n in range(6)]
+    with pytest.raises(DataError, match="shows options"):
+        read_set(change(spec, held_back=5, task="LaMP_1", data=write_rows(tmp_path / "papers.jsonl", papers)))

@@ -15,6 +15,7 @@ from ownlm.history.task import Task, load_task, with_instruction
 from ownlm.prompt.example import searched_text, sought_text
 
 Thing = TypeVar("Thing")
+_AT_MOST = 5  # of how many records one is held back
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,11 @@ def read_set(plan: SetPlan) -> SetData:
     task = load_task(plan.task)
     dataset = read_dataset(plan.data, task, labels=plan.labels)
     task = with_instruction(task, dataset.instruction, dataset.labels)
-    asked = read_queries(plan.queries, task) if plan.queries else dataset.queries
     histories = {history.user_id: _usable(history, task) for history in dataset.histories}
+    if plan.held_back is not None:
+        histories, asked = _held_back(plan, plan.held_back, task, histories)
+    else:
+        asked = read_queries(plan.queries, task) if plan.queries else dataset.queries
     queries: dict[str, list[Query]] = {}
     unlabelled = 0
     for query in {(query.user_id, query.id): query for query in asked}.values():  # plain rows may repeat one
@@ -84,6 +88,34 @@ def read_set(plan: SetPlan) -> SetData:
     sharers = _strangers(task, {user: histories[user] for user in sorted(sharing)}, own, chosen)
     _check_golds(plan, task, chosen)
     return SetData(plan.name, task, own, chosen, sharers | outsiders, outsiders, unlabelled)
+
+
+def _held_back(
+    plan: SetPlan, most: int, task: Task, histories: dict[str, History]
+) -> tuple[dict[str, History], list[Query]]:
+    """Histories without their latest records, and these as queries: at most `most` of a person, and a fifth of theirs.
+
+    Raises:
+        DataError: a query of the task has options, which a record has not; or all histories are too short.
+    """
+    if task.options is not None:
+        raise DataError(
+            f"No records of the set {plan.name!r} can be held back", got=f"task {task.name!r} shows options in a query",
+            expected="a task whose queries are its records without their answer", hint="leave `held_back` out",
+        )  # fmt: skip
+    earlier, asked = dict[str, History](), list[Query]()
+    for user, history in histories.items():
+        first = len(history) - min(most, len(history) // _AT_MOST)
+        earlier[user] = History(user, history.records[:first])
+        for one in history.records[first:]:
+            fields = {name: text for name, text in one.fields.items() if name != task.answer_field}
+            asked.append(Query(user, one.id, fields, one.fields[task.answer_field], one.time))
+    if not asked:
+        raise DataError(
+            f"No records of the set {plan.name!r} can be held back", got="histories of fewer than five records",
+            expected="somebody with five records or more",
+        )  # fmt: skip
+    return earlier, asked
 
 
 def _nobody_to_ask(plan: SetPlan, asked: int, unlabelled: int) -> DataError:
