@@ -50,8 +50,8 @@ class SetPlan(BaseModel):
     labels: Path | None = Field(None, description="right answers, where they do not lie beside the data")
     held_back: int | None = Field(
         None, ge=1,
-        description="ask each person's latest so many records, a fifth of theirs at most, instead of the data's queries: "
-        "to choose settings without a look at the queries, or where there are none",
+        description="ask each person's latest so many records, a fifth of theirs at most, instead of the data's "
+        "queries: to choose settings without a look at these, or where there are none",
     )  # fmt: skip
     outsiders: Path | None = Field(None, description="histories for stage 1, and candidates for sharing")
     outsiders_labels: Path | None = None
