@@ -7,7 +7,9 @@ from typing import Any
 
 from ownlm.history.record import Query
 from ownlm.home import Home
-from ownlm.store.pools import add_pool, give_consent
+from ownlm.perpcs.piece import Piece
+from ownlm.perpcs.pool import Pool
+from ownlm.store.pools import add_pool, give_consent, people_of
 from ownlm.store.rows import AdapterInfo, PoolInfo
 from ownlm.verbs.report import Answer, Shared
 from tests.community import rows, write_rows, write_task
@@ -18,6 +20,8 @@ TASK = "sorting"
 GIVERS = ("gina", "hugo", "ines", "jens")  # in the order of their records, the most first
 OTHERS = ("kara", "luca", "mona")
 SHARE = {"steps": 4, "gate_steps": 4, "batch_size": 4, "learning_rate": 1e-2, "gate_learning_rate": 1e-2}
+
+Pieces = dict[str, dict[str, Piece]]  # by user, by module
 
 
 def make_home(folder: Path, tiny_base: Path) -> Home:
@@ -35,6 +39,16 @@ def make_home(folder: Path, tiny_base: Path) -> Home:
 def share(home: Home, **changes: Any) -> Shared:
     """A pool of all four's pieces."""
     return home.pools.share(TASK, **SHARE | {"sharers": 4} | changes)
+
+
+def pieces_of(home: Home, pool: Pool) -> Pieces:
+    """Everybody's pieces, by their names."""
+    people, given = people_of(home.store, pool=pool.digest), dict[str, dict[str, Piece]]()
+    for name in pool.modules:
+        for place, gate_D in enumerate(pool.gates(name)):
+            own = given.setdefault(people[pool.sharer(name, place)], {})
+            own[name] = Piece(*pool.piece(name, place), gate_D)
+    return given
 
 
 def ask(home: Home, *users: str, text: str = "thing") -> list[Answer]:
@@ -76,6 +90,4 @@ def put_recipe(home: Home, user: str, pool: PoolInfo, number: int = 1) -> Adapte
 
 def ids_of(home: Home, users: Sequence[str]) -> list[str]:
     """The random ids of people, in whichever pool."""
-    from ownlm.store.pools import people_of
-
     return sorted(sharer for sharer, user in people_of(home.store).items() if user in users)

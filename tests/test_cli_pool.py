@@ -84,7 +84,9 @@ def test_who_withdraws_is_gone_and_others_are_assembled_anew(shared: QuickShell)
     home.assemble("sorting", top_k=3)
     (old,) = home.pools.ls()
     done = shared.json("pool", "withdraw", "ana")
-    assert list(done) == ["sharers", "pools", "affected", "untouched", "assembled", "stale", "skipped", "failed"]
+    assert list(done) == [
+        "sharers", "drafts", "pools", "affected", "untouched", "assembled", "stale", "skipped", "failed"]  # fmt: skip
+    assert done["drafts"] == 2
     (new,) = home.pools.ls()
     assert done["pools"] == [{"old": old.digest, "new": new.digest, "version": 2}] and not Path(old.folder).exists()
     assert len(done["sharers"]) == 1 and done["stale"] == done["failed"] == []

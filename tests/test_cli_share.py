@@ -20,7 +20,9 @@ def people(tmp_path: Path, tiny_base: Path) -> QuickShell:
 def test_a_pool_is_made_of_who_agrees(people: QuickShell) -> None:
     made = people.json("share", *QUICK, "--sharers", "3", "--gate-lr", "0.5", "--rank", "2", "--batch-size", "4")
     assert list(made) == [
-        "pool", "task", "base", "version", "parent", "folder", "bytes", "candidates", "sharers", "failed"]  # fmt: skip
+        "pool", "task", "base", "version", "parent", "folder", "bytes", "candidates", "sharers", "adapters",
+        "gates", "failed"]  # fmt: skip
+    assert made["adapters"] == made["gates"] == {"trained": 3, "there": 0}
     assert made["sharers"] == ["dov", "cleo", "ben"] and made["candidates"] == 4  # the most records first
     assert (made["task"], made["base"], made["version"], made["parent"]) == ("sorting", "tiny", 1, None)
     folder = Path(made["folder"])
@@ -37,6 +39,30 @@ def test_a_pool_is_made_of_who_agrees(people: QuickShell) -> None:
     assert f"pool {second.digest[:12]}, version 1, of 2 sharers: " in told and second.folder in told
     assert "`ownlm assemble --task sorting --top-k 2`" in told  # three cannot be selected
     assert second.provenance["seed"] == 7 and second.provenance["sharing"]["ratio"] == 0.5
+
+
+def test_nobody_is_trained_twice(people: QuickShell) -> None:
+    people.run("share", *QUICK, "--sharers", "3")
+    out, err = people.both("share", *QUICK, "--ratio", "0.5")
+    assert "adapters: 1 trained, 3 were there; gates: 1 trained, 3 were there\n" in out
+    assert "sharers' adapters: 3 of 4 were there\n" in err and "gates: 3 of 4 were there\n" in err
+    assert "; 2 drafts, " in people.run("users", "show", "dov")
+    kept = people.json("users", "show", "dov")["drafts"]
+    assert [one["kind"] for one in kept] == ["adapter", "gates"] and people.json("users", "show", "eva")["drafts"] == []
+    told = people.json("doctor")
+    assert told["home"]["drafts"] == 8 and told["home"]["drafts_bytes"] == told["home"]["weights_bytes"] > 0
+    people.run("users", "consent", "dov", "--no-share")
+    assert "draft" not in people.run("users", "show", "dov")
+
+
+def test_who_was_trained_and_is_in_no_pool_can_withdraw(people: QuickShell) -> None:
+    home = Home(people.folder / ".ownlm")
+    people.run("share", *QUICK, "--sharers", "2")
+    people.run("pool", "rm", home.pools.ls()[0].digest)
+    out, err = people.both("pool", "withdraw", "dov")
+    assert "no pool of the home has pieces of dov" in out and "removed: 2 drafts of theirs" in out
+    assert "still agrees" in err
+    assert "No pool of the home" in people.run("pool", "withdraw", "dov", code=1)
 
 
 def test_who_may_be_chosen_can_be_narrowed_down(people: QuickShell) -> None:

@@ -16,9 +16,10 @@ import torch
 import ownlm.perpcs.version as version
 from ownlm.errors import NotFoundError
 from ownlm.home import Home
+from ownlm.store.drafts import drafts
 from ownlm.store.pools import people_of
 from tests.forks import context
-from tests.sharing import GIVERS, OTHERS, TASK, ask, everything, ids_of, share
+from tests.sharing import GIVERS, OTHERS, TASK, ask, everything, ids_of, pieces_of, share
 
 TIMES = 6
 LEFT = "left by a killed run"
@@ -26,7 +27,7 @@ LEFT = "left by a killed run"
 
 def do_share(folder: Path) -> None:
     torch.set_num_threads(1)
-    share(Home(folder), seed=2)
+    share(Home(folder), seed=2, slots=1)  # alone in a pass: what it comes to depends on nobody else by a rounding
 
 
 def do_withdraw(folder: Path) -> None:
@@ -120,14 +121,70 @@ def check_assembled(home: Home) -> None:
     assert not home.doctor().wrong and [len(home.adapters(user)) for user in OTHERS] == [1, 1, 1]
 
 
+def assert_same_pieces(home: Home, other: Home) -> None:
+    """The newest pools of two homes are made of the same pieces, bit for bit."""
+    ours, theirs = (pieces_of(one, one.pools.open()[1]) for one in (home, other))
+    assert ours.keys() == theirs.keys() and set(ours) == set(GIVERS)
+    for user, own in ours.items():
+        assert own.keys() == theirs[user].keys()
+        for name, piece in own.items():
+            for part in ("A_RD", "B_OR", "gate_D"):
+                assert torch.equal(getattr(piece, part), getattr(theirs[user][name], part)), (user, name, part)
+
+
 @pytest.fixture
 def before(shared: Home) -> Path:
     shared.store.database.close()
     return shared.store.folder
 
 
-def test_sharing(before: Path) -> None:
-    kill_at_random(do_share, before, 1, check_shared)
+@pytest.fixture
+def undisturbed(before: Path) -> Home:
+    """The home after sharing again, not disturbed."""
+    folder = shutil.copytree(before, before.with_name("in_peace"))
+    assert run(do_share, folder) == 0
+    return Home(folder)
+
+
+def test_sharing(before: Path, undisturbed: Home) -> None:
+    def check(home: Home) -> None:
+        check_shared(home)
+        assert len(drafts(home.store)) == 2 * len(GIVERS)
+        assert_same_pieces(home, undisturbed)
+
+    kill_at_random(do_share, before, 1, check)
+
+
+@pytest.mark.parametrize("kept", [1, 4, 6])
+def test_what_was_trained_before_the_kill_is_not_trained_again(before: Path, undisturbed: Home, kept: int) -> None:
+    assert run(partial(killed_once_kept, kept), before) == -signal.SIGKILL
+    home, seed_2 = check_whole(before), {one.key for one in drafts(undisturbed.store)}
+    there = [one for one in drafts(home.store) if one.key in seed_2]
+    adapters = sum(one.kind == "adapter" for one in there)
+    assert len(there) >= kept and len(home.pools.ls()) == 1
+    torch.set_num_threads(1)
+    made = share(home, seed=2, slots=1)
+    assert (made.adapters.there, made.gates.there) == (adapters, len(there) - adapters)
+    assert made.adapters.trained + made.gates.trained == 2 * len(GIVERS) - len(there)
+    check_shared(home)
+    assert_same_pieces(home, undisturbed)
+
+
+def killed_once_kept(count: int, folder: Path) -> None:
+    """Kills itself while it shares, as soon as so many drafts are kept."""
+    import ownlm.verbs.drafts as verb
+
+    genuine, left = verb.add_drafts, [count]
+
+    def counted(*args: object) -> object:
+        outcome = genuine(*args)  # type: ignore[arg-type]
+        left[0] -= len(outcome)
+        if left[0] <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return outcome
+
+    verb.add_drafts = counted  # type: ignore[assignment]
+    do_share(folder)
 
 
 def test_withdrawing(before: Path) -> None:

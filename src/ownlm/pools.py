@@ -44,6 +44,9 @@ class Pools:
     ) -> Shared:
         """Chooses sharers among those who agreed, trains their adapters and gates, makes a pool of the pieces.
 
+        What is trained is kept soon after it is done, as long as its person agrees: whoever was stopped gives the same
+        call again, and it goes on there; and nobody is trained twice with the same settings on the same history.
+
         Args:
             users: who may be chosen; all who agreed, if none are named.
             base: by default the newest adapted to the task, else the newest.
@@ -56,6 +59,9 @@ class Pools:
             slots, tokens_per_step: as for `Home.train`.
             changes: settings of the adapters that differ from the preset, by their names in `TrainConfig` and its
                 parts; and of the gates `gate_steps` and `gate_learning_rate`.
+
+        Returns:
+            The pool; whose training failed; how many were trained in this run, and how many were there.
 
         Raises:
             NotFoundError: nobody agrees, or somebody no longer does when the pool is done. DataError: nobody has enough
@@ -136,15 +142,15 @@ class Pools:
     def withdraw(self, who: str, *, again: bool = True, progress: Progress = silent) -> Withdrawal:
         """Takes a sharer's pieces out of every pool of the home, and assembles anew whose recipes used them.
 
-        Each pool gets a version without them; the old one's bytes are removed. Who cannot be assembled anew stays
-        stale, and is answered by the base until they are.
+        Each pool gets a version without them; the old one's bytes are removed, and the drafts of their training. Who
+        cannot be assembled anew stays stale, and is answered by the base until they are.
 
         Args:
             who: a person, or a sharer's random id, or its beginning.
             again: whether to assemble anew.
 
         Raises:
-            NotFoundError: no pool has pieces of theirs, or several ids begin so. StoreError: the home cannot be
+            NotFoundError: nothing of theirs is shared, or several ids begin so. StoreError: the home cannot be
                 written.
         """
         from ownlm.verbs.pools import assemble_again, withdraw

@@ -3,7 +3,7 @@
 from ownlm.history.record import History
 from ownlm.history.task import load_task
 from ownlm.store.blobs import blob_name
-from ownlm.store.rows import AdapterInfo, PoolInfo, history_digest
+from ownlm.store.rows import AdapterInfo, DraftInfo, PoolInfo, history_digest
 from ownlm.store.store import Store
 
 TASK = load_task("LaMP_4")
@@ -45,3 +45,13 @@ def pool_info(digest: str, **changes: object) -> PoolInfo:
         "folder": "/pools", "sharers": 2, "own": True, "provenance": {"seed": 0},
     }  # fmt: skip
     return PoolInfo(**(values | changes))  # type: ignore[arg-type]
+
+
+def draft(user: str, kind: str = "adapter", weights: bytes = b"", **changes: str) -> tuple[DraftInfo, bytes]:
+    """A draft of a person, and its weights."""
+    weights = weights or f"the {kind} of {user}".encode()
+    values = {"task": TASK.name, "base_fingerprint": "f" * 64, "key": f"key of {kind}"} | changes
+    size = len(weights)
+    return DraftInfo(
+        user=user, kind=kind, blob=blob_name(weights), bytes=size, tokens=7, seconds=0.5, **values
+    ), weights

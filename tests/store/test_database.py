@@ -12,7 +12,8 @@ import pytest
 from ownlm.errors import StoreError
 from ownlm.history.record import History, Record
 from ownlm.store import tables
-from ownlm.store.pools import consents, pools
+from ownlm.store.drafts import drafts
+from ownlm.store.pools import consents, people_of, pools
 from ownlm.store.rows import AdapterInfo
 from ownlm.store.store import Store
 from tests.store.rows import TASK, adapter, keep
@@ -64,6 +65,42 @@ CREATE INDEX adapters_by_user ON adapters (task, user, number);
 INSERT INTO meta VALUES ('version', '2');
 INSERT INTO bases VALUES (1, 'base', '/b', 'f', 10, 'folder', NULL, NULL, NULL, 0, '2026');
 """
+FORMAT_3 = """
+CREATE TABLE meta ("key" VARCHAR NOT NULL, value VARCHAR NOT NULL, PRIMARY KEY ("key"));
+CREATE TABLE bases (number INTEGER NOT NULL, name VARCHAR NOT NULL, folder VARCHAR NOT NULL, fingerprint VARCHAR
+    NOT NULL, parameters INTEGER NOT NULL, source VARCHAR NOT NULL, task VARCHAR, parent VARCHAR, provenance JSON,
+    forgotten INTEGER DEFAULT '0' NOT NULL, created VARCHAR NOT NULL, PRIMARY KEY (number), UNIQUE (name));
+CREATE TABLE tasks (name VARCHAR NOT NULL, spec VARCHAR NOT NULL, PRIMARY KEY (name));
+CREATE TABLE outsiders (base VARCHAR NOT NULL, user VARCHAR NOT NULL, PRIMARY KEY (base, user),
+    FOREIGN KEY(base) REFERENCES bases (name));
+CREATE TABLE records (number INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, task VARCHAR NOT NULL, user VARCHAR NOT NULL,
+    id VARCHAR NOT NULL, time VARCHAR, fields JSON NOT NULL, digest VARCHAR NOT NULL, UNIQUE (task, user, id),
+    FOREIGN KEY(task) REFERENCES tasks (name));
+CREATE TABLE profiles (number INTEGER NOT NULL, task VARCHAR NOT NULL, user VARCHAR NOT NULL, text VARCHAR NOT NULL,
+    writer VARCHAR NOT NULL, history VARCHAR NOT NULL, created VARCHAR NOT NULL, PRIMARY KEY (number),
+    FOREIGN KEY(task) REFERENCES tasks (name));
+CREATE INDEX profiles_by_user ON profiles (task, user, number);
+CREATE TABLE adapters (number INTEGER NOT NULL, id VARCHAR NOT NULL, user VARCHAR NOT NULL, task VARCHAR NOT NULL,
+    base VARCHAR NOT NULL, base_fingerprint VARCHAR NOT NULL, "key" VARCHAR NOT NULL, history VARCHAR NOT NULL,
+    records INTEGER NOT NULL, upto INTEGER NOT NULL, parent VARCHAR, forgotten INTEGER DEFAULT '0' NOT NULL,
+    blob VARCHAR, bytes INTEGER NOT NULL, method VARCHAR DEFAULT 'lora' NOT NULL, shape JSON NOT NULL,
+    provenance JSON NOT NULL, steps INTEGER NOT NULL, tokens INTEGER NOT NULL, loss_first FLOAT, loss_last FLOAT,
+    seconds FLOAT NOT NULL, created VARCHAR NOT NULL, recipe BLOB, pool VARCHAR, stale VARCHAR, PRIMARY KEY (number),
+    UNIQUE (id), FOREIGN KEY(task) REFERENCES tasks (name), FOREIGN KEY(base) REFERENCES bases (name));
+CREATE INDEX adapters_by_user ON adapters (task, user, number);
+CREATE TABLE pools (number INTEGER NOT NULL, digest VARCHAR NOT NULL, task VARCHAR NOT NULL, base VARCHAR NOT NULL,
+    base_fingerprint VARCHAR NOT NULL, version INTEGER NOT NULL, parent VARCHAR, folder VARCHAR NOT NULL,
+    sharers INTEGER NOT NULL, own BOOLEAN NOT NULL, provenance JSON NOT NULL, created VARCHAR NOT NULL,
+    PRIMARY KEY (number), UNIQUE (digest), FOREIGN KEY(task) REFERENCES tasks (name),
+    FOREIGN KEY(base) REFERENCES bases (name));
+CREATE TABLE consents (user VARCHAR NOT NULL, licence VARCHAR NOT NULL, created VARCHAR NOT NULL, PRIMARY KEY (user));
+CREATE TABLE sharers (id VARCHAR NOT NULL, task VARCHAR NOT NULL, user VARCHAR NOT NULL, pool VARCHAR NOT NULL,
+    created VARCHAR NOT NULL, PRIMARY KEY (id), FOREIGN KEY(task) REFERENCES tasks (name),
+    FOREIGN KEY(pool) REFERENCES pools (digest));
+INSERT INTO meta VALUES ('version', '3');
+INSERT INTO bases VALUES (1, 'base', '/b', 'f', 10, 'folder', NULL, NULL, NULL, 0, '2026');
+INSERT INTO consents VALUES ('ada', 'CC0', '2026');
+"""
 
 
 def tables_in(path: Path) -> dict[str, object]:
@@ -89,7 +126,7 @@ def check_up_to_date(store: Store) -> None:
     """The store's tables are those of a home made now, it holds no loose reference, and opens again."""
     assert tables_in(store.database.path) == tables_in(Store(store.folder / "fresh").database.path)
     with store.database.reading() as db:
-        assert db.exec_driver_sql("SELECT value FROM meta WHERE key = 'version'").scalar() == "3"
+        assert db.exec_driver_sql("SELECT value FROM meta WHERE key = 'version'").scalar() == "4"
         assert db.exec_driver_sql("PRAGMA foreign_key_check").all() == []
         assert db.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
     Store(store.folder)
@@ -137,6 +174,20 @@ def test_a_home_of_format_2_is_brought_up_to_date(tmp_path: Path) -> None:
     assert store.adapters() == [replace(expected, id="a"), expected]
     assert store.latest_adapters() == {(TASK.name, "ada"): expected}
     assert pools(store) == [] and consents(store) == {}
+    check_up_to_date(store)
+
+
+def test_a_home_of_format_3_is_brought_up_to_date(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "ownlm.db") as db:
+        db.executescript(FORMAT_3)
+        db.execute("INSERT INTO tasks VALUES (?, ?)", (TASK.name, TASK.model_dump_json()))
+        made_with = "'f', 1, NULL, '/p', 1, 1, '{}', '2026'"
+        db.execute(f"INSERT INTO pools VALUES (1, 'p1', ?, 'base', {made_with})", (TASK.name,))
+        db.execute("INSERT INTO sharers VALUES ('id-a', ?, 'ada', 'p1', '2026')", (TASK.name,))
+    db.close()
+    store = Store(tmp_path)
+    assert consents(store) == {"ada": ("CC0", "2026")} and people_of(store, pool="p1") == {"id-a": "ada"}
+    assert drafts(store) == []
     check_up_to_date(store)
 
 

@@ -14,8 +14,10 @@ from ownlm.store.blobs import blob_name
 from ownlm.store.forget import forget_person
 from ownlm.store.rows import AdapterInfo, BaseInfo, history_digest
 from ownlm.store.store import Store
-from ownlm.verbs.keeper import Keeper, Made
+from ownlm.verbs.keeper import Keeper
 from tests.store.rows import TASK, adapter
+
+Made = tuple[AdapterInfo, bytes]
 
 PEOPLE = [f"user{n}" for n in range(8)]
 
@@ -61,7 +63,7 @@ def waiting_for(event: threading.Event, done: Made) -> Callable[[], Made]:
 def test_what_gathers_is_stored_in_one_transaction(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     batches, genuine, told, go = list[int](), store.add_adapters, Told(), threading.Event()
     monkeypatch.setattr(store, "add_adapters", lambda made: batches.append(len(made)) or genuine(made))
-    with Keeper(store, 5, told) as keeper:
+    with Keeper(store.add_adapters, 5, told) as keeper:
         keeper.put(waiting_for(go, made(store, PEOPLE[0])))
         while not keeper._waiting.empty():  # the first is in the thread's hands
             pass
@@ -77,7 +79,7 @@ def test_what_gathers_is_stored_in_one_transaction(store: Store, monkeypatch: py
 
 def test_who_is_forgotten_while_queued_spoils_nobody_elses(store: Store) -> None:
     told, go = Told(), threading.Event()
-    with Keeper(store, 8, told) as keeper:
+    with Keeper(store.add_adapters, 8, told) as keeper:
         for user in PEOPLE:
             keeper.put(waiting_for(go, made(store, user)))
         forget_person(store, PEOPLE[3])
@@ -89,7 +91,7 @@ def test_who_is_forgotten_while_queued_spoils_nobody_elses(store: Store) -> None
 
 def test_ctrl_c_stores_what_was_put_before(store: Store) -> None:
     told, go = Told(), threading.Event()
-    with pytest.raises(KeyboardInterrupt), Keeper(store, 8, told) as keeper:
+    with pytest.raises(KeyboardInterrupt), Keeper(store.add_adapters, 8, told) as keeper:
         for user in PEOPLE[:4]:
             keeper.put(waiting_for(go, made(store, user)))
         threading.Timer(0.1, go.set).start()
@@ -108,7 +110,7 @@ def test_a_full_disk_keeps_what_fits_and_is_told_to_who_puts_more(
         genuine(handle)
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(StoreError, match="room"), Keeper(store, 8, told) as keeper:
+    with pytest.raises(StoreError, match="room"), Keeper(store.add_adapters, 8, told) as keeper:
         for user in PEOPLE:
             keeper.put(waiting_for(go, made(store, user)))
         go.set()
@@ -120,7 +122,7 @@ def test_a_full_disk_keeps_what_fits_and_is_told_to_who_puts_more(
 
 def test_an_error_after_the_last_is_told_on_leaving(store: Store) -> None:
     told = Told()
-    with pytest.raises(StoreError), Keeper(store, 8, told) as keeper:
+    with pytest.raises(StoreError), Keeper(store.add_adapters, 8, told) as keeper:
         keeper.put(lambda: made(store, PEOPLE[0]))
         keeper.put(lambda: made(store, PEOPLE[0]))  # an id is never used twice
     assert told.stored == PEOPLE[:1]

@@ -13,25 +13,12 @@ from ownlm.home import Home
 from ownlm.oppu.examples import tokenize
 from ownlm.perpcs.assemble import Target
 from ownlm.perpcs.features import mean_features
-from ownlm.perpcs.piece import Piece, kept_modules
-from ownlm.perpcs.pool import Pool
+from ownlm.perpcs.piece import kept_modules
 from ownlm.prompt.example import history_examples
 from ownlm.store.pools import people_of
 from ownlm.verbs.share import SharePlan, share_plan
 from tests.community import rows, write_rows
-from tests.sharing import GIVERS, OTHERS, SHARE, TASK, everything, make_home, share
-
-Pieces = dict[str, dict[str, Piece]]  # by user, by module
-
-
-def pieces_of(home: Home, pool: Pool) -> Pieces:
-    """Everybody's pieces, by their names."""
-    people, given = people_of(home.store, pool=pool.digest), dict[str, dict[str, Piece]]()
-    for name in pool.modules:
-        for place, gate_D in enumerate(pool.gates(name)):
-            own = given.setdefault(people[pool.sharer(name, place)], {})
-            own[name] = Piece(*pool.piece(name, place), gate_D)
-    return given
+from tests.sharing import GIVERS, OTHERS, SHARE, TASK, Pieces, everything, make_home, pieces_of, share
 
 
 def assert_same(one: Pieces, other: Pieces) -> None:
@@ -158,14 +145,14 @@ def forget(home: Home) -> None:
     home.forget("hugo")
 
 
-STEPS = ("_candidates", "choose_sharers", "_jobs", "_runs", "_write", "admit")
+STEPS = ("_candidates", "choose_sharers", "adapters_of", "gates_of", "_write", "admit")
 
 
 @pytest.mark.parametrize("change", [take_back, agree_to_something_else, forget_a_record, forget])
 def test_what_changes_between_choosing_and_sharing_leaves_no_pool(
     agreed: Home, change: Callable[[Home], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changed_during(monkeypatch, "_runs", lambda: change(agreed))
+    changed_during(monkeypatch, "adapters_of", lambda: change(agreed))
     with pytest.raises(NotFoundError, match=r"between choosing and sharing: hugo.*was not kept"):
         share(agreed)
     assert no_pool(agreed) and not agreed.doctor().wrong
@@ -200,7 +187,7 @@ def changed_during(monkeypatch: pytest.MonkeyPatch, step: str, change: Callable[
 
 def test_records_that_come_meanwhile_do_no_harm(agreed: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     more = write_rows(tmp_path / "more.jsonl", rows("hugo", 1, first=90))
-    changed_during(monkeypatch, "_runs", lambda: agreed.add_history(more, TASK) and None)
+    changed_during(monkeypatch, "adapters_of", lambda: agreed.add_history(more, TASK) and None)
     assert share(agreed).pool.sharers == 4
 
 

@@ -7,7 +7,6 @@ So nothing is trained twice, nothing of one method reaches another, and what a k
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -49,14 +48,6 @@ class Made:
 
     answer: Answers
     costs: Costs
-
-
-@contextmanager
-def timed(home: Home) -> Iterator[None]:
-    """Keeps in a stage's home how many seconds it took: of what is done whole or not at all."""
-    started = time.perf_counter()
-    yield
-    write_whole(home.store.folder / TOOK, str(time.perf_counter() - started).encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +114,17 @@ class Case:
             )
         settings = {**self.adapt, **changes}
         home = self.home("adapt", self.raw(), "outsiders", **settings)
-        known = {base.name: base for base in home.bases()}
+        known, took = {base.name: base for base in home.bases()}, home.store.folder / TOOK
         if settings.get("profile"):
             self.profile(home)
         made = known.get(ADAPTED)
         if made is None:
-            with timed(home):
-                made = home.adapt(
-                    ADAPTED, self.task.name, base=BASE, seed=self.seed, progress=self.progress, **settings
-                )
-        self.note("stage 1", changes, home, len(self.data.outsiders), (made.provenance or {}).get("tokens"))
+            started = time.perf_counter()
+            made = home.adapt(ADAPTED, self.task.name, base=BASE, seed=self.seed, progress=self.progress, **settings)
+            write_whole(took, str(time.perf_counter() - started).encode())
+        seconds = float(took.read_text("utf8")) if took.exists() else None  # killed just before it was written
+        tokens = (made.provenance or {}).get("tokens")
+        self.note("stage 1", changes, len(self.data.outsiders), seconds, tokens)
         return Path(made.folder)
 
     def home(self, stage: str, base: Path, who: Who = "targets", **what: Any) -> Home:
@@ -155,7 +147,9 @@ class Case:
             home.add_base(str(base), BASE, self.progress)  # last: where it is, all is
         return home
 
-    def note(self, what: str, changes: Mapping[str, Any], home: Home, people: int, tokens: float | None = None) -> None:
+    def note(
+        self, what: str, changes: Mapping[str, Any], people: int, seconds: float | None, tokens: float | None
+    ) -> None:
         """Tells what a stage took that is done once for all people.
 
         Args:
@@ -163,8 +157,6 @@ class Case:
             people: whose records it learnt from.
         """
         name = ", ".join([what, *(f"{key} = {value}" for key, value in changes.items())])
-        took = home.store.folder / TOOK
-        seconds = float(took.read_text("utf8")) if took.exists() else None  # killed just before it was written
         self.shared[name] = SharedCost(name, seconds, tokens, people)
 
     def loaded(self, home: Home) -> BaseLM:

@@ -271,8 +271,9 @@ def withdraw(
 ) -> None:
     """Take a sharer's pieces out of every pool of the home, for good.
 
-    Each pool gets a version without them. Recipes that used them are stale: those people are assembled anew, and
-    until then the base answers for them. Copies published elsewhere are not touched.
+    Each pool gets a version without them, and what they were made of is removed too. Recipes that used them are stale:
+    those people are assembled anew, and until then the base answers for them. Copies published elsewhere are not
+    touched.
     """
     from ownlm.home import Home
 
@@ -290,6 +291,7 @@ def withdraw(
         print_json(
             {
                 "sharers": done.sharers,
+                "drafts": done.drafts,
                 "pools": [{"old": old, "new": new, "version": versions.get(new or "")} for old, new in done.pools],
                 "affected": done.affected,
                 "untouched": done.untouched,
@@ -308,7 +310,12 @@ def withdraw(
 
 
 def _print_withdrawal(done: "Withdrawal", versions: dict[str, int]) -> None:
-    say(f"withdrawn: every piece of {', '.join(done.sharers)}; their bytes are removed")
+    if done.pools:
+        say(f"withdrawn: every piece of {', '.join(done.sharers)}; their bytes are removed")
+    else:
+        say(f"no pool of the home has pieces of {', '.join(done.sharers)}")
+    if done.drafts:
+        say(f"removed: {many(done.drafts, 'draft')} of theirs, which the next pool would have been made of")
     for digest in done.unread:
         warn(f"the pool {digest[:12]}, from outside, is damaged: pieces of theirs may still lie in it")
     for old, new in done.pools:

@@ -1,5 +1,6 @@
 """`ownlm share`."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ownlm.cli import options
@@ -34,6 +35,9 @@ def share(
     json: options.Json = False,
 ) -> None:
     """Make a pool: train adapters of people who agreed to share, and put pieces of them into a folder.
+
+    What is trained is kept at once, for as long as its person agrees: after Ctrl-C the same command goes on where it
+    stopped, and another pool of theirs on the same settings trains nobody twice.
 
     Nobody is chosen without `ownlm users consent USER --share`, nor with 10 records or fewer. The folder names no
     person, and can be published. --user narrows down who may be chosen. While another process trains in this home, it
@@ -74,6 +78,8 @@ def _document(shared: "Shared") -> dict[str, Any]:
         "bytes": folder_size(pool.folder),
         "candidates": shared.candidates,
         "sharers": shared.sharers,
+        "adapters": asdict(shared.adapters),
+        "gates": asdict(shared.gates),
         "failed": [{"user": user, "error": str(error)} for user, error in shared.failed],
     }
 
@@ -87,6 +93,11 @@ def _print(shared: "Shared") -> None:
     say(f"{agreed} to share; chosen, by the number of records: {', '.join(chosen[:ROWS])}{more}")
     if len(chosen) < min(shared.candidates, pool.provenance["sharing"]["asked_for"]):
         say("fewer than could be: who has 10 records or fewer is not chosen, and of people who are alike only one")
+    adapters, gates = shared.adapters, shared.gates
+    say(
+        f"adapters: {adapters.trained:,} trained, {adapters.there:,} were there; "
+        f"gates: {gates.trained:,} trained, {gates.there:,} were there"
+    )
     say(
         f"pool {pool.digest[:12]}, version {pool.version}, of {many(len(chosen), 'sharer')}: "
         f"{size(folder_size(pool.folder))} in {pool.folder}"

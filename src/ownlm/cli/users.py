@@ -24,7 +24,7 @@ from ownlm.errors import NotFoundError
 
 if TYPE_CHECKING:
     from ownlm.home import Home
-    from ownlm.store.rows import AdapterInfo, Person
+    from ownlm.store.rows import AdapterInfo, DraftInfo, Person
     from ownlm.verbs.consent import Consent
 
 app = typer.Typer(no_args_is_help=True)
@@ -118,7 +118,7 @@ def show(
     if not people and not adapters:
         raise NotFoundError(f"The home has no user {user!r}", hint="`ownlm users ls`")
     profiles = {name: profile for name in people if (profile := opened.store.profile(name, user))}
-    agreed = opened.consent(user)
+    agreed, kept = opened.consent(user), _drafts(opened, user, task)
     if json:
         print_json(
             {
@@ -130,6 +130,7 @@ def show(
                     for name, profile in profiles.items()
                 ],
                 "adapters": [_version(adapter) | {"standing": standing} for adapter, standing in adapters],
+                "drafts": [asdict(draft) for draft in kept],
                 **({} if plot is None else {"plot": str(plot)}),
             }
         )
@@ -139,7 +140,7 @@ def show(
         if profile := profiles.get(name):
             old = "" if profile.history == person.history else ", before the history changed"
             say(f"profile ({profile.writer}{old}): {profile.text}")
-    say(_agreed(agreed))
+    say(_agreed(agreed) + (f"; {many(len(kept), 'draft')}, {size(sum(one.bytes for one in kept))}" if kept else ""))
     if not adapters:
         return
     print_table(
@@ -155,6 +156,13 @@ def show(
         say(f"{plot}: whose pieces the newest recipe is made of")
     elif adapters[-1][0].is_recipe and adapters[-1][0].stale is None and adapters[-1][0].pool not in waiting:
         say(f"`ownlm users show {user} --plot FILE.png` draws whose pieces the recipe is made of")
+
+
+def _drafts(home: "Home", user: str, task: str | None) -> "list[DraftInfo]":
+    """What is kept of a person's training for sharing."""
+    from ownlm.store.drafts import drafts
+
+    return drafts(home.store, None if task is None else home.task(task).name, user)
 
 
 def _draw(home: "Home", user: str, task: str | None, plot: Path) -> None:
@@ -222,7 +230,7 @@ def consent(
 ) -> None:
     """Record whether a person agrees to share pieces of their adapters; without an option, tell it.
 
-    Nobody's pieces are shared without it.
+    Nobody's pieces are shared without it. When it is taken back, what was trained of them for sharing is removed.
     """
     if licence is not None and not share:
         raise typer.BadParameter("--licence goes with --share")

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, 
 
 from ownlm.errors import NotFoundError, StoreError
 from ownlm.store import tables
+from ownlm.store.drafts import drop
 from ownlm.store.pools import FOLDER as POOLS
 from ownlm.store.pools import pools_with
 from ownlm.store.store import Store
@@ -50,7 +51,7 @@ class Forgotten:
 
 
 def forget_person(store: Store, user: str) -> Forgotten:
-    """Removes every record, profile, adapter version, recipe and blob of a person, and their consent to share.
+    """Removes every record, profile, adapter version, recipe, draft and blob of a person, and their consent to share.
 
     What was stopped in its midst is finished by the same call. A hash of the name stays, so that an old file does not
     bring the person back.
@@ -68,6 +69,7 @@ def forget_person(store: Store, user: str) -> Forgotten:
             db.execute(delete(table).where(table.c.user == user)).rowcount
             for table in (tables.records, tables.profiles, tables.adapters, tables.consents)
         )
+        drop(db, user)
         bases = _learnt_from(db, o.user == user)
         db.execute(delete(tables.outsiders).where(o.user == user))
         if not (records or profiles or adapters or consents or bases or due in dues(db)):
@@ -80,7 +82,7 @@ def forget_person(store: Store, user: str) -> Forgotten:
 
 
 def forget_record(store: Store, task: str, user: str, record: str) -> Forgotten:
-    """Removes one record, and the person's profiles; marks the adapters that have learnt from it.
+    """Removes one record, the person's profiles and drafts; marks the adapters that have learnt from it.
 
     Marked adapters answer until `train`, or of recipes `assemble`, has made a new one without the record; then they are
     removed. Where no record is left, they are removed at once; with the last record of any task, the consent to share
@@ -104,6 +106,7 @@ def forget_record(store: Store, task: str, user: str, record: str) -> Forgotten:
             needles = _needles(_texts(db, this, (p.task == task) & (p.user == user)))
             db.execute(delete(tables.records).where(this))
             profiles = db.execute(delete(tables.profiles).where(p.task == task, p.user == user)).rowcount
+            drop(db, user, task)
             learnt = update(tables.adapters).where(own, a.upto >= number).values(forgotten=a.forgotten + 1)
             marked, adapters = db.execute(learnt).rowcount, 0
             if not db.execute(select(func.count()).where(r.task == task, r.user == user)).scalar():
@@ -224,7 +227,7 @@ _ALL_TEXT = " UNION ALL ".join(
         "records": ("fields", "user", "id"), "profiles": ("text",), "tasks": ("spec",), "outsiders": ("user",),
         "adapters": ("provenance", "shape", "stale"), "bases": ("provenance", "name", "folder", "source"),
         "pools": ("provenance", "folder"), "consents": ("user", "licence"), "sharers": ("user",),
-        "sqlite_master": ("sql",),
+        "drafts": ("user",), "sqlite_master": ("sql",),
     }.items()
     for column in columns
 )  # fmt: skip

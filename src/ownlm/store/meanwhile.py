@@ -1,13 +1,14 @@
-"""What changed while an adapter was made: its records were forgotten, or its pool withdrawn."""
+"""What changed while an adapter was made: its records were forgotten, its pool withdrawn, or consent taken back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, false, or_, select
 
 from ownlm.errors import NotFoundError
+from ownlm.history.record import History
 from ownlm.store import tables
-from ownlm.store.rows import AdapterInfo, digest_of
+from ownlm.store.rows import AdapterInfo, digest_of, record_digest
 
 
 def theirs(columns: Any, adapters: Sequence[AdapterInfo]) -> ColumnElement[bool]:
@@ -39,3 +40,17 @@ def gone_meanwhile(db: Connection, adapters: Sequence[AdapterInfo]) -> list[NotF
         else:
             told.append(None)
     return told
+
+
+def are_there(db: Connection, task: str, history: History) -> bool:
+    """Whether the home still has all the records of a history."""
+    r = tables.records.c
+    rows = db.execute(select(r.id, r.digest).where(r.task == task, r.user == history.user_id))
+    known = {row.id: row.digest for row in rows}
+    return all(known.get(record.id) == record_digest(record) for record in history.records)
+
+
+def no_longer_shared(task: str, users: Iterable[str]) -> NotFoundError:
+    """The error of a pool that these people were chosen for, and cannot be in."""
+    what = f"Consent taken back, or records forgotten, between choosing and sharing: {', '.join(sorted(set(users)))}"
+    return NotFoundError(what, hint=f"the pool was not kept; `ownlm share --task {task}` makes one without")

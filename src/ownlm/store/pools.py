@@ -16,7 +16,9 @@ from ownlm.durable import sync
 from ownlm.errors import ConfigError, NotFoundError, PoolError, StoreError
 from ownlm.history.record import History
 from ownlm.store import tables
-from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo, now, record_digest
+from ownlm.store.drafts import drop
+from ownlm.store.meanwhile import are_there, no_longer_shared
+from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo, now
 from ownlm.store.store import Store
 from ownlm.store.tables import without_number
 from ownlm.store.tombstones import entomb, is_entombed, tombstones
@@ -50,7 +52,9 @@ def give_consent(store: Store, user: str, licence: str) -> None:
 
 
 def take_back_consent(store: Store, user: str) -> None:
-    """Records that a person does not share, or no longer. Pieces that lie in a pool stay until they are withdrawn.
+    """Records that a person does not share, or no longer, and removes the drafts of what they would have shared.
+
+    Pieces that lie in a pool stay until they are withdrawn.
 
     Raises:
         NotFoundError: the home does not know the person.
@@ -58,6 +62,8 @@ def take_back_consent(store: Store, user: str) -> None:
     with store.database.writing() as db:
         _check_known(db, user)
         db.execute(delete(tables.consents).where(tables.consents.c.user == user))
+        drop(db, user)
+    store.sweep()  # even if there was none: whoever was stopped here gives the same command again
 
 
 def consents(store: Store) -> dict[str, tuple[str, str]]:
@@ -154,10 +160,9 @@ def add_pool(
         there = set(db.execute(select(r.user).where(r.task == pool.task).distinct()).scalars())
         gone = {user for user in people.values() if user not in agreed or user not in there}
         gone |= {user for user, licence in (licences or {}).items() if agreed.get(user) != licence}
-        gone |= {history.user_id for history in histories if not _is_there(db, pool.task, history)}
+        gone |= {history.user_id for history in histories if not are_there(db, pool.task, history)}
         if gone:
-            what = f"Consent taken back, or records forgotten, between choosing and sharing: {', '.join(sorted(gone))}"
-            raise NotFoundError(what, hint=f"the pool was not kept; `ownlm share --task {pool.task}` makes one without")
+            raise no_longer_shared(pool.task, gone)
         _insert(store, db, pool)
         rows = [
             {"id": sharer, "task": pool.task, "user": user, "pool": pool.digest, "created": pool.created}
@@ -165,14 +170,6 @@ def add_pool(
         ]
         if rows:
             db.execute(insert(tables.sharers), rows)
-
-
-def _is_there(db: Connection, task: str, history: History) -> bool:
-    """Whether the home still has all the records of a history."""
-    r = tables.records.c
-    rows = db.execute(select(r.id, r.digest).where(r.task == task, r.user == history.user_id))
-    known = {row.id: row.digest for row in rows}
-    return all(known.get(record.id) == record_digest(record) for record in history.records)
 
 
 def check_not_withdrawn(store: Store, sharers: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""What the store tells: bases, people, profiles, adapters, pools; and hashes of what people did."""
+"""What the store tells: bases, people, profiles, adapters, pools, drafts; and hashes of what people did."""
 
 import builtins
 import hashlib
@@ -90,6 +90,22 @@ class PoolInfo:
     own: bool  # made in this home, not taken in from outside
     provenance: dict[str, Any]
     parent: str | None = None  # digest of the version it was made from
+    created: str = field(default_factory=now)
+
+
+@dataclass(frozen=True, slots=True)
+class DraftInfo:
+    """What a sharer's pieces are made of, kept from the moment it was trained: their adapter, or the gates upon it."""
+
+    user: str
+    task: str
+    base_fingerprint: str
+    kind: str  # "adapter" or "gates"
+    key: str
+    blob: str
+    bytes: int
+    tokens: int  # that it was trained on
+    seconds: float
     created: str = field(default_factory=now)
 
 

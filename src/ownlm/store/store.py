@@ -368,8 +368,11 @@ class Store:
     def sweep(self) -> int:
         """Removes the blobs that nothing names, as killed runs leave them; returns how many."""
         with self.database.writing() as db:  # while it lasts, nobody writes a blob that is not named yet
-            blobs = db.execute(select(tables.adapters.c.blob).where(tables.adapters.c.blob.is_not(None))).scalars()
-            return self.blobs.keep_only(set(blobs))
+            blobs = {
+                *db.execute(select(tables.adapters.c.blob).where(tables.adapters.c.blob.is_not(None))).scalars(),
+                *db.execute(select(tables.drafts.c.blob)).scalars(),
+            }
+            return self.blobs.keep_only(blobs)
 
 
 def _of(query: Select[Any], columns: Any, task: str | None, users: Collection[str] | None) -> Select[Any]:

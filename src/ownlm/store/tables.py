@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 
-VERSION = 3  # raised whenever a table changes, with a step in `migrate`
+VERSION = 4  # raised whenever a table changes, with a step in `migrate`
 
 metadata = MetaData()
 
@@ -145,6 +145,21 @@ sharers = Table(  # the one place where the random id that a pool knows meets a 
     Column("created", String, nullable=False),
 )
 
+drafts = Table(  # what pieces of those who agree are made of: one of each kind for a person, a task and a base
+    "drafts",
+    metadata,
+    Column("user", String, primary_key=True),
+    Column("task", String, ForeignKey("tasks.name"), primary_key=True),
+    Column("base_fingerprint", String, primary_key=True),
+    Column("kind", String, primary_key=True),  # "adapter", or "gates" upon it
+    Column("key", String, nullable=False),  # digest of all that the weights depend on, the history too
+    Column("blob", String, nullable=False),
+    Column("bytes", Integer, nullable=False),
+    Column("tokens", Integer, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("created", String, nullable=False),
+)
+
 
 def without_number(row: Row[Any]) -> dict[str, Any]:
     """A row's values, but for the number that gives its place among the others."""
@@ -168,6 +183,8 @@ def migrate(db: Connection, version: int) -> None:
         db.execute(text("DROP TABLE adapters_2"))
         for table in (pools, consents, sharers):
             table.create(db)
+    if version < 4:
+        drafts.create(db)
 
 
 # Format 1 forgot nothing, so the records an adapter knew are the person's first ones. Its keys were made in another

@@ -15,6 +15,7 @@ from ownlm import __version__
 from ownlm.errors import OwnlmError
 from ownlm.model.base_files import fingerprint
 from ownlm.progress import Progress
+from ownlm.store.drafts import drafts
 from ownlm.store.forget import dues
 from ownlm.store.pools import consents, loose_folders, people_of, pools
 from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo, record_digest
@@ -55,7 +56,7 @@ class Diagnosis:
 def diagnose(store: Store, progress: Progress) -> Diagnosis:
     """Looks at everything; changes nothing."""
     seen = Diagnosis(machine_facts(store.folder), {"folder": str(store.folder)})
-    for check in (_database, _facts, _tasks_and_records, _bases, _adapters, _sharing, _left_over):
+    for check in (_database, _facts, _tasks_and_records, _bases, _adapters, _drafts, _sharing, _left_over):
         try:
             seen.wrong += check(store, seen, progress)
         except OwnlmError as error:
@@ -100,7 +101,7 @@ def machine_facts(folder: Path) -> dict[str, str | int]:
 
 def _facts(store: Store, seen: Diagnosis, progress: Progress) -> list[Finding]:
     """The home: how much is in it, and who is at work there. Sizes are in bytes."""
-    people, adapters, files = store.people(), store.adapters(), store.blobs.files()
+    people, adapters, files, kept = store.people(), store.adapters(), store.blobs.files(), drafts(store)
     seen.home |= {
         "read_only": "yes" if store.database.read_only else "no",
         "bases": len(store.bases()),
@@ -111,6 +112,8 @@ def _facts(store: Store, seen: Diagnosis, progress: Progress) -> list[Finding]:
         "recipes": sum(adapter.is_recipe for adapter in adapters),
         "pools": len(pools(store)),
         "people_who_share": len(consents(store)),
+        "drafts": len(kept),
+        "drafts_bytes": sum(draft.bytes for draft in kept),
         "weights_bytes": sum(file.stat().st_size for file in files),
         "at_work": at_work(store.folder) or "nobody",
     }
@@ -190,6 +193,23 @@ def _again(store: Store, adapter: AdapterInfo) -> str:
     return f"`{assemble_command(adapter, sharers_now(store, adapter.task))}`"
 
 
+def _drafts(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Finding]:
+    """What was trained of those who agree to share."""
+    known, agreed = drafts(store), consents(store)
+    for place, draft in enumerate(known, 1):
+        progress("drafts", place, len(known))
+        who = f"The draft of user {draft.user!r} ({draft.kind}, task {draft.task!r})"
+        again = f"the next `ownlm share --task {draft.task}` that chooses them trains it anew"
+        try:
+            if len(store.blobs.get(draft.blob)) != draft.bytes:
+                yield Finding(f"{who} has weights of another size", again)
+        except OwnlmError as error:
+            yield Finding(f"{who} has lost its weights: {error.what}", again)
+        if draft.user not in agreed or not store.knows(draft.task, draft.user):
+            what = f"{who} is of a person who does not agree to share, or has no records"
+            yield Finding(what, f"`ownlm users consent {draft.user} --no-share` removes it")
+
+
 def _sharing(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Finding]:
     """Pools, the recipes that name them, and who agreed."""
     known = pools(store)
@@ -224,7 +244,7 @@ def _wrong_with_pool(pool: PoolInfo) -> str | None:
 def _left_over(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Finding]:
     if at_work(store.folder):
         return  # what has no name yet may be about to get one
-    named = {adapter.blob for adapter in store.adapters() if adapter.blob}
+    named = {adapter.blob for adapter in store.adapters() if adapter.blob} | {draft.blob for draft in drafts(store)}
     if loose := [file for file in store.blobs.files() if file.stem not in named]:
         yield Finding(f"Weights that nothing names, left by a killed run: {len(loose):,} files", _SWEEP)
     if folders := store.loose_base_folders():

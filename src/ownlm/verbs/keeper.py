@@ -1,45 +1,52 @@
-"""Who stores finished adapters while training goes on."""
+"""Who stores what is finished while training goes on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import Empty, Queue
 from threading import Thread
 from types import TracebackType
+from typing import Generic, TypeVar
 
 from ownlm.errors import NotFoundError, StoreError
-from ownlm.store.rows import AdapterInfo
-from ownlm.store.store import Store
+from ownlm.store.rows import AdapterInfo, DraftInfo
 
-Made = tuple[AdapterInfo, bytes]  # an adapter and its weights
+Info = TypeVar("Info", AdapterInfo, DraftInfo)
 
 
-class Keeper:
-    """A thread that stores finished adapters, as many in one transaction as have gathered meanwhile.
+class Keeper(Generic[Info]):
+    """A thread that stores finished adapters or drafts, as many in one transaction as have gathered meanwhile.
 
     At the end of its `with` block, also when that is left by an error or by Ctrl-C, everything put before is stored.
     Whoever is killed loses what is waiting.
 
     Args:
-        store: where to.
+        keep: stores some, each with its weights; says of each why it was not kept, or None.
         most: how many wait at most; who puts one more waits. As many again are being stored.
-        told: called in the thread with each adapter, when it is stored, and None; or why it was not kept.
+        told: called in the thread with each, when it is stored, and None; or why it was not kept.
 
     Raises:
         StoreError: on leaving, or from `put`: something cannot be stored. What did fit is there.
     """
 
-    def __init__(self, store: Store, most: int, told: Callable[[AdapterInfo, NotFoundError | None], None]) -> None:
-        self._store, self._most, self._told = store, most, told
-        self._waiting: Queue[Callable[[], Made] | None] = Queue(most)
+    def __init__(
+        self,
+        keep: Callable[[Sequence[tuple[Info, bytes]]], list[NotFoundError | None]],
+        most: int,
+        told: Callable[[Info, NotFoundError | None], None],
+    ) -> None:
+        self._store: Callable[[Sequence[tuple[Info, bytes]]], list[NotFoundError | None]] = keep
+        self._told: Callable[[Info, NotFoundError | None], None] = told
+        self._most = most
+        self._waiting: Queue[Callable[[], tuple[Info, bytes]] | None] = Queue(most)
         self._error: Exception | None = None
         self._thread = Thread(target=self._work, name="keeper", daemon=True)  # a second Ctrl-C does not wait for it
 
-    def put(self, make: Callable[[], Made]) -> None:
-        """Has an adapter stored; `make`, which turns it into bytes, is called in the thread."""
+    def put(self, make: Callable[[], tuple[Info, bytes]]) -> None:
+        """Has one stored; `make`, which turns it into bytes, is called in the thread."""
         if self._error:
             raise self._error
         self._waiting.put(make)
 
-    def __enter__(self) -> "Keeper":
+    def __enter__(self) -> "Keeper[Info]":
         self._thread.start()
         return self
 
@@ -60,9 +67,9 @@ class Keeper:
             except Exception as error:  # told where it is of use: to whoever puts more, or leaves
                 self._error = error
 
-    def _gathered(self) -> tuple[list[Callable[[], Made]], bool]:
+    def _gathered(self) -> tuple[list[Callable[[], tuple[Info, bytes]]], bool]:
         """What is waiting, at least one; and whether more may come."""
-        batch, make = list[Callable[[], Made]](), self._waiting.get()
+        batch, make = list[Callable[[], tuple[Info, bytes]]](), self._waiting.get()
         while make is not None:
             batch.append(make)
             if len(batch) == self._most:
@@ -73,16 +80,16 @@ class Keeper:
                 return batch, True
         return batch, False
 
-    def _keep(self, made: list[Made]) -> None:
+    def _keep(self, made: list[tuple[Info, bytes]]) -> None:
         if not made:
             return
         try:
-            outcomes = self._store.add_adapters(made)
+            outcomes = self._store(made)
         except StoreError:
             if len(made) == 1:
                 raise
             for one in made:  # on a full disk some still fit
                 self._keep([one])
             return
-        for (adapter, _), outcome in zip(made, outcomes, strict=True):
-            self._told(adapter, outcome)
+        for (info, _), outcome in zip(made, outcomes, strict=True):
+            self._told(info, outcome)

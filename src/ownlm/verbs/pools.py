@@ -22,6 +22,7 @@ from ownlm.perpcs.recipe import Recipe
 from ownlm.perpcs.version import copy_pool, without
 from ownlm.progress import Progress
 from ownlm.store import pools
+from ownlm.store.drafts import remove_drafts
 from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo
 from ownlm.store.store import Store
 from ownlm.verbs.assemble import AssemblyPlan, assemble_people
@@ -128,7 +129,7 @@ def verify_pool(store: Store, load: Callable[[BaseInfo], BaseLM], which: str | N
 
 
 def withdraw(store: Store, who: str) -> Withdrawal:
-    """Takes a sharer's pieces out of every pool of the home.
+    """Takes a sharer's pieces out of every pool of the home, and removes the drafts that they were made of.
 
     A version without them replaces each pool, and their bytes are removed. Recipes that do not use them go on with the
     new version; the others are marked stale. A damaged pool of this home is removed whole.
@@ -138,13 +139,14 @@ def withdraw(store: Store, who: str) -> Withdrawal:
             them.
 
     Raises:
-        NotFoundError: no piece of theirs lies in a pool of the home, or several ids begin so. StoreError: the home
-            cannot be written. PoolError: no piece of theirs lies in a whole pool, and there are damaged ones from
-            outside.
+        NotFoundError: neither a piece of theirs lies in a pool of the home nor a draft beside it, or several ids begin
+            so. StoreError: the home cannot be written. PoolError: neither is known of theirs, and there are damaged
+            pools from outside.
     """
     who = _sharer(store, who)
-    ids = {sharer for sharer, _ in pools.sharers_of(store, pools.person_of(store, who) or who)} or {who}
-    done, damaged = Withdrawal(sorted(ids)), list[PoolError]()
+    person = pools.person_of(store, who) or who
+    ids = {sharer for sharer, _ in pools.sharers_of(store, person)} or {who}
+    done, damaged = Withdrawal(sorted(ids), drafts=remove_drafts(store, person)), list[PoolError]()
     for info in pools.pools(store):
         pool, sharers = None, set(pools.people_of(store, pool=info.digest))
         try:
@@ -156,9 +158,9 @@ def withdraw(store: Store, who: str) -> Withdrawal:
                 done.unread.append(info.digest)
         if mine := ids & sharers:
             _withdraw(store, info, pool, mine, done)
-    if not done.pools and damaged:
+    if not done.pools and not done.drafts and damaged:
         raise damaged[0]
-    if not done.pools:
+    if not done.pools and not done.drafts:
         hint = f"`ownlm pool ls`, `ownlm pool show`; of a random id give {SHORTEST} letters or more"
         raise NotFoundError(f"No pool of the home has pieces of {who!r}", hint=hint)
     store.database.vacuum()

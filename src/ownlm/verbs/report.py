@@ -83,13 +83,30 @@ class Profiles:
 
 
 @dataclass(frozen=True, slots=True)
+class Drafted:
+    """Of how many people adapters, or gates, were trained in this run, and of how many they were there before."""
+
+    trained: int = 0
+    there: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Shared:
-    """A pool that was made, out of how many who agree, whose pieces lie in it, and whose training failed."""
+    """A pool that was made.
+
+    Attributes:
+        candidates: how many agree.
+        sharers: whose pieces lie in it.
+        failed: whose training failed.
+        adapters, gates: of how many they were trained for it.
+    """
 
     pool: PoolInfo
     candidates: int
     sharers: list[str]
     failed: list[tuple[str, OwnlmError]] = field(default_factory=list)
+    adapters: Drafted = Drafted()
+    gates: Drafted = Drafted()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +179,7 @@ class Withdrawal:
         affected: people whose recipes used their pieces.
         untouched: how many recipes did not, and go on as they are.
         unread: digests of damaged pools from outside, in which pieces of theirs may lie.
+        drafts: how many drafts of theirs were removed: what the next pool would have been made of.
         again: what came of assembling the affected anew.
     """
 
@@ -170,6 +188,7 @@ class Withdrawal:
     affected: list[str] = field(default_factory=list)
     untouched: int = 0
     unread: list[str] = field(default_factory=list)
+    drafts: int = 0
     again: Assemblies = field(default_factory=Assemblies)
 
 

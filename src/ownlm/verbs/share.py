@@ -1,7 +1,7 @@
 """Sharing: people who agree have adapters and gates trained, and pieces of them put into a pool."""
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +16,6 @@ from ownlm.history.task import Task
 from ownlm.model.adapter import Adapter
 from ownlm.model.base import BaseLM
 from ownlm.model.targets import target_modules
-from ownlm.oppu.examples import tokenize
-from ownlm.oppu.fleet import Job, Run, job_seed, train_fleet
-from ownlm.oppu.memory import room_for
 from ownlm.perpcs.admission import admit
 from ownlm.perpcs.assemble import Target
 from ownlm.perpcs.embedding import embed_histories, embed_with
@@ -29,15 +26,14 @@ from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.sharers import MIN_RECORDS, Candidate, choose_sharers
 from ownlm.perpcs.version import write_pool
 from ownlm.progress import Progress
-from ownlm.prompt.example import history_examples, searched_text
+from ownlm.prompt.example import searched_text
 from ownlm.store import pools
-from ownlm.store.rows import BaseInfo, PoolInfo, history_digest
+from ownlm.store.rows import BaseInfo, PoolInfo
 from ownlm.store.store import Store
 from ownlm.verbs.bases import pick_base
-from ownlm.verbs.profile import shown
+from ownlm.verbs.drafts import Drafting, Gates, Sharer, adapters_of, gates_of, secret
 from ownlm.verbs.report import Shared
 from ownlm.verbs.settings import provenance, settings
-from ownlm.verbs.train import Meter
 
 Select = Literal["clustered", "active", "random"]
 
@@ -117,7 +113,10 @@ def share_plan(
 
 
 def share(store: Store, load: Callable[[], BaseLM], plan: SharePlan, progress: Progress) -> Shared:
-    """Chooses sharers, trains their adapters and gates, and makes a pool of the pieces, or nothing.
+    """Chooses sharers, trains their adapters and gates, and makes a pool of the pieces.
+
+    Each adapter, and the gates upon it, are kept as drafts soon after they are trained: whoever was stopped gives the
+    same call again, and it goes on there. A pool comes whole or not at all.
 
     Args:
         load: gives the base; called if anybody agrees.
@@ -126,7 +125,8 @@ def share(store: Store, load: Callable[[], BaseLM], plan: SharePlan, progress: P
         The pool, and whose training failed: they are left out. If everybody's did, the first error is raised.
 
     Raises:
-        NotFoundError: nobody agrees; or somebody took their consent back, or was forgotten, meanwhile.
+        NotFoundError: nobody agrees; or somebody took their consent back, or was forgotten, meanwhile. Others' drafts
+            are kept.
         DataError: nobody has enough records. ConfigError: those chosen agreed to different licences.
         PoolError, StoreError: a piece is not fit; the pool cannot be written.
     """
@@ -137,35 +137,28 @@ def share(store: Store, load: Callable[[], BaseLM], plan: SharePlan, progress: P
     embeddings_UD = _embeddings(store, model, plan, candidates) if select == "clustered" else None
     chosen = choose_sharers(select, candidates, plan.sharers, plan.seed, embeddings_UD)
     licence = _one_licence(agreed, chosen)
-    histories = {user: store.history(plan.task.name, user) for user in chosen}
     failed: list[tuple[str, OwnlmError]] = []
-    jobs = _jobs(store, model, plan, plan.config, histories.values(), failed)
-    runs = _runs(model, plan, plan.config, jobs, failed, progress, "sharers' adapters")
-    adapters = {user: run.adapter for user, run in runs.items() if isinstance(run.adapter, Adapter)}
-    own = [history for user, history in histories.items() if user in adapters]
-    jobs = _jobs(store, model, plan, plan.gate, own, failed, adapters)
-    runs = _runs(model, plan, plan.gate, jobs, failed, progress, "gates", scaled="gates", frozen=plan.config.lora)
-    gates = {user: run.scales for user, run in runs.items() if run.scales is not None}
+    sharers = {user: Sharer.of(store, plan, user) for user in chosen}
+    drafting = Drafting(store, model, plan, sharers, failed, progress)
+    adapters, of_adapters = adapters_of(drafting)
+    gates, of_gates = gates_of(drafting, adapters)
     chosen = [user for user in chosen if user in gates]
     if not chosen:
         raise failed[0][1]
     if plan.centre:
-        if len(chosen) == 1:
-            raise ConfigError("What one history has in common with others, nobody knows", hint="share without centring")
-        jobs = [job for job in jobs if job.user in gates]
-        mean = mean_features(model, plan.config.lora, [Target(job.user, job.examples) for job in jobs])
-        gates = {user: {n: centred(g_D[None], mean[n])[0] for n, g_D in own.items()} for user, own in gates.items()}
+        gates = _centred(drafting, gates)
+    histories = {user: sharers[user].history for user in chosen}
     ids = {user: new_sharer_id() for user in chosen}
     pool = _write(store, model, plan, ids, histories, adapters, gates, licence)
     try:
         admit(pool, dict(target_modules(model.model, pool.lora)), plan.base.fingerprint)
         info = pool_info(plan.task.name, plan.base, pool, own=True)
-        own = [histories[user] for user in chosen]
-        pools.add_pool(store, info, {ids[user]: user for user in chosen}, own, dict.fromkeys(chosen, licence))
+        people = {ids[user]: user for user in chosen}
+        pools.add_pool(store, info, people, histories.values(), dict.fromkeys(chosen, licence))
     except OwnlmError:  # what ends it otherwise may come after the commit; a folder without a name is swept later
         shutil.rmtree(pool.folder)
         raise
-    return Shared(info, len(candidates), chosen, failed)
+    return Shared(info, len(candidates), chosen, failed, of_adapters, of_gates)
 
 
 def _one_licence(agreed: Mapping[str, tuple[str, str]], chosen: Sequence[str]) -> str:
@@ -205,64 +198,14 @@ def _embeddings(store: Store, model: BaseLM, plan: SharePlan, candidates: list[C
     return embed_histories(model, texts()) if plan.embedder is None else embed_with(plan.embedder, texts())
 
 
-def _jobs(
-    store: Store,
-    model: BaseLM,
-    plan: SharePlan,
-    config: TrainConfig,
-    histories: Iterable[History],
-    failed: list[tuple[str, OwnlmError]],
-    frozen: Mapping[str, Adapter] | None = None,
-) -> list[Job]:
-    """Everybody's jobs; who has none is added to the failed."""
-    jobs = []
-    for history in histories:
-        own = {} if frozen is None else {"frozen": frozen[history.user_id]}
-        try:
-            jobs.append(_job(store, model, plan, config, history, **own))
-        except OwnlmError as error:
-            failed.append((history.user_id, error))
-    return jobs
-
-
-def _job(store: Store, model: BaseLM, plan: SharePlan, config: TrainConfig, history: History, **more: Any) -> Job:
-    profile = store.profile(plan.task.name, history.user_id) if config.prompt.profile else None
-    show = shown(config.prompt, history.user_id, profile)
-    examples = history_examples(plan.task, history, recent=config.recent, since=config.since, **show)
-    return Job(history.user_id, tokenize(model, history.user_id, examples), _secret(plan, history), **more)
-
-
-def _secret(plan: SharePlan, history: History) -> int:
-    """A seed that nobody knows who has not the history.
-
-    The pool tells the plan's own seed: with it and a guessed name, fresh weights could be compared with the pieces.
-    """
-    return job_seed(plan.seed, history_digest(history))
-
-
-def _runs(
-    model: BaseLM,
-    plan: SharePlan,
-    config: TrainConfig,
-    jobs: list[Job],
-    failed: list[tuple[str, OwnlmError]],
-    progress: Progress,
-    stage: str,
-    **how: Any,
-) -> dict[str, Run]:
-    """Everybody's training in a fleet, by user; whose training fails is added to the failed."""
-    room = room_for(model, config, plan.slots, plan.tokens_per_step)
-    meter = Meter(progress, f"{stage}, steps", sum(config.steps_for(len(job.examples)) for job in jobs))
-    runs = {}
-    for run in train_fleet(
-        model, jobs, config, slots=room.slots, tokens_per_step=room.tokens_per_step, workers=room.workers,
-        on_step=meter.on_step, **how,
-    ):  # fmt: skip
-        if run.error:
-            failed.append((run.job.user, run.error))
-        else:
-            runs[run.job.user] = run
-    return runs
+def _centred(drafting: Drafting, gates: dict[str, Gates]) -> dict[str, Gates]:
+    """Gates that are blind to what these people's histories have in common."""
+    if len(gates) == 1:
+        raise ConfigError("What one history has in common with others, nobody knows", hint="share without centring")
+    jobs = drafting.jobs(drafting.plan.gate, gates)
+    people = [Target(job.user, job.examples) for job in jobs]
+    mean = mean_features(drafting.model, drafting.plan.config.lora, people)
+    return {user: {n: centred(g_D[None], mean[n])[0] for n, g_D in own.items()} for user, own in gates.items()}
 
 
 def _write(
@@ -272,12 +215,12 @@ def _write(
     ids: dict[str, str],
     histories: dict[str, History],
     adapters: dict[str, Adapter],
-    gates: dict[str, dict[str, Tensor]],
+    gates: dict[str, Gates],
     licence: str,
 ) -> Pool:
     modules = target_modules(model.model, plan.config.lora)
     names = [name for name, _ in modules]
-    kept = {user: set(kept_modules(_secret(plan, histories[user]), user, names, plan.ratio)) for user in ids}
+    kept = {user: set(kept_modules(secret(plan, histories[user]), user, names, plan.ratio)) for user in ids}
 
     def pieces() -> Iterator[tuple[str, list[tuple[str, Piece]]]]:
         for name in names:

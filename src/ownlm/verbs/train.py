@@ -21,7 +21,7 @@ from ownlm.progress import Progress
 from ownlm.store.blobs import blob_name
 from ownlm.store.rows import AdapterInfo, history_digest
 from ownlm.store.store import Store
-from ownlm.verbs.keeper import Keeper, Made
+from ownlm.verbs.keeper import Keeper
 from ownlm.verbs.report import Trained, Training
 from ownlm.verbs.students import FORGOTTEN, NOTHING_NEW, Plan, Seated, checked, seat, students
 
@@ -90,7 +90,7 @@ def train_people(store: Store, load: Callable[[], BaseLM], plan: Plan, progress:
             report.trained.append(Trained.of(adapter))
             meter.people += 1
 
-    with Keeper(store, room.waiting, told) as keeper:
+    with Keeper(store.add_adapters, room.waiting, told) as keeper:
         for run in fleet(model, chain([first], jobs), plan.config, room, meter.on_step):
             own = seated.pop(run.job.user)
             if run.error:
@@ -136,7 +136,7 @@ def _fail(store: Store, plan: Plan, user: str, error: OwnlmError, report: Traini
         report.skipped.append((user, FORGOTTEN))
 
 
-def _made(run: Run, own: Seated, plan: Plan, made_with: dict[str, Any]) -> Made:
+def _made(run: Run, own: Seated, plan: Plan, made_with: dict[str, Any]) -> tuple[AdapterInfo, bytes]:
     """A finished adapter as it is stored."""
     assert run.adapter is not None
     weights = run.adapter.to_bytes()

@@ -1,6 +1,7 @@
 """Whole adapters of sharers, and their mean, against adapters made by hand."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,18 +19,24 @@ from ownlm.model.spans import BASE as BASE_SLOT
 from ownlm.perpcs.materialise import materialise
 from ownlm.perpcs.pool import Pool
 from ownlm.prompt.example import searched_text
+from ownlm.store.drafts import drafts
 from ownlm.store.pools import people_of
 from tests.bench.methods.cases import SHARE, SHARERS, ask
 
 
 @pytest.fixture(scope="module")
 def home(case: Case) -> Home:
-    return pool_of(case, case.adapted(), SHARE)
+    return pool_of(case, case.adapted(), SHARE)[0]
 
 
 @pytest.fixture(scope="module")
-def pool(home: Home) -> Pool:
-    return home.pools.open()[1]
+def pool(case: Case) -> Pool:
+    return opened(case, SHARE)
+
+
+def opened(case: Case, share: dict[str, Any]) -> Pool:
+    home, info = pool_of(case, case.adapted(), share)
+    return home.pools.open(info.digest)[1]
 
 
 def answers_of(case: Case, home: Home, adapters: dict[str, Adapter], rag: int = 0) -> list[str]:
@@ -40,7 +47,7 @@ def answers_of(case: Case, home: Home, adapters: dict[str, Adapter], rag: int = 
 
 
 def test_the_nearest_sharers_whole_adapter_answers(case: Case, generating: Case, home: Home, pool: Pool) -> None:
-    person = people_of(home.store)
+    person = people_of(home.store, pool=pool.digest)
     base = home.load(home.store.base(BASE))
 
     def vector(user: str) -> np.ndarray:
@@ -98,7 +105,7 @@ def test_the_average_is_the_mean_of_all_updates(case: Case, generating: Case, ho
 
 
 def test_of_modules_that_few_give_their_mean_is_taken(case: Case) -> None:
-    pool = pool_of(case, case.adapted(), SHARE | {"ratio": 0.5}).pools.open()[1]
+    pool = opened(case, SHARE | {"ratio": 0.5})
     counts = [len(pool.gates(name)) for name in pool.modules]
     assert len(set(counts)) > 1
     made = materialise(average_of(pool), pool)
@@ -117,25 +124,50 @@ def test_of_modules_that_few_give_their_mean_is_taken(case: Case) -> None:
         assert len(ask(case, method, share=SHARE | {"ratio": 0.5})) == len(case.data.queries)
 
 
-def test_equal_settings_share_one_pool(case: Case, home: Home) -> None:
-    again = pool_of(case, case.adapted(), SHARE)
-    assert [one.digest for one in again.pools.ls()] == [one.digest for one in home.pools.ls()]
-    assert sorted(people_of(home.store).values()) == sorted(SHARERS)
+def test_equal_settings_share_one_pool(case: Case, home: Home, pool: Pool) -> None:
+    again, info = pool_of(case, case.adapted(), SHARE)
+    assert (again.store.folder, info.digest) == (home.store.folder, pool.digest)
+    assert sorted(people_of(home.store, pool=pool.digest).values()) == sorted(SHARERS)
     ask(case, "assembled", share=SHARE)
     homes = [Home(path) for path in (case.folder / "stages").glob("assemble-*")]
-    assert {one.digest for one in home.pools.ls()} <= {pool.digest for own in homes for pool in own.pools.ls()}
-    other = pool_of(case, case.adapted(), SHARE | {"sharers": 2})
-    assert other.pools.ls()[0].sharers == 2 and len(home.pools.ls()) == 1
+    assert info.digest in {one.digest for own in homes for one in own.pools.ls()}
 
 
-def test_without_stage_one_pieces_are_for_the_raw_base(case: Case) -> None:
+def test_other_sharers_or_modules_make_another_pool_and_train_nobody(case: Case, pool: Pool) -> None:
+    before = drafts(pool_of(case, case.adapted(), SHARE)[0].store)
+    fewer, halved = opened(case, SHARE | {"sharers": 2}), opened(case, SHARE | {"ratio": 0.5})
+    assert (len(fewer.manifest.sharers), len(pool.manifest.sharers)) == (2, 4)
+    assert drafts(pool_of(case, case.adapted(), SHARE)[0].store) == before and len(before) == 8
+    for other in (fewer, halved):
+        for name in other.modules:
+            theirs = [other.piece(name, place)[0] for place in range(len(other.gates(name)))]
+            assert all(any(torch.equal(A_RD, pool.piece(name, n)[0]) for n in range(4)) for A_RD in theirs)
+    assert opened(case, SHARE).digest == pool.digest, "the newest pool of the home is another"
+
+
+def test_other_training_is_another_home(case: Case, home: Home) -> None:
+    assert pool_of(case, case.adapted(), SHARE | {"learning_rate": 1e-2})[0].store.folder != home.store.folder
+
+
+def test_what_a_pool_took_is_that_of_all_who_are_in_it(case: Case) -> None:
+    costs = []
+    for count in (4, 2):
+        share = SHARE | {"sharers": count}
+        pool_of(case, case.adapted(), share)
+        costs.append(case.shared["the pool, " + ", ".join(f"{key} = {value}" for key, value in share.items())])
+    of_4, of_2 = costs
+    assert (of_4.people, of_2.people) == (4, 2)
+    assert of_4.tokens and of_2.tokens and of_4.tokens > of_2.tokens > 0
+    assert of_4.seconds and of_2.seconds and of_4.seconds > of_2.seconds > 0
+
+
+def test_without_stage_one_pieces_are_for_the_raw_base(case: Case, pool: Pool) -> None:
     raw = replace(case, adapt=None)
-    home = pool_of(raw, raw.adapted(), SHARE)
-    assert home.pools.ls()[0].base_fingerprint != pool_of(case, case.adapted(), SHARE).pools.ls()[0].base_fingerprint
-    assert home.store.base(BASE).fingerprint == home.pools.ls()[0].base_fingerprint
+    home, info = pool_of(raw, raw.adapted(), SHARE)
+    assert home.store.base(BASE).fingerprint == info.base_fingerprint != pool.manifest.base_fingerprint
 
 
-def test_a_plans_settings_of_pools_stand_below_a_methods_own(case: Case, home: Home) -> None:
+def test_a_plans_settings_of_pools_stand_below_a_methods_own(case: Case, pool: Pool) -> None:
     planned = replace(case, share=SHARE | {"sharers": 2})
-    assert pool_of(planned, case.adapted(), {}).pools.ls()[0].sharers == 2
-    assert pool_of(planned, case.adapted(), {"sharers": 4}).pools.ls()[0].digest == home.pools.ls()[0].digest
+    assert pool_of(planned, case.adapted(), {})[1].sharers == 2
+    assert pool_of(planned, case.adapted(), {"sharers": 4})[1].digest == pool.digest

@@ -31,7 +31,7 @@ def assembled(
     Source: Per-Pcs (arXiv 2406.10471), section 3.2; adapting: ours.
     """
     base = case.adapted(**adapt)
-    pool = pool_of(case, base, share).pools.ls(case.task.name)[-1]
+    pool = pool_of(case, base, share)[1]
     how: dict[str, Any] = {
         "combine": combine, "top_k": top_k, "tau": tau, "recent": recent, "adapt_steps": adapt_steps,
         "residual_rank": residual_rank,

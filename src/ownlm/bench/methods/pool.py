@@ -1,18 +1,22 @@
-"""The pool that all methods made of other people's pieces share."""
+"""The pools that methods made of other people's pieces stand on."""
 
 from pathlib import Path
 from typing import Any
 
-from ownlm.bench.case import BASE, Case, timed
+from ownlm.bench.case import BASE, Case
 from ownlm.bench.methods.values import Changes, Count, Fraction
 from ownlm.home import Home
+from ownlm.store.drafts import drafts
+from ownlm.store.pools import people_of
+from ownlm.store.rows import PoolInfo
 from ownlm.verbs.share import Select
 
 
-def pool_of(case: Case, base: Path, share: Changes) -> Home:
-    """The home of those who share, with a pool of their pieces: made once for each of its settings.
+def pool_of(case: Case, base: Path, share: Changes) -> tuple[Home, PoolInfo]:
+    """A pool of sharers' pieces, made once for each of its settings, and the home of those who share.
 
-    What it took is no target user's cost, and in no method's; `Case.shared` has it.
+    What it took is no target user's cost, and in no method's; `Case.shared` has it: the training of all whose pieces
+    lie in it, be it that another pool needed them too.
 
     Args:
         base: the folder of the one that the pieces are for.
@@ -22,17 +26,22 @@ def pool_of(case: Case, base: Path, share: Changes) -> Home:
         DataError, NotFoundError: nobody shares, or nobody who does has enough records. TrainingError, and others: as
             `Pools.share`.
     """
-    home = make_pool(case, base, **{**case.share, **share})
-    case.note("the pool", share, home, home.pools.ls(case.task.name)[-1].sharers)
-    return home
+    home, pool = make_pool(case, base, **{**case.share, **share})
+    sharers = set(people_of(home.store, pool=pool.digest).values())
+    took = [one for one in drafts(home.store, case.task.name) if one.user in sharers]
+    seconds, tokens = sum(one.seconds for one in took), sum(one.tokens for one in took)
+    case.note("the pool", share, pool.sharers, seconds, tokens)
+    return home, pool
 
 
 def make_pool(
     case: Case, base: Path, *, select: Select = "clustered", sharers: Count = 50, ratio: Fraction = 1.0,
     centre: bool = False, preset: str | None = None, gate_steps: Count | None = None,
     gate_learning_rate: Fraction | None = None, **train: Any,
-) -> Home:  # fmt: skip
+) -> tuple[Home, PoolInfo]:  # fmt: skip
     """`pool_of`, by its settings, all of which the pool depends on.
+
+    Pools that differ only in who shares, or how much, stand in one home: nobody is trained twice for them.
 
     Args:
         train: settings of the sharers' adapters that differ from the preset, by their names in `TrainConfig` and its
@@ -40,16 +49,18 @@ def make_pool(
 
     Source: Per-Pcs (arXiv 2406.10471), sections 3.1 and 4.
     """
-    how = {
-        "select": select, "sharers": sharers, "ratio": ratio, "centre": centre, "preset": preset,
-        "gate_steps": gate_steps, "gate_learning_rate": gate_learning_rate, **train,
-    }  # fmt: skip
+    how = {"preset": preset, "gate_steps": gate_steps, "gate_learning_rate": gate_learning_rate, **train}
     home = case.home("share", base, "sharers", **how)
-    if not home.pools.ls(case.task.name):
-        for person in home.people(case.task.name):
-            home.consent(person.user, True)
-        if train.get("profile"):
-            case.profile(home)
-        with timed(home):
-            home.pools.share(case.task.name, base=BASE, seed=case.seed, progress=case.progress, **how)
-    return home
+    wanted = {"select": select, "asked_for": sharers, "ratio": ratio, "centre": centre}
+    for pool in home.pools.ls(case.task.name):
+        if pool.provenance["sharing"] == wanted:
+            return home, pool
+    for person in home.people(case.task.name):
+        home.consent(person.user, True)
+    if train.get("profile"):
+        case.profile(home)
+    shared = home.pools.share(
+        case.task.name, base=BASE, seed=case.seed, select=select, sharers=sharers, ratio=ratio, centre=centre,
+        progress=case.progress, **how,
+    )  # fmt: skip
+    return home, shared.pool

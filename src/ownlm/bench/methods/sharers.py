@@ -141,8 +141,8 @@ def average_of(pool: Pool) -> Recipe:
 
 
 def _open(case: Case, share: Changes, adapt: Changes) -> Opened:
-    home = pool_of(case, case.adapted(**adapt), share)
-    return Opened(home, case.loaded(home), home.pools.open(task=case.task.name)[1])
+    home, pool = pool_of(case, case.adapted(**adapt), share)
+    return Opened(home, case.loaded(home), home.pools.open(pool.digest)[1])
 
 
 def _embedded(case: Case, base: BaseLM, histories: Sequence[History]) -> Tensor:
