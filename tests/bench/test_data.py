@@ -166,3 +166,13 @@ def test_nothing_can_be_held_back(spec: SetPlan, tmp_path: Path) -> None:
     papers = [{"user_id": "u", "id": str(n), "title": f"t{n}", "abstract": f"a{n}"} for n in range(6)]
     with pytest.raises(DataError, match="shows options"):
         read_set(change(spec, held_back=5, task="LaMP_1", data=write_rows(tmp_path / "papers.jsonl", papers)))
+
+
+def test_a_record_without_an_input_is_no_query(spec: SetPlan, tmp_path: Path) -> None:
+    written = [{"user_id": user, "id": str(n), "text": f"text {n}"} for user in "uvw" for n in range(10)]
+    how = {"held_back": 2, "task": "free-text", "sharing": 0, "outsiders": None}
+    with pytest.raises(DataError, match="without an input"):
+        read_set(change(spec, **how, data=write_rows(tmp_path / "texts.jsonl", written)))
+    written[9]["prompt"] = "what then?"
+    data = read_set(change(spec, **how, data=write_rows(tmp_path / "texts.jsonl", written)))
+    assert [(query.user_id, query.id) for query in data.queries] == [("u", "9")] and len(data.targets["u"]) == 8

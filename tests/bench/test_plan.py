@@ -87,6 +87,17 @@ def test_every_set_of_the_size_with_a_change(tmp_path: Path) -> None:
     assert [one.shift for one in sets] == [None, None, "bm25", "bm25"]
 
 
+def test_sets_are_left_out_of_each(tmp_path: Path) -> None:
+    plan = PLAN + '[[sets]]\nfrom = "*"\nwithout = ["mail", "of another size"]\n'
+    assert [one.name for one in read_plan(write(tmp_path, plan)).sets] == ["notes"]
+
+
+@pytest.mark.parametrize("which", ['from = "*"\nwithout = "mail"', 'from = "notes"\nwithout = ["mail"]'])
+def test_what_cannot_be_left_out(tmp_path: Path, which: str) -> None:
+    with pytest.raises(ConfigError, match="without"):
+        read_plan(write(tmp_path, f"{PLAN}[[sets]]\n{which}\n"))
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

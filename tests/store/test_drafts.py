@@ -115,6 +115,18 @@ def test_what_was_stopped_before_the_weights_were_gone_is_finished_by_the_same_c
     assert names(drafted) == ALL[:2]
 
 
+def test_weights_that_cannot_be_removed_are_told(drafted: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*args: object, **how: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pathlib.Path.unlink", refused)
+        with pytest.raises(StoreError, match=r"cannot be removed.*Permission denied.*same command"):
+            take_back(drafted)
+    take_back(drafted)
+    assert names(drafted) == ALL[:2]
+
+
 def test_a_record_forgotten_in_another_task_takes_nothing(drafted: Store) -> None:
     forget_record(drafted, OTHER.name, "zora", "zora-1")
     assert names(drafted) == ALL

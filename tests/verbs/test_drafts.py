@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+import ownlm.verbs.drafts as module
 from ownlm.errors import NotFoundError
 from ownlm.home import Home
 from ownlm.oppu.fleet import Run
@@ -14,7 +15,7 @@ from ownlm.store.drafts import drafts
 from ownlm.store.rows import DraftInfo
 from ownlm.verbs.report import Drafted, Shared
 from tests.community import rows, write_rows
-from tests.sharing import GIVERS, SHARE, TASK, Pieces, everything, ids_of, make_home, pieces_of, share
+from tests.sharing import GIVERS, OTHERS, SHARE, TASK, Pieces, everything, ids_of, make_home, pieces_of, share
 
 ALL, NONE = Drafted(4, 0), Drafted(0, 4)  # trained, and there
 
@@ -73,6 +74,18 @@ def test_with_other_settings_everybody_is_trained_anew(shared: Home, changes: di
     assert (made.adapters, made.gates) == (ALL, ALL)
     assert len(drafts(shared.store)) == 8 == len(shared.store.blobs.files())  # in the older ones' place
     assert share(shared, **changes).gates == NONE and not shared.doctor().wrong
+
+
+def test_other_words_versions_or_bases_train_everybody_anew(shared: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = shared.task(TASK)
+    shared.store.put_task(task.model_copy(update={"instruction": f"{task.instruction} Now."}))
+    assert share(shared).adapters == ALL
+    genuine = module.versions
+    monkeypatch.setattr(module, "versions", lambda: genuine() | {"torch": "another"})
+    assert share(shared).adapters == ALL and len(drafts(shared.store)) == 8
+    shared.adapt("adapted", TASK, users=list(OTHERS), epochs=1)
+    assert share(shared, base="adapted").adapters == ALL and len(drafts(shared.store)) == 16
+    assert share(shared, base="tiny").adapters == share(shared, base="adapted").gates == NONE
 
 
 def test_with_other_gate_settings_only_gates_are(shared: Home) -> None:
@@ -178,6 +191,23 @@ def test_no_tensor_is_left_of_who_changes_their_mind(shared: Home, go: Callable[
     assert len(drafts(shared.store)) == 6 and not shared.doctor().wrong
 
 
+@pytest.mark.parametrize("go", [no_share, forget])
+def test_nothing_is_left_in_a_pool_whose_making_was_killed(
+    agreed: Home, go: Callable[[Home], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("ownlm.store.pools.add_pool", killed)
+        share(agreed)
+    theirs, pieces = tensors(agreed, "gina"), Path("pools")
+    assert any(path.is_relative_to(pieces) for path in everything(agreed.store.folder))
+    go(agreed)
+    assert not any(one in data for data in everything(agreed.store.folder).values() for one in theirs)
+    assert not agreed.doctor().wrong
+
+
 def test_pools_may_go_while_drafts_stay(shared: Home) -> None:
     shared.pools.remove(shared.pools.ls()[0].digest)
     made, steps = counted(shared)
@@ -200,8 +230,6 @@ def test_who_was_never_in_a_pool_can_withdraw(agreed: Home) -> None:
 
 def interrupted(home: Home, after: int, **changes: Any) -> None:
     """Sharing is stopped by Ctrl-C, when so many runs have ended."""
-    import ownlm.verbs.drafts as module
-
     genuine, ended = module.train_fleet, list[Run]()
 
     def stopping(*args: Any, **how: Any):  # type: ignore[no-untyped-def]

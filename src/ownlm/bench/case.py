@@ -5,7 +5,6 @@ So nothing is trained twice, nothing of one method reaches another, and what a k
 """
 
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,7 +14,6 @@ from typing import Any, Literal
 from ownlm.bench.data import SetData
 from ownlm.bench.plan import ProfilePlan
 from ownlm.bench.results import Costs, SharedCost
-from ownlm.durable import write_whole
 from ownlm.errors import ConfigError, PoolError
 from ownlm.history.record import History, Query
 from ownlm.history.task import Task
@@ -33,7 +31,6 @@ Answers = Callable[[Sequence[Query]], Iterator[str]]
 
 BASE = "base"  # what a stage's base is called in its home
 ADAPTED = "adapted"
-TOOK = "seconds"  # a file in a stage's home
 RANDOM = "random"  # the base of a plan that is only tried
 
 
@@ -114,17 +111,14 @@ class Case:
             )
         settings = {**self.adapt, **changes}
         home = self.home("adapt", self.raw(), "outsiders", **settings)
-        known, took = {base.name: base for base in home.bases()}, home.store.folder / TOOK
+        known = {base.name: base for base in home.bases()}
         if settings.get("profile"):
             self.profile(home)
         made = known.get(ADAPTED)
         if made is None:
-            started = time.perf_counter()
             made = home.adapt(ADAPTED, self.task.name, base=BASE, seed=self.seed, progress=self.progress, **settings)
-            write_whole(took, str(time.perf_counter() - started).encode())
-        seconds = float(took.read_text("utf8")) if took.exists() else None  # killed just before it was written
-        tokens = (made.provenance or {}).get("tokens")
-        self.note("stage 1", changes, len(self.data.outsiders), seconds, tokens)
+        told = made.provenance or {}
+        self.note("stage 1", changes, len(self.data.outsiders), told.get("seconds"), told.get("tokens"))
         return Path(made.folder)
 
     def home(self, stage: str, base: Path, who: Who = "targets", **what: Any) -> Home:

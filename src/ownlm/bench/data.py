@@ -95,8 +95,11 @@ def _held_back(
 ) -> tuple[dict[str, History], list[Query]]:
     """Histories without their latest records, and these as queries: at most `most` of a person, and a fifth of theirs.
 
+    A record without any input is no query: all of a person's would be the same.
+
     Raises:
-        DataError: a query of the task has options, which a record has not; or all histories are too short.
+        DataError: a query of the task has options, which a record has not; no record that is held back has an input; or
+            all histories are too short.
     """
     if task.options is not None:
         raise DataError(
@@ -109,12 +112,16 @@ def _held_back(
         earlier[user] = History(user, history.records[:first])
         for one in history.records[first:]:
             fields = {name: text for name, text in one.fields.items() if name != task.answer_field}
-            asked.append(Query(user, one.id, fields, one.fields[task.answer_field], one.time))
+            if fields:
+                asked.append(Query(user, one.id, fields, one.fields[task.answer_field], one.time))
     if not asked:
+        short = all(len(history) < _AT_MOST for history in histories.values())
         raise DataError(
-            f"No records of the set {plan.name!r} can be held back", got="histories of fewer than five records",
-            expected="somebody with five records or more",
-        )  # fmt: skip
+            f"No records of the set {plan.name!r} can be held back",
+            got="histories of fewer than five records" if short else "records that are answers without an input",
+            expected="somebody with five records or more" if short else "records with what their query would ask",
+            hint=None if short else "leave `held_back` out",
+        )
     return earlier, asked
 
 

@@ -210,14 +210,19 @@ def _check_tables(file: Path, content: dict[str, Any]) -> None:
 
 
 def _chosen(one: Any, known: dict[Any, dict[str, Any]], path: Path) -> list[dict[str, Any]]:
-    """A set that a plan writes out, or takes from its size, by name or "*" for each of them, perhaps with changes."""
+    """A set that a plan writes out, or takes from its size, by name or "*" for each of them, perhaps with changes.
+
+    With `without`, "*" is each but those of these names, which a size need not have.
+    """
     if isinstance(one, dict) and "from" not in one:
         return [_anchored(one, path.parent)]
     changes = dict(one) if isinstance(one, dict) else {"from": one}
-    wanted, suffix = changes.pop("from"), changes.pop("suffix", None)
+    wanted, suffix, without = changes.pop("from"), changes.pop("suffix", None), changes.pop("without", [])
+    if not isinstance(without, list) or (without and wanted != "*"):
+        raise ConfigError(f"`without` in {path} is wrong", expected='a list of sets\' names, beside from = "*"')
     if wanted not in (*known, "*"):
         raise NotFoundError(f"The plan {path} names a set {wanted!r}", expected=f"one of {', '.join(map(str, known))}")
-    taken = list(known.values()) if wanted == "*" else [known[wanted]]
+    taken = [each for name, each in known.items() if (name == wanted if wanted != "*" else name not in without)]
     named = [each if suffix is None else {**each, "name": f"{each['name']}, {suffix}"} for each in taken]
     return [{**each, **_anchored(changes, path.parent)} for each in named]
 

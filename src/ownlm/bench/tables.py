@@ -16,7 +16,8 @@ _FILES = {"task", "data", "queries", "labels", "outsiders", "outsiders_labels"} 
 _PLACED = r"[/~.\\]|[A-Za-z]:[/\\]"  # how paths begin that no other text does
 
 _ANSWERING = (
-    "Training and assembly: of all people together. Answering: the mean over the queries, the base loaded before."
+    "Training (forward and backward passes) and assembly: of all people together. Answering: the mean over the "
+    "queries, the base loaded before."
 )
 
 

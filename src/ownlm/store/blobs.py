@@ -58,13 +58,22 @@ class Blobs:
         return names
 
     def keep_only(self, names: set[str]) -> int:
-        """Removes all other files, unfinished ones included; returns how many."""
+        """Removes all other files, unfinished ones included; returns how many.
+
+        Raises:
+            StoreError: one cannot be removed.
+        """
         removed = 0
         for path in self.files():
             if path != self._path(path.stem) or path.stem not in names:
-                path.unlink(missing_ok=True)
+                try:
+                    path.unlink(missing_ok=True)
+                    sync(path.parent)
+                except OSError as error:
+                    hint = "make the folder writable, and give the same command again"
+                    what = f"Weights that nothing names any more cannot be removed: {path}"
+                    raise StoreError(what, got=error.strerror, hint=hint) from None
                 removed += 1
-                sync(path.parent)
         return removed
 
     def files(self) -> list[Path]:

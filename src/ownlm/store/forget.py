@@ -13,6 +13,7 @@ from ownlm.store import tables
 from ownlm.store.drafts import drop
 from ownlm.store.pools import FOLDER as POOLS
 from ownlm.store.pools import pools_with
+from ownlm.store.pools import sweep as sweep_pools
 from ownlm.store.store import Store
 from ownlm.store.tombstones import entomb
 from ownlm.store.work import alone
@@ -144,6 +145,7 @@ def _finish(store: Store, due: str, needles: list[Needle]) -> int:
     with alone(store.folder) as idle:
         if idle:  # else who is at work removes what it may not keep
             store.sweep_bases()
+            sweep_pools(store)
     store.database.vacuum()
     with store.database.reading() as db:
         for path in _database_files(store):

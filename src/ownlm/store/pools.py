@@ -22,6 +22,7 @@ from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo, now
 from ownlm.store.store import Store
 from ownlm.store.tables import without_number
 from ownlm.store.tombstones import entomb, is_entombed, tombstones
+from ownlm.store.work import alone
 
 FOLDER = "pools"  # in the home, for its own pools
 REMOVED = "its pool was removed"
@@ -57,13 +58,17 @@ def take_back_consent(store: Store, user: str) -> None:
     Pieces that lie in a pool stay until they are withdrawn.
 
     Raises:
-        NotFoundError: the home does not know the person.
+        NotFoundError: the home does not know the person. StoreError: the home cannot be written; the same call again
+            finishes what is left.
     """
     with store.database.writing() as db:
         _check_known(db, user)
         db.execute(delete(tables.consents).where(tables.consents.c.user == user))
         drop(db, user)
     store.sweep()  # even if there was none: whoever was stopped here gives the same command again
+    with alone(store.folder) as idle:
+        if idle:  # else the pool that is being made does without them
+            sweep(store)
 
 
 def consents(store: Store) -> dict[str, tuple[str, str]]:

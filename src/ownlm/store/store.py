@@ -18,7 +18,7 @@ from ownlm.history.task import Task
 from ownlm.store import tables
 from ownlm.store.blobs import Blobs
 from ownlm.store.database import Database
-from ownlm.store.meanwhile import gone_meanwhile, theirs
+from ownlm.store.meanwhile import are_there, gone_meanwhile, theirs
 from ownlm.store.rows import AdapterInfo, BaseInfo, Person, ProfileInfo, digest_of, history_digest, record_digest
 from ownlm.store.tables import without_number
 from ownlm.store.tombstones import exhume, is_forgotten, tombstones
@@ -170,8 +170,7 @@ class Store:
                 raise BaseModelError(f"The home has a base {base.name!r} already", hint="choose another name")
             db.execute(insert(tables.bases).values(**asdict(base) | {"folder": self.kept(base.folder)}))
             for history in outsiders:
-                there = self._digests(db, base.task or "", history.user_id)
-                if any(there.get(record.id) != record_digest(record) for record in history.records):
+                if not are_there(db, base.task or "", history):
                     raise NotFoundError(
                         f"Records of user {history.user_id!r} were forgotten while the base learnt from them",
                         hint="it was not kept; adapt again",

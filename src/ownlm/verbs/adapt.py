@@ -64,7 +64,8 @@ def adapt_base(
     assert isinstance(run.adapter, Adapter)
     folder = write_adapted(store, base, run.adapter, name)
     try:
-        made = {"examples": len(run.job.examples), "tokens": run.tokens, "losses": run.losses}
+        took = {"tokens": run.tokens, "seconds": round(run.seconds, 3)}
+        made = {"examples": len(run.job.examples), **took, "losses": run.losses}
         store.add_base(
             BaseInfo(
                 name, str(folder), fingerprint(folder), parent.parameters, "adapted", task.name, parent.name,
