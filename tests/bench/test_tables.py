@@ -43,7 +43,7 @@ def test_costs_that_do_not_apply() -> None:
     assert table.rows[0][1:] == ("-", "-", "-", "12.5", "-")
     assert table.rows[2][1:] == ("90.2", "123,456", "-", "30.0", "921,600")
     assert table.rows[3][1:] == ("-", "-", "4.0", "31.0", "1,500")
-    assert "loading the base included" in table.note and "Not in the rows above" in shared.note
+    assert "the base loaded before" in table.note and "Not in the rows above" in shared.note
     assert shared.rows == (("stage 1", "30", "12.5", "123,456"), ("the pool", "1", "40.0", "-"))
     assert len(list(tables.costs(replace(results().sets[0], shared=())))) == 1
 
