@@ -18,7 +18,7 @@ def test_every_table_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     ):
         assert title in shown
     assert "+0.125 [+0.062, +0.188]" in shown and "▲ better" in shown and "80% power" in shown
-    assert "base: smollm2-135m" in shown.splitlines()[1] and "loading the base included" in shown
+    assert "base: smollm2-135m" in shown.splitlines()[1] and "the base loaded before" in shown
     assert LONG.split()[0] in shown and "\x1b" not in shown and "$x^2$" in shown
 
 
