@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ownlm.progress import Progress, silent
 from ownlm.store import pools as stored
-from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo
+from ownlm.store.drafts import drafts as stored_drafts
+from ownlm.store.rows import AdapterInfo, BaseInfo, DraftInfo, PoolInfo
 from ownlm.verbs.bases import pick_base
 from ownlm.verbs.people import newest_adapter
 from ownlm.verbs.report import Shared, Withdrawal
@@ -87,6 +88,10 @@ class Pools:
 
         info = stored.pool(self._home.store, digest, None if task is None else self._home.task(task).name)
         return info, open_pool(Path(info.folder), info.digest)
+
+    def drafts(self, task: str | None = None, user: str | None = None) -> list[DraftInfo]:
+        """What is kept of people's training for sharing: everybody's, or a person's; in all tasks, or in one."""
+        return stored_drafts(self._home.store, None if task is None else self._home.task(task).name, user)
 
     def use(self, info: PoolInfo, pool: "Pool") -> "Use":
         """How often each piece of a pool, as `open` gives it, is used by the home's current recipes."""

@@ -39,7 +39,7 @@ CREATE TABLE records (number INTEGER NOT NULL, task VARCHAR NOT NULL, user VARCH
 INSERT INTO meta VALUES ('version', '1');
 INSERT INTO bases VALUES (1, 'base', '/b', 'f', 10, 'folder', NULL, NULL, NULL, '2026');
 """
-FORMAT_2 = """
+_2_AND_3 = """
 CREATE TABLE meta ("key" VARCHAR NOT NULL, value VARCHAR NOT NULL, PRIMARY KEY ("key"));
 CREATE TABLE bases (number INTEGER NOT NULL, name VARCHAR NOT NULL, folder VARCHAR NOT NULL, fingerprint VARCHAR
     NOT NULL, parameters INTEGER NOT NULL, source VARCHAR NOT NULL, task VARCHAR, parent VARCHAR, provenance JSON,
@@ -54,6 +54,8 @@ CREATE TABLE profiles (number INTEGER NOT NULL, task VARCHAR NOT NULL, user VARC
     writer VARCHAR NOT NULL, history VARCHAR NOT NULL, created VARCHAR NOT NULL, PRIMARY KEY (number),
     FOREIGN KEY(task) REFERENCES tasks (name));
 CREATE INDEX profiles_by_user ON profiles (task, user, number);
+"""
+FORMAT_2 = f"""{_2_AND_3}
 CREATE TABLE adapters (number INTEGER NOT NULL, id VARCHAR NOT NULL, user VARCHAR NOT NULL, task VARCHAR NOT NULL,
     base VARCHAR NOT NULL, base_fingerprint VARCHAR NOT NULL, "key" VARCHAR NOT NULL, history VARCHAR NOT NULL,
     records INTEGER NOT NULL, upto INTEGER NOT NULL, parent VARCHAR, forgotten INTEGER DEFAULT '0' NOT NULL,
@@ -65,21 +67,7 @@ CREATE INDEX adapters_by_user ON adapters (task, user, number);
 INSERT INTO meta VALUES ('version', '2');
 INSERT INTO bases VALUES (1, 'base', '/b', 'f', 10, 'folder', NULL, NULL, NULL, 0, '2026');
 """
-FORMAT_3 = """
-CREATE TABLE meta ("key" VARCHAR NOT NULL, value VARCHAR NOT NULL, PRIMARY KEY ("key"));
-CREATE TABLE bases (number INTEGER NOT NULL, name VARCHAR NOT NULL, folder VARCHAR NOT NULL, fingerprint VARCHAR
-    NOT NULL, parameters INTEGER NOT NULL, source VARCHAR NOT NULL, task VARCHAR, parent VARCHAR, provenance JSON,
-    forgotten INTEGER DEFAULT '0' NOT NULL, created VARCHAR NOT NULL, PRIMARY KEY (number), UNIQUE (name));
-CREATE TABLE tasks (name VARCHAR NOT NULL, spec VARCHAR NOT NULL, PRIMARY KEY (name));
-CREATE TABLE outsiders (base VARCHAR NOT NULL, user VARCHAR NOT NULL, PRIMARY KEY (base, user),
-    FOREIGN KEY(base) REFERENCES bases (name));
-CREATE TABLE records (number INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, task VARCHAR NOT NULL, user VARCHAR NOT NULL,
-    id VARCHAR NOT NULL, time VARCHAR, fields JSON NOT NULL, digest VARCHAR NOT NULL, UNIQUE (task, user, id),
-    FOREIGN KEY(task) REFERENCES tasks (name));
-CREATE TABLE profiles (number INTEGER NOT NULL, task VARCHAR NOT NULL, user VARCHAR NOT NULL, text VARCHAR NOT NULL,
-    writer VARCHAR NOT NULL, history VARCHAR NOT NULL, created VARCHAR NOT NULL, PRIMARY KEY (number),
-    FOREIGN KEY(task) REFERENCES tasks (name));
-CREATE INDEX profiles_by_user ON profiles (task, user, number);
+FORMAT_3 = f"""{_2_AND_3}
 CREATE TABLE adapters (number INTEGER NOT NULL, id VARCHAR NOT NULL, user VARCHAR NOT NULL, task VARCHAR NOT NULL,
     base VARCHAR NOT NULL, base_fingerprint VARCHAR NOT NULL, "key" VARCHAR NOT NULL, history VARCHAR NOT NULL,
     records INTEGER NOT NULL, upto INTEGER NOT NULL, parent VARCHAR, forgotten INTEGER DEFAULT '0' NOT NULL,

@@ -24,7 +24,7 @@ from ownlm.errors import NotFoundError
 
 if TYPE_CHECKING:
     from ownlm.home import Home
-    from ownlm.store.rows import AdapterInfo, DraftInfo, Person
+    from ownlm.store.rows import AdapterInfo, Person
     from ownlm.verbs.consent import Consent
 
 app = typer.Typer(no_args_is_help=True)
@@ -118,7 +118,7 @@ def show(
     if not people and not adapters:
         raise NotFoundError(f"The home has no user {user!r}", hint="`ownlm users ls`")
     profiles = {name: profile for name in people if (profile := opened.store.profile(name, user))}
-    agreed, kept = opened.consent(user), _drafts(opened, user, task)
+    agreed, kept = opened.consent(user), opened.pools.drafts(task, user)
     if json:
         print_json(
             {
@@ -156,13 +156,6 @@ def show(
         say(f"{plot}: whose pieces the newest recipe is made of")
     elif adapters[-1][0].is_recipe and adapters[-1][0].stale is None and adapters[-1][0].pool not in waiting:
         say(f"`ownlm users show {user} --plot FILE.png` draws whose pieces the recipe is made of")
-
-
-def _drafts(home: "Home", user: str, task: str | None) -> "list[DraftInfo]":
-    """What is kept of a person's training for sharing."""
-    from ownlm.store.drafts import drafts
-
-    return drafts(home.store, None if task is None else home.task(task).name, user)
 
 
 def _draw(home: "Home", user: str, task: str | None, plot: Path) -> None:

@@ -6,12 +6,11 @@ they withdraw.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 
 from sqlalchemy import Connection, delete, insert, select
 
-from ownlm.errors import NotFoundError, StoreError
+from ownlm.errors import NotFoundError
 from ownlm.history.record import History
 from ownlm.store import tables
 from ownlm.store.meanwhile import are_there, no_longer_shared
@@ -52,18 +51,13 @@ def add_drafts(
     Raises:
         StoreError: they cannot be written; none is kept then.
     """
-    try:
-        with store.database.writing() as db:  # until they are named, nobody changes their mind, or sweeps blobs
-            told = [_gone(db, draft, histories[draft.user]) for draft, _ in made]
-            kept = [one for one, error in zip(made, told, strict=True) if error is None]
-            store.blobs.put(weights for _, weights in kept)
-            replaced = sum(_make_room(db, draft) for draft, _ in kept)
-            if kept:
-                db.execute(insert(tables.drafts), [asdict(draft) for draft, _ in kept])
-    except StoreError:  # the disk is full: weights may be there, and have no name
-        with suppress(StoreError):
-            store.sweep()
-        raise
+    with store.naming_blobs() as db:  # and nobody changes their mind meanwhile
+        told = [_gone(db, draft, histories[draft.user]) for draft, _ in made]
+        kept = [one for one, error in zip(made, told, strict=True) if error is None]
+        store.blobs.put(weights for _, weights in kept)
+        replaced = sum(_make_room(db, draft) for draft, _ in kept)
+        if kept:
+            db.execute(insert(tables.drafts), [asdict(draft) for draft, _ in kept])
     if replaced:
         store.sweep()
     return told

@@ -2,8 +2,8 @@
 
 import re
 import shutil
-from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
@@ -272,21 +272,27 @@ class Store:
         Raises:
             StoreError: they cannot be written; none is kept then.
         """
+        with self.naming_blobs() as db:
+            told = gone_meanwhile(db, [adapter for adapter, _ in adapters])
+            kept = [one for one, error in zip(adapters, told, strict=True) if error is None]
+            self.blobs.put(weights for adapter, weights in kept if adapter.blob)
+            replaced = self._make_room(db, [adapter for adapter, _ in kept])
+            if kept:
+                db.execute(insert(tables.adapters), [asdict(adapter) for adapter, _ in kept])
+        if replaced:
+            self.sweep()
+        return told
+
+    @contextmanager
+    def naming_blobs(self) -> Iterator[Connection]:
+        """A transaction that writes blobs and names them: until it ends nobody forgets, or sweeps blobs."""
         try:
-            with self.database.writing() as db:  # nobody forgets, or sweeps blobs, until they are named
-                told = gone_meanwhile(db, [adapter for adapter, _ in adapters])
-                kept = [one for one, error in zip(adapters, told, strict=True) if error is None]
-                self.blobs.put(weights for adapter, weights in kept if adapter.blob)
-                replaced = self._make_room(db, [adapter for adapter, _ in kept])
-                if kept:
-                    db.execute(insert(tables.adapters), [asdict(adapter) for adapter, _ in kept])
+            with self.database.writing() as db:
+                yield db
         except StoreError:  # the disk is full: weights may be there, and have no name
             with suppress(StoreError):
                 self.sweep()
             raise
-        if replaced:
-            self.sweep()
-        return told
 
     def _make_room(self, db: Connection, adapters: Sequence[AdapterInfo]) -> int:
         """Removes the versions that these replace and that are worth nothing; returns how many."""

@@ -6,7 +6,6 @@ from typing import Any
 from ownlm.bench.case import BASE, Case
 from ownlm.bench.methods.values import Changes, Count, Fraction
 from ownlm.home import Home
-from ownlm.store.drafts import drafts
 from ownlm.store.pools import people_of
 from ownlm.store.rows import PoolInfo
 from ownlm.verbs.share import Select
@@ -28,7 +27,7 @@ def pool_of(case: Case, base: Path, share: Changes) -> tuple[Home, PoolInfo]:
     """
     home, pool = make_pool(case, base, **{**case.share, **share})
     sharers = set(people_of(home.store, pool=pool.digest).values())
-    took = [one for one in drafts(home.store, case.task.name) if one.user in sharers]
+    took = [one for one in home.pools.drafts(case.task.name) if one.user in sharers]
     seconds, tokens = sum(one.seconds for one in took), sum(one.tokens for one in took)
     case.note("the pool", share, pool.sharers, seconds, tokens)
     return home, pool
