@@ -68,7 +68,8 @@ class Pools:
             NotFoundError: nobody agrees, or somebody no longer does when the pool is done. DataError: nobody has enough
                 records. ConfigError, BaseModelError, TrainingError, PoolError, StoreError. There is no pool then.
         """
-        from ownlm.verbs.share import share, share_plan
+        from ownlm.verbs.share import share
+        from ownlm.verbs.share_plan import share_plan
 
         with self._home.working("ownlm share", progress):
             plan = share_plan(

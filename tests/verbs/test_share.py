@@ -16,7 +16,7 @@ from ownlm.perpcs.features import mean_features
 from ownlm.perpcs.piece import kept_modules
 from ownlm.prompt.example import history_examples
 from ownlm.store.pools import people_of
-from ownlm.verbs.share import SharePlan, share_plan
+from ownlm.verbs.share_plan import SharePlan, share_plan
 from tests.community import rows, write_rows
 from tests.sharing import GIVERS, OTHERS, SHARE, TASK, Pieces, everything, make_home, pieces_of, share
 

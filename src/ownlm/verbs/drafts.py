@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -33,10 +33,8 @@ from ownlm.verbs.keeper import Keeper
 from ownlm.verbs.profile import shown
 from ownlm.verbs.report import Drafted
 from ownlm.verbs.settings import digest, versions
+from ownlm.verbs.share_plan import SharePlan
 from ownlm.verbs.train import Meter
-
-if TYPE_CHECKING:  # sharing makes drafts, and not the other way round
-    from ownlm.verbs.share import SharePlan
 
 Gates = dict[str, Tensor]  # by module, g_D
 Weights = TypeVar("Weights")  # an adapter, or gates
@@ -50,7 +48,7 @@ class Sharer:
     profile: ProfileInfo | None
 
     @classmethod
-    def of(cls, store: Store, plan: "SharePlan", user: str) -> "Sharer":
+    def of(cls, store: Store, plan: SharePlan, user: str) -> "Sharer":
         """As they are now."""
         history = store.history(plan.task.name, user)
         # After the records: forgetting one of them takes the profile away too.
@@ -68,7 +66,7 @@ class Drafting:
 
     store: Store
     model: BaseLM
-    plan: "SharePlan"
+    plan: SharePlan
     sharers: Mapping[str, Sharer]
     failed: list[tuple[str, OwnlmError]]
     progress: Progress
@@ -91,7 +89,7 @@ class Drafting:
         return Job(user, tokenize(self.model, user, examples), secret(self.plan, one.history), **more)
 
 
-def secret(plan: "SharePlan", history: History) -> int:
+def secret(plan: SharePlan, history: History) -> int:
     """A seed that nobody knows who has not the history.
 
     The pool tells the plan's own seed: with it and a guessed name, fresh weights could be compared with the pieces.
@@ -159,7 +157,7 @@ def gates_of(drafting: Drafting, adapters: Mapping[str, Adapter]) -> tuple[dict[
     return _drafted(drafting, kind, keys, adapters)
 
 
-def _key(plan: "SharePlan", config: TrainConfig, sharer: Sharer, *more: str) -> str:
+def _key(plan: SharePlan, config: TrainConfig, sharer: Sharer, *more: str) -> str:
     """A digest of all that weights depend on; versions of what computes are among it, since a pool tells them."""
     about = sharer.profile.text if sharer.profile and config.prompt.profile else ""
     tokens = (plan.tokens_per_step or TOKENS_UNDER_DROPOUT) if config.lora_dropout else 0  # they decide the masks
@@ -232,7 +230,7 @@ def _trained(drafting: Drafting, kind: _Kind[Weights], keys: Mapping[str, str], 
 
 
 def _kept(
-    plan: "SharePlan", kind: str, user: str, key: str, written: Callable[[], bytes], of_run: Mapping[str, Any]
+    plan: SharePlan, kind: str, user: str, key: str, written: Callable[[], bytes], of_run: Mapping[str, Any]
 ) -> tuple[DraftInfo, bytes]:
     """A draft as it is stored."""
     weights = written()
