@@ -55,9 +55,8 @@ def test_only_the_last_message_is_read_and_that_is_told(served: Served) -> None:
     before = [{"role": "system", "content": "Be brief."}, {"role": "assistant", "content": "Yes."}]
     told = served.post(CHAT, served.token("ada"), model=TASK, messages=before + say("new words"))
     assert told["ownlm"]["ignored_messages"] == 2
-    assert (
-        "new words" in served.engine.streams[0].work.prompt and "Be brief" not in served.engine.streams[0].work.prompt
-    )
+    prompt = served.engine.streams[0].work.prompt
+    assert "new words" in prompt and "Be brief" not in prompt
 
 
 def test_records_are_retrieved_from_the_own_history(served: Served) -> None:

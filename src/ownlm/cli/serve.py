@@ -15,7 +15,6 @@ from ownlm.errors import ConfigError, StoreError
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from ownlm.home import Home
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 

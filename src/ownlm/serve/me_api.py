@@ -3,7 +3,6 @@
 import io
 import tempfile
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 

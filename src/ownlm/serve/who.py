@@ -6,7 +6,7 @@ From outside, a token that was never given, one that was revoked, and one of a p
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from ownlm.errors import AccessError, NotFoundError
