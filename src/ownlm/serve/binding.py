@@ -78,7 +78,7 @@ def _assigned(home: Home, query: Query, task: Task, base_only: bool) -> Assignme
         except NotFoundError:
             why = "There is no adapter of yours yet; the base answers"
             return Assignment(query, task, pick_base(store, task.name, None), None, why)
-        if one.adapter is not None and one.adapter.pool in home.pools.waiting():
+        if one.adapter is not None and one.adapter.pool is not None and one.adapter.pool in home.pools.waiting():
             why = "Your adapter waits for a withdrawal from its pool; the base answers"
             return replace(one, adapter=None, warning=why)
         if one.warning is not None:  # it is stale; what an operator would type is nothing for a client
@@ -102,5 +102,5 @@ def check_leaving(home: Home, bound: Bound, stream: Stream) -> None:
     own = bound.work.adapter
     if stream.adapter != (own.id if own else None):
         raise AdapterError("Another adapter answered than was asked; the answer is kept back", hint="ask again")
-    if own is not None and own.id not in {one.id for one in home.store.adapters(own.task, bound.user)}:
+    if own is not None and not home.store.has_adapter(own.id):
         raise AdapterError("The adapter was removed while it answered; the answer is kept back", hint="ask again")
