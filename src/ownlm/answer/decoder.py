@@ -105,9 +105,9 @@ class Decoder:
         self._ends = base.stop_tokens
         self._reserved = 0
 
-    def has_room(self, *replies: Reply) -> bool:
-        """Whether these can join now. An empty batch takes whatever there is."""
-        return not self.live or self._reserved + sum(reply.need for reply in replies) <= self.places
+    def has_room(self, tokens: int) -> bool:
+        """Whether replies of that many tokens, prompts and answers, can join now. An empty batch takes any."""
+        return not self.live or self._reserved + tokens <= self.places
 
     def join(self, *replies: Reply) -> None:
         """Lets replies of one slot join the batch. They share what their prompts have in common at the beginning."""

@@ -39,7 +39,7 @@ def generate(
         for own in by_slot(prompts, together)
     ]
     while groups or decoder.live:
-        while groups and decoder.has_room(*groups[0]):
+        while groups and decoder.has_room(sum(reply.need for reply in groups[0])):
             decoder.join(*groups.pop(0))
         ended = sum(reply.finish is not None for reply in decoder.step())
         if on_done and ended:

@@ -1,7 +1,7 @@
 """Banks of several shapes, attached to one model at once."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 
 from ownlm.model.bank import LoraBank
 
@@ -27,12 +27,3 @@ class Banks:
     def detach(self, bank: LoraBank) -> None:
         """Takes a bank off the model."""
         self._attached.pop(bank).close()
-
-    @contextmanager
-    def all_detached_after(self) -> Iterator["Banks"]:
-        """The model is as before when this ends."""
-        try:
-            yield self
-        finally:
-            for bank in self.beside:
-                self.detach(bank)

@@ -1,0 +1,1 @@
+"""People's models behind one address."""

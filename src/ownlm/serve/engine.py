@@ -1,0 +1,95 @@
+"""What answers requests: the contract between the address and whatever engine stands behind it."""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+from ownlm.errors import OwnlmError
+from ownlm.store.rows import AdapterInfo, BaseInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is to be answered, bound to one adapter version when the request came.
+
+    Attributes:
+        adapter: None for the base alone.
+        prompt: the whole text; the engine turns it into tokens as `BaseLM.encode_prompt` does.
+        temperature: 0 for the likeliest tokens.
+        seed: of sampling; None draws one.
+        stop: texts that end the answer.
+        one_line: whether the answer ends with its first line.
+        labels: not empty: answer with the likeliest of these, in one piece.
+    """
+
+    base: BaseInfo
+    adapter: AdapterInfo | None
+    prompt: str
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    one_line: bool = False
+    labels: tuple[str, ...] = ()
+
+
+class Piece(NamedTuple):
+    """What came since the last piece; the last one says why it is the last."""
+
+    text: str
+    finish: Literal["stop", "length"] | None
+
+
+class Stream(Protocol):
+    """An answer under way: an iterator of pieces. What goes wrong is raised out of it, as an OwnlmError.
+
+    Attributes:
+        adapter: id of the adapter that really answers, read from where its weights lie; None for the base.
+        prompt_tokens: known from the first piece on.
+        completion_tokens: of the pieces given so far.
+    """
+
+    adapter: str | None
+    prompt_tokens: int
+    completion_tokens: int
+
+    def __aiter__(self) -> AsyncIterator[Piece]:
+        """The pieces."""
+        ...
+
+    def cancel(self) -> None:
+        """Nobody waits for the rest: what it takes up is free at the next step. Again is no error."""
+        ...
+
+
+class Engine(Protocol):
+    """Answers many people's requests together."""
+
+    def submit(self, work: Work) -> Stream:
+        """Takes work on, within the event loop; raises Busy when the queue is full."""
+        ...
+
+    def counts(self) -> Mapping[str, float]:
+        """Gauges: queued, live, slots_used, slots, hits, misses, evictions, tokens, passes."""
+        ...
+
+    async def stop(self, grace_s: float) -> None:
+        """Takes nothing on any more, finishes what it has within that time, and ends the rest with an error."""
+        ...
+
+
+class Busy(OwnlmError):
+    """The queue is full, or the engine stops.
+
+    Attributes:
+        retry_after: seconds after which it may be worth to try again.
+    """
+
+    def __init__(self, what: str, retry_after: float) -> None:
+        super().__init__(what, hint=f"try again in {retry_after:.0f} s")
+        self.retry_after = retry_after
+
+
+class EngineError(OwnlmError, RuntimeError):
+    """An answer could not be finished, through no fault of the request."""
