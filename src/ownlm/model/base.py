@@ -7,14 +7,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from ownlm.errors import BaseModelError
 from ownlm.model.adapter import Adapter
 from ownlm.model.attention import NAME
 from ownlm.model.bank import LoraBank
+from ownlm.model.banks import Banks
 from ownlm.model.flight import flying
+from ownlm.model.kv_cache import KvCache
 from ownlm.model.last_mlp import trim_last_mlp
 from ownlm.model.lora import lora_merge
 from ownlm.model.packed import PackedBatch
@@ -108,8 +110,8 @@ class BaseLM:
     def logits(
         self,
         batch: PackedBatch,
-        bank: LoraBank | None = None,
-        cache: DynamicCache | None = None,
+        bank: LoraBank | Banks | None = None,
+        cache: KvCache | None = None,
         grads_WP: Tensor | None = None,
     ) -> Tensor:
         """One forward pass over a packed row; the head runs on the asked positions only.
@@ -117,7 +119,7 @@ class BaseLM:
         Args:
             batch: T tokens, P of them asked for their next token.
             bank: an attached bank whose slots the batch names; None for the base alone.
-            cache: keys and values of the tokens before this row; this row's are added to it.
+            cache: keys and values of earlier tokens; this row's go to the places that `KvCache.writing` named.
             grads_WP: the bank's `new_grads`, where the backward pass will leave the gradients; None to train nothing.
 
         Returns:

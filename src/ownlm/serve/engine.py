@@ -1,4 +1,4 @@
-"""What answers: work goes in, bound to one version of an adapter, and text comes out piece by piece."""
+"""What answers requests: the contract between the address and whatever engine stands behind it."""
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -10,30 +10,18 @@ from ownlm.store.rows import AdapterInfo, BaseInfo
 Finish = Literal["stop", "length"]
 
 
-class Busy(OwnlmError):
-    """There is too much to do just now.
-
-    Attributes:
-        retry_after: seconds after which it may be tried again.
-    """
-
-    def __init__(self, what: str, *, expected: object = None, retry_after: float) -> None:
-        super().__init__(what, expected=expected, hint=f"try again in {retry_after:.0f} s")
-        self.retry_after = retry_after
-
-
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is to be answered, bound to one version of an adapter when the request came.
+    """What is to be answered, bound to one adapter version when the request came.
 
     Attributes:
         adapter: None for the base alone.
-        prompt: all that the model reads.
-        temperature: 0 for the most likely token each time.
-        seed: of what is drawn; None to draw one.
-        stop: texts that end the answer, and are no part of it.
+        prompt: the whole text; the engine turns it into tokens as `BaseLM.encode_prompt` does.
+        temperature: 0 for the likeliest tokens.
+        seed: of sampling; None draws one.
+        stop: texts that end the answer.
         one_line: whether the answer ends with its first line.
-        labels: where there are any, the likeliest of them is the answer, in one piece.
+        labels: not empty: answer with the likeliest of these, in one piece.
     """
 
     base: BaseInfo
@@ -56,36 +44,54 @@ class Piece(NamedTuple):
 
 
 class Stream(Protocol):
-    """An answer as it comes; iterating raises an OwnlmError where it cannot be given.
+    """An answer under way: an iterator of pieces. What goes wrong is raised out of it, as an OwnlmError.
 
     Attributes:
-        adapter: id of the adapter that really answers, as the slot has it; None for the base alone.
+        adapter: id of the adapter that really answers, read from where its weights lie; None for the base.
         prompt_tokens: known from the first piece on.
-        completion_tokens: so far.
+        completion_tokens: of the pieces given so far.
     """
 
     adapter: str | None
     prompt_tokens: int
     completion_tokens: int
 
-    def __aiter__(self) -> AsyncIterator[Piece]: ...
+    def __aiter__(self) -> AsyncIterator[Piece]:
+        """The pieces."""
+        ...
 
     def cancel(self) -> None:
-        """Frees what the answer takes; twice is no error."""
+        """Nobody waits for the rest: what it takes up is free at the next step. Again is no error."""
+        ...
 
 
 class Engine(Protocol):
-    """Answers many people's work together."""
+    """Answers many people's requests together."""
 
     def submit(self, work: Work) -> Stream:
-        """Begins an answer; called within the event loop.
-
-        Raises:
-            Busy: too many wait already.
-        """
+        """Takes work on, within the event loop; raises Busy when the queue is full."""
+        ...
 
     def counts(self) -> Mapping[str, float]:
-        """What it does just now, by name, for who watches it."""
+        """Gauges: queued, live, slots_used, slots, hits, misses, evictions, tokens, passes."""
+        ...
 
     async def stop(self, grace_s: float) -> None:
-        """Ends; what is under way may take so long."""
+        """Takes nothing on any more, finishes what it has within that time, and ends the rest with an error."""
+        ...
+
+
+class Busy(OwnlmError):
+    """There is too much to do just now, or the server stops.
+
+    Attributes:
+        retry_after: seconds after which it may be worth to try again.
+    """
+
+    def __init__(self, what: str, retry_after: float, *, expected: object = None) -> None:
+        super().__init__(what, expected=expected, hint=f"try again in {retry_after:.0f} s")
+        self.retry_after = retry_after
+
+
+class EngineError(OwnlmError, RuntimeError):
+    """An answer could not be finished, through no fault of the request."""
