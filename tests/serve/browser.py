@@ -1,10 +1,10 @@
-"""Debian's Chromium, driven by the tests: it is installed where it is missing and may be, else the tests are skipped."""
+"""Debian's Chromium, driven by the tests: installed where it is missing and may be, else the tests are skipped."""
 
 import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,8 +61,19 @@ class Visit:
 
     def width(self) -> tuple[int, int]:
         """How wide the page is, and the window."""
-        wide: list[int] = self.page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+        wide: list[int] = self.page.evaluate(
+            "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+        )
         return wide[0], wide[1]
+
+
+def until(tab: Visit, true: Callable[[], bool]) -> None:
+    """Waits for what the page shows nowhere."""
+    for _ in range(PATIENCE_MS // 20):
+        if true():
+            return
+        tab.page.wait_for_timeout(20)
+    raise AssertionError("it has not come true in time")
 
 
 @contextmanager

@@ -24,13 +24,12 @@ TASKS = [
     },
     {
         "name": "LaMP_1",
-        "instruction": "Here are the title of a paper and two candidate references. Say which its author cites: {labels}.",
+        "instruction": "Of a paper and two references, say which of them its author cites: {labels}.",
         "input_fields": ["title", "option_1", "option_2"],
         "required": ["title", "option_1", "option_2"],
         "answer_field": "cited",
         "labels": ["[1]", "[2]"],
         "record_fields": ["title", "citation", "other"],
-        "required_in_records": ["title"],
     },
 ]
 XSS = '<img src=x onerror="window.hurt=1"><script>window.hurt=1</script>'
@@ -46,7 +45,16 @@ ANSWERS = {  # by task and folder label chosen or not: what the base says, and w
     ("triage", False): ("folder: bin, since it is from a club and nobody you know", "later"),
     ("git-commit", False): ("Update the files in the store", "store: keep the lock while the blob is renamed"),
 }
-SHARERS = ["3f2a91c07be4", "9bc14d20aa17", "77de0c5513f8", "e1045bb29c6d", "5a6f83d1e290", "c80d7714b3a2", "08b2fe96417c", "d43319ac0e5b"]
+SHARERS = [
+    "3f2a91c07be4",
+    "9bc14d20aa17",
+    "77de0c5513f8",
+    "e1045bb29c6d",
+    "5a6f83d1e290",
+    "c80d7714b3a2",
+    "08b2fe96417c",
+    "d43319ac0e5b",
+]
 KINDS = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
 

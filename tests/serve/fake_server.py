@@ -172,7 +172,7 @@ def _add_adapters(app: FastAPI, fake: Fake, Caller: Any) -> None:
         versions = someone.versions.get(task, [])
         mine = [job for job in someone.jobs if job["task"] == task]
         return {
-            "adapter": versions[0] if versions else None, "versions": versions, "job": mine[-1] if mine else None,
+            "adapter": versions[0] if versions else None, "versions": versions[::-1], "job": mine[-1] if mine else None,
             "standing": _standing(someone, task),
         }  # fmt: skip
 
@@ -250,13 +250,20 @@ def _add_person(app: FastAPI, fake: Fake, Caller: Any) -> None:
     async def _(someone: Caller, wanted: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
         shares = wanted["shares"]
         since = "2026-11-28T20:00:00+00:00" if shares else None
-        someone.consent = {"shares": shares, "licence": wanted.get("licence", "CC-BY-4.0") if shares else None, "since": since}
+        someone.consent = {
+            "shares": shares,
+            "licence": wanted.get("licence", "CC-BY-4.0") if shares else None,
+            "since": since,
+        }
         return someone.consent
 
     @app.delete(ME)
     async def _(someone: Caller) -> dict[str, Any]:
         fake.people = {token: one for token, one in fake.people.items() if one is not someone}
-        counts = {"records": sum(map(len, someone.records.values())), "adapters": sum(map(len, someone.versions.values()))}
+        counts = {
+            "records": sum(map(len, someone.records.values())),
+            "adapters": sum(map(len, someone.versions.values())),
+        }
         return counts | {"profiles": 0, "marked": 0, "blobs": 1, "bases": ["triage-base"] if counts["adapters"] else []}
 
 

@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from tests.serve.browser import Visit
+from tests.serve.browser import Visit, until
 from tests.serve.conftest import Served
 from tests.serve.fake_people import ANSWERS, KINDS, SHARERS, pieces
 
@@ -79,15 +79,14 @@ def test_chooses_and_keeps_the_answer_as_a_record(tab: Visit, served: Served) ->
 
 
 def test_stops_and_frees_the_server(tab: Visit, served: Served) -> None:
-    served.fake.pause_s = 0.3
+    served.fake.pause_s = 1
     tab.sign_in(served.tokens["trained"])
     page = tab.page
     page.get_by_role("textbox", name="Text").fill("anything")
     page.get_by_role("button", name="Ask both").click()
     page.get_by_role("button", name="Stop").click()
     page.get_by_text("Stopped.").nth(1).wait_for()
-    page.wait_for_timeout(600)
-    assert served.fake.stopped == 2
+    until(tab, lambda: served.fake.stopped == 2)
 
 
 def test_tasks_of_several_fields_are_asked_in_json(tab: Visit, served: Served) -> None:
@@ -179,7 +178,10 @@ def test_adds_many_records_and_says_which_line_is_wrong(tab: Visit, served: Serv
     page.get_by_label("JSON lines").fill(good)
     page.get_by_role("button", name="Add records", exact=True).click()
     page.get_by_text("0 records added; 1 known already").wait_for()
-    assert served.fake.people[served.tokens["newcomer"]].records["triage"][-1]["fields"] == {"text": "one", "folder": "bin"}
+    assert served.fake.people[served.tokens["newcomer"]].records["triage"][-1]["fields"] == {
+        "text": "one",
+        "folder": "bin",
+    }
 
 
 def test_trains_with_progress_until_done(tab: Visit, served: Served) -> None:
@@ -224,7 +226,9 @@ def test_an_assembled_adapter_shows_whose_pieces_it_is_made_of(tab: Visit, serve
     page.get_by_text("They come from 8 sharers").wait_for()
     for at, kind in enumerate(KINDS):
         used = sum(value != 0 for row in told["amount"][at] for value in row)
-        assert page.get_by_role("img", name=f"{kind}: weights of 8 sharers in 30 layers").locator("rect").count() == used
+        assert (
+            page.get_by_role("img", name=f"{kind}: weights of 8 sharers in 30 layers").locator("rect").count() == used
+        )
     shares = page.get_by_role("table", name="Each sharer's part of the whole").get_by_role("row")
     assert shares.nth(1).inner_text().split() == [SHARERS[0][:6], f"{100 * told['share'][0]:.1f}%"]
     page.get_by_text("The same as tables").click()

@@ -1,6 +1,7 @@
 // The server's API with the token of this tab. Addresses are relative, so that the server may stand behind a prefix.
 
-const TOKEN = "ownlm.token", NOTE = "ownlm.note";
+const TOKEN = "ownlm.token",
+  NOTE = "ownlm.note";
 
 /** What went wrong, and what to do next. */
 export class Problem extends Error {
@@ -34,7 +35,7 @@ export function takeNote() {
   return note;
 }
 
-/** Ends the session: the token goes, and the page starts anew, so that nothing stays in memory. `stay`: in this section. */
+/** Ends the session: the token goes, and the page starts anew, so that nothing stays in memory. */
 export function signOut(note, stay = false) {
   sessionStorage.clear();
   sessionStorage.setItem(NOTE, note);
@@ -48,7 +49,12 @@ async function send(method, path, { body, signal, asked = token.get() } = {}) {
   let response;
   try {
     response = await fetch(path, {
-      method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body), cache: "no-store", credentials: "omit",
+      method,
+      headers,
+      signal,
+      body: body === undefined ? undefined : JSON.stringify(body),
+      cache: "no-store",
+      credentials: "omit",
     });
   } catch (error) {
     if (error.name === "AbortError") throw error;
@@ -57,7 +63,10 @@ async function send(method, path, { body, signal, asked = token.get() } = {}) {
   if (response.ok) return response;
   const problem = await problemOf(response);
   if (response.status === 401 && token.get() === asked) {
-    signOut("Your token is not accepted any more, so you were signed out. Sign in again, with a new token if need be.", true);
+    signOut(
+      "Your token is not accepted any more, so you were signed out. Sign in again, with a new token if need be.",
+      true,
+    );
   }
   throw problem;
 }
@@ -66,14 +75,21 @@ async function problemOf(response) {
   let told = {};
   try {
     told = (await response.json()).error ?? {};
-  } catch { /* no JSON: a proxy speaks */ }
+  } catch {
+    /* no JSON: a proxy speaks */
+  }
   const wait = Number(response.headers.get("Retry-After")) || 0;
   const next = wait ? `Wait ${wait} s, then try again.` : NEXT[response.status];
   return problemFrom(told.message ?? `The server answered with ${response.status}.`, next, response.status, wait);
 }
 
 /** A problem of a server's message, which may end with what to do next. */
-function problemFrom(message, next = "Try again. If it stays so, tell whoever runs this server.", status = 0, wait = 0) {
+function problemFrom(
+  message,
+  next = "Try again. If it stays so, tell whoever runs this server.",
+  status = 0,
+  wait = 0,
+) {
   const at = message.lastIndexOf(" Next: ");
   if (at < 0) return new Problem(message, next, status, wait);
   return new Problem(message.slice(0, at), message.slice(at + " Next: ".length), status, wait);
@@ -123,17 +139,22 @@ export const api = {
 /** The data of server-sent events, one after another. */
 async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-  let held = "", data = [];
+  let held = "",
+    data = [];
   try {
     for (;;) {
       const { value, done } = await reader.read();
       if (done) return;
       held += value;
-      for (let end; (end = held.search(/\r\n|\n|\r(?!$)/)) >= 0;) { // a last \r may be half of a line's end
+      for (let end; (end = held.search(/\r\n|\n|\r(?!$)/)) >= 0;) {
+        // a last \r may be half of a line's end
         const line = held.slice(0, end);
         held = held.slice(end + (held.startsWith("\r\n", end) ? 2 : 1));
         if (line.startsWith("data:")) data.push(line.slice(line[5] === " " ? 6 : 5));
-        else if (line === "" && data.length) { yield data.join("\n"); data = []; }
+        else if (line === "" && data.length) {
+          yield data.join("\n");
+          data = [];
+        }
       }
     }
   } catch (error) {

@@ -13,10 +13,15 @@ let asked = null; // the last question and the own answer to it
 export function setTask(task) {
   now?.abort();
   const { instruction, input_fields: inputs, required, labels } = task;
-  const listed = (labels ?? []).join(", "), long = listed.length > FEW;
-  byId("ask-told").textContent = instruction.replaceAll("{labels}", long ? `${labels.length} labels, listed below` : listed);
-  byId("ask-fields").replaceChildren(...inputs.map((name) =>
-    field("ask", name, { required: required.includes(name), rows: inputs.length > 1 ? 3 : 4 })));
+  const listed = (labels ?? []).join(", "),
+    long = listed.length > FEW;
+  byId("ask-told").textContent = instruction.replaceAll(
+    "{labels}",
+    long ? `${labels.length} labels, listed below` : listed,
+  );
+  byId("ask-fields").replaceChildren(
+    ...inputs.map((name) => field("ask", name, { required: required.includes(name), rows: inputs.length > 1 ? 3 : 4 })),
+  );
   byId("ask-choose-row").hidden = !labels?.length;
   byId("ask-labels-all").hidden = !long;
   byId("ask-labels-count").textContent = many(labels?.length ?? 0, "label");
@@ -27,9 +32,15 @@ export function setTask(task) {
 
 export async function show(context, signal) {
   const form = byId("ask-form");
-  form.onsubmit = (event) => { event.preventDefault(); void ask(context); };
+  form.onsubmit = (event) => {
+    event.preventDefault();
+    void ask(context);
+  };
   form.onkeydown = (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); form.requestSubmit(); }
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      form.requestSubmit();
+    }
   };
   byId("ask-stop").onclick = () => now?.abort();
   byId("ask-keep").onclick = () => context.keep(asked);
@@ -40,11 +51,13 @@ export async function show(context, signal) {
 function contentOf(task, fields) {
   const names = Object.keys(fields);
   return names.length === 1 && (task.required.length === 1 || task.input_fields.length === 1)
-    ? fields[names[0]] : JSON.stringify(fields);
+    ? fields[names[0]]
+    : JSON.stringify(fields);
 }
 
 async function ask(context) {
-  const form = byId("ask-form"), { task } = context;
+  const form = byId("ask-form"),
+    { task } = context;
   if (!complete(form)) return;
   const fields = {};
   for (const input of form.querySelectorAll("[data-field]")) {
@@ -73,7 +86,10 @@ async function ask(context) {
   ]);
   if (now !== control) return; // a newer question
   byId("ask-stop").hidden = true;
-  const told = [["Your own model", ownAnswer], ["Base model", baseAnswer]].filter(([, text]) => text !== null);
+  const told = [
+    ["Your own model", ownAnswer],
+    ["Base model", baseAnswer],
+  ].filter(([, text]) => text !== null);
   say(told.map(([who, text]) => `${who}: ${text || "empty answer"}`).join(". "));
   const same = ownAnswer !== null && ownAnswer === baseAnswer;
   byId("ask-same").textContent = same ? "Both answers are the same." : "";
@@ -88,32 +104,51 @@ async function ask(context) {
 async function nobody(context, { text, notes }) {
   text.remove();
   const records = context.mine().records;
-  notes.append(el("p", {}, records ? `You have no adapter in this task yet, and ${many(records, "record")} to make one of. ` : "You have no adapter in this task yet. ",
-    el("a", { href: records ? "#adapter" : "#history" }, records ? "Make one" : "Add records first")));
+  notes.append(
+    el(
+      "p",
+      {},
+      records
+        ? `You have no adapter in this task yet, and ${many(records, "record")} to make one of. `
+        : "You have no adapter in this task yet. ",
+      el("a", { href: records ? "#adapter" : "#history" }, records ? "Make one" : "Add records first"),
+    ),
+  );
   return null;
 }
 
 /** A place for one model's answer. */
 function panel(title, kind, help) {
   const text = el("p.text", { "aria-busy": "true" });
-  const notes = el("div.notes"), id = `answer-${kind}`;
-  const element = el(`article.answer.${kind}`, { "aria-labelledby": id },
-    el("h2", { id }, title, " ", el("span.help", {}, help)), text, notes);
+  const notes = el("div.notes"),
+    id = `answer-${kind}`;
+  const element = el(
+    `article.answer.${kind}`,
+    { "aria-labelledby": id },
+    el("h2", { id }, title, " ", el("span.help", {}, help)),
+    text,
+    notes,
+  );
   return { element, text, notes };
 }
 
 /** Streams one answer into its panel. Resolves to its text, or null where there is none. */
 async function answer(context, { element, text, notes }, request, signal) {
   const since = performance.now();
-  let whole = "", stopped = false;
+  let whole = "",
+    stopped = false;
   element.classList.add("waiting");
   const fine = await attempt(notes, async () => {
     try {
-      const end = await api.chat(request, (piece) => {
-        element.classList.remove("waiting");
-        whole += piece;
-        text.append(piece);
-      }, signal);
+      const end = await api.chat(
+        request,
+        (piece) => {
+          element.classList.remove("waiting");
+          whole += piece;
+          text.append(piece);
+        },
+        signal,
+      );
       if (!whole) text.replaceChildren(el("span.help", {}, "(an empty answer)"));
       tell(context, notes, request, end, (performance.now() - since) / 1000);
     } catch (error) {
@@ -138,25 +173,49 @@ function tell(context, notes, request, { ownlm, finish }, seconds) {
   const notice = (text, ...more) => el("p.warning", {}, text, ...more);
   notes.replaceChildren(el("p.help.meta", {}, facts));
   if (told.warning) notes.append(notice(told.warning));
-  else if (ownlm && !told.adapter && !request.base_only) notes.append(notice("The base answered: no adapter of yours is in use."));
+  else if (ownlm && !told.adapter && !request.base_only)
+    notes.append(notice("The base answered: no adapter of yours is in use."));
   if (finish === "length") notes.append(notice("Cut off: it reached the longest answer that the task allows."));
   if (told.retrieved?.length) notes.append(shown(context, told.retrieved));
 }
 
 /** The records that the model was shown; they are fetched when somebody looks. */
 function shown({ task }, ids) {
-  const list = el("ol.shown"), place = el("div");
-  const details = el("details.more", { ontoggle: () => {
-    if (!details.open || list.childElementCount) return;
-    void attempt(place, async () => {
-      const found = await Promise.all(ids.map((id) => api.record(task.name, id).catch((error) => {
-        if (error.status === 401) throw error;
-        return { id, fields: {} };
-      })));
-      list.replaceChildren(...found.map((record) => el("li", {}, timeOf(record.time), " ",
-        el("span.text", {}, Object.values(record.fields).join(" → ") || "(this record cannot be shown)"), " ", el("code", {}, record.id))));
-    });
-  } }, el("summary", {}, `${many(ids.length, "record")} of yours shown to the model`), place, list);
+  const list = el("ol.shown"),
+    place = el("div");
+  const details = el(
+    "details.more",
+    {
+      ontoggle: () => {
+        if (!details.open || list.childElementCount) return;
+        void attempt(place, async () => {
+          const found = await Promise.all(
+            ids.map((id) =>
+              api.record(task.name, id).catch((error) => {
+                if (error.status === 401) throw error;
+                return { id, fields: {} };
+              }),
+            ),
+          );
+          list.replaceChildren(
+            ...found.map((record) =>
+              el(
+                "li",
+                {},
+                timeOf(record.time),
+                " ",
+                el("span.text", {}, Object.values(record.fields).join(" → ") || "(this record cannot be shown)"),
+                " ",
+                el("code", {}, record.id),
+              ),
+            ),
+          );
+        });
+      },
+    },
+    el("summary", {}, `${many(ids.length, "record")} of yours shown to the model`),
+    place,
+    list,
+  );
   return details;
 }
-

@@ -1,8 +1,8 @@
-// Elements, and how numbers, sizes and times are written. Text from people and from the server becomes text nodes only.
+// Elements, and how numbers, sizes and times are written. Text of people and of the server becomes text nodes only.
 
 export const byId = (id) => document.getElementById(id);
 
-/** Makes an element: "tag.class.class", attributes and listeners ("onclick"), children. Strings become text, never markup. */
+/** Makes an element: "tag.class.class", attributes, listeners ("onclick"), children. Strings become text, not markup. */
 export function el(name, attributes = {}, ...children) {
   const [tag, ...classes] = name.split(".");
   return dressed(document.createElement(tag), classes, attributes, children);
@@ -28,7 +28,11 @@ function dressed(element, classes, attributes, children) {
 /** A list of terms and what belongs to each; pairs without a value are left out. */
 export function facts(pairs) {
   const told = pairs.filter(([, value]) => value !== null && value !== undefined && value !== "");
-  return el("dl.facts", {}, told.map(([term, value]) => el("div", {}, el("dt", {}, term), el("dd", {}, value))));
+  return el(
+    "dl.facts",
+    {},
+    told.map(([term, value]) => el("div", {}, el("dt", {}, term), el("dd", {}, value))),
+  );
 }
 
 let clearing;
@@ -38,8 +42,12 @@ export function say(text) {
   const said = byId("said");
   clearTimeout(clearing);
   said.textContent = "";
-  setTimeout(() => { said.textContent = text; }, 30); // a change that a screen reader notices, even of equal texts
-  clearing = setTimeout(() => { said.textContent = ""; }, 20000);
+  setTimeout(() => {
+    said.textContent = text;
+  }, 30); // a change that a screen reader notices, even of equal texts
+  clearing = setTimeout(() => {
+    said.textContent = "";
+  }, 20000);
 }
 
 const NUMBER = new Intl.NumberFormat("en");
@@ -54,9 +62,15 @@ export const many = (count, what) => `${number(count)} ${what}${count === 1 ? ""
 /** 1455 -> "1.5 kB". */
 export function size(bytes) {
   const units = ["bytes", "kB", "MB", "GB"];
-  let step = 0, value = bytes;
-  while (value >= 999.5 && step < units.length - 1) { value /= 1000; step += 1; }
-  return step === 0 ? many(bytes, "byte") : `${value < 99.95 ? value.toFixed(1) : number(Math.round(value))} ${units[step]}`;
+  let step = 0,
+    value = bytes;
+  while (value >= 999.5 && step < units.length - 1) {
+    value /= 1000;
+    step += 1;
+  }
+  return step === 0
+    ? many(bytes, "byte")
+    : `${value < 99.95 ? value.toFixed(1) : number(Math.round(value))} ${units[step]}`;
 }
 
 /** A date or a moment as people here write it; what is neither stays as it is. */
@@ -75,7 +89,8 @@ export const short = (id) => id.slice(0, 8);
 
 /** Asks before what cannot be undone. Resolves to whether it was confirmed; focus goes back to where it was. */
 export function sure(title, text, yes) {
-  const dialog = byId("sure"), before = document.activeElement;
+  const dialog = byId("sure"),
+    before = document.activeElement;
   byId("sure-title").textContent = title;
   byId("sure-text").textContent = text;
   byId("sure-yes").textContent = yes;
@@ -95,10 +110,20 @@ export function sure(title, text, yes) {
 /** A field with its label: a text, or one of the labels. */
 export function field(prefix, name, { required = true, labels = null, rows = 4 } = {}) {
   const id = `${prefix}-${name}`;
-  const label = el("label", { for: id }, name.replaceAll("_", " "), required ? null : el("span.help", {}, " (optional)"));
+  const label = el(
+    "label",
+    { for: id },
+    name.replaceAll("_", " "),
+    required ? null : el("span.help", {}, " (optional)"),
+  );
   const common = { id, name, "data-field": name, required };
   const input = labels
-    ? el("select", common, el("option", { value: "" }, "choose…"), labels.map((one) => el("option", { value: one }, one)))
+    ? el(
+        "select",
+        common,
+        el("option", { value: "" }, "choose…"),
+        labels.map((one) => el("option", { value: one }, one)),
+      )
     : el("textarea", { ...common, rows });
   return el("div.field", {}, label, input);
 }
@@ -107,7 +132,10 @@ export function field(prefix, name, { required = true, labels = null, rows = 4 }
 export function complete(form) {
   let first = null;
   for (const input of form.querySelectorAll("[required]")) {
-    if (input.value.trim() !== "") { input.removeAttribute("aria-invalid"); continue; }
+    if (input.value.trim() !== "") {
+      input.removeAttribute("aria-invalid");
+      continue;
+    }
     input.setAttribute("aria-invalid", "true");
     first ??= input;
   }

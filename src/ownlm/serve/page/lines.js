@@ -43,7 +43,10 @@ function checked(place, row, required, user) {
   }
   const { user_id: whose, ...record } = row;
   if (whose !== undefined && String(whose) !== user) {
-    throw new Problem(`${place} is another person's record.`, "Leave it out: you can add records of your own only. Nothing was sent.");
+    throw new Problem(
+      `${place} is another person's record.`,
+      "Leave it out: you can add records of your own only. Nothing was sent.",
+    );
   }
   const missing = required.filter((name) => record[name] === undefined || String(record[name]).trim() === "");
   if (missing.length) {

@@ -11,12 +11,22 @@ import * as you from "./you.js";
 const VIEWS = { ask, history, adapter, you };
 const TASK = "ownlm.task"; // the task chosen last, in this tab
 
-/** What the sections know of the session. `signal` ends with the task, `place` is where a section shows its problems. */
+/** What the sections know. `signal` ends with the task; `place` is where the section shows its problems. */
 const context = {
-  me: null, tasks: [], task: null, place: null, signal: null,
+  me: null,
+  tasks: [],
+  task: null,
+  place: null,
+  signal: null,
   mine: () => context.me.tasks.find((one) => one.task === context.task.name) ?? { records: 0, adapter: null },
-  refresh: async (signal) => { context.me = await api.me({ signal }); },
-  keep: (asked) => { history.prefill(asked, context.task); keeping = true; location.hash = "#history"; },
+  refresh: async (signal) => {
+    context.me = await api.me({ signal });
+  },
+  keep: (asked) => {
+    history.prefill(asked, context.task);
+    keeping = true;
+    location.hash = "#history";
+  },
 };
 let keeping = false; // the next section has a form with the focus
 let here = null; // of the section that is shown; ends as it is left
@@ -30,20 +40,30 @@ function openDoor() {
   byId("note").hidden = !note;
   byId("house").hidden = true;
   byId("door").hidden = false;
-  byId("sign-in").onsubmit = (event) => { event.preventDefault(); void signIn(); };
+  byId("sign-in").onsubmit = (event) => {
+    event.preventDefault();
+    void signIn();
+  };
   byId("token").focus();
 }
 
 async function signIn() {
-  const input = byId("token"), place = byId("sign-in-problem"), text = input.value.trim();
+  const input = byId("token"),
+    place = byId("sign-in-problem"),
+    text = input.value.trim();
   const button = byId("sign-in").querySelector("button");
   place.replaceChildren();
   try {
-    if (!/^[\x21-\x7e]+$/.test(text)) throw new Problem("That is no token.", "Paste the whole of it, without spaces inside.");
+    if (!/^[\x21-\x7e]+$/.test(text))
+      throw new Problem("That is no token.", "Paste the whole of it, without spaces inside.");
     button.setAttribute("aria-disabled", "true");
-    await api.me({ asked: text });
+    const { user } = await api.me({ asked: text });
+    if (!user) throw new Problem("This token is an operator's, and nobody's own.", "Sign in with a token of your own.");
   } catch (error) {
-    const wrong = new Problem("This token is not known.", "See whether you have pasted all of it. It may also have been revoked: ask for a new one.");
+    const wrong = new Problem(
+      "This token is not known.",
+      "See whether you have pasted all of it. It may also have been revoked: ask for a new one.",
+    );
     showProblem(place, error.status === 401 ? wrong : error);
     input.setAttribute("aria-invalid", "true");
     input.focus();
@@ -63,15 +83,26 @@ async function openHouse() {
   byId("door").hidden = true;
   byId("house").hidden = false;
   byId("sign-out").onclick = () => signOut("You are signed out.");
-  document.querySelector(".skip").onclick = (event) => { event.preventDefault(); byId("main").focus(); };
+  document.querySelector(".skip").onclick = (event) => {
+    event.preventDefault();
+    byId("main").focus();
+  };
   const place = byId("view-ask").querySelector(".problem-place");
-  const fine = await attempt(place, async () => {
-    const [me, { tasks }] = await Promise.all([api.me(), api.tasks()]);
-    Object.assign(context, { me, tasks });
-    byId("user").textContent = byId("user").title = me.user ?? me.scope;
-    if (!tasks.length) throw new Problem("This server has no task yet.", "Whoever runs it has to add one.");
-  }, () => void openHouse());
-  if (!fine) { byId("view-ask").hidden = false; byId("ask-form").hidden = true; return; }
+  const fine = await attempt(
+    place,
+    async () => {
+      const [me, { tasks }] = await Promise.all([api.me(), api.tasks()]);
+      Object.assign(context, { me, tasks });
+      byId("user").textContent = byId("user").title = me.user ?? me.scope;
+      if (!tasks.length) throw new Problem("This server has no task yet.", "Whoever runs it has to add one.");
+    },
+    () => void openHouse(),
+  );
+  if (!fine) {
+    byId("view-ask").hidden = false;
+    byId("ask-form").hidden = true;
+    return;
+  }
   byId("ask-form").hidden = false;
   fillTasks();
   window.onhashchange = () => void openView(true);
@@ -82,12 +113,30 @@ async function openHouse() {
 function fillTasks() {
   const held = new Map(context.me.tasks.map((one) => [one.task, one.records]));
   const names = context.tasks.map((one) => one.name);
-  const group = (label, some) => (some.length ? [el("optgroup", { label }, some.map((name) => el("option", { value: name }, name)))] : []);
-  const mine = names.filter((name) => held.get(name)), others = names.filter((name) => !held.get(name));
-  byId("task").replaceChildren(...group("with records of mine", mine), ...group(mine.length ? "others" : "tasks", others));
+  const group = (label, some) =>
+    some.length
+      ? [
+          el(
+            "optgroup",
+            { label },
+            some.map((name) => el("option", { value: name }, name)),
+          ),
+        ]
+      : [];
+  const mine = names.filter((name) => held.get(name)),
+    others = names.filter((name) => !held.get(name));
+  byId("task").replaceChildren(
+    ...group("with records of mine", mine),
+    ...group(mine.length ? "others" : "tasks", others),
+  );
   const last = sessionStorage.getItem(TASK);
-  byId("task").value = names.includes(last) ? last : mine.toSorted((a, b) => held.get(b) - held.get(a))[0] ?? names[0];
-  byId("task").onchange = () => { say(`Task ${byId("task").value}.`); void chooseTask(byId("task").value, false); };
+  byId("task").value = names.includes(last)
+    ? last
+    : (mine.toSorted((a, b) => held.get(b) - held.get(a))[0] ?? names[0]);
+  byId("task").onchange = () => {
+    say(`Task ${byId("task").value}.`);
+    void chooseTask(byId("task").value, false);
+  };
 }
 
 async function chooseTask(name, moved) {
@@ -103,7 +152,8 @@ async function chooseTask(name, moved) {
 async function openView(moved) {
   here?.abort();
   here = new AbortController();
-  const asked = location.hash.slice(1), name = Object.hasOwn(VIEWS, asked) ? asked : "ask";
+  const asked = location.hash.slice(1),
+    name = Object.hasOwn(VIEWS, asked) ? asked : "ask";
   for (const one of Object.keys(VIEWS)) byId(`view-${one}`).hidden = one !== name;
   for (const link of document.querySelectorAll("nav a")) {
     if (link.getAttribute("href") === `#${name}`) link.setAttribute("aria-current", "page");
@@ -113,7 +163,10 @@ async function openView(moved) {
   document.title = `${heading.textContent} · ownlm`;
   context.place = byId(`view-${name}`).querySelector(".problem-place");
   if (keeping) history.focusAnswer(context.task);
-  else if (moved) { window.scrollTo(0, 0); heading.focus({ preventScroll: true }); }
+  else if (moved) {
+    window.scrollTo(0, 0);
+    heading.focus({ preventScroll: true });
+  }
   keeping = false;
   await VIEWS[name].show(context, AbortSignal.any([here.signal, whole.signal]));
 }

@@ -10,10 +10,27 @@ const sentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.
 /** Shows a problem at a place, with a button to try again if there is something to try. */
 export function showProblem(place, problem, again = null) {
   const told = problem instanceof Problem ? problem : OURS;
-  place.replaceChildren(el("div.problem", { role: "alert" },
-    el("p.what", {}, told.message),
-    told.hint ? el("p", {}, sentence(told.hint)) : null,
-    again ? el("button", { type: "button", onclick: () => { place.replaceChildren(); again(); } }, "Try again") : null));
+  place.replaceChildren(
+    el(
+      "div.problem",
+      { role: "alert" },
+      el("p.what", {}, told.message),
+      told.hint ? el("p", {}, sentence(told.hint)) : null,
+      again
+        ? el(
+            "button",
+            {
+              type: "button",
+              onclick: () => {
+                place.replaceChildren();
+                again();
+              },
+            },
+            "Try again",
+          )
+        : null,
+    ),
+  );
 }
 
 /** Does something; shows at `place` what goes wrong. Returns whether all went well. What was stopped is no problem. */
