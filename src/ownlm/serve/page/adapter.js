@@ -8,12 +8,15 @@ import { attempt, attemptBy, showProblem } from "./problem.js";
 
 const DOING = { train: "Training", assemble: "Assembling" };
 
+const LOADING = "Loading…";
+
 let followed = null; // id of the job that is looked after
 
 export function setTask() {
   followed = null;
   for (const id of ["standing", "adapter-facts", "pieces", "versions", "job"]) byId(id).replaceChildren();
   byId("job").hidden = true;
+  byId("standing").textContent = LOADING;
 }
 
 export async function show(context, signal) {
@@ -39,6 +42,7 @@ async function load(context, signal) {
     },
     () => void load(context, signal),
   );
+  if (context.place.childElementCount && byId("standing").textContent === LOADING) byId("standing").textContent = "";
 }
 
 function tell(context, { adapter, standing, versions }) {

@@ -101,6 +101,13 @@ function at(path, query = {}) {
   return pairs.length ? `${path}?${new URLSearchParams(pairs)}` : path;
 }
 
+/** One step of a path. Browsers take dots for a way up, however they are written: that would be another resource. */
+function step(id) {
+  if (/^\.{0,2}$/.test(id))
+    throw new Problem(`A record called "${id}" cannot be reached from here.`, "Delete it elsewhere.");
+  return encodeURIComponent(id);
+}
+
 const json = async (...sent) => (await send(...sent)).json();
 const ME = "v1/users/me";
 
@@ -108,9 +115,13 @@ export const api = {
   me: (options) => json("GET", ME, options),
   tasks: (options) => json("GET", "v1/tasks", options),
   history: (query, signal) => json("GET", at(`${ME}/history`, query), { signal }),
-  record: (task, id, signal) => json("GET", at(`${ME}/history/${encodeURIComponent(id)}`, { task }), { signal }),
+  /** One record; null where it is not found. A server that knows no `id` gives the newest, which may hold it. */
+  record: async (task, id) => {
+    const { records } = await json("GET", at(`${ME}/history`, { task, id }));
+    return records.find((record) => record.id === id) ?? null;
+  },
   add: (task, records) => json("POST", `${ME}/history`, { body: { task, records } }),
-  remove: (task, id) => json("DELETE", at(`${ME}/history/${encodeURIComponent(id)}`, { task })),
+  remove: (task, id) => json("DELETE", at(`${ME}/history/${step(id)}`, { task })),
   adapter: (task, signal) => json("GET", at(`${ME}/adapter`, { task }), { signal }),
   pieces: (task, signal) => json("GET", at(`${ME}/adapter/pieces`, { task }), { signal }),
   download: (task) => send("GET", at(`${ME}/adapter/download`, { task })),

@@ -190,12 +190,7 @@ function shown({ task }, ids) {
         if (!details.open || list.childElementCount) return;
         void attempt(place, async () => {
           const found = await Promise.all(
-            ids.map((id) =>
-              api.record(task.name, id).catch((error) => {
-                if (error.status === 401) throw error;
-                return { id, fields: {} };
-              }),
-            ),
+            ids.map(async (id) => (await api.record(task.name, id)) ?? { id, fields: {} }),
           );
           list.replaceChildren(
             ...found.map((record) =>

@@ -2,7 +2,7 @@
 
 export const byId = (id) => document.getElementById(id);
 
-/** Makes an element: "tag.class.class", attributes, listeners ("onclick"), children. Strings become text, not markup. */
+/** Makes an element: "tag.class.class", attributes, listeners ("onclick"), children. Strings become text nodes. */
 export function el(name, attributes = {}, ...children) {
   const [tag, ...classes] = name.split(".");
   return dressed(document.createElement(tag), classes, attributes, children);

@@ -3,10 +3,10 @@
 import { api } from "./api.js";
 import { byId, complete, el, field, many, number, say, sure, timeOf } from "./dom.js";
 import { attempt, attemptBy } from "./problem.js";
-import { recordsOf } from "./lines.js";
+import { parts, recordsOf } from "./lines.js";
 
-const AT_ONCE = 100; // records in one request
 const A_PAGE = 20;
+const LOADING = "Loading…";
 const LONG = 600; // letters; of a longer text the beginning is shown first
 
 let look = null; // the newest search; older ones' answers are dropped
@@ -33,6 +33,7 @@ export function setTask(task) {
   byId("add-told").replaceChildren();
   byId("add-problem").replaceChildren();
   byId("records").replaceChildren();
+  byId("history-count").textContent = LOADING;
 }
 
 /** The fields of a record: those that the server names, else those of the input and the answer. */
@@ -110,6 +111,7 @@ async function load(context, outer, older = false) {
     () => void load(context, outer, older),
   );
   list.removeAttribute("aria-busy");
+  if (place.childElementCount && byId("history-count").textContent === LOADING) byId("history-count").textContent = "";
 }
 
 function count(context, total, shown, q) {
@@ -255,25 +257,23 @@ async function addOne(context, form) {
 }
 
 async function addMany(context, form) {
+  if (!complete(form)) return;
   const text = byId("many-text");
-  if (!complete(form) && !text.value.trim()) {
-    text.focus();
-    return;
-  }
   await attemptBy(form.querySelector("[type=submit]"), byId("add-problem"), async () => {
     const records = recordsOf(text.value, requiredOf(context.task), context.me.user),
       told = byId("add-told");
     const added = { new: 0, known: 0, forgotten: 0 };
-    for (let from = 0; from < records.length; from += AT_ONCE) {
-      told.textContent =
-        records.length > AT_ONCE ? `Adding: ${number(from)} of ${many(records.length, "record")}…` : "Adding…";
+    let sent = 0;
+    for (const part of parts(records)) {
+      told.textContent = `Adding: ${number(sent)} of ${many(records.length, "record")}…`;
       try {
-        const part = await api.add(context.task.name, records.slice(from, from + AT_ONCE));
-        for (const key of Object.keys(added)) added[key] += part[key] ?? 0;
+        const answer = await api.add(context.task.name, part);
+        for (const key of Object.keys(added)) added[key] += answer[key] ?? 0;
       } catch (error) {
-        told.textContent = from ? `The first ${many(from, "record")} were added, the others were not.` : "";
+        told.textContent = sent ? `The first ${many(sent, "record")} were added, the others were not.` : "";
         throw error;
       }
+      sent += part.length;
     }
     text.value = "";
     byId("many-file").value = "";

@@ -2,6 +2,26 @@
 
 import { Problem } from "./api.js";
 
+const RECORDS = 200; // in one request
+const BYTES = 1_000_000; // of their JSON
+
+/** Records in parts, each of which a request may hold. */
+export function* parts(records) {
+  const encoder = new TextEncoder();
+  let part = [];
+  let bytes = 0;
+  for (const record of records) {
+    const size = encoder.encode(JSON.stringify(record)).length;
+    if (part.length && (part.length === RECORDS || bytes + size > BYTES)) {
+      yield part;
+      [part, bytes] = [[], 0];
+    }
+    part.push(record);
+    bytes += size;
+  }
+  if (part.length) yield part;
+}
+
 /**
  * The records of a text of JSON lines, or of one JSON list.
  *

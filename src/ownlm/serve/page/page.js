@@ -99,6 +99,7 @@ async function openHouse() {
     () => void openHouse(),
   );
   if (!fine) {
+    byId("loading").hidden = true;
     byId("view-ask").hidden = false;
     byId("ask-form").hidden = true;
     return;
@@ -154,6 +155,7 @@ async function openView(moved) {
   here = new AbortController();
   const asked = location.hash.slice(1),
     name = Object.hasOwn(VIEWS, asked) ? asked : "ask";
+  byId("loading").hidden = true;
   for (const one of Object.keys(VIEWS)) byId(`view-${one}`).hidden = one !== name;
   for (const link of document.querySelectorAll("nav a")) {
     if (link.getAttribute("href") === `#${name}`) link.setAttribute("aria-current", "page");

@@ -87,6 +87,8 @@ function shares({ sharers, share }) {
         ),
       ),
     );
+  const others = sharers.length - ROWS;
+  const rest = share.slice(ROWS).reduce((sum, part) => sum + part, 0);
   return el(
     "table.shares",
     {},
@@ -99,7 +101,10 @@ function shares({ sharers, share }) {
     el(
       "tbody",
       {},
-      sharers.map((id, index) => row(id, share[index])),
+      sharers.slice(0, ROWS).map((id, index) => row(id, share[index])),
+      others > 0
+        ? el("tr", {}, el("td.help", { colspan: 3 }, `${many(others, "other")}, ${percent(rest)} together`))
+        : null,
     ),
   );
 }

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import ownlm
-from tests.serve.browser import Visit, until
-from tests.serve.conftest import Served
-from tests.serve.fake_people import XSS
+from tests.serve.page.browser import Visit, until
+from tests.serve.page.conftest import Served
+from tests.serve.page.fake_people import XSS
 
 PAGE = Path(ownlm.__file__).parent / "serve" / "page"
 REFUSED = "Failed to load resource: the server responded with a status of"
@@ -70,6 +70,17 @@ def test_hostile_texts_stay_texts(tab: Visit, served: Served) -> None:
     page.get_by_text(f"It cannot be used any more: pieces of it were withdrawn {XSS}").wait_for()
     assert page.evaluate("window.hurt") is None
     assert page.locator("#house img, #house script").count() == 0
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_record_named_like_a_way_up_deletes_nothing_else(tab: Visit, served: Served, name: str) -> None:
+    someone = served.fake.people[served.tokens["trained"]]
+    someone.records["triage"][0]["id"] = name
+    tab.sign_in(served.tokens["trained"], "history")
+    tab.page.locator(".record").first.get_by_role("button", name="Delete").click()
+    tab.page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    tab.page.get_by_role("alert").filter(has_text="cannot be reached from here").wait_for()
+    assert served.fake.people[served.tokens["trained"]] is someone and len(someone.records["triage"]) == 43
 
 
 @pytest.mark.parametrize("section", SECTIONS)

@@ -6,9 +6,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from tests.serve.browser import Visit, until
-from tests.serve.conftest import Served
-from tests.serve.fake_people import ANSWERS, KINDS, SHARERS, pieces
+from tests.serve.page.browser import Visit, until
+from tests.serve.page.conftest import Served
+from tests.serve.page.fake_people import ANSWERS, KINDS, SHARERS, pieces
 
 REFUSED = "Failed to load resource: the server responded with a status of"
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.serve.browser import ARGUMENTS, Visit, chromium, serving, visit
-from tests.serve.fake_server import Fake, make_app
+from tests.serve.page.browser import ARGUMENTS, Visit, chromium, serving, visit
+from tests.serve.page.fake_server import Fake, make_app
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 By hand, with the page at http://127.0.0.1:8765/ and a token such as tok-trained-0123456789:
 
-    PYTHONPATH=src:. python -m tests.serve.fake_server
+    PYTHONPATH=src:. python -m tests.serve.page.fake_server
 """
 
 import asyncio
@@ -18,8 +18,8 @@ from fastapi.responses import FileResponse, JSONResponse, Response, StreamingRes
 from fastapi.staticfiles import StaticFiles
 
 import ownlm
-from tests.serve import fake_people
-from tests.serve.fake_people import ANSWERS, TASKS, XSS, Someone
+from tests.serve.page import fake_people
+from tests.serve.page.fake_people import ANSWERS, TASKS, XSS, Someone
 
 PAGE = Path(ownlm.__file__).parent / "serve" / "page"
 CSP = (
@@ -128,15 +128,14 @@ async def _chunks(fake: Fake, text: str, told: dict[str, Any]) -> AsyncIterator[
 
 def _add_history(app: FastAPI, Caller: Any) -> None:
     @app.get(f"{ME}/history")
-    async def _(someone: Caller, task: str, q: str = "", limit: int = 50, before: str = "") -> dict[str, Any]:
+    async def _(
+        someone: Caller, task: str, q: str = "", limit: int = 50, before: str = "", id: str = ""
+    ) -> dict[str, Any]:
         held = [r for r in someone.records.get(task, []) if q.lower() in json.dumps(r["fields"]).lower()]
+        held = [r for r in held if id in ("", r["id"])]
         start = int(before or 0)
         page, after = held[start : start + limit], start + limit
         return {"total": len(held), "records": page, "next": str(after) if after < len(held) else None}
-
-    @app.get(ME + "/history/{record:path}")
-    async def _(someone: Caller, record: str, task: str) -> dict[str, Any]:
-        return _find(someone, task, record)
 
     @app.post(f"{ME}/history", status_code=201)
     async def _(someone: Caller, task: Annotated[str, Body()], records: Annotated[list[Any], Body()]) -> dict[str, int]:
