@@ -238,3 +238,14 @@ def test_an_empty_query_is_refused_where_a_field_is_needed() -> None:
         with pytest.raises(TaskError, match="'text' is missing or blank"):
             parse_query(load_task("LaMP_4"), text)
     assert parse_query(load_task("free-text"), " ") == ({}, None, None)
+
+
+def test_optional_fields_may_come_in_an_object() -> None:
+    task = load_task("git-commit")
+    (needed,) = task.required_inputs
+    (more,) = task.optional
+    both = {needed: "src/a.py +1", more: "+x"}
+    assert parse_query(task, json.dumps(both))[0] == both
+    assert parse_query(task, json.dumps({needed: "a"}))[0] == {needed: "a"}
+    for text in ('{"other": 1}', json.dumps({more: "x"}), "src/a.py +1", json.dumps(both | {"other": "x"})):
+        assert parse_query(task, text)[0] == {needed: text}

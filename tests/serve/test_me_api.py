@@ -36,7 +36,7 @@ def test_who_am_i(served: Served) -> None:
 def test_an_operator_has_nothing_of_their_own(served: Served) -> None:
     who = served.token(None)
     assert served.client.get(HISTORY, params={"task": TASK}, headers=who).status_code == 404
-    assert served.client.delete("/v1/users/me", headers=who).status_code == 404
+    assert served.client.delete("/v1/users/me?confirm=x", headers=who).status_code == 404
 
 
 def test_tasks_say_what_they_take(served: Served) -> None:
@@ -72,7 +72,7 @@ def test_bad_records_are_refused_whole_and_without_their_text(served: Served) ->
     who, good = served.token("dora"), {"text": "good", "folder": "bin"}
     for bad in ({"text": "my secret"}, {"folder": "bin"}, good | {"user_id": "ada"}, good | {"time": "soon"}, {}):
         refused = served.post(HISTORY, who, 400, task=TASK, records=[good, bad])["error"]["message"]
-        assert "Record 1" in refused and "secret" not in refused
+        assert "Record 2 of those sent" in refused and "secret" not in refused
     served.post(HISTORY, who, 400, task=TASK, records=[])
     served.post(HISTORY, who, 404, task="other", records=[good])
     changed = {"id": "ada-1", "text": "another secret", "folder": "bin"}
@@ -89,6 +89,14 @@ def test_one_record_is_forgotten_and_anothers_looks_like_none(served: Served) ->
     assert (done["records"], done["marked"]) == (1, 1)
     assert "forgotten" in served.get(f"/v1/users/me/adapter?task={TASK}", who)["standing"]
     assert len(served.home.history("bela", TASK)) == 5
+
+
+def test_a_path_that_leads_up_forgets_nobody(served: Served) -> None:
+    who = served.token("ada")
+    for path in (f"{HISTORY}/..", "/v1/users/me/", f"{HISTORY}/../"):  # clients shorten the first to the second
+        assert served.client.delete(path, params={"task": TASK}, headers=who).status_code in (400, 404, 405)
+    assert served.client.delete("/v1/users/me?confirm=bela", headers=who).status_code == 400
+    assert len(served.home.history("ada", TASK)) == 7
 
 
 def test_an_adapter_is_shown_and_downloaded(served: Served) -> None:
@@ -118,7 +126,7 @@ def test_consent_is_given_and_taken_back(served: Served) -> None:
 
 def test_whoever_leaves_is_gone_with_all_their_tokens(served: Served) -> None:
     who, other = served.token("ada"), served.token("ada")
-    done = served.client.delete("/v1/users/me", headers=who).json()
+    done = served.client.delete("/v1/users/me", params={"confirm": "ada"}, headers=who).json()
     assert (done["records"], done["adapters"]) == (7, 1)
     for gone in (who, other):
         assert served.client.get("/v1/users/me", headers=gone).status_code == 401

@@ -216,7 +216,8 @@ def parse_query(task: Task, text: str) -> tuple[dict[str, str], str | None, tupl
     """The input fields in a query's text, and the instruction and labels where it carries its own.
 
     A text that the task's `query` pattern does not match is the value of the only required input field (of the only
-    field, where none is required). Where several are required, it is a JSON object with them.
+    field, where none is required). Where several are required, it is a JSON object with them; where some are optional,
+    it may be one.
 
     Raises:
         TaskError: the text is empty or lacks a field. The message does not repeat the text.
@@ -244,18 +245,24 @@ def parse_query(task: Task, text: str) -> tuple[dict[str, str], str | None, tupl
 
 def _unmatched(task: Task, text: str) -> Mapping[str, Any]:
     fields = task.required_inputs or task.input_fields
-    if len(fields) == 1:
+    given = _object(text) if len(task.input_fields) > 1 else None
+    if len(fields) == 1 and not (given and set(fields) <= given.keys() <= set(task.input_fields)):
         return {fields[0]: text}
     expected = f"a JSON object with {', '.join(map(repr, fields))}"
-    try:
-        given = json.loads(text)
-    except (ValueError, RecursionError):
-        given = None
-    if not isinstance(given, dict):
+    if given is None:
         raise TaskError(f"The query does not fit task {task.name!r}", got="another text", expected=expected)
     if unknown := set(given) - set(task.input_fields):
         raise TaskError(f"The query has {len(unknown)} fields that task {task.name!r} has not", expected=expected)
     return given
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    """The JSON object that a text is, if it is one."""
+    try:
+        given = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return given if isinstance(given, dict) else None
 
 
 def _read(path: Path) -> bytes:

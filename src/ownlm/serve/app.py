@@ -50,6 +50,7 @@ def create_app(home: Home, engine: Engine, limits: Limits | None = None) -> Fast
             await engine.stop(limits.grace_s)
 
     app: FastAPI = FastAPIOffline(
+        redirect_slashes=False,  # a client that shortens `history/..` must not be led to `/v1/users/me`
         redoc_url=None, static_url="/docs-files", title="ownlm", version=__version__, lifespan=lifespan,
         summary="Everybody's own model behind one address.", responses=_REFUSALS,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from ownlm.errors import DataError, NotFoundError
+from ownlm.errors import ConfigError, DataError, NotFoundError
 from ownlm.history.record import Record, in_order
 from ownlm.history.row import to_record
 from ownlm.serve.openai_api import task_of
@@ -83,8 +83,15 @@ def show_me(caller: AnyCaller, state: AnyState) -> dict[str, Any]:
 
 
 @router.delete("/users/me")
-def forget_me(user: Me, state: AnyState) -> dict[str, Any]:
-    """Removes all of you from this home, and proves it. Your tokens are worth nothing afterwards."""
+def forget_me(
+    user: Me, state: AnyState, confirm: Annotated[str, Query(max_length=1000, description="Your name.")]
+) -> dict[str, Any]:
+    """Removes all of you from this home, and proves it. Your tokens are worth nothing afterwards.
+
+    Your name says that it is meant: clients make `/v1/users/me` of `/v1/users/me/history/..`.
+    """
+    if confirm != user:
+        raise ConfigError("Nobody was forgotten: `confirm` is not your name", hint="GET /v1/users/me says your name")
     done = state.home.forget(user)
     return {
         "records": done.records, "profiles": done.profiles, "adapters": done.adapters, "blobs": done.blobs,
@@ -121,14 +128,18 @@ def show_history(
 def add_history(user: Me, state: AnyState, asked: Records) -> dict[str, Any]:
     """Adds records, all or none. One that is there already with the same text is left as it is."""
     task, read = task_of(state, asked.task), list[Record]()
-    for place, row in enumerate(asked.records):
+    for place, row in enumerate(asked.records, 1):
         if row.get("user_id", user) != user:
-            raise DataError(f"Record {place} is another person's", hint="leave `user_id` out: records are yours")
+            raise DataError(
+                f"Record {place} of those sent is another person's", hint="leave `user_id` out: records are yours"
+            )
         try:
             read.append(to_record(row, task, user=user))
         except (ValueError, KeyError) as error:
             told = error.what if isinstance(error, DataError) else str(error)
-            raise DataError(f"Record {place} is wrong: {told}", expected=f"{', '.join(task.record_fields)}") from None
+            raise DataError(
+                f"Record {place} of those sent is wrong: {told}", expected=f"{', '.join(task.record_fields)}"
+            ) from None
     new, known, forgotten = state.home.store.add_records(task.name, [in_order(user, read)])
     return {"new": new, "known": known, "forgotten": forgotten}
 
@@ -249,9 +260,9 @@ def _standing(state: State, adapter: AdapterInfo | None) -> dict[str, Any]:
     elif adapter.pool in state.home.pools.waiting():
         words.append("waits for a withdrawal from its pool")
     if told["behind"]:
-        words.append(f"{told['behind']:,} new records")
+        words.append(f"{told['behind']:,} new")
     if adapter.forgotten:
-        words.append(f"{adapter.forgotten:,} records forgotten since")
+        words.append(f"{adapter.forgotten:,} forgotten")
     return {"adapter": told, "standing": ", ".join(words) or "up to date"}
 
 

@@ -1,4 +1,4 @@
-"""The page before a real server: a real engine, real training, real forgetting. One journey, from nothing to nothing."""
+"""The page before a real server, with a real engine and real training: one journey, from nothing to nothing."""
 
 import zipfile
 from collections.abc import Iterator

@@ -128,7 +128,7 @@ export const api = {
   make: (kind, task) => json("POST", `${ME}/${kind}`, { body: { task } }),
   job: (id, signal) => json("GET", `${ME}/jobs/${encodeURIComponent(id)}`, { signal }),
   consent: (body) => json("PUT", `${ME}/consent`, { body }),
-  forget: () => json("DELETE", ME),
+  forget: (confirm) => json("DELETE", at(ME, { confirm })),
 
   /** Streams an answer: `onText` gets each piece; resolves to the "ownlm" part of the last chunk, and the finish. */
   async chat(body, onText, signal) {

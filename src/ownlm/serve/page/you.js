@@ -107,7 +107,7 @@ async function forget(context, form) {
   await attemptBy(button, place, async () => {
     button.textContent = "Forgetting…";
     try {
-      signOut(forgotten(await api.forget()));
+      signOut(forgotten(await api.forget(context.me.user)));
     } finally {
       button.textContent = "Forget me";
     }
