@@ -54,6 +54,8 @@ def test_history_comes_page_by_page_the_latest_first_and_only_ones_own(served: S
     assert ids(second) + ids(third) == ["ada-3", "ada-2", "ada-1", "ada-0"] and third["next"] is None
     assert ids(served.get(f"{HISTORY}?task={TASK}&q=SECRET4", who)) == ["ada-4"]
     assert ids(served.get(f"{HISTORY}?task={TASK}", served.token("somebody new"))) == []
+    assert ids(served.get(f"{HISTORY}?task={TASK}&id=ada-4", who)) == ["ada-4"]
+    assert ids(served.get(f"{HISTORY}?task={TASK}&id=bela-4", who)) == []
     served.get(f"{HISTORY}?task=other", who, 404)
 
 
@@ -92,7 +94,7 @@ def test_one_record_is_forgotten_and_anothers_looks_like_none(served: Served) ->
 def test_an_adapter_is_shown_and_downloaded(served: Served) -> None:
     who = served.token("ada")
     told = served.get(f"/v1/users/me/adapter?task={TASK}", who)
-    assert told["adapter"] == told["versions"][-1] and told["job"] is None
+    assert told["adapter"] == told["versions"][0] and told["job"] is None
     assert told["adapter"]["records"] == 7 and told["adapter"]["behind"] == 0
     response = served.client.get(f"/v1/users/me/adapter/download?task={TASK}", headers=who)
     with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
@@ -105,13 +107,13 @@ def test_an_adapter_is_shown_and_downloaded(served: Served) -> None:
 
 def test_consent_is_given_and_taken_back(served: Served) -> None:
     who, path = served.token("ada"), "/v1/users/me/consent"
-    given = served.client.put(path, headers=who, json={"share": True, "licence": "CC0-1.0"}).json()
+    given = served.client.put(path, headers=who, json={"shares": True, "licence": "CC0-1.0"}).json()
     assert (given["shares"], given["licence"]) == (True, "CC0-1.0") and served.home.consent("ada").shares
-    assert served.client.put(path, headers=who, json={"share": False}).json()["shares"] is False
+    assert served.client.put(path, headers=who, json={"shares": False}).json()["shares"] is False
     assert served.get(path, who)["shares"] is False and not served.home.consent("ada").shares
     new = served.token("somebody new")
     assert served.get(path, new)["shares"] is False
-    assert served.client.put(path, headers=new, json={"share": True}).status_code == 404
+    assert served.client.put(path, headers=new, json={"shares": True}).status_code == 404
 
 
 def test_whoever_leaves_is_gone_with_all_their_tokens(served: Served) -> None:

@@ -48,7 +48,7 @@ class Wish(BaseModel):
 
     model_config = _STRICT
 
-    share: bool
+    shares: bool
     licence: str = Field(LICENCE, min_length=1, max_length=10_000)
 
 
@@ -101,12 +101,17 @@ def show_history(
     user: Me, state: AnyState, task: TaskName,
     q: Annotated[str, Query(max_length=1000, description="Only records in which this stands.")] = "",
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    id: Annotated[str | None, Query(max_length=1000, description="Only the record of this id.")] = None,
     before: Annotated[int | None, Query(ge=0, le=2**31, description="As `next` of the page before.")] = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Your records, the latest first, a page at a time."""
     records = state.home.store.history(task_of(state, task).name, user).records
     wanted = q.casefold()
-    found = [one for one in records if not wanted or any(wanted in text.casefold() for text in one.fields.values())]
+    found = [
+        one
+        for one in records
+        if id in (None, one.id) and (not wanted or any(wanted in text.casefold() for text in one.fields.values()))
+    ]
     end = len(found) if before is None else min(before, len(found))
     page = found[max(0, end - limit) : end][::-1]
     return {
@@ -132,7 +137,7 @@ def add_history(user: Me, state: AnyState, asked: Records) -> dict[str, Any]:
     return {"new": new, "known": known, "forgotten": forgotten}
 
 
-@router.delete("/users/me/history/{record}")
+@router.delete("/users/me/history/{record:path}")
 async def forget_record(user: Me, state: AnyState, record: str, task: TaskName) -> dict[str, Any]:
     """Removes one record for good, and marks the adapters that have learnt from it; `finished` as for all of you."""
     done, finished = await state.forgetting(lambda: state.home.forget_record(user, record, task_of(state, task).name))
@@ -144,12 +149,12 @@ async def forget_record(user: Me, state: AnyState, record: str, task: TaskName) 
 
 @router.get("/users/me/adapter")
 def show_adapter(user: Me, state: AnyState, task: TaskName) -> dict[str, Any]:
-    """Your adapter for a task, its versions, and what is being made."""
+    """Your adapter for a task, its versions, the latest first, and what is being made."""
     name = task_of(state, task).name
     versions = state.home.store.adapters(name, user)
     mine = [job for job in jobs(state.home.store, user) if job.task == name]
     return _standing(state, versions[-1] if versions else None) | {
-        "versions": [_adapter(state, one) for one in versions],
+        "versions": [_adapter(state, one) for one in reversed(versions)],
         "job": _job(state, mine[-1]) if mine else None,
     }
 
@@ -218,7 +223,7 @@ def show_consent(user: Me, state: AnyState) -> dict[str, Any]:
 @router.put("/users/me/consent")
 def change_consent(user: Me, state: AnyState, wish: Wish) -> dict[str, Any]:
     """Gives your consent to share, or takes it back: then nobody is answered with pieces of yours any more."""
-    return _agreed(_consent(state, user, wish.share, wish.licence))
+    return _agreed(_consent(state, user, wish.shares, wish.licence))
 
 
 def _consent(state: State, user: str, share: bool | None, licence: str) -> Consent:

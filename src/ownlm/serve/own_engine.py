@@ -14,7 +14,8 @@ from ownlm.serve.worker import Worker
 from ownlm.store.rows import BaseInfo
 from ownlm.verbs.load import load_registered
 
-_GAUGES = ("queued", "live", "slots_used", "slots", "hits", "misses", "evictions", "tokens", "passes")
+_GROWING = ("hits", "misses", "evictions", "tokens", "passes")
+_GAUGES = ("queued", "live", "slots_used", "slots", *_GROWING)
 
 
 class OwnEngine:
@@ -116,7 +117,7 @@ class OwnEngine:
     def _remember(self, worker: Worker) -> None:
         """What a worker did, as far as it is no longer so."""
         counts = worker.counts()
-        self._past.update({name: counts[name] for name in ("hits", "misses", "evictions", "tokens", "passes")})
+        self._past.update({name: counts.get(name, 0) for name in _GROWING})
 
     def _deliver(self, news: list[News]) -> None:
         for one in news:
