@@ -3,15 +3,17 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
+from starlette.types import Receive, Scope, Send
 
 from ownlm.errors import AdapterError, ConfigError, OwnlmError
 from ownlm.serve.binding import Bound, check_leaving
@@ -20,6 +22,7 @@ from ownlm.serve.refusals import document, status_of
 from ownlm.serve.state import State
 from ownlm.serve.who import Caller
 
+T = TypeVar("T")
 DONE = format_sse_event(data_str="[DONE]")
 
 
@@ -124,15 +127,21 @@ async def whole(request: Request, answering: Answering) -> list[Whole]:
     with ExitStack() as stack:
         streams = answering.begin(stack)
         work = asyncio.gather(*map(_gathered, [answering] * len(streams), answering.bounds, streams))
-        left = asyncio.ensure_future(_until_left(request))
-        left.add_done_callback(lambda _: work.cancel())
-        stack.callback(left.cancel)
-        try:
-            return await work
-        except asyncio.CancelledError:
-            if left.done() and not left.cancelled():
-                raise ClientLeft from None
-            raise
+        return await _unless_left(request, work)
+
+
+async def _unless_left(request: Request, work: Awaitable[T]) -> T:
+    """What comes of work, which ends when the client leaves: with ClientLeft."""
+    task, left = asyncio.ensure_future(work), asyncio.ensure_future(_until_left(request))
+    left.add_done_callback(lambda _: task.cancel())
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if left.done() and not left.cancelled():
+            raise ClientLeft from None
+        raise
+    finally:
+        left.cancel()
 
 
 async def _gathered(answering: Answering, bound: Bound, stream: Stream) -> Whole:
@@ -152,11 +161,24 @@ async def _until_left(request: Request) -> None:
         pass
 
 
-async def events(answering: Answering, kind: str, with_usage: bool) -> AsyncIterator[bytes]:
+class Events(StreamingResponse):
+    """Server-sent events. What the answer takes up is free when they end, even where they never began."""
+
+    def __init__(self, content: AsyncIterator[bytes], stack: ExitStack) -> None:
+        super().__init__(content, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+        self._stack = stack
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends them."""
+        with self._stack:
+            await super().__call__(scope, receive, send)
+
+
+async def events(request: Request, answering: Answering, kind: str, with_usage: bool) -> Events:
     """One answer, as server-sent events; its first piece is there when this returns.
 
     Raises:
-        OwnlmError: it cannot be given.
+        OwnlmError: it cannot be given. ClientLeft: nobody waits for it any more.
     """
     if len(answering.bounds) > 1:
         raise ConfigError("One text is streamed at a time", got=len(answering.bounds), hint="ask for each by itself")
@@ -164,38 +186,36 @@ async def events(answering: Answering, kind: str, with_usage: bool) -> AsyncIter
     try:
         (stream,) = answering.begin(stack)
         pieces = aiter(stream)
-        first = await answering.next(pieces)
+        first = await _unless_left(request, answering.next(pieces))
         answering.first(answering.bounds[0], stream)
     except BaseException:
         stack.close()
         raise
-    return _events(answering, kind, with_usage, stream, pieces, first, stack)
+    return Events(_events(answering, kind, with_usage, stream, pieces, first), stack)
 
 
 async def _events(
-    answering: Answering, kind: str, with_usage: bool, stream: Stream, pieces: AsyncIterator[Piece], piece: Piece,
-    stack: ExitStack,
+    answering: Answering, kind: str, with_usage: bool, stream: Stream, pieces: AsyncIterator[Piece], piece: Piece
 ) -> AsyncIterator[bytes]:  # fmt: skip
     chat = kind.startswith("chat")
-    with stack:
-        try:
-            if chat:
-                yield _event(answering.document(kind, [_choice(chat, {"role": "assistant", "content": ""})]))
-            while True:
-                if piece.text:
-                    yield _event(answering.document(kind, [_choice(chat, _said(chat, piece.text))]))
-                if piece.finish is not None:
-                    break
-                piece = await answering.next(pieces)
-            await answering.check_leaving(answering.bounds[0], stream)
-            last = _choice(chat, _said(chat, None), piece.finish)
-            yield _event(answering.document(kind, [last]) | {"ownlm": answering.extras()})
-            if with_usage:
-                told = Whole("", piece.finish, stream.prompt_tokens, stream.completion_tokens)
-                yield _event(answering.document(kind, []) | {"usage": usage([told])})
-        except OwnlmError as error:
-            yield _event(document(str(error), *status_of(error)))
-        yield DONE
+    try:
+        if chat:
+            yield _event(answering.document(kind, [_choice(chat, {"role": "assistant", "content": ""})]))
+        while True:
+            if piece.text:
+                yield _event(answering.document(kind, [_choice(chat, _said(chat, piece.text))]))
+            if piece.finish is not None:
+                break
+            piece = await answering.next(pieces)
+        await answering.check_leaving(answering.bounds[0], stream)
+        last = _choice(chat, _said(chat, None), piece.finish)
+        yield _event(answering.document(kind, [last]) | {"ownlm": answering.extras()})
+        if with_usage:
+            told = Whole("", piece.finish, stream.prompt_tokens, stream.completion_tokens)
+            yield _event(answering.document(kind, []) | {"usage": usage([told])})
+    except OwnlmError as error:
+        yield _event(document(str(error), *status_of(error)))
+    yield DONE
 
 
 def _said(chat: bool, text: str | None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from ownlm.home import Home
 from ownlm.serve import me_api, openai_api
 from ownlm.serve.answering import ClientLeft
 from ownlm.serve.engine import Engine
+from ownlm.serve.forgetting import Forgetting
 from ownlm.serve.guard import Guard
 from ownlm.serve.jobs import Jobs
 from ownlm.serve.limits import Limits, Meter
@@ -37,16 +38,18 @@ def create_app(home: Home, engine: Engine, limits: Limits | None = None) -> Fast
     Source: ours; the API of completions is OpenAI's.
     """
     limits = limits or Limits()
-    jobs = Jobs(home)
-    state = State(home, engine, jobs, limits, Meter(limits), Metrics(engine))
+    jobs, forgetting = Jobs(home), Forgetting(home)
+    state = State(home, engine, jobs, forgetting, limits, Meter(limits), Metrics(engine))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         jobs.start()
+        forgetting.start()
         try:
             yield
         finally:
             jobs.stop()
+            forgetting.stop()
             await engine.stop(limits.grace_s)
 
     app: FastAPI = FastAPIOffline(

@@ -17,6 +17,7 @@ from ownlm.store.rows import JobInfo
 
 log = logging.getLogger("ownlm.serve")
 AT_ONCE = 256  # people of one process
+RETRY_S = 5.0
 
 Report = dict[str, Any]
 
@@ -76,9 +77,11 @@ class Jobs:
             try:
                 while not self._over.is_set() and (waiting := jobs(self._home.store, states=["queued"])):
                     self._do(*self._together(waiting))
-            except OwnlmError as error:  # the home cannot be read or written just now: jobs wait
-                log.error("jobs wait: %s", error.what)
-                self._over.wait(5)
+            except Exception as error:  # the home cannot be read or written just now, say: jobs wait
+                log.error("jobs wait: %s", error.what if isinstance(error, OwnlmError) else type(error).__name__)
+                self._over.wait(RETRY_S)
+                with suppress(OwnlmError):
+                    requeue_jobs(self._home.store)
                 self._wake.set()
 
     def _together(self, waiting: list[JobInfo]) -> tuple[list[JobInfo], dict[str, Any]]:
@@ -89,6 +92,8 @@ class Jobs:
         return alike[:AT_ONCE], settings
 
     def _do(self, alike: list[JobInfo], settings: dict[str, Any]) -> None:
+        if not (alike := self._without_gone(alike)):
+            return
         begin_jobs(self._home.store, [job.id for job in alike])
         self._running = dict.fromkeys((job.id for job in alike), None)
         asked = {
@@ -97,9 +102,24 @@ class Jobs:
         }  # fmt: skip
         told = self._process_of(asked)
         if not self._over.is_set():
+            if told.error is not None and len(self._without_gone(alike)) < len(alike):
+                requeue_jobs(self._home.store)  # one who was forgotten meanwhile is no reason to fail the others
+                alike = []
             for job in alike:
                 self._end(job, told)
         self._running = {}
+
+    def _without_gone(self, alike: list[JobInfo]) -> list[JobInfo]:
+        """Those jobs whose people still have records; the others end here."""
+        there = [job for job in alike if self._home.store.knows(job.task, job.user)]
+        for job in alike:
+            if job not in there:
+                gone: dict[str, str | None] = {
+                    "what": "There are no records any more",
+                    "hint": "add records, and ask for it again",
+                }
+                end_job(self._home.store, job.id, error=gone)
+        return there
 
     def _process_of(self, asked: Report) -> _Outcomes:
         """Starts a process, and listens until it ends."""
@@ -107,12 +127,15 @@ class Jobs:
         command = [sys.executable, "-m", "ownlm.serve.job_process"]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf8") as process:
             self._process = process
+            if self._over.is_set():  # it was not there yet to be ended
+                process.terminate()
             assert process.stdin is not None and process.stdout is not None
             with suppress(BrokenPipeError):
                 process.stdin.write(json.dumps(asked) + "\n")
                 process.stdin.flush()
             for line in process.stdout:
-                self._hear(json.loads(line), told)
+                with suppress(ValueError):  # half a line, of one that was killed
+                    self._hear(json.loads(line), told)
         self._process = None
         if not told.ended and told.error is None:
             told.error = {"what": f"The work ended with status {process.returncode}", "hint": "ask for it again"}

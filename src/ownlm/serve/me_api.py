@@ -83,19 +83,21 @@ def show_me(caller: AnyCaller, state: AnyState) -> dict[str, Any]:
 
 
 @router.delete("/users/me")
-def forget_me(
+async def forget_me(
     user: Me, state: AnyState, confirm: Annotated[str, Query(max_length=1000, description="Your name.")]
 ) -> dict[str, Any]:
     """Removes all of you from this home, and proves it. Your tokens are worth nothing afterwards.
 
-    Your name says that it is meant: clients make `/v1/users/me` of `/v1/users/me/history/..`.
+    Your name says that it is meant: clients make `/v1/users/me` of `/v1/users/me/history/..`. `finished` says whether
+    nothing is left in any file already; if not, the server sees to it.
     """
     if confirm != user:
         raise ConfigError("Nobody was forgotten: `confirm` is not your name", hint="GET /v1/users/me says your name")
-    done = state.home.forget(user)
+    done, finished = await state.forgetting(lambda: state.home.forget(user))
     return {
         "records": done.records, "profiles": done.profiles, "adapters": done.adapters, "blobs": done.blobs,
         "searched": done.texts, "bases": done.bases, "withdrawn": len(done.withdrawn),
+        "finished": finished,
     }  # fmt: skip
 
 
@@ -145,10 +147,13 @@ def add_history(user: Me, state: AnyState, asked: Records) -> dict[str, Any]:
 
 
 @router.delete("/users/me/history/{record:path}")
-def forget_record(user: Me, state: AnyState, record: str, task: TaskName) -> dict[str, Any]:
-    """Removes one record for good, and marks the adapters that have learnt from it."""
-    done = state.home.forget_record(user, record, task_of(state, task).name)
-    return {"records": done.records, "marked": done.marked, "adapters": done.adapters, "pools": len(done.pools)}
+async def forget_record(user: Me, state: AnyState, record: str, task: TaskName) -> dict[str, Any]:
+    """Removes one record for good, and marks the adapters that have learnt from it; `finished` as for all of you."""
+    done, finished = await state.forgetting(lambda: state.home.forget_record(user, record, task_of(state, task).name))
+    return {
+        "records": done.records, "marked": done.marked, "adapters": done.adapters, "pools": len(done.pools),
+        "finished": finished,
+    }  # fmt: skip
 
 
 @router.get("/users/me/adapter")
@@ -244,10 +249,7 @@ def _agreed(told: Consent) -> dict[str, Any]:
 
 
 def _begun(state: State, kind: Literal["train", "assemble"], user: str, task: str) -> dict[str, Any]:
-    name = task_of(state, task).name
-    if not state.home.store.knows(name, user):
-        raise NotFoundError("There are no records of yours to learn from", hint="add records first")
-    return _job(state, state.jobs.ask(kind, user, name))
+    return _job(state, state.jobs.ask(kind, user, task_of(state, task).name))
 
 
 def _standing(state: State, adapter: AdapterInfo | None) -> dict[str, Any]:

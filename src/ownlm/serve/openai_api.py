@@ -6,12 +6,12 @@ temperature, answers are greedy. What is asked for and cannot be done is refused
 """
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 
 from ownlm.errors import ConfigError, NotFoundError, TaskError
 from ownlm.history.task import Task
@@ -106,8 +106,7 @@ async def _respond(
         answers = await whole(request, answering)
         return JSONResponse(document(answering, answers))
     usage = bool(asked.stream_options and asked.stream_options.include_usage)
-    first: AsyncIterator[bytes] = await events(answering, chunk, usage)  # what cannot be answered is refused here
-    return StreamingResponse(first, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+    return await events(request, answering, chunk, usage)  # what cannot be answered is refused here
 
 
 def _chat_document(answering: Answering, answers: list[Whole]) -> dict[str, Any]:

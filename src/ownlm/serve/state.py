@@ -6,6 +6,7 @@ from fastapi import Request
 
 from ownlm.home import Home
 from ownlm.serve.engine import Engine
+from ownlm.serve.forgetting import Forgetting
 from ownlm.serve.jobs import Jobs
 from ownlm.serve.limits import Limits, Meter
 from ownlm.serve.metrics import Metrics
@@ -18,6 +19,7 @@ class State:
     home: Home
     engine: Engine
     jobs: Jobs
+    forgetting: Forgetting
     limits: Limits
     meter: Meter
     metrics: Metrics

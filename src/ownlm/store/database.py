@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +50,7 @@ class Database:
             raise StoreError(f"The home {folder} cannot be used", got=error, hint="choose another folder") from None
         self.read_only = not (os.access(folder, os.W_OK) and os.access(self.path, os.W_OK))
         self._engine = _engine(self.path, self.read_only)
+        self._writer = threading.Lock()  # SQLite lets who waits try at times; in a queue everybody's turn comes
         self._bring_up_to_date()
 
     def _make(self) -> None:
@@ -111,7 +113,7 @@ class Database:
             raise StoreError(
                 f"The home {self.folder} can be read, not written", hint="make it writable, or work on a copy of it"
             )
-        with self._telling(), self._engine.execution_options(writing=True).begin() as db:
+        with self._telling(), self._writer, self._engine.execution_options(writing=True).begin() as db:
             yield db
 
     def vacuum(self) -> None:
@@ -120,7 +122,7 @@ class Database:
         Raises:
             StoreError: another process kept reading the old state.
         """
-        with self._telling():
+        with self._telling(), self._writer:
             connection = self._engine.raw_connection()
             try:
                 cursor = connection.cursor()
@@ -171,7 +173,8 @@ def _engine(path: Path, read_only: bool) -> Engine:
         alone = "" if log.exists() and log.stat().st_size else "&immutable=1"
         return sqlite3.connect(f"{path.as_uri()}?mode=ro{alone}", uri=True, timeout=BUSY_S, check_same_thread=False)
 
-    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool)
+    # who waits to write holds a connection: readers must not wait for it
+    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, max_overflow=-1)
 
     @event.listens_for(engine, "begin")
     def _(db: Any) -> None:

@@ -53,6 +53,18 @@ class Forgotten:
     stale: tuple[str, ...] = ()
 
 
+class Unfinished(StoreError):
+    """Rows are removed for good, and what they left in files is not: the same call, or `finish_all`, removes it.
+
+    Attributes:
+        done: what was removed.
+    """
+
+    def __init__(self, error: StoreError, done: Forgotten) -> None:
+        super().__init__(error.what, got=error.got, expected=error.expected, hint=error.hint)
+        self.done = done
+
+
 def forget_person(store: Store, user: str) -> Forgotten:
     """Removes all of a person: records, profiles, adapters, recipes, drafts, blobs, consent, tokens and jobs.
 
@@ -62,7 +74,7 @@ def forget_person(store: Store, user: str) -> Forgotten:
     Raises:
         NotFoundError: the home knows nobody of that name, and nothing is left to finish.
         StoreError: the home cannot be written; or a copy of their texts lies in another file of it, or pieces of theirs
-            in one of its pools. Nothing is removed in these last two cases.
+            in one of its pools. Nothing is removed then. Unfinished: traces are left in files.
     """
     r, p, o, due = tables.records.c, tables.profiles.c, tables.outsiders.c, _due_key(user)
     with store.database.writing() as db:
@@ -80,8 +92,8 @@ def forget_person(store: Store, user: str) -> Forgotten:
         _check_other_files(store, db, needles)
         _say_due(db, due)
         entomb(db, user)
-    blobs = _finish(store, due, needles)
-    return Forgotten(records, profiles, adapters, blobs=blobs, bases=bases, texts=len(needles))
+    done = Forgotten(records, profiles, adapters, bases=bases, texts=len(needles))
+    return _finish(store, due, needles, done)
 
 
 def forget_record(store: Store, task: str, user: str, record: str) -> Forgotten:
@@ -122,7 +134,21 @@ def forget_record(store: Store, task: str, user: str, record: str) -> Forgotten:
             entomb(db, task, user, record)
             pools = tuple(pools_with(db, user, task))
             done = Forgotten(1, profiles, adapters, marked, 0, bases, len(needles), pools)
-    return replace(done, blobs=_finish(store, due, needles))
+    return _finish(store, due, needles, done)
+
+
+def finish_all(store: Store) -> None:
+    """Finishes what was stopped in its midst, whoever's it was. Nobody knows any more for which texts to search.
+
+    Raises:
+        StoreError: it cannot be finished just now.
+    """
+    with store.database.reading() as db:
+        due = dues(db)
+    if due:
+        _clean(store)
+        with store.database.writing() as db:
+            db.execute(delete(tables.meta).where(tables.meta.c.key.in_(due)))
 
 
 def dues(db: Connection) -> set[str]:
@@ -141,21 +167,30 @@ def _say_due(db: Connection, due: str) -> None:
         db.execute(insert(tables.meta).values(key=due, value="due"))
 
 
-def _finish(store: Store, due: str, needles: list[Needle]) -> int:
-    """Removes what deleted rows leave in files: weights without a name, free pages, the log. Returns how many blobs."""
+def _finish(store: Store, due: str, needles: list[Needle], done: Forgotten) -> Forgotten:
+    """Removes what deleted rows leave in files, and looks whether anything is left; an Unfinished where it is."""
+    try:
+        done = replace(done, blobs=_clean(store))
+        with store.database.reading() as db:
+            for path in _database_files(store):
+                if _left(path, needles, db):
+                    hint = "end what else uses the home, and give the same command again"
+                    raise StoreError(f"Text that was to be forgotten is still found in {path}", hint=hint)
+        with store.database.writing() as db:
+            db.execute(delete(tables.meta).where(tables.meta.c.key == due))
+    except StoreError as error:
+        raise Unfinished(error, done) from None
+    return done
+
+
+def _clean(store: Store) -> int:
+    """Removes weights without a name, free pages, and the log. Returns how many blobs."""
     blobs = store.sweep()
     with alone(store.folder) as idle:
         if idle:  # else who is at work removes what it may not keep
             store.sweep_bases()
             sweep_pools(store)
     store.database.vacuum()
-    with store.database.reading() as db:
-        for path in _database_files(store):
-            if _left(path, needles, db):
-                hint = "end what else uses the home, and give the same command again"
-                raise StoreError(f"Text that was to be forgotten is still found in {path}", hint=hint)
-    with store.database.writing() as db:
-        db.execute(delete(tables.meta).where(tables.meta.c.key == due))
     return blobs
 
 

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 from sqlalchemy import insert, select, update
 
+from ownlm.errors import NotFoundError
 from ownlm.store import tables
 from ownlm.store.rows import JobInfo, now
 from ownlm.store.store import Store
@@ -15,10 +16,16 @@ OPEN = ("queued", "running")
 
 
 def add_job(store: Store, kind: str, user: str, task: str) -> JobInfo:
-    """A new job; or the one of that kind that already waits for the person, since it will see all of their records."""
-    j = tables.jobs.c
+    """A new job; or the one of that kind that already waits for the person, since it will see all of their records.
+
+    Raises:
+        NotFoundError: the person has no records in the task, or none any more.
+    """
+    j, r = tables.jobs.c, tables.records.c
     same = select(tables.jobs).where(j.kind == kind, j.user == user, j.task == task, j.state == "queued")
     with store.database.writing() as db:
+        if db.execute(select(r.number).where(r.task == task, r.user == user).limit(1)).first() is None:
+            raise NotFoundError("There are no records of yours to learn from", hint="add records first")
         if (row := db.execute(same).first()) is not None:
             return JobInfo(**without_number(row))
         job = JobInfo(uuid4().hex, kind, user, task)
