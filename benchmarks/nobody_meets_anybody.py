@@ -38,7 +38,7 @@ max_new_tokens = 4
 TEXTS = ("Who are you?", "Tell me now.", "And again?", "What is it?")
 EVERY_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 TRAINING: dict[str, Any] = {"epochs": 30, "learning_rate": 1e-2, "batch_size": 4, "target_modules": EVERY_LINEAR}
-SHARING: dict[str, Any] = {"steps": 60, "gate_steps": 4, "batch_size": 4, "learning_rate": 1e-2, "r": 4}
+SHARING: dict[str, Any] = {"steps": 10, "gate_steps": 4, "batch_size": 4, "learning_rate": 1e-3, "r": 4}
 RETRAINED = 8  # people at a time
 SHARERS = 4  # the first ones, who have more records than others
 

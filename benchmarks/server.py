@@ -64,7 +64,9 @@ class Reply:
 
     @property
     def documents(self) -> list[dict[str, Any]]:
-        """One; or the events of a stream."""
+        """One; or the events of a stream; none where nothing came."""
+        if not self.body:
+            return []
         if "event-stream" not in self.headers.get("content-type", ""):
             return [self.content]
         lines = self.body.decode().splitlines()
@@ -73,7 +75,7 @@ class Reply:
     @property
     def refused(self) -> bool:
         """Whether it ends with an error."""
-        return "error" in self.documents[-1]
+        return not self.documents or "error" in self.documents[-1]
 
     @property
     def text(self) -> str:
