@@ -1,0 +1,1 @@
+"""Everybody's own model behind one address."""
