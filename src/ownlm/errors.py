@@ -68,5 +68,9 @@ class NotFoundError(OwnlmError, LookupError):
     """No user, task, base or adapter has that name."""
 
 
+class AccessError(OwnlmError, PermissionError):
+    """Whoever asks a server may not: their token is missing, unknown, or worth nothing any more."""
+
+
 class PoolError(OwnlmError, ValueError):
     """A pool of pieces is damaged, or made for another base, rank or set of modules."""

@@ -2,17 +2,19 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, DynamicCache
+from transformers import AutoModelForCausalLM
 
 from ownlm.errors import BaseModelError
 from ownlm.model import attention
 from ownlm.model.attention import packed_attention
 from ownlm.model.base import BaseLM, load_base
+from ownlm.model.kv_cache import KvCache
 from ownlm.model.packed import Row, common_prefix
 from ownlm.model.spans import BASE
 
@@ -44,13 +46,15 @@ def test_a_tree_of_sequences_equals_each_alone(
 
 
 def test_a_cached_row_goes_on_where_it_stopped(packed: BaseLM, plain: torch.nn.Module) -> None:
-    prompts, cache, row = [[5, 6, 7, 8], [9, 10]], DynamicCache(), Row()
-    chains = [row.add(BASE, prompt) for prompt in prompts]
-    packed.logits(row.pack(), cache=cache)
-    following = Row(start=len(row.tokens))
-    for prompt, chain in zip(prompts, chains, strict=True):
-        following.predict(BASE, following.add(BASE, [prompt[0] + 20], after=chain)[-1:])
-    logits_PV = packed.logits(following.pack(), cache=cache)
+    prompts, cache, row = [[5, 6, 7, 8], [9, 10]], KvCache(), Row()
+    places = cache.take(8)[::-1].copy()  # anywhere will do
+    chains = [row.add(BASE, prompts[0], at=places[:4]), row.add(BASE, prompts[1], at=places[4:6])]
+    packed.logits(row.pack(), cache=cache.writing(places[:6], packed.device))
+    following = Row()
+    for number, (prompt, chain) in enumerate(zip(prompts, chains, strict=True)):
+        following.add(BASE, [prompt[0] + 20], after=chain, at=places[6 + number : 7 + number])
+        following.predict(BASE, np.array([number]))
+    logits_PV = packed.logits(following.pack(), cache=cache.writing(places[6:], packed.device))
     alone = [plain(torch.tensor([[*prompt, prompt[0] + 20]])).logits[0, -1] for prompt in prompts]
     torch.testing.assert_close(logits_PV, torch.stack(alone), atol=2e-5, rtol=1e-4)
 

@@ -38,6 +38,20 @@ def test_products_equal_naive_loops(spans: Spans) -> None:
         torch.testing.assert_close(added[token], out_TO[token] + product)
 
 
+def test_slots_that_follow_each_other_with_one_token_each_are_multiplied_at_once() -> None:
+    parts = [(BASE, 1), (0, 1), (1, 1), (2, 3), (3, 1), (4, 1), (5, 1), (7, 1), (8, 1)]
+    spans = make_spans(parts, "cpu")
+    assert [(run.at.start, run.slot, run.slots) for run in spans.runs] == [(1, 0, 2), (3, 2, 1), (6, 3, 3), (9, 7, 2)]
+    x_TI, weight_UIO, out_TO = numbers(11, IN), numbers(9, IN, OUT, seed=1), numbers(11, OUT, seed=2)
+    slots = [slot for slot, tokens in parts for _ in range(tokens)]
+    expected = torch.stack([0 * out_TO[0] if u == BASE else 0.5 * x_TI[t] @ weight_UIO[u] for t, u in enumerate(slots)])
+    torch.testing.assert_close(mm(x_TI, weight_UIO, spans, 0.5), expected)
+    torch.testing.assert_close(mm(x_TI, weight_UIO.transpose(1, 2).contiguous().transpose(1, 2), spans, 0.5), expected)
+    added = out_TO.clone()
+    add_mm_(added, x_TI, weight_UIO, spans, 0.5)
+    torch.testing.assert_close(added, out_TO + expected)
+
+
 def test_outer_products_gather_at_the_slots_place(spans: Spans) -> None:
     x_TI, g_TO = numbers(TOKENS, IN), numbers(TOKENS, OUT, seed=1)
     grad_WIO = numbers(3, IN, OUT, seed=2)

@@ -114,7 +114,7 @@ def check_up_to_date(store: Store) -> None:
     """The store's tables are those of a home made now, it holds no loose reference, and opens again."""
     assert tables_in(store.database.path) == tables_in(Store(store.folder / "fresh").database.path)
     with store.database.reading() as db:
-        assert db.exec_driver_sql("SELECT value FROM meta WHERE key = 'version'").scalar() == "4"
+        assert db.exec_driver_sql("SELECT value FROM meta WHERE key = 'version'").scalar() == str(tables.VERSION)
         assert db.exec_driver_sql("PRAGMA foreign_key_check").all() == []
         assert db.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
     Store(store.folder)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ownlm.answer.prompt_row import Prompt, add_prompts, in_passes
 from ownlm.model.bank import LoraBank
+from ownlm.model.banks import Banks
 from ownlm.model.base import BaseLM
 from ownlm.model.packed import Row
 
@@ -45,7 +46,7 @@ def label_log_likelihood(logits_PV: Tensor, target_P: Tensor, label_P: Tensor, l
 @torch.inference_mode()
 def choose(
     base: BaseLM,
-    bank: LoraBank | None,
+    bank: LoraBank | Banks | None,
     prompts: Sequence[Prompt],
     labels: Sequence[str],
     *,
@@ -78,7 +79,7 @@ def choose(
 
 
 def _choose_pass(
-    base: BaseLM, bank: LoraBank | None, prompts: list[Prompt], encoded: list[list[int]]
+    base: BaseLM, bank: LoraBank | Banks | None, prompts: list[Prompt], encoded: list[list[int]]
 ) -> list[list[float]]:
     row, owners = Row(), list[int]()
     for number, (prompt, chain) in enumerate(add_prompts(row, prompts)):

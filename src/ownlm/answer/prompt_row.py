@@ -1,6 +1,6 @@
 """Prompts of many people, put into one row."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ownlm.model.packed import Chain, Row, common_prefix
@@ -22,7 +22,8 @@ def add_prompts(row: Row, prompts: Sequence[Prompt]) -> Iterator[tuple[Prompt, C
     Args:
         prompts: in ascending order of slot.
     """
-    for own in _by_slot(prompts):
+    for indices in by_slot(prompts, range(len(prompts))):
+        own = [prompts[index] for index in indices]
         shared = min(common_prefix([prompt.tokens for prompt in own]), min(len(p.tokens) for p in own) - 1)
         prefix = row.add(own[0].slot, own[0].tokens[:shared])
         for prompt in own:
@@ -47,8 +48,9 @@ def in_passes(prompts: Sequence[Prompt], extra: int, tokens_per_pass: int) -> It
         yield indices
 
 
-def _by_slot(prompts: Sequence[Prompt]) -> list[list[Prompt]]:
-    groups: dict[int, list[Prompt]] = {}
-    for prompt in prompts:
-        groups.setdefault(prompt.slot, []).append(prompt)
+def by_slot(prompts: Sequence[Prompt], indices: Iterable[int]) -> list[list[int]]:
+    """Indices of prompts, those of one slot together."""
+    groups: dict[int, list[int]] = {}
+    for index in indices:
+        groups.setdefault(prompts[index].slot, []).append(index)
     return list(groups.values())

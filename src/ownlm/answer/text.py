@@ -46,10 +46,11 @@ class AnswerText:
 
     def end(self) -> None:
         """Nothing more comes: what was kept back is sure now."""
-        text = self.base.decode(self.tokens)
-        assert text.startswith(self._text[: self._given])
-        self._text, self.ended = text, True
-        self._find_stop()
+        self.ended = True
+        if not self.stopped:
+            given, self._text = self._text[: self._given], self.base.decode(self.tokens)
+            assert self._text.startswith(given)
+            self._find_stop()
         self._text = self._text.rstrip()
 
     def take(self) -> str:
@@ -69,10 +70,10 @@ class AnswerText:
         return str(self.base.tokenizer.decode(self.tokens[first:], skip_special_tokens=True))
 
     def _find_stop(self) -> None:
-        """Cuts the text before the first stop text in it."""
-        found = [at for stop in self.stop if (at := self._text.find(stop)) >= 0]
+        """Cuts the text before the stop text that is complete first, however many characters come at once."""
+        found = [(at + len(stop), at) for stop in self.stop if (at := self._text.find(stop)) >= 0]
         if found:
-            self._text, self.stopped = self._text[: min(found)], True
+            self._text, self.stopped = self._text[: min(found)[1]], True
 
     def _sure(self) -> int:
         """How much of the text will stay, whatever comes."""

@@ -5,7 +5,7 @@ import sys
 import typer
 
 from ownlm import __version__
-from ownlm.cli import ask, assemble, base, bench, doctor, history, imports, pool, profile, share, train, users
+from ownlm.cli import ask, assemble, base, bench, doctor, history, imports, pool, profile, serve, share, train, users
 from ownlm.cli.output import print_json, warn
 from ownlm.errors import OwnlmError
 
@@ -42,6 +42,7 @@ app.command("profile")(profile.profile)
 app.command("ask")(ask.ask)
 app.add_typer(users.app, name="users", help="People: list them, show one, export an adapter, forget one.")
 app.add_typer(bench.app, name="bench", help="Benchmarks: run a plan, show its tables, score predictions.")
+app.command("serve")(serve.serve)
 app.command("doctor")(doctor.doctor)
 
 

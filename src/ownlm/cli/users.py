@@ -251,6 +251,49 @@ def _agreed(told: "Consent") -> str:
     return f"{told.user} shares pieces of their adapters since {since} (UTC), under this licence: {told.licence}"
 
 
+@app.command("token")
+def token(
+    user: Annotated[
+        str | None, typer.Argument(help="Whose: known to the home, or somebody new.", show_default=False)
+    ] = None,
+    operator: Annotated[bool, typer.Option("--operator", help="An operator's: for everybody's models.")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="List tokens instead, everybody's or the person's.")] = False,
+    revoke: Annotated[
+        str | None, typer.Option("--revoke", metavar="ID", help="Make the token whose id begins so worth nothing.")
+    ] = None,
+    home: options.Home = options.HOME,
+    json: options.Json = False,
+) -> None:
+    """Give a person a token for `ownlm serve`. It is shown once: the home keeps a hash of it alone."""
+    from ownlm.home import Home
+    from ownlm.store.tokens import give_token, revoke_token, tokens
+
+    if (revoke is not None or listed) + operator + (user is not None and not listed) != 1:
+        raise typer.BadParameter("give a USER, --operator, --list or --revoke ID")
+    store = Home(home, create=False).store
+    if listed:
+        known = tokens(store, user)
+        if json:
+            print_json([asdict(one) | {"scope": one.scope} for one in known])
+        else:
+            rows = [(one.id, one.user, one.scope, one.created[:16].replace("T", " ")) for one in known]
+            print_table("Tokens", ["id", "user", "scope", "made (UTC)"], rows)
+        return
+    if revoke is not None:
+        info = revoke_token(store, revoke)
+        if json:
+            print_json(asdict(info) | {"scope": info.scope})
+        else:
+            say(f"the token {info.id} of {info.user or 'an operator'} is worth nothing any more")
+        return
+    info, secret = give_token(store, user)
+    if json:
+        print_json(asdict(info) | {"scope": info.scope, "token": secret})
+    else:
+        say(secret)
+        warn(f"this is shown once; `ownlm users token --revoke {info.id}` makes it worth nothing")
+
+
 @app.command("export")
 def export(
     user: Annotated[str, typer.Argument(help="Whose adapter.")],

@@ -63,7 +63,10 @@ def _padded(
 ) -> Tensor:
     """Bucket by bucket. One gather serves them all: a gather's backward pass fills and adds the whole row."""
     p = packed.padded
-    q_qHE, k_kGE, v_kGE = q_THE[p.query_q], k_SGE[p.key_k], v_SGE[p.key_k]
+    q_qHE, k_kGE, v_kGE = (
+        one.flatten(1).index_select(0, at).view(len(at), *one.shape[1:])
+        for one, at in ((q_THE, p.query_q), (k_SGE, p.key_k), (v_SGE, p.key_k))
+    )
     shapes = [bucket.distance_NQK.shape for bucket in p.buckets]
     queries, keys = [n * q for n, q, _ in shapes], [n * k for n, _, k in shapes]
     outputs = []

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import GENERATION_CONFIG_NAME
 from transformers.utils import logging as transformers_logging
 
@@ -16,7 +16,9 @@ from ownlm.errors import BaseModelError
 from ownlm.model.adapter import Adapter
 from ownlm.model.attention import NAME
 from ownlm.model.bank import LoraBank
+from ownlm.model.banks import Banks
 from ownlm.model.flight import flying
+from ownlm.model.kv_cache import KvCache
 from ownlm.model.last_mlp import trim_last_mlp
 from ownlm.model.lora import lora_merge
 from ownlm.model.packed import PackedBatch
@@ -110,8 +112,8 @@ class BaseLM:
     def logits(
         self,
         batch: PackedBatch,
-        bank: LoraBank | None = None,
-        cache: DynamicCache | None = None,
+        bank: LoraBank | Banks | None = None,
+        cache: KvCache | None = None,
         grads_WP: Tensor | None = None,
     ) -> Tensor:
         """One forward pass over a packed row; the head runs on the asked positions only.
@@ -119,7 +121,7 @@ class BaseLM:
         Args:
             batch: T tokens, P of them asked for their next token.
             bank: an attached bank whose slots the batch names; None for the base alone.
-            cache: keys and values of the tokens before this row; this row's are added to it.
+            cache: keys and values of earlier tokens; this row's go to the places that `KvCache.writing` named.
             grads_WP: the bank's `new_grads`, where the backward pass will leave the gradients; None to train nothing.
 
         Returns:

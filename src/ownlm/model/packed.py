@@ -7,7 +7,7 @@ segment continues a chain (`after`), so that several sequences can share a begin
                   └── record 2 ─ answer 2
     prompt ──┬── label 1                             choosing: every label reads the same prompt
              └── label 2
-    prompt (cached) ── next token                    generating: `start` counts the tokens already in the cache
+    prompt (cached) ── next token                    generating: chains are of places in a cache, not in the row
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -149,9 +149,6 @@ class PackedBatch:
 class Row:
     """Collects segments, in ascending order of slot, and packs them.
 
-    Args:
-        start: how many tokens lie before this row, in a cache.
-
     >>> row = Row()
     >>> shared = row.add(0, [5, 6, 7])
     >>> first, second = row.add(0, [8], after=shared), row.add(0, [9], after=shared)
@@ -159,8 +156,7 @@ class Row:
     ([0, 1, 2, 3], [0, 1, 2, 4])
     """
 
-    def __init__(self, start: int = 0) -> None:
-        self.start = start
+    def __init__(self) -> None:
         self.tokens: list[int] = []
         self._places: list[Chain] = []
         self._spans: list[tuple[int, int]] = []
@@ -170,23 +166,27 @@ class Row:
         self._weights: list[float] = []
         self._slots: list[int] = []
 
-    def add(self, slot: int, tokens: Sequence[int], after: Chain = EMPTY) -> Chain:
-        """Appends a segment that continues the chain `after`; returns the chain up to its last token."""
+    def add(self, slot: int, tokens: Sequence[int], after: Chain = EMPTY, at: Chain | None = None) -> Chain:
+        """Appends a segment that continues the chain `after`; returns the chain up to its last token.
+
+        Args:
+            at: the tokens' places in a cache, where the row runs with one; all of its chains are of such places then.
+        """
         if len(tokens) == 0:
             return after
         if self._spans and slot < self._spans[-1][0]:
             raise ValueError(f"slots must ascend along a row: {slot} after {self._spans[-1][0]}")
         first = len(self.tokens)
         self.tokens.extend(tokens)
-        chain = np.concatenate([after, np.arange(first, first + len(tokens)) + self.start])
+        chain = np.concatenate([after, np.arange(first, first + len(tokens)) if at is None else at])
         self._places.append(np.arange(len(after), len(chain)))
         self._segments.append((first, len(tokens), chain))
         self._spans.append((slot, len(tokens)))
         return chain
 
     def predict(self, slot: int, positions: Chain, targets: Sequence[int] = (), weight: float = 1.0) -> None:
-        """Asks for the next token at `positions`; `targets`, where known, holds one token for each."""
-        self._at.append(positions - self.start)
+        """Asks for the next token at these row positions; `targets`, where known, holds one token for each."""
+        self._at.append(positions)
         self._targets.append(targets)
         self._weights.append(weight)
         self._slots.append(slot)

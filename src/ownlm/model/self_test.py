@@ -1,11 +1,12 @@
 """Whether a model can run on packed rows: tried, not believed."""
 
+import numpy as np
 import torch
-from transformers import DynamicCache
 
 from ownlm.errors import BaseModelError
 from ownlm.model.attention import NAME
 from ownlm.model.base import BaseLM
+from ownlm.model.kv_cache import KvCache
 from ownlm.model.packed import Row
 from ownlm.model.spans import BASE
 
@@ -41,18 +42,19 @@ def check_packed(base: BaseLM) -> None:
 def _gap(base: BaseLM) -> float:
     """The worst relative difference between packed rows and the stock model on one sequence alone."""
     tokens = [7 + step % 5 for step in range(9)]
-    row, cache, cached = Row(), DynamicCache(), Row()
+    row, cached, last, cache = Row(), Row(), Row(), KvCache()
     for neighbour in (3, 5):
         row.add(BASE, [neighbour + step % 11 for step in range(40)])
     row.predict(BASE, row.add(BASE, tokens))
-    cached.add(BASE, [11 + step % 3 for step in range(12)])
-    chain = cached.add(BASE, tokens[:-1])
-    cached.predict(BASE, chain[-1:])
-    base.logits(cached.pack(base.device), cache=cache)
-    last = Row(start=len(cached.tokens))
-    last.predict(BASE, last.add(BASE, tokens[-1:], after=chain)[-1:])
+    places = cache.take(12 + len(tokens))
+    cached.add(BASE, [11 + step % 3 for step in range(12)], at=places[:12])
+    chain = cached.add(BASE, tokens[:-1], at=places[12:-1])
+    cached.predict(BASE, np.array([len(cached.tokens) - 1]))
+    base.logits(cached.pack(base.device), cache=cache.writing(places[:-1], base.device))
+    last.add(BASE, tokens[-1:], after=chain, at=places[-1:])
+    last.predict(BASE, np.array([0]))
     packed = base.logits(row.pack(base.device)).float()
-    after_cache = base.logits(last.pack(base.device), cache=cache).float()
+    after_cache = base.logits(last.pack(base.device), cache=cache.writing(places[-1:], base.device)).float()
     base.model.set_attn_implementation("eager")
     try:
         alone = base.model(torch.tensor([tokens], device=base.device), use_cache=False).logits[0].float()

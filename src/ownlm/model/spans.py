@@ -1,6 +1,7 @@
 """Matrix products of many people's tokens with everybody's own matrices, without a product too many.
 
-S spans of a row, each of one slot; U slots, W of them in the row. On a CPU each span is a product of its own. On a GPU,
+S spans of a row, each of one slot; U slots, W of them in the row. On a CPU each span is a product of its own; but where
+slots that follow each other have one token each, as in generating, they are multiplied in one batch. On a GPU,
 where launching many small products would take longer than computing them, spans are padded to one length and multiplied
 in one batch. Padding repeats a span's own tokens, so nothing of one person, not even a NaN, reaches another.
 """
@@ -31,11 +32,21 @@ class Padded:
 
 
 @dataclass(frozen=True, slots=True)
+class Run:
+    """Spans that are multiplied at once: one; or those of slots that follow each other, of one token each."""
+
+    at: slice  # row positions
+    slot: int  # the first
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
 class Spans:
     """Whose the tokens of a row are: (slot, tokens) in row order; each slot has one span at most, `BASE` any number."""
 
     parts: tuple[tuple[int, int], ...]
     slots: tuple[int, ...]  # of the whole row, ascending, where these are the spans of a part of it
+    runs: tuple[Run, ...] = ()
     padded: Padded | None = None
 
     def rows(self) -> Iterator[tuple[int, slice]]:
@@ -61,7 +72,27 @@ def make_spans(parts: Sequence[tuple[int, int]], device: torch.device | str, who
             joined.append((slot, tokens))
     slots = whole.slots if whole else tuple(slot for slot, _ in joined if slot != BASE)
     spans = Spans(tuple(joined), slots)
+    spans = replace(spans, runs=tuple(_runs(spans)))
     return spans if torch.device(device).type == "cpu" else replace(spans, padded=pad(spans, device))
+
+
+def _runs(spans: Spans) -> Iterator[Run]:
+    run: Run | None = None
+    for slot, at in spans.rows():
+        alone = at.stop - at.start == 1
+        if (
+            run
+            and alone
+            and (run.at.stop, run.slot + run.slots) == (at.start, slot)
+            and run.at.stop - run.at.start == run.slots
+        ):
+            run = Run(slice(run.at.start, at.stop), run.slot, run.slots + 1)
+            continue
+        if run:
+            yield run
+        run = Run(at, slot, 1)
+    if run:
+        yield run
 
 
 def renumbered(spans: Spans, first: int, count: int, device: torch.device | str, one: bool = False) -> Spans:
@@ -116,8 +147,8 @@ def mm(x_TI: Tensor, weight_UIO: Tensor, spans: Spans, scale: float = 1.0) -> Te
     if spans.padded is not None:
         add_mm_(out_TO, x_TI, weight_UIO, spans, scale)
         return out_TO
-    for slot, at in spans.rows():
-        out_TO[at].addmm_(x_TI[at], weight_UIO[slot], beta=0, alpha=scale)
+    for run in spans.runs:
+        _add_run_(out_TO, x_TI, weight_UIO, run, scale, beta=0)
     return out_TO
 
 
@@ -133,11 +164,20 @@ def add_mm_(out_TO: Tensor, x_TI: Tensor, weight_UIO: Tensor, spans: Spans, scal
         product_SNO = torch.bmm(x_TI[p.token_SN], weight_UIO[p.slot_S])
         out_TO.index_add_(0, p.row_t, product_SNO.flatten(0, 1)[p.place_t].to(out_TO.dtype), alpha=scale)
         return
-    for slot, at in spans.rows():
-        if out_TO.dtype == weight_UIO.dtype:
-            out_TO[at].addmm_(x_TI[at], weight_UIO[slot], alpha=scale)
-        else:
-            out_TO[at].add_((x_TI[at] @ weight_UIO[slot]).mul_(scale).to(out_TO.dtype))
+    if out_TO.dtype != weight_UIO.dtype:
+        out_TO.add_(mm(x_TI, weight_UIO, spans, scale).to(out_TO.dtype))
+        return
+    for run in spans.runs:
+        _add_run_(out_TO, x_TI, weight_UIO, run, scale)
+
+
+def _add_run_(out_TO: Tensor, x_TI: Tensor, weight_UIO: Tensor, run: Run, scale: float, beta: int = 1) -> None:
+    """out_t = beta out_t + scale x_t W_u for the tokens of a run."""
+    if run.slots == 1:
+        out_TO[run.at].addmm_(x_TI[run.at], weight_UIO[run.slot], beta=beta, alpha=scale)
+    else:
+        own_SIO = weight_UIO[run.slot : run.slot + run.slots]  # a view: nobody's matrices are copied
+        out_TO[run.at, None].baddbmm_(x_TI[run.at, None], own_SIO, beta=beta, alpha=scale)
 
 
 def add_outer_(grad_WIO: Tensor, x_TI: Tensor, g_TO: Tensor, spans: Spans, scale: float = 1.0) -> None:

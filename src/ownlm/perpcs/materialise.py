@@ -131,21 +131,55 @@ def recipe_bank(base: BaseLM, pool: Pool, recipes: Sequence[Recipe], first: int 
     Source: ours.
     """
     for recipe in recipes:
-        assert recipe.combine == "product"  # a row of weights can make nothing else
         check_recipe(recipe, pool)
     used = [sorted(set().union(*(_used(one, number) for one in recipes))) for number in range(len(pool.modules))]
-    most = max(1, *map(len, used))
-    bank = LoraBank(base.model, pool.lora, len(recipes), scaled="weights", pieces=most, shared=True, first=first)
-    for number, name in enumerate(pool.modules):
-        A_NRD, B_NOR = pieces(pool, name, used[number] + [None] * (most - len(used[number])))
-        bank.load_pair(0, name, *product(torch.ones(most), A_NRD, B_NOR))
-        at = {place: index for index, place in enumerate(used[number])}
-        for slot, recipe in enumerate(recipes):
-            weight_N = torch.zeros(most)
-            for place, weight in _used(recipe, number).items():
-                weight_N[at[place]] = weight
-            bank.load_weights(slot, {name: weight_N})
+    bank = _shared_bank(base, pool, used, len(recipes), first)
+    for slot, recipe in enumerate(recipes):
+        _load_row(bank, slot, recipe, pool, used)
     return bank
+
+
+def pool_bank(base: BaseLM, pool: Pool, rows: int, first: int = 0) -> LoraBank:
+    """The same with all of a pool's pieces resident, and rows for people who come and go; `load_row` fills one.
+
+    Args:
+        rows: how many people there is room for.
+        first: the number of the first slot.
+
+    Source: ours.
+    """
+    return _shared_bank(base, pool, _all_places(pool), rows, first)
+
+
+def load_row(bank: LoraBank, slot: int, recipe: Recipe, pool: Pool) -> None:
+    """Makes a slot of a pool's bank answer as a recipe of `product` says; a PoolError where it is for another pool."""
+    check_recipe(recipe, pool)
+    _load_row(bank, slot, recipe, pool, _all_places(pool))
+
+
+def _all_places(pool: Pool) -> list[Sequence[int]]:
+    return [range(len(pool.gates(name))) for name in pool.modules]
+
+
+def _shared_bank(base: BaseLM, pool: Pool, places: Sequence[Sequence[int]], rows: int, first: int) -> LoraBank:
+    """Room for rows of weights, beside these pieces of each module."""
+    most = max(1, *map(len, places))
+    bank = LoraBank(base.model, pool.lora, rows, scaled="weights", pieces=most, shared=True, first=first)
+    for name, own in zip(pool.modules, places, strict=True):
+        A_NRD, B_NOR = pieces(pool, name, [*own, *[None] * (most - len(own))])
+        bank.load_pair(0, name, *product(torch.ones(most), A_NRD, B_NOR))
+    return bank
+
+
+def _load_row(bank: LoraBank, slot: int, recipe: Recipe, pool: Pool, places: Sequence[Sequence[int]]) -> None:
+    """A recipe's weights, in the order of the resident pieces."""
+    assert recipe.combine == "product"  # a row of weights can make nothing else
+    rows = dict[str, Tensor]()
+    for number, name in enumerate(pool.modules):
+        used = _used(recipe, number)
+        rows[name] = torch.zeros(bank.pieces)
+        rows[name][: len(places[number])] = torch.tensor([used.get(place, 0.0) for place in places[number]])
+    bank.load_weights(slot, rows)
 
 
 def _used(recipe: Recipe, module: int) -> dict[int, float]:

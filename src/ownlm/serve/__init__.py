@@ -1,1 +1,1 @@
-"""Everybody's own model behind one address."""
+"""A home behind one address: the API that clients already speak, and a page."""

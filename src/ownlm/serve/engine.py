@@ -1,4 +1,4 @@
-"""What an engine is: it answers, each time with one person's adapter."""
+"""What answers requests: the contract between the address and whatever engine stands behind it."""
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple, Protocol
 from ownlm.errors import OwnlmError
 from ownlm.store.rows import AdapterInfo, BaseInfo
 
+Finish = Literal["stop", "length"]
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -14,12 +16,12 @@ class Work:
 
     Attributes:
         adapter: None for the base alone.
-        prompt: the whole text.
-        temperature: 0 for the likeliest token each time.
+        prompt: the whole text; the engine turns it into tokens as `BaseLM.encode_prompt` does.
+        temperature: 0 for the likeliest tokens.
         seed: of sampling; None draws one.
-        stop: the answer ends before the first of these.
-        one_line: the answer ends with its first line.
-        labels: not empty: the answer is the likeliest of these, in one piece.
+        stop: texts that end the answer.
+        one_line: whether the answer ends with its first line.
+        labels: not empty: answer with the likeliest of these, in one piece.
     """
 
     base: BaseInfo
@@ -38,41 +40,58 @@ class Piece(NamedTuple):
     """What came since the last piece; the last one says why it is the last."""
 
     text: str
-    finish: Literal["stop", "length"] | None
+    finish: Finish | None
 
 
 class Stream(Protocol):
-    """An answer as it comes.
+    """An answer under way: an iterator of pieces. What goes wrong is raised out of it, as an OwnlmError.
 
     Attributes:
-        adapter: id of the adapter that really answered.
+        adapter: id of the adapter that really answers, read from where its weights lie; None for the base.
         prompt_tokens: known from the first piece on.
+        completion_tokens: of the pieces given so far.
     """
 
     adapter: str | None
     prompt_tokens: int
     completion_tokens: int
 
-    def __aiter__(self) -> AsyncIterator[Piece]: ...
+    def __aiter__(self) -> AsyncIterator[Piece]:
+        """The pieces."""
+        ...
 
     def cancel(self) -> None:
-        """Nobody wants the rest. May be said twice."""
+        """Nobody waits for the rest: what it takes up is free at the next step. Again is no error."""
+        ...
 
 
 class Engine(Protocol):
-    """Answers many people at once."""
+    """Answers many people's requests together."""
 
     def submit(self, work: Work) -> Stream:
-        """Takes a request, in the event loop; raises Busy where too many wait."""
+        """Takes work on, within the event loop; raises Busy when the queue is full."""
+        ...
 
     def counts(self) -> Mapping[str, float]:
-        """Numbers for those who watch it."""
+        """Gauges: queued, live, slots_used, slots, hits, misses, evictions, tokens, passes."""
+        ...
 
     async def stop(self, grace_s: float) -> None:
-        """Finishes what is under way if that takes no longer, and ends the rest with an error."""
+        """Takes nothing on any more, finishes what it has within that time, and ends the rest with an error."""
+        ...
 
 
 class Busy(OwnlmError):
-    """Too many wait; try again after `retry_after` seconds."""
+    """There is too much to do just now, or the server stops.
 
-    retry_after: float
+    Attributes:
+        retry_after: seconds after which it may be worth to try again.
+    """
+
+    def __init__(self, what: str, retry_after: float, *, expected: object = None) -> None:
+        super().__init__(what, expected=expected, hint=f"try again in {retry_after:.0f} s")
+        self.retry_after = retry_after
+
+
+class EngineError(OwnlmError, RuntimeError):
+    """An answer could not be finished, through no fault of the request."""

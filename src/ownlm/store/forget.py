@@ -23,6 +23,8 @@ DUE = "forgetting "  # begins a key of the table `meta`, from a deletion until n
 SHORTEST, LONGEST = 8, 48  # letters of a text that are searched for; a shorter one may be anybody's
 MOST = 512  # texts searched for
 
+_ABOUT_THEM = (tables.consents, tables.tokens, tables.jobs)  # what goes with a person, uncounted
+
 Needle = tuple[bytes, bytes]  # the beginning of a text, as it is and as JSON spells it
 
 
@@ -53,7 +55,7 @@ class Forgotten:
 
 
 def forget_person(store: Store, user: str) -> Forgotten:
-    """Removes every record, profile, adapter version, recipe, draft and blob of a person, and their consent to share.
+    """Removes all of a person: records, profiles, adapters, recipes, drafts, blobs, consent, tokens and jobs.
 
     What was stopped in its midst is finished by the same call. A hash of the name stays, so that an old file does not
     bring the person back.
@@ -67,14 +69,14 @@ def forget_person(store: Store, user: str) -> Forgotten:
     with store.database.writing() as db:
         _check_pools(db, user)
         needles = _needles([user, *_texts(db, r.user == user, p.user == user)])
-        records, profiles, adapters, consents = (
+        records, profiles, adapters, *others = (
             db.execute(delete(table).where(table.c.user == user)).rowcount
-            for table in (tables.records, tables.profiles, tables.adapters, tables.consents)
+            for table in (tables.records, tables.profiles, tables.adapters, *_ABOUT_THEM)
         )
         drop(db, user)
         bases = _learnt_from(db, o.user == user)
         db.execute(delete(tables.outsiders).where(o.user == user))
-        if not (records or profiles or adapters or consents or bases or due in dues(db)):
+        if not (records or profiles or adapters or any(others) or bases or due in dues(db)):
             raise NotFoundError(f"The home has no user {user!r}", hint="`ownlm users ls`")
         _check_other_files(store, db, needles)
         _say_due(db, due)
@@ -231,7 +233,7 @@ _ALL_TEXT = " UNION ALL ".join(
         "records": ("fields", "user", "id"), "profiles": ("text",), "tasks": ("spec",), "outsiders": ("user",),
         "adapters": ("provenance", "shape", "stale"), "bases": ("provenance", "name", "folder", "source"),
         "pools": ("provenance", "folder"), "consents": ("user", "licence"), "sharers": ("user",),
-        "drafts": ("user",), "sqlite_master": ("sql",),
+        "drafts": ("user",), "tokens": ("user",), "jobs": ("user", "error"), "sqlite_master": ("sql",),
     }.items()
     for column in columns
 )  # fmt: skip

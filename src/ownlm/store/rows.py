@@ -1,4 +1,4 @@
-"""What the store tells: bases, people, profiles, adapters, pools, drafts; and hashes of what people did."""
+"""What the store tells: bases, people, profiles, adapters, pools, drafts, tokens, jobs; hashes of what people did."""
 
 import builtins
 import hashlib
@@ -107,6 +107,35 @@ class DraftInfo:
     tokens: int  # that it was trained on
     seconds: float
     created: str = field(default_factory=now)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenInfo:
+    """Who may ask a server: a person about themselves, or an operator (no user) for everybody. It opens nothing."""
+
+    id: str
+    user: str | None
+    created: str = field(default_factory=now)
+
+    @property
+    def scope(self) -> str:
+        """ "user" or "operator"."""
+        return "operator" if self.user is None else "user"
+
+
+@dataclass(frozen=True, slots=True)
+class JobInfo:
+    """What a server was asked to make of a person's history, and how far that is."""
+
+    id: str
+    kind: str  # "train" or "assemble"
+    user: str
+    task: str
+    state: str = "queued"  # then "running"; at the end "done" or "failed"
+    adapter: str | None = None
+    error: dict[str, Any] | None = None
+    created: str = field(default_factory=now)
+    ended: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -303,6 +303,11 @@ class Store:
             db.execute(delete(tables.adapters).where(a.number.in_(worthless)))
         return len(worthless)
 
+    def has_adapter(self, adapter: str) -> bool:
+        """Whether there is a version of that id; ids are given once."""
+        with self.database.reading() as db:
+            return db.execute(select(tables.adapters.c.id).where(tables.adapters.c.id == adapter)).first() is not None
+
     def has_weights(self, adapter: AdapterInfo) -> bool:
         """Whether all the weights an adapter has are there; a recipe may have none."""
         return self._is_there(adapter.blob)

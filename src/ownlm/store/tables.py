@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 
-VERSION = 4  # raised whenever a table changes, with a step in `migrate`
+VERSION = 5  # raised whenever a table changes, with a step in `migrate`
 
 metadata = MetaData()
 
@@ -160,6 +160,33 @@ drafts = Table(  # what pieces of those who agree are made of: one of each kind 
     Column("created", String, nullable=False),
 )
 
+tokens = Table(  # who may ask a server, and for whom; of a token itself, its hash alone
+    "tokens",
+    metadata,
+    Column("id", String, primary_key=True),  # names it, and opens nothing
+    Column("hash", String, nullable=False, unique=True),
+    Column("user", String),  # none: an operator's
+    Column("created", String, nullable=False),
+    Index("tokens_by_user", "user"),
+)
+
+jobs = Table(  # what a server was asked to train or assemble, and has promised to do
+    "jobs",
+    metadata,
+    Column("number", Integer, primary_key=True),  # the order in which they came
+    Column("id", String, nullable=False, unique=True),
+    Column("kind", String, nullable=False),  # "train" or "assemble"
+    Column("user", String, nullable=False),
+    Column("task", String, ForeignKey("tasks.name"), nullable=False),
+    Column("state", String, nullable=False),  # "queued", "running", "done" or "failed"
+    Column("adapter", String),  # id of the one that came of it
+    Column("error", JSON),  # why it failed: what, hint
+    Column("created", String, nullable=False),
+    Column("ended", String),
+    Index("jobs_by_user", "user", "number"),
+    sqlite_autoincrement=True,
+)
+
 
 def without_number(row: Row[Any]) -> dict[str, Any]:
     """A row's values, but for the number that gives its place among the others."""
@@ -185,6 +212,9 @@ def migrate(db: Connection, version: int) -> None:
             table.create(db)
     if version < 4:
         drafts.create(db)
+    if version < 5:
+        for table in (tokens, jobs):
+            table.create(db)
 
 
 # Format 1 forgot nothing, so the records an adapter knew are the person's first ones. Its keys were made in another

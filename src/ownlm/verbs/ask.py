@@ -279,6 +279,23 @@ def _answers(
 def _prompt(
     store: Store, base: BaseLM, one: Assignment, show: Show, histories: dict[str, History]
 ) -> tuple[list[int], tuple[str, ...]]:
+    text, retrieved = prompt_of(store, one, show, histories)
+    prompt, query = base.encode_prompt(text), one.query
+    what = f"The query {query.id!r} of user" if query.id else "The text asked of user"
+    virtual = one.adapter.shape.get("num_virtual_tokens", 0) if one.adapter else 0
+    check_length(base, prompt, virtual + one.task.max_new_tokens, f"{what} {query.user_id!r}")
+    return prompt, retrieved
+
+
+def prompt_of(
+    store: Store, one: Assignment, show: Show, histories: dict[str, History] | None = None
+) -> tuple[str, tuple[str, ...]]:
+    """What the model reads of a query, and the ids of the person's records in it: as in training, where `show` is None.
+
+    Args:
+        histories: those looked up before, by user; others are added.
+    """
+    histories = {} if histories is None else histories
     query, made = one.query, one.adapter.provenance if one.adapter else one.base.provenance
     config = TrainConfig.model_validate(made["config"]).prompt if made else PromptConfig()
     config = config.model_copy(update={name: value for name, value in show.items() if value is not None})
@@ -288,9 +305,4 @@ def _prompt(
     profile = store.profile(one.task.name, query.user_id) if config.profile else None
     if profile is None and show.get("profile") is None:  # forgotten since training
         config = config.model_copy(update={"profile": False})
-    text, retrieved = query_prompt(one.task, query.fields, history, **shown(config, query.user_id, profile))
-    prompt = base.encode_prompt(text)
-    what = f"The query {query.id!r} of user" if query.id else "The text asked of user"
-    virtual = one.adapter.shape.get("num_virtual_tokens", 0) if one.adapter else 0
-    check_length(base, prompt, virtual + one.task.max_new_tokens, f"{what} {query.user_id!r}")
-    return prompt, retrieved
+    return query_prompt(one.task, query.fields, history, **shown(config, query.user_id, profile))

@@ -1,0 +1,95 @@
+"""`ownlm serve`."""
+
+import signal
+import socket
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ownlm.cli import options
+from ownlm.cli.output import print_json, say, warn
+from ownlm.errors import ConfigError, StoreError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def serve(
+    host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Where it listens.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", metavar="N", help="0 for any that is free.", min=0, max=65535)] = 8000,
+    slots: Annotated[
+        int, typer.Option("--slots", metavar="N", help="People whose adapters are in memory together.", min=1)
+    ] = 64,
+    queue: Annotated[
+        int, typer.Option("--queue", metavar="N", help="Answers that may wait; more are told to try again.", min=1)
+    ] = 256,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", metavar="N", help="The longest answer that may be asked for.", min=1)
+    ] = 1024,
+    requests_per_minute: Annotated[
+        int, typer.Option("--requests-per-minute", metavar="N", help="Of each token.", min=1)
+    ] = 600,
+    timeout: Annotated[float, typer.Option("--timeout", metavar="S", help="Of one answer, in seconds.", min=0.1)] = 120,
+    home: options.Home = options.HOME,
+    json: options.Json = False,
+) -> None:
+    """Serve everybody's own model: OpenAI's API, a person's own data, and a page.
+
+    Who asks is said by a token: `ownlm users token USER`, or --operator, makes one. Ctrl-C ends it, and lets answers
+    that are under way come to their end.
+    """
+    from filelock import FileLock, Timeout
+
+    from ownlm.home import Home
+    from ownlm.serve.app import create_app
+    from ownlm.serve.limits import Limits
+    from ownlm.serve.own_engine import OwnEngine
+
+    opened = Home(home, create=False)
+    limits = Limits(max_tokens=max_tokens, requests_per_minute=requests_per_minute, timeout_s=timeout)
+    lock = FileLock(opened.store.folder / "serve.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise StoreError(
+            f"The home {home} is being served already", hint="end that server, or serve another home"
+        ) from None
+    except OSError as error:
+        raise StoreError(f"The home {home} cannot be served", got=error.strerror, hint="make it writable") from None
+    with lock:
+        app = create_app(opened, OwnEngine(opened, slots=slots, queue=queue), limits)
+        _run(app, _listen(host, port), limits.grace_s, json)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise ConfigError(
+            f"Nothing can listen at {host}, port {port}", got=error.strerror or error, hint="choose another --port"
+        ) from None
+
+
+def _run(app: "FastAPI", listening: socket.socket, grace_s: float, json: bool) -> None:
+    import uvicorn
+
+    host, port = listening.getsockname()[:2]
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    if json:
+        print_json({"address": address}, line=True)
+    else:
+        say(f"{address}: the page; {address}/v1: the API; {address}/docs: what it can do")
+    if host not in _LOOPBACK:
+        warn("texts and tokens travel as they are: put a proxy with TLS before it, unless the network is yours alone")
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=int(grace_s) + 1
+    )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn hands the signal on when all is done
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listening])

@@ -1,0 +1,84 @@
+"""The app: routes, errors, the page, and what begins and ends with the server."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI, Response
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+from fastapi_offline import FastAPIOffline
+
+from ownlm import __version__
+from ownlm.home import Home
+from ownlm.serve import me_api, openai_api
+from ownlm.serve.answering import ClientLeft
+from ownlm.serve.engine import Engine
+from ownlm.serve.guard import Guard
+from ownlm.serve.jobs import Jobs
+from ownlm.serve.limits import Limits, Meter
+from ownlm.serve.metrics import Metrics
+from ownlm.serve.refusals import add_refusals
+from ownlm.serve.state import State
+from ownlm.serve.who import Operator
+
+PAGE = Path(__file__).with_name("page")
+_REFUSED = {"description": "Refused: what, and what to do next.", "content": {"application/json": {"schema": {
+    "type": "object", "required": ["error"], "properties": {"error": {"type": "object"}}}}}}  # fmt: skip
+_REFUSALS = {status: _REFUSED for status in (400, 401, 404, 409, 413, 429, 503)}
+
+
+def create_app(home: Home, engine: Engine, limits: Limits | None = None) -> FastAPI:
+    """A server of a home, for uvicorn or another.
+
+    Args:
+        engine: answers; it is stopped with the app.
+
+    Source: ours; the API of completions is OpenAI's.
+    """
+    limits = limits or Limits()
+    jobs = Jobs(home)
+    state = State(home, engine, jobs, limits, Meter(limits), Metrics(engine))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        jobs.start()
+        try:
+            yield
+        finally:
+            jobs.stop()
+            await engine.stop(limits.grace_s)
+
+    app: FastAPI = FastAPIOffline(
+        redoc_url=None, static_url="/docs-files", title="ownlm", version=__version__, lifespan=lifespan,
+        summary="Everybody's own model behind one address.", responses=_REFUSALS,
+    )  # fmt: skip
+    app.state.ownlm = state
+    add_refusals(app)
+    app.add_exception_handler(ClientLeft, lambda request, error: Response(status_code=499))
+    app.include_router(openai_api.router)
+    app.include_router(me_api.router)
+    _add_others(app, state)
+    app.add_middleware(Guard, most=limits.body_bytes, metrics=state.metrics)
+    return app
+
+
+def _add_others(app: FastAPI, state: State) -> None:
+    """Health, numbers, and the page."""
+
+    @app.get("/healthz", tags=["server"])
+    def healthz() -> dict[str, str]:
+        """Whether the server is up, and can read its home."""
+        state.home.store.tasks()
+        return {"status": "ok"}
+
+    @app.get("/metrics", tags=["server"], response_class=Response)
+    def metrics(caller: Operator) -> Response:
+        """Counters and gauges, for Prometheus; with an operator's token."""
+        return Response(state.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    @app.get("/", include_in_schema=False)
+    def page() -> FileResponse:
+        return FileResponse(PAGE / "index.html")
+
+    app.mount("/page", StaticFiles(directory=PAGE, check_dir=False), name="page")

@@ -1,0 +1,106 @@
+"""Requests bound to what answers them, when they come; and looked at once more before the answer leaves."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ownlm.errors import AdapterError, NotFoundError, TaskError
+from ownlm.history.record import Query
+from ownlm.history.task import Task, parse_query
+from ownlm.home import Home
+from ownlm.serve.engine import Stream, Work
+from ownlm.verbs.ask import Assignment, assign, prompt_of
+from ownlm.verbs.bases import pick_base
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A request, bound to a person and to one version of their adapter.
+
+    Attributes:
+        work: for the engine.
+        retrieved: ids of the person's records that the prompt shows.
+        warning: why the base answers, where the person might expect their adapter.
+    """
+
+    user: str | None
+    task: Task
+    work: Work
+    retrieved: tuple[str, ...] = ()
+    warning: str | None = None
+
+    def extras(self, ignored_messages: int | None = None) -> dict[str, Any]:
+        """What an answer tells beside what OpenAI's has."""
+        told = {
+            "adapter": self.work.adapter.id if self.work.adapter else None,
+            "base": self.work.base.name,
+            "warning": self.warning,
+            "retrieved": list(self.retrieved),
+        }
+        return told if ignored_messages is None else told | {"ignored_messages": ignored_messages}
+
+
+def bind_question(home: Home, user: str | None, task: Task, text: str, base_only: bool, rag: int | None) -> Bound:
+    """A question in the task's own words: the prompt is made as in training.
+
+    Args:
+        user: None for nobody in particular: the base answers.
+        text: the task's input; where it has several fields, a JSON object with them.
+
+    Raises:
+        TaskError: the text is no input of the task. NotFoundError: there is no base.
+    """
+    query = Query(user or "", "", parse_query(task, text)[0])
+    one = _assigned(home, query, task, base_only or user is None)
+    prompt, retrieved = prompt_of(home.store, one, {"rag": 0 if user is None else rag})
+    work = Work(one.base, one.adapter, prompt, one.task.max_new_tokens, one_line=one.task.one_line)
+    return Bound(user, one.task, work, retrieved, one.warning)
+
+
+def bind_text(home: Home, user: str | None, task: Task, text: str, base_only: bool) -> Bound:
+    """A text to be continued as it stands.
+
+    Raises:
+        TaskError: the text is empty. NotFoundError: there is no base.
+    """
+    if not text:
+        raise TaskError("There is nothing to continue", got="an empty prompt")
+    one = _assigned(home, Query(user or "", "", {}), task, base_only or user is None)
+    return Bound(user, one.task, Work(one.base, one.adapter, text, 16), warning=one.warning)
+
+
+def _assigned(home: Home, query: Query, task: Task, base_only: bool) -> Assignment:
+    """A person's newest adapter; the task's base where they have none yet, or where it may not be used."""
+    store = home.store
+    if not base_only:
+        try:
+            one = assign(store, query, task, None, False)
+        except NotFoundError:
+            why = "There is no adapter of yours yet; the base answers"
+            return Assignment(query, task, pick_base(store, task.name, None), None, why)
+        if one.adapter is not None and one.adapter.pool is not None and one.adapter.pool in home.pools.waiting():
+            why = "Your adapter waits for a withdrawal from its pool; the base answers"
+            return replace(one, adapter=None, warning=why)
+        if one.warning is not None:  # it is stale; what an operator would type is nothing for a client
+            return replace(one, warning="Your assembly is stale, and waits to be made anew; the base answers")
+        return one
+    return Assignment(query, task, pick_base(store, task.name, None), None)
+
+
+def with_changes(bound: Bound, changes: Mapping[str, Any]) -> Bound:
+    """The same with other settings of its work, where they are given."""
+    return replace(bound, work=replace(bound.work, **{k: v for k, v in changes.items() if v is not None}))
+
+
+def check_leaving(home: Home, bound: Bound, stream: Stream) -> None:
+    """Looks, before an answer leaves, whether what gave it is what it was bound to, and still the person's.
+
+    Raises:
+        AdapterError: it is not: another adapter answered; or the one that did was removed meanwhile, since its person,
+            or a record that it had learnt from, was forgotten.
+    """
+    own = bound.work.adapter
+    if stream.adapter != (own.id if own else None):
+        raise AdapterError("Another adapter answered than was asked; the answer is kept back", hint="ask again")
+    if own is not None and not home.store.has_adapter(own.id):
+        raise AdapterError("The adapter was removed while it answered; the answer is kept back", hint="ask again")

@@ -1,0 +1,40 @@
+"""With which settings a person is trained or assembled by a server: those of last time, else their task's latest."""
+
+from typing import Any
+
+from ownlm.config import LoraConfig, PromptConfig, TrainConfig
+from ownlm.errors import NotFoundError
+from ownlm.store.rows import AdapterInfo, JobInfo
+from ownlm.store.store import Store
+from ownlm.verbs.bases import pick_base
+
+
+def job_settings(store: Store, job: JobInfo) -> dict[str, Any]:
+    """Arguments of `Home.train` or `Home.assemble`: as this person was made last, else as anybody was in their task.
+
+    An operator who trains somebody with settings of their own thereby says how the server trains the others.
+    """
+    train = job.kind == "train"
+    for user in (job.user, None):
+        known = [one for one in store.adapters(job.task, user) if one.is_recipe is not train]
+        known = [one for one in known if not train or one.method == "lora"]
+        if known:
+            return _of_training(store, known[-1]) if train else _of_assembling(known[-1])
+    return {}
+
+
+def _of_training(store: Store, adapter: AdapterInfo) -> dict[str, Any]:
+    config = TrainConfig.model_validate(adapter.provenance["config"])
+    parts = {"lora": LoraConfig, "prompt": PromptConfig}
+    told = config.model_dump(mode="json", exclude={*parts, "virtual_tokens", "method"})
+    for part in parts:
+        told |= getattr(config, part).model_dump(mode="json")
+    try:
+        on_newest = adapter.base == pick_base(store, adapter.task, None).name
+    except NotFoundError:
+        on_newest = True
+    return told | {"seed": adapter.provenance["seed"]} if on_newest else {}
+
+
+def _of_assembling(recipe: AdapterInfo) -> dict[str, Any]:
+    return {**recipe.provenance["assembly"], "seed": recipe.provenance["seed"]}

@@ -1,0 +1,271 @@
+"""What a person may do about themselves: their history, their adapter, their consent, and leaving."""
+
+import io
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from ownlm.errors import DataError, NotFoundError
+from ownlm.history.record import Record, in_order
+from ownlm.history.row import to_record
+from ownlm.serve.openai_api import task_of
+from ownlm.serve.state import State, state_of
+from ownlm.serve.who import AnyCaller, Me
+from ownlm.store.jobs import jobs
+from ownlm.store.rows import AdapterInfo, JobInfo
+from ownlm.verbs.consent import LICENCE, Consent
+
+router = APIRouter(prefix="/v1", tags=["me"])
+AnyState = Annotated[State, Depends(state_of)]
+TaskName = Annotated[str, Query(max_length=64, description="A task.")]
+_STRICT = ConfigDict(extra="forbid")
+UNFIT = 10_000  # records of one request
+
+
+class Records(BaseModel):
+    """Records to add: each an object with the task's fields, and perhaps `id` and `time`."""
+
+    model_config = _STRICT
+
+    task: str = Field(max_length=64)
+    records: list[dict[str, Any]] = Field(min_length=1, max_length=UNFIT)
+
+
+class Asked(BaseModel):
+    """What is to be made: an adapter for a task."""
+
+    model_config = _STRICT
+
+    task: str = Field(max_length=64)
+
+
+class Wish(BaseModel):
+    """Whether a person shares pieces of their adapters."""
+
+    model_config = _STRICT
+
+    shares: bool
+    licence: str = Field(LICENCE, min_length=1, max_length=10_000)
+
+
+@router.get("/tasks")
+def list_tasks(caller: AnyCaller, state: AnyState) -> dict[str, Any]:
+    """The tasks of this home: what each asks for, and is given."""
+    told = [task_of(state, name) for name in state.home.store.tasks()]
+    return {
+        "tasks": [
+            {"name": task.name, "instruction": task.told, "input_fields": task.input_fields,
+             "required": task.required_inputs, "record_fields": task.record_fields,
+             "answer_field": task.answer_field, "labels": task.labels}
+            for task in told
+        ]
+    }  # fmt: skip
+
+
+@router.get("/users/me")
+def show_me(caller: AnyCaller, state: AnyState) -> dict[str, Any]:
+    """Who the token says you are, and what there is of you."""
+    user = caller.token.user
+    told: dict[str, Any] = {"user": user, "scope": caller.token.scope, "consent": None, "tasks": []}
+    if user is None:
+        return told
+    home = state.home
+    latest = {task: a for (task, _), a in home.store.latest_adapters(None, [user]).items()}
+    told["tasks"] = [
+        {"task": person.task, "records": person.records} | _standing(state, latest.get(person.task))
+        for person in home.store.people(None, [user])
+    ]
+    return told | {"consent": _agreed(_consent(state, user, None, LICENCE))}
+
+
+@router.delete("/users/me")
+def forget_me(user: Me, state: AnyState) -> dict[str, Any]:
+    """Removes all of you from this home, and proves it. Your tokens are worth nothing afterwards."""
+    done = state.home.forget(user)
+    return {
+        "records": done.records, "profiles": done.profiles, "adapters": done.adapters, "blobs": done.blobs,
+        "searched": done.texts, "bases": done.bases, "withdrawn": len(done.withdrawn),
+    }  # fmt: skip
+
+
+@router.get("/users/me/history")
+def show_history(
+    user: Me, state: AnyState, task: TaskName,
+    q: Annotated[str, Query(max_length=1000, description="Only records in which this stands.")] = "",
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    id: Annotated[str | None, Query(max_length=1000, description="Only the record of this id.")] = None,
+    before: Annotated[int | None, Query(ge=0, le=2**31, description="As `next` of the page before.")] = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Your records, the latest first, a page at a time."""
+    records = state.home.store.history(task_of(state, task).name, user).records
+    wanted = q.casefold()
+    found = [
+        one
+        for one in records
+        if id in (None, one.id) and (not wanted or any(wanted in text.casefold() for text in one.fields.values()))
+    ]
+    end = len(found) if before is None else min(before, len(found))
+    page = found[max(0, end - limit) : end][::-1]
+    return {
+        "total": len(found),
+        "records": [{"id": r.id, "task": task, "time": r.time, "fields": dict(r.fields)} for r in page],
+        "next": end - limit if end > limit else None,
+    }
+
+
+@router.post("/users/me/history", status_code=201)
+def add_history(user: Me, state: AnyState, asked: Records) -> dict[str, Any]:
+    """Adds records, all or none. One that is there already with the same text is left as it is."""
+    task, read = task_of(state, asked.task), list[Record]()
+    for place, row in enumerate(asked.records):
+        if row.get("user_id", user) != user:
+            raise DataError(f"Record {place} is another person's", hint="leave `user_id` out: records are yours")
+        try:
+            read.append(to_record(row, task, user=user))
+        except (ValueError, KeyError) as error:
+            told = error.what if isinstance(error, DataError) else str(error)
+            raise DataError(f"Record {place} is wrong: {told}", expected=f"{', '.join(task.record_fields)}") from None
+    new, known, forgotten = state.home.store.add_records(task.name, [in_order(user, read)])
+    return {"new": new, "known": known, "forgotten": forgotten}
+
+
+@router.delete("/users/me/history/{record:path}")
+def forget_record(user: Me, state: AnyState, record: str, task: TaskName) -> dict[str, Any]:
+    """Removes one record for good, and marks the adapters that have learnt from it."""
+    done = state.home.forget_record(user, record, task_of(state, task).name)
+    return {"records": done.records, "marked": done.marked, "adapters": done.adapters, "pools": len(done.pools)}
+
+
+@router.get("/users/me/adapter")
+def show_adapter(user: Me, state: AnyState, task: TaskName) -> dict[str, Any]:
+    """Your adapter for a task, its versions, the latest first, and what is being made."""
+    name = task_of(state, task).name
+    versions = state.home.store.adapters(name, user)
+    mine = [job for job in jobs(state.home.store, user) if job.task == name]
+    return _standing(state, versions[-1] if versions else None) | {
+        "versions": [_adapter(state, one) for one in reversed(versions)],
+        "job": _job(state, mine[-1]) if mine else None,
+    }
+
+
+@router.get("/users/me/adapter/download", response_class=Response)
+def download_adapter(user: Me, state: AnyState, task: TaskName) -> Response:
+    """Your newest adapter as a PEFT folder, zipped: `peft` and vLLM load it."""
+    name = task_of(state, task).name
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "adapter"
+        adapter = state.home.export(user, made, task=name).adapter
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w") as archive:  # weights do not compress
+            for file in sorted(made.iterdir()):
+                archive.write(file, file.name)
+    named = {"Content-Disposition": f'attachment; filename="{name}-{adapter.id[:8]}.zip"'}
+    return Response(content.getvalue(), media_type="application/zip", headers=named)
+
+
+@router.get("/users/me/adapter/pieces")
+def show_pieces(user: Me, state: AnyState, task: TaskName) -> dict[str, Any]:
+    """Whose pieces your assembled adapter is made of, and with which weights: [kind][sharer][layer]."""
+    adapter = state.home.store.latest_adapters(task_of(state, task).name, [user]).get((task, user))
+    if adapter is None or not adapter.is_recipe:
+        raise NotFoundError("Your adapter is not made of pieces", hint="ask to be assembled")
+    use = state.home.pools.pieces(user, task)[1]
+    return {
+        "sharers": use.sharers, "kinds": use.kinds, "layers": use.layers, "amount": use.amount_CSL.tolist(),
+        "share": use.share_S.tolist(),
+    }  # fmt: skip
+
+
+@router.post("/users/me/train", status_code=202)
+def train_me(user: Me, state: AnyState, asked: Asked) -> dict[str, Any]:
+    """Has an adapter trained on your history; it is done in its own time."""
+    return _begun(state, "train", user, asked.task)
+
+
+@router.post("/users/me/assemble", status_code=202)
+def assemble_me(user: Me, state: AnyState, asked: Asked) -> dict[str, Any]:
+    """Has an adapter put together out of pieces that others share; it is done in its own time."""
+    return _begun(state, "assemble", user, asked.task)
+
+
+@router.get("/users/me/jobs")
+def list_jobs(user: Me, state: AnyState) -> dict[str, Any]:
+    """What you asked for, the latest first."""
+    return {"jobs": [_job(state, job) for job in reversed(jobs(state.home.store, user))]}
+
+
+@router.get("/users/me/jobs/{job}")
+def show_job(user: Me, state: AnyState, job: str) -> dict[str, Any]:
+    """One of them."""
+    found = next((one for one in jobs(state.home.store, user) if one.id == job), None)
+    if found is None:
+        raise NotFoundError("There is no such job, or it is not yours")
+    return _job(state, found)
+
+
+@router.get("/users/me/consent")
+def show_consent(user: Me, state: AnyState) -> dict[str, Any]:
+    """Whether you share pieces of your adapters."""
+    return _agreed(_consent(state, user, None, LICENCE))
+
+
+@router.put("/users/me/consent")
+def change_consent(user: Me, state: AnyState, wish: Wish) -> dict[str, Any]:
+    """Gives your consent to share, or takes it back: then nobody is answered with pieces of yours any more."""
+    return _agreed(_consent(state, user, wish.shares, wish.licence))
+
+
+def _consent(state: State, user: str, share: bool | None, licence: str) -> Consent:
+    try:
+        return state.home.consent(user, share, licence)
+    except NotFoundError:
+        if share:
+            raise NotFoundError("Who has no records has nothing to share", hint="add records first") from None
+        return Consent(user, False)
+
+
+def _agreed(told: Consent) -> dict[str, Any]:
+    return {"shares": told.shares, "licence": told.licence, "since": told.since, "pools": len(told.pools)}
+
+
+def _begun(state: State, kind: Literal["train", "assemble"], user: str, task: str) -> dict[str, Any]:
+    name = task_of(state, task).name
+    if not state.home.store.knows(name, user):
+        raise NotFoundError("There are no records of yours to learn from", hint="add records first")
+    return _job(state, state.jobs.ask(kind, user, name))
+
+
+def _standing(state: State, adapter: AdapterInfo | None) -> dict[str, Any]:
+    """An adapter, and in words how it stands."""
+    if adapter is None:
+        return {"adapter": None, "standing": "no adapter yet"}
+    told, words = _adapter(state, adapter), list[str]()
+    if adapter.stale is not None:
+        words.append("stale: it waits to be assembled anew")
+    elif adapter.pool in state.home.pools.waiting():
+        words.append("waits for a withdrawal from its pool")
+    if told["behind"]:
+        words.append(f"{told['behind']:,} new records")
+    if adapter.forgotten:
+        words.append(f"{adapter.forgotten:,} records forgotten since")
+    return {"adapter": told, "standing": ", ".join(words) or "up to date"}
+
+
+def _adapter(state: State, one: AdapterInfo) -> dict[str, Any]:
+    return {
+        "id": one.id, "method": one.method, "base": one.base, "records": one.records, "steps": one.steps,
+        "loss_first": one.loss_first, "loss_last": one.loss_last, "bytes": one.bytes, "created": one.created,
+        "behind": state.home.behind(one), "stale": one.stale,
+    }  # fmt: skip
+
+
+def _job(state: State, job: JobInfo) -> dict[str, Any]:
+    return {
+        "id": job.id, "kind": job.kind, "task": job.task, "state": job.state, "error": job.error,
+        "progress": state.jobs.progress(job.id) if job.state == "running" else None, "adapter": job.adapter,
+        "created": job.created, "ended": job.ended,
+    }  # fmt: skip

@@ -1,0 +1,60 @@
+"""What a server counts, in Prometheus's format. It names no person, and no text."""
+
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+_SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
+
+
+class _Counted(Protocol):
+    def counts(self) -> Mapping[str, float]: ...
+
+
+class Metrics:
+    """Counters of one server.
+
+    Args:
+        engine: tells what it does just now.
+    """
+
+    def __init__(self, engine: _Counted) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_Gauges(engine))
+        self._requests = Counter(
+            "ownlm_requests", "Requests, by route and status.", ("route", "status"), registry=self._registry
+        )
+        self._seconds = Histogram(
+            "ownlm_request_seconds", "From a request to the end of its answer, by route.", ("route",),
+            buckets=_SECONDS, registry=self._registry,
+        )  # fmt: skip
+        self.first_token = Histogram(
+            "ownlm_first_token_seconds", "From a request to the first of its answer.", buckets=_SECONDS,
+            registry=self._registry,
+        )  # fmt: skip
+        self.tokens = Counter("ownlm_tokens", "Of prompts and of answers.", ("kind",), registry=self._registry)
+
+    def request(self, route: str, status: int, seconds: float) -> None:
+        """A request is done.
+
+        Args:
+            route: its template: what stands in a path is nobody's business.
+        """
+        self._requests.labels(route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def text(self) -> bytes:
+        """All of it, as Prometheus reads it."""
+        return generate_latest(self._registry)
+
+
+class _Gauges(Collector):
+    def __init__(self, engine: _Counted) -> None:
+        self._engine = engine
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        for name, value in self._engine.counts().items():
+            yield GaugeMetricFamily(f"ownlm_engine_{name}", "What the engine does just now.", value=value)

@@ -1,0 +1,129 @@
+"""OpenAI's API: completions of chats and of texts, streamed or not, and the list of models, which are tasks.
+
+Differs: a model is a task, and the caller's token says whose adapter answers. Of a chat the last message of the person
+is the task's input; what was said before is not read, and the answer says how many messages that were. Without a
+temperature, answers are greedy. What is asked for and cannot be done is refused, never ignored.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from ownlm.errors import ConfigError, NotFoundError, TaskError
+from ownlm.history.task import Task
+from ownlm.serve.answering import Answering, Whole, events, whole
+from ownlm.serve.binding import Bound, bind_question, bind_text, with_changes
+from ownlm.serve.requests import ChatRequest, CompletionRequest, Sampling
+from ownlm.serve.state import State, state_of
+from ownlm.serve.who import AnyCaller, Caller
+
+router = APIRouter(prefix="/v1", tags=["answers"])
+AnyState = Annotated[State, Depends(state_of)]
+_STARTED = int(time.time())
+
+
+@router.get("/models")
+def list_models(caller: AnyCaller, state: AnyState) -> dict[str, Any]:
+    """The tasks of this home, as models."""
+    return {"object": "list", "data": [_model(name) for name in state.home.store.tasks()]}
+
+
+@router.get("/models/{model}")
+def show_model(model: str, caller: AnyCaller, state: AnyState) -> dict[str, Any]:
+    """One of them."""
+    return _model(task_of(state, model).name)
+
+
+@router.post("/chat/completions")
+async def chat(asked: ChatRequest, request: Request, caller: AnyCaller, state: AnyState) -> Response:
+    """Answers the last message with the caller's own model."""
+
+    def bind() -> Bound:
+        task, user = _asked_for(state, caller, asked.model)
+        bound = bind_question(state.home, user, task, asked.text, asked.base_only, asked.rag)
+        if asked.choose and not bound.task.labels:
+            raise TaskError(f"Task {task.name!r} has no labels to choose among", hint="ask without `choose`")
+        labels = (bound.task.labels or ()) if asked.choose else ()
+        return with_changes(bound, _changes(state, asked, asked.max_completion_tokens) | {"labels": labels})
+
+    answering = Answering(state, caller, asked.model, [await run_in_threadpool(bind)], asked.ignored_messages)
+    return await _respond(request, answering, asked, _chat_document, "chat.completion.chunk")
+
+
+@router.post("/completions")
+async def complete(asked: CompletionRequest, request: Request, caller: AnyCaller, state: AnyState) -> Response:
+    """Continues texts as they stand with the caller's own model."""
+
+    def bind() -> list[Bound]:
+        task, user = _asked_for(state, caller, asked.model)
+        if len(asked.prompts) > state.limits.prompts:
+            raise ConfigError("Too many prompts in a request", got=len(asked.prompts), expected=state.limits.prompts)
+        changes = _changes(state, asked, None)
+        return [with_changes(bind_text(state.home, user, task, p, asked.base_only), changes) for p in asked.prompts]
+
+    answering = Answering(state, caller, asked.model, await run_in_threadpool(bind), None)
+    return await _respond(request, answering, asked, _text_document, "text_completion")
+
+
+def task_of(state: State, name: str) -> Task:
+    """A task that this home serves; a NotFoundError of any other."""
+    task = state.home.store.task(name)
+    if task is None:
+        raise NotFoundError("There is no such model, or it is not yours", hint="GET /v1/models lists them")
+    return task
+
+
+def _asked_for(state: State, caller: Caller, model: str) -> tuple[Task, str | None]:
+    """The task, and who is to be answered for. Of another person and of an unknown one the error is the same."""
+    name, colon, other = model.partition(":")
+    task, user = task_of(state, name), caller.token.user
+    if colon:
+        if not caller.is_operator or not state.home.store.knows(task.name, other):
+            raise NotFoundError("There is no such model, or it is not yours", hint="GET /v1/models lists them")
+        user = other
+    return task, user
+
+
+def _changes(state: State, asked: Sampling, most: int | None) -> dict[str, Any]:
+    """What a request sets of its work."""
+    most = most or asked.max_tokens
+    if most is not None and most > state.limits.max_tokens:
+        raise ConfigError("The answer would be too long", got=most, expected=f"{state.limits.max_tokens} tokens")
+    return {
+        "max_tokens": most, "temperature": asked.temperature, "top_p": asked.top_p, "seed": asked.seed,
+        "stop": asked.stops,
+    }  # fmt: skip
+
+
+async def _respond(
+    request: Request, answering: Answering, asked: Sampling, document: Callable[..., dict[str, Any]], chunk: str
+) -> Response:
+    if not asked.stream:
+        answers = await whole(request, answering)
+        return JSONResponse(document(answering, answers))
+    usage = bool(asked.stream_options and asked.stream_options.include_usage)
+    first: AsyncIterator[bytes] = await events(answering, chunk, usage)  # what cannot be answered is refused here
+    return StreamingResponse(first, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+
+def _chat_document(answering: Answering, answers: list[Whole]) -> dict[str, Any]:
+    (one,) = answers
+    message = {"role": "assistant", "content": one.text, "refusal": None}
+    choice = {"index": 0, "message": message, "finish_reason": one.finish, "logprobs": None}
+    return answering.document("chat.completion", [choice], answers)
+
+
+def _text_document(answering: Answering, answers: list[Whole]) -> dict[str, Any]:
+    choices = [
+        {"index": place, "text": one.text, "finish_reason": one.finish, "logprobs": None}
+        for place, one in enumerate(answers)
+    ]
+    return answering.document("text_completion", choices, answers)
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": _STARTED, "owned_by": "ownlm"}

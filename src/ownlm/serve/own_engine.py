@@ -1,0 +1,133 @@
+"""ownlm's own engine: everybody's answers in one running batch for each base."""
+
+import asyncio
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import Mapping
+from contextlib import suppress
+
+from ownlm.home import Home
+from ownlm.serve.engine import Busy, Work
+from ownlm.serve.running import Limits, Order
+from ownlm.serve.stream import News, OwnStream
+from ownlm.serve.worker import Worker
+from ownlm.store.rows import BaseInfo
+from ownlm.verbs.load import load_registered
+
+_GROWING = ("hits", "misses", "evictions", "tokens", "passes")
+_GAUGES = ("queued", "live", "slots_used", "slots", *_GROWING)
+
+
+class OwnEngine:
+    """See `Engine`. A thread for each loaded base; all else happens in the event loop of who submits.
+
+    Args:
+        home: whose bases and adapters answer.
+        slots: how many trained adapters of one shape are kept in memory; the least recently used one makes room.
+        queue: how many requests may wait.
+        live: how many are answered together.
+        tokens_per_pass: how many tokens of prompts go through the model in one pass, beside the next tokens: prompts
+            are read faster with more, and with fewer those wait less who are being answered.
+        places: how many tokens' keys and values are kept.
+        bases: how many are kept in memory; one that has nothing to do makes room.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        *,
+        slots: int = 64,
+        queue: int = 256,
+        live: int = 64,
+        tokens_per_pass: int = 256,
+        places: int = 2**15,
+        bases: int = 1,
+    ) -> None:
+        self.home, self.queue, self.bases = home, queue, bases
+        self.limits = Limits(slots, live, tokens_per_pass, places)
+        self._workers: OrderedDict[str, Worker] = OrderedDict()  # by base, least recently used first
+        self._leaving: list[Worker] = []  # they make room for others
+        self._past: Counter[str] = Counter()  # what those did that are gone
+        self._ended: deque[float] = deque(maxlen=64)  # when the last answers ended
+        self._stopping = False
+
+    def submit(self, work: Work) -> OwnStream:
+        """Takes work on; raises Busy when the queue is full, or the engine stops."""
+        if self._stopping:
+            raise Busy("The server is stopping", 5)
+        if sum(worker.waiting for worker in self._workers.values()) >= self.queue:
+            raise Busy(f"{self.queue} requests wait already", self._retry_after())
+        stream = OwnStream(work)
+        worker = self._workers.get(work.base.name)
+        if worker is None or not worker.put(Order(stream)):
+            worker = self._workers[work.base.name] = self._new_worker(work.base)
+            worker.put(Order(stream))
+        self._workers.move_to_end(work.base.name)
+        self._tidy()
+        return stream
+
+    def counts(self) -> Mapping[str, float]:
+        """See `Engine`; hits, misses, evictions, tokens and passes never fall."""
+        counts = Counter(dict.fromkeys(_GAUGES, 0))
+        counts.update(self._past)
+        for worker in (*self._workers.values(), *self._leaving):
+            counts.update(worker.counts())
+        return counts
+
+    async def stop(self, grace_s: float) -> None:
+        """See `Engine`."""
+        self._stopping = True
+        workers = [*self._workers.values(), *self._leaving]
+        for worker in workers:
+            worker.close()
+        await asyncio.gather(*(asyncio.to_thread(worker.join, grace_s) for worker in workers))
+        for worker in workers:
+            worker.close(abort=True)
+        await asyncio.gather(*(asyncio.to_thread(worker.join) for worker in workers))
+
+    def _new_worker(self, base: BaseInfo) -> Worker:
+        loop = asyncio.get_running_loop()
+
+        def tell(news: list[News]) -> None:
+            with suppress(RuntimeError):  # nobody listens any more: the loop is closed
+                loop.call_soon_threadsafe(self._deliver, news)
+
+        def on_idle() -> None:
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._tidy)
+
+        return Worker(lambda: load_registered(base, self.home.device), self.home.store, self.limits, tell, on_idle)
+
+    def _tidy(self) -> None:
+        """Forgets workers that have ended, and starts those that wait for room; who is idle makes room for them."""
+        for name, worker in list(self._workers.items()):
+            if worker.ended:
+                self._remember(self._workers.pop(name))
+        for worker in [one for one in self._leaving if one.ended]:
+            self._leaving.remove(worker)
+            self._remember(worker)
+        for waiting in [one for one in self._workers.values() if not one.started]:
+            started = {name: one for name, one in self._workers.items() if one.started}
+            if len(started) + len(self._leaving) < self.bases:
+                waiting.start()
+            elif idle := next((name for name, one in started.items() if one.idle), None):
+                self._leaving.append(self._workers.pop(idle))
+                self._leaving[-1].close()
+
+    def _remember(self, worker: Worker) -> None:
+        """What a worker did, as far as it is no longer so."""
+        counts = worker.counts()
+        self._past.update({name: counts.get(name, 0) for name in _GROWING})
+
+    def _deliver(self, news: list[News]) -> None:
+        for one in news:
+            one.stream.hear(one)
+            if one.ends:
+                self._ended.append(time.monotonic())
+
+    def _retry_after(self) -> float:
+        """How long the queue takes at the pace of the last answers: 1 to 60 seconds."""
+        if len(self._ended) < 2:
+            return 5.0
+        each = (time.monotonic() - self._ended[0]) / len(self._ended)
+        return min(60.0, max(1.0, each * self.queue))

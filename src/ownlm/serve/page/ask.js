@@ -1,0 +1,216 @@
+// Ask: the base model and the person's own, side by side, both streamed.
+
+import { api } from "./api.js";
+import { byId, complete, el, field, many, say, short, timeOf } from "./dom.js";
+import { attempt } from "./problem.js";
+
+const FEW = 240; // letters of labels that the instruction itself can hold
+
+let now = null; // what is being answered: stops with the button, another task or a new question
+let asked = null; // the last question and the own answer to it
+
+/** Sets the form for a task. */
+export function setTask(task) {
+  now?.abort();
+  const { instruction, input_fields: inputs, required, labels } = task;
+  const listed = (labels ?? []).join(", "),
+    long = listed.length > FEW;
+  byId("ask-told").textContent = instruction.replaceAll(
+    "{labels}",
+    long ? `${labels.length} labels, listed below` : listed,
+  );
+  byId("ask-fields").replaceChildren(
+    ...inputs.map((name) => field("ask", name, { required: required.includes(name), rows: inputs.length > 1 ? 3 : 4 })),
+  );
+  byId("ask-choose-row").hidden = !labels?.length;
+  byId("ask-labels-all").hidden = !long;
+  byId("ask-labels-count").textContent = many(labels?.length ?? 0, "label");
+  byId("ask-labels").replaceChildren(...(labels ?? []).map((label) => el("li", {}, label)));
+  byId("answers").hidden = byId("ask-same").hidden = byId("ask-keep-row").hidden = true;
+  byId("answers").replaceChildren();
+}
+
+export async function show(context, signal) {
+  const form = byId("ask-form");
+  form.onsubmit = (event) => {
+    event.preventDefault();
+    void ask(context);
+  };
+  form.onkeydown = (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      form.requestSubmit();
+    }
+  };
+  byId("ask-stop").onclick = () => now?.abort();
+  byId("ask-keep").onclick = () => context.keep(asked);
+  await attempt(context.place, () => context.refresh(signal));
+}
+
+/** What is sent: the text alone where one field is all there is, else a JSON object with the fields. */
+function contentOf(task, fields) {
+  const names = Object.keys(fields);
+  return names.length === 1 && (task.required.length === 1 || task.input_fields.length === 1)
+    ? fields[names[0]]
+    : JSON.stringify(fields);
+}
+
+async function ask(context) {
+  const form = byId("ask-form"),
+    { task } = context;
+  if (!complete(form)) return;
+  const fields = {};
+  for (const input of form.querySelectorAll("[data-field]")) {
+    if (input.value.trim() !== "") fields[input.dataset.field] = input.value;
+  }
+  now?.abort();
+  const control = new AbortController();
+  now = control;
+  const rag = byId("ask-rag").value;
+  const request = {
+    model: task.name,
+    messages: [{ role: "user", content: contentOf(task, fields) }],
+    ...(task.labels?.length && byId("ask-choose").checked ? { choose: true } : {}),
+    ...(rag === "" ? {} : { rag: Number(rag) }),
+  };
+  const base = panel("Base model", "base", "what everybody gets");
+  const own = panel("Your own model", "own", "the base with your adapter");
+  byId("answers").replaceChildren(own.element, base.element);
+  byId("answers").hidden = false;
+  byId("ask-same").hidden = byId("ask-keep-row").hidden = true;
+  byId("ask-stop").hidden = false;
+  say("Answering.");
+  const [ownAnswer, baseAnswer] = await Promise.all([
+    context.mine().adapter ? answer(context, own, request, control.signal) : nobody(context, own),
+    answer(context, base, { ...request, base_only: true }, control.signal),
+  ]);
+  if (now !== control) return; // a newer question
+  byId("ask-stop").hidden = true;
+  const told = [
+    ["Your own model", ownAnswer],
+    ["Base model", baseAnswer],
+  ].filter(([, text]) => text !== null);
+  say(told.map(([who, text]) => `${who}: ${text || "empty answer"}`).join(". "));
+  const same = ownAnswer !== null && ownAnswer === baseAnswer;
+  byId("ask-same").textContent = same ? "Both answers are the same." : "";
+  byId("ask-same").hidden = !same;
+  if (ownAnswer !== null || baseAnswer !== null) {
+    asked = { fields, answer: ownAnswer ?? baseAnswer };
+    byId("ask-keep-row").hidden = Boolean(task.record_fields && !task.record_fields.includes(task.answer_field));
+  }
+}
+
+/** What stands in place of an own model that is not there yet. */
+async function nobody(context, { text, notes }) {
+  text.remove();
+  const records = context.mine().records;
+  notes.append(
+    el(
+      "p",
+      {},
+      records
+        ? `You have no adapter in this task yet, and ${many(records, "record")} to make one of. `
+        : "You have no adapter in this task yet. ",
+      el("a", { href: records ? "#adapter" : "#history" }, records ? "Make one" : "Add records first"),
+    ),
+  );
+  return null;
+}
+
+/** A place for one model's answer. */
+function panel(title, kind, help) {
+  const text = el("p.text", { "aria-busy": "true" });
+  const notes = el("div.notes"),
+    id = `answer-${kind}`;
+  const element = el(
+    `article.answer.${kind}`,
+    { "aria-labelledby": id },
+    el("h2", { id }, title, " ", el("span.help", {}, help)),
+    text,
+    notes,
+  );
+  return { element, text, notes };
+}
+
+/** Streams one answer into its panel. Resolves to its text, or null where there is none. */
+async function answer(context, { element, text, notes }, request, signal) {
+  const since = performance.now();
+  let whole = "",
+    stopped = false;
+  element.classList.add("waiting");
+  const fine = await attempt(notes, async () => {
+    try {
+      const end = await api.chat(
+        request,
+        (piece) => {
+          element.classList.remove("waiting");
+          whole += piece;
+          text.append(piece);
+        },
+        signal,
+      );
+      if (!whole) text.replaceChildren(el("span.help", {}, "(an empty answer)"));
+      tell(context, notes, request, end, (performance.now() - since) / 1000);
+    } catch (error) {
+      stopped = error.name === "AbortError";
+      throw error;
+    }
+  });
+  element.classList.remove("waiting");
+  text.removeAttribute("aria-busy");
+  if (stopped) notes.replaceChildren(el("p.help", {}, "Stopped."));
+  return fine ? whole : null;
+}
+
+/** What is said below an answer: who answered, with which records, and what to know about it. */
+function tell(context, notes, request, { ownlm, finish }, seconds) {
+  const told = ownlm ?? {};
+  const facts = [
+    told.adapter ? el("span", {}, "adapter ", el("code", { title: told.adapter }, short(told.adapter))) : null,
+    told.base ? el("span", {}, "base ", el("code", {}, told.base)) : null,
+    el("span", {}, `${seconds.toFixed(1)} s`),
+  ];
+  const notice = (text, ...more) => el("p.warning", {}, text, ...more);
+  notes.replaceChildren(el("p.help.meta", {}, facts));
+  if (told.warning) notes.append(notice(told.warning));
+  else if (ownlm && !told.adapter && !request.base_only)
+    notes.append(notice("The base answered: no adapter of yours is in use."));
+  if (finish === "length") notes.append(notice("Cut off: it reached the longest answer that the task allows."));
+  if (told.retrieved?.length) notes.append(shown(context, told.retrieved));
+}
+
+/** The records that the model was shown; they are fetched when somebody looks. */
+function shown({ task }, ids) {
+  const list = el("ol.shown"),
+    place = el("div");
+  const details = el(
+    "details.more",
+    {
+      ontoggle: () => {
+        if (!details.open || list.childElementCount) return;
+        void attempt(place, async () => {
+          const found = await Promise.all(
+            ids.map(async (id) => (await api.record(task.name, id)) ?? { id, fields: {} }),
+          );
+          list.replaceChildren(
+            ...found.map((record) =>
+              el(
+                "li",
+                {},
+                timeOf(record.time),
+                " ",
+                el("span.text", {}, Object.values(record.fields).join(" → ") || "(this record cannot be shown)"),
+                " ",
+                el("code", {}, record.id),
+              ),
+            ),
+          );
+        });
+      },
+    },
+    el("summary", {}, `${many(ids.length, "record")} of yours shown to the model`),
+    place,
+    list,
+  );
+  return details;
+}

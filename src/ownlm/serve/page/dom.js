@@ -1,0 +1,144 @@
+// Elements, and how numbers, sizes and times are written. Text of people and of the server becomes text nodes only.
+
+export const byId = (id) => document.getElementById(id);
+
+/** Makes an element: "tag.class.class", attributes, listeners ("onclick"), children. Strings become text nodes. */
+export function el(name, attributes = {}, ...children) {
+  const [tag, ...classes] = name.split(".");
+  return dressed(document.createElement(tag), classes, attributes, children);
+}
+
+/** The same for SVG. */
+export function svg(name, attributes = {}, ...children) {
+  const [tag, ...classes] = name.split(".");
+  return dressed(document.createElementNS("http://www.w3.org/2000/svg", tag), classes, attributes, children);
+}
+
+function dressed(element, classes, attributes, children) {
+  if (classes.length) element.setAttribute("class", classes.join(" "));
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
+    else if (value === true) element.setAttribute(key, "");
+    else if (value !== false && value !== null && value !== undefined) element.setAttribute(key, value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+/** A list of terms and what belongs to each; pairs without a value are left out. */
+export function facts(pairs) {
+  const told = pairs.filter(([, value]) => value !== null && value !== undefined && value !== "");
+  return el(
+    "dl.facts",
+    {},
+    told.map(([term, value]) => el("div", {}, el("dt", {}, term), el("dd", {}, value))),
+  );
+}
+
+let clearing;
+
+/** Tells those who listen instead of looking. */
+export function say(text) {
+  const said = byId("said");
+  clearTimeout(clearing);
+  said.textContent = "";
+  setTimeout(() => {
+    said.textContent = text;
+  }, 30); // a change that a screen reader notices, even of equal texts
+  clearing = setTimeout(() => {
+    said.textContent = "";
+  }, 20000);
+}
+
+const NUMBER = new Intl.NumberFormat("en");
+const MOMENT = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+const DAY = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeZone: "UTC" });
+
+export const number = (value) => NUMBER.format(value);
+
+/** "1 record", "2,000 records". */
+export const many = (count, what) => `${number(count)} ${what}${count === 1 ? "" : "s"}`;
+
+/** 1455 -> "1.5 kB". */
+export function size(bytes) {
+  const units = ["bytes", "kB", "MB", "GB"];
+  let step = 0,
+    value = bytes;
+  while (value >= 999.5 && step < units.length - 1) {
+    value /= 1000;
+    step += 1;
+  }
+  return step === 0
+    ? many(bytes, "byte")
+    : `${value < 99.95 ? value.toFixed(1) : number(Math.round(value))} ${units[step]}`;
+}
+
+/** A date or a moment as people here write it; what is neither stays as it is. */
+export function when(time) {
+  if (/^\d{4}-\d\d-\d\d$/.test(time)) return DAY.format(new Date(`${time}T00:00Z`));
+  if (!/^\d{4}-\d\d-\d\dT/.test(time)) return time;
+  const moment = new Date(/(Z|[+-]\d\d:?\d\d)$/.test(time) ? time : `${time}Z`);
+  return Number.isNaN(moment.getTime()) ? time : MOMENT.format(moment);
+}
+
+/** A moment as a <time> element. */
+export const timeOf = (time) => (time ? el("time", { datetime: time }, when(time)) : null);
+
+/** The beginning of an id, in full on demand. */
+export const short = (id) => id.slice(0, 8);
+
+/** Asks before what cannot be undone. Resolves to whether it was confirmed; focus goes back to where it was. */
+export function sure(title, text, yes) {
+  const dialog = byId("sure"),
+    before = document.activeElement;
+  byId("sure-title").textContent = title;
+  byId("sure-text").textContent = text;
+  byId("sure-yes").textContent = yes;
+  dialog.returnValue = "";
+  dialog.showModal();
+  byId("sure-no").focus();
+  return new Promise((resolve) => {
+    byId("sure-no").onclick = () => dialog.close("");
+    byId("sure-yes").onclick = () => dialog.close("yes");
+    dialog.onclose = () => {
+      if (before && before.isConnected) before.focus();
+      resolve(dialog.returnValue === "yes");
+    };
+  });
+}
+
+/** A field with its label: a text, or one of the labels. */
+export function field(prefix, name, { required = true, labels = null, rows = 4 } = {}) {
+  const id = `${prefix}-${name}`;
+  const label = el(
+    "label",
+    { for: id },
+    name.replaceAll("_", " "),
+    required ? null : el("span.help", {}, " (optional)"),
+  );
+  const common = { id, name, "data-field": name, required };
+  const input = labels
+    ? el(
+        "select",
+        common,
+        el("option", { value: "" }, "choose…"),
+        labels.map((one) => el("option", { value: one }, one)),
+      )
+    : el("textarea", { ...common, rows });
+  return el("div.field", {}, label, input);
+}
+
+/** Marks the first empty required field and goes there. Returns whether there is none. */
+export function complete(form) {
+  let first = null;
+  for (const input of form.querySelectorAll("[required]")) {
+    if (input.value.trim() !== "") {
+      input.removeAttribute("aria-invalid");
+      continue;
+    }
+    input.setAttribute("aria-invalid", "true");
+    first ??= input;
+  }
+  first?.focus();
+  return first === null;
+}

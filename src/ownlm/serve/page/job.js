@@ -1,0 +1,98 @@
+// A job at work on the server: how far it is, and how it ended.
+
+import { api, Problem } from "./api.js";
+import { el, number, say } from "./dom.js";
+import { showProblem } from "./problem.js";
+
+const SOON_MS = 700; // between two looks, at first
+const LATE_MS = 3000; // and at last
+const PATIENCE = 20; // looks that may fail one after another before it is told
+
+const sleep = (ms, signal) =>
+  new Promise((resolve) => {
+    const timer = setTimeout(resolve, ms);
+    signal.addEventListener(
+      "abort",
+      () => {
+        clearTimeout(timer);
+        resolve();
+      },
+      { once: true },
+    );
+  });
+
+/**
+ * Shows a job at a place and looks after it until it has ended; then calls `ended` with it.
+ *
+ * `before` is the id of the adapter until now.
+ */
+export async function watch(place, job, doing, before, signal, ended) {
+  const { element, tell } = bar(doing);
+  place.replaceChildren(element);
+  say(`${doing} has begun.`);
+  let failures = 0;
+  let wait = SOON_MS;
+  while (!signal.aborted) {
+    if (failures === 0) tell(job);
+    if (job.state === "done" || job.state === "failed") break;
+    await sleep(wait, signal);
+    wait = Math.min(1.05 * wait, LATE_MS);
+    try {
+      job = await api.job(job.id, signal);
+      failures = 0;
+    } catch (error) {
+      if (error.name === "AbortError" || error.status === 401) return;
+      failures += 1;
+      if (error.status === 404 || failures > PATIENCE) {
+        showProblem(place, error);
+        return;
+      }
+      await sleep(1000 * (error.wait || Math.min(failures, 5)), signal);
+    }
+  }
+  if (signal.aborted) return;
+  if (job.state === "failed") {
+    showProblem(place, failed(job, doing));
+  } else {
+    const same = before !== undefined && job.adapter === before;
+    const come = same ? "there was nothing new to learn" : "your new adapter answers from now on";
+    const told = `${doing} is done: ${come}.`;
+    place.replaceChildren(el("p.done", {}, told));
+    say(told);
+  }
+  await ended(job);
+}
+
+/** What is shown while it works. Its stages are said aloud, its steps are not. */
+function bar(doing) {
+  const stage = el("span", {}),
+    much = el("span.help", {}),
+    progress = el("progress", { max: 1, "aria-label": doing });
+  const element = el(
+    "div.progress",
+    {},
+    el("p.stage", {}, stage, " ", much),
+    progress,
+    el("p.help", {}, "You may leave this page; the server goes on."),
+  );
+  let before = "";
+  const tell = (job) => {
+    const { stage: name = "", done = 0, total = 0 } = job.progress ?? {};
+    const text = job.state === "queued" ? "Waiting for its turn" : `${doing}${name ? `: ${name}` : ""}`;
+    stage.textContent = text;
+    if (job.state === "running" && total > 0) {
+      progress.value = Math.min(done / total, 1);
+      much.textContent = `${number(Math.round(done))} of ${number(Math.round(total))}`;
+    } else {
+      progress.removeAttribute("value");
+      much.textContent = "";
+    }
+    if (text !== before) say(text);
+    before = text;
+  };
+  return { element, tell };
+}
+
+/** The problem of a job that failed. */
+export const failed = (job, doing) =>
+  new Problem(`${doing} failed. ${job.error?.what ?? ""}`.trim(), job.error?.hint ?? "Try again.");

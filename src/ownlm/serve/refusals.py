@@ -1,0 +1,76 @@
+"""Errors as clients of OpenAI's API expect them: a status, and {"error": {"message", "type", "param", "code"}}."""
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from ownlm.errors import (
+    AccessError,
+    AdapterError,
+    BaseModelError,
+    ConfigError,
+    DataError,
+    NotFoundError,
+    OwnlmError,
+    PoolError,
+    TaskError,
+)
+from ownlm.serve.engine import Busy
+
+_STATUS: tuple[tuple[type[OwnlmError], int, str], ...] = (
+    (AccessError, 401, "invalid_api_key"),
+    (NotFoundError, 404, "not_found"),
+    (Busy, 429, "rate_limit_exceeded"),
+    (AdapterError, 409, "adapter"),
+    (PoolError, 409, "pool"),
+    (DataError, 400, "invalid_request"),
+    (TaskError, 400, "invalid_request"),
+    (ConfigError, 400, "invalid_request"),
+    (BaseModelError, 503, "base"),
+    (OwnlmError, 503, "unavailable"),
+)
+
+
+def status_of(error: OwnlmError) -> tuple[int, str]:
+    """The status of an error, and its code."""
+    return next((status, code) for kind, status, code in _STATUS if isinstance(error, kind))
+
+
+def document(message: str, status: int, code: str, param: str | None = None) -> dict[str, Any]:
+    """The body of a refusal."""
+    kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def refusal(error: OwnlmError) -> JSONResponse:
+    """The answer in place of one that cannot be given."""
+    status, code = status_of(error)
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    if isinstance(error, Busy):
+        headers["Retry-After"] = str(max(1, round(error.retry_after)))
+    return JSONResponse(document(str(error), status, code), status, headers)
+
+
+def add_refusals(app: FastAPI) -> None:
+    """Has an app answer errors so."""
+
+    @app.exception_handler(OwnlmError)
+    async def _(request: Request, error: OwnlmError) -> JSONResponse:
+        return refusal(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def _(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]  # without what was given: it may be a person's text
+        place = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
+        why = str(first["msg"]).removeprefix("Value error, ")
+        return JSONResponse(document(f"The request is wrong at {place!r}: {why}", 400, "invalid_request", place), 400)
+
+    @app.exception_handler(HTTPException)
+    async def _(request: Request, error: HTTPException) -> JSONResponse:
+        message = error.detail or HTTPStatus(error.status_code).phrase
+        code = "not_found" if error.status_code == 404 else "invalid_request"
+        return JSONResponse(document(message, error.status_code, code), error.status_code, error.headers)

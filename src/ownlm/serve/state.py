@@ -1,0 +1,29 @@
+"""What all requests of one server have in common."""
+
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from ownlm.home import Home
+from ownlm.serve.engine import Engine
+from ownlm.serve.jobs import Jobs
+from ownlm.serve.limits import Limits, Meter
+from ownlm.serve.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A server: its home, and what works for it."""
+
+    home: Home
+    engine: Engine
+    jobs: Jobs
+    limits: Limits
+    meter: Meter
+    metrics: Metrics
+
+
+def state_of(request: Request) -> State:
+    """The server that a request came to."""
+    state: State = request.app.state.ownlm
+    return state

@@ -1,0 +1,82 @@
+"""Who asks: a token in the `Authorization` header says it.
+
+From outside, a token that was never given, one that was revoked, and one of a person who was forgotten look the same.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from ownlm.errors import AccessError, NotFoundError
+from ownlm.serve.state import State, state_of
+from ownlm.store.rows import TokenInfo
+from ownlm.store.tokens import find_token
+
+_bearer = HTTPBearer(auto_error=False, description="A token, as `ownlm users token USER` gives it.")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, as their token says.
+
+    Attributes:
+        secret: the token itself, to see later whether it is still worth something; it is shown nowhere.
+    """
+
+    token: TokenInfo
+    secret: str
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether they may ask for everybody."""
+        return self.token.user is None
+
+    def check_still_there(self, state: State) -> None:
+        """Raises an AccessError where the token was revoked, or its person forgotten, meanwhile."""
+        if find_token(state.home.store, self.secret) != self.token:
+            raise _nobody()
+
+
+def caller(
+    state: Annotated[State, Depends(state_of)],
+    given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> Caller:
+    """Who asks.
+
+    Raises:
+        AccessError: the token is missing or unknown. Busy: it asked too often.
+    """
+    found = find_token(state.home.store, given.credentials) if given is not None else None
+    if found is None or given is None:
+        raise _nobody()
+    state.meter.count(found.id)
+    return Caller(found, given.credentials)
+
+
+def operator(caller: Annotated[Caller, Depends(caller)]) -> Caller:
+    """Who asks, an operator; else an AccessError."""
+    if not caller.is_operator:
+        raise _nobody()
+    return caller
+
+
+def me(caller: Annotated[Caller, Depends(caller)]) -> str:
+    """The person who asks about themselves.
+
+    Raises:
+        NotFoundError: it is an operator, who is nobody in particular.
+    """
+    if caller.token.user is None:
+        raise NotFoundError("An operator's token belongs to no person", hint="ask with a person's own token")
+    return caller.token.user
+
+
+def _nobody() -> AccessError:
+    return AccessError("The token is missing, or worth nothing", hint="send `Authorization: Bearer TOKEN`")
+
+
+AnyCaller = Annotated[Caller, Depends(caller)]
+Operator = Annotated[Caller, Depends(operator)]
+Me = Annotated[str, Depends(me)]

@@ -1,0 +1,135 @@
+"""The thread that answers on one base."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from ownlm.errors import OwnlmError
+from ownlm.model.base import BaseLM
+from ownlm.serve.engine import EngineError
+from ownlm.serve.running import Limits, Order, Running
+from ownlm.serve.stream import News
+from ownlm.store.store import Store
+
+ADMITTED_AT_ONCE = 8  # between two passes: loading adapters must not keep those waiting who are being answered
+
+
+class Worker:
+    """Answers orders on one base, in the order they came, until it is closed.
+
+    Args:
+        load: gives the base; called in the thread.
+        tell: takes news to the event loop.
+        on_idle: called in the thread, each time there is nothing more to do, and at the end.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], BaseLM],
+        store: Store,
+        limits: Limits,
+        tell: Callable[[list[News]], None],
+        on_idle: Callable[[], None],
+    ) -> None:
+        self.running: Running | None = None  # once the base is loaded
+        self._load, self._store, self._limits, self._tell, self._on_idle = load, store, limits, tell, on_idle
+        self._waiting: deque[Order] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._aborted = False
+        self._busy = False
+        self.ended = False  # nothing more is answered
+        self._thread = threading.Thread(target=self._run, name="ownlm answers", daemon=True)
+
+    @property
+    def waiting(self) -> int:
+        """How many orders have not joined the batch."""
+        return len(self._waiting)
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has nothing to do."""
+        with self._changed:
+            return not self._busy and not self._waiting
+
+    @property
+    def started(self) -> bool:
+        """Whether its thread was started."""
+        return self._thread.ident is not None
+
+    def counts(self) -> dict[str, int]:
+        """See `Engine.counts`."""
+        return {"queued": self.waiting, **(self.running.counts() if self.running else {})}
+
+    def start(self) -> None:
+        """Loads the base, and begins."""
+        self._thread.start()
+
+    def put(self, order: Order) -> bool:
+        """One more to be answered; False if nothing more is answered here."""
+        with self._changed:
+            if self._closed:
+                return False
+            self._waiting.append(order)
+            self._changed.notify()
+            return True
+
+    def close(self, abort: bool = False) -> None:
+        """Ends the thread when everything is answered; or, to abort, at the next step, with errors for the rest."""
+        with self._changed:
+            self._closed = True
+            self._aborted = self._aborted or abort
+            self._changed.notify()
+        if not self.started:
+            self._end(_stopped())
+
+    def join(self, timeout: float | None = None) -> None:
+        """Waits for the thread to end."""
+        if self.started:
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        try:
+            self.running = Running(self._load(), self._store, self._limits, self._tell)
+        except OwnlmError as error:
+            self._end(error)
+        except Exception as error:
+            self._end(EngineError("The base cannot be loaded", got=type(error).__name__))
+        else:
+            while self._wait(self.running):
+                self._admit(self.running)
+                if self.running.live:
+                    self.running.step()
+            self.running.fail(_stopped())
+            self._end(_stopped())
+
+    def _wait(self, running: Running) -> bool:
+        """Until there is something to do; False at the end."""
+        if not running.live and not self._waiting:
+            self._busy = False
+            self._on_idle()
+        with self._changed:
+            self._changed.wait_for(lambda: running.live or self._waiting or self._closed)
+            self._busy = bool(running.live or self._waiting)
+            return self._busy and not self._aborted
+
+    def _admit(self, running: Running) -> None:
+        """Lets orders join, first come first served: who cannot join yet keeps those behind waiting too."""
+        for _ in range(ADMITTED_AT_ONCE):
+            if not self._waiting or not running.admit(self._waiting[0]):
+                return
+            self._waiting.popleft()
+
+    def _end(self, error: OwnlmError) -> None:
+        """Ends all that waits with an error; nothing more is taken."""
+        with self._changed:
+            self._closed = True
+            orders = list(self._waiting)
+            self._waiting.clear()
+        self._tell([News(order.stream, error) for order in orders])
+        self.ended = True
+        self._on_idle()
+
+
+def _stopped() -> EngineError:
+    return EngineError("The server was stopped before the answer was finished", hint="ask again")

@@ -1,0 +1,70 @@
+"""Tokens: who may ask a server. A token is shown once, when it is given; the home keeps its hash alone.
+
+A token is 256 random bits, so that a plain hash is enough: nobody can guess one, and equal ones are never given.
+"""
+
+import hashlib
+import secrets
+from dataclasses import asdict
+
+from sqlalchemy import delete, insert, select
+
+from ownlm.errors import ConfigError, NotFoundError
+from ownlm.store import tables
+from ownlm.store.rows import TokenInfo
+from ownlm.store.store import Store
+
+PREFIX = "own_"  # so that a scanner for leaked secrets knows one
+
+
+def give_token(store: Store, user: str | None) -> tuple[TokenInfo, str]:
+    """A new token of a person, known to the home or not yet; or, with None, of an operator.
+
+    Returns:
+        What the home keeps of it, and the token itself.
+
+    Raises:
+        ConfigError: the name is empty, or has blanks around it. StoreError: the home cannot be written.
+    """
+    if user is not None and (not user or user != user.strip()):
+        raise ConfigError("Nobody is called so", got="an empty name, or one with blanks around it")
+    token, info = PREFIX + secrets.token_urlsafe(32), TokenInfo(secrets.token_hex(8), user)
+    with store.database.writing() as db:
+        db.execute(insert(tables.tokens).values(**asdict(info), hash=_hash(token)))
+    return info, token
+
+
+def find_token(store: Store, token: str) -> TokenInfo | None:
+    """Whose a token is; None of one that was never given, was revoked, or whose person was forgotten."""
+    t = tables.tokens.c
+    query = select(t.id, t.user, t.created).where(t.hash == _hash(token))
+    with store.database.reading() as db:
+        row = db.execute(query).first()
+    return None if row is None else TokenInfo(**row._mapping)
+
+
+def tokens(store: Store, user: str | None = None) -> list[TokenInfo]:
+    """All tokens, or a person's, oldest first."""
+    t = tables.tokens.c
+    query = select(t.id, t.user, t.created).order_by(t.created, t.id)
+    with store.database.reading() as db:
+        return [TokenInfo(**row._mapping) for row in db.execute(query if user is None else query.where(t.user == user))]
+
+
+def revoke_token(store: Store, beginning: str) -> TokenInfo:
+    """Makes the token whose id begins so worth nothing, from now on.
+
+    Raises:
+        NotFoundError: there is none, or there are several.
+    """
+    found = [one for one in tokens(store) if beginning and one.id.startswith(beginning)]
+    if len(found) != 1:
+        what = f"{len(found)} tokens' ids begin with {beginning!r}" if found else f"There is no token {beginning!r}"
+        raise NotFoundError(what, hint="`ownlm users token --list` shows their ids")
+    with store.database.writing() as db:
+        db.execute(delete(tables.tokens).where(tables.tokens.c.id == found[0].id))
+    return found[0]
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode("utf8", "replace")).hexdigest()

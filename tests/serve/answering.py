@@ -1,0 +1,79 @@
+"""A home on the tiny base, people whose adapters make it say different things, and what each one's own says alone."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ownlm.answer.generate import generate
+from ownlm.answer.prompt_row import Prompt
+from ownlm.config import LoraConfig
+from ownlm.home import Home
+from ownlm.model.adapter import Adapter
+from ownlm.model.bank import LoraBank
+from ownlm.model.base import BaseLM, load_base
+from ownlm.model.spans import BASE
+from ownlm.serve.engine import Stream, Work
+from ownlm.serve.own_engine import OwnEngine
+from ownlm.store.blobs import blob_name
+from ownlm.store.rows import AdapterInfo
+from tests.store.rows import adapter as adapter_row
+
+LORA = LoraConfig(r=4, lora_alpha=8)
+TEXTS = ("Sort this: a", "Sort this: a longer message, about something else", "Other words", "b")
+
+
+class Office:
+    """A home whose base is loaded, for tests that compare."""
+
+    def __init__(self, folder: Path, tiny_base: Path) -> None:
+        self.home = Home(folder)
+        self.info = self.home.add_base(str(tiny_base), "tiny")
+        self.base: BaseLM = load_base(tiny_base, name="tiny", fingerprint=self.info.fingerprint)
+        self.adapters: dict[str, Adapter] = {}
+
+    def hire(self, user: str, number: int, lora: LoraConfig = LORA) -> AdapterInfo:
+        """Gives a person an adapter of random weights, by which the base says other things."""
+        bank = LoraBank(self.base.model, lora, 1)
+        bank.param_UP.normal_(std=0.5, generator=torch.Generator().manual_seed(number))
+        adapter, data = bank.read(0), bank.read(0).to_bytes()
+        self.home.store.blobs.put([data])
+        known = {"base": "tiny", "base_fingerprint": self.info.fingerprint, "shape": adapter.shape()}
+        info = adapter_row(number, user, blob=blob_name(data), **known)
+        self.adapters[info.id] = adapter
+        return info
+
+    def work(self, adapter: AdapterInfo | None, prompt: str = TEXTS[0], most: int = 9, **how: Any) -> Work:
+        """A request."""
+        return Work(self.info, adapter, prompt, most, **how)
+
+    def alone(self, work: Work) -> str:
+        """What it is answered when nobody else is there."""
+        tokens = self.base.encode_prompt(work.prompt)
+        how: dict[str, Any] = {"max_new_tokens": work.max_tokens, "one_line": work.one_line}
+        if work.adapter is None:
+            return generate(self.base, None, [Prompt(BASE, tokens)], **how)[0]
+        adapter = self.adapters[work.adapter.id]
+        bank = LoraBank(self.base.model, adapter.lora, 1)
+        bank.load(0, adapter)
+        with bank.attached():
+            return generate(self.base, bank, [Prompt(0, tokens)], **how)[0]
+
+
+async def read(stream: Stream) -> str:
+    """All of an answer."""
+    return "".join([piece.text async for piece in stream])
+
+
+def serving(engine: OwnEngine, use: Callable[[], Awaitable[Any]]) -> Any:
+    """Uses an engine in an event loop of its own, and stops it."""
+
+    async def run() -> Any:
+        try:
+            return await asyncio.wait_for(use(), 60)
+        finally:
+            await engine.stop(0)
+
+    return asyncio.run(run())

@@ -1,0 +1,53 @@
+"""Whatever is sent, within the API's own description or beside it, the server answers, and never with a 500."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis.generation.modes import GenerationMode
+
+from ownlm.home import Home
+from ownlm.serve.app import create_app
+from ownlm.serve.limits import Limits
+from ownlm.store.tokens import give_token
+from tests.community import rows, write_rows, write_task
+from tests.serve.fake_engine import FakeEngine
+
+GENEROUS = Limits(requests_per_minute=10**9, grace_s=0)
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Iterator[Home]:
+    """A home in which ada has records; jobs are accepted, and never begun."""
+    folder = tmp_path_factory.mktemp("fuzzed")
+    home = Home(folder / "home")
+    home.add_base(str(tiny_base), "tiny")
+    home.add_history(write_rows(folder / "people.jsonl", rows("ada", 7)), str(write_task(folder)))
+    home.keep_task(str(write_task(folder)))
+    yield home
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode))
+@pytest.mark.parametrize("user", ["ada", "new", None])
+def test_no_request_breaks_the_server(user: str | None, mode: GenerationMode, fuzzed: Home) -> None:
+    described = schemathesis.openapi.from_asgi("/openapi.json", create_app(fuzzed, FakeEngine(), GENEROUS))
+    seen: Counter[int] = Counter()
+    for operation in described.get_all_operations():
+        one = operation.ok()
+
+        @settings(max_examples=10, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+        @given(case=one.as_strategy(generation_mode=mode))
+        def check(case: schemathesis.Case) -> None:
+            token = give_token(fuzzed.store, user)[1]  # of before may have been forgotten with its person
+            response = case.call(headers={"Authorization": f"Bearer {token}"})
+            assert response.status_code < 500, (case.method, case.path, response.status_code)
+            seen[response.status_code] += 1
+
+        with suppress(Unsatisfiable):  # nothing can be wrong where nothing is taken
+            check()
+    assert seen.total() > 50

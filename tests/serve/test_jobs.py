@@ -1,0 +1,130 @@
+"""Jobs: done in a process of their own, with the settings of last time; kept when a server is killed."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ownlm.config import TrainConfig
+from ownlm.home import Home
+from ownlm.serve.job_settings import job_settings
+from ownlm.serve.jobs import Jobs
+from ownlm.store.jobs import add_job, begin_jobs, jobs
+from ownlm.store.rows import JobInfo
+from tests.community import rows, write_rows
+
+TASK = "sorting"
+PATIENCE_S = 120
+
+
+@pytest.fixture
+def working(home: Home) -> Iterator[Jobs]:
+    """Jobs of a home, begun."""
+    made = Jobs(home)
+    made.start()
+    yield made
+    made.stop()
+
+
+def until(done: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def ended(home: Home, job: JobInfo) -> JobInfo:
+    """The job, when it is done or failed."""
+
+    def now() -> JobInfo:
+        return next(one for one in jobs(home.store) if one.id == job.id)
+
+    until(lambda: now().ended is not None)
+    return now()
+
+
+def test_a_person_is_trained_with_the_settings_of_their_task(home: Home, working: Jobs) -> None:
+    job = ended(home, working.ask("train", "ciro", TASK))
+    made = home.latest_adapters()[TASK, "ciro"]
+    assert (job.state, job.adapter, job.error) == ("done", made.id, None)
+    known = home.latest_adapters()[TASK, "ada"]
+    assert made.provenance["config"] == known.provenance["config"] and made.key == known.key
+
+
+def test_training_goes_on_from_the_last_adapter(home: Home, tmp_path: Path, working: Jobs) -> None:
+    before = home.latest_adapters()[TASK, "ada"]
+    home.add_history(write_rows(tmp_path / "more.jsonl", rows("ada", 3, first=7)), TASK)
+    job = ended(home, working.ask("train", "ada", TASK))
+    made = home.latest_adapters()[TASK, "ada"]
+    assert job.adapter == made.id != before.id and made.parent == before.id
+    again = ended(home, working.ask("train", "ada", TASK))  # nothing is new
+    assert (again.state, again.adapter) == ("done", made.id)
+
+
+def test_a_job_that_cannot_be_done_says_why(home: Home, working: Jobs) -> None:
+    job = ended(home, working.ask("assemble", "ada", TASK))
+    assert job.state == "failed" and job.error is not None and "pool" in job.error["what"] and job.error["hint"]
+    assert job.adapter is None
+
+
+def test_the_same_job_waits_once(home: Home) -> None:
+    one, same = add_job(home.store, "train", "ada", TASK), add_job(home.store, "train", "ada", TASK)
+    assert one == same and len(jobs(home.store)) == 1
+    begin_jobs(home.store, [one.id])  # it may have read the records already
+    assert add_job(home.store, "train", "ada", TASK).id != one.id
+
+
+def test_people_who_ask_for_the_same_are_trained_together(home: Home) -> None:
+    asked = [add_job(home.store, "train", user, TASK) for user in ("ada", "ciro")]
+    other = add_job(home.store, "assemble", "bela", TASK)
+    together, settings = Jobs(home)._together(jobs(home.store, states=["queued"]))
+    assert together == asked and settings["learning_rate"] == 1e-2
+    assert Jobs(home)._together([other])[0] == [other]
+
+
+def test_what_was_running_when_a_server_was_killed_is_done_by_the_next(home: Home) -> None:
+    job = add_job(home.store, "train", "ciro", TASK)
+    begin_jobs(home.store, [job.id])
+    made = Jobs(home)
+    made.start()
+    assert ended(home, job).state == "done"
+    made.stop()
+    assert (TASK, "ciro") in home.latest_adapters()
+
+
+def test_a_server_that_stops_leaves_its_job_to_the_next(home: Home) -> None:
+    first = Jobs(home)
+    first.start()
+    job = first.ask("train", "ciro", TASK)
+    until(lambda: first._process is not None)
+    first.stop()
+    assert jobs(home.store)[0].ended is None
+    second = Jobs(home)
+    second.start()
+    assert ended(home, job).state == "done"
+    second.stop()
+
+
+def test_a_process_that_dies_fails_its_jobs_and_not_the_next(home: Home, working: Jobs) -> None:
+    job = working.ask("train", "ciro", TASK)
+    until(lambda: working._process is not None)
+    process = working._process
+    assert process is not None
+    process.kill()
+    assert "status -9" in str(ended(home, job).error)
+    assert ended(home, working.ask("train", "ciro", TASK)).state == "done"
+
+
+def test_jobs_of_who_was_forgotten_are_gone(home: Home) -> None:
+    add_job(home.store, "train", "ada", TASK)
+    home.forget("ada")
+    assert jobs(home.store) == []
+
+
+def test_settings_are_those_of_the_last_adapter(home: Home) -> None:
+    settings = job_settings(home.store, JobInfo("j", "train", "ada", TASK))
+    config = TrainConfig.model_validate(home.latest_adapters()[TASK, "ada"].provenance["config"])
+    assert settings["learning_rate"] == config.learning_rate and settings["r"] == config.lora.r
+    assert "virtual_tokens" not in settings and settings["seed"] == 0
+    assert job_settings(home.store, JobInfo("j", "assemble", "ada", TASK)) == {}

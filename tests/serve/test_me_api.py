@@ -1,0 +1,195 @@
+"""What a person may do about themselves, and never about others."""
+
+import io
+import json
+import zipfile
+
+import pytest
+
+from ownlm.home import Home
+from ownlm.model.adapter import WEIGHTS
+from ownlm.serve.app import create_app
+from ownlm.serve.limits import Limits
+from ownlm.store.tokens import give_token, tokens
+from tests.serve.conftest import Served
+from tests.serve.fake_engine import FakeEngine
+
+TASK = "sorting"
+HISTORY = "/v1/users/me/history"
+
+
+def ids(page: dict[str, list[dict[str, str]]]) -> list[str]:
+    return [record["id"] for record in page["records"]]
+
+
+def test_who_am_i(served: Served) -> None:
+    told = served.get("/v1/users/me", served.token("ada"))
+    (task,) = told["tasks"]
+    assert (told["user"], told["scope"], task["records"], task["standing"]) == ("ada", "user", 7, "up to date")
+    assert task["adapter"]["method"] == "lora" and told["consent"]["shares"] is False
+    assert served.get("/v1/users/me", served.token("somebody new"))["tasks"] == []
+    assert served.get("/v1/users/me", served.token(None)) == {
+        "user": None, "scope": "operator", "consent": None, "tasks": [],
+    }  # fmt: skip
+
+
+def test_an_operator_has_nothing_of_their_own(served: Served) -> None:
+    who = served.token(None)
+    assert served.client.get(HISTORY, params={"task": TASK}, headers=who).status_code == 404
+    assert served.client.delete("/v1/users/me", headers=who).status_code == 404
+
+
+def test_tasks_say_what_they_take(served: Served) -> None:
+    (task,) = served.get("/v1/tasks", served.token("ada"))["tasks"]
+    assert (task["name"], task["input_fields"], task["answer_field"]) == (TASK, ["text"], "folder")
+    assert task["labels"] == ["home", "work", "bin"] and task["record_fields"] == ["text", "folder"]
+
+
+def test_history_comes_page_by_page_the_latest_first_and_only_ones_own(served: Served) -> None:
+    who, query = served.token("ada"), f"{HISTORY}?task={TASK}&limit=3"
+    first = served.get(query, who)
+    assert ids(first) == ["ada-6", "ada-5", "ada-4"] and first["total"] == 7
+    second = served.get(f"{query}&before={first['next']}", who)
+    third = served.get(f"{query}&before={second['next']}", who)
+    assert ids(second) + ids(third) == ["ada-3", "ada-2", "ada-1", "ada-0"] and third["next"] is None
+    assert ids(served.get(f"{HISTORY}?task={TASK}&q=SECRET4", who)) == ["ada-4"]
+    assert ids(served.get(f"{HISTORY}?task={TASK}", served.token("somebody new"))) == []
+    assert ids(served.get(f"{HISTORY}?task={TASK}&id=ada-4", who)) == ["ada-4"]
+    assert ids(served.get(f"{HISTORY}?task={TASK}&id=bela-4", who)) == []
+    served.get(f"{HISTORY}?task=other", who, 404)
+
+
+def test_records_are_added_once(served: Served) -> None:
+    who, record = served.token("dora"), {"text": "dora wrote", "folder": "home", "time": "2026-01-01"}
+    assert served.post(HISTORY, who, 201, task=TASK, records=[record]) == {"new": 1, "known": 0, "forgotten": 0}
+    assert served.post(HISTORY, who, 201, task=TASK, records=[record]) == {"new": 0, "known": 1, "forgotten": 0}
+    (found,) = served.get(f"{HISTORY}?task={TASK}", who)["records"]
+    assert found["fields"] == {"text": "dora wrote", "folder": "home"} and found["time"] == "2026-01-01"
+    assert len(served.home.history("dora", TASK)) == 1 and len(served.home.history("ada", TASK)) == 7
+
+
+def test_bad_records_are_refused_whole_and_without_their_text(served: Served) -> None:
+    who, good = served.token("dora"), {"text": "good", "folder": "bin"}
+    for bad in ({"text": "my secret"}, {"folder": "bin"}, good | {"user_id": "ada"}, good | {"time": "soon"}, {}):
+        refused = served.post(HISTORY, who, 400, task=TASK, records=[good, bad])["error"]["message"]
+        assert "Record 1" in refused and "secret" not in refused
+    served.post(HISTORY, who, 400, task=TASK, records=[])
+    served.post(HISTORY, who, 404, task="other", records=[good])
+    changed = {"id": "ada-1", "text": "another secret", "folder": "bin"}
+    assert "secret" not in json.dumps(served.post(HISTORY, served.token("ada"), 400, task=TASK, records=[changed]))
+    assert served.get(f"{HISTORY}?task={TASK}", who)["total"] == 0
+
+
+def test_one_record_is_forgotten_and_anothers_looks_like_none(served: Served) -> None:
+    who = served.token("ada")
+    answers = [served.client.delete(f"{HISTORY}/{one}?task={TASK}", headers=who) for one in ("bela-1", "nothing-1")]
+    assert [answer.status_code for answer in answers] == [404, 404]
+    assert answers[0].text.replace("bela", "nothing") == answers[1].text
+    done = served.client.delete(f"{HISTORY}/ada-2?task={TASK}", headers=who).json()
+    assert (done["records"], done["marked"]) == (1, 1)
+    assert "forgotten" in served.get(f"/v1/users/me/adapter?task={TASK}", who)["standing"]
+    assert len(served.home.history("bela", TASK)) == 5
+
+
+def test_an_adapter_is_shown_and_downloaded(served: Served) -> None:
+    who = served.token("ada")
+    told = served.get(f"/v1/users/me/adapter?task={TASK}", who)
+    assert told["adapter"] == told["versions"][0] and told["job"] is None
+    assert told["adapter"]["records"] == 7 and told["adapter"]["behind"] == 0
+    response = served.client.get(f"/v1/users/me/adapter/download?task={TASK}", headers=who)
+    with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
+        assert {"adapter_config.json", WEIGHTS, "ownlm.json"} <= set(archive.namelist())
+        assert archive.read(WEIGHTS) == served.home.store.weights(served.home.latest_adapters()[TASK, "ada"])
+    assert served.get(f"/v1/users/me/adapter?task={TASK}", served.token("ciro"))["adapter"] is None
+    served.get(f"/v1/users/me/adapter/download?task={TASK}", served.token("ciro"), 404)
+    served.get(f"/v1/users/me/adapter/pieces?task={TASK}", who, 404)
+
+
+def test_consent_is_given_and_taken_back(served: Served) -> None:
+    who, path = served.token("ada"), "/v1/users/me/consent"
+    given = served.client.put(path, headers=who, json={"shares": True, "licence": "CC0-1.0"}).json()
+    assert (given["shares"], given["licence"]) == (True, "CC0-1.0") and served.home.consent("ada").shares
+    assert served.client.put(path, headers=who, json={"shares": False}).json()["shares"] is False
+    assert served.get(path, who)["shares"] is False and not served.home.consent("ada").shares
+    new = served.token("somebody new")
+    assert served.get(path, new)["shares"] is False
+    assert served.client.put(path, headers=new, json={"shares": True}).status_code == 404
+
+
+def test_whoever_leaves_is_gone_with_all_their_tokens(served: Served) -> None:
+    who, other = served.token("ada"), served.token("ada")
+    done = served.client.delete("/v1/users/me", headers=who).json()
+    assert (done["records"], done["adapters"]) == (7, 1)
+    for gone in (who, other):
+        assert served.client.get("/v1/users/me", headers=gone).status_code == 401
+    assert tokens(served.home.store, "ada") == [] and served.home.people()[0].user == "bela"
+    back = served.token("ada")  # a name may be given again; what was forgotten stays so
+    answer = served.post(HISTORY, back, 201, task=TASK, records=[{"text": "ada again", "folder": "bin"}])
+    assert answer == {"new": 0, "known": 0, "forgotten": 1}
+
+
+def test_jobs_are_ones_own(served: Served) -> None:
+    who, path = served.token("dora"), "/v1/users/me/train"
+    served.post(path, who, 404, task=TASK)
+    served.post(HISTORY, who, 201, task=TASK, records=[{"text": "dora wrote", "folder": "home"}])
+    job = served.post(path, who, 202, task=TASK)
+    assert job["kind"] == "train" and job["state"] in ("queued", "running")
+    assert served.get("/v1/users/me/jobs", who)["jobs"][0]["id"] == job["id"]
+    others = [served.client.get(f"/v1/users/me/jobs/{one}", headers=served.token("ada")) for one in (job["id"], "x")]
+    assert [one.status_code for one in others] == [404, 404] and others[0].text == others[1].text
+
+
+def test_headers_keep_pages_to_themselves(served: Served) -> None:
+    for path in ("/healthz", "/v1/models", "/docs"):
+        headers = served.client.get(path, headers=served.token("ada")).headers
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff" and headers["cache-control"] == "no-store"
+        assert "access-control-allow-origin" not in headers
+
+
+def test_the_api_is_documented_without_another_host(served: Served) -> None:
+    page = served.client.get("/docs").text
+    assert "https://" not in page and "//cdn" not in page
+    for file in ("swagger-ui-bundle.js", "swagger-ui.css"):
+        assert served.client.get(f"/docs-files/{file}").status_code == 200
+    paths = served.client.get("/openapi.json").json()["paths"]
+    assert {"/v1/chat/completions", "/v1/users/me", "/healthz", "/metrics"} <= paths.keys()
+
+
+def test_numbers_are_for_operators_and_name_nobody(served: Served) -> None:
+    who = served.token("ada")
+    served.post("/v1/chat/completions", who, model=TASK, messages=[{"role": "user", "content": "my secret"}])
+    served.client.delete(f"{HISTORY}/ada-2?task={TASK}", headers=who)
+    assert served.client.get("/metrics", headers=who).status_code == 401
+    text = served.client.get("/metrics", headers=served.token(None)).text
+    assert 'ownlm_requests_total{route="/v1/chat/completions",status="200"} 1.0' in text
+    assert 'ownlm_tokens_total{kind="answer"} 4.0' in text and "ownlm_engine_live 1.0" in text
+    assert "ada" not in text and "secret" not in text
+
+
+def test_what_nobody_expected_tells_nothing(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    def broken() -> None:
+        raise RuntimeError("a secret of ada")
+
+    served.engine.meanwhile = broken
+    asked = {"model": TASK, "messages": [{"role": "user", "content": "x"}]}
+    response = served.client.post("/v1/chat/completions", headers=served.token("ada"), json=asked)
+    assert response.status_code == 500 and "secret" not in response.text
+    assert "RuntimeError" in caplog.text and "secret" not in caplog.text
+
+
+def test_a_server_that_ends_stops_its_engine(home: Home) -> None:
+    from fastapi.testclient import TestClient
+
+    engine = FakeEngine()
+    with TestClient(create_app(home, engine, Limits(grace_s=0))) as client:
+        assert client.get("/healthz").json() == {"status": "ok"}
+        assert not engine.stopped
+    assert engine.stopped
+
+
+def test_a_token_is_kept_as_a_hash_alone(home: Home) -> None:
+    info, secret = give_token(home.store, "ada")
+    home.store.database.vacuum()
+    content = b"".join(path.read_bytes() for path in home.store.folder.glob("ownlm.db*"))
+    assert info.id.encode() in content and secret.encode() not in content

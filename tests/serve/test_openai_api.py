@@ -1,0 +1,215 @@
+"""OpenAI's API: who is answered by what, streams, refusals."""
+
+import json
+from typing import Any
+
+import pytest
+
+from ownlm.errors import AdapterError, OwnlmError
+from ownlm.serve.limits import Limits
+from ownlm.store.tokens import revoke_token, tokens
+from tests.serve.conftest import Served
+
+CHAT = "/v1/chat/completions"
+TASK = "sorting"
+
+
+def say(text: str = "thing") -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+def newest(served: Served, user: str) -> str:
+    return served.home.latest_adapters()[TASK, user].id
+
+
+def events(text: str) -> list[Any]:
+    lines = [line.removeprefix("data: ") for line in text.split("\n\n") if line]
+    assert lines[-1] == "[DONE]"
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def test_each_is_answered_by_their_own_adapter(served: Served) -> None:
+    for user in ("ada", "bela"):
+        told = served.post(CHAT, served.token(user), model=TASK, messages=say())
+        assert told["choices"][0]["message"]["content"].startswith(f"{user} read")
+        assert told["choices"][0]["finish_reason"] == "stop"
+        assert told["ownlm"]["adapter"] == newest(served, user)
+        assert told["usage"]["total_tokens"] == told["usage"]["prompt_tokens"] + 4
+        work = served.engine.streams[-1].work
+        assert "message: thing" in work.prompt and work.prompt.endswith("folder:") and work.max_tokens == 4
+        assert served.engine.streams[-1].cancelled  # its place is free in any case
+
+
+def test_who_has_no_adapter_is_answered_by_the_base_and_told(served: Served) -> None:
+    for user in ("ciro", "somebody new"):
+        told = served.post(CHAT, served.token(user), model=TASK, messages=say())
+        assert told["choices"][0]["message"]["content"].startswith("base read")
+        assert told["ownlm"]["adapter"] is None and "the base answers" in told["ownlm"]["warning"]
+    told = served.post(CHAT, served.token("ada"), model=TASK, messages=say(), base_only=True)
+    assert told["ownlm"] == {
+        "adapter": None, "base": "tiny", "warning": None, "retrieved": [], "ignored_messages": 0,
+    }  # fmt: skip
+
+
+def test_only_the_last_message_is_read_and_that_is_told(served: Served) -> None:
+    before = [{"role": "system", "content": "Be brief."}, {"role": "assistant", "content": "Yes."}]
+    told = served.post(CHAT, served.token("ada"), model=TASK, messages=before + say("new words"))
+    assert told["ownlm"]["ignored_messages"] == 2
+    prompt = served.engine.streams[0].work.prompt
+    assert "new words" in prompt and "Be brief" not in prompt
+
+
+def test_records_are_retrieved_from_the_own_history(served: Served) -> None:
+    told = served.post(CHAT, served.token("ada"), model=TASK, messages=say("ada secret3"), rag=2)
+    assert "ada-3" in told["ownlm"]["retrieved"] and len(told["ownlm"]["retrieved"]) == 2
+    assert "bela" not in served.engine.streams[0].work.prompt
+
+
+def test_settings_reach_the_engine(served: Served) -> None:
+    asked = {"max_tokens": 9, "temperature": 0.5, "top_p": 0.9, "seed": 7, "stop": ["x", "y"]}
+    served.post(CHAT, served.token("ada"), model=TASK, messages=say(), **asked)
+    work = served.engine.streams[0].work
+    assert (work.max_tokens, work.temperature, work.top_p, work.seed, work.stop) == (9, 0.5, 0.9, 7, ("x", "y"))
+    served.post(CHAT, served.token("ada"), model=TASK, messages=say(), max_completion_tokens=3)
+    assert (served.engine.streams[1].work.max_tokens, served.engine.streams[1].work.temperature) == (3, 0.0)
+
+
+def test_a_label_is_chosen_on_demand(served: Served) -> None:
+    told = served.post(CHAT, served.token("ada"), model=TASK, messages=say(), choose=True)
+    assert told["choices"][0]["message"]["content"] == "home"
+    assert served.engine.streams[0].work.labels == ("home", "work", "bin")
+
+
+def test_an_answer_comes_as_a_stream_of_events(served: Served) -> None:
+    asked = {"model": TASK, "messages": say(), "stream": True, "stream_options": {"include_usage": True}}
+    response = served.client.post(CHAT, headers=served.token("ada"), json=asked)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    role, *said, last, used = events(response.text)
+    assert role["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert "".join(one["choices"][0]["delta"]["content"] for one in said).startswith("ada read")
+    assert last["choices"][0]["finish_reason"] == "stop" and last["ownlm"]["adapter"] == newest(served, "ada")
+    assert used["choices"] == [] and used["usage"]["completion_tokens"] == 4
+
+
+def test_texts_are_continued_as_they_stand(served: Served) -> None:
+    told = served.post("/v1/completions", served.token("ada"), model=TASK, prompt=["Once", "Twice"], max_tokens=3)
+    assert [one["text"] for one in told["choices"]] == ["ada read 4 letters", "ada read 5 letters"]
+    assert [stream.work.prompt for stream in served.engine.streams] == ["Once", "Twice"]
+    response = served.client.post(
+        "/v1/completions", headers=served.token("ada"), json={"model": TASK, "prompt": "Once", "stream": True}
+    )
+    assert "".join(one["choices"][0]["text"] for one in events(response.text)) == "ada read 4 letters"
+
+
+def test_models_are_the_tasks_of_the_home(served: Served) -> None:
+    who = served.token("ada")
+    assert [one["id"] for one in served.get("/v1/models", who)["data"]] == [TASK]
+    assert served.get(f"/v1/models/{TASK}", who)["owned_by"] == "ownlm"
+    assert served.get("/v1/models/other", who, 404)["error"]["code"] == "not_found"
+
+
+def test_an_operator_asks_for_others_and_nobody_else_does(served: Served) -> None:
+    told = served.post(CHAT, served.token(None), model=f"{TASK}:bela", messages=say())
+    assert told["ownlm"]["adapter"] == newest(served, "bela")
+    assert served.post(CHAT, served.token(None), model=TASK, messages=say())["ownlm"]["adapter"] is None
+    ada, refusals = served.token("ada"), []
+    for model in (f"{TASK}:bela", f"{TASK}:nobody", f"{TASK}:ada", "nothing:bela", "nothing"):
+        refusals.append(served.post(CHAT, ada, 404, model=model, messages=say()))
+    assert all(refusal == refusals[0] for refusal in refusals)
+    assert served.post(CHAT, served.token(None), 404, model=f"{TASK}:nobody", messages=say()) == refusals[0]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"messages": []}, {"messages": [{"role": "assistant", "content": "x"}]}, {"n": 2}, {"tools": [{}]},
+        {"logprobs": True}, {"temperature": 3}, {"max_tokens": 0}, {"max_tokens": 5000}, {"stop": ""},
+        {"messages": say("")}, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+        {"response_format": {"type": "json_object"}}, {"top_p": 0},
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_refused_without_a_word_of_the_text(served: Served, wrong: dict[str, Any]) -> None:
+    asked = {"model": TASK, "messages": say("my secret words")} | wrong
+    refused = served.post(CHAT, served.token("ada"), 400, **asked)["error"]
+    assert refused["type"] == "invalid_request_error" and refused["message"]
+    assert "secret" not in json.dumps(refused)
+    assert served.engine.streams == []
+
+
+def test_unknown_revoked_and_forgotten_tokens_look_the_same(served: Served) -> None:
+    revoked, forgotten = served.token("bela"), served.token("ada")
+    revoke_token(served.home.store, tokens(served.home.store, "bela")[0].id)
+    served.home.forget("ada")
+    asked = {"model": TASK, "messages": say()}
+    answers = [
+        served.client.post(CHAT, headers=who, json=asked)
+        for who in ({}, {"Authorization": "Bearer own_unknown"}, {"Authorization": "Basic x"}, revoked, forgotten)
+    ]
+    assert {answer.status_code for answer in answers} == {401}
+    assert len({answer.text for answer in answers}) == 1
+    assert answers[0].headers["www-authenticate"] == "Bearer"
+
+
+def test_another_adapters_answer_never_leaves(served: Served) -> None:
+    served.engine.swap = newest(served, "bela")
+    refused = served.post(CHAT, served.token("ada"), 409, model=TASK, messages=say())
+    assert "Another adapter" in refused["error"]["message"]
+    asked = {"model": TASK, "messages": say(), "stream": True}
+    response = served.client.post(CHAT, headers=served.token("ada"), json=asked)
+    assert response.status_code == 409 and "read" not in response.text
+
+
+def test_an_answer_does_not_leave_when_its_person_was_forgotten_meanwhile(served: Served) -> None:
+    who = served.token("ada")
+    served.engine.meanwhile = lambda: served.home.forget("ada")
+    refused = served.post(CHAT, who, 401, model=TASK, messages=say())
+    assert refused["error"]["code"] == "invalid_api_key"
+
+
+def test_an_operators_answer_for_somebody_forgotten_meanwhile_does_not_leave(served: Served) -> None:
+    served.engine.meanwhile = lambda: served.home.forget("ada")
+    served.post(CHAT, served.token(None), 409, model=f"{TASK}:ada", messages=say())
+
+
+def test_errors_of_the_engine_are_told_as_such(served: Served) -> None:
+    served.engine.error = AdapterError("It is damaged", hint="train again")
+    assert "train again" in served.post(CHAT, served.token("ada"), 409, model=TASK, messages=say())["error"]["message"]
+    served.engine.error = OwnlmError("It stops")
+    assert served.post(CHAT, served.token("ada"), 503, model=TASK, messages=say())["error"]["type"] == "server_error"
+
+
+def test_whoever_comes_when_all_is_full_is_told_when_to_come_again(served: Served) -> None:
+    served.engine.full = True
+    response = served.client.post(CHAT, headers=served.token("ada"), json={"model": TASK, "messages": say()})
+    assert response.status_code == 429 and response.headers["retry-after"] == "3"
+
+
+class TestLimits:
+    @pytest.fixture
+    def limits(self) -> Limits:
+        return Limits(grace_s=0, requests_per_minute=3, body_bytes=2000, timeout_s=0.2, at_once=1)
+
+    def test_of_rates_are_each_tokens_own(self, served: Served) -> None:
+        ada, bela = served.token("ada"), served.token("bela")
+        codes = [served.client.get("/v1/models", headers=ada).status_code for _ in range(5)]
+        assert codes == [200, 200, 200, 429, 429]
+        response = served.client.get("/v1/models", headers=ada)
+        assert 1 <= int(response.headers["retry-after"]) <= 60
+        assert served.client.get("/v1/models", headers=bela).status_code == 200
+
+    def test_of_sizes(self, served: Served) -> None:
+        long = {"model": TASK, "messages": say("x" * 3000)}
+        assert served.client.post(CHAT, headers=served.token("ada"), json=long).status_code == 413
+        chunks = (b"x" * 500 for _ in range(10))  # whose length nobody announces
+        assert served.client.post(CHAT, headers=served.token("ada"), content=chunks).status_code == 413
+
+    def test_of_time(self, served: Served) -> None:
+        served.engine.gate.clear()
+        refused = served.post(CHAT, served.token("ada"), 503, model=TASK, messages=say())
+        assert "took too long" in refused["error"]["message"]
+        assert served.engine.streams[0].cancelled
+
+    def test_of_answers_under_way(self, served: Served) -> None:
+        refused = served.post("/v1/completions", served.token("ada"), 429, model=TASK, prompt=["a", "b"])
+        assert "under way" in refused["error"]["message"]
+        served.post("/v1/completions", served.token("ada"), model=TASK, prompt="a")
