@@ -13,21 +13,52 @@ from ownlm.answer.text import AnswerText
 from ownlm.errors import AdapterError, DataError, OwnlmError
 from ownlm.model.base import load_without_weights
 from ownlm.perpcs.pool import Pool, open_pool
-from ownlm.serve.engine import Busy, Work
+from ownlm.serve.engine import Busy, EngineError, Work
 from ownlm.serve.vllm_copies import find, remove_copy
 from ownlm.serve.vllm_plugin import DROP, NAME
-from ownlm.serve.vllm_server import VllmServer
+from ownlm.serve.vllm_server import VllmServer, VllmSettings, start_server
 from ownlm.serve.vllm_stream import VllmStream, generating, read_likeliest, read_text
 from ownlm.serve.vllm_terms import NOBODY
 from ownlm.store import pools
+from ownlm.store.rows import AdapterInfo, BaseInfo
 from ownlm.store.served import current, gone, version_of
 from ownlm.store.store import Store
-from ownlm.verbs.load import who_took_back
+from ownlm.verbs.bases import pick_base
+from ownlm.verbs.load import RECIPE, who_took_back
 
 LOOK_S: Final = 1.0  # how often copies of adapters that are gone are looked for
 ABORT_S: Final = 1.0  # within which vLLM gives up an answer whose connection was closed
 DROP_S: Final = 30.0
 BUSY_S: Final = 1.0
+
+
+def start_engine(
+    store: Store, settings: VllmSettings, *, base: str | None = None, device: str | None = None, most: int = 512
+) -> "VllmEngine":
+    """Starts a vLLM server, waits until it answers, and returns the engine that asks it.
+
+    Args:
+        base: which the server serves; by default that of the home's newest adapter, else the home's newest.
+        device: where vLLM runs; None for a GPU if there is one, else the CPU.
+        most: how many requests may be under way.
+
+    Raises:
+        NotFoundError: the home has no such base. OwnlmError: vLLM does not start.
+    """
+    server = start_server(store, served_base(store, base), settings, device)
+    server.wait()
+    return VllmEngine(store, server, most=most)
+
+
+def served_base(store: Store, name: str | None) -> BaseInfo:
+    """The base called `name`; by default that of the newest adapter that vLLM can serve, else the home's newest."""
+    newest = [one.base for one in store.adapters() if one.method in ("lora", RECIPE) and one.stale is None]
+    return store.base(name or newest[-1]) if name or newest else pick_base(store, "", None)
+
+
+def on_other_bases(store: Store, base: BaseInfo) -> list[AdapterInfo]:
+    """The newest adapters that a server of this base cannot answer with, as they stand on another."""
+    return [one for one in store.latest_adapters().values() if one.base_fingerprint != base.fingerprint]
 
 
 class VllmEngine:
@@ -63,9 +94,7 @@ class VllmEngine:
             Busy: too many are under way.
         """
         if self._stopping or len(self._live) >= self.most:
-            busy = Busy("Too many requests are under way", hint="try again a little later")
-            busy.retry_after = BUSY_S
-            raise busy
+            raise Busy("Too many requests are under way, or the server stops", BUSY_S, expected=f"at most {self.most}")
         if self._client is None:
             self._client = self.server.client()
             self._looking = asyncio.create_task(self._look())
@@ -96,7 +125,7 @@ class VllmEngine:
         tasks = [stream.task for stream in self._live if stream.task]
         if tasks:
             await asyncio.wait(tasks, timeout=grace_s)
-        await self._end(list(self._live), OwnlmError("The server is stopping", hint="ask again later"))
+        await self._end(list(self._live), EngineError("The server is stopping", hint="ask again later"))
         if self._looking:
             self._looking.cancel()
             with suppress(asyncio.CancelledError):
@@ -113,16 +142,15 @@ class VllmEngine:
             if work.labels:
                 await read_likeliest(client, name, prompt, work.labels, self.base, stream, terms)
             else:
-                most = min(work.max_tokens, self.max_tokens - len(prompt))
                 text = AnswerText(self.base, work.stop, work.one_line)
-                request = generating(name, prompt, work, most, self._ends)
+                request = generating(name, prompt, work, self._ends)
                 await read_text(client, request, text, stream, self._ends, terms)
         except OwnlmError as error:
             stream.put(error)
         except httpx.TransportError:
             stream.put(self._broken())
         except Exception as error:  # a fault of ours: nobody must wait for ever; what it says may be a person's text
-            stream.put(OwnlmError("The answer failed", got=type(error).__name__))
+            stream.put(EngineError("The answer could not be finished", got=type(error).__name__, hint="ask again"))
 
     async def _ready(self, work: Work, version: str) -> list[int]:
         """The prompt's tokens, when the adapter is not just being dropped."""
@@ -149,10 +177,13 @@ class VllmEngine:
                 what = f"The assembly of user {info.user!r} waits for a withdrawal: somebody took their consent back"
                 raise AdapterError(what, hint=f"`ownlm assemble --task {info.task}`, when it is done")
         prompt = self.base.encode_prompt(work.prompt)
-        answer = max((len(self.base.encode_answer(f" {label}")) for label in work.labels), default=0) + 1
-        if len(prompt) + answer > self.max_tokens:
-            got = f"{len(prompt)} tokens, and {answer} for an answer"
-            raise DataError("The prompt is too long", got=got, expected=f"at most {self.max_tokens}", hint="shorten it")
+        if not prompt:
+            raise DataError("The prompt is empty")
+        labels = [len(self.base.encode_answer(f" {label}")) for label in work.labels]
+        most = max(labels) + 1 if labels else work.max_tokens  # vLLM always says one token more
+        if len(prompt) + most > self.max_tokens:
+            got, expected = f"{len(prompt)} tokens, and {most} of the answer", f"at most {self.max_tokens}"
+            raise DataError("The prompt with its answer is too long", got=got, expected=expected, hint="shorten it")
         return prompt
 
     def _taken_back(self, digest: str) -> bool:
@@ -213,4 +244,4 @@ class VllmEngine:
             self.server.check_runs()
         except OwnlmError as error:
             return error
-        return OwnlmError("The connection to vLLM broke", hint="ask again")
+        return EngineError("The connection to vLLM broke", hint="ask again")

@@ -12,7 +12,7 @@ import httpx2 as httpx
 from ownlm.answer.text import AnswerText
 from ownlm.errors import NotFoundError, OwnlmError
 from ownlm.model.base import BaseLM
-from ownlm.serve.engine import Piece, Work
+from ownlm.serve.engine import EngineError, Piece, Work
 from ownlm.serve.vllm_terms import NOBODY, Terms
 from ownlm.store.served import id_of
 
@@ -52,12 +52,12 @@ class VllmStream:
         self._came.put_nowait(came)
 
 
-def generating(model: str, prompt: list[int], work: Work, most: int, ends: set[int]) -> dict[str, Any]:
+def generating(model: str, prompt: list[int], work: Work, ends: set[int]) -> dict[str, Any]:
     """The request for a text. Stop texts are found on our side, as by our own engine, in the tokens that come."""
     request = {
         "model": model,
         "prompt": prompt,
-        "max_tokens": most,
+        "max_tokens": work.max_tokens,
         "temperature": work.temperature,
         "stop_token_ids": sorted(ends),
         "stream": True,
@@ -81,7 +81,7 @@ async def read_text(
     """Puts the answer's pieces on the stream.
 
     Raises:
-        NotFoundError, OwnlmError: vLLM does not know the adapter; it says something else than an answer.
+        NotFoundError, EngineError: vLLM does not know the adapter; it says something else than an answer.
     """
     async with client.stream("POST", PATH, json=request) as response:
         _check(response)
@@ -106,7 +106,7 @@ async def read_text(
                 return  # closes the connection: vLLM gives up what it still would say
             if piece := text.take():
                 stream.put(Piece(piece, None))
-    raise OwnlmError("vLLM ended an answer in its midst", hint=_AGAIN)
+    raise EngineError("vLLM ended an answer in its midst", hint=_AGAIN)
 
 
 async def read_likeliest(
@@ -140,7 +140,7 @@ async def read_likeliest(
     except (ValueError, LookupError, TypeError):
         complete = False
     if not complete:
-        raise OwnlmError("vLLM gave no likelihoods", hint=_AGAIN)
+        raise EngineError("vLLM gave no likelihoods", hint=_AGAIN)
     best = max(range(len(labels)), key=likelihood.__getitem__)
     stream.completion_tokens = len(encoded[best])
     stream.put(Piece(labels[best].strip(), "stop"))
@@ -151,19 +151,19 @@ def _check(response: httpx.Response) -> None:
     if response.status_code == 404:
         raise NotFoundError("The adapter is no longer there, or vLLM cannot read it", hint=_AGAIN)
     if response.status_code != 200:
-        raise OwnlmError("vLLM refuses to answer", got=f"status {response.status_code}", hint=_AGAIN)
+        raise EngineError("vLLM refuses to answer", got=f"status {response.status_code}", hint=_AGAIN)
 
 
 def _choice(line: str) -> tuple[str, dict[str, Any]]:
     with suppress(ValueError, LookupError, TypeError):
         document = json.loads(line)
         return document["model"], document["choices"][0]
-    raise OwnlmError("vLLM could not go on with an answer", hint=_AGAIN)
+    raise EngineError("vLLM could not go on with an answer", hint=_AGAIN)
 
 
 def _answered(model: str, request: Mapping[str, Any], terms: Terms) -> str | None:
-    """The id of the adapter with which vLLM says that it answers; an OwnlmError where another was asked for."""
+    """The id of the adapter with which vLLM says that it answers; an EngineError where another was asked for."""
     version = terms.version(model)
     if model != request["model"] or version is None:
-        raise OwnlmError("vLLM answered with another adapter; the answer was thrown away", hint=_AGAIN)
+        raise EngineError("vLLM answered with another adapter; the answer was thrown away", hint=_AGAIN)
     return None if version == NOBODY else id_of(version)
