@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.utils import GENERATION_CONFIG_NAME
 from transformers.utils import logging as transformers_logging
 
 from ownlm.errors import BaseModelError
@@ -198,9 +200,35 @@ def load_base(
         )
     model.requires_grad_(False).eval().to(device)
     trim_last_mlp(model)
-    tokenizer.split_special_tokens = True  # a person who writes "</s>" ends no text
+    return BaseLM(name=name, fingerprint=fingerprint, folder=folder, model=model, tokenizer=_literal(tokenizer))
+
+
+def load_without_weights(folder: Path, *, name: str, fingerprint: str) -> BaseLM:
+    """What a base makes of text, and text of tokens; another program runs it.
+
+    Raises:
+        BaseModelError: transformers cannot load it.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        if (folder / GENERATION_CONFIG_NAME).exists():
+            generation = GenerationConfig.from_pretrained(folder, local_files_only=True)
+        else:
+            generation = GenerationConfig.from_model_config(config)
+    except (OSError, ValueError, KeyError) as error:
+        raise BaseModelError(
+            f"The tokenizer of the base {name!r} cannot be loaded from {folder}", got=str(error).splitlines()[0]
+        ) from None
+    settings = SimpleNamespace(config=config, generation_config=generation)
+    return BaseLM(name=name, fingerprint=fingerprint, folder=folder, model=settings, tokenizer=_literal(tokenizer))
+
+
+def _literal(tokenizer: Any) -> Any:
+    """The tokenizer, such that a person who writes "</s>" ends no text."""
+    tokenizer.split_special_tokens = True
     tokenizer.model_max_length = 2**31  # lengths are checked where an example is made, with its id
-    return BaseLM(name=name, fingerprint=fingerprint, folder=folder, model=model, tokenizer=tokenizer)
+    return tokenizer
 
 
 def save_merged(base: BaseLM, adapter: Adapter, folder: Path) -> None:

@@ -14,6 +14,7 @@ from ownlm.store.drafts import drop
 from ownlm.store.pools import FOLDER as POOLS
 from ownlm.store.pools import pools_with
 from ownlm.store.pools import sweep as sweep_pools
+from ownlm.store.served import sweep_served
 from ownlm.store.store import Store
 from ownlm.store.tombstones import entomb
 from ownlm.store.work import alone
@@ -186,6 +187,7 @@ def _finish(store: Store, due: str, needles: list[Needle], done: Forgotten) -> F
 def _clean(store: Store) -> int:
     """Removes weights without a name, free pages, and the log. Returns how many blobs."""
     blobs = store.sweep()
+    sweep_served(store)
     with alone(store.folder) as idle:
         if idle:  # else who is at work removes what it may not keep
             store.sweep_bases()

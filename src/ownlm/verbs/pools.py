@@ -24,6 +24,7 @@ from ownlm.progress import Progress
 from ownlm.store import pools
 from ownlm.store.drafts import remove_drafts
 from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo
+from ownlm.store.served import sweep_served
 from ownlm.store.store import Store
 from ownlm.verbs.assemble import AssemblyPlan, assemble_people
 from ownlm.verbs.report import Withdrawal
@@ -204,6 +205,7 @@ def remove_pool(store: Store, digest: str) -> tuple[PoolInfo, int]:
     size = sum(path.stat().st_size for path in Path(info.folder).rglob("*") if path.is_file())
     pools.remove_pool(store, info.digest, elsewhere)
     _remove_folder(info)
+    sweep_served(store)
     store.database.vacuum()
     return info, size
 
@@ -233,6 +235,7 @@ def _withdraw(store: Store, info: PoolInfo, pool: Pool | None, gone: set[str], d
     done.untouched += len(recipes)
     done.pools.append((info.digest, version.digest if version else None))
     _remove_folder(info)
+    sweep_served(store)
 
 
 def _remove_folder(info: PoolInfo) -> None:

@@ -1,0 +1,127 @@
+"""Copies of adapters that are written out for another program that serves them. Forgetting must reach them.
+
+Each server has a folder of its own for them in the home, and holds a lock beside it as long as it runs. While it runs,
+it alone removes copies, as it knows when nothing reads them any more; afterwards whoever comes first removes them all.
+"""
+
+import hashlib
+import shutil
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from filelock import FileLock, Timeout
+from sqlalchemy import select
+
+from ownlm.durable import sync
+from ownlm.errors import StoreError
+from ownlm.store import tables
+from ownlm.store.rows import AdapterInfo
+from ownlm.store.store import Store
+
+FOLDER = "served"
+PATIENCE_S = 30  # how long a running server may take to remove what is gone
+POLL_S = 0.1
+
+
+def version_of(adapter: AdapterInfo) -> str:
+    """What a copy is called: the adapter's id, and a hash of what it is made of, which a pool's new version changes."""
+    return _version(adapter.id, adapter.blob, adapter.pool, adapter.recipe)
+
+
+def _version(adapter: str, blob: str | None, pool: str | None, recipe: bytes | None) -> str:
+    made_of = f"{blob}\0{pool}\0".encode() + (recipe or b"")
+    return f"{adapter}-{hashlib.sha256(made_of).hexdigest()[:16]}"
+
+
+def id_of(version: str) -> str:
+    """The adapter's id in a version's name."""
+    return version.partition("-")[0]
+
+
+def current(store: Store, versions: Collection[str]) -> dict[str, str | None]:
+    """Those of these versions that the home still has and that are not stale, each with its pool."""
+    a = tables.adapters.c
+    wanted = select(a.id, a.blob, a.pool, a.recipe).where(a.id.in_({id_of(one) for one in versions}), a.stale.is_(None))
+    with store.database.reading() as db:
+        known = {_version(row.id, row.blob, row.pool, row.recipe): row.pool for row in db.execute(wanted)}
+    return {version: pool for version, pool in known.items() if version in versions}
+
+
+@contextmanager
+def serving(store: Store) -> Iterator[Path]:
+    """A folder for a server's copies, gone with whatever is in it when the server ends.
+
+    Raises:
+        StoreError: the home cannot be written.
+    """
+    folder = store.folder / FOLDER / uuid4().hex
+    lock = FileLock(_lock_of(folder))
+    try:
+        folder.parent.mkdir(mode=0o700, exist_ok=True)
+        lock.acquire(timeout=0)
+        folder.mkdir(mode=0o700)
+    except (OSError, Timeout) as error:
+        raise StoreError(f"Nothing can be written to {folder.parent}", got=error, hint="make it writable") from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
+        _lock_of(folder).unlink(missing_ok=True)
+
+
+def sweep_served(store: Store) -> None:
+    """Removes the copies of servers that ended; waits until running ones have removed those of adapters that are gone.
+
+    Raises:
+        StoreError: a running server does not, or a copy cannot be removed.
+    """
+    if not (store.folder / FOLDER).is_dir():
+        return
+    for folder in sorted(path for path in (store.folder / FOLDER).iterdir() if path.is_dir()):
+        lock = FileLock(_lock_of(folder))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            _wait(store, folder)
+            continue
+        except OSError as error:
+            raise _left(folder, error) from None
+        try:
+            shutil.rmtree(folder)
+            sync(folder.parent)
+        except OSError as error:
+            raise _left(folder, error) from None
+        finally:
+            lock.release()
+        _lock_of(folder).unlink(missing_ok=True)
+
+
+def gone(store: Store, folder: Path) -> set[str]:
+    """The versions of which a copy, or the beginning of one, lies in a server's folder, and that the home has no more.
+
+    A copy that belongs to no adapter has no '-' in its name.
+    """
+    names = {path.name.removeprefix(".").partition("+")[0] for path in folder.glob("*")} if folder.exists() else set()
+    versions = {name for name in names if "-" in name}
+    return versions - current(store, versions).keys()
+
+
+def _wait(store: Store, folder: Path) -> None:
+    until = time.monotonic() + PATIENCE_S
+    while gone(store, folder):
+        if time.monotonic() > until:
+            raise _left(folder, "a server that still runs")
+        time.sleep(POLL_S)
+
+
+def _left(folder: Path, why: object) -> StoreError:
+    hint = "end the server, and give the same command again"
+    return StoreError(f"Copies of adapters that are gone lie in {folder}", got=why, hint=hint)
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")

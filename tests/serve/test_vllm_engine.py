@@ -1,0 +1,322 @@
+"""Our side of a vLLM server, and the plugin inside it. vLLM is a fake here; `tests_vllm` has the real one."""
+
+import asyncio
+import hashlib
+import stat
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ownlm.config import LoraConfig
+from ownlm.errors import AdapterError, DataError, NotFoundError, OwnlmError, StoreError
+from ownlm.home import Home
+from ownlm.serve import vllm_engine
+from ownlm.serve.engine import Busy
+from ownlm.serve.vllm_copies import put_copy
+from ownlm.serve.vllm_engine import VllmEngine, on_other_bases, served_base
+from ownlm.serve.vllm_plugin import DROP, NAME
+from ownlm.serve.vllm_server import VllmSettings, arguments
+from ownlm.serve.vllm_terms import NOBODY, Terms, rank_for, room_for, shape_of
+from ownlm.store import served
+from ownlm.store.rows import AdapterInfo, BaseInfo
+from ownlm.store.served import current, serving, sweep_served, version_of
+from ownlm.verbs.load import read_adapter
+from tests.serve.answering import TEXTS, Office, read
+from tests.serve.fake_vllm import FakeVllm, fake_vllm, make_terms
+from tests.store.rows import keep
+
+
+@pytest.fixture
+def office(tmp_path: Path, tiny_base: Path) -> Office:
+    return Office(tmp_path / "home", tiny_base)
+
+
+@pytest.fixture
+def server(office: Office, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeVllm]:
+    monkeypatch.setattr(vllm_engine, "LOOK_S", 0.02)
+    monkeypatch.setattr(vllm_engine, "ABORT_S", 0.01)
+    with fake_vllm(office, monkeypatch) as fake:
+        yield fake
+
+
+def hire(office: Office, user: str, number: int, **changes: Any) -> AdapterInfo:
+    """A person whose adapter the home knows."""
+    task = office.home.keep_task("free-text").name
+    info = replace(office.hire(user, number), task=task, id=hashlib.md5(user.encode()).hexdigest(), **changes)
+    office.adapters[info.id] = office.adapters[f"a{number}"]
+    keep(office.home.store, info, office.adapters[info.id].to_bytes())
+    return info
+
+
+def using(server: FakeVllm, use: Callable[[VllmEngine], Awaitable[Any]], **how: Any) -> Any:
+    """Uses an engine in an event loop of its own."""
+
+    async def run() -> Any:
+        engine = VllmEngine(server.office.home.store, server, **how)  # type: ignore[arg-type]
+        try:
+            return await asyncio.wait_for(use(engine), 60)
+        finally:
+            await engine.stop(0)
+
+    return asyncio.run(run())
+
+
+async def until(true: Callable[[], bool]) -> None:
+    while not true():
+        await asyncio.sleep(0.01)
+
+
+# What is asked for
+
+
+def test_names_are_of_one_run(office: Office, tmp_path: Path) -> None:
+    one, other = (make_terms(office, tmp_path, secret=secret) for secret in ("one", "other"))
+    info = office.hire("ana", 1)
+    assert one.version(one.name(info)) == version_of(info)
+    assert one.version(one.name(None)) == NOBODY
+    assert other.version(one.name(info)) is None
+    assert one.version(info.id) is one.version(version_of(info)) is one.version("") is one.version(".") is None
+    assert Terms.given(one.environment()) == one
+    assert Terms.given({}) is None
+    assert "'one'" not in repr(one)
+
+
+def test_what_cannot_be_served_is_refused(office: Office, tmp_path: Path) -> None:
+    terms, store, info = make_terms(office, tmp_path, rank=4), office.home.store, office.hire("ana", 1)
+    terms.check(store, info)
+    for changes, why in {
+        "method": ({"method": "ia3"}, "vLLM cannot serve"),
+        "base": ({"base_fingerprint": "0" * 64}, "another base"),
+        "stale": ({"stale": "withdrawn"}, "is stale"),
+        "rank": ({"shape": {"r": 5}}, "started for 4"),
+        "modules": ({"shape": {"r": 4, "target_modules": ["k_proj"]}}, "modules"),
+    }.values():
+        with pytest.raises(AdapterError, match=why):
+            terms.check(store, replace(info, **changes))  # type: ignore[arg-type]
+
+
+def test_room_is_what_the_home_needs(office: Office) -> None:
+    store = office.home.store
+    assert room_for(store, office.info) == (8, ("q_proj", "v_proj"))
+    hire(office, "ana", 1)
+    assert [rank_for([n]) for n in (1, 8, 9, 24, 512, 600)] == [8, 8, 16, 32, 512, 512]
+    assert room_for(store, office.info) == (8, ("q_proj", "v_proj"))
+    assert served_base(store, None) == office.info
+    assert on_other_bases(store, office.info) == []
+    assert len(on_other_bases(store, BaseInfo("other", "", "0" * 64, 1, ""))) == 1
+
+
+def test_a_recipe_is_served_as_what_it_makes(shared: Home, tmp_path: Path) -> None:
+    shared.assemble("sorting", users=["kara"], top_k=2)
+    store, info, base = shared.store, shared.latest_adapters()["sorting", "kara"], shared.bases()[0]
+    adapter = read_adapter(store, info)
+    assert shape_of(store, info) == adapter.lora
+    rank, modules = room_for(store, base)
+    assert rank >= adapter.lora.r and set(adapter.lora.target_modules) <= set(modules)
+    with serving(store) as copies:
+        terms = Terms(
+            str(store.folder), str(copies), base.name, base.fingerprint, base.folder, rank, modules, "secret", "key"
+        )
+        folder = put_copy(store, terms, version_of(info))
+        assert (folder / "adapter_model.safetensors").read_bytes() == adapter.to_bytes()
+        shared.consent("gina", False)
+        with pytest.raises(AdapterError, match="consent"):
+            put_copy(store, terms, version_of(info))
+
+
+def test_no_secret_stands_on_the_command_line(office: Office, tmp_path: Path) -> None:
+    terms = make_terms(office, tmp_path, secret="very-secret", key="a-key")
+    command = arguments(office.info, terms, VllmSettings(slots=3, max_tokens=99), tmp_path / "s", "cpu")
+    assert not any("very-secret" in part or "a-key" in part for part in command)
+    told = dict(pairwise(command))
+    assert (told["--max-loras"], told["--max-lora-rank"], told["--dtype"]) == ("4", "16", "float32")
+
+
+# Copies
+
+
+def test_a_copy_is_whole_private_and_written_once(office: Office) -> None:
+    info, store = hire(office, "ana", 1), office.home.store
+    with serving(store) as copies:
+        terms = make_terms(office, copies)
+        folder = put_copy(store, terms, version_of(info))
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700 == stat.S_IMODE(copies.stat().st_mode)
+        assert all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in folder.iterdir())
+        assert (folder / "adapter_model.safetensors").read_bytes() == office.adapters[info.id].to_bytes()
+        assert put_copy(store, terms, version_of(info)) == folder
+        assert [path.name for path in copies.iterdir()] == [version_of(info)]
+    assert not copies.exists()
+
+
+def test_who_is_forgotten_while_a_copy_is_written_leaves_none(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    info, store = hire(office, "ana", 1), office.home.store
+
+    def forgotten_meanwhile(*_: object) -> dict[str, None]:
+        return {}
+
+    with serving(store) as copies:
+        monkeypatch.setattr("ownlm.serve.vllm_copies.current", forgotten_meanwhile)
+        with pytest.raises(NotFoundError):
+            put_copy(store, make_terms(office, copies), version_of(info))
+        assert list(copies.iterdir()) == []
+
+
+def test_forgetting_removes_copies_of_servers_that_ended(office: Office) -> None:
+    info, store = hire(office, "ana", 1), office.home.store
+    with serving(store) as copies:
+        put_copy(store, make_terms(office, copies), version_of(info))
+        kept = copies.with_name("killed")
+        copies.rename(kept)
+    office.home.forget("ana")
+    assert not kept.exists()
+
+
+def test_forgetting_waits_for_a_server_that_runs(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    info, store = hire(office, "ana", 1), office.home.store
+    monkeypatch.setattr(served, "PATIENCE_S", 0.05)
+    with serving(store) as copies:
+        folder = put_copy(store, make_terms(office, copies), version_of(info))
+        sweep_served(store)
+        assert folder.exists()
+        with pytest.raises(StoreError, match="that still runs"):
+            office.home.forget("ana")
+        assert current(store, {version_of(info)}) == {}
+    office.home.forget("ana")  # the same again, when the server has ended
+    assert not copies.exists()
+
+
+# The engine
+
+
+def test_everybody_is_answered_by_their_own(office: Office, server: FakeVllm) -> None:
+    people = [hire(office, f"person {n}", n) for n in range(4)]
+    works = [office.work(who, text) for text in TEXTS[:2] for who in (*people, None)]
+
+    async def use(engine: VllmEngine) -> list[tuple[str, str | None, int]]:
+        async def one(work: Any) -> tuple[str, str | None, int]:
+            stream = engine.submit(work)
+            return await read(stream), stream.adapter, stream.prompt_tokens
+
+        return await asyncio.gather(*map(one, works))
+
+    for work, (text, adapter, tokens) in zip(works, using(server, use), strict=True):
+        assert text == office.alone(work)
+        assert adapter == (work.adapter.id if work.adapter else None)
+        assert tokens == len(office.base.encode_prompt(work.prompt))
+    assert all(("cache_salt" in one) == one["model"].startswith(NOBODY) for one in server.requests)
+
+
+def test_what_is_wrong_is_told_by_the_stream(office: Office, server: FakeVllm) -> None:
+    ana = hire(office, "ana", 1)
+    other = replace(office.info, name="other", fingerprint="0" * 64)
+    unknown = replace(ana, id="0" * 32)
+    wrong: list[tuple[Any, type[OwnlmError]]] = [
+        (replace(office.work(ana), base=other), AdapterError),
+        (office.work(replace(ana, method="prompt")), AdapterError),
+        (office.work(unknown), NotFoundError),
+        (office.work(ana, "a " * 5000), DataError),
+        (office.work(ana, ""), DataError),
+    ]
+
+    async def use(engine: VllmEngine) -> None:
+        for work, kind in wrong:
+            with pytest.raises(kind):
+                await read(engine.submit(work))
+        await until(lambda: not engine.counts()["live"] + engine.counts()["queued"])
+
+    del wrong[1]  # the home's own row says what it is: see `Terms.check`
+    using(server, use)
+    assert not server.requests
+
+
+def test_too_many_are_told_to_come_again(office: Office, server: FakeVllm) -> None:
+    async def use(engine: VllmEngine) -> None:
+        first = engine.submit(office.work(None))
+        with pytest.raises(Busy):
+            engine.submit(office.work(None))
+        first.cancel()
+        assert await read(first) == ""
+        assert await read(engine.submit(office.work(None)))
+
+    using(server, use, most=1)
+
+
+def test_forgetting_reaches_the_server(office: Office, server: FakeVllm) -> None:
+    ana, ben = hire(office, "ana", 1), hire(office, "ben", 2)
+
+    async def use(engine: VllmEngine) -> None:
+        for who in (ana, ben):
+            await read(engine.submit(office.work(who)))
+        assert {path.name for path in server.copies.iterdir()} == {version_of(ana), version_of(ben)}
+        await asyncio.to_thread(office.home.forget, "ana")
+        assert {path.name for path in server.copies.iterdir()} == {version_of(ben)}
+        known = server.state.openai_serving_models
+        assert [*known.lora_requests] == [server.terms.name(ben)] and len(server.removed) == 1
+        with pytest.raises(NotFoundError):
+            await read(engine.submit(office.work(ana)))
+        async with server.client() as client:
+            asked = {"model": server.terms.name(ana), "prompt": [1], "max_tokens": 1}
+            assert (await client.post("/v1/completions", json=asked)).status_code == 404
+
+    using(server, use)
+
+
+def test_old_copies_make_room(office: Office, server: FakeVllm) -> None:
+    server.settings = replace(server.settings, slots=1, in_memory=1)
+    people = [hire(office, f"person {n}", n) for n in range(4)]
+
+    async def use(engine: VllmEngine) -> None:
+        for who in people:
+            await read(engine.submit(office.work(who)))
+        left = {version_of(who) for who in people[-2:]}
+        await until(lambda: {path.name for path in server.copies.iterdir()} == left)
+        assert await read(engine.submit(office.work(people[0]))) == office.alone(office.work(people[0]))
+
+    using(server, use)
+
+
+# The guard
+
+
+def test_nobody_without_the_key_gets_anything(office: Office, server: FakeVllm) -> None:
+    ana = hire(office, "ana", 1)
+    name = server.terms.name(ana)
+
+    async def statuses(key: str) -> list[int]:
+        async with server.client(key) as client:
+            asked = {"model": name, "prompt": [1, 2], "max_tokens": 1}
+            return [
+                (await client.post("/v1/completions", json=asked)).status_code,
+                (await client.post(DROP, headers={NAME: name})).status_code,
+                (await client.post("/v1/load_lora_adapter", json={})).status_code,
+                (await client.post("/adapters", json={})).status_code,
+                (await client.get("/metrics")).status_code,
+            ]
+
+    assert asyncio.run(statuses("another")) == [404] * 5
+    assert asyncio.run(statuses("key")) == [200, 204, 404, 404, 404]
+
+
+def test_only_signed_names_are_resolved(office: Office, server: FakeVllm) -> None:
+    ana = hire(office, "ana", 1)
+
+    async def status(name: str) -> int:
+        async with server.client() as client:
+            asked = {"model": name, "prompt": [1, 2], "max_tokens": 1}
+            return (await client.post("/v1/completions", json=asked)).status_code
+
+    other = replace(server.terms, secret="guessed")
+    for name in (ana.id, version_of(ana), f"{version_of(ana)}.", other.name(ana), "../../etc", ""):
+        assert asyncio.run(status(name)) == 404
+    assert asyncio.run(status(server.terms.name(ana))) == 200
+
+
+def test_a_low_rank_is_enough_for_the_one_that_does_nothing(office: Office, tmp_path: Path) -> None:
+    with serving(office.home.store) as copies:
+        folder = put_copy(office.home.store, make_terms(office, copies), NOBODY)
+        assert '"r": 1' in (folder / "adapter_config.json").read_text()
+    assert LoraConfig().target_modules == ("q_proj", "v_proj")
