@@ -282,7 +282,7 @@ def engine_method(stand: Stand, asked: Namespace, works: Sequence[Work]) -> Call
         engine = OwnEngine(stand.home, slots=asked.people, live=asked.people, queue=len(works))
 
         async def use() -> tuple[int, float]:
-            await all_of(engine, [Work(one.base, one.adapter, one.prompt, 1) for one in works])
+            await all_of(engine, [Work(one.base, one.adapter, "a", 1) for one in works])  # all are in memory
             started = time.perf_counter()
             tokens = await all_of(engine, works)
             return tokens, time.perf_counter() - started

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from ownlm.errors import BaseModelError
-from ownlm.model.packed import PackedBatch
+from ownlm.model.packed import Bucket, PackedBatch
 
 NAME = "ownlm_packed"
 WIDEST_FLASH = 256  # heads that the kernel for sequences of any lengths can have
@@ -71,18 +71,26 @@ def _padded(
     queries, keys = [n * q for n, q, _ in shapes], [n * k for n, _, k in shapes]
     outputs = []
     split = zip(q_qHE.split(queries), k_kGE.split(keys), v_kGE.split(keys), strict=True)
-    for bucket, parts in zip(p.buckets, split, strict=True):
-        q_NHQE, k_NGKE, v_NGKE = (part.unflatten(0, (len(bucket.distance_NQK), -1)).transpose(1, 2) for part in parts)
-        out_NHQE = F.scaled_dot_product_attention(
-            q_NHQE,
-            k_NGKE,
-            v_NGKE,
-            attn_mask=bucket.mask(window, q_THE.dtype),
-            scale=scale,
-            enable_gqa=q_THE.shape[1] != k_SGE.shape[1],
-        )
-        outputs.append(out_NHQE.transpose(1, 2).flatten(0, 1))
+    for bucket, (q_qHE, k_kGE, v_kGE) in zip(p.buckets, split, strict=True):
+        outputs.append(_attend(q_qHE, k_kGE, v_kGE, bucket, scale, window))
     return torch.cat(outputs)[p.restore_T]
+
+
+def _attend(
+    q_qHE: Tensor, k_kGE: Tensor, v_kGE: Tensor, bucket: Bucket, scale: float | None, window: int | None
+) -> Tensor:
+    """One bucket. Where each segment has one query, the heads that read the same keys stand in as its queries: that is
+    twice as fast on a CPU as to leave it to the kernel.
+    """
+    segments, single, groups = len(bucket.distance_NQK), bucket.distance_NQK.shape[1] == 1, k_kGE.shape[1]
+    if single:
+        q_NHQE = q_qHE.view(segments, groups, -1, q_qHE.shape[2])
+    else:
+        q_NHQE = q_qHE.unflatten(0, (segments, -1)).transpose(1, 2)
+    k_NGKE, v_NGKE = (one.unflatten(0, (segments, -1)).transpose(1, 2) for one in (k_kGE, v_kGE))
+    mask, shared = bucket.mask(window, q_qHE.dtype), q_NHQE.shape[1] != groups
+    out_NHQE = F.scaled_dot_product_attention(q_NHQE, k_NGKE, v_NGKE, mask, scale=scale, enable_gqa=shared)
+    return (out_NHQE if single else out_NHQE.transpose(1, 2)).reshape(q_qHE.shape)
 
 
 def _ragged(

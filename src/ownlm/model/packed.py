@@ -255,6 +255,8 @@ def _pad(group: Sequence[Segment]) -> tuple[Chain, Chain, Chain]:
     queries_N, keys_N = np.array([n for _, n, _ in group]), np.array([len(chain) for _, _, chain in group])
     step_Q, step_K = np.arange(longest_q), np.arange(longest_k)
     query_NQ = firsts_N[:, None] + np.minimum(step_Q, queries_N[:, None] - 1)
-    key_NK = np.stack([np.pad(chain, (0, longest_k - len(chain)), mode="edge") for _, _, chain in group])
+    key_NK = np.repeat(np.array([chain[-1] for _, _, chain in group])[:, None], longest_k, axis=1)
+    for row_K, (_, _, chain) in zip(key_NK, group, strict=True):
+        row_K[: len(chain)] = chain
     place_NQ = (keys_N - queries_N)[:, None] + np.minimum(step_Q, queries_N[:, None] - 1)
     return query_NQ, key_NK, place_NQ[:, :, None] - step_K  # padding lies behind the last key, so it counts as later
