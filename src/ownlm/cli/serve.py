@@ -4,7 +4,8 @@ import signal
 import socket
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,6 +15,9 @@ from ownlm.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+    from ownlm.home import Home
+    from ownlm.serve.engine import Engine
 
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -35,6 +39,13 @@ def serve(
         int, typer.Option("--requests-per-minute", metavar="N", help="Of each token.", min=1)
     ] = 600,
     timeout: Annotated[float, typer.Option("--timeout", metavar="S", help="Of one answer, in seconds.", min=0.1)] = 120,
+    engine: Annotated[
+        Literal["own", "vllm"], typer.Option("--engine", help="What answers: ownlm itself; or vLLM, for one base.")
+    ] = "own",
+    vllm_python: Annotated[
+        Path,
+        typer.Option("--vllm-python", metavar="FILE", help="The Python that has vLLM and ownlm.", show_default="this"),
+    ] = Path(sys.executable),
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
@@ -48,7 +59,6 @@ def serve(
     from ownlm.home import Home
     from ownlm.serve.app import create_app
     from ownlm.serve.limits import Limits
-    from ownlm.serve.own_engine import OwnEngine
 
     opened = Home(home, create=False)
     limits = Limits(max_tokens=max_tokens, requests_per_minute=requests_per_minute, timeout_s=timeout)
@@ -62,8 +72,20 @@ def serve(
     except OSError as error:
         raise StoreError(f"The home {home} cannot be served", got=error.strerror, hint="make it writable") from None
     with lock:
-        app = create_app(opened, OwnEngine(opened, slots=slots, queue=queue), limits)
+        app = create_app(opened, _engine(opened, engine, slots, queue, vllm_python), limits)
         _run(app, _listen(host, port), limits.grace_s, json)
+
+
+def _engine(home: "Home", kind: str, slots: int, queue: int, python: Path) -> "Engine":
+    if kind == "own":
+        from ownlm.serve.own_engine import OwnEngine
+
+        return OwnEngine(home, slots=slots, queue=queue)
+    from ownlm.serve.vllm_engine import start_engine
+    from ownlm.serve.vllm_server import VllmSettings
+
+    settings = VllmSettings(python=str(python), slots=slots, in_memory=max(256, slots))
+    return start_engine(home.store, settings, device=home.device, most=queue)
 
 
 def _listen(host: str, port: int) -> socket.socket:
