@@ -55,5 +55,5 @@ def make_home(folder: Path) -> Home:
 
 def train(home: Home, *users: str, seed: int = 0) -> None:
     """Trains people, anew where they have an adapter."""
-    report = home.train("gate", users=users, steps=12, seed=seed, from_scratch=bool(seed), **TRAINING)
+    report = home.train("gate", users=users, steps=18, seed=seed, from_scratch=bool(seed), **TRAINING)
     assert not report.failed

@@ -19,6 +19,7 @@ from ownlm.answer.prompt_row import Prompt
 from ownlm.config import LoraConfig
 from ownlm.model.adapter import WEIGHTS, Adapter
 from ownlm.model.bank import LoraBank
+from ownlm.model.spans import BASE
 from ownlm.serve.vllm_plugin import Guard, Resolver
 from ownlm.serve.vllm_server import VllmSettings
 from ownlm.serve.vllm_terms import Terms
@@ -86,10 +87,12 @@ class FakeVllm:
         adapter = Adapter.from_bytes((folder / WEIGHTS).read_bytes(), lora)
         base, bank = self.office.base, LoraBank(self.office.base.model, adapter.lora, 1)
         told: list[int] = []
+        nothing = not any(pair.B_OR.any() for pair in adapter.pairs.values())
         with bank.attached(), pytest.MonkeyPatch.context() as patch:
-            bank.load(0, adapter)
+            if not nothing:
+                bank.load(0, adapter)
             patch.setattr(type(base), "decode", lambda _, ids: told.extend(ids) or "")
-            generate(base, bank, [Prompt(0, asked["prompt"])], max_new_tokens=asked["max_tokens"])
+            generate(base, bank, [Prompt(BASE if nothing else 0, asked["prompt"])], max_new_tokens=asked["max_tokens"])
         finish = "length" if len(told) == asked["max_tokens"] else "stop"
         for token in told:
             yield {"model": asked["model"], "choices": [{"index": 0, "token_ids": [token], "finish_reason": None}]}

@@ -1,0 +1,139 @@
+"""The same requests of different people, by our own engine and by vLLM's CPU build, in turn, in one run.
+
+    make test-vllm                           makes the environment in which vLLM lies
+    python benchmarks/serve_vllm.py          32 people, 32 requests, SmolLM2-135M in float32
+    python benchmarks/serve_vllm.py --people 4 --tokens 8 --rounds 1      a small trial of the script
+
+Adapters are random, of the shape that training gives (r 8, q and v), in a home of their own. Both get the same made-up
+prompts and greedy decoding; their first round, in which adapters are loaded, does not count. tokens/s are answer tokens
+over the whole time, reading the prompts included. How many answers are the same is told as well.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from uuid import uuid4
+
+import torch
+from record import save, table
+
+from ownlm.config import LoraConfig
+from ownlm.home import Home
+from ownlm.model import smollm2
+from ownlm.model.adapter import Adapter, LoraPair
+from ownlm.model.base import BaseLM
+from ownlm.model.targets import target_modules
+from ownlm.serve.engine import Engine, Work
+from ownlm.serve.own_engine import OwnEngine
+from ownlm.serve.vllm_engine import start_engine
+from ownlm.serve.vllm_server import VllmSettings
+from ownlm.store.blobs import blob_name
+from ownlm.store.rows import AdapterInfo, BaseInfo, digest_of
+
+PYTHON = Path(__file__).resolve().parents[1] / ".venv-vllm" / "bin" / "python"
+LORA, SMALL_B = LoraConfig(), 0.01  # of trained adapters, B's numbers are of about this size
+WORDS = "the my message meeting budget train garden letter deadline please send move file forget".split()  # noqa: SIM905
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--people", type=int, default=32, help="different people; each asks once")
+    parser.add_argument("--tokens", type=int, default=32, help="of each answer, at most")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--python", default=str(PYTHON), help="of the environment with vLLM")
+    parser.add_argument("--name", default="serve_vllm", help="of the file in results/")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        home = Home(Path(folder, "home"), device="cpu")
+        info = home.add_base(smollm2.NAME)
+        base = home.load(info)
+        home.keep_task("free-text")
+        people = [add_person(home, info, base, number) for number in range(asked.people)]
+        works = [Work(info, who, prompt(number), asked.tokens) for number, who in enumerate(people)]
+        result = asyncio.run(compare(home, works, asked.rounds, asked.python))
+    save(asked.name, {"options": vars(asked) | {"threads": torch.get_num_threads()}, **result})
+
+
+def add_person(home: Home, info: BaseInfo, base: BaseLM, number: int) -> AdapterInfo:
+    """A person with an adapter of random weights."""
+    draw = torch.Generator().manual_seed(number)
+    pairs = {
+        name: LoraPair(
+            torch.randn(LORA.r, module.in_features, generator=draw) / module.in_features**0.5,
+            torch.randn(module.out_features, LORA.r, generator=draw) * SMALL_B,
+        )
+        for name, module in target_modules(base.model, LORA)
+    }
+    data = Adapter(LORA, pairs).to_bytes()
+    adapter = AdapterInfo(
+        id=uuid4().hex, user=f"person {number}", task="free-text", base=info.name, base_fingerprint=info.fingerprint,
+        key="", history=digest_of([]), records=0, upto=0, blob=blob_name(data), bytes=len(data),
+        shape=LORA.model_dump(mode="json"), provenance={}, steps=0, tokens=0, loss_first=None, loss_last=None,
+        seconds=0,
+    )  # fmt: skip
+    (error,) = home.store.add_adapters([(adapter, data)])
+    if error:
+        raise error
+    return adapter
+
+
+def prompt(number: int) -> str:
+    """Some twenty to sixty words."""
+    draw = random.Random(number)
+    return " ".join(draw.choices(WORDS, k=draw.randint(20, 60)))
+
+
+async def compare(home: Home, works: Sequence[Work], rounds: int, python: str) -> dict[str, object]:
+    """Tokens a second of both, round by round."""
+    many = len(works)
+    settings = VllmSettings(python=python, slots=many, in_memory=2 * many, sequences=many, max_tokens=2048)
+    vllm = await asyncio.to_thread(start_engine, home.store, settings, device="cpu")
+    engines: dict[str, Engine] = {"ownlm": OwnEngine(home, slots=many, live=many, queue=many), "vLLM": vllm}
+    texts, found = dict[str, list[str]](), list[dict[str, float]]()
+    try:
+        for engine in engines.values():
+            await answer(engine, [replace(one, max_tokens=1) for one in works])
+        for number in range(rounds):
+            rates = {}
+            for name in list(engines)[:: 1 if number % 2 else -1]:  # nobody is always the first
+                started = time.perf_counter()
+                texts[name], tokens = await answer(engines[name], works)
+                rates[name] = tokens / (time.perf_counter() - started)
+            found.append(rates)
+            print(json.dumps({name: round(rate, 1) for name, rate in rates.items()}), flush=True)
+    finally:
+        for engine in engines.values():
+            await engine.stop(0)
+    ratio = statistics.median(one["ownlm"] / one["vLLM"] for one in found)
+    median = {name: statistics.median(one[name] for one in found) for name in engines}
+    same = sum(one == other for one, other in zip(*texts.values(), strict=True))
+    table(
+        f"{many} people in one batch",
+        ["engine", "tokens/s #"],
+        [(name, f"{rate:.1f}") for name, rate in median.items()],
+    )
+    print(f"ownlm over vLLM: {ratio:.2f}; {same} of {many} answers are the same")
+    return {"tokens_per_s": median, "ownlm_over_vllm": ratio, "same_answers": same, "rounds": found}
+
+
+async def answer(engine: Engine, works: Sequence[Work]) -> tuple[list[str], int]:
+    """All requests, sent at once: the answers, and how many tokens they have."""
+
+    async def one(work: Work) -> tuple[str, int]:
+        stream = engine.submit(work)
+        text = "".join([piece.text async for piece in stream])
+        return text, stream.completion_tokens
+
+    texts, counts = zip(*await asyncio.gather(*map(one, works)), strict=True)
+    return list(texts), sum(counts)
+
+
+if __name__ == "__main__":
+    main()
