@@ -8,6 +8,7 @@ import hmac
 import logging
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from multiprocessing import parent_process
 from pathlib import Path
@@ -21,6 +22,7 @@ from ownlm.store.store import Store
 
 DROP: Final = "/ownlm/drop"  # has the server forget the adapter whose name stands in the header
 NAME: Final = "x-ownlm-adapter"
+END_S: Final = 10.0  # between asking it to end and ending it
 _OPEN: Final = {("GET", "/health"), ("POST", "/v1/completions"), ("POST", DROP)}
 _log = logging.getLogger("ownlm.serve")
 
@@ -45,6 +47,9 @@ def _end_with_our_side() -> None:
     while os.read(0, 1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(END_S)
+    if os.getpgrp() == os.getpid():  # a session of our own: while it starts, vLLM does not hear that it should end
+        os.killpg(os.getpid(), signal.SIGKILL)
 
 
 class Resolver:
