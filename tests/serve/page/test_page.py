@@ -23,7 +23,7 @@ def test_signs_in_with_the_right_token_only_and_out_again(tab: Visit, served: Se
         page.get_by_role("alert").filter(has_text=told).wait_for()
         assert page.evaluate("sessionStorage.length") == 0
     tab.sign_in(served.tokens["trained"])
-    assert page.get_by_text("ada", exact=True).is_visible()
+    page.get_by_text("ada", exact=True).wait_for()
     assert page.evaluate("sessionStorage.getItem('ownlm.token')") == served.tokens["trained"]
     assert page.evaluate("localStorage.length") == 0 and page.context.cookies() == []
     page.reload()
