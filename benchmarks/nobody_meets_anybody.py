@@ -233,6 +233,8 @@ def judge(run: Run, alone: dict[tuple[str, str], str | None], first: dict[str, t
         elif reply.status != 200 or reply.refused:
             counts[f"refused {reply.status if reply.status != 200 else 'in the stream'}"] += 1
             counts["WRONG: a server's error"] += reply.status >= 500 or reply.status == 0
+            if reply.documents and (reply.status == 200 or reply.status > 401):
+                counts["told: " + reply.documents[-1]["error"]["message"].split(".")[0]] += 1
         elif one.gone:
             counts["WRONG: answered with a dead token"] += 1
         elif adapter is None:
@@ -274,10 +276,12 @@ def main(asked: argparse.Namespace) -> dict[str, Any]:
         learnt = said_alone(home, [p.user for p in people if not p.gone])
         newest = {a.id for a in home.latest_adapters().values()}
         unlearnt = {i for i, user, code in anew if i in newest and any(learnt[user, t] != code for t in TEXTS)}
-        told = judge(run, alone | {}, first)
+        told = judge(run, alone, first)
+        different = len({alone[p.user, t] for p in people if p.assembled for t in TEXTS})
     return {
         "people": asked.people, "assembled": asked.assembled, "requests": len(run.asked), "at_once": asked.at_once,
-        "slots": asked.slots, "answers": told, "jobs": dict(run.jobs), "retrained": len(run.says),
+        "slots": asked.slots, "assembled_say": different, "answers": told, "jobs": dict(run.jobs),
+        "retrained": len(run.says),
         "retrained_and_not_learnt": len(unlearnt), "forgotten": dict(run.forgotten), "tokens_revoked": run.revoked,
         "server": counts, "seconds": {"home": round(made_s), "asking": round(asking_s, 1)},
         "wrong": sum(count for what, count in told.items() if what.startswith("WRONG")),

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -107,7 +108,8 @@ async def send(
         writer.write(head.encode() + body)
         await writer.drain()
         if leave:
-            await asyncio.wait([asyncio.ensure_future(reader.read(1))], timeout=0.3)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(reader.read(1), 0.3)
             return Reply(0)
         return _reply(await reader.read())
     except ConnectionError:

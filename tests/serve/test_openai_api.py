@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ownlm.errors import AdapterError, OwnlmError
+from ownlm.errors import AdapterError, BaseModelError, OwnlmError, StoreError
 from ownlm.serve.limits import Limits
 from ownlm.store.tokens import revoke_token, tokens
 from tests.serve.conftest import Served
@@ -176,6 +176,23 @@ def test_errors_of_the_engine_are_told_as_such(served: Served) -> None:
     assert "train again" in served.post(CHAT, served.token("ada"), 409, model=TASK, messages=say())["error"]["message"]
     served.engine.error = OwnlmError("It stops")
     assert served.post(CHAT, served.token("ada"), 503, model=TASK, messages=say())["error"]["type"] == "server_error"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_whose_weights_went_with_them_is_told_what_the_token_is_worth(served: Served, stream: bool) -> None:
+    who = served.token("ada")
+    served.engine.meanwhile = lambda: served.home.forget("ada")
+    served.engine.error = StoreError("The blob /secret/home/blobs/4a is missing")
+    refused = served.post(CHAT, who, 401, model=TASK, messages=say(), stream=stream)
+    assert refused["error"]["code"] == "invalid_api_key"
+
+
+@pytest.mark.parametrize("kind", [StoreError, BaseModelError])
+def test_files_of_the_server_are_named_to_nobody(served: Served, kind: type[OwnlmError]) -> None:
+    served.engine.error = kind("The blob /secret/home/blobs/4a is damaged", got="/secret/x", hint="see /secret")
+    for stream in (False, True):
+        refused = served.post(CHAT, served.token("ada"), 503, model=TASK, messages=say(), stream=stream)
+        assert "secret" not in json.dumps(refused) and "doctor" in refused["error"]["message"]
 
 
 def test_whoever_comes_when_all_is_full_is_told_when_to_come_again(served: Served) -> None:

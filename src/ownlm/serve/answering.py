@@ -15,10 +15,10 @@ from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 from starlette.types import Receive, Scope, Send
 
-from ownlm.errors import AdapterError, ConfigError, OwnlmError
-from ownlm.serve.binding import Bound, check_leaving
+from ownlm.errors import ConfigError, OwnlmError
+from ownlm.serve.binding import Bound, check_answered, check_there
 from ownlm.serve.engine import Finish, Piece, Stream
-from ownlm.serve.refusals import document, status_of
+from ownlm.serve.refusals import document, message_of, status_of
 from ownlm.serve.state import State
 from ownlm.serve.who import Caller
 
@@ -85,8 +85,20 @@ class Answering:
             stack.callback(streams[-1].cancel)
         return streams
 
-    async def next(self, pieces: AsyncIterator[Piece]) -> Piece:
-        """The next piece of an answer; an OwnlmError where it does not come in time."""
+    async def next(self, bound: Bound, pieces: AsyncIterator[Piece]) -> Piece:
+        """The next piece of an answer.
+
+        Raises:
+            OwnlmError: it does not come, or not in time. Where the person, their token or the adapter went meanwhile,
+                that is the error, whatever the engine missed for it.
+        """
+        try:
+            return await self._next(pieces)
+        except OwnlmError:
+            await run_in_threadpool(self._check_there, bound)
+            raise
+
+    async def _next(self, pieces: AsyncIterator[Piece]) -> Piece:
         try:
             return await asyncio.wait_for(anext(pieces), max(0.0, self.left_s))
         except (TimeoutError, StopAsyncIteration):
@@ -95,21 +107,20 @@ class Answering:
 
     def first(self, bound: Bound, stream: Stream) -> None:
         """The first piece is there."""
-        own = bound.work.adapter
-        if stream.adapter != (own.id if own else None):
-            raise AdapterError("Another adapter answered than was asked; the answer is kept back", hint="ask again")
+        check_answered(bound, stream)
         self.state.metrics.first_token.observe(time.perf_counter() - self.started)
 
     async def check_leaving(self, bound: Bound, stream: Stream) -> None:
         """Looks once more whether the answer may leave; an AccessError or AdapterError where it may not."""
 
-        def check() -> None:
-            self.caller.check_still_there(self.state)
-            check_leaving(self.state.home, bound, stream)
-
-        await run_in_threadpool(check)
+        check_answered(bound, stream)
+        await run_in_threadpool(self._check_there, bound)
         self.state.metrics.tokens.labels("prompt").inc(stream.prompt_tokens)
         self.state.metrics.tokens.labels("answer").inc(stream.completion_tokens)
+
+    def _check_there(self, bound: Bound) -> None:
+        self.caller.check_still_there(self.state)
+        check_there(self.state.home, bound)
 
 
 def usage(answers: list[Whole]) -> dict[str, int]:
@@ -147,7 +158,7 @@ async def _unless_left(request: Request, work: Awaitable[T]) -> T:
 async def _gathered(answering: Answering, bound: Bound, stream: Stream) -> Whole:
     pieces, texts = aiter(stream), list[str]()
     while True:
-        piece = await answering.next(pieces)
+        piece = await answering.next(bound, pieces)
         if not texts:
             answering.first(bound, stream)
         texts.append(piece.text)
@@ -186,7 +197,7 @@ async def events(request: Request, answering: Answering, kind: str, with_usage: 
     try:
         (stream,) = answering.begin(stack)
         pieces = aiter(stream)
-        first = await _unless_left(request, answering.next(pieces))
+        first = await _unless_left(request, answering.next(answering.bounds[0], pieces))
         answering.first(answering.bounds[0], stream)
     except BaseException:
         stack.close()
@@ -206,7 +217,7 @@ async def _events(
                 yield _event(answering.document(kind, [_choice(chat, _said(chat, piece.text))]))
             if piece.finish is not None:
                 break
-            piece = await answering.next(pieces)
+            piece = await answering.next(answering.bounds[0], pieces)
         await answering.check_leaving(answering.bounds[0], stream)
         last = _choice(chat, _said(chat, None), piece.finish)
         yield _event(answering.document(kind, [last]) | {"ownlm": answering.extras()})
@@ -214,7 +225,7 @@ async def _events(
             told = Whole("", piece.finish, stream.prompt_tokens, stream.completion_tokens)
             yield _event(answering.document(kind, []) | {"usage": usage([told])})
     except OwnlmError as error:
-        yield _event(document(str(error), *status_of(error)))
+        yield _event(document(message_of(error), *status_of(error)))
     yield DONE
 
 

@@ -92,15 +92,15 @@ def with_changes(bound: Bound, changes: Mapping[str, Any]) -> Bound:
     return replace(bound, work=replace(bound.work, **{k: v for k, v in changes.items() if v is not None}))
 
 
-def check_leaving(home: Home, bound: Bound, stream: Stream) -> None:
-    """Looks, before an answer leaves, whether what gave it is what it was bound to, and still the person's.
-
-    Raises:
-        AdapterError: it is not: another adapter answered; or the one that did was removed meanwhile, since its person,
-            or a record that it had learnt from, was forgotten.
-    """
+def check_answered(bound: Bound, stream: Stream) -> None:
+    """Raises an AdapterError where what answers is not what the request was bound to."""
     own = bound.work.adapter
     if stream.adapter != (own.id if own else None):
         raise AdapterError("Another adapter answered than was asked; the answer is kept back", hint="ask again")
+
+
+def check_there(home: Home, bound: Bound) -> None:
+    """Raises an AdapterError where the adapter is gone: its person, or a record that it had learnt, was forgotten."""
+    own = bound.work.adapter
     if own is not None and not home.store.has_adapter(own.id):
         raise AdapterError("The adapter was removed while it answered; the answer is kept back", hint="ask again")

@@ -1,5 +1,6 @@
 """Errors as clients of OpenAI's API expect them: a status, and {"error": {"message", "type", "param", "code"}}."""
 
+import logging
 from http import HTTPStatus
 from typing import Any
 
@@ -17,9 +18,12 @@ from ownlm.errors import (
     NotFoundError,
     OwnlmError,
     PoolError,
+    StoreError,
     TaskError,
 )
 from ownlm.serve.engine import Busy
+
+log = logging.getLogger("ownlm.serve")
 
 _STATUS: tuple[tuple[type[OwnlmError], int, str], ...] = (
     (AccessError, 401, "invalid_api_key"),
@@ -46,13 +50,21 @@ def document(message: str, status: int, code: str, param: str | None = None) -> 
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
+def message_of(error: OwnlmError) -> str:
+    """What a client is told. Errors of the home, and of bases, name files of the server: they are the operator's."""
+    if isinstance(error, StoreError | BaseModelError):
+        log.error("%s, in place of an answer; `ownlm doctor` says more", type(error).__name__)
+        return "The server cannot read or write what it needs. Next: try again; the operator's `ownlm doctor` says why."
+    return str(error)
+
+
 def refusal(error: OwnlmError) -> JSONResponse:
     """The answer in place of one that cannot be given."""
     status, code = status_of(error)
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if isinstance(error, Busy):
         headers["Retry-After"] = str(max(1, round(error.retry_after)))
-    return JSONResponse(document(str(error), status, code), status, headers)
+    return JSONResponse(document(message_of(error), status, code), status, headers)
 
 
 def add_refusals(app: FastAPI) -> None:
