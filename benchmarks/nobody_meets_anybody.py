@@ -20,6 +20,7 @@ from string import ascii_lowercase
 from typing import Any
 
 from record import save
+from safetensors.torch import load_file, save_file
 from server import Reply, Server, send
 
 from ownlm.history.record import Query
@@ -38,7 +39,7 @@ max_new_tokens = 4
 TEXTS = ("Who are you?", "Tell me now.", "And again?", "What is it?")
 EVERY_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 TRAINING: dict[str, Any] = {"epochs": 30, "learning_rate": 1e-2, "batch_size": 4, "target_modules": EVERY_LINEAR}
-SHARING: dict[str, Any] = {"steps": 10, "gate_steps": 4, "batch_size": 4, "learning_rate": 1e-3, "r": 4}
+SHARING: dict[str, Any] = {"steps": 60, "gate_steps": 4, "batch_size": 4, "learning_rate": 1e-2, "r": 4}
 RETRAINED = 8  # people at a time
 SHARERS = 4  # the first ones, who have more records than others
 
@@ -88,7 +89,7 @@ def records(code: str, version: int, times: int = 1) -> list[dict[str, str]]:
 
 def make_home(folder: Path, people: int, assembled: int, seed: int) -> tuple[Home, list[Person]]:
     """A home in which everybody's own adapter says their code, and some have an assembly instead."""
-    make_random_base(folder / "tiny")
+    _make_base(folder / "tiny")
     (folder / "saying.toml").write_text(TASK, "utf8")
     home = Home(folder / "home")
     home.add_base(str(folder / "tiny"), "tiny")
@@ -115,6 +116,13 @@ def make_home(folder: Path, people: int, assembled: int, seed: int) -> tuple[Hom
         one.assembled = place >= own
         one.token, one.spare = (give_token(home.store, one.user)[1] for _ in range(2))
     return home, made
+
+
+def _make_base(folder: Path) -> None:
+    """A random base of heavy weights: pieces may change a base by as much as it weighs, and are to be heard."""
+    file = make_random_base(folder) / "model.safetensors"
+    weights = {name: 8 * weight if "proj" in name else weight for name, weight in load_file(file).items()}
+    save_file(weights, file, {"format": "pt"})
 
 
 def said_alone(home: Home, users: list[str]) -> dict[tuple[str, str], str | None]:
