@@ -54,6 +54,9 @@ class FakeEngine:
     def __post_init__(self) -> None:
         self.gate.set()
 
+    def start(self) -> None:
+        pass
+
     def submit(self, work: Work) -> FakeStream:
         if self.full:
             raise Busy("Too much is waiting", retry_after=3.0)

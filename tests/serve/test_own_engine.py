@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ownlm.answer.decoder import Decoder
 from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError, BaseModelError, DataError, OwnlmError, StoreError
+from ownlm.home import Home
 from ownlm.serve import running
 from ownlm.serve.engine import Busy, EngineError, Work
 from ownlm.serve.own_engine import OwnEngine
@@ -286,6 +287,25 @@ def test_bases_take_turns(tmp_path: Path, office: Office, people: list[AdapterIn
     one, two, three, four, five = answered(engine, works)
     assert one == five == office.alone(mine) and two == four != "" and isinstance(three, BaseModelError)
     assert engine.counts()["tokens"] > 0
+
+
+def test_the_newest_base_is_loaded_before_anybody_asks(tmp_path: Path, tiny_base: Path) -> None:
+    office = Office(tmp_path / "home", tiny_base)
+    engine = OwnEngine(office.home)
+
+    async def use() -> None:
+        engine.start()
+        worker = engine._workers["tiny"]
+        while worker.running is None:
+            await asyncio.sleep(0.01)
+        await read(engine.submit(office.work(None)))
+        assert engine._workers["tiny"] is worker
+
+    serving(engine, use)
+
+
+def test_a_home_without_a_base_can_be_served(tmp_path: Path) -> None:
+    OwnEngine(Home(tmp_path / "empty")).start()
 
 
 def test_stopping(office: Office, people: list[AdapterInfo], monkeypatch: pytest.MonkeyPatch) -> None:

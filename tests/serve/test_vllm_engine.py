@@ -2,11 +2,14 @@
 
 import asyncio
 import hashlib
+import os
 import stat
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -14,7 +17,7 @@ import pytest
 from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError, DataError, NotFoundError, OwnlmError, StoreError
 from ownlm.home import Home
-from ownlm.serve import vllm_engine
+from ownlm.serve import vllm_copies, vllm_engine
 from ownlm.serve.engine import Busy
 from ownlm.serve.vllm_copies import put_copy
 from ownlm.serve.vllm_engine import VllmEngine, on_other_bases, served_base
@@ -190,6 +193,20 @@ def test_forgetting_waits_for_a_server_that_runs(office: Office, monkeypatch: py
 
 
 # The engine
+
+
+def test_a_copy_that_two_requests_write_at_once_is_there_once(office: Office, tmp_path: Path) -> None:
+    info, terms, meet = hire(office, "ana", 1), make_terms(office, tmp_path), Barrier(4)
+    rename = os.rename
+
+    def together(*paths: Any) -> None:
+        meet.wait(60)
+        rename(*paths)
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(4) as threads:
+        patch.setattr(vllm_copies.os, "rename", together)
+        copies = [threads.submit(put_copy, office.home.store, terms, version_of(info)) for _ in range(4)]
+    assert {copy.result() for copy in copies} == set(tmp_path.glob("*-*"))
 
 
 def test_everybody_is_answered_by_their_own(office: Office, server: FakeVllm) -> None:

@@ -43,6 +43,7 @@ def create_app(home: Home, engine: Engine, limits: Limits | None = None) -> Fast
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        engine.start()
         jobs.start()
         forgetting.start()
         try:

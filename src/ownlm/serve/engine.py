@@ -68,6 +68,10 @@ class Stream(Protocol):
 class Engine(Protocol):
     """Answers many people's requests together."""
 
+    def start(self) -> object:
+        """Makes ready, within the event loop, so that who asks first waits less. Work is taken on before it, too."""
+        ...
+
     def submit(self, work: Work) -> Stream:
         """Takes work on, within the event loop; raises Busy when the queue is full."""
         ...

@@ -51,6 +51,12 @@ class OwnEngine:
         self._ended: deque[float] = deque(maxlen=64)  # when the last answers ended
         self._stopping = False
 
+    def start(self) -> None:
+        """Loads the home's newest base. One that cannot be loaded is told to those who ask."""
+        if bases := self.home.bases():
+            self._workers[bases[-1].name] = self._new_worker(bases[-1])
+            self._tidy()
+
     def submit(self, work: Work) -> OwnStream:
         """Takes work on; raises Busy when the queue is full, or the engine stops."""
         if self._stopping:

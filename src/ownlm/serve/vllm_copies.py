@@ -62,9 +62,12 @@ def put_copy(store: Store, terms: Terms, version: str) -> Path:
             file.chmod(0o600)
             sync(file)
         sync(temporary)
-        if not folder.exists():  # else another request was quicker
+        try:
             os.rename(temporary, folder)
             sync(folder.parent)
+        except OSError:
+            if not folder.exists():  # else another request was quicker
+                raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     if version != NOBODY and version not in current(store, {version}):  # forgotten while it was written

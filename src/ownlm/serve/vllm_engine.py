@@ -87,6 +87,13 @@ class VllmEngine:
         self._counts = {"hits": 0, "misses": 0, "evictions": 0, "tokens": 0}
         self._stopping = False
 
+    def start(self) -> httpx.AsyncClient:
+        """Looks after copies from now on; again is no error. Returns how the server is reached."""
+        if self._client is None:
+            self._client = self.server.client()
+            self._looking = asyncio.create_task(self._look())
+        return self._client
+
     def submit(self, work: Work) -> VllmStream:
         """Asks the server. Everything else than too many requests is told by the stream.
 
@@ -95,12 +102,10 @@ class VllmEngine:
         """
         if self._stopping or len(self._live) >= self.most:
             raise Busy("Too many requests are under way, or the server stops", BUSY_S, expected=f"at most {self.most}")
-        if self._client is None:
-            self._client = self.server.client()
-            self._looking = asyncio.create_task(self._look())
+        client = self.start()
         stream = VllmStream()
         self._live[stream] = NOBODY if work.adapter is None else version_of(work.adapter)
-        stream.task = asyncio.create_task(self._answer(work, stream, self._client))
+        stream.task = asyncio.create_task(self._answer(work, stream, client))
         stream.task.add_done_callback(lambda _: self._done(stream))  # also of one that was cancelled before it began
         return stream
 
