@@ -1,10 +1,16 @@
 """An answer's pieces make up the answer, and nothing is given that is taken back."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteFallback, Fuse, Sequence
+from tokenizers.models import BPE
+from transformers import PreTrainedTokenizerFast
 
 from ownlm.answer.text import AnswerText
 from ownlm.model.base import BaseLM, load_base
@@ -41,6 +47,25 @@ def test_pieces_join_to_the_decoded_answer(base: BaseLM, said: str) -> None:
 def test_any_tokens_at_all(base: BaseLM, tokens: list[int]) -> None:
     text = AnswerText(base)
     assert "".join(pieces(text, tokens)) == base.decode(tokens) == text.whole
+
+
+@pytest.fixture(scope="module")
+def by_bytes() -> Any:
+    """A base whose tokenizer, as Llama 2's, has tokens that are bytes, and decodes a run of them together."""
+    vocab = {"<unk>": 0, "a": 1, "b": 2} | {f"<0x{byte:02X}>": 3 + byte for byte in range(256)}
+    model = Tokenizer(BPE(vocab, [], unk_token="<unk>", byte_fallback=True))
+    model.decoder = Sequence([ByteFallback(), Fuse()])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=model)
+    return SimpleNamespace(tokenizer=tokenizer, decode=lambda ids: tokenizer.decode(ids).strip())
+
+
+@given(st.lists(st.one_of(st.integers(0, 258), st.sampled_from([3 + byte for byte in "é€👩".encode()])), max_size=80))
+@example([3 + byte for byte in b"\xe2\x82\xac\xc3"] + [1])
+@example([3 + byte for byte in b"A\xc3"] + [2])
+@example([3 + byte for byte in b"\xe2\x82\xac\xc3"])
+def test_what_was_given_stays_where_a_run_of_bytes_breaks_off(by_bytes: Any, tokens: list[int]) -> None:
+    text = AnswerText(by_bytes)
+    assert "".join(pieces(text, tokens)) == text.whole
 
 
 @given(TEXTS, st.lists(st.text(alphabet="ab \né", min_size=1, max_size=3), min_size=1, max_size=3))

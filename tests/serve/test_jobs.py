@@ -1,7 +1,13 @@
 """Jobs: done in a process of their own, with the settings of last time; kept when a server is killed."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +15,10 @@ import pytest
 from ownlm.config import TrainConfig
 from ownlm.home import Home
 from ownlm.serve.job_settings import job_settings
-from ownlm.serve.jobs import Jobs
+from ownlm.serve.jobs import Jobs, Report, _Outcomes
 from ownlm.store.jobs import add_job, begin_jobs, jobs
 from ownlm.store.rows import JobInfo
+from ownlm.store.store import Store
 from tests.community import rows, write_rows
 
 TASK = "sorting"
@@ -114,6 +121,55 @@ def test_a_process_that_dies_fails_its_jobs_and_not_the_next(home: Home, working
     process.kill()
     assert "status -9" in str(ended(home, job).error)
     assert ended(home, working.ask("train", "ciro", TASK)).state == "done"
+
+
+def test_who_breaks_the_process_does_not_fail_the_others(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    working, seen, process_of = Jobs(home), list[list[str]](), Jobs._process_of
+
+    def breaks_on_bela(self: Jobs, asked: Report) -> _Outcomes:
+        seen.append(asked["users"])
+        told = _Outcomes(error={"what": "The work ended with status -9", "hint": None})
+        return told if "bela" in asked["users"] else process_of(self, asked)
+
+    monkeypatch.setattr(Jobs, "_process_of", breaks_on_bela)
+    asked = {user: add_job(home.store, "train", user, TASK) for user in ("bela", "ciro")}
+    working.start()
+    states = {user: ended(home, job).state for user, job in asked.items()}
+    working.stop()
+    assert states == {"bela": "failed", "ciro": "done"} and seen == [["bela", "ciro"], ["bela"], ["ciro"]]
+
+
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
+def test_what_ends_the_server_leaves_its_process_to_it(home: Home, working: Jobs, by: signal.Signals) -> None:
+    job = working.ask("train", "ciro", TASK)
+    until(lambda: working.progress(job.id) is not None)
+    process = working._process
+    assert process is not None and os.getpgid(process.pid) != os.getpgid(0)
+    process.send_signal(by)
+    assert ended(home, job).state == "done"
+
+
+def test_what_breaks_in_a_job_is_told_without_its_words() -> None:
+    program = """
+from ownlm.serve import job_process
+
+def work(asked, tell):
+    raise KeyError(asked["text"])
+
+job_process.work = work
+job_process.main()
+"""
+    asked = json.dumps({"text": "of ada"})
+    done = subprocess.run([sys.executable, "-c", program], input=asked, text=True, capture_output=True)
+    assert done.returncode == 1 and done.stdout == ""
+    assert "KeyError in a job" in done.stderr and "of ada" not in done.stderr
+
+
+def test_settings_that_cannot_be_read_any_more_are_the_presets(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = home.latest_adapters()[TASK, "ada"]
+    odd = replace(made, provenance={"config": {"unheard_of": 1}, "seed": 0})
+    monkeypatch.setattr(Store, "last_made", lambda *_: odd)
+    assert job_settings(home.store, JobInfo("j", "train", "ada", TASK)) == {}
 
 
 def test_jobs_of_who_was_forgotten_are_gone(home: Home) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 import zipfile
 
 import pytest
@@ -201,3 +202,19 @@ def test_a_token_is_kept_as_a_hash_alone(home: Home) -> None:
     home.store.database.vacuum()
     content = b"".join(path.read_bytes() for path in home.store.folder.glob("ownlm.db*"))
     assert info.id.encode() in content and secret.encode() not in content
+
+
+def test_nobody_hears_who_took_their_consent_back(shared: Home) -> None:
+    from fastapi.testclient import TestClient
+
+    shared.assemble(TASK, users=["kara"], top_k=2)
+    shared.consent("hugo", False)
+    with TestClient(create_app(shared, FakeEngine(), Limits(grace_s=0))) as client:
+        who, new = ({"Authorization": f"Bearer {give_token(shared.store, one)[1]}"} for one in ("kara", "luca"))
+        told = [client.get(f"/v1/users/me/adapter/{what}?task={TASK}", headers=who) for what in ("pieces", "download")]
+        assert [one.status_code for one in told] == [409, 409]
+        job = client.post("/v1/users/me/assemble", headers=new, json={"task": TASK}).json()["id"]
+        while (made := client.get(f"/v1/users/me/jobs/{job}", headers=new).json())["ended"] is None:
+            time.sleep(0.05)
+    assert "hugo" not in json.dumps([made, *(one.json() for one in told)])
+    assert made["state"] == "failed" and "cannot be used just now" in made["error"]["what"]

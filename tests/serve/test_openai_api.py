@@ -59,6 +59,30 @@ def test_only_the_last_message_is_read_and_that_is_told(served: Served) -> None:
     assert "new words" in prompt and "Be brief" not in prompt
 
 
+def test_messages_that_are_not_read_may_be_of_any_kind(served: Served) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    before: list[dict[str, Any]] = [
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "done"},
+    ]
+    told = served.post(CHAT, served.token("ada"), model=TASK, messages=before + say())
+    assert told["ownlm"]["ignored_messages"] == 3
+    mixed = [{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": "data:,"}}]
+    refused = served.post(CHAT, served.token("ada"), 400, model=TASK, messages=[{"role": "user", "content": mixed}])
+    assert "the last message is text" in refused["error"]["message"]
+
+
+def test_a_question_is_the_tasks_input_whatever_it_looks_like(served: Served) -> None:
+    """Patterns of tasks are for files of queries: a text can be made whose matching takes for ever."""
+    served.home.keep_task("LaMP_1")
+    text = 'the paper with the title "' * 20_000
+    served.post(CHAT, served.token("ada"), 400, model="LaMP_1", messages=say(text))
+    asked = {"title": 'the paper with the title "T", which reference is related?', "option_1": "A", "option_2": "B"}
+    served.post(CHAT, served.token("ada"), model="LaMP_1", messages=say(json.dumps(asked)))
+    assert asked["title"] in served.engine.streams[-1].work.prompt
+
+
 def test_records_are_retrieved_from_the_own_history(served: Served) -> None:
     told = served.post(CHAT, served.token("ada"), model=TASK, messages=say("ada secret3"), rag=2)
     assert "ada-3" in told["ownlm"]["retrieved"] and len(told["ownlm"]["retrieved"]) == 2
@@ -230,3 +254,4 @@ class TestLimits:
         refused = served.post("/v1/completions", served.token("ada"), 429, model=TASK, prompt=["a", "b"])
         assert "under way" in refused["error"]["message"]
         served.post("/v1/completions", served.token("ada"), model=TASK, prompt="a")
+        served.post("/v1/completions", served.token(None), model=TASK, prompt=["a", "b"])  # operators ask for many

@@ -13,7 +13,8 @@ class AnswerText:
 
     The pieces that `take` gives make up just what `BaseLM.decode` makes of all tokens, cut before the first stop text:
     without white space at either end. So these are kept back: white space at the end, an unfinished character, and what
-    may be the beginning of a stop text.
+    may be the beginning of a stop text. Where tokens are bytes, and a run of them breaks off within a character, a
+    decoder may take back characters before it: then what was given stays.
 
     Args:
         stop: texts that end the answer, and do not belong to it.
@@ -48,8 +49,9 @@ class AnswerText:
         """Nothing more comes: what was kept back is sure now."""
         self.ended = True
         if not self.stopped:
-            given, self._text = self._text[: self._given], self.base.decode(self.tokens)
-            assert self._text.startswith(given)
+            whole = self.base.decode(self.tokens)
+            if whole.startswith(self._text[: self._given]):  # else bytes that made a character make none with the last
+                self._text = whole
             self._find_stop()
         self._text = self._text.rstrip()
 

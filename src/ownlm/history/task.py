@@ -228,19 +228,31 @@ def parse_query(task: Task, text: str) -> tuple[dict[str, str], str | None, tupl
     ({'text': 'Rain again.'}, None, None)
     """
     match = re.compile(task.query, re.DOTALL).fullmatch(text.strip()) if task.query else None
-    given: Mapping[str, Any] = match.groupdict() if match else _unmatched(task, text)
-    try:
-        fields = pick_fields(given, task.input_fields, task.required_inputs)
-    except ValueError as error:
-        raise TaskError(
-            f"The query does not fit task {task.name!r}: {error}", hint="give it as the task wants it"
-        ) from None
     if match is None:
-        return fields, None, None
+        return parse_input(task, text), None, None
+    fields = _picked(task, match.groupdict())
     groups = match.groupdict(default="")
     instruction = groups.get("instruction", "").strip()
     labels = tuple(label.strip() for label in groups.get("labels", "").split(",") if label.strip())
     return fields, instruction or None, labels or None
+
+
+def parse_input(task: Task, text: str) -> dict[str, str]:
+    """`parse_query` without the task's pattern, for texts of strangers: a pattern may take the square of their length.
+
+    Raises:
+        TaskError: the text is empty or lacks a field. The message does not repeat the text.
+    """
+    return _picked(task, _unmatched(task, text))
+
+
+def _picked(task: Task, given: Mapping[str, Any]) -> dict[str, str]:
+    try:
+        return pick_fields(given, task.input_fields, task.required_inputs)
+    except ValueError as error:
+        raise TaskError(
+            f"The query does not fit task {task.name!r}: {error}", hint="give it as the task wants it"
+        ) from None
 
 
 def _unmatched(task: Task, text: str) -> Mapping[str, Any]:

@@ -5,12 +5,12 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from uuid import uuid4
 
+from anyio import to_thread
 from fastapi import Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 from starlette.types import Receive, Scope, Send
@@ -78,10 +78,11 @@ class Answering:
         Raises:
             Busy: too much is under way.
         """
-        streams = []
+        streams, caller = [], self.caller.token.id
         for bound in self.bounds:
-            stack.enter_context(self.state.meter.answering(self.caller.token.id))
-            streams.append(self.state.engine.submit(bound.work))
+            if not self.caller.is_operator:  # who asks for many; the queue bounds them
+                stack.enter_context(self.state.meter.answering(caller))
+            streams.append(self.state.engine.submit(replace(bound.work, caller=caller)))
             stack.callback(streams[-1].cancel)
         return streams
 
@@ -95,7 +96,7 @@ class Answering:
         try:
             return await self._next(pieces)
         except OwnlmError:
-            await run_in_threadpool(self._check_there, bound)
+            await to_thread.run_sync(self._check_there, bound, limiter=self.state.readers)
             raise
 
     async def _next(self, pieces: AsyncIterator[Piece]) -> Piece:
@@ -114,7 +115,7 @@ class Answering:
         """Looks once more whether the answer may leave; an AccessError or AdapterError where it may not."""
 
         check_answered(bound, stream)
-        await run_in_threadpool(self._check_there, bound)
+        await to_thread.run_sync(self._check_there, bound, limiter=self.state.readers)
         self.state.metrics.tokens.labels("prompt").inc(stream.prompt_tokens)
         self.state.metrics.tokens.labels("answer").inc(stream.completion_tokens)
 

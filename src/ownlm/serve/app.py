@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI, Response
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
@@ -23,6 +24,7 @@ from ownlm.serve.refusals import add_refusals
 from ownlm.serve.state import State
 from ownlm.serve.who import Operator
 
+READERS = 16  # threads
 PAGE = Path(__file__).with_name("page")
 _REFUSED = {"description": "Refused: what, and what to do next.", "content": {"application/json": {"schema": {
     "type": "object", "required": ["error"], "properties": {"error": {"type": "object"}}}}}}  # fmt: skip
@@ -39,7 +41,7 @@ def create_app(home: Home, engine: Engine, limits: Limits | None = None) -> Fast
     """
     limits = limits or Limits()
     jobs, forgetting = Jobs(home), Forgetting(home)
-    state = State(home, engine, jobs, forgetting, limits, Meter(limits), Metrics(engine))
+    state = State(home, engine, jobs, forgetting, limits, Meter(limits), Metrics(engine), CapacityLimiter(READERS))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

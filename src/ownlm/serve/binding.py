@@ -6,7 +6,7 @@ from typing import Any
 
 from ownlm.errors import AdapterError, NotFoundError, TaskError
 from ownlm.history.record import Query
-from ownlm.history.task import Task, parse_query
+from ownlm.history.task import Task, parse_input
 from ownlm.home import Home
 from ownlm.serve.engine import Stream, Work
 from ownlm.verbs.ask import Assignment, assign, prompt_of
@@ -50,7 +50,7 @@ def bind_question(home: Home, user: str | None, task: Task, text: str, base_only
     Raises:
         TaskError: the text is no input of the task. NotFoundError: there is no base.
     """
-    query = Query(user or "", "", parse_query(task, text)[0])
+    query = Query(user or "", "", parse_input(task, text))
     one = _assigned(home, query, task, base_only or user is None)
     prompt, retrieved = prompt_of(home.store, one, {"rag": 0 if user is None else rag})
     work = Work(one.base, one.adapter, prompt, one.task.max_new_tokens, one_line=one.task.one_line)

@@ -22,6 +22,7 @@ class Work:
         stop: texts that end the answer.
         one_line: whether the answer ends with its first line.
         labels: not empty: answer with the likeliest of these, in one piece.
+        caller: whose request it is, by the id of their token: who has fewer answers under way goes first.
     """
 
     base: BaseInfo
@@ -34,6 +35,7 @@ class Work:
     stop: tuple[str, ...] = ()
     one_line: bool = False
     labels: tuple[str, ...] = ()
+    caller: str = ""
 
 
 class Piece(NamedTuple):

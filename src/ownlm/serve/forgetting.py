@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from anyio import CapacityLimiter, to_thread
 
-from ownlm.errors import StoreError
+from ownlm.errors import OwnlmError
 from ownlm.home import Home
 from ownlm.store.forget import Forgotten, Unfinished, finish_all
 
@@ -59,7 +59,7 @@ class Forgetting:
             try:
                 if not self._over.is_set():
                     finish_all(self._home.store)
-            except StoreError as error:
-                log.error("forgetting waits: %s", error.what)
+            except Exception as error:  # the home cannot be read or written just now, say
+                log.error("forgetting waits: %s", error.what if isinstance(error, OwnlmError) else type(error).__name__)
                 self._over.wait(RETRY_S)
                 self._wake.set()

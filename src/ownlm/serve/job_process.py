@@ -10,12 +10,15 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ownlm.errors import OwnlmError
-from ownlm.home import Home
-from ownlm.verbs.report import Assemblies, Training
+from ownlm.serve.told import told
+
+if TYPE_CHECKING:
+    from ownlm.verbs.report import Assemblies, Training
 
 Tell = Callable[..., None]
 NICE = 10
@@ -23,7 +26,8 @@ NICE = 10
 
 def main() -> None:
     """Does what it is told."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's; it ends this process in its own time
+    for by in (signal.SIGINT, signal.SIGTERM):  # they are the server's, which ends this process in its own time
+        signal.signal(by, signal.SIG_IGN)
     os.nice(NICE)
     out = os.fdopen(os.dup(1), "w", encoding="utf8")
     os.dup2(2, 1)  # whatever libraries print is no message
@@ -37,7 +41,10 @@ def main() -> None:
     try:
         work(asked, tell)
     except OwnlmError as error:
-        tell(event="error", error={"what": error.what, "hint": error.hint})
+        tell(event="error", error=_told(error))
+    except Exception as error:  # what it says may be a person's text
+        print(f"{type(error).__name__} in a job\n", *traceback.format_tb(error.__traceback__), file=sys.stderr)
+        os._exit(1)
     tell(event="end")
 
 
@@ -47,6 +54,8 @@ def work(asked: dict[str, Any], tell: Tell) -> None:
     Args:
         asked: home, device, kind, task, users, settings.
     """
+    from ownlm.home import Home  # it takes seconds, in which signals must be heard already
+
     home = Home(asked["home"], device=asked["device"], create=False)
 
     def progress(stage: str, done: float, total: float, note: str = "") -> None:
@@ -58,9 +67,14 @@ def work(asked: dict[str, Any], tell: Tell) -> None:
     else:
         report = home.assemble(asked["task"], users=asked["users"], progress=progress, **asked["settings"])
     for user, error in report.failed:
-        tell(event="failed", user=user, error={"what": error.what, "hint": error.hint})
+        tell(event="failed", user=user, error=_told(error))
     for user, why in report.skipped:
         tell(event="skipped", user=user, why=why)
+
+
+def _told(error: OwnlmError) -> dict[str, str | None]:
+    instead = told(error)
+    return {"what": instead.what, "hint": instead.hint}
 
 
 def _end_with_server() -> None:

@@ -7,6 +7,7 @@ from ownlm.errors import NotFoundError
 from ownlm.store.rows import AdapterInfo, JobInfo
 from ownlm.store.store import Store
 from ownlm.verbs.bases import pick_base
+from ownlm.verbs.load import RECIPE
 
 
 def job_settings(store: Store, job: JobInfo) -> dict[str, Any]:
@@ -14,12 +15,14 @@ def job_settings(store: Store, job: JobInfo) -> dict[str, Any]:
 
     An operator who trains somebody with settings of their own thereby says how the server trains the others.
     """
-    train = job.kind == "train"
+    method, settings = ("lora", _of_training) if job.kind == "train" else (RECIPE, _of_assembling)
     for user in (job.user, None):
-        known = [one for one in store.adapters(job.task, user) if one.is_recipe is not train]
-        known = [one for one in known if not train or one.method == "lora"]
-        if known:
-            return _of_training(store, known[-1]) if train else _of_assembling(known[-1])
+        made = store.last_made(job.task, method, user)
+        if made is not None:
+            try:
+                return settings(store, made)
+            except (KeyError, ValueError):  # another version of ownlm wrote it: the presets' settings
+                return {}
     return {}
 
 
@@ -36,5 +39,5 @@ def _of_training(store: Store, adapter: AdapterInfo) -> dict[str, Any]:
     return told | {"seed": adapter.provenance["seed"]} if on_newest else {}
 
 
-def _of_assembling(recipe: AdapterInfo) -> dict[str, Any]:
+def _of_assembling(store: Store, recipe: AdapterInfo) -> dict[str, Any]:
     return {**recipe.provenance["assembly"], "seed": recipe.provenance["seed"]}

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -44,6 +45,7 @@ class Jobs:
         self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
         self._process: subprocess.Popen[str] | None = None
         self._running: dict[str, Report | None] = {}  # by job: how far it is
+        self._alone: set[str] = set()  # jobs whose process died: one of them may be why
 
     def start(self) -> None:
         """Begins with what is left of last time."""
@@ -56,7 +58,7 @@ class Jobs:
         self._over.set()
         self._wake.set()
         if (process := self._process) is not None:
-            process.terminate()
+            process.kill()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -87,7 +89,9 @@ class Jobs:
     def _together(self, waiting: list[JobInfo]) -> tuple[list[JobInfo], dict[str, Any]]:
         """The oldest job, and those that ask for the same with the same settings; of each person one."""
         first, settings = waiting[0], job_settings(self._home.store, waiting[0])
-        same = (job for job in waiting[1:] if (job.kind, job.task) == (first.kind, first.task))
+        if first.id in self._alone:
+            return [first], settings
+        same = (j for j in waiting[1:] if (j.kind, j.task) == (first.kind, first.task) and j.id not in self._alone)
         alike = [first, *(job for job in same if job_settings(self._home.store, job) == settings)]
         return alike[:AT_ONCE], settings
 
@@ -102,8 +106,11 @@ class Jobs:
         }  # fmt: skip
         told = self._process_of(asked)
         if not self._over.is_set():
-            if told.error is not None and len(self._without_gone(alike)) < len(alike):
-                requeue_jobs(self._home.store)  # one who was forgotten meanwhile is no reason to fail the others
+            died = not told.ended and len(alike) > 1
+            if died:
+                self._alone.update(job.id for job in alike)
+            if died or (told.error is not None and len(self._without_gone(alike)) < len(alike)):
+                requeue_jobs(self._home.store)  # who was forgotten meanwhile, or breaks it, must not fail the others
                 alike = []
             for job in alike:
                 self._end(job, told)
@@ -125,10 +132,14 @@ class Jobs:
         """Starts a process, and listens until it ends."""
         told = _Outcomes()
         command = [sys.executable, "-m", "ownlm.serve.job_process"]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf8") as process:
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf8",
+            start_new_session=True,  # what ends the server's group must not end it before the server knows
+            env={**os.environ, "OMP_WAIT_POLICY": "passive"},  # threads that wait leave their core to the answers
+        ) as process:  # fmt: skip
             self._process = process
             if self._over.is_set():  # it was not there yet to be ended
-                process.terminate()
+                process.kill()
             assert process.stdin is not None and process.stdout is not None
             with suppress(BrokenPipeError):
                 process.stdin.write(json.dumps(asked) + "\n")
@@ -161,6 +172,7 @@ class Jobs:
         if error is None and newest is None:
             why = told.skipped.get(job.user, "nothing came of it")
             error = {"what": f"No adapter was made: {why}", "hint": "add records, and ask for it again"}
+        self._alone.discard(job.id)
         end_job(self._home.store, job.id, adapter=None if error or newest is None else newest.id, error=error)
 
 

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Annotated, Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Depends, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
 
 from ownlm.errors import ConfigError, NotFoundError, TaskError
@@ -50,7 +50,9 @@ async def chat(asked: ChatRequest, request: Request, caller: AnyCaller, state: A
         labels = (bound.task.labels or ()) if asked.choose else ()
         return with_changes(bound, _changes(state, asked, asked.max_completion_tokens) | {"labels": labels})
 
-    answering = Answering(state, caller, asked.model, [await run_in_threadpool(bind)], asked.ignored_messages)
+    answering = Answering(
+        state, caller, asked.model, [await to_thread.run_sync(bind, limiter=state.readers)], asked.ignored_messages
+    )
     return await _respond(request, answering, asked, _chat_document, "chat.completion.chunk")
 
 
@@ -65,7 +67,7 @@ async def complete(asked: CompletionRequest, request: Request, caller: AnyCaller
         changes = _changes(state, asked, None)
         return [with_changes(bind_text(state.home, user, task, p, asked.base_only), changes) for p in asked.prompts]
 
-    answering = Answering(state, caller, asked.model, await run_in_threadpool(bind), None)
+    answering = Answering(state, caller, asked.model, await to_thread.run_sync(bind, limiter=state.readers), None)
     return await _respond(request, answering, asked, _text_document, "text_completion")
 
 

@@ -14,6 +14,7 @@ from ownlm.serve.worker import Worker
 from ownlm.store.rows import BaseInfo
 from ownlm.verbs.load import load_registered
 
+TURN_S = 5.0  # for so long a base that is asked for waits until another that is in memory has nothing to do
 _GROWING = ("hits", "misses", "evictions", "tokens", "passes")
 _GAUGES = ("queued", "live", "slots_used", "slots", *_GROWING)
 
@@ -61,7 +62,7 @@ class OwnEngine:
         """Takes work on; raises Busy when the queue is full, or the engine stops."""
         if self._stopping:
             raise Busy("The server is stopping", 5)
-        if sum(worker.waiting for worker in self._workers.values()) >= self.queue:
+        if sum(worker.waiting for worker in (*self._workers.values(), *self._leaving)) >= self.queue:
             raise Busy(f"{self.queue} requests wait already", self._retry_after())
         stream = OwnStream(work)
         worker = self._workers.get(work.base.name)
@@ -105,19 +106,23 @@ class OwnEngine:
         return Worker(lambda: load_registered(base, self.home.device), self.home.store, self.limits, tell, on_idle)
 
     def _tidy(self) -> None:
-        """Forgets workers that have ended, and starts those that wait for room; who is idle makes room for them."""
+        """Forgets workers that have ended, and starts those that wait for room.
+
+        Who is idle makes room for them; after some time also who is not, as soon as its orders are answered.
+        """
         for name, worker in list(self._workers.items()):
             if worker.ended:
                 self._remember(self._workers.pop(name))
         for worker in [one for one in self._leaving if one.ended]:
             self._leaving.remove(worker)
             self._remember(worker)
-        for waiting in [one for one in self._workers.values() if not one.started]:
+        for waiting in sorted((w for w in self._workers.values() if not w.started), key=lambda worker: worker.made):
             started = {name: one for name, one in self._workers.items() if one.started}
+            patient = time.monotonic() < waiting.made + TURN_S
             if len(started) + len(self._leaving) < self.bases:
                 waiting.start()
-            elif idle := next((name for name, one in started.items() if one.idle), None):
-                self._leaving.append(self._workers.pop(idle))
+            elif not self._leaving and (ready := [n for n, w in started.items() if w.idle or not patient]):
+                self._leaving.append(self._workers.pop(ready[0]))
                 self._leaving[-1].close()
 
     def _remember(self, worker: Worker) -> None:

@@ -18,10 +18,10 @@ from ownlm.errors import (
     NotFoundError,
     OwnlmError,
     PoolError,
-    StoreError,
     TaskError,
 )
 from ownlm.serve.engine import Busy
+from ownlm.serve.told import told
 
 log = logging.getLogger("ownlm.serve")
 
@@ -51,11 +51,11 @@ def document(message: str, status: int, code: str, param: str | None = None) -> 
 
 
 def message_of(error: OwnlmError) -> str:
-    """What a client is told. Errors of the home, and of bases, name files of the server: they are the operator's."""
-    if isinstance(error, StoreError | BaseModelError):
+    """What a client is told."""
+    instead = told(error)
+    if instead is not error:
         log.error("%s, in place of an answer; `ownlm doctor` says more", type(error).__name__)
-        return "The server cannot read or write what it needs. Next: try again; the operator's `ownlm doctor` says why."
-    return str(error)
+    return str(instead)
 
 
 def refusal(error: OwnlmError) -> JSONResponse:

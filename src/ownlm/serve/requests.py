@@ -58,8 +58,8 @@ class Part(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    type: Literal["text"]
-    text: Text
+    type: str = Field(max_length=64)
+    text: Text | None = None
 
 
 class Message(BaseModel):
@@ -67,13 +67,20 @@ class Message(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[Part]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: Text | list[Part] | None = None
 
     @property
     def text(self) -> str:
         """All of it."""
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        parts = self.content if isinstance(self.content, list) else []
+        return self.content if isinstance(self.content, str) else "".join(part.text or "" for part in parts)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is text and nothing else."""
+        content = self.content
+        return isinstance(content, str) or (bool(content) and all(p.type == "text" and p.text for p in content or []))
 
 
 class ChatRequest(Sampling):
@@ -94,6 +101,8 @@ class ChatRequest(Sampling):
     def _ends_with_user(self) -> "ChatRequest":
         if self.messages[-1].role != "user":
             raise ValueError("the last message is the person's: role 'user'")
+        if not self.messages[-1].is_text:
+            raise ValueError("the last message is text; pictures, sounds and files are not read")
         return self
 
     @property

@@ -1,7 +1,9 @@
 """What is being answered on one base just now. It knows no threads: `worker` has one that calls it."""
 
 import logging
+import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -44,6 +46,7 @@ class Order:
     """Work, whose stream waits for it, and what it takes up."""
 
     stream: OwnStream
+    came: float = field(default_factory=time.monotonic)
     tokens: list[int] = field(default_factory=list)
     slot: Slot | None = None
     reply: Reply | None = None  # None for one that chooses
@@ -71,6 +74,7 @@ class Running:
         self.slots = Slots(base, store, limits.slots)
         self.decoder = Decoder(base, self.slots.banks, prompt_tokens=limits.prompt_tokens, places=limits.places)
         self.tokens = 0
+        self._most_characters = base.max_tokens * max(map(len, base.tokenizer.get_vocab()))
         self._writing: dict[Reply, Order] = {}
         self._choosing: list[Order] = []
 
@@ -78,6 +82,10 @@ class Running:
     def live(self) -> int:
         """How many answers are under way."""
         return len(self._writing) + len(self._choosing)
+
+    def callers(self) -> Counter[str]:
+        """How many answers each caller has under way."""
+        return Counter(order.work.caller for order in (*self._writing.values(), *self._choosing))
 
     def counts(self) -> dict[str, int]:
         """See `Engine.counts`."""
@@ -109,21 +117,38 @@ class Running:
         """One pass for all who write, and one for some of those who choose."""
         self._leave([one for one in (*self._writing.values(), *self._choosing) if one.stream.cancelled])
         if self._choosing:
-            labels = self._choosing[0].work.labels
-            together = [one for one in self._choosing if one.work.labels == labels]
-            self._tell_of(together, lambda: self._choose(together, labels))
+            together = self._choosing_now()
+            self._tell_of(together, lambda: self._choose(together, together[0].work.labels))
         if self._writing:
             self._tell_of(list(self._writing.values()), self._write)
+
+    def _choosing_now(self) -> list[Order]:
+        """Who chooses in this pass: the oldest, and those with the same labels, as far as a pass has room for them."""
+        oldest, *others = self._choosing
+        together, room = [oldest], self.limits.prompt_tokens - len(oldest.tokens)
+        for one in others:
+            if one.work.labels == oldest.work.labels and len(one.tokens) <= room:
+                together.append(one)
+                room -= len(one.tokens)
+        return together
 
     def fail(self, error: OwnlmError) -> None:
         """Ends every answer under way with an error."""
         self._end([*self._writing.values(), *self._choosing], error)
+
+    def close(self) -> dict[str, int]:
+        """Takes all adapters off the base; returns the last counts."""
+        counts = self.counts()
+        self.slots.close()
+        return counts | {"slots": 0, "slots_used": 0}
 
     def _join(self, order: Order) -> bool:
         work = order.work
         if self.live >= self.limits.live:
             return False
         if not order.tokens:
+            if len(work.prompt) > self._most_characters:
+                raise DataError("The prompt is too long", expected=f"{self.base.max_tokens} tokens with its answer")
             order.tokens = self.base.encode_prompt(work.prompt)
             if not order.tokens:
                 raise DataError("The prompt is empty")

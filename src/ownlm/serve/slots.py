@@ -6,7 +6,7 @@ from itertools import count
 from pathlib import Path
 
 from ownlm.config import LoraConfig
-from ownlm.errors import AdapterError, PoolError
+from ownlm.errors import AdapterError, NotFoundError, PoolError
 from ownlm.model.adapter import Adapter
 from ownlm.model.bank import LoraBank
 from ownlm.model.banks import Banks
@@ -108,7 +108,7 @@ class Slots:
         """The slot that holds an adapter, loaded if need be, and in use until it is given back; None while all are.
 
         Raises:
-            AdapterError, PoolError, NotFoundError, StoreError: the adapter cannot be used.
+            AdapterError, PoolError, StoreError: the adapter cannot be used.
         """
         pool = self._pool(info) if info.is_recipe else None
         key = _shelf_key(info)
@@ -127,6 +127,11 @@ class Slots:
     def give_back(self, slot: Slot) -> None:
         """An answer with it has ended."""
         slot.users -= 1
+
+    def close(self) -> None:
+        """Takes all banks off the model."""
+        for key in list(self._shelves):
+            self._drop(key)
 
     def _load(self, info: AdapterInfo, pool: Pool | None, key: str) -> Slot | None:
         """Reads an adapter into a slot; None while there is none for it."""
@@ -174,9 +179,13 @@ class Slots:
 
     def _pool(self, info: AdapterInfo) -> Pool:
         """A recipe's pool, if it may be used now."""
-        named = pools.pool(self.store, info.pool)  # it may have been withdrawn
+        try:
+            named = pools.pool(self.store, info.pool)
+        except NotFoundError:
+            raise AdapterError("The pieces of this assembly were withdrawn meanwhile", hint="ask again") from None
         pool = self._pools.get(named.digest)
         if pool is None:
+            self._pools = {key: pool for key, pool in self._pools.items() if f"rows of {key}" in self._shelves}
             pool = self._pools[named.digest] = open_pool(Path(named.folder), named.digest)
         if who_took_back(self.store, pool):  # nobody else's business who
             raise PoolError("The assembly waits until the pieces of who took their consent back are withdrawn")

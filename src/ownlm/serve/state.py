@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from anyio import CapacityLimiter
 from fastapi import Request
 
 from ownlm.home import Home
@@ -14,7 +15,12 @@ from ownlm.serve.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A server: its home, and what works for it."""
+    """A server: its home, and what works for it.
+
+    Attributes:
+        readers: threads that look things up for answers. Requests that change the home may all wait for each other in
+            threads of their own.
+    """
 
     home: Home
     engine: Engine
@@ -23,6 +29,7 @@ class State:
     limits: Limits
     meter: Meter
     metrics: Metrics
+    readers: CapacityLimiter
 
 
 def state_of(request: Request) -> State:

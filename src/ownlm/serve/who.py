@@ -6,6 +6,7 @@ From outside, a token that was never given, one that was revoked, and one of a p
 from dataclasses import dataclass
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
@@ -39,7 +40,7 @@ class Caller:
             raise _nobody()
 
 
-def caller(
+async def caller(
     state: Annotated[State, Depends(state_of)],
     given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> Caller:
@@ -48,8 +49,10 @@ def caller(
     Raises:
         AccessError: the token is missing or unknown. Busy: it asked too often.
     """
-    found = find_token(state.home.store, given.credentials) if given is not None else None
-    if found is None or given is None:
+    if given is None:
+        raise _nobody()
+    found = await to_thread.run_sync(find_token, state.home.store, given.credentials, limiter=state.readers)
+    if found is None:
         raise _nobody()
     state.meter.count(found.id)
     return Caller(found, given.credentials)

@@ -1,6 +1,8 @@
 """The thread that answers on one base."""
 
+import gc
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -11,7 +13,8 @@ from ownlm.serve.running import Limits, Order, Running
 from ownlm.serve.stream import News
 from ownlm.store.store import Store
 
-ADMITTED_AT_ONCE = 8  # between two passes: loading adapters must not keep those waiting who are being answered
+ADMISSION_S = 0.1  # between two passes: loading adapters must not keep those waiting who are being answered
+PASSED_S = 5.0  # for so long others may join before who does not fit yet
 
 
 class Worker:
@@ -38,13 +41,16 @@ class Worker:
         self._closed = False
         self._aborted = False
         self._busy = False
+        self._did: dict[str, int] = {}  # at the end
+        self.made = time.monotonic()
         self.ended = False  # nothing more is answered
         self._thread = threading.Thread(target=self._run, name="ownlm answers", daemon=True)
 
     @property
     def waiting(self) -> int:
         """How many orders have not joined the batch."""
-        return len(self._waiting)
+        with self._changed:
+            return sum(not order.stream.cancelled for order in self._waiting)
 
     @property
     def idle(self) -> bool:
@@ -59,7 +65,8 @@ class Worker:
 
     def counts(self) -> dict[str, int]:
         """See `Engine.counts`."""
-        return {"queued": self.waiting, **(self.running.counts() if self.running else {})}
+        running = self.running
+        return {"queued": self.waiting, **(running.counts() if running else self._did)}
 
     def start(self) -> None:
         """Loads the base, and begins."""
@@ -101,6 +108,9 @@ class Worker:
                 if self.running.live:
                     self.running.step()
             self.running.fail(_stopped())
+            self._did = self.running.close()
+            self.running = None
+            gc.collect()  # a model and what was attached to it name each other; the next base may need the room
             self._end(_stopped())
 
     def _wait(self, running: Running) -> bool:
@@ -114,11 +124,23 @@ class Worker:
             return self._busy and not self._aborted
 
     def _admit(self, running: Running) -> None:
-        """Lets orders join, first come first served: who cannot join yet keeps those behind waiting too."""
-        for _ in range(ADMITTED_AT_ONCE):
-            if not self._waiting or not running.admit(self._waiting[0]):
+        """Lets orders join: who has the fewest answers under way, and of these who came first.
+
+        Others pass an order that does not fit yet, for some time; then it keeps those behind it waiting, too.
+        """
+        began, under_way = time.monotonic(), running.callers()
+        with self._changed:
+            self._waiting = deque(order for order in self._waiting if not order.stream.cancelled)
+            waiting = list(self._waiting)
+        while waiting and time.monotonic() < began + ADMISSION_S:
+            order = min(waiting, key=lambda one: under_way[one.work.caller])  # the first of them
+            waiting.remove(order)
+            if running.admit(order):
+                under_way[order.work.caller] += 1
+                with self._changed:
+                    self._waiting.remove(order)
+            elif order.came < began - PASSED_S:
                 return
-            self._waiting.popleft()
 
     def _end(self, error: OwnlmError) -> None:
         """Ends all that waits with an error; nothing more is taken."""

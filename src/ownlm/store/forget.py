@@ -181,6 +181,8 @@ def _finish(store: Store, due: str, needles: list[Needle], done: Forgotten) -> F
             db.execute(delete(tables.meta).where(tables.meta.c.key == due))
     except StoreError as error:
         raise Unfinished(error, done) from None
+    except OSError as error:
+        raise Unfinished(StoreError(f"The home {store.folder} cannot be cleaned", got=error.strerror), done) from None
     return done
 
 

@@ -350,6 +350,16 @@ class Store:
         with self.database.reading() as db:
             return [AdapterInfo(**without_number(row)) for row in db.execute(query)]
 
+    def last_made(self, task: str, method: str, user: str | None = None) -> AdapterInfo | None:
+        """The newest adapter that was made by a method, of a person or of anybody."""
+        a = tables.adapters.c
+        query = select(tables.adapters).where(a.task == task, a.method == method)
+        if user is not None:
+            query = query.where(a.user == user)
+        with self.database.reading() as db:
+            row = db.execute(query.order_by(a.number.desc()).limit(1)).first()
+        return None if row is None else AdapterInfo(**without_number(row))
+
     def latest_adapters(
         self, task: str | None = None, users: Collection[str] | None = None
     ) -> dict[tuple[str, str], AdapterInfo]:

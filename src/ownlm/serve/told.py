@@ -1,0 +1,21 @@
+"""What clients are told of an error, where its own words are for the operator alone."""
+
+from ownlm.errors import BaseModelError, OwnlmError, PoolError, StoreError
+
+
+def told(error: OwnlmError) -> OwnlmError:
+    """The error, or another in its place.
+
+    Errors of the home, and of bases, name files of the server. Errors of pools name people: who took their consent back
+    is nobody else's business.
+    """
+    if isinstance(error, StoreError | BaseModelError):
+        return OwnlmError(
+            "The server cannot read or write what it needs", hint="try again; the operator's `ownlm doctor` says why"
+        )
+    if isinstance(error, PoolError):
+        return PoolError(
+            "The pool of pieces cannot be used just now: it waits for a withdrawal, is too small, or is damaged",
+            hint="try again later, or ask to be trained; the operator's `ownlm doctor` says why",
+        )
+    return error
