@@ -38,6 +38,7 @@ from record import save, table
 from ownlm.answer.decoder import Decoder, Reply
 from ownlm.answer.text import AnswerText
 from ownlm.config import LoraConfig
+from ownlm.history.record import History
 from ownlm.home import Home
 from ownlm.model.adapter import Adapter, write_peft_folder
 from ownlm.model.bank import LoraBank
@@ -53,8 +54,9 @@ from ownlm.serve.own_engine import OwnEngine
 from ownlm.serve.stream import OwnStream
 from ownlm.store.blobs import blob_name
 from ownlm.store.pools import add_pool
-from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo
+from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo, history_digest
 
+TASK = "free-text"
 PARTS = ("throughput", "latency", "people", "joining")
 CLIENTS = (1, 8, 32)
 LORA, SMALL_B = LoraConfig(), 0.01  # of trained adapters, B's numbers are of about this size
@@ -75,8 +77,8 @@ class Stand:
     def person(self, number: int) -> AdapterInfo:
         """A new person with a trained adapter, kept in the home's blobs."""
         data = random_adapter(self.base, number).to_bytes()
-        self.home.store.blobs.put([data])
-        return adapter_info(self.info, number, blob=blob_name(data), shape=LORA.model_dump(mode="json"))
+        info = adapter_info(self.info, number, blob=blob_name(data), shape=LORA.model_dump(mode="json"))
+        return self._kept(info, data)
 
     def assembled(self, number: int) -> AdapterInfo:
         """A new person with a recipe."""
@@ -87,9 +89,15 @@ class Stand:
         weights = draw.dirichlet(np.ones(TOP_K), modules)
         recipe = made_of("product", torch.from_numpy(places), torch.from_numpy(weights)).to_bytes()
         how = {"assembly": {"combine": "product", "top_k": TOP_K}}
-        return adapter_info(
+        info = adapter_info(
             self.info, number, method="recipe", recipe=recipe, pool=self.pool.digest, shape={}, provenance=how
         )
+        return self._kept(info, b"")
+
+    def _kept(self, info: AdapterInfo, weights: bytes) -> AdapterInfo:
+        if not self.home.store.still_there([info.id]):
+            assert self.home.store.add_adapters([(info, weights)]) == [None]
+        return info
 
     def _random_pool(self) -> Pool:
         shapes = {name: (one.out_features, one.in_features) for name, one in target_modules(self.base.model, SHARED)}
@@ -99,8 +107,8 @@ class Stand:
             folder, version=1, parent=None, base_fingerprint=self.info.fingerprint, lora=SHARED, licence="CC0-1.0",
             provenance={"pieces": "random"}, sharers=ids, pieces=random_pieces(shapes, ids, SHARED.r),
         )  # fmt: skip
-        task, known = self.home.keep_task("free-text").name, (self.info.name, self.info.fingerprint)
-        add_pool(self.home.store, PoolInfo(pool.digest, task, *known, 1, str(folder), SHARERS, False, {}), {})
+        known = self.info.name, self.info.fingerprint
+        add_pool(self.home.store, PoolInfo(pool.digest, TASK, *known, 1, str(folder), SHARERS, False, {}), {})
         return pool
 
     def work(self, adapter: AdapterInfo | None, number: int, tokens: int) -> Work:
@@ -354,6 +362,7 @@ def open_stand(name: str, folder: Path) -> Stand:
     source = make_random_base(folder / "tiny") if name == "tiny" else open_base(name, "cpu")[0].folder
     home = Home(folder / "home", device="cpu")
     info = home.add_base(str(source), name)
+    home.keep_task(TASK)
     return Stand(home, info, home.load(info))
 
 
@@ -370,8 +379,9 @@ def random_adapter(base: BaseLM, number: int) -> Adapter:
 def adapter_info(base: BaseInfo, number: int, **known: Any) -> AdapterInfo:
     """What the home would say of a person's adapter."""
     values = {
-        "id": f"{number}-{known.get('method', 'lora')}", "user": f"user{number}", "task": "made up", "base": base.name,
-        "base_fingerprint": base.fingerprint, "key": "", "history": "", "records": 0, "upto": 0, "blob": None,
+        "id": f"{number}-{known.get('method', 'lora')}", "user": f"user{number}", "task": TASK, "base": base.name,
+        "base_fingerprint": base.fingerprint, "key": "", "history": history_digest(History("", ())), "records": 0,
+        "upto": 0, "blob": None,
         "bytes": 0, "provenance": {}, "steps": 0, "tokens": 0, "loss_first": None, "loss_last": None, "seconds": 0.0,
     }  # fmt: skip
     return AdapterInfo(**(values | known))

@@ -20,6 +20,7 @@ from ownlm.serve.own_engine import OwnEngine
 from ownlm.store.blobs import blob_name
 from ownlm.store.rows import AdapterInfo
 from tests.store.rows import adapter as adapter_row
+from tests.store.rows import keep
 
 LORA = LoraConfig(r=4, lora_alpha=8)
 TEXTS = ("Sort this: a", "Sort this: a longer message, about something else", "Other words", "b")
@@ -33,15 +34,16 @@ class Office:
         self.info = self.home.add_base(str(tiny_base), "tiny")
         self.base: BaseLM = load_base(tiny_base, name="tiny", fingerprint=self.info.fingerprint)
         self.adapters: dict[str, Adapter] = {}
+        self.task = self.home.keep_task("free-text").name
 
-    def hire(self, user: str, number: int, lora: LoraConfig = LORA) -> AdapterInfo:
+    def hire(self, user: str, number: int, lora: LoraConfig = LORA, **changes: object) -> AdapterInfo:
         """Gives a person an adapter of random weights, by which the base says other things."""
         bank = LoraBank(self.base.model, lora, 1)
         bank.param_UP.normal_(std=0.5, generator=torch.Generator().manual_seed(number))
         adapter, data = bank.read(0), bank.read(0).to_bytes()
-        self.home.store.blobs.put([data])
         known = {"base": "tiny", "base_fingerprint": self.info.fingerprint, "shape": adapter.shape()}
-        info = adapter_row(number, user, blob=blob_name(data), **known)
+        info = adapter_row(number, user, task=self.task, blob=blob_name(data), **known | changes)
+        keep(self.home.store, info, data)
         self.adapters[info.id] = adapter
         return info
 

@@ -228,6 +228,27 @@ def test_nobody_gets_what_another_adapter_said(
     assert isinstance(write, EngineError) and isinstance(choose, EngineError) and other == office.alone(works[2])
 
 
+def test_what_is_forgotten_is_wiped_from_memory(office: Office, tiny_base: Path, tmp_path: Path) -> None:
+    office = Office(tmp_path / "home", tiny_base)
+    ana, ben = (office.hire(user, number) for number, user in enumerate(("ana", "ben")))
+    engine = OwnEngine(office.home)
+
+    async def use() -> None:
+        for one in (ana, ben):
+            await read(engine.submit(office.work(one)))
+        running = engine._workers["tiny"].running
+        assert running is not None
+        (bank,) = running.slots.banks.beside
+        assert bank.param_UP[0].any() and bank.param_UP[1].any()
+        office.home.forget("ana")
+        while bank.param_UP[0].any():
+            await asyncio.sleep(0.05)
+        assert bank.param_UP[1].any() and engine.counts()["slots_used"] == 1
+        assert await read(engine.submit(office.work(ben))) == office.alone(office.work(ben))
+
+    serving(engine, use)
+
+
 def test_cancelling_frees_slot_and_place(office: Office, people: list[AdapterInfo]) -> None:
     engine = OwnEngine(office.home, slots=1, live=1)
 

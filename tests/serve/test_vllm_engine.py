@@ -30,7 +30,6 @@ from ownlm.store.served import current, serving, sweep_served, version_of
 from ownlm.verbs.load import read_adapter
 from tests.serve.answering import TEXTS, Office, read
 from tests.serve.fake_vllm import FakeVllm, fake_vllm, make_terms
-from tests.store.rows import keep
 
 
 @pytest.fixture
@@ -48,11 +47,7 @@ def server(office: Office, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeVllm
 
 def hire(office: Office, user: str, number: int, **changes: Any) -> AdapterInfo:
     """A person whose adapter the home knows."""
-    task = office.home.keep_task("free-text").name
-    info = replace(office.hire(user, number), task=task, id=hashlib.md5(user.encode()).hexdigest(), **changes)
-    office.adapters[info.id] = office.adapters[f"a{number}"]
-    keep(office.home.store, info, office.adapters[info.id].to_bytes())
-    return info
+    return office.hire(user, number, id=hashlib.md5(user.encode()).hexdigest(), **changes)
 
 
 def using(server: FakeVllm, use: Callable[[VllmEngine], Awaitable[Any]], **how: Any) -> Any:

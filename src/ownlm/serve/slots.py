@@ -47,6 +47,11 @@ class Slot:
             self.bank.load(self.place, content)
         self.holds = name
 
+    def wipe(self) -> None:
+        """Leaves nothing of the adapter here."""
+        self.holds = None
+        self.bank.param_UP[self.place] = 0
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -57,10 +62,10 @@ class Row:
 
 
 class Shelf:
-    """The slots of one bank."""
+    """The slots of one bank; all of one pool's recipes, or of adapters without a pool."""
 
-    def __init__(self, bank: LoraBank) -> None:
-        self.bank = bank
+    def __init__(self, bank: LoraBank, pool: str | None) -> None:
+        self.bank, self.pool = bank, pool
         self.slots = [Slot(bank, place) for place in range(bank.slots)]
         self.by_id: OrderedDict[str, Slot] = OrderedDict()  # least recently used first
 
@@ -128,6 +133,24 @@ class Slots:
         """An answer with it has ended."""
         slot.users -= 1
 
+    def sweep(self) -> None:
+        """Wipes adapters that the home has no more, and pools; those that answers are under way with, next time.
+
+        Raises:
+            StoreError: the home cannot be read.
+        """
+        there = self.store.still_there([name for shelf in self._shelves.values() for name in shelf.by_id])
+        digests = {one.digest for one in pools.pools(self.store)}
+        for key, shelf in list(self._shelves.items()):
+            for name, slot in list(shelf.by_id.items()):
+                if name not in there and not slot.users:
+                    del shelf.by_id[name]
+                    slot.wipe()
+                    self.evictions += 1
+            if shelf.pool is not None and shelf.pool not in digests and not shelf.in_use:
+                self._drop(key)
+        self._pools = {digest: pool for digest, pool in self._pools.items() if digest in digests}
+
     def close(self) -> None:
         """Takes all banks off the model."""
         for key in list(self._shelves):
@@ -145,7 +168,7 @@ class Slots:
         if shelf is None:
             if not self._make_room():
                 return None
-            shelf = self._shelves[key] = Shelf(self._new_bank(content))
+            shelf = self._shelves[key] = Shelf(self._new_bank(content), info.pool)
             self.banks.attach(shelf.bank)
         slot = shelf.vacant()
         assert slot is not None and not slot.users
@@ -185,7 +208,6 @@ class Slots:
             raise AdapterError("The pieces of this assembly were withdrawn meanwhile", hint="ask again") from None
         pool = self._pools.get(named.digest)
         if pool is None:
-            self._pools = {key: pool for key, pool in self._pools.items() if f"rows of {key}" in self._shelves}
             pool = self._pools[named.digest] = open_pool(Path(named.folder), named.digest)
         if who_took_back(self.store, pool):  # nobody else's business who
             raise PoolError("The assembly waits until the pieces of who took their consent back are withdrawn")

@@ -5,6 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from ownlm.errors import OwnlmError
 from ownlm.model.base import BaseLM
@@ -14,6 +15,7 @@ from ownlm.serve.stream import News
 from ownlm.store.store import Store
 
 ADMISSION_S = 0.1  # between two passes: loading adapters must not keep those waiting who are being answered
+SWEEP_S = 1.0  # how often what was forgotten is looked for
 PASSED_S = 5.0  # for so long others may join before who does not fit yet
 
 
@@ -42,7 +44,7 @@ class Worker:
         self._aborted = False
         self._busy = False
         self._did: dict[str, int] = {}  # at the end
-        self.made = time.monotonic()
+        self.made = self._swept = time.monotonic()
         self.ended = False  # nothing more is answered
         self._thread = threading.Thread(target=self._run, name="ownlm answers", daemon=True)
 
@@ -104,6 +106,7 @@ class Worker:
             self._end(EngineError("The base cannot be loaded", got=type(error).__name__))
         else:
             while self._wait(self.running):
+                self._sweep(self.running)
                 self._admit(self.running)
                 if self.running.live:
                     self.running.step()
@@ -118,10 +121,19 @@ class Worker:
         if not running.live and not self._waiting:
             self._busy = False
             self._on_idle()
-        with self._changed:
-            self._changed.wait_for(lambda: running.live or self._waiting or self._closed)
-            self._busy = bool(running.live or self._waiting)
-            return self._busy and not self._aborted
+        while True:
+            with self._changed:
+                if self._changed.wait_for(lambda: running.live or self._waiting or self._closed, SWEEP_S):
+                    self._busy = bool(running.live or self._waiting)
+                    return self._busy and not self._aborted
+            self._sweep(running)
+
+    def _sweep(self, running: Running) -> None:
+        """Once in a while, wipes what the home has no more."""
+        if running.slots.used and time.monotonic() > self._swept + SWEEP_S:
+            self._swept = time.monotonic()
+            with suppress(OwnlmError):  # the home is busy: next time
+                running.slots.sweep()
 
     def _admit(self, running: Running) -> None:
         """Lets orders join: who has the fewest answers under way, and of these who came first.

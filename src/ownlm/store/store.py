@@ -308,6 +308,11 @@ class Store:
         with self.database.reading() as db:
             return db.execute(select(tables.adapters.c.id).where(tables.adapters.c.id == adapter)).first() is not None
 
+    def still_there(self, adapters: Collection[str]) -> set[str]:
+        """Those of these versions that there still are."""
+        with self.database.reading() as db:
+            return set(db.execute(select(tables.adapters.c.id).where(tables.adapters.c.id.in_(adapters))).scalars())
+
     def has_weights(self, adapter: AdapterInfo) -> bool:
         """Whether all the weights an adapter has are there; a recipe may have none."""
         return self._is_there(adapter.blob)
