@@ -132,7 +132,7 @@ class Worker:
         """Once in a while, wipes what the home has no more."""
         if running.slots.used and time.monotonic() > self._swept + SWEEP_S:
             self._swept = time.monotonic()
-            with suppress(OwnlmError):  # the home is busy: next time
+            with suppress(Exception):  # the home is busy, say: next time
                 running.slots.sweep()
 
     def _admit(self, running: Running) -> None:
