@@ -42,7 +42,7 @@ class Server:
         """What the engine counted."""
         reply = await send(self, "GET", "/metrics", operator)
         lines = (line.split() for line in reply.body.decode().splitlines() if line.startswith("ownlm_engine"))
-        return {name.removeprefix("ownlm_engine_"): float(value) for name, value in lines}
+        return {n.removeprefix("ownlm_engine_").removesuffix("_total"): float(value) for n, value in lines}
 
 
 @dataclass(frozen=True)

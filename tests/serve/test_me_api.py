@@ -108,6 +108,7 @@ def test_an_adapter_is_shown_and_downloaded(served: Served) -> None:
     response = served.client.get(f"/v1/users/me/adapter/download?task={TASK}", headers=who)
     with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
         assert {"adapter_config.json", WEIGHTS, "ownlm.json"} <= set(archive.namelist())
+        assert json.loads(archive.read("adapter_config.json"))["base_model_name_or_path"] == "tiny"
         assert archive.read(WEIGHTS) == served.home.store.weights(served.home.latest_adapters()[TASK, "ada"])
     assert served.get(f"/v1/users/me/adapter?task={TASK}", served.token("ciro"))["adapter"] is None
     served.get(f"/v1/users/me/adapter/download?task={TASK}", served.token("ciro"), 404)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from ownlm.errors import AdapterError, BaseModelError, OwnlmError, StoreError
+from ownlm.serve import answering
 from ownlm.serve.limits import Limits
 from ownlm.store.tokens import revoke_token, tokens
 from tests.serve.conftest import Served
@@ -113,6 +114,34 @@ def test_an_answer_comes_as_a_stream_of_events(served: Served) -> None:
     assert "".join(one["choices"][0]["delta"]["content"] for one in said).startswith("ada read")
     assert last["choices"][0]["finish_reason"] == "stop" and last["ownlm"]["adapter"] == newest(served, "ada")
     assert used["choices"] == [] and used["usage"]["completion_tokens"] == 4
+
+
+def test_a_stream_ends_when_its_token_does(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answering, "LOOK_S", -1.0)  # at each piece
+    who, store = served.token("ada"), served.home.store
+    served.engine.meanwhile = lambda: [revoke_token(store, one.id) for one in tokens(store, "ada")]
+    response = served.client.post(CHAT, headers=who, json={"model": TASK, "messages": say(), "stream": True})
+    role, said, refused = (json.loads(line.removeprefix("data: ")) for line in response.text.split("\n\n") if line)
+    assert said["choices"][0]["delta"]["content"] == "ada" and refused["error"]["code"] == "invalid_api_key"
+
+
+def test_who_has_learnt_what_was_forgotten_is_told(served: Served) -> None:
+    who = served.token("ada")
+    served.client.delete(f"/v1/users/me/history/ada-2?task={TASK}", headers=who)
+    told = served.post(CHAT, who, model=TASK, messages=say())
+    assert told["ownlm"]["adapter"] and "learnt from 1 records that were forgotten" in told["ownlm"]["warning"]
+
+
+def test_what_is_not_known_is_refused_by_its_name(served: Served) -> None:
+    who = served.token("ada")
+    for name in ("chose", "top_k", "reasoning_effort"):
+        refused = served.post(CHAT, who, 400, model=TASK, messages=say(), **{name: "low"})
+        assert repr(name) in refused["error"]["message"]
+    served.post(CHAT, who, model=TASK, messages=say(), user="u1", store=False, metadata={"a": "b"})
+    told = served.client.post(CHAT, headers=who, content=b'{"model": ').json()["error"]
+    assert "no JSON" in told["message"] and told["param"] is None
+    told = served.client.post(CHAT, headers=who, content=b"{}").json()["error"]
+    assert "Content-Type: application/json" in told["message"]
 
 
 def test_texts_are_continued_as_they_stand(served: Served) -> None:

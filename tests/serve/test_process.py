@@ -29,7 +29,11 @@ def folder(home: Home) -> Path:
 def counted(server: Process, operator: str, name: str = "live") -> float:
     """What the engine counts: answers under way, say."""
     lines = server.send("GET", "/metrics", operator).text.splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith(f"ownlm_engine_{name} "))
+    return next(
+        float(line.split()[1])
+        for line in lines
+        if line.startswith((f"ownlm_engine_{name} ", f"ownlm_engine_{name}_total "))
+    )
 
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])

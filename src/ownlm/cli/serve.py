@@ -1,10 +1,12 @@
 """`ownlm serve`."""
 
+import logging
 import signal
 import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -54,6 +56,7 @@ def serve(
     Who asks is said by a token: `ownlm users token USER`, or --operator, makes one. Ctrl-C ends it, and lets answers
     that are under way come to their end.
     """
+    listening = _listen(host, port)
     from filelock import FileLock, Timeout
 
     from ownlm.home import Home
@@ -73,7 +76,7 @@ def serve(
         raise StoreError(f"The home {home} cannot be served", got=error.strerror, hint="make it writable") from None
     with lock:
         app = create_app(opened, _engine(opened, engine, slots, queue, vllm_python), limits)
-        _run(app, _listen(host, port), limits.grace_s, json)
+        _run(app, listening, limits.grace_s, json)
 
 
 def _engine(home: "Home", kind: str, slots: int, queue: int, python: Path) -> "Engine":
@@ -94,7 +97,9 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise ConfigError(
-            f"Nothing can listen at {host}, port {port}", got=error.strerror or error, hint="choose another --port"
+            f"Nothing can listen at {host}, port {port}",
+            got=error.strerror or error,
+            hint="choose another --host or --port",
         ) from None
 
 
@@ -113,5 +118,16 @@ def _run(app: "FastAPI", listening: socket.socket, grace_s: float, json: bool) -
         app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=int(grace_s) + 1
     )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn hands the signal on when all is done
+    server = uvicorn.Server(config)
+    ends = server.handle_exit
+
+    def told(by: int, frame: FrameType | None) -> None:
+        if server.should_exit:  # the second time: what it breaks off is no news
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        else:
+            warn("ending: answers under way come to their end first; Ctrl-C again breaks them off")
+        ends(by, frame)
+
+    server.handle_exit = told  # type: ignore[method-assign]
     with suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listening])
+        server.run(sockets=[listening])

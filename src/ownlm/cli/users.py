@@ -269,7 +269,7 @@ def token(
     from ownlm.store.tokens import give_token, revoke_token, tokens
 
     if (revoke is not None or listed) + operator + (user is not None and not listed) != 1:
-        raise typer.BadParameter("give a USER, --operator, --list or --revoke ID")
+        raise typer.BadParameter("give one of these: USER, --operator, --list, --revoke ID")
     store = Home(home, create=False).store
     if listed:
         known = tokens(store, user)

@@ -23,6 +23,7 @@ from ownlm.serve.state import State
 from ownlm.serve.who import Caller
 
 T = TypeVar("T")
+LOOK_S = 1.0  # how often a stream looks whether its token and its adapter are still there
 DONE = format_sse_event(data_str="[DONE]")
 
 
@@ -96,7 +97,7 @@ class Answering:
         try:
             return await self._next(pieces)
         except OwnlmError:
-            await to_thread.run_sync(self._check_there, bound, limiter=self.state.readers)
+            await self.look(bound)
             raise
 
     async def _next(self, pieces: AsyncIterator[Piece]) -> Piece:
@@ -104,18 +105,23 @@ class Answering:
             return await asyncio.wait_for(anext(pieces), max(0.0, self.left_s))
         except (TimeoutError, StopAsyncIteration):
             most = self.state.limits.timeout_s
-            raise OwnlmError("The answer took too long", expected=f"{most:g} s at most", hint="try again") from None
+            raise OwnlmError(
+                "The answer took too long", expected=f"{most:g} s at most", hint="ask for fewer tokens, or try again"
+            ) from None
 
     def first(self, bound: Bound, stream: Stream) -> None:
         """The first piece is there."""
         check_answered(bound, stream)
         self.state.metrics.first_token.observe(time.perf_counter() - self.started)
 
+    async def look(self, bound: Bound) -> None:
+        """Raises an AccessError or an AdapterError where the token or the adapter is gone."""
+        await to_thread.run_sync(self._check_there, bound, limiter=self.state.readers)
+
     async def check_leaving(self, bound: Bound, stream: Stream) -> None:
         """Looks once more whether the answer may leave; an AccessError or AdapterError where it may not."""
-
         check_answered(bound, stream)
-        await to_thread.run_sync(self._check_there, bound, limiter=self.state.readers)
+        await self.look(bound)
         self.state.metrics.tokens.labels("prompt").inc(stream.prompt_tokens)
         self.state.metrics.tokens.labels("answer").inc(stream.completion_tokens)
 
@@ -209,7 +215,7 @@ async def events(request: Request, answering: Answering, kind: str, with_usage: 
 async def _events(
     answering: Answering, kind: str, with_usage: bool, stream: Stream, pieces: AsyncIterator[Piece], piece: Piece
 ) -> AsyncIterator[bytes]:  # fmt: skip
-    chat = kind.startswith("chat")
+    chat, looked = kind.startswith("chat"), time.monotonic()
     try:
         if chat:
             yield _event(answering.document(kind, [_choice(chat, {"role": "assistant", "content": ""})]))
@@ -219,6 +225,9 @@ async def _events(
             if piece.finish is not None:
                 break
             piece = await answering.next(answering.bounds[0], pieces)
+            if time.monotonic() > looked + LOOK_S:
+                await answering.look(answering.bounds[0])
+                looked = time.monotonic()
         await answering.check_leaving(answering.bounds[0], stream)
         last = _choice(chat, _said(chat, None), piece.finish)
         yield _event(answering.document(kind, [last]) | {"ownlm": answering.extras()})
@@ -227,7 +236,8 @@ async def _events(
             yield _event(answering.document(kind, []) | {"usage": usage([told])})
     except OwnlmError as error:
         yield _event(document(message_of(error), *status_of(error)))
-    yield DONE
+    else:
+        yield DONE
 
 
 def _said(chat: bool, text: str | None) -> dict[str, Any]:

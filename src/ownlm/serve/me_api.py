@@ -1,6 +1,7 @@
 """What a person may do about themselves: their history, their adapter, their consent, and leaving."""
 
 import io
+import json
 import tempfile
 import zipfile
 from pathlib import Path
@@ -170,12 +171,15 @@ def show_adapter(user: Me, state: AnyState, task: TaskName) -> dict[str, Any]:
 
 @router.get("/users/me/adapter/download", response_class=Response)
 def download_adapter(user: Me, state: AnyState, task: TaskName) -> Response:
-    """Your newest adapter as a PEFT folder, zipped: `peft` and vLLM load it."""
+    """Your newest adapter as a PEFT folder, zipped: `peft` and vLLM load it beside the base that it names."""
     name = task_of(state, task).name
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "adapter"
         adapter = state.home.export(user, made, task=name).adapter
         content = io.BytesIO()
+        config = made / "adapter_config.json"
+        told = json.loads(config.read_bytes()) | {"base_model_name_or_path": adapter.base}  # not a path of the server's
+        config.write_text(json.dumps(told, indent=1), "utf8")
         with zipfile.ZipFile(content, "w") as archive:  # weights do not compress
             for file in sorted(made.iterdir()):
                 archive.write(file, file.name)

@@ -4,10 +4,21 @@ from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
+
+
+TOTALS = {
+    "hits": "Requests whose adapter was in memory", "misses": "Requests whose adapter was not",
+    "evictions": "Adapters taken out of memory", "tokens": "Tokens of answers",
+    "passes": "Passes through the model",
+}  # fmt: skip
+NOW = {
+    "queued": "Requests that wait.", "live": "Answers under way.", "slots_used": "Adapters in memory.",
+    "slots": "Slots for adapters.",
+}  # fmt: skip
 
 
 class _Counted(Protocol):
@@ -55,6 +66,10 @@ class _Gauges(Collector):
     def __init__(self, engine: _Counted) -> None:
         self._engine = engine
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         for name, value in self._engine.counts().items():
-            yield GaugeMetricFamily(f"ownlm_engine_{name}", "What the engine does just now.", value=value)
+            told = f"ownlm_engine_{name}"
+            if name in TOTALS:
+                yield CounterMetricFamily(told, f"{TOTALS[name]}, since the server was started.", value=value)
+            else:
+                yield GaugeMetricFamily(told, NOW.get(name, name), value=value)

@@ -75,7 +75,7 @@ def task_of(state: State, name: str) -> Task:
     """A task that this home serves; a NotFoundError of any other."""
     task = state.home.store.task(name)
     if task is None:
-        raise NotFoundError("There is no such model, or it is not yours", hint="GET /v1/models lists them")
+        raise _no_model()
     return task
 
 
@@ -85,7 +85,7 @@ def _asked_for(state: State, caller: Caller, model: str) -> tuple[Task, str | No
     task, user = task_of(state, name), caller.token.user
     if colon:
         if not caller.is_operator or not state.home.store.knows(task.name, other):
-            raise NotFoundError("There is no such model, or it is not yours", hint="GET /v1/models lists them")
+            raise _no_model()
         user = other
     return task, user
 
@@ -124,6 +124,11 @@ def _text_document(answering: Answering, answers: list[Whole]) -> dict[str, Any]
         for place, one in enumerate(answers)
     ]
     return answering.document("text_completion", choices, answers)
+
+
+def _no_model() -> NotFoundError:
+    what = "There is no such model (a task of this home), or it is not yours"
+    return NotFoundError(what, hint="GET /v1/models lists them")
 
 
 def _model(name: str) -> dict[str, Any]:

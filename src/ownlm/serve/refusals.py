@@ -18,6 +18,7 @@ from ownlm.errors import (
     NotFoundError,
     OwnlmError,
     PoolError,
+    StoreError,
     TaskError,
 )
 from ownlm.serve.engine import Busy
@@ -53,7 +54,7 @@ def document(message: str, status: int, code: str, param: str | None = None) -> 
 def message_of(error: OwnlmError) -> str:
     """What a client is told."""
     instead = told(error)
-    if instead is not error:
+    if isinstance(error, StoreError | BaseModelError | PoolError):
         log.error("%s, in place of an answer; `ownlm doctor` says more", type(error).__name__)
     return str(instead)
 
@@ -77,9 +78,14 @@ def add_refusals(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]  # without what was given: it may be a person's text
-        place = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
+        place = ".".join(str(part) for part in first["loc"][1:]) or None
         why = str(first["msg"]).removeprefix("Value error, ")
-        return JSONResponse(document(f"The request is wrong at {place!r}: {why}", 400, "invalid_request", place), 400)
+        if first["type"] == "json_invalid":
+            why, place = f"it is no JSON from character {place} on", None
+        elif first["type"] == "model_attributes_type":
+            why, place = "it is a JSON object, sent with `Content-Type: application/json`", None
+        where = f" at {place!r}" if place else ""
+        return JSONResponse(document(f"The request is wrong{where}: {why}", 400, "invalid_request", place), 400)
 
     @app.exception_handler(HTTPException)
     async def _(request: Request, error: HTTPException) -> JSONResponse:

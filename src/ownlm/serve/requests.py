@@ -13,6 +13,12 @@ _NOT_DONE: dict[str, Any] = {  # by name: what does nothing
 }  # fmt: skip
 
 
+_NO_MATTER = {  # what changes no answer
+    "user", "metadata", "store", "service_tier", "parallel_tool_calls", "prompt_cache_key", "prompt_cache_retention",
+    "safety_identifier", "prediction",
+}  # fmt: skip
+
+
 class StreamOptions(BaseModel):
     """What a stream tells beside its pieces."""
 
@@ -22,7 +28,8 @@ class StreamOptions(BaseModel):
 
 
 class Sampling(BaseModel):
-    """What both kinds of requests have in common. What OpenAI has beside, and what changes no answer, is not looked at.
+    """What both kinds of requests have in common. What OpenAI has beside, and what changes no answer, is not looked at;
+    anything else is refused.
 
     Attributes:
         base_only: ours: answer without the person's adapter.
@@ -45,6 +52,8 @@ class Sampling(BaseModel):
         for name, value in (self.model_extra or {}).items():
             if name in _NOT_DONE and value is not None and value != _NOT_DONE[name]:
                 raise ValueError(f"{name} is not supported here; leave it out")
+            if name not in _NOT_DONE and name not in _NO_MATTER and value is not None:
+                raise ValueError(f"nothing here is called {name[:50]!r}; leave it out")
         return self
 
     @property

@@ -4,7 +4,7 @@ from ownlm.errors import BaseModelError, OwnlmError, PoolError, StoreError
 
 
 def told(error: OwnlmError) -> OwnlmError:
-    """The error, or another in its place.
+    """The error, or another in its place; without the operator's commands.
 
     Errors of the home, and of bases, name files of the server. Errors of pools name people: who took their consent back
     is nobody else's business.
@@ -18,4 +18,6 @@ def told(error: OwnlmError) -> OwnlmError:
             "The pool of pieces cannot be used just now: it waits for a withdrawal, is too small, or is damaged",
             hint="try again later, or ask to be trained; the operator's `ownlm doctor` says why",
         )
+    if error.hint and "`ownlm " in error.hint:  # a command of the operator's
+        return type(error)(error.what, got=error.got, expected=error.expected)
     return error

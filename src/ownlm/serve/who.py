@@ -61,7 +61,7 @@ async def caller(
 def operator(caller: Annotated[Caller, Depends(caller)]) -> Caller:
     """Who asks, an operator; else an AccessError."""
     if not caller.is_operator:
-        raise _nobody()
+        raise AccessError("This is for operators", hint="send an operator's token")
     return caller
 
 
