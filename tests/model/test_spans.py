@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ownlm.model.spans import BASE, MOST_PADDING, Spans, add_mm_, add_outer_, make_spans, mm, pad
+from ownlm.model.spans import BASE, MOST_PADDING, SHORT, Spans, add_mm_, add_outer_, make_spans, mm, pad
 
 PARTS = [(BASE, 2), (0, 3), (2, 1), (2, 4), (5, 2)]  # slot 2 twice: neighbours are joined
 TOKENS, SLOTS, IN, OUT = 12, 6, 5, 4
@@ -38,12 +38,16 @@ def test_products_equal_naive_loops(spans: Spans) -> None:
         torch.testing.assert_close(added[token], out_TO[token] + product)
 
 
-def test_slots_that_follow_each_other_with_one_token_each_are_multiplied_at_once() -> None:
-    parts = [(BASE, 1), (0, 1), (1, 1), (2, 3), (3, 1), (4, 1), (5, 1), (7, 1), (8, 1)]
-    spans = make_spans(parts, "cpu")
-    assert [(run.at.start, run.slot, run.slots) for run in spans.runs] == [(1, 0, 2), (3, 2, 1), (6, 3, 3), (9, 7, 2)]
-    x_TI, weight_UIO, out_TO = numbers(11, IN), numbers(9, IN, OUT, seed=1), numbers(11, OUT, seed=2)
-    slots = [slot for slot, tokens in parts for _ in range(tokens)]
+@pytest.mark.parametrize("parts", [
+    [(BASE, 1), (0, 1), (1, 2), (2, 3), (3, 1), (BASE, 2), (5, 1), (7, 4)],
+    [(2, 1), (3, 2), (8, 1)],
+])  # fmt: skip
+def test_short_spans_are_multiplied_at_once(parts: list[tuple[int, int]]) -> None:
+    spans, slots = make_spans(parts, "cpu"), [slot for slot, tokens in parts for _ in range(tokens)]
+    assert spans.short is not None
+    assert spans.short.slot_t.tolist() == [u for u, n in parts if u != BASE and n <= SHORT for _ in range(n)]
+    assert [slot for slot, _ in spans.long] == [u for u, n in parts if n > SHORT]
+    x_TI, weight_UIO, out_TO = numbers(len(slots), IN), numbers(9, IN, OUT, seed=1), numbers(len(slots), OUT, seed=2)
     expected = torch.stack([0 * out_TO[0] if u == BASE else 0.5 * x_TI[t] @ weight_UIO[u] for t, u in enumerate(slots)])
     torch.testing.assert_close(mm(x_TI, weight_UIO, spans, 0.5), expected)
     torch.testing.assert_close(mm(x_TI, weight_UIO.transpose(1, 2).contiguous().transpose(1, 2), spans, 0.5), expected)

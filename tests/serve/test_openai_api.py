@@ -121,7 +121,7 @@ def test_a_stream_ends_when_its_token_does(served: Served, monkeypatch: pytest.M
     who, store = served.token("ada"), served.home.store
     served.engine.meanwhile = lambda: [revoke_token(store, one.id) for one in tokens(store, "ada")]
     response = served.client.post(CHAT, headers=who, json={"model": TASK, "messages": say(), "stream": True})
-    role, said, refused = (json.loads(line.removeprefix("data: ")) for line in response.text.split("\n\n") if line)
+    _, said, refused = (json.loads(line.removeprefix("data: ")) for line in response.text.split("\n\n") if line)
     assert said["choices"][0]["delta"]["content"] == "ada" and refused["error"]["code"] == "invalid_api_key"
 
 
@@ -138,7 +138,9 @@ def test_what_is_not_known_is_refused_by_its_name(served: Served) -> None:
         refused = served.post(CHAT, who, 400, model=TASK, messages=say(), **{name: "low"})
         assert repr(name) in refused["error"]["message"]
     served.post(CHAT, who, model=TASK, messages=say(), user="u1", store=False, metadata={"a": "b"})
-    told = served.client.post(CHAT, headers=who, content=b'{"model": ').json()["error"]
+    told = served.client.post(CHAT, headers=who | {"Content-Type": "application/json"}, content=b'{"model": ').json()[
+        "error"
+    ]
     assert "no JSON" in told["message"] and told["param"] is None
     told = served.client.post(CHAT, headers=who, content=b"{}").json()["error"]
     assert "Content-Type: application/json" in told["message"]

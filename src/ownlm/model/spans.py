@@ -1,7 +1,7 @@
 """Matrix products of many people's tokens with everybody's own matrices, without a product too many.
 
-S spans of a row, each of one slot; U slots, W of them in the row. On a CPU each span is a product of its own; but where
-slots that follow each other have one token each, as in generating, they are multiplied in one batch. On a GPU,
+S spans of a row, each of one slot; U slots, W of them in the row. On a CPU each span is a product of its own, but for
+those of a token or two, as in generating: they are multiplied in one batch, each with a copy of its matrix. On a GPU,
 where launching many small products would take longer than computing them, spans are padded to one length and multiplied
 in one batch. Padding repeats a span's own tokens, so nothing of one person, not even a NaN, reaches another.
 """
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 BASE = -1  # the slot of tokens that no adapter touches
+SHORT = 2  # tokens of a span that are multiplied with copies: up to here, copying takes less than products of their own
 MOST_PADDING = 4  # a batch of products may hold so many times the tokens; beyond it, each span is multiplied alone
 
 
@@ -32,12 +33,11 @@ class Padded:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """Spans that are multiplied at once: one; or those of slots that follow each other, of one token each."""
+class Short:
+    """The tokens of short spans: t of them."""
 
-    at: slice  # row positions
-    slot: int  # the first
-    slots: int
+    row_t: Tensor  # row position of each,
+    slot_t: Tensor  # and its slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,8 @@ class Spans:
 
     parts: tuple[tuple[int, int], ...]
     slots: tuple[int, ...]  # of the whole row, ascending, where these are the spans of a part of it
-    runs: tuple[Run, ...] = ()
+    long: tuple[tuple[int, slice], ...] = ()
+    short: Short | None = None
     padded: Padded | None = None
 
     def rows(self) -> Iterator[tuple[int, slice]]:
@@ -72,27 +73,20 @@ def make_spans(parts: Sequence[tuple[int, int]], device: torch.device | str, who
             joined.append((slot, tokens))
     slots = whole.slots if whole else tuple(slot for slot, _ in joined if slot != BASE)
     spans = Spans(tuple(joined), slots)
-    spans = replace(spans, runs=tuple(_runs(spans)))
+    rows = list(spans.rows())
+    long = tuple((slot, at) for slot, at in rows if at.stop - at.start > SHORT)
+    spans = replace(spans, long=long, short=_short(rows, device))
     return spans if torch.device(device).type == "cpu" else replace(spans, padded=pad(spans, device))
 
 
-def _runs(spans: Spans) -> Iterator[Run]:
-    run: Run | None = None
-    for slot, at in spans.rows():
-        alone = at.stop - at.start == 1
-        if (
-            run
-            and alone
-            and (run.at.stop, run.slot + run.slots) == (at.start, slot)
-            and run.at.stop - run.at.start == run.slots
-        ):
-            run = Run(slice(run.at.start, at.stop), run.slot, run.slots + 1)
-            continue
-        if run:
-            yield run
-        run = Run(at, slot, 1)
-    if run:
-        yield run
+def _short(rows: Sequence[tuple[int, slice]], device: torch.device | str) -> Short | None:
+    tokens = [
+        (at, slot) for slot, span in rows if span.stop - span.start <= SHORT for at in range(*span.indices(span.stop))
+    ]
+    if not tokens:
+        return None
+    row_t, slot_t = torch.tensor(tokens, device=device).T.contiguous()
+    return Short(row_t, slot_t)
 
 
 def renumbered(spans: Spans, first: int, count: int, device: torch.device | str, one: bool = False) -> Spans:
@@ -147,8 +141,7 @@ def mm(x_TI: Tensor, weight_UIO: Tensor, spans: Spans, scale: float = 1.0) -> Te
     if spans.padded is not None:
         add_mm_(out_TO, x_TI, weight_UIO, spans, scale)
         return out_TO
-    for run in spans.runs:
-        _add_run_(out_TO, x_TI, weight_UIO, run, scale, beta=0)
+    _add_products_(out_TO, x_TI, weight_UIO, spans, scale, beta=0)
     return out_TO
 
 
@@ -167,17 +160,31 @@ def add_mm_(out_TO: Tensor, x_TI: Tensor, weight_UIO: Tensor, spans: Spans, scal
     if out_TO.dtype != weight_UIO.dtype:
         out_TO.add_(mm(x_TI, weight_UIO, spans, scale).to(out_TO.dtype))
         return
-    for run in spans.runs:
-        _add_run_(out_TO, x_TI, weight_UIO, run, scale)
+    _add_products_(out_TO, x_TI, weight_UIO, spans, scale)
 
 
-def _add_run_(out_TO: Tensor, x_TI: Tensor, weight_UIO: Tensor, run: Run, scale: float, beta: int = 1) -> None:
-    """out_t = beta out_t + scale x_t W_u for the tokens of a run."""
-    if run.slots == 1:
-        out_TO[run.at].addmm_(x_TI[run.at], weight_UIO[run.slot], beta=beta, alpha=scale)
+def _add_products_(out_TO: Tensor, x_TI: Tensor, weight_UIO: Tensor, spans: Spans, scale: float, beta: int = 1) -> None:
+    """out_t = beta out_t + scale x_t W_u for the tokens that have a slot."""
+    for slot, at in spans.long:
+        out_TO[at].addmm_(x_TI[at], weight_UIO[slot], beta=beta, alpha=scale)
+    if (short := spans.short) is None:
+        return
+    own_tIO = _rows(weight_UIO, short.slot_t)
+    if len(short.row_t) == len(x_TI):  # every token is of a short span
+        out_TO[:, None].baddbmm_(x_TI[:, None], own_tIO, beta=beta, alpha=scale)
     else:
-        own_SIO = weight_UIO[run.slot : run.slot + run.slots]  # a view: nobody's matrices are copied
-        out_TO[run.at, None].baddbmm_(x_TI[run.at, None], own_SIO, beta=beta, alpha=scale)
+        product_tO = torch.bmm(x_TI[short.row_t, None], own_tIO)[:, 0]
+        if beta == 0:  # what lies there may be no number
+            out_TO.index_copy_(0, short.row_t, scale * product_tO)
+        else:
+            out_TO.index_add_(0, short.row_t, product_tO, alpha=scale)
+
+
+def _rows(weight_UIO: Tensor, slot_t: Tensor) -> Tensor:
+    """Copies of some slots' matrices, in the order in which they lie in memory."""
+    if weight_UIO.stride(-1) == 1:
+        return weight_UIO.index_select(0, slot_t)
+    return weight_UIO.mT.index_select(0, slot_t).mT
 
 
 def add_outer_(grad_WIO: Tensor, x_TI: Tensor, g_TO: Tensor, spans: Spans, scale: float = 1.0) -> None:
