@@ -128,6 +128,6 @@ def _run(app: "FastAPI", listening: socket.socket, grace_s: float, json: bool) -
             warn("ending: answers under way come to their end first; Ctrl-C again breaks them off")
         ends(by, frame)
 
-    server.handle_exit = told  # type: ignore[method-assign]
+    server.handle_exit = told  # type: ignore[method-assign, assignment]
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listening])
