@@ -4,10 +4,13 @@ import json
 import signal
 import socket
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx2
 import pytest
 
 from ownlm.home import Home
@@ -47,7 +50,7 @@ def test_it_ends_when_the_answers_counted_have_come_to_their_end(folder: Path, h
         until(lambda: counted(server, operator))
         status, told = server.end(by)
         asking.join()
-    assert status == 0 and told == ""
+    assert status == 0 and "come to their end first" in told and len(told.splitlines()) == 1
     answer = answers[0].json()
     assert answer["choices"][0]["finish_reason"] in ("length", "stop") and answer["usage"]["completion_tokens"] > 1
 
@@ -67,7 +70,25 @@ def test_who_leaves_frees_their_place(folder: Path, home: Home) -> None:
                 until(lambda: counted(server, operator))
             until(lambda: counted(server, operator) == 0)
             assert counted(server, operator, "tokens") < before + whole
-        assert server.end(signal.SIGTERM) == (0, "")
+        assert server.end(signal.SIGTERM)[0] == 0
+
+
+def test_ctrl_c_again_breaks_answers_off(folder: Path, home: Home) -> None:
+    token, operator = give_token(home.store, "ada")[1], give_token(home.store, None)[1]
+    with serve(folder) as server:
+
+        def ask() -> None:
+            with suppress(httpx2.HTTPError):
+                server.send("POST", "/v1/completions", token, LONG)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        until(lambda: counted(server, operator))
+        server.popen.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+        _, told = server.end(signal.SIGINT)
+        asking.join()
+        assert "Traceback" not in told and len(told.splitlines()) == 1
 
 
 def test_a_home_has_one_server_and_a_port_one_listener(folder: Path, tmp_path: Path) -> None:
