@@ -14,11 +14,11 @@ import pytest
 
 from ownlm.config import TrainConfig
 from ownlm.home import Home
+from ownlm.serve import job_settings as job_settings_module
 from ownlm.serve.job_settings import job_settings
 from ownlm.serve.jobs import Jobs, Report, _Outcomes
 from ownlm.store.jobs import add_job, begin_jobs, jobs
 from ownlm.store.rows import JobInfo
-from ownlm.store.store import Store
 from tests.community import rows, write_rows
 
 TASK = "sorting"
@@ -168,7 +168,7 @@ job_process.main()
 def test_settings_that_cannot_be_read_any_more_are_the_presets(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     made = home.latest_adapters()[TASK, "ada"]
     odd = replace(made, provenance={"config": {"unheard_of": 1}, "seed": 0})
-    monkeypatch.setattr(Store, "last_made", lambda *_: odd)
+    monkeypatch.setattr(job_settings_module, "last_made", lambda *_: odd)
     assert job_settings(home.store, JobInfo("j", "train", "ada", TASK)) == {}
 
 

@@ -105,5 +105,5 @@ def check_answered(bound: Bound, stream: Stream) -> None:
 def check_there(home: Home, bound: Bound) -> None:
     """Raises an AdapterError where the adapter is gone: its person, or a record that it had learnt, was forgotten."""
     own = bound.work.adapter
-    if own is not None and not home.store.has_adapter(own.id):
+    if own is not None and not home.store.still_there([own.id]):
         raise AdapterError("The adapter was removed while it answered; the answer is kept back", hint="ask again")

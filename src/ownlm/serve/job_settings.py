@@ -2,10 +2,14 @@
 
 from typing import Any
 
+from sqlalchemy import select
+
 from ownlm.config import LoraConfig, PromptConfig, TrainConfig
 from ownlm.errors import NotFoundError
+from ownlm.store import tables
 from ownlm.store.rows import AdapterInfo, JobInfo
 from ownlm.store.store import Store
+from ownlm.store.tables import without_number
 from ownlm.verbs.bases import pick_base
 from ownlm.verbs.load import RECIPE
 
@@ -17,13 +21,24 @@ def job_settings(store: Store, job: JobInfo) -> dict[str, Any]:
     """
     method, settings = ("lora", _of_training) if job.kind == "train" else (RECIPE, _of_assembling)
     for user in (job.user, None):
-        made = store.last_made(job.task, method, user)
+        made = last_made(store, job.task, method, user)
         if made is not None:
             try:
                 return settings(store, made)
             except (KeyError, ValueError):  # another version of ownlm wrote it: the presets' settings
                 return {}
     return {}
+
+
+def last_made(store: Store, task: str, method: str, user: str | None) -> AdapterInfo | None:
+    """The newest adapter that was made by a method, of a person or of anybody."""
+    a = tables.adapters.c
+    query = select(tables.adapters).where(a.task == task, a.method == method)
+    if user is not None:
+        query = query.where(a.user == user)
+    with store.database.reading() as db:
+        row = db.execute(query.order_by(a.number.desc()).limit(1)).first()
+    return None if row is None else AdapterInfo(**without_number(row))
 
 
 def _of_training(store: Store, adapter: AdapterInfo) -> dict[str, Any]:

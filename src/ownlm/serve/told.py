@@ -19,5 +19,5 @@ def told(error: OwnlmError) -> OwnlmError:
             hint="try again later, or ask to be trained; the operator's `ownlm doctor` says why",
         )
     if error.hint and "`ownlm " in error.hint:  # a command of the operator's
-        return type(error)(error.what, got=error.got, expected=error.expected)
+        return type(error)(error.what, got=error.got, expected=error.expected, hint="ask who runs this server")
     return error

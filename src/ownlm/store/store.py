@@ -303,13 +303,8 @@ class Store:
             db.execute(delete(tables.adapters).where(a.number.in_(worthless)))
         return len(worthless)
 
-    def has_adapter(self, adapter: str) -> bool:
-        """Whether there is a version of that id; ids are given once."""
-        with self.database.reading() as db:
-            return db.execute(select(tables.adapters.c.id).where(tables.adapters.c.id == adapter)).first() is not None
-
     def still_there(self, adapters: Collection[str]) -> set[str]:
-        """Those of these versions that there still are."""
+        """Those of these versions of adapters that there still are; ids are given once."""
         with self.database.reading() as db:
             return set(db.execute(select(tables.adapters.c.id).where(tables.adapters.c.id.in_(adapters))).scalars())
 
@@ -354,16 +349,6 @@ class Store:
             query = query.where(a.user == user)
         with self.database.reading() as db:
             return [AdapterInfo(**without_number(row)) for row in db.execute(query)]
-
-    def last_made(self, task: str, method: str, user: str | None = None) -> AdapterInfo | None:
-        """The newest adapter that was made by a method, of a person or of anybody."""
-        a = tables.adapters.c
-        query = select(tables.adapters).where(a.task == task, a.method == method)
-        if user is not None:
-            query = query.where(a.user == user)
-        with self.database.reading() as db:
-            row = db.execute(query.order_by(a.number.desc()).limit(1)).first()
-        return None if row is None else AdapterInfo(**without_number(row))
 
     def latest_adapters(
         self, task: str | None = None, users: Collection[str] | None = None
