@@ -159,10 +159,14 @@ def work(asked, tell):
 job_process.work = work
 job_process.main()
 """
-    asked = json.dumps({"text": "of ada"})
-    done = subprocess.run([sys.executable, "-c", program], input=asked, text=True, capture_output=True)
-    assert done.returncode == 1 and done.stdout == ""
-    assert "KeyError in a job" in done.stderr and "of ada" not in done.stderr
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdin and process.stdout and process.stderr  # its input stays open: at the end of it, it ends
+        process.stdin.write(json.dumps({"text": "of ada"}) + "\n")
+        process.stdin.flush()
+        told, out = process.stderr.read(), process.stdout.read()
+        assert process.wait() == 1 and out == ""
+    assert "KeyError in a job" in told and "of ada" not in told
 
 
 def test_settings_that_cannot_be_read_any_more_are_the_presets(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,6 +163,7 @@ def test_everything_can_be_done_from_the_keyboard(tab: Visit, served: Served) ->
     keyboard.press("Escape")
     assert page.evaluate("document.activeElement.ariaLabel") == "Delete record r-0042"
     keyboard.press("Enter")
+    page.get_by_role("dialog").wait_for()
     tab_to("Delete")
     keyboard.press("Enter")
     page.get_by_text("42 records").wait_for()
