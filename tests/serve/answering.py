@@ -1,7 +1,7 @@
 """A home on the tiny base, people whose adapters make it say different things, and what each one's own says alone."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from tests.store.rows import adapter as adapter_row
 from tests.store.rows import keep
 
 LORA = LoraConfig(r=4, lora_alpha=8)
+PEOPLE = 6
 TEXTS = ("Sort this: a", "Sort this: a longer message, about something else", "Other words", "b")
 
 
@@ -79,3 +80,14 @@ def serving(engine: OwnEngine, use: Callable[[], Awaitable[Any]]) -> Any:
             await engine.stop(0)
 
     return asyncio.run(run())
+
+
+def answered(engine: OwnEngine, works: Sequence[Work]) -> list[Any]:
+    """Each one's answer, or the error instead."""
+
+    async def use() -> list[Any]:
+        streams = [engine.submit(work) for work in works]
+        return await asyncio.gather(*map(read, streams), return_exceptions=True)
+
+    answers: list[Any] = serving(engine, use)
+    return answers

@@ -12,8 +12,10 @@ from fastapi.testclient import TestClient
 from ownlm.home import Home
 from ownlm.serve.app import create_app
 from ownlm.serve.limits import Limits
+from ownlm.store.rows import AdapterInfo
 from ownlm.store.tokens import give_token
 from tests.community import rows, write_rows, write_task
+from tests.serve.answering import PEOPLE, Office
 from tests.serve.fake_engine import FakeEngine
 
 
@@ -68,3 +70,15 @@ def served(home: Home, limits: Limits) -> Iterator[Served]:
     engine = FakeEngine()
     with TestClient(create_app(home, engine, limits), raise_server_exceptions=True) as client:
         yield Served(home, engine, client)
+
+
+@pytest.fixture(scope="module")
+def office(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Office:
+    """A home on the tiny base."""
+    return Office(tmp_path_factory.mktemp("office") / "home", tiny_base)
+
+
+@pytest.fixture(scope="module")
+def people(office: Office) -> list[AdapterInfo]:
+    """Who works there, each with an adapter of their own."""
+    return [office.hire(f"person {n}", n) for n in range(PEOPLE)]

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,38 +12,15 @@ from hypothesis import strategies as st
 
 from ownlm.answer.decoder import Decoder
 from ownlm.config import LoraConfig
-from ownlm.errors import AdapterError, BaseModelError, DataError, OwnlmError, StoreError
+from ownlm.errors import AdapterError, DataError, OwnlmError, StoreError
 from ownlm.home import Home
-from ownlm.serve import own_engine, running
+from ownlm.serve import running
 from ownlm.serve.engine import Busy, EngineError, Work
 from ownlm.serve.own_engine import OwnEngine
 from ownlm.serve.slots import Slot, Slots
 from ownlm.serve.stream import OwnStream
 from ownlm.store.rows import AdapterInfo
-from tests.serve.answering import TEXTS, Office, read, serving
-
-PEOPLE = 6
-
-
-@pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Office:
-    return Office(tmp_path_factory.mktemp("office") / "home", tiny_base)
-
-
-@pytest.fixture(scope="module")
-def people(office: Office) -> list[AdapterInfo]:
-    return [office.hire(f"person {n}", n) for n in range(PEOPLE)]
-
-
-def answered(engine: OwnEngine, works: Sequence[Work]) -> list[Any]:
-    """Each one's answer, or the error instead."""
-
-    async def use() -> list[Any]:
-        streams = [engine.submit(work) for work in works]
-        return await asyncio.gather(*map(read, streams), return_exceptions=True)
-
-    answers: list[Any] = serving(engine, use)
-    return answers
+from tests.serve.answering import PEOPLE, TEXTS, Office, answered, read, serving
 
 
 async def first_piece(stream: OwnStream) -> None:
@@ -296,104 +273,6 @@ def test_adapters_of_several_shapes_side_by_side(
     assert answered(OwnEngine(office.home), works) == [office.alone(work) for work in works]
 
 
-def test_bases_take_turns(tmp_path: Path, office: Office, people: list[AdapterInfo]) -> None:
-    from ownlm.model.random_base import make_random_base
-
-    other = office.home.add_base(str(make_random_base(tmp_path / "other", seed=5)), "other")
-    gone = office.home.add_base(str(make_random_base(tmp_path / "gone", seed=6)), "gone")
-    (tmp_path / "gone" / "model.safetensors").unlink()
-    engine = OwnEngine(office.home, bases=1)
-    mine = office.work(people[0])
-    works = [mine, Work(other, None, "a", 5), Work(gone, None, "a", 5), Work(other, None, "a", 5), mine]
-    one, two, three, four, five = answered(engine, works)
-    assert one == five == office.alone(mine) and two == four != "" and isinstance(three, BaseModelError)
-    assert engine.counts()["tokens"] > 0
-
-
-def test_who_has_fewer_answers_under_way_goes_first(office: Office, people: list[AdapterInfo]) -> None:
-    engine, done = OwnEngine(office.home, live=2), list[str]()
-
-    async def visit(stream: OwnStream) -> None:
-        await read(stream)
-        done.append(stream.work.caller)
-
-    async def use() -> None:
-        many = [engine.submit(office.work(people[0], most=30, caller="many")) for _ in range(8)]
-        few = engine.submit(office.work(people[1], most=2, caller="few"))
-        await asyncio.gather(*map(visit, [*many, few]))
-
-    serving(engine, use)
-    assert done.index("few") <= 2
-
-
-def test_others_pass_who_does_not_fit_yet(office: Office, people: list[AdapterInfo]) -> None:
-    engine, done = OwnEngine(office.home, places=200), list[str]()
-
-    async def visit(stream: OwnStream) -> None:
-        await read(stream)
-        done.append(stream.work.caller)
-
-    async def use() -> None:
-        sizes = {"first": 150, "too long for now": 180, "short": 3}
-        streams = [engine.submit(office.work(people[0], most=most, caller=who)) for who, most in sizes.items()]
-        await asyncio.gather(*map(visit, streams))
-
-    serving(engine, use)
-    assert done == ["short", "first", "too long for now"]
-
-
-def test_who_has_left_does_not_fill_the_queue(office: Office, people: list[AdapterInfo]) -> None:
-    engine = OwnEngine(office.home, queue=2)
-
-    async def use() -> None:
-        for _ in range(10):
-            engine.submit(office.work(people[0])).cancel()
-        work = office.work(people[1])
-        assert await read(engine.submit(work)) == office.alone(work)
-
-    serving(engine, use)
-
-
-def test_choosing_leaves_others_their_turns(
-    office: Office, people: list[AdapterInfo], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes, choose = list[int](), running.choose
-
-    def watched(base: Any, banks: Any, prompts: Any, labels: Any) -> Any:
-        sizes.append(sum(len(prompt.tokens) for prompt in prompts))
-        return choose(base, banks, prompts, labels)
-
-    monkeypatch.setattr(running, "choose", watched)
-    works = [office.work(one, "Sort this" * 5, labels=("a", "b")) for one in people]
-    tokens = len(office.base.encode_prompt(works[0].prompt))
-    together = answered(OwnEngine(office.home, tokens_per_pass=2 * tokens), works)
-    assert max(sizes) == 2 * tokens and len(sizes) == PEOPLE // 2
-    assert together == [answered(OwnEngine(office.home), [work])[0] for work in works]
-
-
-def test_a_base_that_is_never_idle_gives_way(
-    tmp_path: Path, office: Office, people: list[AdapterInfo], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from ownlm.model.random_base import make_random_base
-
-    monkeypatch.setattr(own_engine, "TURN_S", 0.2)
-    other = office.home.add_base(str(make_random_base(tmp_path / "second", seed=7)), "second")
-    engine, over = OwnEngine(office.home, bases=1), asyncio.Event()
-
-    async def use() -> None:
-        async def keep_busy() -> None:
-            while not over.is_set():
-                await read(engine.submit(office.work(people[0], most=60)))
-
-        busy = [asyncio.create_task(keep_busy()) for _ in range(3)]
-        await asyncio.sleep(0.1)
-        assert await read(engine.submit(Work(other, None, "a", 5)))
-        over.set()
-        await asyncio.gather(*busy)
-
-    serving(engine, use)
-
-
 def test_the_newest_base_is_loaded_before_anybody_asks(tmp_path: Path, tiny_base: Path) -> None:
     office = Office(tmp_path / "home", tiny_base)
     engine = OwnEngine(office.home)
@@ -410,7 +289,9 @@ def test_the_newest_base_is_loaded_before_anybody_asks(tmp_path: Path, tiny_base
 
 
 def test_a_home_without_a_base_can_be_served(tmp_path: Path) -> None:
-    OwnEngine(Home(tmp_path / "empty")).start()
+    engine = OwnEngine(Home(tmp_path / "empty"))
+    engine.start()
+    assert not any(engine.counts().values())
 
 
 def test_stopping(office: Office, people: list[AdapterInfo], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,6 @@ from ownlm.store.tokens import give_token
 from tests.serve.process import Process, serve, until
 from tests.shell import QuickShell
 
-CHAT = "/v1/chat/completions"
 LONG = {"model": "free-text", "prompt": "a", "max_tokens": 400}
 
 
@@ -40,7 +39,7 @@ def counted(server: Process, operator: str, name: str = "live") -> float:
 
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
-def test_it_ends_when_the_answers_counted_have_come_to_their_end(folder: Path, home: Home, by: signal.Signals) -> None:
+def test_it_ends_when_answers_under_way_have_come_to_their_end(folder: Path, home: Home, by: signal.Signals) -> None:
     token, operator = give_token(home.store, "ada")[1], give_token(home.store, None)[1]
     answers: list[Any] = []
     with serve(folder) as server:

@@ -11,8 +11,6 @@ _NOT_DONE: dict[str, Any] = {  # by name: what does nothing
     "suffix": "", "presence_penalty": 0, "frequency_penalty": 0, "logit_bias": {}, "audio": {},
     "response_format": {"type": "text"}, "tool_choice": "none", "modalities": ["text"],
 }  # fmt: skip
-
-
 _NO_MATTER = {  # what changes no answer
     "user", "metadata", "store", "service_tier", "parallel_tool_calls", "prompt_cache_key", "prompt_cache_retention",
     "safety_identifier", "prediction",
@@ -50,10 +48,12 @@ class Sampling(BaseModel):
     @model_validator(mode="after")
     def _refuse(self) -> "Sampling":
         for name, value in (self.model_extra or {}).items():
-            if name in _NOT_DONE and value is not None and value != _NOT_DONE[name]:
-                raise ValueError(f"{name} is not supported here; leave it out")
-            if name not in _NOT_DONE and name not in _NO_MATTER and value is not None:
+            if value is None or name in _NO_MATTER:
+                continue
+            if name not in _NOT_DONE:
                 raise ValueError(f"nothing here is called {name[:50]!r}; leave it out")
+            if value != _NOT_DONE[name]:
+                raise ValueError(f"{name} is not supported here; leave it out")
         return self
 
     @property
@@ -107,7 +107,7 @@ class ChatRequest(Sampling):
     rag: int | None = Field(None, ge=0, le=64)
 
     @model_validator(mode="after")
-    def _ends_with_user(self) -> "ChatRequest":
+    def _ends_with_a_question(self) -> "ChatRequest":
         if self.messages[-1].role != "user":
             raise ValueError("the last message is the person's: role 'user'")
         if not self.messages[-1].is_text:
