@@ -181,6 +181,16 @@ def test_everything_can_be_done_from_the_keyboard(tab: Visit, served: Served) ->
     assert page.evaluate("document.activeElement.id") == "one-folder"
 
 
+def test_a_question_asked_again_at_once_is_heard(tab: Visit, served: Served) -> None:
+    tab.sign_in(served.tokens["trained"], "history")
+    delete = tab.page.get_by_role("button", name="Delete record r-0042")
+    delete.click()
+    tab.page.get_by_role("dialog").wait_for()
+    delete.evaluate("one => { document.getElementById('sure').close(); one.click(); }")
+    tab.page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    tab.page.get_by_text("42 records").wait_for()
+
+
 @pytest.mark.parametrize(("who", "width", "height"), [("hostile", 320, 640), ("assembled", 360, 740)])
 def test_nothing_is_wider_than_a_phone(
     open_tab: Callable[..., Visit], served: Served, who: str, width: int, height: int

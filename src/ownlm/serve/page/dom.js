@@ -89,8 +89,9 @@ export const short = (id) => id.slice(0, 8);
 
 /** Asks before what cannot be undone. Resolves to whether it was confirmed; focus goes back to where it was. */
 export function sure(title, text, yes) {
-  const dialog = byId("sure"),
-    before = document.activeElement;
+  const dialog = byId("sure");
+  dialog.onclose?.(); // the event of a question that was left just now may still be on its way
+  const before = document.activeElement;
   byId("sure-title").textContent = title;
   byId("sure-text").textContent = text;
   byId("sure-yes").textContent = yes;
@@ -101,6 +102,8 @@ export function sure(title, text, yes) {
     byId("sure-no").onclick = () => dialog.close("");
     byId("sure-yes").onclick = () => dialog.close("yes");
     dialog.onclose = () => {
+      if (dialog.open) return;
+      dialog.onclose = null;
       if (before && before.isConnected) before.focus();
       resolve(dialog.returnValue === "yes");
     };
