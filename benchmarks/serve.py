@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 from record import save, table
-from stand import LORA, Stand, open_stand, prompt, random_adapter
+from stand import LORA, Stand, alone, open_stand, prompt, random_adapter
 
 from ownlm.answer.decoder import Decoder, Reply
 from ownlm.answer.text import AnswerText
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--name", default="serve", help="of the file in results/; each part is kept in one of its own")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        stand = open_stand(asked.base, Path(folder))
+        stand = alone(open_stand, asked.base, Path(folder))
         for part in asked.only or PARTS:
             result = {"throughput": throughput, "latency": latency, "people": people, "joining": joining}[part](
                 asked, stand
@@ -74,8 +74,8 @@ def main() -> None:
 
 def throughput(asked: Namespace, stand: Stand) -> dict[str, Any]:
     """Tokens a second of each method, in turn, and what share of the bare base's that is."""
-    own = [stand.person(number) for number in range(asked.people)]
-    assembled = [stand.assembled(number) for number in range(asked.people)]
+    own = alone(lambda: [stand.person(number) for number in range(asked.people)])
+    assembled = alone(lambda: [stand.assembled(number) for number in range(asked.people)])
     methods: dict[str, Callable[[], tuple[int, float]]] = {}
     for name, whose in (("base", [None]), ("own adapters", own), ("assembled", assembled)):
         works = [stand.work(whose[n % len(whose)], n, asked.tokens) for n in range(asked.requests)]
@@ -85,7 +85,7 @@ def throughput(asked: Namespace, stand: Stand) -> dict[str, Any]:
     for number in range(asked.rounds):
         rates = {}
         for name in list(methods)[:: 1 if number % 2 else -1]:  # nobody is always the first
-            tokens, seconds = methods[name]()
+            tokens, seconds = alone(methods[name])
             rates[name] = tokens / seconds
         rounds.append(rates)
         print(json.dumps({name: round(rate, 1) for name, rate in rates.items()}), flush=True)
@@ -99,7 +99,7 @@ def throughput(asked: Namespace, stand: Stand) -> dict[str, Any]:
 
 def latency(asked: Namespace, stand: Stand) -> dict[str, Any]:
     """How long clients wait, each asking again as soon as it is answered, each another person."""
-    whose = [stand.person(number) for number in range(max(CLIENTS))]
+    whose = alone(lambda: [stand.person(number) for number in range(max(CLIENTS))])
     engine, found = OwnEngine(stand.home, slots=asked.people, live=asked.people), dict[str, Any]()
 
     async def client(number: int, asks: int, waits: list[tuple[float, float, int]]) -> None:

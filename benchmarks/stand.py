@@ -1,9 +1,11 @@
 """A home of a benchmark of serving: a base, and people with random adapters or recipes of random pieces."""
 
 import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +29,7 @@ from ownlm.store.blobs import blob_name
 from ownlm.store.pools import add_pool
 from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo, history_digest
 
+T = TypeVar("T")
 TASK = "free-text"
 LORA, SMALL_B = LoraConfig(), 0.01  # of trained adapters, B's numbers are of about this size
 SHARERS, TOP_K = 50, 3
@@ -91,6 +94,16 @@ def open_stand(name: str, folder: Path) -> Stand:
     info = home.add_base(str(source), name)
     home.keep_task(TASK)
     return Stand(home, info, home.load(info))
+
+
+def alone(work: Callable[..., T], *args: Any) -> T:
+    """Does it in a thread of its own, which then ends.
+
+    Each thread that has called torch keeps OpenMP threads of its own. While there are more of them than cores, they do
+    not wait awake for the next product, and small ones take three times as long. A server has one such thread.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(work, *args).result()
 
 
 def random_adapter(base: BaseLM, number: int) -> Adapter:

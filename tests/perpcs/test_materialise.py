@@ -1,4 +1,4 @@
-"""Recipes made into adapters: as stacked in PEFT, as nearest of a lower rank, and as one pair for everybody."""
+"""Recipes made into adapters: as stacked in PEFT, as nearest of a lower rank, and as everybody's in one bank."""
 
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError, PoolError
 from ownlm.model.adapter import Adapter, LoraPair, write_peft_folder
+from ownlm.model.banks import attached
 from ownlm.model.base import BaseLM, load_base
 from ownlm.perpcs.materialise import joined, materialise, of_rank, pieces, recipe_bank, stacked
 from ownlm.perpcs.pool import Pool
@@ -107,13 +108,13 @@ def test_the_same_logits_as_pieces_stacked_in_peft(base: BaseLM, pool: Pool, tmp
     torch.testing.assert_close(logits_of(base, materialise(recipe, pool)), theirs, atol=1e-5, rtol=1e-5)
 
 
-def test_the_same_logits_through_one_pair_for_everybody(base: BaseLM, pool: Pool) -> None:
+def test_the_same_logits_in_one_bank_for_everybody(base: BaseLM, pool: Pool) -> None:
     recipes = [random_recipe(pool, k=k, seed=k) for k in (3, 1, 2)]
     bank = recipe_bank(base, pool, recipes)
-    assert bank.pairs_UP.shape[0] == 1 and bank.param_UP.shape == (3, len(pool.modules) * bank.pieces)
-    with bank.attached(), torch.no_grad():
-        mixed = base.logits(row_of([0, 1, 2]).pack(), bank).view(3, len(IDS), -1)
-        alone = [base.logits(row_of([slot]).pack(), bank) for slot in range(3)]
+    assert bank.place_UMK.shape == bank.weight_UMK.shape == (3, len(pool.modules), 3)
+    with attached(bank) as banks, torch.no_grad():
+        mixed = base.logits(row_of([0, 1, 2]).pack(), banks).view(3, len(IDS), -1)
+        alone = [base.logits(row_of([slot]).pack(), banks) for slot in range(3)]
     for slot, recipe in enumerate(recipes):
         expected = logits_of(base, materialise(recipe, pool))
         torch.testing.assert_close(mixed[slot], expected, atol=2e-5, rtol=1e-5)
@@ -132,7 +133,7 @@ def test_only_used_pieces_are_resident(base: BaseLM, pool: Pool, monkeypatch: py
     recipes = [random_recipe(pool, k=1, seed=seed) for seed in (0, 1)]
     bank = recipe_bank(base, pool, recipes)
     used = {(name, int(one.place_MK[m, 0])) for one in recipes for m, name in enumerate(pool.modules)}
-    assert sorted(read) == sorted(used) and bank.pieces <= 2
+    assert sorted(read) == sorted(used) and bank.most <= 2
 
 
 def test_weights_of_zero_read_nothing(base: BaseLM, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,8 +142,8 @@ def test_weights_of_zero_read_nothing(base: BaseLM, pool: Pool, monkeypatch: pyt
     monkeypatch.setattr(Pool, "piece", lambda *_: pytest.fail("a piece was read"))
     adapter = materialise(nothing, pool)
     bank = recipe_bank(base, pool, [nothing])
-    with bank.attached(), torch.no_grad():
-        assert torch.equal(base.logits(row_of([0]).pack(), bank), base.logits(row_of([-1]).pack()))
+    with attached(bank) as banks, torch.no_grad():
+        assert torch.equal(base.logits(row_of([0]).pack(), banks), base.logits(row_of([-1]).pack()))
     assert not any(pair.A_RD.any() or pair.B_OR.any() for pair in adapter.pairs.values())
 
 
@@ -158,8 +159,8 @@ def test_modules_with_few_pieces_or_none(base: BaseLM, tmp_path: Path) -> None:
     update = adapter.pairs[second].B_OR @ adapter.pairs[second].A_RD
     torch.testing.assert_close(update, given[second][one].B_OR @ given[second][one].A_RD)
     bank = recipe_bank(base, pool, [recipe])
-    with bank.attached(), torch.no_grad():
-        ours = base.logits(row_of([0]).pack(), bank)
+    with attached(bank) as banks, torch.no_grad():
+        ours = base.logits(row_of([0]).pack(), banks)
     torch.testing.assert_close(ours, logits_of(base, adapter), atol=2e-5, rtol=1e-5)
     A_KRD, B_KOR = pieces(pool, first, [None, None])
     assert A_KRD.shape == (2, 2, 64) and B_KOR.shape == (2, 64, 2) and not A_KRD.any() and not B_KOR.any()

@@ -8,7 +8,9 @@ from ownlm.answer.generate import generate
 from ownlm.answer.prompt_row import Prompt
 from ownlm.model.adapter import Adapter
 from ownlm.model.bank import LoraBank
+from ownlm.model.banks import Banks, attached
 from ownlm.model.base import BaseLM
+from ownlm.model.piece_bank import PieceBank
 from ownlm.model.spans import BASE
 from ownlm.perpcs.materialise import recipe_bank
 from ownlm.perpcs.pool import Pool
@@ -55,7 +57,7 @@ def answer(
         Prompt(BASE if question.owner is None else slots[question.owner], question.prompt) for question in questions
     ]
 
-    def run(bank: LoraBank | None) -> list[str]:
+    def run(bank: Banks | None) -> list[str]:
         if labels:
             texts = [f" {label}" for label in labels]
             return [choice.label for choice in choose(base, bank, prompts, texts, on_done=on_done)]
@@ -63,21 +65,21 @@ def answer(
 
     if not slots:
         return run(None)
-    with bank_of(base, adapters, recipes or {}, pool).attached() as bank:
-        return run(bank)
+    with attached(*banks_of(base, adapters, recipes or {}, pool)) as banks:
+        return run(banks)
 
 
-def bank_of(
+def banks_of(
     base: BaseLM, adapters: Mapping[str, Adapter], recipes: Mapping[str, Recipe], pool: Pool | None
-) -> LoraBank:
+) -> list[LoraBank | PieceBank]:
     """A slot for each adapter, then one for each recipe; arguments as for `answer`."""
-    assembled = []
+    banks = list[LoraBank | PieceBank]()
+    if adapters:
+        bank = LoraBank(base.model, next(iter(adapters.values())).lora, len(adapters))
+        for slot, adapter in enumerate(adapters.values()):
+            bank.load(slot, adapter)
+        banks.append(bank)
     if recipes:
         assert pool is not None
-        assembled = [recipe_bank(base, pool, list(recipes.values()), first=len(adapters))]
-    if not adapters:
-        return assembled[0]
-    bank = LoraBank(base.model, next(iter(adapters.values())).lora, len(adapters), beside=assembled)
-    for slot, adapter in enumerate(adapters.values()):
-        bank.load(slot, adapter)
-    return bank
+        banks.append(recipe_bank(base, pool, list(recipes.values()), first=len(adapters)))
+    return banks

@@ -6,12 +6,13 @@ from ownlm.answer.decoder import Decoder, Reply
 from ownlm.answer.prompt_row import Prompt, by_slot, in_passes
 from ownlm.answer.text import AnswerText
 from ownlm.model.bank import LoraBank
+from ownlm.model.banks import Banks
 from ownlm.model.base import BaseLM
 
 
 def generate(
     base: BaseLM,
-    bank: LoraBank | None,
+    bank: LoraBank | Banks | None,
     prompts: Sequence[Prompt],
     *,
     max_new_tokens: int,

@@ -40,7 +40,6 @@ class LoraBank:
         slots: U.
         scaled: by what, if by anything.
         pieces: K, of rank r each.
-        shared: whether A and B are the same for all slots, which then differ in their weights alone.
         first: the number of the first slot, where other banks have lower ones.
         beside: banks that work in the same passes, without being trained.
 
@@ -58,12 +57,11 @@ class LoraBank:
         *,
         scaled: Scaled | None = None,
         pieces: int = 1,
-        shared: bool = False,
         first: int = 0,
         beside: Sequence["LoraBank"] = (),
     ) -> None:
         self.lora, self.slots, self.scaled, self.pieces = lora, slots, scaled, pieces
-        self.shared, self.first, self.beside = shared, first, tuple(beside)
+        self.first, self.beside = first, tuple(beside)
         self.rank = pieces * lora.r
         weight = next(model.parameters())
         self._targets = lay_out(target_modules(model, lora), self.rank, pieces)
@@ -73,7 +71,7 @@ class LoraBank:
         def zeros(rows: int, ends: Iterator[int]) -> Tensor:
             return torch.zeros(rows, max(ends), dtype=dtype, device=weight.device)
 
-        self.pairs_UP = zeros(1 if shared else slots, (one.at_B.stop for one in last))
+        self.pairs_UP = zeros(slots, (one.at_B.stop for one in last))
         self.param_UP = self.pairs_UP
         if scaled == "gates":
             self.param_UP = zeros(slots, (one.at_gate.stop for one in last))
@@ -128,6 +126,10 @@ class LoraBank:
         for name, weight_K in weights.items():
             self.param_UP[slot, self._targets[name].at_weights] = weight_K.to(self.param_UP)
 
+    def clear(self, slot: int) -> None:
+        """Leaves nothing of a person in a slot."""
+        self.param_UP[slot] = 0
+
     def read(self, slot: int) -> Adapter:
         """A copy of the adapter, or the stacked pieces, in a slot."""
         row = self.pairs_UP[slot].detach().cpu().clone()
@@ -164,7 +166,7 @@ class LoraBank:
 
         def add_update(_: nn.Module, args: tuple[Tensor, ...], y_1TO: Tensor) -> Tensor | None:
             now = flight()
-            if now is None or not (now.bank is self or (now.bank is not None and self in now.bank.beside)):
+            if now is None or not now.has(self):
                 return None
             x_1TD = args[0]
             if self.before is not None:  # A and B may change before each module is reached
@@ -176,21 +178,20 @@ class LoraBank:
                 if read is None or read[0] is not x_1TD or read[1] != target.family:
                     read = now.read[id(self)] = x_1TD, target.family, self._reduced(now, x_1TD, kin)
                 h_TH = read[2][:, target.rank_at]
-            B_UOH = self.pairs_UP[:, target.at_B].view(len(self.pairs_UP), -1, self.rank)
+            B_UOH = self.pairs_UP[:, target.at_B].view(self.slots, -1, self.rank)
             grad_B_WOH = self._grads(now, target.at_B, *B_UOH.shape[1:]) if self.scaled is None else None
-            return up_(y_1TO, h_TH, B_UOH, grad_B_WOH, self._spans(now)[1], self.lora.scaling)
+            return up_(y_1TO, h_TH, B_UOH, grad_B_WOH, self._spans(now), self.lora.scaling)
 
         return add_update
 
     def _reduced(self, now: Flight, x_1TD: Tensor, kin: list[Target]) -> Tensor:
         """e * A x, of modules that read the same input, side by side."""
-        own, of_pairs = self._spans(now)
+        own = self._spans(now)
         x_dropped_1TD = self._drop(x_1TD, own) if self.dropout else x_1TD
         width, at_A = x_1TD.shape[2], slice(kin[0].at_A.start, kin[-1].at_A.stop)
-        A_UHD = self.pairs_UP[:, at_A].view(len(self.pairs_UP), -1, width)
-        h_TH = _down(
-            x_dropped_1TD, A_UHD, self._grads(now, at_A, *A_UHD.shape[1:]) if not self.scaled else None, of_pairs
-        )
+        A_UHD = self.pairs_UP[:, at_A].view(self.slots, -1, width)
+        grad_A_WHD = self._grads(now, at_A, *A_UHD.shape[1:]) if self.scaled is None else None
+        h_TH = _down(x_dropped_1TD, A_UHD, grad_A_WHD, own)
         if self.scaled is None:
             return h_TH
         if self.scaled == "gates":
@@ -208,14 +209,13 @@ class LoraBank:
         wanted = now.grads_WP is not None and now.bank is self
         return now.grads_WP[:, at].view(-1, *shape) if wanted else None  # type: ignore[index]
 
-    def _spans(self, now: Flight) -> tuple[Spans, Spans]:
-        """Whose the tokens are, by this bank's slots; and by the rows of its A and B."""
+    def _spans(self, now: Flight) -> Spans:
+        """Whose the tokens are, by this bank's slots."""
         key = id(self), id(now.spans)
         if key not in now.views:
-            own = renumbered(now.spans, self.first, self.slots, self.pairs_UP.device)
-            now.views[key] = own, renumbered(own, 0, self.slots, self.pairs_UP.device, one=True) if self.shared else own
-        views: tuple[Spans, Spans] = now.views[key]
-        return views
+            now.views[key] = renumbered(now.spans, self.first, self.slots, self.pairs_UP.device)
+        spans: Spans = now.views[key]
+        return spans
 
     def _drop(self, x_1TD: Tensor, spans: Spans) -> Tensor:
         """LoRA dropout, drawn from each slot's own generator: who else is in the batch makes no difference."""

@@ -35,6 +35,10 @@ class Flight:
     read: dict[int, tuple[Tensor, int, Tensor]] = field(default_factory=dict)
     views: dict[tuple[int, int], Any] = field(default_factory=dict)
 
+    def has(self, bank: Any) -> bool:
+        """Whether a bank's slots are among those that the row names."""
+        return self.bank is not None and (self.bank is bank or bank in self.bank.beside)
+
 
 _now = threading.local()
 

@@ -89,18 +89,12 @@ def _short(rows: Sequence[tuple[int, slice]], device: torch.device | str) -> Sho
     return Short(row_t, slot_t)
 
 
-def renumbered(spans: Spans, first: int, count: int, device: torch.device | str, one: bool = False) -> Spans:
-    """The same tokens, by the slots of a bank that has `count` of them from number `first` on; others' have none.
-
-    Args:
-        one: whether all of the bank's slots count as its first.
-    """
+def renumbered(spans: Spans, first: int, count: int, device: torch.device | str) -> Spans:
+    """The same tokens, by the slots of a bank that has `count` of them from number `first` on; others' have none."""
     mine = range(first, first + count)
-    if first == 0 and not one and all(slot in mine for slot, _ in spans.parts if slot != BASE):
+    if first == 0 and all(slot in mine for slot, _ in spans.parts if slot != BASE):
         return spans
-    return make_spans(
-        [(BASE if slot not in mine else 0 if one else slot - first, n) for slot, n in spans.parts], device
-    )
+    return make_spans([(slot - first if slot in mine else BASE, n) for slot, n in spans.parts], device)
 
 
 def pad(spans: Spans, device: torch.device | str) -> Padded | None:
@@ -177,7 +171,12 @@ def _add_products_(out_TO: Tensor, x_TI: Tensor, weight_UIO: Tensor, spans: Span
         if beta == 0:  # what lies there may be no number
             out_TO.index_copy_(0, short.row_t, scale * product_tO)
         else:
-            out_TO.index_add_(0, short.row_t, product_tO, alpha=scale)
+            add_at_(out_TO, short.row_t, product_tO, scale)
+
+
+def add_at_(out_TO: Tensor, row_t: Tensor, x_tO: Tensor, scale: float) -> None:
+    """Adds scale x_t to rows of out, each a different one: `index_add_` takes twenty times as long on a CPU."""
+    out_TO.index_copy_(0, row_t, out_TO.index_select(0, row_t).add_(x_tO.to(out_TO.dtype), alpha=scale))
 
 
 def _rows(weight_UIO: Tensor, slot_t: Tensor) -> Tensor:

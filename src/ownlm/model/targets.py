@@ -35,13 +35,8 @@ def lay_out(modules: list[tuple[str, nn.Linear]], rank: int, pieces: int = 1) ->
         rank: H, of each one's A and B.
         pieces: K, how many weights each has.
     """
-    families: dict[tuple[str, int], list[tuple[str, nn.Linear]]] = {}
-    for number, (name, module) in enumerate(modules):
-        parent, _, own = name.rpartition(".")
-        kin = next((place for place, names in enumerate(SIBLINGS) if own in names), -1 - number)
-        families.setdefault((parent, kin), []).append((name, module))
     targets, end, gates, weights = dict[str, Target](), 0, 0, 0
-    for family, members in enumerate(families.values()):
+    for family, members in enumerate(families(modules)):
         start = end
         end += sum(rank * module.in_features for _, module in members)
         for place, (name, module) in enumerate(members):
@@ -54,6 +49,16 @@ def lay_out(modules: list[tuple[str, nn.Linear]], rank: int, pieces: int = 1) ->
             start, end = stop, end + rank * module.out_features
             gates, weights = gates + module.in_features, weights + pieces
     return {name: targets[name] for name, _ in modules}
+
+
+def families(modules: list[tuple[str, nn.Linear]]) -> list[list[tuple[str, nn.Linear]]]:
+    """The modules, those together that read the same input."""
+    found: dict[tuple[str, int], list[tuple[str, nn.Linear]]] = {}
+    for number, (name, module) in enumerate(modules):
+        parent, _, own = name.rpartition(".")
+        kin = next((place for place, names in enumerate(SIBLINGS) if own in names), -1 - number)
+        found.setdefault((parent, kin), []).append((name, module))
+    return list(found.values())
 
 
 def check_fits(adapter: Adapter, modules: Mapping[str, nn.Linear]) -> None:

@@ -1,16 +1,16 @@
-"""Recipes made into matrices: one person's adapter, or one pair of matrices for everybody."""
+"""Recipes made into matrices: one person's adapter, or everybody's pieces in one bank."""
 
 from collections.abc import Sequence
 from math import isclose
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ownlm.errors import AdapterError, ConfigError
 from ownlm.model.adapter import Adapter, LoraPair
-from ownlm.model.bank import LoraBank
 from ownlm.model.base import BaseLM
-from ownlm.perpcs.equations import product
+from ownlm.model.piece_bank import PieceBank
 from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.recipe import Recipe, assembled_shape, check_recipe, combined
 
@@ -115,12 +115,8 @@ def _filled(matrix: Tensor, rank: int, dim: int) -> Tensor:
     return torch.cat([matrix, matrix.new_zeros(shape)], dim=dim)
 
 
-def recipe_bank(base: BaseLM, pool: Pool, recipes: Sequence[Recipe], first: int = 0) -> LoraBank:
-    """A slot for each recipe of `product`: one pair of matrices for everybody, and a person is a row of weights.
-
-        dW_u x = B_all ((w_u (x) 1_r) * (A_all x))
-
-    Of the pool's pieces, those are resident that one of the recipes uses.
+def recipe_bank(base: BaseLM, pool: Pool, recipes: Sequence[Recipe], first: int = 0) -> PieceBank:
+    """A slot for each recipe of `product`. Of the pool's pieces, those are resident that one of the recipes uses.
 
     Args:
         first: the number of the first slot.
@@ -133,56 +129,40 @@ def recipe_bank(base: BaseLM, pool: Pool, recipes: Sequence[Recipe], first: int 
     for recipe in recipes:
         check_recipe(recipe, pool)
     used = [sorted(set().union(*(_used(one, number) for one in recipes))) for number in range(len(pool.modules))]
-    bank = _shared_bank(base, pool, used, len(recipes), first)
+    bank = _bank(base, pool, used, len(recipes), first)
     for slot, recipe in enumerate(recipes):
-        _load_row(bank, slot, recipe, pool, used)
+        rows = zip(used, recipe.place_MK.tolist(), recipe.weight_MK.tolist(), strict=True)
+        place_MK = [[own.index(n) if w else 0 for n, w in zip(ns, ws, strict=True)] for own, ns, ws in rows]
+        bank.load(slot, pool.modules, torch.tensor(place_MK), torch.from_numpy(recipe.weight_MK.copy()))
     return bank
 
 
-def pool_bank(base: BaseLM, pool: Pool, rows: int, first: int = 0) -> LoraBank:
-    """The same with all of a pool's pieces resident, and rows for people who come and go; `load_row` fills one.
+def pool_bank(base: BaseLM, pool: Pool, slots: int, first: int = 0) -> PieceBank:
+    """All of a pool's pieces resident, and slots for people who come and go; `put_recipe` fills one.
 
     Args:
-        rows: how many people there is room for.
+        slots: how many people there is room for.
         first: the number of the first slot.
 
     Source: ours.
     """
-    return _shared_bank(base, pool, _all_places(pool), rows, first)
+    return _bank(base, pool, [range(len(pool.gates(name))) for name in pool.modules], slots, first)
 
 
-def load_row(bank: LoraBank, slot: int, recipe: Recipe, pool: Pool) -> None:
+def put_recipe(bank: PieceBank, slot: int, recipe: Recipe, pool: Pool) -> None:
     """Makes a slot of a pool's bank answer as a recipe of `product` says; a PoolError where it is for another pool."""
     check_recipe(recipe, pool)
-    _load_row(bank, slot, recipe, pool, _all_places(pool))
+    assert recipe.combine == "product"  # pieces one by one can make nothing else
+    place_MK = torch.from_numpy(recipe.place_MK.astype(np.int64))
+    bank.load(slot, pool.modules, place_MK, torch.from_numpy(recipe.weight_MK.copy()))
 
 
-def _all_places(pool: Pool) -> list[Sequence[int]]:
-    return [range(len(pool.gates(name))) for name in pool.modules]
+def _bank(base: BaseLM, pool: Pool, places: Sequence[Sequence[int]], slots: int, first: int) -> PieceBank:
+    """With these pieces of each module resident; zeros where there is none."""
+    resident = {name: pieces(pool, name, own or [None]) for name, own in zip(pool.modules, places, strict=True)}
+    return PieceBank(base.model, pool.lora, resident, slots, first)
 
 
-def _shared_bank(base: BaseLM, pool: Pool, places: Sequence[Sequence[int]], rows: int, first: int) -> LoraBank:
-    """Room for rows of weights, beside these pieces of each module."""
-    most = max(1, *map(len, places))
-    bank = LoraBank(base.model, pool.lora, rows, scaled="weights", pieces=most, shared=True, first=first)
-    for name, own in zip(pool.modules, places, strict=True):
-        A_NRD, B_NOR = pieces(pool, name, [*own, *[None] * (most - len(own))])
-        bank.load_pair(0, name, *product(torch.ones(most), A_NRD, B_NOR))
-    return bank
-
-
-def _load_row(bank: LoraBank, slot: int, recipe: Recipe, pool: Pool, places: Sequence[Sequence[int]]) -> None:
-    """A recipe's weights, in the order of the resident pieces."""
-    assert recipe.combine == "product"  # a row of weights can make nothing else
-    rows = dict[str, Tensor]()
-    for number, name in enumerate(pool.modules):
-        used = _used(recipe, number)
-        rows[name] = torch.zeros(bank.pieces)
-        rows[name][: len(places[number])] = torch.tensor([used.get(place, 0.0) for place in places[number]])
-    bank.load_weights(slot, rows)
-
-
-def _used(recipe: Recipe, module: int) -> dict[int, float]:
-    """The places of the pieces that a recipe uses of a module, with their weights."""
-    row = zip(recipe.place_MK[module].tolist(), recipe.weight_MK[module].tolist(), strict=True)
-    return {place: weight for place, weight in row if weight}
+def _used(recipe: Recipe, module: int) -> set[int]:
+    """The places of the pieces that a recipe uses of a module."""
+    return set(recipe.place_MK[module][recipe.weight_MK[module] != 0].tolist())

@@ -11,7 +11,8 @@ from ownlm.model.adapter import Adapter
 from ownlm.model.bank import LoraBank
 from ownlm.model.banks import Banks
 from ownlm.model.base import BaseLM
-from ownlm.perpcs.materialise import load_row, pool_bank
+from ownlm.model.piece_bank import PieceBank
+from ownlm.perpcs.materialise import pool_bank, put_recipe
 from ownlm.perpcs.pool import Pool, open_pool
 from ownlm.perpcs.recipe import Recipe
 from ownlm.store import pools
@@ -28,7 +29,7 @@ _APART = 2**20  # between the numbers of two banks' first slots
 class Slot:
     """A place in a bank, and which adapter lies there: the id is written when its weights are, and goes with them."""
 
-    bank: LoraBank
+    bank: LoraBank | PieceBank
     place: int
     holds: str | None = None
     users: int = 0  # answers under way with it: as long as there is one, nothing else comes here
@@ -41,16 +42,18 @@ class Slot:
     def put(self, name: str, content: "Adapter | Row") -> None:
         """Puts an adapter here instead of what is here."""
         self.holds = None
-        if isinstance(content, Row):
-            load_row(self.bank, self.place, content.recipe, content.pool)
+        if isinstance(self.bank, PieceBank):
+            assert isinstance(content, Row)
+            put_recipe(self.bank, self.place, content.recipe, content.pool)
         else:
+            assert isinstance(content, Adapter)
             self.bank.load(self.place, content)
         self.holds = name
 
     def wipe(self) -> None:
         """Leaves nothing of the adapter here."""
         self.holds = None
-        self.bank.param_UP[self.place] = 0
+        self.bank.clear(self.place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Row:
 class Shelf:
     """The slots of one bank; all of one pool's recipes, or of adapters without a pool."""
 
-    def __init__(self, bank: LoraBank, pool: str | None) -> None:
+    def __init__(self, bank: LoraBank | PieceBank, pool: str | None) -> None:
         self.bank, self.pool = bank, pool
         self.slots = [Slot(bank, place) for place in range(bank.slots)]
         self.by_id: OrderedDict[str, Slot] = OrderedDict()  # least recently used first
@@ -179,7 +182,7 @@ class Slots:
         shelf.by_id[info.id] = slot
         return slot
 
-    def _new_bank(self, content: "Adapter | Row") -> LoraBank:
+    def _new_bank(self, content: "Adapter | Row") -> LoraBank | PieceBank:
         first = next(self._numbers) * _APART
         if isinstance(content, Row):
             return pool_bank(self.base, content.pool, ROWS, first)

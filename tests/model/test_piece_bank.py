@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from ownlm.answer.ask import Question, answer, bank_of
+from ownlm.answer.ask import Question, answer, banks_of
 from ownlm.config import LoraConfig
+from ownlm.model import piece_bank
 from ownlm.model.adapter import Adapter
 from ownlm.model.bank import LoraBank
+from ownlm.model.banks import attached
 from ownlm.model.base import BaseLM, load_base
 from ownlm.model.packed import Row
 from ownlm.model.spans import BASE
@@ -21,6 +23,12 @@ from tests.perpcs.assembling import IDS, MLP, QKVO, histories, logits_of, pieces
 TRAINED = LoraConfig(r=4, lora_alpha=12, target_modules=("q_proj", "v_proj"))  # neither the pool's rank nor modules
 TEXTS = ["Sort this: a", "Sort this: a longer message, about something else", "Other words"]
 LABELS = ["yes", "nod", "bin", "key", "art", "fox", "urn", "icy"]
+
+
+@pytest.fixture(autouse=True, params=[1, 99], ids=["own pieces", "all pieces"])
+def few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways of multiplying with pieces."""
+    monkeypatch.setattr(piece_bank, "FEW", request.param)
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +58,9 @@ def test_a_mixed_row_equals_each_alone(
     base: BaseLM, pool: Pool, assembled: dict[str, Recipe], trained: dict[str, Adapter]
 ) -> None:
     bare = base.logits(row_of([BASE]).pack())
-    with bank_of(base, trained, assembled, pool).attached() as bank, torch.no_grad():
-        mixed = base.logits(row_of([BASE, 0, 1, 2, 3, 4]).pack(), bank).view(6, len(IDS), -1)
-        some = base.logits(row_of([1, 3]).pack(), bank).view(2, len(IDS), -1)
+    with attached(*banks_of(base, trained, assembled, pool)) as banks, torch.no_grad():
+        mixed = base.logits(row_of([BASE, 0, 1, 2, 3, 4]).pack(), banks).view(6, len(IDS), -1)
+        some = base.logits(row_of([1, 3]).pack(), banks).view(2, len(IDS), -1)
     torch.testing.assert_close(mixed[0], bare)
     adapters = [*trained.values(), *(materialise(recipe, pool) for recipe in assembled.values())]
     for slot, adapter in enumerate(adapters):
@@ -69,11 +77,23 @@ def test_a_mixed_row_of_which_little_is_asked(
     row = Row()
     for slot in (BASE, 0, 1, 2, 3, 4):
         row.predict(slot, row.add(slot, IDS)[-1:])
-    with bank_of(base, trained, assembled, pool).attached() as bank, torch.no_grad():
-        mixed = base.logits(row.pack(), bank)
+    with attached(*banks_of(base, trained, assembled, pool)) as banks, torch.no_grad():
+        mixed = base.logits(row.pack(), banks)
     adapters = [*trained.values(), *(materialise(recipe, pool) for recipe in assembled.values())]
     for slot, adapter in enumerate(adapters):
         torch.testing.assert_close(mixed[slot + 1], logits_of(base, adapter)[-1], atol=2e-5, rtol=1e-5)
+
+
+def test_spans_of_every_length(base: BaseLM, pool: Pool, assembled: dict[str, Recipe]) -> None:
+    row, lengths = Row(), {BASE: 3, 0: 1, 1: 2, 2: 6}
+    for slot, length in lengths.items():
+        row.predict(slot, row.add(slot, IDS[:length]))
+    with attached(recipe_bank(base, pool, list(assembled.values()))) as banks, torch.no_grad():
+        mixed = base.logits(row.pack(), banks).split(list(lengths.values()))
+    torch.testing.assert_close(mixed[0], base.logits(row_of([BASE], IDS[:3]).pack()))
+    for slot, recipe in enumerate(assembled.values()):
+        expected = logits_of(base, materialise(recipe, pool))[: lengths[slot]]
+        torch.testing.assert_close(mixed[slot + 1], expected, atol=2e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("labels", [[], LABELS], ids=["generate", "choose"])
@@ -96,18 +116,17 @@ def test_answers_of_a_mixed_call_equal_each_alone(
 
 def test_no_slot_reads_another_ones_weights(base: BaseLM, pool: Pool, assembled: dict[str, Recipe]) -> None:
     bank = recipe_bank(base, pool, list(assembled.values()))
-    with bank.attached(), torch.no_grad():
-        before = base.logits(row_of([0, 2]).pack(), bank)
-        bank.param_UP[1] = torch.nan
-        assert torch.equal(base.logits(row_of([0, 2]).pack(), bank), before)
-        with_company = base.logits(row_of([0, 1, 2]).pack(), bank).view(3, len(IDS), -1)
+    with attached(bank) as banks, torch.no_grad():
+        before = base.logits(row_of([0, 2]).pack(), banks)
+        bank.weight_UMK[1] = torch.nan
+        assert torch.equal(base.logits(row_of([0, 2]).pack(), banks), before)
+        with_company = base.logits(row_of([0, 1, 2]).pack(), banks).view(3, len(IDS), -1)
     assert with_company[1].isnan().all() and not with_company[[0, 2]].isnan().any()
 
 
 def test_detached_without_trace(base: BaseLM, pool: Pool, assembled: dict[str, Recipe]) -> None:
     hooks = [len(module._forward_hooks) for module in base.model.modules()]
-    bank = LoraBank(base.model, TRAINED, 1, beside=[recipe_bank(base, pool, list(assembled.values()), first=1)])
-    with bank.attached():
+    with attached(LoraBank(base.model, TRAINED, 1), recipe_bank(base, pool, list(assembled.values()), first=1)):
         assert sum(len(module._forward_hooks) for module in base.model.modules()) == sum(hooks) + 4 + len(pool.modules)
     assert hooks == [len(module._forward_hooks) for module in base.model.modules()]
 
