@@ -80,7 +80,7 @@ def throughput(asked: Namespace, stand: Stand) -> dict[str, Any]:
     for name, whose in (("base", [None]), ("own adapters", own), ("assembled", assembled)):
         works = [stand.work(whose[n % len(whose)], n, asked.tokens) for n in range(asked.requests)]
         methods[name] = engine_method(stand, asked, works)
-    methods["peft, switching"] = peft_method(stand, asked, own)
+    methods["peft, switching"] = alone(peft_method, stand, asked, own)
     rounds: list[dict[str, float]] = []
     for number in range(asked.rounds):
         rates = {}
@@ -143,7 +143,7 @@ def people(asked: Namespace, stand: Stand) -> dict[str, Any]:
     async def use() -> None:
         await all_of(engine, [stand.work(None, 0, 1)])  # the base is loaded
         for number in range(asked.crowd):
-            adapter = stand.person(number)
+            adapter = alone(stand.person, number)
             if some < number < asked.crowd - some and number % 20:
                 continue
             for waits in (new, known):

@@ -12,34 +12,24 @@ over the whole time, reading the prompts included. How many answers are the same
 import argparse
 import asyncio
 import json
-import random
 import statistics
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from uuid import uuid4
 
 import torch
 from record import save, table
+from stand import alone, open_stand
 
-from ownlm.config import LoraConfig
 from ownlm.home import Home
-from ownlm.model import smollm2
-from ownlm.model.adapter import Adapter, LoraPair
-from ownlm.model.base import BaseLM
-from ownlm.model.targets import target_modules
 from ownlm.serve.engine import Engine, Work
 from ownlm.serve.own_engine import OwnEngine
 from ownlm.serve.vllm_engine import start_engine
 from ownlm.serve.vllm_server import VllmSettings
-from ownlm.store.blobs import blob_name
-from ownlm.store.rows import AdapterInfo, BaseInfo, digest_of
 
 PYTHON = Path(__file__).resolve().parents[1] / ".venv-vllm" / "bin" / "python"
-LORA, SMALL_B = LoraConfig(), 0.01  # of trained adapters, B's numbers are of about this size
-WORDS = "the my message meeting budget train garden letter deadline please send move file forget".split()  # noqa: SIM905
 
 
 def main() -> None:
@@ -51,43 +41,11 @@ def main() -> None:
     parser.add_argument("--name", default="serve_vllm", help="of the file in results/")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        home = Home(Path(folder, "home"), device="cpu")
-        info = home.add_base(smollm2.NAME)
-        base = home.load(info)
-        home.keep_task("free-text")
-        people = [add_person(home, info, base, number) for number in range(asked.people)]
-        works = [Work(info, who, prompt(number), asked.tokens) for number, who in enumerate(people)]
-        result = asyncio.run(compare(home, works, asked.rounds, asked.python))
+        stand = alone(open_stand, "smollm2", Path(folder))
+        people = alone(lambda: [stand.person(number) for number in range(asked.people)])
+        works = [stand.work(who, number, asked.tokens) for number, who in enumerate(people)]
+        result = asyncio.run(compare(stand.home, works, asked.rounds, asked.python))
     save(asked.name, {"options": vars(asked) | {"threads": torch.get_num_threads()}, **result})
-
-
-def add_person(home: Home, info: BaseInfo, base: BaseLM, number: int) -> AdapterInfo:
-    """A person with an adapter of random weights."""
-    draw = torch.Generator().manual_seed(number)
-    pairs = {
-        name: LoraPair(
-            torch.randn(LORA.r, module.in_features, generator=draw) / module.in_features**0.5,
-            torch.randn(module.out_features, LORA.r, generator=draw) * SMALL_B,
-        )
-        for name, module in target_modules(base.model, LORA)
-    }
-    data = Adapter(LORA, pairs).to_bytes()
-    adapter = AdapterInfo(
-        id=uuid4().hex, user=f"person {number}", task="free-text", base=info.name, base_fingerprint=info.fingerprint,
-        key="", history=digest_of([]), records=0, upto=0, blob=blob_name(data), bytes=len(data),
-        shape=LORA.model_dump(mode="json"), provenance={}, steps=0, tokens=0, loss_first=None, loss_last=None,
-        seconds=0,
-    )  # fmt: skip
-    (error,) = home.store.add_adapters([(adapter, data)])
-    if error:
-        raise error
-    return adapter
-
-
-def prompt(number: int) -> str:
-    """Some twenty to sixty words."""
-    draw = random.Random(number)
-    return " ".join(draw.choices(WORDS, k=draw.randint(20, 60)))
 
 
 async def compare(home: Home, works: Sequence[Work], rounds: int, python: str) -> dict[str, object]:

@@ -7,6 +7,7 @@ import torch
 
 from ownlm.answer.ask import Question, answer, banks_of
 from ownlm.config import LoraConfig
+from ownlm.errors import AdapterError
 from ownlm.model import piece_bank
 from ownlm.model.adapter import Adapter
 from ownlm.model.bank import LoraBank
@@ -114,14 +115,38 @@ def test_answers_of_a_mixed_call_equal_each_alone(
     assert answer(base, {}, only, recipes=assembled, pool=pool, **how) == expected
 
 
-def test_no_slot_reads_another_ones_weights(base: BaseLM, pool: Pool, assembled: dict[str, Recipe]) -> None:
-    bank = recipe_bank(base, pool, list(assembled.values()))
+@pytest.mark.parametrize("length", [1, 2, len(IDS)])
+def test_no_slot_reads_another_ones_weights(
+    base: BaseLM, pool: Pool, assembled: dict[str, Recipe], length: int
+) -> None:
+    bank, ids = recipe_bank(base, pool, list(assembled.values())), IDS[:length]
     with attached(bank) as banks, torch.no_grad():
-        before = base.logits(row_of([0, 2]).pack(), banks)
-        bank.weight_UMK[1] = torch.nan
-        assert torch.equal(base.logits(row_of([0, 2]).pack(), banks), before)
-        with_company = base.logits(row_of([0, 1, 2]).pack(), banks).view(3, len(IDS), -1)
+        before = base.logits(row_of([0, 2], ids).pack(), banks)
+        bank.load(1, pool.modules, torch.zeros(len(pool.modules), 3), torch.full((len(pool.modules), 3), torch.nan))
+        assert torch.equal(base.logits(row_of([0, 2], ids).pack(), banks), before)
+        with_company = base.logits(row_of([0, 1, 2], ids).pack(), banks).view(3, length, -1)
     assert with_company[1].isnan().all() and not with_company[[0, 2]].isnan().any()
+
+
+def test_nothing_is_left_in_a_cleared_slot(base: BaseLM, pool: Pool, assembled: dict[str, Recipe]) -> None:
+    bank = recipe_bank(base, pool, list(assembled.values()))
+    held = bank._held[1]
+    with attached(bank) as banks, torch.no_grad():
+        bare, others = base.logits(row_of([BASE]).pack()), base.logits(row_of([0, 2]).pack(), banks)
+        bank.clear(1)
+        assert torch.equal(base.logits(row_of([1]).pack(), banks), bare)
+        mixed = base.logits(row_of([0, 1, 2]).pack(), banks).view(3, len(IDS), -1)
+    torch.testing.assert_close(mixed[[0, 2]].flatten(0, 1), others)
+    torch.testing.assert_close(mixed[1], bare)
+    assert held is not None and not any(tensor.any() for tensor in held)
+
+
+def test_places_where_no_piece_is(base: BaseLM, pool: Pool, assembled: dict[str, Recipe]) -> None:
+    bank, one = recipe_bank(base, pool, list(assembled.values())), torch.ones(len(pool.modules), 1)
+    for wrong in (99 * one, -one):
+        with pytest.raises(AdapterError, match="no such piece"):
+            bank.load(0, pool.modules, wrong, one)
+    assert bank._held[0] is not None  # who was there
 
 
 def test_detached_without_trace(base: BaseLM, pool: Pool, assembled: dict[str, Recipe]) -> None:

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError, PoolError
+from ownlm.model import piece_bank
 from ownlm.model.adapter import Adapter, LoraPair, write_peft_folder
 from ownlm.model.banks import attached
 from ownlm.model.base import BaseLM, load_base
@@ -21,6 +22,12 @@ from ownlm.perpcs.recipe import Combine, Recipe, made_of
 from tests.perpcs.assembling import IDS, MLP, QKVO, logits_of, pieces_for, pool_for, row_of, sharers_of
 
 LORAS = {"attention": QKVO, "mlp": MLP}
+
+
+@pytest.fixture(autouse=True, params=[1, 99], ids=["own pieces", "all pieces"])
+def few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways of multiplying with pieces."""
+    monkeypatch.setattr(piece_bank, "FEW", request.param)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +118,6 @@ def test_the_same_logits_as_pieces_stacked_in_peft(base: BaseLM, pool: Pool, tmp
 def test_the_same_logits_in_one_bank_for_everybody(base: BaseLM, pool: Pool) -> None:
     recipes = [random_recipe(pool, k=k, seed=k) for k in (3, 1, 2)]
     bank = recipe_bank(base, pool, recipes)
-    assert bank.place_UMK.shape == bank.weight_UMK.shape == (3, len(pool.modules), 3)
     with attached(bank) as banks, torch.no_grad():
         mixed = base.logits(row_of([0, 1, 2]).pack(), banks).view(3, len(IDS), -1)
         alone = [base.logits(row_of([slot]).pack(), banks) for slot in range(3)]

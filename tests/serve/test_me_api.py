@@ -6,6 +6,7 @@ import time
 import zipfile
 
 import pytest
+from fastapi.testclient import TestClient
 
 from ownlm.home import Home
 from ownlm.model.adapter import WEIGHTS
@@ -71,7 +72,14 @@ def test_records_are_added_once(served: Served) -> None:
 
 def test_bad_records_are_refused_whole_and_without_their_text(served: Served) -> None:
     who, good = served.token("dora"), {"text": "good", "folder": "bin"}
-    for bad in ({"text": "my secret"}, {"folder": "bin"}, good | {"user_id": "ada"}, good | {"time": "soon"}, {}):
+    for bad in (
+        {"text": "my secret"},
+        {"folder": "bin"},
+        {"text": "x", "folder": "a secret folder"},
+        good | {"user_id": "ada"},
+        good | {"time": "soon"},
+        {},
+    ):
         refused = served.post(HISTORY, who, 400, task=TASK, records=[good, bad])["error"]["message"]
         assert "Record 2 of those sent" in refused and "secret" not in refused
     served.post(HISTORY, who, 400, task=TASK, records=[])
@@ -79,6 +87,24 @@ def test_bad_records_are_refused_whole_and_without_their_text(served: Served) ->
     changed = {"id": "ada-1", "text": "another secret", "folder": "bin"}
     assert "secret" not in json.dumps(served.post(HISTORY, served.token("ada"), 400, task=TASK, records=[changed]))
     assert served.get(f"{HISTORY}?task={TASK}", who)["total"] == 0
+
+
+def test_a_person_has_so_many_records_and_no_more(home: Home) -> None:
+    with TestClient(create_app(home, FakeEngine(), Limits(grace_s=0, records=8))) as client:
+        served = Served(home, FakeEngine(), client)
+        who, new = served.token("ada"), [{"text": f"letter {n}", "folder": "home"} for n in range(2)]
+        refused = served.post(HISTORY, who, 400, task=TASK, records=new)["error"]["message"]
+        assert "at most 8" in refused and served.get(f"{HISTORY}?task={TASK}", who)["total"] == 7
+        assert served.post(HISTORY, who, 201, task=TASK, records=new[:1])["new"] == 1
+        assert (
+            served.post(HISTORY, who, 201, task=TASK, records=new[:1])["known"] == 1
+        )  # sent again: no more than before
+
+
+def test_nobody_is_assembled_of_nothing(served: Served) -> None:
+    who = served.token("ciro")
+    assert "no pieces" in served.post("/v1/users/me/assemble", who, 404, task=TASK)["error"]["message"]
+    assert served.get("/v1/users/me/jobs", who) == {"jobs": []}
 
 
 def test_one_record_is_forgotten_and_anothers_looks_like_none(served: Served) -> None:
@@ -189,8 +215,6 @@ def test_what_nobody_expected_tells_nothing(served: Served, caplog: pytest.LogCa
 
 
 def test_a_server_that_ends_stops_its_engine(home: Home) -> None:
-    from fastapi.testclient import TestClient
-
     engine = FakeEngine()
     with TestClient(create_app(home, engine, Limits(grace_s=0))) as client:
         assert client.get("/healthz").json() == {"status": "ok"}
@@ -206,8 +230,6 @@ def test_a_token_is_kept_as_a_hash_alone(home: Home) -> None:
 
 
 def test_nobody_hears_who_took_their_consent_back(shared: Home) -> None:
-    from fastapi.testclient import TestClient
-
     shared.assemble(TASK, users=["kara"], top_k=2)
     shared.consent("hugo", False)
     with TestClient(create_app(shared, FakeEngine(), Limits(grace_s=0))) as client:

@@ -81,7 +81,7 @@ def test_whoever_comes_and_goes(
 
 
 def test_the_same_as_home_ask(shared: Any) -> None:
-    """Trained people, assembled ones (a row of weights each), and one assembled by `factors`, who needs matrices."""
+    """Trained people, assembled ones (a mix of pieces each), and one assembled by `factors`, who needs matrices."""
     home = shared
     home.train("sorting", users=["gina"], learning_rate=1e-2, epochs=2)
     home.assemble("sorting", users=["kara", "luca"], top_k=2)

@@ -84,11 +84,13 @@ def _engine(home: "Home", kind: str, slots: int, queue: int, python: Path) -> "E
         from ownlm.serve.own_engine import OwnEngine
 
         return OwnEngine(home, slots=slots, queue=queue)
-    from ownlm.serve.vllm_engine import start_engine
+    from ownlm.serve.vllm_engine import on_other_bases, served_base, start_engine
     from ownlm.serve.vllm_server import VllmSettings
 
-    settings = VllmSettings(python=str(python), slots=slots, in_memory=max(256, slots))
-    return start_engine(home.store, settings, device=home.device, most=queue)
+    settings, base = VllmSettings(python=str(python), slots=slots, in_memory=max(256, slots)), served_base(home.store)
+    if apart := len(on_other_bases(home.store, base)):
+        warn(f"vLLM serves {base.name} alone; so many newest adapters stand on other bases, and cannot answer: {apart}")
+    return start_engine(home.store, settings, base=base.name, device=home.device, most=queue)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -128,7 +128,7 @@ class LoraBank:
 
     def clear(self, slot: int) -> None:
         """Leaves nothing of a person in a slot."""
-        self.param_UP[slot] = 0
+        self.param_UP[slot] = self.pairs_UP[slot] = 0
 
     def read(self, slot: int) -> Adapter:
         """A copy of the adapter, or the stacked pieces, in a slot."""

@@ -1,50 +1,57 @@
 """The piece bank: people whose adapters are made of some of many pieces, which all lie in memory once."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from ownlm.config import LoraConfig
+from ownlm.errors import AdapterError
 from ownlm.model.flight import Flight, flight
-from ownlm.model.spans import Spans, add_at_, renumbered
+from ownlm.model.spans import SHORT, Spans, add_at_, renumbered
 from ownlm.model.targets import families, target_modules
 
-FEW = 5  # a person's own pieces are multiplied where they are no more than one in so many, else all pieces
-warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+FEW = 5  # people's own pieces are multiplied where nobody in a row has more than one in so many, else all pieces
+# `_products` asks for a sparse result; that torch may still change how it is asked for is no news to who is answered.
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state", category=UserWarning)
 
 
 @dataclass(frozen=True, slots=True)
 class _Family:
-    """Modules that read the same input, and their pieces, one below the other: G lines of A, N R of each module's B."""
+    """Modules that read the same input. Their pieces lie one below the other: G lines of A, P = N R of a module's B."""
 
     at: slice  # where they are among the bank's modules
     A_GD: Tensor
-    B_FGO: tuple[Tensor, ...]
+    B_FPO: tuple[Tensor, ...]
     begin_F: tuple[int, ...]  # where each module's lines begin in A
 
 
 @dataclass(frozen=True, slots=True)
 class _Lines:
-    """Of some slots' people, the lines of their pieces in each module's A and B, H = K R, and what each counts."""
+    """The lines of X tokens' or people's pieces in each module's A and B, H = K R of them, and what each counts."""
 
-    in_A_UMH: Tensor
-    in_B_MUH: Tensor
-    scale_UMH: Tensor
+    in_A_XMH: Tensor
+    in_B_MXH: Tensor
+    scale_XMH: Tensor
+
+    def of(self, number_X: Tensor) -> "_Lines":
+        """Those of some, perhaps more than once."""
+        return _Lines(self.in_A_XMH[number_X], self.in_B_MXH[:, number_X], self.scale_XMH[number_X])
 
 
 @dataclass(frozen=True, slots=True)
 class _Picks:
-    """What the tokens of a row are multiplied with: t of them at once, long spans one by one."""
+    """What a row is multiplied with. Own pieces: those of short spans' t tokens at once, long spans one by one."""
 
-    own: bool  # with their own person's lines; else with all, most of them weighted zero
+    own: bool  # else all pieces, most of them weighted zero
     row_t: Tensor
-    of_t: _Lines
+    person_t: Tensor  # whose each is, of `of_people`
+    of_people: _Lines
+    of_t: _Lines  # where own pieces are multiplied
     long_S: tuple[slice, ...]
     of_S: _Lines
 
@@ -55,14 +62,17 @@ class PieceBank:
         y = W x + (alpha / r) sum_k w_k B_n A_n x       n = n_k, for the tokens x of the person with n_K and w_K
 
     The pieces are resident once; a person is places n_K and weights w_K for each module. On a CPU, tokens are
-    multiplied with their own person's pieces while these are few; else, and on a GPU, with all of them:
+    multiplied with their own person's pieces where nobody in the row has many; else, and on a GPU, with all of them:
 
         dW_u x = B_all ((w_u (x) 1_r) * (A_all x))
+
+    Pieces are finite (`perpcs.admission` sees to it): where all are multiplied, or people of a row have different
+    numbers of pieces, some count zero times. Passes may run in several threads; `load` and `clear` are for one.
 
     Args:
         model: the frozen model. Its code and weights are not changed; hooks are added by `attached`, and removed.
         lora: rank, alpha, target modules.
-        pieces: by module, A_NRD and B_NOR of its N pieces, at least one.
+        pieces: gives A_NRD and B_NOR of a module's N pieces, at least one.
         slots: U.
         first: the number of the first slot, where other banks have lower ones.
 
@@ -76,7 +86,7 @@ class PieceBank:
         self,
         model: nn.Module,
         lora: LoraConfig,
-        pieces: Mapping[str, tuple[Tensor, Tensor]],
+        pieces: Callable[[str], tuple[Tensor, Tensor]],
         slots: int,
         first: int = 0,
     ) -> None:
@@ -84,40 +94,46 @@ class PieceBank:
         like = next(model.parameters())
         self._dtype, self._device = torch.promote_types(like.dtype, torch.float32), like.device
         self._modules, self._families = list[nn.Linear](), list[_Family]()
-        self._number = dict[str, int]()
+        self._number, counts = dict[str, int](), list[int]()
         for members in families(target_modules(model, lora)):
-            own = [pieces[name] for name, _ in members]
+            own = [pieces(name) for name, _ in members]
             A_GD = self._put(torch.cat([A_NRD.flatten(0, 1) for A_NRD, _ in own]))
-            B_FGO = tuple(self._put(B_NOR.transpose(1, 2).flatten(0, 1)) for _, B_NOR in own)
-            begin_F = tuple(accumulate([len(B_GO) for B_GO in B_FGO[:-1]], initial=0))
+            B_FPO = tuple(self._put(B_NOR.transpose(1, 2).flatten(0, 1)) for _, B_NOR in own)
+            begin_F = tuple(accumulate([len(B_PO) for B_PO in B_FPO[:-1]], initial=0))
             at = slice(len(self._modules), len(self._modules) + len(members))
-            self._families.append(_Family(at, A_GD, B_FGO, begin_F))
+            self._families.append(_Family(at, A_GD, B_FPO, begin_F))
             self._number |= {name: at.start + member for member, (name, _) in enumerate(members)}
             self._modules += [module for _, module in members]
+            counts += [len(A_NRD) for A_NRD, _ in own]
         begin_M = [begin for one in self._families for begin in one.begin_F]
         self._begin_M1 = torch.tensor(begin_M, device=self._device)[:, None]
-        self.most = max(len(A_NRD) for A_NRD, _ in pieces.values())
-        self.place_UMK = torch.zeros(slots, len(self._modules), 0, dtype=torch.long, device=self._device)
-        self.weight_UMK = self._put(torch.zeros(slots, len(self._modules), 0))
-        self._picked = [0] * slots  # K of each slot
+        self.most, self._count_M1 = max(counts), torch.tensor(counts)[:, None]
+        self._held: list[tuple[Tensor, Tensor] | None] = [None] * slots  # place_MK, weight_MK
 
     def _put(self, tensor: Tensor) -> Tensor:
         return tensor.to(self._device, self._dtype)
 
     def load(self, slot: int, modules: Sequence[str], place_MK: Tensor, weight_MK: Tensor) -> None:
-        """Puts a person into a slot: K pieces of each module. Of a weight of 0 the place does not matter."""
-        picked = place_MK.shape[1]
-        more = max(0, picked - self.place_UMK.shape[2])
-        self.place_UMK, self.weight_UMK = pad(self.place_UMK, (0, more)), pad(self.weight_UMK, (0, more))
+        """Puts a person into a slot: K pieces of each module. Of a weight of 0 the place does not matter.
+
+        Raises:
+            AdapterError: there is no piece at a place.
+        """
+        order = torch.tensor([self._number[name] for name in modules]).argsort()
+        place_MK, weight_MK = place_MK.long()[order], weight_MK[order]
+        best_M1 = weight_MK.abs().argmax(dim=1, keepdim=True)  # what counts nothing shall be the person's own, too
+        best_M1 = torch.where(weight_MK.gather(1, best_M1) != 0, place_MK.gather(1, best_M1), 0)
+        place_MK = torch.where(weight_MK != 0, place_MK, best_M1)
+        if bool(((place_MK < 0) | (place_MK >= self._count_M1)).any()):
+            raise AdapterError("There is no such piece", got=int(place_MK.max()), expected=f"below {self.most}")
         self.clear(slot)
-        number_M = [self._number[name] for name in modules]
-        self.place_UMK[slot, number_M, :picked] = (place_MK.long() * (weight_MK != 0)).to(self._device)
-        self.weight_UMK[slot, number_M, :picked] = self._put(weight_MK)
-        self._picked[slot] = picked
+        self._held[slot] = place_MK.to(self._device), self._put(weight_MK)
 
     def clear(self, slot: int) -> None:
         """Leaves nothing of a person in a slot."""
-        self.place_UMK[slot], self.weight_UMK[slot], self._picked[slot] = 0, 0, 0
+        held, self._held[slot] = self._held[slot], None
+        for tensor in held or ():
+            tensor.zero_()
 
     @contextmanager
     def attached(self) -> Iterator["PieceBank"]:
@@ -153,23 +169,36 @@ class PieceBank:
         return picks
 
     def _picks_of(self, spans: Spans) -> _Picks | None:
-        rows = list(spans.rows())
-        picked = max((self._picked[slot] for slot, _ in rows), default=0)
-        if picked == 0:
+        people = [(at, held) for slot, at in spans.rows() if (held := self._held[slot]) is not None]
+        if not people:
             return None
+        lines, picked = self._lines([held for _, held in people])
         own = self._device.type == "cpu" and FEW * picked <= self.most
-        long = spans.long if own else ()
-        tokens = [(at, slot) for slot, span in rows if (slot, span) not in long for at in range(span.start, span.stop)]
-        row_t, slot_t = torch.tensor(tokens, dtype=torch.long, device=self._device).view(-1, 2).T.contiguous()
-        slot_S = row_t.new_tensor([slot for slot, _ in long])
-        at_S = tuple(at for _, at in long)
-        return _Picks(own, row_t, self._lines(slot_t, picked), at_S, self._lines(slot_S, picked))
+        long = [number for number, (at, _) in enumerate(people) if own and at.stop - at.start > SHORT]
+        tokens = [
+            (place, number)
+            for number, (at, _) in enumerate(people)
+            if number not in long
+            for place in range(at.start, at.stop)
+        ]
+        row_t, person_t = torch.tensor(tokens, dtype=torch.long, device=self._device).view(-1, 2).T.contiguous()
+        at_S = tuple(people[number][0] for number in long)
+        of_t, of_S = (lines.of(one if own else one[:0]) for one in (person_t, person_t.new_tensor(long)))
+        return _Picks(own, row_t, person_t, lines, of_t, at_S, of_S)
 
-    def _lines(self, slot_U: Tensor, picked: int) -> _Lines:
-        place_UMK, R = self.place_UMK[slot_U, :, :picked], self.lora.r
-        line_UMH = (place_UMK[..., None] * R + torch.arange(R, device=self._device)).flatten(2)
-        scale_UMH = self.weight_UMK[slot_U, :, :picked].repeat_interleave(R, dim=2)
-        return _Lines(line_UMH + self._begin_M1, line_UMH.transpose(0, 1).contiguous(), scale_UMH)
+    def _lines(self, held: list[tuple[Tensor, Tensor]]) -> tuple[_Lines, int]:
+        """The lines of people's pieces; and K, of who has the most."""
+        most, R = max(place_MK.shape[1] for place_MK, _ in held), self.lora.r
+        place_XMK = torch.stack([_widened(place_MK, most, place_MK[:, :1]) for place_MK, _ in held])
+        weight_XMK = torch.stack([_widened(weight_MK, most, weight_MK.new_zeros(1, 1)) for _, weight_MK in held])
+        line_XMH = (place_XMK[..., None] * R + torch.arange(R, device=self._device)).flatten(2)
+        lines = _Lines(line_XMH + self._begin_M1, line_XMH.transpose(0, 1), weight_XMK.repeat_interleave(R, dim=2))
+        return lines, most
+
+
+def _widened(of_MK: Tensor, most: int, more_M1: Tensor) -> Tensor:
+    """With more columns, so that there are `most`."""
+    return torch.cat([of_MK, more_M1.expand(len(of_MK), most - of_MK.shape[1])], dim=1)
 
 
 def _down(x_TD: Tensor, family: _Family, picks: _Picks) -> Tensor:
@@ -179,17 +208,18 @@ def _down(x_TD: Tensor, family: _Family, picks: _Picks) -> Tensor:
     """
     everywhere = len(picks.row_t) == len(x_TD)
     x_tD = x_TD if everywhere else x_TD.index_select(0, picks.row_t)
-    line_tJ, scale_tJ = picks.of_t.in_A_UMH[:, family.at].flatten(1), picks.of_t.scale_UMH[:, family.at].flatten(1)
+    lines = picks.of_t if picks.own else picks.of_people
+    line_XJ, scale_XJ = lines.in_A_XMH[:, family.at].flatten(1), lines.scale_XMH[:, family.at].flatten(1)
     if picks.own:
-        h_tJ = _products(x_tD, family.A_GD, line_tJ).mul_(scale_tJ)
+        h_tJ = _products(x_tD, family.A_GD, line_XJ).mul_(scale_XJ)
     else:
-        scale_tG = scale_tJ.new_zeros(len(x_tD), len(family.A_GD)).scatter_add_(1, line_tJ, scale_tJ)
-        h_tJ = x_tD @ family.A_GD.T * scale_tG
+        scale_XG = scale_XJ.new_zeros(len(scale_XJ), len(family.A_GD)).scatter_add_(1, line_XJ, scale_XJ)
+        h_tJ = x_tD @ family.A_GD.T * scale_XG[picks.person_t]
     if everywhere:
         return h_tJ
     h_TJ = h_tJ.new_zeros(len(x_TD), h_tJ.shape[1]).index_copy_(0, picks.row_t, h_tJ)
     if picks.long_S:
-        line_SJ = picks.of_S.in_A_UMH[:, family.at].flatten(1)
+        line_SJ = picks.of_S.in_A_XMH[:, family.at].flatten(1)
         own_SJD = family.A_GD.index_select(0, line_SJ.flatten()).view(*line_SJ.shape, x_TD.shape[1])
         for at, own_JD in zip(picks.long_S, own_SJD, strict=True):
             h_TJ[at] = x_TD[at] @ own_JD.T
@@ -208,26 +238,26 @@ def _products(x_tD: Tensor, A_GD: Tensor, line_tJ: Tensor) -> Tensor:
 
 def _up_(y_TO: Tensor, h_TJ: Tensor, family: _Family, member: int, picks: _Picks, scaling: float) -> None:
     """y + (alpha / r) sum_k B_n h of each token, in place on y, for one of the family's modules."""
-    B_GO, number = family.B_FGO[member], family.at.start + member
+    B_PO, number = family.B_FPO[member], family.at.start + member
     if not picks.own:
-        h_TG = h_TJ[:, family.begin_F[member] : family.begin_F[member] + len(B_GO)]
-        y_TO.add_((h_TG @ B_GO).to(y_TO.dtype), alpha=scaling)
+        h_TP = h_TJ[:, family.begin_F[member] : family.begin_F[member] + len(B_PO)]
+        y_TO.add_((h_TP @ B_PO).to(y_TO.dtype), alpha=scaling)
         return
-    line_tH, line_SH = picks.of_t.in_B_MUH[number], picks.of_S.in_B_MUH[number]
+    line_tH, line_SH = picks.of_t.in_B_MXH[number], picks.of_S.in_B_MXH[number]
     t, H = line_tH.shape
     h_TH = h_TJ[:, member * H : (member + 1) * H]
     if t == len(y_TO):
-        y_TO.add_(_sums(h_TH, B_GO, line_tH).to(y_TO.dtype), alpha=scaling)
+        y_TO.add_(_sums(h_TH, B_PO, line_tH).to(y_TO.dtype), alpha=scaling)
     elif t:
-        add_at_(y_TO, picks.row_t, _sums(h_TH.index_select(0, picks.row_t), B_GO, line_tH), scaling)
+        add_at_(y_TO, picks.row_t, _sums(h_TH.index_select(0, picks.row_t), B_PO, line_tH), scaling)
     if picks.long_S:
-        weight_S1 = picks.of_S.scale_UMH[:, number].flatten()[:, None]
-        own_SHO = (B_GO.index_select(0, line_SH.flatten()) * weight_S1).view(*line_SH.shape, len(y_TO[0]))
+        weight_SH1 = picks.of_S.scale_XMH[:, number, :, None]
+        own_SHO = B_PO.index_select(0, line_SH.flatten()).view(*line_SH.shape, y_TO.shape[1]) * weight_SH1
         for at, own_HO in zip(picks.long_S, own_SHO, strict=True):
             y_TO[at].add_((h_TH[at] @ own_HO).to(y_TO.dtype), alpha=scaling)
 
 
-def _sums(h_tH: Tensor, B_GO: Tensor, line_tH: Tensor) -> Tensor:
-    """sum of h_tg B_g over the H lines g of each token alone, without copies of them."""
+def _sums(h_tH: Tensor, B_PO: Tensor, line_tH: Tensor) -> Tensor:
+    """sum of h_tp B_p over the H lines p of each token alone, without copies of them."""
     starts_t = line_tH.shape[1] * torch.arange(len(line_tH))
-    return torch.embedding_bag(B_GO, line_tH.flatten(), starts_t, mode=0, per_sample_weights=h_tH.flatten())[0]
+    return torch.embedding_bag(B_PO, line_tH.flatten(), starts_t, mode=0, per_sample_weights=h_tH.flatten())[0]

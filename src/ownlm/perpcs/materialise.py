@@ -133,7 +133,7 @@ def recipe_bank(base: BaseLM, pool: Pool, recipes: Sequence[Recipe], first: int 
     for slot, recipe in enumerate(recipes):
         rows = zip(used, recipe.place_MK.tolist(), recipe.weight_MK.tolist(), strict=True)
         place_MK = [[own.index(n) if w else 0 for n, w in zip(ns, ws, strict=True)] for own, ns, ws in rows]
-        bank.load(slot, pool.modules, torch.tensor(place_MK), torch.from_numpy(recipe.weight_MK.copy()))
+        _put(bank, slot, recipe, pool, torch.tensor(place_MK))
     return bank
 
 
@@ -152,15 +152,18 @@ def pool_bank(base: BaseLM, pool: Pool, slots: int, first: int = 0) -> PieceBank
 def put_recipe(bank: PieceBank, slot: int, recipe: Recipe, pool: Pool) -> None:
     """Makes a slot of a pool's bank answer as a recipe of `product` says; a PoolError where it is for another pool."""
     check_recipe(recipe, pool)
+    _put(bank, slot, recipe, pool, torch.from_numpy(recipe.place_MK.astype(np.int64)))
+
+
+def _put(bank: PieceBank, slot: int, recipe: Recipe, pool: Pool, place_MK: Tensor) -> None:
     assert recipe.combine == "product"  # pieces one by one can make nothing else
-    place_MK = torch.from_numpy(recipe.place_MK.astype(np.int64))
     bank.load(slot, pool.modules, place_MK, torch.from_numpy(recipe.weight_MK.copy()))
 
 
 def _bank(base: BaseLM, pool: Pool, places: Sequence[Sequence[int]], slots: int, first: int) -> PieceBank:
     """With these pieces of each module resident; zeros where there is none."""
-    resident = {name: pieces(pool, name, own or [None]) for name, own in zip(pool.modules, places, strict=True)}
-    return PieceBank(base.model, pool.lora, resident, slots, first)
+    resident = dict(zip(pool.modules, places, strict=True))
+    return PieceBank(base.model, pool.lora, lambda name: pieces(pool, name, resident[name] or [None]), slots, first)
 
 
 def _used(recipe: Recipe, module: int) -> set[int]:

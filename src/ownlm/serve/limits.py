@@ -22,6 +22,7 @@ class Limits(BaseModel):
     requests_per_minute: int = Field(600, ge=1, description="of one token")
     at_once: int = Field(16, ge=1, description="answers under way of one token")
     max_tokens: int = Field(1024, ge=1, description="of an answer")
+    records: int = Field(20_000, ge=1, description="of a person and a task")
     prompts: int = Field(16, ge=1, description="of one completion request")
     timeout_s: float = Field(120.0, gt=0, description="of one answer, waiting included")
     grace_s: float = Field(20.0, ge=0, description="for answers under way, when the server is stopped")

@@ -17,6 +17,7 @@ from ownlm.serve.openai_api import task_of
 from ownlm.serve.state import State, state_of
 from ownlm.serve.who import AnyCaller, Me
 from ownlm.store.jobs import jobs
+from ownlm.store.pools import pools
 from ownlm.store.rows import AdapterInfo, JobInfo
 from ownlm.verbs.consent import LICENCE, Consent
 
@@ -137,13 +138,17 @@ def add_history(user: Me, state: AnyState, asked: Records) -> dict[str, Any]:
                 f"Record {place} of those sent is another person's", hint="leave `user_id` out: records are yours"
             )
         try:
-            read.append(to_record(row, task, user=user))
+            read.append(record := to_record(row, task, user=user))
+            answer = record.fields.get(task.answer_field)  # a task with options may have none
+            if task.labels and answer is not None and answer not in task.labels:
+                raise DataError(f"`{task.answer_field}` is none of the labels that GET /v1/tasks tells")
         except (ValueError, KeyError) as error:
             told = error.what if isinstance(error, DataError) else str(error)
             raise DataError(
                 f"Record {place} of those sent is wrong: {told}", expected=f"{', '.join(task.record_fields)}"
             ) from None
-    new, known, forgotten = state.home.store.add_records(task.name, [in_order(user, read)])
+    store = state.home.store
+    new, known, forgotten = store.add_records(task.name, [in_order(user, read)], most=state.limits.records)
     return {"new": new, "known": known, "forgotten": forgotten}
 
 
@@ -209,6 +214,8 @@ def train_me(user: Me, state: AnyState, asked: Asked) -> dict[str, Any]:
 @router.post("/users/me/assemble", status_code=202)
 def assemble_me(user: Me, state: AnyState, asked: Asked) -> dict[str, Any]:
     """Has an adapter put together out of pieces that others share; it is done in its own time."""
+    if not pools(state.home.store, task_of(state, asked.task).name):
+        raise NotFoundError("There are no pieces for this task yet", hint="ask to be trained")
     return _begun(state, "assemble", user, asked.task)
 
 

@@ -18,10 +18,10 @@ from ownlm.perpcs.recipe import Recipe
 from ownlm.store import pools
 from ownlm.store.rows import AdapterInfo
 from ownlm.store.store import Store
-from ownlm.verbs.load import RECIPE, is_row_of_weights, load_adapter, load_recipe, who_took_back
+from ownlm.verbs.load import RECIPE, is_mix, load_adapter, load_recipe, who_took_back
 
 MOST_SHELVES = 6  # shapes of adapters, and pools, that are in memory together
-ROWS = 1024  # assembled people of one pool: a row of weights each is small
+MIXES = 1024  # assembled people of one pool: each is small
 _APART = 2**20  # between the numbers of two banks' first slots
 
 
@@ -39,11 +39,11 @@ class Slot:
         """Its number among all banks' slots."""
         return self.bank.first + self.place
 
-    def put(self, name: str, content: "Adapter | Row") -> None:
+    def put(self, name: str, content: "Adapter | Mix") -> None:
         """Puts an adapter here instead of what is here."""
-        self.holds = None
+        self.wipe()
         if isinstance(self.bank, PieceBank):
-            assert isinstance(content, Row)
+            assert isinstance(content, Mix)
             put_recipe(self.bank, self.place, content.recipe, content.pool)
         else:
             assert isinstance(content, Adapter)
@@ -57,8 +57,8 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A recipe that is a row of weights beside the pieces of its pool."""
+class Mix:
+    """A recipe that is places and weights among the pieces of its pool."""
 
     recipe: Recipe
     pool: Pool
@@ -87,8 +87,8 @@ class Shelf:
 class Slots:
     """The adapters of one base that are in memory.
 
-    Trained adapters lie in slots of a bank for each shape. Of assembled people, each is a row of weights beside all
-    pieces of their pool; those that a row cannot express are adapters like the trained ones.
+    Trained adapters lie in slots of a bank for each shape. Of assembled people, each is places and weights among all
+    pieces of their pool; those that these cannot express are adapters like the trained ones.
 
     Args:
         slots: of each shape.
@@ -164,8 +164,8 @@ class Slots:
         shelf = self._shelves.get(key)
         if shelf is not None and shelf.vacant() is None:
             return None
-        if pool is not None and is_row_of_weights(info):
-            content: Adapter | Row = Row(load_recipe(info, pool), pool)
+        if pool is not None and is_mix(info):
+            content: Adapter | Mix = Mix(load_recipe(info, pool), pool)
         else:
             content = load_adapter(self.store, info, self.base, pool)
         if shelf is None:
@@ -182,10 +182,10 @@ class Slots:
         shelf.by_id[info.id] = slot
         return slot
 
-    def _new_bank(self, content: "Adapter | Row") -> LoraBank | PieceBank:
+    def _new_bank(self, content: "Adapter | Mix") -> LoraBank | PieceBank:
         first = next(self._numbers) * _APART
-        if isinstance(content, Row):
-            return pool_bank(self.base, content.pool, ROWS, first)
+        if isinstance(content, Mix):
+            return pool_bank(self.base, content.pool, MIXES, first)
         return LoraBank(self.base.model, content.lora, self.slots, first=first)
 
     def _make_room(self) -> bool:
@@ -228,7 +228,7 @@ def _shelf_key(info: AdapterInfo) -> str:
         )
     if not info.is_recipe:
         return LoraConfig.model_validate(info.shape).model_dump_json()
-    if is_row_of_weights(info):
+    if is_mix(info):
         return f"rows of {info.pool}"
     made = info.provenance["assembly"]
     return str([sorted(info.shape.items()), made["combine"], made.get("top_k"), info.pool])

@@ -50,7 +50,7 @@ def start_engine(
     return VllmEngine(store, server, most=most)
 
 
-def served_base(store: Store, name: str | None) -> BaseInfo:
+def served_base(store: Store, name: str | None = None) -> BaseInfo:
     """The base called `name`; by default that of the newest adapter that vLLM can serve, else the home's newest."""
     newest = [one.base for one in store.adapters() if one.method in ("lora", RECIPE) and one.stale is None]
     return store.base(name or newest[-1]) if name or newest else pick_base(store, "", None)

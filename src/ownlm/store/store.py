@@ -61,17 +61,20 @@ class Store:
 
     # Records
 
-    def add_records(self, task: str, histories: Iterable[History], again: bool = False) -> tuple[int, int, int]:
+    def add_records(
+        self, task: str, histories: Iterable[History], again: bool = False, most: int | None = None
+    ) -> tuple[int, int, int]:
         """Adds records, all or none; a record that is there already with the same text is left as it is.
 
         Args:
             again: take what was forgotten too; else it stays out.
+            most: how many a person may have then; None for any number.
 
         Returns:
             How many were new, how many were there, and how many stay forgotten.
 
         Raises:
-            DataError: a record's id is there with another text.
+            DataError: a record's id is there with another text, or there are too many.
         """
         new = known = kept_out = 0
         with self.database.writing() as db:
@@ -96,6 +99,8 @@ class Store:
                             f"Record {record.id!r} of user {record.user_id!r} is in the home with another text",
                             hint="give the changed record an id of its own; nothing of this file was added",
                         )
+                if rows and most is not None and len(there) > most:
+                    raise DataError("There are too many records", got=len(there), expected=f"at most {most:,}")
                 if rows:
                     db.execute(insert(tables.records), rows)
                 new, known = new + len(rows), known + len(history.records) - len(rows)

@@ -23,7 +23,7 @@ from ownlm.store.store import Store
 from ownlm.verbs.again import assemble_command, sharers_now
 from ownlm.verbs.load import (
     RECIPE,
-    is_row_of_weights,
+    is_mix,
     load_adapter,
     load_peft_adapter,
     load_recipe,
@@ -65,8 +65,8 @@ class Assignment:
 
     @property
     def in_pool(self) -> str | None:
-        """The pool whose matrices it needs besides a row of weights; None where it needs matrices of its own."""
-        return self.adapter.pool if self.adapter and is_row_of_weights(self.adapter) else None
+        """The pool whose pieces it is a mix of; None where it needs matrices of its own."""
+        return self.adapter.pool if self.adapter and is_mix(self.adapter) else None
 
 
 def assign(store: Store, query: Query, task: Task, base: BaseInfo | None, base_only: bool) -> Assignment:

@@ -122,7 +122,7 @@ def load_recipe(info: AdapterInfo, pool: Pool) -> Recipe:
     return recipe
 
 
-def is_row_of_weights(info: AdapterInfo) -> bool:
+def is_mix(info: AdapterInfo) -> bool:
     """Whether it needs no matrices of its own beside its pool's: a recipe of `product`, with nothing trained on top."""
     return info.is_recipe and info.blob is None and info.provenance["assembly"]["combine"] == "product"
 
