@@ -119,7 +119,7 @@ def random_adapter(base: BaseLM, number: int) -> Adapter:
 def adapter_info(base: BaseInfo, number: int, **known: Any) -> AdapterInfo:
     """What the home would say of a person's adapter."""
     values = {
-        "id": f"{number}-{known.get('method', 'lora')}", "user": f"user{number}", "task": TASK, "base": base.name,
+        "id": f"{number}{known.get('method', 'lora')}", "user": f"user{number}", "task": TASK, "base": base.name,
         "base_fingerprint": base.fingerprint, "key": "", "history": history_digest(History("", ())), "records": 0,
         "upto": 0, "blob": None,
         "bytes": 0, "provenance": {}, "steps": 0, "tokens": 0, "loss_first": None, "loss_last": None, "seconds": 0.0,

@@ -40,7 +40,8 @@ class _Lines:
 
     def of(self, number_X: Tensor) -> "_Lines":
         """Those of some, perhaps more than once."""
-        return _Lines(self.in_A_XMH[number_X], self.in_B_MXH[:, number_X], self.scale_XMH[number_X])
+        in_A_tMH, scale_tMH = self.in_A_XMH[number_X], self.scale_XMH[number_X]
+        return _Lines(in_A_tMH, self.in_B_MXH.index_select(1, number_X), scale_tMH)
 
 
 @dataclass(frozen=True, slots=True)
