@@ -100,7 +100,7 @@ def alone(work: Callable[..., T], *args: Any) -> T:
     """Does it in a thread of its own, which then ends.
 
     Each thread that has called torch keeps OpenMP threads of its own. While there are more of them than cores, they do
-    not wait awake for the next product, and small ones take three times as long. A server has one such thread.
+    not wait awake for the next product, and small ones take three times as long. In a server one thread multiplies.
     """
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(work, *args).result()

@@ -38,11 +38,6 @@ class _Lines:
     in_B_MXH: Tensor
     scale_XMH: Tensor
 
-    def of(self, number_X: Tensor) -> "_Lines":
-        """Those of some, perhaps more than once."""
-        in_A_tMH, scale_tMH = self.in_A_XMH[number_X], self.scale_XMH[number_X]
-        return _Lines(in_A_tMH, self.in_B_MXH.index_select(1, number_X), scale_tMH)
-
 
 @dataclass(frozen=True, slots=True)
 class _Picks:
@@ -50,9 +45,8 @@ class _Picks:
 
     own: bool  # else all pieces, most of them weighted zero
     row_t: Tensor
-    person_t: Tensor  # whose each is, of `of_people`
-    of_people: _Lines
-    of_t: _Lines  # where own pieces are multiplied
+    person_t: Tensor  # whose each is
+    of_X: _Lines  # of each token, where own pieces are multiplied; else of each person
     long_S: tuple[slice, ...]
     of_S: _Lines
 
@@ -173,8 +167,10 @@ class PieceBank:
         people = [(at, held) for slot, at in spans.rows() if (held := self._held[slot]) is not None]
         if not people:
             return None
-        lines, picked = self._lines([held for _, held in people])
-        own = self._device.type == "cpu" and FEW * picked <= self.most
+        most = max(place_MK.shape[1] for _, (place_MK, _) in people)
+        place_XMK = torch.stack([_widened(place_MK, most, place_MK[:, :1]) for _, (place_MK, _) in people])
+        weight_XMK = torch.stack([_widened(weight_MK, most, weight_MK.new_zeros(1, 1)) for _, (_, weight_MK) in people])
+        own = self._device.type == "cpu" and FEW * most <= self.most
         long = [number for number, (at, _) in enumerate(people) if own and at.stop - at.start > SHORT]
         tokens = [
             (place, number)
@@ -184,22 +180,22 @@ class PieceBank:
         ]
         row_t, person_t = torch.tensor(tokens, dtype=torch.long, device=self._device).view(-1, 2).T.contiguous()
         at_S = tuple(people[number][0] for number in long)
-        of_t, of_S = (lines.of(one if own else one[:0]) for one in (person_t, person_t.new_tensor(long)))
-        return _Picks(own, row_t, person_t, lines, of_t, at_S, of_S)
+        number_S = person_t.new_tensor(long)
+        of_S = self._lines(place_XMK[number_S], weight_XMK[number_S])
+        if own:
+            place_XMK, weight_XMK = place_XMK[person_t], weight_XMK[person_t]
+        return _Picks(own, row_t, person_t, self._lines(place_XMK, weight_XMK), at_S, of_S)
 
-    def _lines(self, held: list[tuple[Tensor, Tensor]]) -> tuple[_Lines, int]:
-        """The lines of people's pieces; and K, of who has the most."""
-        most, R = max(place_MK.shape[1] for place_MK, _ in held), self.lora.r
-        place_XMK = torch.stack([_widened(place_MK, most, place_MK[:, :1]) for place_MK, _ in held])
-        weight_XMK = torch.stack([_widened(weight_MK, most, weight_MK.new_zeros(1, 1)) for _, weight_MK in held])
-        line_XMH = (place_XMK[..., None] * R + torch.arange(R, device=self._device)).flatten(2)
-        lines = _Lines(line_XMH + self._begin_M1, line_XMH.transpose(0, 1), weight_XMK.repeat_interleave(R, dim=2))
-        return lines, most
+    def _lines(self, place_XMK: Tensor, weight_XMK: Tensor) -> _Lines:
+        line_XMH = (place_XMK[..., None] * self.lora.r + torch.arange(self.lora.r, device=self._device)).flatten(2)
+        scale_XMH = weight_XMK.repeat_interleave(self.lora.r, dim=2)
+        return _Lines(line_XMH + self._begin_M1, line_XMH.transpose(0, 1).contiguous(), scale_XMH)
 
 
 def _widened(of_MK: Tensor, most: int, more_M1: Tensor) -> Tensor:
     """With more columns, so that there are `most`."""
-    return torch.cat([of_MK, more_M1.expand(len(of_MK), most - of_MK.shape[1])], dim=1)
+    more = most - of_MK.shape[1]
+    return torch.cat([of_MK, more_M1.expand(len(of_MK), more)], dim=1) if more else of_MK
 
 
 def _down(x_TD: Tensor, family: _Family, picks: _Picks) -> Tensor:
@@ -209,8 +205,7 @@ def _down(x_TD: Tensor, family: _Family, picks: _Picks) -> Tensor:
     """
     everywhere = len(picks.row_t) == len(x_TD)
     x_tD = x_TD if everywhere else x_TD.index_select(0, picks.row_t)
-    lines = picks.of_t if picks.own else picks.of_people
-    line_XJ, scale_XJ = lines.in_A_XMH[:, family.at].flatten(1), lines.scale_XMH[:, family.at].flatten(1)
+    line_XJ, scale_XJ = picks.of_X.in_A_XMH[:, family.at].flatten(1), picks.of_X.scale_XMH[:, family.at].flatten(1)
     if picks.own:
         h_tJ = _products(x_tD, family.A_GD, line_XJ).mul_(scale_XJ)
     else:
@@ -244,7 +239,7 @@ def _up_(y_TO: Tensor, h_TJ: Tensor, family: _Family, member: int, picks: _Picks
         h_TP = h_TJ[:, family.begin_F[member] : family.begin_F[member] + len(B_PO)]
         y_TO.add_((h_TP @ B_PO).to(y_TO.dtype), alpha=scaling)
         return
-    line_tH, line_SH = picks.of_t.in_B_MXH[number], picks.of_S.in_B_MXH[number]
+    line_tH, line_SH = picks.of_X.in_B_MXH[number], picks.of_S.in_B_MXH[number]
     t, H = line_tH.shape
     h_TH = h_TJ[:, member * H : (member + 1) * H]
     if t == len(y_TO):
