@@ -242,7 +242,7 @@ def judge(run: Run, alone: dict[tuple[str, str], str | None], first: dict[str, t
             counts["left by the client"] += 1
         elif reply.status != 200 or reply.refused:
             counts[f"refused {reply.status if reply.status != 200 else 'in the stream'}"] += 1
-            counts["WRONG: a server's error"] += reply.status >= 500 or reply.status == 0
+            counts["WRONG: a server's error"] += reply.status not in (503, *range(200, 500))  # 503: it took too long
             if reply.documents and (reply.status == 200 or reply.status > 401):
                 counts["told: " + reply.documents[-1]["error"]["message"].split(".")[0]] += 1
         elif one.gone:
