@@ -37,6 +37,7 @@ metrics = ["accuracy"]
 max_new_tokens = 4
 """
 TEXTS = ("Who are you?", "Tell me now.", "And again?", "What is it?")
+TOO_LONG = "The answer took too long"  # a time-out, which is as it should be
 EVERY_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 TRAINING: dict[str, Any] = {"epochs": 30, "learning_rate": 1e-2, "batch_size": 4, "target_modules": EVERY_LINEAR}
 SHARING: dict[str, Any] = {"steps": 60, "gate_steps": 4, "batch_size": 4, "learning_rate": 1e-2, "r": 4}
@@ -242,9 +243,10 @@ def judge(run: Run, alone: dict[tuple[str, str], str | None], first: dict[str, t
             counts["left by the client"] += 1
         elif reply.status != 200 or reply.refused:
             counts[f"refused {reply.status if reply.status != 200 else 'in the stream'}"] += 1
-            counts["WRONG: a server's error"] += reply.status not in (503, *range(200, 500))  # 503: it took too long
-            if reply.documents and (reply.status == 200 or reply.status > 401):
-                counts["told: " + reply.documents[-1]["error"]["message"].split(".")[0]] += 1
+            told = reply.documents[-1]["error"]["message"].split(".")[0] if reply.documents else ""
+            counts["WRONG: a server's error"] += (reply.status >= 500 or reply.status == 0) and told != TOO_LONG
+            if told and reply.status != 401:
+                counts["told: " + told] += 1
         elif one.gone:
             counts["WRONG: answered with a dead token"] += 1
         elif adapter is None:

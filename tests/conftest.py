@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 from ownlm.home import Home
+from ownlm.model import piece_bank
 from ownlm.model import smollm2 as embedded
 from ownlm.model.random_base import make_random_base
 from tests.community import rows, write_rows, write_task
@@ -71,3 +72,9 @@ def shell(tmp_path: Path, tiny_base: Path) -> QuickShell:
     write_rows(tmp_path / "queries.jsonl", queries)
     Home(tmp_path / ".ownlm").add_base(str(tiny_base), "tiny")
     return QuickShell(tmp_path)
+
+
+@pytest.fixture(params=[1, 99], ids=["own pieces", "all pieces"])
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways in which a piece bank multiplies."""
+    monkeypatch.setattr(piece_bank, "FEW", request.param)

@@ -8,7 +8,6 @@ import torch
 from ownlm.answer.ask import Question, answer, banks_of
 from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError
-from ownlm.model import piece_bank
 from ownlm.model.adapter import Adapter
 from ownlm.model.bank import LoraBank
 from ownlm.model.banks import attached
@@ -21,15 +20,10 @@ from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.recipe import Recipe
 from tests.perpcs.assembling import IDS, MLP, QKVO, histories, logits_of, pieces_for, pool_for, recipes, row_of
 
+pytestmark = pytest.mark.usefixtures("both_ways")
 TRAINED = LoraConfig(r=4, lora_alpha=12, target_modules=("q_proj", "v_proj"))  # neither the pool's rank nor modules
 TEXTS = ["Sort this: a", "Sort this: a longer message, about something else", "Other words"]
 LABELS = ["yes", "nod", "bin", "key", "art", "fox", "urn", "icy"]
-
-
-@pytest.fixture(autouse=True, params=[1, 99], ids=["own pieces", "all pieces"])
-def few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways of multiplying with pieces."""
-    monkeypatch.setattr(piece_bank, "FEW", request.param)
 
 
 @pytest.fixture(scope="module")

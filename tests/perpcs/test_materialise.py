@@ -12,7 +12,6 @@ from transformers import AutoModelForCausalLM
 
 from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError, PoolError
-from ownlm.model import piece_bank
 from ownlm.model.adapter import Adapter, LoraPair, write_peft_folder
 from ownlm.model.banks import attached
 from ownlm.model.base import BaseLM, load_base
@@ -22,12 +21,6 @@ from ownlm.perpcs.recipe import Combine, Recipe, made_of
 from tests.perpcs.assembling import IDS, MLP, QKVO, logits_of, pieces_for, pool_for, row_of, sharers_of
 
 LORAS = {"attention": QKVO, "mlp": MLP}
-
-
-@pytest.fixture(autouse=True, params=[1, 99], ids=["own pieces", "all pieces"])
-def few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways of multiplying with pieces."""
-    monkeypatch.setattr(piece_bank, "FEW", request.param)
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +108,7 @@ def test_the_same_logits_as_pieces_stacked_in_peft(base: BaseLM, pool: Pool, tmp
     torch.testing.assert_close(logits_of(base, materialise(recipe, pool)), theirs, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_the_same_logits_in_one_bank_for_everybody(base: BaseLM, pool: Pool) -> None:
     recipes = [random_recipe(pool, k=k, seed=k) for k in (3, 1, 2)]
     bank = recipe_bank(base, pool, recipes)
@@ -142,6 +136,7 @@ def test_only_used_pieces_are_resident(base: BaseLM, pool: Pool, monkeypatch: py
     assert sorted(read) == sorted(used) and bank.most <= 2
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_weights_of_zero_read_nothing(base: BaseLM, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     places = torch.full((len(pool.modules), 2), 900)  # no such pieces: nobody may look
     nothing = made_of("product", places, torch.zeros(places.shape))
@@ -153,6 +148,7 @@ def test_weights_of_zero_read_nothing(base: BaseLM, pool: Pool, monkeypatch: pyt
     assert not any(pair.A_RD.any() or pair.B_OR.any() for pair in adapter.pairs.values())
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_modules_with_few_pieces_or_none(base: BaseLM, tmp_path: Path) -> None:
     given, (first, second, *_) = pieces_for(base, 3), pieces_for(base, 3)
     one = sharers_of(3)[1]
