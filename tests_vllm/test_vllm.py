@@ -81,9 +81,7 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
     engine, loop = start_engine(home.store, SETTINGS, device="cpu"), asyncio.new_event_loop()
     engine.server._lines = deque()  # all that the server says from now on
     yield Stand(home, engine, loop)
-    if engine.server.process.poll() is None:
-        loop.run_until_complete(engine.stop(0))
-    engine.server.stop(0)
+    loop.run_until_complete(engine.stop(0))
     loop.close()
     assert not list((home.store.folder / "served").glob("*"))
 

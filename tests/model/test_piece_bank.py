@@ -1,5 +1,7 @@
 """Trained people, assembled people and the base alone, in one row and one call."""
 
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -141,6 +143,19 @@ def test_places_where_no_piece_is(base: BaseLM, pool: Pool, assembled: dict[str,
         with pytest.raises(AdapterError, match="no such piece"):
             bank.load(0, pool.modules, wrong, one)
     assert bank._held[0] is not None  # who was there
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_base_of_half_precision(base: BaseLM, pool: Pool, assembled: dict[str, Recipe], dtype: torch.dtype) -> None:
+    """Pieces stay in float32: what is added is rounded once."""
+    half = replace(base, model=deepcopy(base.model).to(dtype))
+    bare = half.logits(row_of([BASE]).pack()).float()
+    with attached(recipe_bank(half, pool, list(assembled.values()))) as banks, torch.no_grad():
+        mixed = half.logits(row_of([BASE, 0, 1, 2]).pack(), banks).float().view(4, len(IDS), -1)
+    torch.testing.assert_close(mixed[0], bare)
+    for slot, recipe in enumerate(assembled.values(), 1):
+        expected = logits_of(base, materialise(recipe, pool))  # of float32
+        assert float((mixed[slot] - expected).norm()) < 0.1 * float((expected - bare).norm())
 
 
 def test_detached_without_trace(base: BaseLM, pool: Pool, assembled: dict[str, Recipe]) -> None:

@@ -13,13 +13,16 @@ from tests.serve.conftest import Served
 PATIENCE_S = 60
 
 
-def test_what_could_not_be_finished_is_finished_later(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [StoreError("another process is reading"), OSError(28, "No space left on device")])
+def test_what_could_not_be_finished_is_finished_later(
+    served: Served, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(forgetting, "RETRY_S", 0.01)
     vacuum, failures = Database.vacuum, iter(range(3))
 
     def busy(database: Database) -> None:
         if next(failures, None) is not None:
-            raise StoreError("another process is reading")
+            raise error
         vacuum(database)
 
     monkeypatch.setattr(Database, "vacuum", busy)

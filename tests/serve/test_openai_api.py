@@ -1,18 +1,23 @@
 """OpenAI's API: who is answered by what, streams, refusals."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event, Semaphore
 from typing import Any
 
 import pytest
 
 from ownlm.errors import AdapterError, BaseModelError, OwnlmError, StoreError
+from ownlm.home import Home
 from ownlm.serve import answering
 from ownlm.serve.limits import Limits
 from ownlm.store.tokens import revoke_token, tokens
+from ownlm.verbs.consent import Consent
 from tests.serve.conftest import Served
 
 CHAT = "/v1/chat/completions"
 TASK = "sorting"
+THREADS = 40  # in which Starlette runs what is no coroutine
 
 
 def say(text: str = "thing") -> list[dict[str, str]]:
@@ -254,6 +259,32 @@ def test_whoever_comes_when_all_is_full_is_told_when_to_come_again(served: Serve
     served.engine.full = True
     response = served.client.post(CHAT, headers=served.token("ada"), json={"model": TASK, "messages": say()})
     assert response.status_code == 429 and response.headers["retry-after"] == "3"
+
+
+def test_those_who_change_the_home_do_not_keep_answers_waiting(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many of them wait for each other."""
+    many, waiting, go_on = 60, Semaphore(0), Event()
+
+    def consent(_: Home, user: str, *__: object) -> Consent:
+        waiting.release()
+        assert go_on.wait(60)
+        return Consent(user, True)
+
+    monkeypatch.setattr(Home, "consent", consent)
+    ada, bela = served.token("ada"), served.token("bela")
+    with ThreadPoolExecutor(many) as pool:
+        asked = [
+            pool.submit(served.client.put, "/v1/users/me/consent", headers=ada, json={"shares": True})
+            for _ in range(many)
+        ]
+        try:
+            for _ in range(THREADS):
+                assert waiting.acquire(timeout=60)
+            assert not waiting.acquire(timeout=0.2)  # the rest wait for a thread
+            assert served.post(CHAT, bela, model=TASK, messages=say())["ownlm"]["adapter"] == newest(served, "bela")
+        finally:
+            go_on.set()
+    assert {one.result().status_code for one in asked} == {200}
 
 
 class TestLimits:

@@ -14,6 +14,8 @@ from ownlm.answer.decoder import Decoder
 from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError, DataError, OwnlmError, StoreError
 from ownlm.home import Home
+from ownlm.model.base import BaseLM
+from ownlm.model.piece_bank import PieceBank
 from ownlm.serve import running
 from ownlm.serve.engine import Busy, EngineError, Work
 from ownlm.serve.own_engine import OwnEngine
@@ -224,6 +226,50 @@ def test_what_is_forgotten_is_wiped_from_memory(office: Office, tiny_base: Path,
         assert await read(engine.submit(office.work(ben))) == office.alone(office.work(ben))
 
     serving(engine, use)
+
+
+def test_an_assembled_person_is_wiped_from_memory(shared: Home) -> None:
+    shared.assemble("sorting", users=["kara", "luca"])
+    latest, base, engine = shared.latest_adapters("sorting"), shared.bases()[0], OwnEngine(shared)
+    kara, luca = (Work(base, latest["sorting", user], "a", 5) for user in ("kara", "luca"))
+
+    async def use() -> None:
+        for one in (kara, luca):
+            await read(engine.submit(one))
+        running = engine._workers[base.name].running
+        assert running is not None
+        (bank,) = running.slots.banks.beside
+        assert isinstance(bank, PieceBank)
+        held = bank._held[0]
+        assert held is not None and bank._held[1] is not None
+        shared.forget("kara")
+        while bank._held[0] is not None:
+            await asyncio.sleep(0.05)
+        assert not any(tensor.any() for tensor in held) and bank._held[1] is not None
+        assert engine.counts()["slots_used"] == 1
+
+    serving(engine, use)
+
+
+def test_a_prompt_that_is_far_too_long_is_not_even_tokenised(
+    office: Office, people: list[AdapterInfo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_texts, encode = list[str](), BaseLM.encode_prompt
+
+    def watched(base: BaseLM, text: str) -> list[int]:
+        read_texts.append(text)
+        return encode(base, text)
+
+    longest = max(map(len, office.base.tokenizer.get_vocab()))
+    most = longest * office.base.max_tokens
+    monkeypatch.setattr(BaseLM, "encode_prompt", watched)
+    far, long, fine = (office.work(people[0], text) for text in ("a" * (most + 1), "a" * most, "a"))
+    engine = OwnEngine(office.home)
+    too_far, too_long, answer = answered(engine, [far, long, fine])
+    assert isinstance(too_far, DataError) and isinstance(too_long, DataError)
+    assert read_texts == [long.prompt, fine.prompt]
+    monkeypatch.undo()
+    assert answer == office.alone(fine)
 
 
 def test_cancelling_frees_slot_and_place(office: Office, people: list[AdapterInfo]) -> None:

@@ -1,6 +1,7 @@
 """Whose turn it is: nobody keeps the others waiting, whatever they ask for, and bases take turns."""
 
 import asyncio
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,22 @@ def test_bases_take_turns(tmp_path: Path, office: Office, people: list[AdapterIn
     one, two, three, four, five = answered(engine, works)
     assert one == five == office.alone(mine) and two == four != "" and isinstance(three, BaseModelError)
     assert engine.counts()["tokens"] > 0
+
+
+def test_a_base_that_left_takes_no_memory(tmp_path: Path, office: Office, people: list[AdapterInfo]) -> None:
+    other = office.home.add_base(str(make_random_base(tmp_path / "next", seed=8)), "next")
+    engine = OwnEngine(office.home, bases=1)
+
+    async def use() -> None:
+        await read(engine.submit(office.work(people[0])))
+        first = engine._workers["tiny"].running
+        assert first is not None
+        model = weakref.ref(first.base.model)
+        del first
+        await read(engine.submit(Work(other, None, "a", 5)))
+        assert list(engine._workers) == ["next"] and model() is None
+
+    serving(engine, use)
 
 
 def ended(engine: OwnEngine, works: Sequence[Work]) -> list[str]:

@@ -17,6 +17,7 @@ import pytest
 from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError, DataError, NotFoundError, OwnlmError, StoreError
 from ownlm.home import Home
+from ownlm.model.random_base import make_random_base
 from ownlm.serve import vllm_copies, vllm_engine
 from ownlm.serve.engine import Busy
 from ownlm.serve.vllm_copies import put_copy
@@ -30,6 +31,7 @@ from ownlm.store.served import current, serving, sweep_served, version_of
 from ownlm.verbs.load import read_adapter
 from tests.serve.answering import TEXTS, Office, read
 from tests.serve.fake_vllm import FakeVllm, fake_vllm, make_terms
+from tests.shell import QuickShell
 
 
 @pytest.fixture
@@ -106,6 +108,25 @@ def test_room_is_what_the_home_needs(office: Office) -> None:
     assert served_base(store, None) == office.info
     assert on_other_bases(store, office.info) == []
     assert len(on_other_bases(store, BaseInfo("other", "", "0" * 64, 1, ""))) == 1
+
+
+def test_who_cannot_be_served_is_told_before_the_start(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(*_: object, **__: object) -> None:
+        raise OwnlmError("vLLM is not here")
+
+    monkeypatch.setattr(vllm_engine, "start_engine", start)
+    command, shell = (
+        ("serve", "--home", "home", "--port", 0, "--engine", "vllm"),
+        QuickShell(office.home.store.folder.parent),
+    )
+    hire(office, "ana", 1)
+    told = shell.run(*command, code=1)
+    assert "starting vLLM with tiny" in told and "vLLM is not here" in told and "other bases" not in told
+    other = office.home.add_base(str(make_random_base(office.home.store.folder.parent / "other", seed=5)), "other")
+    hire(office, "ben", 2, base=other.name, base_fingerprint=other.fingerprint)
+    hire(office, "cleo", 3)
+    told = shell.run(*command, code=1)
+    assert "vLLM serves tiny alone" in told and "cannot answer: 1" in told
 
 
 def test_a_recipe_is_served_as_what_it_makes(shared: Home, tmp_path: Path) -> None:

@@ -90,6 +90,7 @@ def _engine(home: "Home", kind: str, slots: int, queue: int, python: Path) -> "E
     settings, base = VllmSettings(python=str(python), slots=slots, in_memory=max(256, slots)), served_base(home.store)
     if apart := len(on_other_bases(home.store, base)):
         warn(f"vLLM serves {base.name} alone; so many newest adapters stand on other bases, and cannot answer: {apart}")
+    warn(f"starting vLLM with {base.name}: this takes a minute or more")
     return start_engine(home.store, settings, base=base.name, device=home.device, most=queue)
 
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Response
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
@@ -74,18 +74,18 @@ def _add_others(app: FastAPI, state: State) -> None:
     """Health, numbers, and the page."""
 
     @app.get("/healthz", tags=["server"])
-    def healthz() -> dict[str, str]:
+    async def healthz() -> dict[str, str]:
         """Whether the server is up, and can read its home."""
-        state.home.store.tasks()
+        await to_thread.run_sync(state.home.store.tasks, limiter=state.readers)
         return {"status": "ok"}
 
-    @app.get("/metrics", tags=["server"], response_class=Response)
-    def metrics(caller: Operator) -> Response:
+    @app.get("/metrics", tags=["server"], response_class=Response, responses=openai_api.sends("text/plain"))
+    async def metrics(caller: Operator) -> Response:
         """Counters and gauges, for Prometheus; with an operator's token."""
         return Response(state.metrics.text(), media_type="text/plain; version=0.0.4")
 
     @app.get("/", include_in_schema=False)
-    def page() -> FileResponse:
+    async def page() -> FileResponse:
         return FileResponse(PAGE / "index.html")
 
     app.mount("/page", StaticFiles(directory=PAGE, check_dir=False), name="page")

@@ -7,14 +7,14 @@ import zipfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from ownlm.errors import ConfigError, DataError, NotFoundError
 from ownlm.history.record import Record, in_order
 from ownlm.history.row import to_record
-from ownlm.serve.openai_api import task_of
-from ownlm.serve.state import State, state_of
+from ownlm.serve.openai_api import sends, task_of
+from ownlm.serve.state import AnyState, State
 from ownlm.serve.who import AnyCaller, Me
 from ownlm.store.jobs import jobs
 from ownlm.store.pools import pools
@@ -22,7 +22,6 @@ from ownlm.store.rows import AdapterInfo, JobInfo
 from ownlm.verbs.consent import LICENCE, Consent
 
 router = APIRouter(prefix="/v1", tags=["me"])
-AnyState = Annotated[State, Depends(state_of)]
 TaskName = Annotated[str, Query(max_length=64, description="A task.")]
 _STRICT = ConfigDict(extra="forbid")
 UNFIT = 10_000  # records of one request
@@ -137,16 +136,15 @@ def add_history(user: Me, state: AnyState, asked: Records) -> dict[str, Any]:
             raise DataError(
                 f"Record {place} of those sent is another person's", hint="leave `user_id` out: records are yours"
             )
+        wrong = f"Record {place} of those sent is wrong"
         try:
             read.append(record := to_record(row, task, user=user))
-            answer = record.fields.get(task.answer_field)  # a task with options may have none
-            if task.labels and answer is not None and answer not in task.labels:
-                raise DataError(f"`{task.answer_field}` is none of the labels that GET /v1/tasks tells")
         except (ValueError, KeyError) as error:
             told = error.what if isinstance(error, DataError) else str(error)
-            raise DataError(
-                f"Record {place} of those sent is wrong: {told}", expected=f"{', '.join(task.record_fields)}"
-            ) from None
+            raise DataError(f"{wrong}: {told}", expected=f"{', '.join(task.record_fields)}") from None
+        answer = record.fields.get(task.answer_field)  # a task with options may have none
+        if task.labels and answer is not None and answer not in task.labels:
+            raise DataError(f"{wrong}: `{task.answer_field}` is none of the task's labels", hint="GET /v1/tasks")
     store = state.home.store
     new, known, forgotten = store.add_records(task.name, [in_order(user, read)], most=state.limits.records)
     return {"new": new, "known": known, "forgotten": forgotten}
@@ -174,7 +172,7 @@ def show_adapter(user: Me, state: AnyState, task: TaskName) -> dict[str, Any]:
     }
 
 
-@router.get("/users/me/adapter/download", response_class=Response)
+@router.get("/users/me/adapter/download", response_class=Response, responses=sends("application/zip"))
 def download_adapter(user: Me, state: AnyState, task: TaskName) -> Response:
     """Your newest adapter as a PEFT folder, zipped: `peft` and vLLM load it beside the base that it names."""
     name = task_of(state, task).name

@@ -7,10 +7,10 @@ temperature, answers are greedy. What is asked for and cannot be done is refused
 
 import time
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
 from anyio import to_thread
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from ownlm.errors import ConfigError, NotFoundError, TaskError
@@ -18,12 +18,16 @@ from ownlm.history.task import Task
 from ownlm.serve.answering import Answering, Whole, events, whole
 from ownlm.serve.binding import Bound, bind_question, bind_text, with_changes
 from ownlm.serve.requests import ChatRequest, CompletionRequest, Sampling
-from ownlm.serve.state import State, state_of
+from ownlm.serve.state import AnyState, State
 from ownlm.serve.who import AnyCaller, Caller
 
 router = APIRouter(prefix="/v1", tags=["answers"])
-AnyState = Annotated[State, Depends(state_of)]
 _STARTED = int(time.time())
+
+
+def sends(kind: str) -> dict[int | str, dict[str, Any]]:
+    """What the API's description says of answers that are of this kind, perhaps beside JSON."""
+    return {200: {"content": {kind: {"schema": {"type": "string"}}}}}
 
 
 @router.get("/models")
@@ -38,7 +42,7 @@ def show_model(model: str, caller: AnyCaller, state: AnyState) -> dict[str, Any]
     return _model(task_of(state, model).name)
 
 
-@router.post("/chat/completions")
+@router.post("/chat/completions", responses=sends("text/event-stream"))
 async def chat(asked: ChatRequest, request: Request, caller: AnyCaller, state: AnyState) -> Response:
     """Answers the last message with the caller's own model."""
 
@@ -56,7 +60,7 @@ async def chat(asked: ChatRequest, request: Request, caller: AnyCaller, state: A
     return await _respond(request, answering, asked, _chat_document, "chat.completion.chunk")
 
 
-@router.post("/completions")
+@router.post("/completions", responses=sends("text/event-stream"))
 async def complete(asked: CompletionRequest, request: Request, caller: AnyCaller, state: AnyState) -> Response:
     """Continues texts as they stand with the caller's own model."""
 

@@ -1,9 +1,10 @@
 """What all requests of one server have in common."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from anyio import CapacityLimiter
-from fastapi import Request
+from fastapi import Depends, Request
 
 from ownlm.home import Home
 from ownlm.serve.engine import Engine
@@ -32,7 +33,9 @@ class State:
     readers: CapacityLimiter
 
 
-def state_of(request: Request) -> State:
-    """The server that a request came to."""
+async def _state_of(request: Request) -> State:  # a coroutine, as FastAPI runs else in threads that may all wait
     state: State = request.app.state.ownlm
     return state
+
+
+AnyState = Annotated[State, Depends(_state_of)]

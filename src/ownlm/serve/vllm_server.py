@@ -159,7 +159,7 @@ class VllmServer:
         self._cleanup.close()
 
 
-_HINT: Final = "see that vLLM and ownlm are installed in one environment (docs), and name its python if it is another"
+_HINT: Final = "install vLLM and ownlm in one environment (docs/serving.md), and name its Python: --vllm-python FILE"
 
 
 def start_server(store: Store, base: BaseInfo, settings: VllmSettings, device: str | None = None) -> VllmServer:

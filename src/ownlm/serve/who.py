@@ -11,7 +11,7 @@ from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from ownlm.errors import AccessError, NotFoundError
-from ownlm.serve.state import State, state_of
+from ownlm.serve.state import AnyState, State
 from ownlm.store.rows import TokenInfo
 from ownlm.store.tokens import find_token
 
@@ -41,7 +41,7 @@ class Caller:
 
 
 async def caller(
-    state: Annotated[State, Depends(state_of)],
+    state: AnyState,
     given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> Caller:
     """Who asks.
@@ -58,14 +58,14 @@ async def caller(
     return Caller(found, given.credentials)
 
 
-def operator(caller: Annotated[Caller, Depends(caller)]) -> Caller:
+async def operator(caller: Annotated[Caller, Depends(caller)]) -> Caller:
     """Who asks, an operator; else an AccessError."""
     if not caller.is_operator:
         raise AccessError("This is for operators", hint="send an operator's token")
     return caller
 
 
-def me(caller: Annotated[Caller, Depends(caller)]) -> str:
+async def me(caller: Annotated[Caller, Depends(caller)]) -> str:
     """The person who asks about themselves.
 
     Raises:
