@@ -272,7 +272,7 @@ def main(asked: argparse.Namespace) -> dict[str, Any]:
         latest = {a.user: a.id for a in home.latest_adapters().values()}
         first = {latest[p.user]: (p.user, "" if p.assembled else p.codes[0]) for p in people}
         made_s = time.perf_counter() - started
-        options = ("--slots", asked.slots, "--queue", asked.at_once, "--requests-per-minute", 10**6)
+        options = ("--slots", asked.slots, "--queue", asked.at_once, "--requests-per-minute", 10**6, "--timeout", 600)
         with Server(home.store.folder, *options) as server:
 
             async def all_of_it() -> tuple[Run, dict[str, float]]:
