@@ -68,6 +68,7 @@ class Asked:
     reply: Reply
     gone: bool = False  # it was sent after forgetting the person, or revoking the token, was acknowledged
     left: bool = False  # the client left
+    took_s: float = 0.0
 
 
 @dataclass
@@ -168,8 +169,9 @@ class Crowd:
         body = {"model": model, "stream": stream, "messages": [{"role": "user", "content": text}]}
         while True:
             worthless = one.gone or (token == one.spare and one.user in self.revoked)
+            began = time.perf_counter()
             reply = await send(self.server, "POST", "/v1/chat/completions", token, body, leave=leaves)
-            self.run.asked.append(Asked(one.user, text, reply, worthless, leaves))
+            self.run.asked.append(Asked(one.user, text, reply, worthless, leaves, time.perf_counter() - began))
             if reply.status != 429:
                 return
             await asyncio.sleep(self.draw.uniform(0.2, 1) * min(4, reply.retry_after))
@@ -272,7 +274,8 @@ def main(asked: argparse.Namespace) -> dict[str, Any]:
         latest = {a.user: a.id for a in home.latest_adapters().values()}
         first = {latest[p.user]: (p.user, "" if p.assembled else p.codes[0]) for p in people}
         made_s = time.perf_counter() - started
-        options = ("--slots", asked.slots, "--queue", asked.at_once, "--requests-per-minute", 10**6, "--timeout", 600)
+        options = ("--slots", asked.slots, "--queue", asked.at_once, "--requests-per-minute", 10**6)
+        options += ("--timeout", asked.timeout)
         with Server(home.store.folder, *options) as server:
 
             async def all_of_it() -> tuple[Run, dict[str, float]]:
@@ -289,13 +292,15 @@ def main(asked: argparse.Namespace) -> dict[str, Any]:
         newest = {a.id for a in home.latest_adapters().values()}
         unlearnt = {i for i, user, code in anew if i in newest and any(learnt[user, t] != code for t in TEXTS)}
         told = judge(run, alone, first)
+        took = sorted(one.took_s for one in run.asked if one.reply.status == 200 and not one.left)
         different = len({alone[p.user, t] for p in people if p.assembled for t in TEXTS})
     return {
         "people": asked.people, "assembled": asked.assembled, "requests": len(run.asked), "at_once": asked.at_once,
-        "slots": asked.slots, "assembled_say": different, "answers": told, "jobs": dict(run.jobs),
-        "retrained": len(run.says),
+        "slots": asked.slots, "timeout_s": asked.timeout, "assembled_say": different, "answers": told,
+        "jobs": dict(run.jobs), "retrained": len(run.says),
         "retrained_and_not_learnt": len(unlearnt), "forgotten": dict(run.forgotten), "tokens_revoked": run.revoked,
-        "server": counts, "seconds": {"home": round(made_s), "asking": round(asking_s, 1)},
+        "server": counts, "answer_took_s": {"median": round(took[len(took) // 2], 1), "most": round(took[-1], 1)},
+        "seconds": {"home": round(made_s), "asking": round(asking_s, 1)},
         "wrong": sum(count for what, count in told.items() if what.startswith("WRONG")),
     }  # fmt: skip
 
@@ -308,6 +313,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--at-once", type=int, default=1200, help="connections")
     parser.add_argument("--slots", type=int, default=16)
+    parser.add_argument("--timeout", type=float, default=600, help="of an answer, waiting included, in seconds")
     parser.add_argument("--seed", type=int, default=0)
     return parser
 

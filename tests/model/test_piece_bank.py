@@ -150,7 +150,9 @@ def test_a_base_of_half_precision(base: BaseLM, pool: Pool, assembled: dict[str,
     """Pieces stay in float32: what is added is rounded once."""
     half = replace(base, model=deepcopy(base.model).to(dtype))
     bare = half.logits(row_of([BASE]).pack()).float()
-    with attached(recipe_bank(half, pool, list(assembled.values()))) as banks, torch.no_grad():
+    bank = recipe_bank(half, pool, list(assembled.values()))
+    assert all(tensor.dtype == torch.float32 for one in bank._families for tensor in (one.A_GD, *one.B_FPO))
+    with attached(bank) as banks, torch.no_grad():
         mixed = half.logits(row_of([BASE, 0, 1, 2]).pack(), banks).float().view(4, len(IDS), -1)
     torch.testing.assert_close(mixed[0], bare)
     for slot, recipe in enumerate(assembled.values(), 1):

@@ -190,6 +190,11 @@ def test_the_api_is_documented_without_another_host(served: Served) -> None:
         assert served.client.get(f"/docs-files/{file}").status_code == 200
     paths = served.client.get("/openapi.json").json()["paths"]
     assert {"/v1/chat/completions", "/v1/users/me", "/healthz", "/metrics"} <= paths.keys()
+    sent = {path: set(how["responses"]["200"]["content"]) for path, kinds in paths.items() for how in kinds.values()
+            if "200" in how["responses"]}  # fmt: skip
+    for path in ("/v1/chat/completions", "/v1/completions"):
+        assert sent[path] == {"application/json", "text/event-stream"}
+    assert sent["/v1/users/me/adapter/download"] == {"application/zip"} and sent["/metrics"] == {"text/plain"}
 
 
 def test_numbers_are_for_operators_and_name_nobody(served: Served) -> None:

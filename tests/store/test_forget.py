@@ -1,5 +1,7 @@
 """Forgetting: nothing of a person is left in any file, and nothing of anybody else is lost."""
 
+import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from ownlm.store.blobs import blob_name
 from ownlm.store.forget import dues, forget_person, forget_record
 from ownlm.store.rows import AdapterInfo, BaseInfo, ProfileInfo, history_digest
 from ownlm.store.store import Store
+from tests.shell import OWNLM
 from tests.store.rows import TASK, adapter, keep
 
 
@@ -220,3 +223,15 @@ def test_a_reader_who_stays_is_waited_for_and_told_of(crowd: Store, monkeypatch:
             forget_person(Store(crowd.folder), "zora")
     forget_person(crowd, "zora")
     assert b"zora wrote" not in everything(crowd.folder)
+
+
+def test_searching_the_files_lets_no_other_process_take_the_database_for_its_own(crowd: Store) -> None:
+    """The last process to leave a database removes its log; who still has connections must not lose theirs."""
+    look = [*OWNLM, "history", "ls", "--json", "--home", str(crowd.folder)]
+    (crowd.folder / "a note").write_text("of no importance", "utf8")
+    forget_record(crowd, TASK.name, "zora", "zora-0")
+    subprocess.run(look, check=True, capture_output=True)
+    assert (crowd.folder / "ownlm.db-wal").exists()
+    crowd.add_records(TASK.name, [history("new", 3)])
+    told = json.loads(subprocess.run(look, check=True, capture_output=True).stdout)
+    assert "new" in json.dumps(told)

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from anyio import CapacityLimiter, to_thread
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
@@ -24,7 +24,7 @@ from ownlm.serve.refusals import add_refusals
 from ownlm.serve.state import State
 from ownlm.serve.who import Operator
 
-READERS = 16  # threads
+READERS, BINDERS = 16, 4  # threads
 PAGE = Path(__file__).with_name("page")
 _REFUSED = {"description": "Refused: what, and what to do next.", "content": {"application/json": {"schema": {
     "type": "object", "required": ["error"], "properties": {"error": {"type": "object"}}}}}}  # fmt: skip
@@ -41,7 +41,8 @@ def create_app(home: Home, engine: Engine, limits: Limits | None = None) -> Fast
     """
     limits = limits or Limits()
     jobs, forgetting = Jobs(home), Forgetting(home)
-    state = State(home, engine, jobs, forgetting, limits, Meter(limits), Metrics(engine), CapacityLimiter(READERS))
+    threads = CapacityLimiter(READERS), CapacityLimiter(BINDERS)
+    state = State(home, engine, jobs, forgetting, limits, Meter(limits), Metrics(engine), *threads)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -62,12 +63,16 @@ def create_app(home: Home, engine: Engine, limits: Limits | None = None) -> Fast
     )  # fmt: skip
     app.state.ownlm = state
     add_refusals(app)
-    app.add_exception_handler(ClientLeft, lambda request, error: Response(status_code=499))
+    app.add_exception_handler(ClientLeft, _nobody_waits)
     app.include_router(openai_api.router)
     app.include_router(me_api.router)
     _add_others(app, state)
     app.add_middleware(Guard, most=limits.body_bytes, metrics=state.metrics)
     return app
+
+
+async def _nobody_waits(request: Request, error: Exception) -> Response:
+    return Response(status_code=499)
 
 
 def _add_others(app: FastAPI, state: State) -> None:
@@ -85,7 +90,7 @@ def _add_others(app: FastAPI, state: State) -> None:
         return Response(state.metrics.text(), media_type="text/plain; version=0.0.4")
 
     @app.get("/", include_in_schema=False)
-    async def page() -> FileResponse:
+    def page() -> FileResponse:
         return FileResponse(PAGE / "index.html")
 
     app.mount("/page", StaticFiles(directory=PAGE, check_dir=False), name="page")

@@ -172,7 +172,7 @@ def show_adapter(user: Me, state: AnyState, task: TaskName) -> dict[str, Any]:
     }
 
 
-@router.get("/users/me/adapter/download", response_class=Response, responses=sends("application/zip"))
+@router.get("/users/me/adapter/download", response_class=Response, responses=sends("application/zip", format="binary"))
 def download_adapter(user: Me, state: AnyState, task: TaskName) -> Response:
     """Your newest adapter as a PEFT folder, zipped: `peft` and vLLM load it beside the base that it names."""
     name = task_of(state, task).name

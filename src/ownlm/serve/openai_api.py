@@ -25,21 +25,23 @@ router = APIRouter(prefix="/v1", tags=["answers"])
 _STARTED = int(time.time())
 
 
-def sends(kind: str) -> dict[int | str, dict[str, Any]]:
+def sends(kind: str, **schema: str) -> dict[int | str, dict[str, Any]]:
     """What the API's description says of answers that are of this kind, perhaps beside JSON."""
-    return {200: {"content": {kind: {"schema": {"type": "string"}}}}}
+    return {200: {"content": {kind: {"schema": {"type": "string"} | schema}}}}
 
 
 @router.get("/models")
-def list_models(caller: AnyCaller, state: AnyState) -> dict[str, Any]:
+async def list_models(caller: AnyCaller, state: AnyState) -> dict[str, Any]:
     """The tasks of this home, as models."""
-    return {"object": "list", "data": [_model(name) for name in state.home.store.tasks()]}
+    names = await to_thread.run_sync(state.home.store.tasks, limiter=state.readers)
+    return {"object": "list", "data": [_model(name) for name in names]}
 
 
 @router.get("/models/{model}")
-def show_model(model: str, caller: AnyCaller, state: AnyState) -> dict[str, Any]:
+async def show_model(model: str, caller: AnyCaller, state: AnyState) -> dict[str, Any]:
     """One of them."""
-    return _model(task_of(state, model).name)
+    task = await to_thread.run_sync(task_of, state, model, limiter=state.readers)
+    return _model(task.name)
 
 
 @router.post("/chat/completions", responses=sends("text/event-stream"))
@@ -55,7 +57,7 @@ async def chat(asked: ChatRequest, request: Request, caller: AnyCaller, state: A
         return with_changes(bound, _changes(state, asked, asked.max_completion_tokens) | {"labels": labels})
 
     answering = Answering(
-        state, caller, asked.model, [await to_thread.run_sync(bind, limiter=state.readers)], asked.ignored_messages
+        state, caller, asked.model, [await to_thread.run_sync(bind, limiter=state.binders)], asked.ignored_messages
     )
     return await _respond(request, answering, asked, _chat_document, "chat.completion.chunk")
 
@@ -71,7 +73,7 @@ async def complete(asked: CompletionRequest, request: Request, caller: AnyCaller
         changes = _changes(state, asked, None)
         return [with_changes(bind_text(state.home, user, task, p, asked.base_only), changes) for p in asked.prompts]
 
-    answering = Answering(state, caller, asked.model, await to_thread.run_sync(bind, limiter=state.readers), None)
+    answering = Answering(state, caller, asked.model, await to_thread.run_sync(bind, limiter=state.binders), None)
     return await _respond(request, answering, asked, _text_document, "text_completion")
 
 

@@ -19,8 +19,9 @@ class State:
     """A server: its home, and what works for it.
 
     Attributes:
-        readers: threads that look things up for answers. Requests that change the home may all wait for each other in
-            threads of their own.
+        readers: threads that look things up. Requests that change the home may all wait for each other in threads of
+            their own.
+        binders: threads that make prompts, for which a long history may be searched.
     """
 
     home: Home
@@ -31,6 +32,7 @@ class State:
     meter: Meter
     metrics: Metrics
     readers: CapacityLimiter
+    binders: CapacityLimiter
 
 
 async def _state_of(request: Request) -> State:  # a coroutine, as FastAPI runs else in threads that may all wait

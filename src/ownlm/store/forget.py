@@ -9,7 +9,7 @@ from pathlib import Path
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 
 from ownlm.errors import NotFoundError, StoreError
-from ownlm.store import tables
+from ownlm.store import tables, traces
 from ownlm.store.drafts import drop
 from ownlm.store.pools import FOLDER as POOLS
 from ownlm.store.pools import pools_with
@@ -17,6 +17,7 @@ from ownlm.store.pools import sweep as sweep_pools
 from ownlm.store.served import sweep_served
 from ownlm.store.store import Store
 from ownlm.store.tombstones import entomb
+from ownlm.store.traces import Needle
 from ownlm.store.work import alone
 
 DUE = "forgetting "  # begins a key of the table `meta`, from a deletion until nothing of it is left in any file
@@ -24,8 +25,6 @@ SHORTEST, LONGEST = 8, 48  # letters of a text that are searched for; a shorter 
 MOST = 512  # texts searched for
 
 _ABOUT_THEM = (tables.consents, tables.tokens, tables.jobs)  # what goes with a person, uncounted
-
-Needle = tuple[bytes, bytes]  # the beginning of a text, as it is and as JSON spells it
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +172,9 @@ def _finish(store: Store, due: str, needles: list[Needle], done: Forgotten) -> F
     try:
         done = replace(done, blobs=_clean(store))
         with store.database.reading() as db:
-            for path in _database_files(store):
-                if _left(path, needles, db):
-                    hint = "end what else uses the home, and give the same command again"
-                    raise StoreError(f"Text that was to be forgotten is still found in {path}", hint=hint)
+            if left := _left(_database_files(store), needles, db):
+                hint = "end what else uses the home, and give the same command again"
+                raise StoreError(f"Text that was to be forgotten is still found in {left[0]}", hint=hint)
         with store.database.writing() as db:
             db.execute(delete(tables.meta).where(tables.meta.c.key == due))
     except StoreError as error:
@@ -241,27 +239,26 @@ def _check_other_files(store: Store, db: Connection, needles: list[Needle]) -> N
     """
     apart, database = {store.folder / "bases", store.blobs.folder}, _database_files(store)
     of_pools = {path for kind in ("json", "safetensors") for path in (store.folder / POOLS).glob(f"*/*.{kind}")}
-    for path in store.folder.rglob("*"):
-        if not path.is_file() or apart & set(path.parents) or path in of_pools or path in database:
-            continue
-        if _left(path, needles, db):
-            raise StoreError(
-                f"A copy of what is to be forgotten lies in {path}; nothing was removed",
-                hint="remove that file, and give the same command again",
-            )
+    others = (
+        path
+        for path in store.folder.rglob("*")
+        if path.is_file() and not apart & set(path.parents) and path not in of_pools and path not in database
+    )
+    if left := _left(others, needles, db):
+        raise StoreError(
+            f"A copy of what is to be forgotten lies in {left[0]}; nothing was removed",
+            hint="remove that file, and give the same command again",
+        )
 
 
-def _left(path: Path, needles: list[Needle], db: Connection) -> bool:
-    """Whether a file holds a text that no row of the database, as it is now, holds."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:  # another process is done with it
-        return False
-    found = {needle for needle in needles if any(form in content for form in needle)}
-    if found:
-        for row in db.exec_driver_sql(_ALL_TEXT):
-            found -= {needle for needle in found if any(form in row[0].encode() for form in needle)}
-    return bool(found)
+def _left(paths: Iterable[Path], needles: list[Needle], db: Connection) -> list[Path]:
+    """The files that hold a text which no row of the database, as it is now, holds."""
+    if not needles or not (found := traces.found(paths, needles)):
+        return []
+    left = set[Needle]().union(*(here for _, here in found))
+    for row in db.exec_driver_sql(_ALL_TEXT):
+        left -= {needle for needle in left if any(form in row[0].encode() for form in needle)}
+    return [path for path, here in found if here & left]
 
 
 _ALL_TEXT = " UNION ALL ".join(
