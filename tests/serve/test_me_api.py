@@ -4,6 +4,7 @@ import io
 import json
 import time
 import zipfile
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -27,7 +28,8 @@ def ids(page: dict[str, list[dict[str, str]]]) -> list[str]:
 def test_who_am_i(served: Served) -> None:
     told = served.get("/v1/users/me", served.token("ada"))
     (task,) = told["tasks"]
-    assert (told["user"], told["scope"], task["records"], task["standing"]) == ("ada", "user", 7, "up to date")
+    assert (told["user"], told["scope"], task["records"]) == ("ada", "user", 7)
+    assert task["standing"] == "up to date, made in few steps (1), so that it may have learnt little"
     assert task["adapter"]["method"] == "lora" and told["consent"]["shares"] is False
     assert served.get("/v1/users/me", served.token("somebody new"))["tasks"] == []
     assert served.get("/v1/users/me", served.token(None)) == {
@@ -78,10 +80,11 @@ def test_bad_records_are_refused_whole_and_without_their_text(served: Served) ->
         {"text": "x", "folder": "a secret folder"},
         good | {"user_id": "ada"},
         good | {"time": "soon"},
+        good | {"colour": "secretly red"},
         {},
     ):
         refused = served.post(HISTORY, who, 400, task=TASK, records=[good, bad])["error"]["message"]
-        assert "Record 2 of those sent" in refused and "secret" not in refused
+        assert "Record 2 of those sent" in refused and "secret" not in refused and "Next: " in refused
     served.post(HISTORY, who, 400, task=TASK, records=[])
     served.post(HISTORY, who, 404, task="other", records=[good])
     changed = {"id": "ada-1", "text": "another secret", "folder": "bin"}
@@ -234,6 +237,34 @@ def test_a_token_is_kept_as_a_hash_alone(home: Home) -> None:
     assert info.id.encode() in content and secret.encode() not in content
 
 
+def assembled(client: TestClient, who: dict[str, str]) -> Any:
+    """The job, when it has ended."""
+    job = client.post("/v1/users/me/assemble", headers=who, json={"task": TASK}).json()["id"]
+    while (made := client.get(f"/v1/users/me/jobs/{job}", headers=who).json())["ended"] is None:
+        time.sleep(0.05)
+    return made
+
+
+def test_errors_say_what_to_do_next(served: Served) -> None:
+    who, text = served.token("ciro"), "application/json"
+    told = [
+        served.get(f"/v1/users/me/adapter/download?task={TASK}", who, 404),
+        served.get("/v1/users/me/jobs/none", who, 404),
+        served.client.delete(f"{HISTORY}/none?task={TASK}", headers=who).json(),
+        served.get("/v1/embeddings", who, 404),
+        served.client.post(HISTORY, headers=who | {"Content-Type": text}).json(),
+        served.post("/v1/users/me/train", who, 400, task=TASK, lr=1),
+        served.post("/v1/completions", who, 400, model=TASK, prompt=["x" * 1_000_001]),
+    ]
+    expected = [
+        "POST /v1/users/me/train", "GET /v1/users/me/jobs", "GET /v1/users/me/history", "/docs",
+        "must be a JSON object", "leave it out", "at 'prompt",
+    ]  # fmt: skip
+    for one, next_step in zip(told, expected, strict=True):
+        assert next_step in one["error"]["message"] and "constrained" not in json.dumps(one)
+    assert served.client.head("/").status_code == 200
+
+
 def test_nobody_hears_who_took_their_consent_back(shared: Home) -> None:
     shared.assemble(TASK, users=["kara"], top_k=2)
     shared.consent("hugo", False)
@@ -241,8 +272,7 @@ def test_nobody_hears_who_took_their_consent_back(shared: Home) -> None:
         who, new = ({"Authorization": f"Bearer {give_token(shared.store, one)[1]}"} for one in ("kara", "luca"))
         told = [client.get(f"/v1/users/me/adapter/{what}?task={TASK}", headers=who) for what in ("pieces", "download")]
         assert [one.status_code for one in told] == [409, 409]
-        job = client.post("/v1/users/me/assemble", headers=new, json={"task": TASK}).json()["id"]
-        while (made := client.get(f"/v1/users/me/jobs/{job}", headers=new).json())["ended"] is None:
-            time.sleep(0.05)
+        made = [assembled(client, new), assembled(client, who)]  # there is nothing of one; the other's is as before
     assert "hugo" not in json.dumps([made, *(one.json() for one in told)])
-    assert made["state"] == "failed" and "cannot be used just now" in made["error"]["what"]
+    assert [one["state"] for one in made] == ["failed", "failed"] and all(one["adapter"] is None for one in made)
+    assert "cannot be used just now" in made[0]["error"]["what"] and "withdrawal" in made[1]["error"]["what"]

@@ -78,7 +78,7 @@ def test_messages_that_are_not_read_may_be_of_any_kind(served: Served) -> None:
     assert told["ownlm"]["ignored_messages"] == 3
     mixed = [{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": "data:,"}}]
     refused = served.post(CHAT, served.token("ada"), 400, model=TASK, messages=[{"role": "user", "content": mixed}])
-    assert "the last message is text" in refused["error"]["message"]
+    assert "the last message must be text" in refused["error"]["message"]
 
 
 def test_a_question_is_the_tasks_input_whatever_it_looks_like(served: Served) -> None:
@@ -136,7 +136,7 @@ def test_who_has_learnt_what_was_forgotten_is_told(served: Served) -> None:
     who = served.token("ada")
     served.client.delete(f"/v1/users/me/history/ada-2?task={TASK}", headers=who)
     told = served.post(CHAT, who, model=TASK, messages=say())
-    assert told["ownlm"]["adapter"] and "learnt from 1 records that were forgotten" in told["ownlm"]["warning"]
+    assert told["ownlm"]["adapter"] and "learnt from a record that was forgotten" in told["ownlm"]["warning"]
 
 
 def test_what_is_not_known_is_refused_by_its_name(served: Served) -> None:

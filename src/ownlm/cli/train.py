@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from ownlm.verbs.report import Ladder, Training
 
 
-FEW_STEPS = 12  # adapters that took so many, or fewer, had learnt little (benchmarks/LOG.md)
-
-
 def adapt(
     task: options.Task,
     out: Annotated[str, typer.Option("--out", help="What to call the adapted base.")],
@@ -320,6 +317,8 @@ def _print_report(report: "Training") -> None:
             f"{len(report.anew):,} of them began anew: their last adapter had other settings; "
             "with the same ones, training goes on from it"
         )
+    from ownlm.store.rows import FEW_STEPS
+
     few = [a for a in report.trained if a.steps <= FEW_STEPS and a.method == "lora" and not a.parent]
     if few:
         say(

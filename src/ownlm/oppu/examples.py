@@ -30,12 +30,14 @@ def tokenize(base: BaseLM, user: str, examples: Iterable[Example]) -> list[Token
     return tokenized
 
 
-def check_length(base: BaseLM, prompt: Sequence[int], answer: int, what: str) -> None:
+def check_length(
+    base: BaseLM, prompt: Sequence[int], answer: int, what: str, hint: str = "shorten it, or lower --max-words or --rag"
+) -> None:
     """Raises a DataError where `what`'s prompt and answer are longer than the base's context."""
     if len(prompt) + answer > base.max_tokens:
         raise DataError(
             f"{what} is longer than the context of the base {base.name!r}",
             got=f"{len(prompt) + answer} tokens",
             expected=f"at most {base.max_tokens}",
-            hint="shorten it, or lower --max-words or --rag",
+            hint=hint,
         )

@@ -89,7 +89,7 @@ def _add_others(app: FastAPI, state: State) -> None:
         """Counters and gauges, for Prometheus; with an operator's token."""
         return Response(state.metrics.text(), media_type="text/plain; version=0.0.4")
 
-    @app.get("/", include_in_schema=False)
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     def page() -> FileResponse:
         return FileResponse(PAGE / "index.html")
 

@@ -84,7 +84,9 @@ def _assigned(home: Home, query: Query, task: Task, base_only: bool) -> Assignme
         if one.warning is not None:  # it is stale; what an operator would type is nothing for a client
             return replace(one, warning="Your assembly is stale, and waits to be made anew; the base answers")
         if one.adapter is not None and one.adapter.forgotten:
-            why = f"Your adapter has learnt from {one.adapter.forgotten:,} records that were forgotten since"
+            many = one.adapter.forgotten
+            what = "a record that was" if many == 1 else f"{many:,} records that were"
+            why = f"Your adapter has learnt from {what} forgotten since"
             return replace(one, warning=f"{why}: ask to be trained, and it is made anew without them")
         return one
     return Assignment(query, task, pick_base(store, task.name, None), None)

@@ -13,9 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from ownlm.errors import ConfigError, DataError, NotFoundError
 from ownlm.history.record import Record, in_order
 from ownlm.history.row import to_record
+from ownlm.history.task import Task
 from ownlm.serve.openai_api import sends, task_of
 from ownlm.serve.state import AnyState, State
 from ownlm.serve.who import AnyCaller, Me
+from ownlm.store.forget import Forgotten
 from ownlm.store.jobs import jobs
 from ownlm.store.pools import pools
 from ownlm.store.rows import AdapterInfo, JobInfo
@@ -136,24 +138,43 @@ def add_history(user: Me, state: AnyState, asked: Records) -> dict[str, Any]:
             raise DataError(
                 f"Record {place} of those sent is another person's", hint="leave `user_id` out: records are yours"
             )
-        wrong = f"Record {place} of those sent is wrong"
         try:
-            read.append(record := to_record(row, task, user=user))
+            read.append(_record(row, task, user))
         except (ValueError, KeyError) as error:
-            told = error.what if isinstance(error, DataError) else str(error)
-            raise DataError(f"{wrong}: {told}", expected=f"{', '.join(task.record_fields)}") from None
-        answer = record.fields.get(task.answer_field)  # a task with options may have none
-        if task.labels and answer is not None and answer not in task.labels:
-            raise DataError(f"{wrong}: `{task.answer_field}` is none of the task's labels", hint="GET /v1/tasks")
+            told = error if isinstance(error, DataError) else DataError(str(error))
+            raise DataError(
+                f"Record {place} of those sent is wrong: {told.what}", expected=told.expected,
+                hint="GET /v1/tasks tells fields and labels",
+            ) from None  # fmt: skip
     store = state.home.store
     new, known, forgotten = store.add_records(task.name, [in_order(user, read)], most=state.limits.records)
     return {"new": new, "known": known, "forgotten": forgotten}
 
 
+def _record(row: dict[str, Any], task: Task, user: str) -> Record:
+    """What was sent, as a record; a DataError where it cannot be one as it stands."""
+    known = {"user_id", "id", "time", *task.record_fields}
+    if unknown := [name for name in row if name not in known]:
+        raise DataError(f"the task has no field {unknown[0][:50]!r}", expected=", ".join(task.record_fields))
+    record = to_record(row, task, user=user)
+    answer = record.fields.get(task.answer_field)  # a task with options may have none
+    if task.labels and answer is not None and answer not in task.labels:
+        raise DataError(f"`{task.answer_field}` is none of the task's labels", expected=", ".join(task.labels))
+    return record
+
+
 @router.delete("/users/me/history/{record:path}")
 async def forget_record(user: Me, state: AnyState, record: str, task: TaskName) -> dict[str, Any]:
     """Removes one record for good, and marks the adapters that have learnt from it; `finished` as for all of you."""
-    done, finished = await state.forgetting(lambda: state.home.forget_record(user, record, task_of(state, task).name))
+
+    def forget() -> Forgotten:
+        name = task_of(state, task).name
+        try:
+            return state.home.forget_record(user, record, name)
+        except NotFoundError:
+            raise NotFoundError("You have no such record in this task", hint="GET /v1/users/me/history") from None
+
+    done, finished = await state.forgetting(forget)
     return {
         "records": done.records, "marked": done.marked, "adapters": done.adapters, "pools": len(done.pools),
         "finished": finished,
@@ -176,6 +197,8 @@ def show_adapter(user: Me, state: AnyState, task: TaskName) -> dict[str, Any]:
 def download_adapter(user: Me, state: AnyState, task: TaskName) -> Response:
     """Your newest adapter as a PEFT folder, zipped: `peft` and vLLM load it beside the base that it names."""
     name = task_of(state, task).name
+    if not state.home.store.latest_adapters(name, [user]):
+        raise NotFoundError("You have no adapter in this task yet", hint="POST /v1/users/me/train, or .../assemble")
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "adapter"
         adapter = state.home.export(user, made, task=name).adapter
@@ -228,7 +251,7 @@ def show_job(user: Me, state: AnyState, job: str) -> dict[str, Any]:
     """One of them."""
     found = next((one for one in jobs(state.home.store, user) if one.id == job), None)
     if found is None:
-        raise NotFoundError("There is no such job, or it is not yours")
+        raise NotFoundError("There is no such job, or it is not yours", hint="GET /v1/users/me/jobs lists yours")
     return _job(state, found)
 
 
@@ -273,8 +296,11 @@ def _standing(state: State, adapter: AdapterInfo | None) -> dict[str, Any]:
     if told["behind"]:
         words.append(f"{told['behind']:,} new")
     if adapter.forgotten:
-        words.append(f"{adapter.forgotten:,} forgotten")
-    return {"adapter": told, "standing": ", ".join(words) or "up to date"}
+        words.append(f"has learnt from what was forgotten since ({adapter.forgotten:,}): ask to be trained")
+    words = words or ["up to date"]
+    if adapter.learnt_little:
+        words.append(f"made in few steps ({adapter.steps:,}), so that it may have learnt little")
+    return {"adapter": told, "standing": ", ".join(words)}
 
 
 def _adapter(state: State, one: AdapterInfo) -> dict[str, Any]:

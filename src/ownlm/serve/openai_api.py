@@ -134,7 +134,7 @@ def _text_document(answering: Answering, answers: list[Whole]) -> dict[str, Any]
 
 def _no_model() -> NotFoundError:
     what = "There is no such model (a task of this home), or it is not yours"
-    return NotFoundError(what, hint="GET /v1/models lists them")
+    return NotFoundError(what, hint="GET /v1/models lists them; who runs the server adds one with its first records")
 
 
 def _model(name: str) -> dict[str, Any]:

@@ -40,6 +40,9 @@ _STATUS: tuple[tuple[type[OwnlmError], int, str], ...] = (
 )
 
 
+_WHY = {"extra_forbidden": "nothing here is called so; leave it out", "missing": "it is missing"}
+
+
 def status_of(error: OwnlmError) -> tuple[int, str]:
     """The status of an error, and its code."""
     return next((status, code) for kind, status, code in _STATUS if isinstance(error, kind))
@@ -78,17 +81,20 @@ def add_refusals(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]  # without what was given: it may be a person's text
-        place = ".".join(str(part) for part in first["loc"][1:]) or None
-        why = str(first["msg"]).removeprefix("Value error, ")
+        parts = [str(part) for part in first["loc"][1:]]
+        place = ".".join(part for part in parts if part.isidentifier() or part.isdecimal()) or None  # no kinds of types
+        why = _WHY.get(first["type"]) or str(first["msg"]).removeprefix("Value error, ")
         if first["type"] == "json_invalid":
             why, place = f"it is no JSON from character {place} on", None
-        elif first["type"] == "model_attributes_type":
-            why, place = "it is a JSON object, sent with `Content-Type: application/json`", None
+        elif first["type"] == "model_attributes_type" or (first["type"], first["loc"]) == ("missing", ("body",)):
+            why, place = "it must be a JSON object, sent with `Content-Type: application/json`", None
         where = f" at {place!r}" if place else ""
         return JSONResponse(document(f"The request is wrong{where}: {why}", 400, "invalid_request", place), 400)
 
     @app.exception_handler(HTTPException)
     async def _(request: Request, error: HTTPException) -> JSONResponse:
         message = error.detail or HTTPStatus(error.status_code).phrase
+        if message == HTTPStatus.NOT_FOUND.phrase:
+            message = "There is nothing at this address. Next: /docs shows all there is."
         code = "not_found" if error.status_code == 404 else "invalid_request"
         return JSONResponse(document(message, error.status_code, code), error.status_code, error.headers)

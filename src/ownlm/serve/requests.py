@@ -109,9 +109,9 @@ class ChatRequest(Sampling):
     @model_validator(mode="after")
     def _ends_with_a_question(self) -> "ChatRequest":
         if self.messages[-1].role != "user":
-            raise ValueError("the last message is the person's: role 'user'")
+            raise ValueError("the last message must be the person's: role 'user'")
         if not self.messages[-1].is_text:
-            raise ValueError("the last message is text; pictures, sounds and files are not read")
+            raise ValueError("the last message must be text; pictures, sounds and files are not read")
         return self
 
     @property

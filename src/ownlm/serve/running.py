@@ -152,7 +152,8 @@ class Running:
             order.tokens = self.base.encode_prompt(work.prompt)
             if not order.tokens:
                 raise DataError("The prompt is empty")
-            check_length(self.base, order.tokens, 0 if work.labels else work.max_tokens, "The prompt with its answer")
+            most = 0 if work.labels else work.max_tokens
+            check_length(self.base, order.tokens, most, "The prompt with its answer", "shorten it")
         if not work.labels and not self.decoder.has_room(len(order.tokens) + work.max_tokens):
             return False
         if work.adapter is not None:

@@ -16,6 +16,9 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+FEW_STEPS = 12  # adapters that took so many, or fewer, had learnt little (benchmarks/LOG.md)
+
+
 @dataclass(frozen=True, slots=True)
 class BaseInfo:
     """A base model that the home knows."""
@@ -70,6 +73,11 @@ class AdapterInfo:
     def is_recipe(self) -> bool:
         """Whether it was put together from the pieces of a pool."""
         return self.recipe is not None
+
+    @property
+    def learnt_little(self) -> bool:
+        """Whether it took so few steps of training that it may say what its base says."""
+        return self.method == "lora" and self.parent is None and self.steps <= FEW_STEPS
 
     def knows(self, history: str) -> bool:
         """Whether it was made from just these records, given by their digest, and can be used."""
