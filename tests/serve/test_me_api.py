@@ -18,6 +18,7 @@ from tests.serve.conftest import Served
 from tests.serve.fake_engine import FakeEngine
 
 TASK = "sorting"
+PATIENCE_S = 120
 HISTORY = "/v1/users/me/history"
 
 
@@ -64,7 +65,7 @@ def test_history_comes_page_by_page_the_latest_first_and_only_ones_own(served: S
 
 
 def test_records_are_added_once(served: Served) -> None:
-    who, record = served.token("dora"), {"text": "dora wrote", "folder": "home", "time": "2026-01-01"}
+    who, record = served.token("dora"), {"text": "dora wrote", "folder": "home", "date": "2026-01-01"}
     assert served.post(HISTORY, who, 201, task=TASK, records=[record]) == {"new": 1, "known": 0, "forgotten": 0}
     assert served.post(HISTORY, who, 201, task=TASK, records=[record]) == {"new": 0, "known": 1, "forgotten": 0}
     (found,) = served.get(f"{HISTORY}?task={TASK}", who)["records"]
@@ -237,10 +238,11 @@ def test_a_token_is_kept_as_a_hash_alone(home: Home) -> None:
     assert info.id.encode() in content and secret.encode() not in content
 
 
-def assembled(client: TestClient, who: dict[str, str]) -> Any:
+def ended(client: TestClient, who: dict[str, str], job: str) -> Any:
     """The job, when it has ended."""
-    job = client.post("/v1/users/me/assemble", headers=who, json={"task": TASK}).json()["id"]
+    until = time.monotonic() + PATIENCE_S
     while (made := client.get(f"/v1/users/me/jobs/{job}", headers=who).json())["ended"] is None:
+        assert time.monotonic() < until
         time.sleep(0.05)
     return made
 
@@ -253,12 +255,12 @@ def test_errors_say_what_to_do_next(served: Served) -> None:
         served.client.delete(f"{HISTORY}/none?task={TASK}", headers=who).json(),
         served.get("/v1/embeddings", who, 404),
         served.client.post(HISTORY, headers=who | {"Content-Type": text}).json(),
-        served.post("/v1/users/me/train", who, 400, task=TASK, lr=1),
+        served.post("/v1/users/me/train", who, 400, task=TASK, **{"learning-rate": 1}),
         served.post("/v1/completions", who, 400, model=TASK, prompt=["x" * 1_000_001]),
     ]
     expected = [
         "POST /v1/users/me/train", "GET /v1/users/me/jobs", "GET /v1/users/me/history", "/docs",
-        "must be a JSON object", "leave it out", "at 'prompt",
+        "must be a JSON object", "at 'learning-rate': nothing here is called so", "at 'prompt",
     ]  # fmt: skip
     for one, next_step in zip(told, expected, strict=True):
         assert next_step in one["error"]["message"] and "constrained" not in json.dumps(one)
@@ -272,7 +274,10 @@ def test_nobody_hears_who_took_their_consent_back(shared: Home) -> None:
         who, new = ({"Authorization": f"Bearer {give_token(shared.store, one)[1]}"} for one in ("kara", "luca"))
         told = [client.get(f"/v1/users/me/adapter/{what}?task={TASK}", headers=who) for what in ("pieces", "download")]
         assert [one.status_code for one in told] == [409, 409]
-        made = [assembled(client, new), assembled(client, who)]  # there is nothing of one; the other's is as before
+        jobs = [
+            client.post("/v1/users/me/assemble", headers=one, json={"task": TASK}).json()["id"] for one in (new, who)
+        ]
+        made = [ended(client, *one) for one in zip((new, who), jobs, strict=True)]  # nothing of one; the other's is old
     assert "hugo" not in json.dumps([made, *(one.json() for one in told)])
     assert [one["state"] for one in made] == ["failed", "failed"] and all(one["adapter"] is None for one in made)
     assert "cannot be used just now" in made[0]["error"]["what"] and "withdrawal" in made[1]["error"]["what"]

@@ -8,8 +8,9 @@ import pytest
 
 from ownlm.errors import NotFoundError, StoreError
 from ownlm.history.record import History, Record
+from ownlm.store import forget, traces
 from ownlm.store.blobs import blob_name
-from ownlm.store.forget import dues, forget_person, forget_record
+from ownlm.store.forget import Unfinished, dues, forget_person, forget_record
 from ownlm.store.rows import AdapterInfo, BaseInfo, ProfileInfo, history_digest
 from ownlm.store.store import Store
 from tests.shell import OWNLM
@@ -235,3 +236,28 @@ def test_searching_the_files_lets_no_other_process_take_the_database_for_its_own
     crowd.add_records(TASK.name, [history("new", 3)])
     told = json.loads(subprocess.run(look, check=True, capture_output=True).stdout)
     assert "new" in json.dumps(told)
+
+
+def test_files_that_cannot_be_searched(crowd: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    strange = crowd.folder / "no file\n"
+    strange.symlink_to("/proc/self/mem")  # which is there, and cannot be read
+    before = crowd.history(TASK.name, "zora")
+    with pytest.raises(StoreError, match="cannot be searched; nothing was removed") as caught:
+        forget_person(crowd, "zora")
+    assert "no file" in str(caught.value) and "secret" not in str(caught.value)
+    assert crowd.history(TASK.name, "zora") == before
+    strange.unlink()
+    monkeypatch.setattr(traces.sys, "executable", "/bin/false")
+    with pytest.raises(StoreError):
+        forget_person(crowd, "zora")
+    monkeypatch.setattr(traces, "found", lambda *_: [])
+    monkeypatch.setattr(forget, "_database_files", unreadable)
+    with pytest.raises(Unfinished, match="cannot be cleaned"):
+        forget_person(crowd, "zora")
+    monkeypatch.undo()
+    forget_person(crowd, "zora")  # what was due
+    assert b"zora wrote" not in everything(crowd.folder)
+
+
+def unreadable(store: Store) -> list[Path]:
+    raise OSError(5, "Input/output error")

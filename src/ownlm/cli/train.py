@@ -317,9 +317,9 @@ def _print_report(report: "Training") -> None:
             f"{len(report.anew):,} of them began anew: their last adapter had other settings; "
             "with the same ones, training goes on from it"
         )
-    from ownlm.store.rows import FEW_STEPS
+    from ownlm.store.rows import FEW_STEPS, learnt_little
 
-    few = [a for a in report.trained if a.steps <= FEW_STEPS and a.method == "lora" and not a.parent]
+    few = [a for a in report.trained if learnt_little(a.method, a.parent, a.steps)]
     if few:
         say(
             f"{len(few):,} of them took {FEW_STEPS} steps or fewer and may have learnt little: a higher rate and more "

@@ -87,7 +87,8 @@ def _assigned(home: Home, query: Query, task: Task, base_only: bool) -> Assignme
             many = one.adapter.forgotten
             what = "a record that was" if many == 1 else f"{many:,} records that were"
             why = f"Your adapter has learnt from {what} forgotten since"
-            return replace(one, warning=f"{why}: ask to be trained, and it is made anew without them")
+            again = "assembled" if one.adapter.is_recipe else "trained"
+            return replace(one, warning=f"{why}: ask to be {again}, and it is made anew without")
         return one
     return Assignment(query, task, pick_base(store, task.name, None), None)
 

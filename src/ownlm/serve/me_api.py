@@ -20,7 +20,7 @@ from ownlm.serve.who import AnyCaller, Me
 from ownlm.store.forget import Forgotten
 from ownlm.store.jobs import jobs
 from ownlm.store.pools import pools
-from ownlm.store.rows import AdapterInfo, JobInfo
+from ownlm.store.rows import AdapterInfo, JobInfo, learnt_little
 from ownlm.verbs.consent import LICENCE, Consent
 
 router = APIRouter(prefix="/v1", tags=["me"])
@@ -153,7 +153,7 @@ def add_history(user: Me, state: AnyState, asked: Records) -> dict[str, Any]:
 
 def _record(row: dict[str, Any], task: Task, user: str) -> Record:
     """What was sent, as a record; a DataError where it cannot be one as it stands."""
-    known = {"user_id", "id", "time", *task.record_fields}
+    known = {"user_id", "id", "time", "date", *task.record_fields}
     if unknown := [name for name in row if name not in known]:
         raise DataError(f"the task has no field {unknown[0][:50]!r}", expected=", ".join(task.record_fields))
     record = to_record(row, task, user=user)
@@ -296,9 +296,10 @@ def _standing(state: State, adapter: AdapterInfo | None) -> dict[str, Any]:
     if told["behind"]:
         words.append(f"{told['behind']:,} new")
     if adapter.forgotten:
-        words.append(f"has learnt from what was forgotten since ({adapter.forgotten:,}): ask to be trained")
+        again = "assembled" if adapter.is_recipe else "trained"
+        words.append(f"has learnt from what was forgotten since ({adapter.forgotten:,}): ask to be {again}")
     words = words or ["up to date"]
-    if adapter.learnt_little:
+    if learnt_little(adapter.method, adapter.parent, adapter.steps):
         words.append(f"made in few steps ({adapter.steps:,}), so that it may have learnt little")
     return {"adapter": told, "standing": ", ".join(words)}
 

@@ -1,6 +1,7 @@
 """Errors as clients of OpenAI's API expect them: a status, and {"error": {"message", "type", "param", "code"}}."""
 
 import logging
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -40,6 +41,7 @@ _STATUS: tuple[tuple[type[OwnlmError], int, str], ...] = (
 )
 
 
+_KIND = re.compile(r"constrained-|\w+\[")  # of a type, which pydantic puts between names
 _WHY = {"extra_forbidden": "nothing here is called so; leave it out", "missing": "it is missing"}
 
 
@@ -81,8 +83,8 @@ def add_refusals(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]  # without what was given: it may be a person's text
-        parts = [str(part) for part in first["loc"][1:]]
-        place = ".".join(part for part in parts if part.isidentifier() or part.isdecimal()) or None  # no kinds of types
+        parts = [str(part) for part in first["loc"][1:] if not _KIND.match(str(part))]
+        place = ".".join(parts) or None
         why = _WHY.get(first["type"]) or str(first["msg"]).removeprefix("Value error, ")
         if first["type"] == "json_invalid":
             why, place = f"it is no JSON from character {place} on", None

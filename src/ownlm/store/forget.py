@@ -244,7 +244,12 @@ def _check_other_files(store: Store, db: Connection, needles: list[Needle]) -> N
         for path in store.folder.rglob("*")
         if path.is_file() and not apart & set(path.parents) and path not in of_pools and path not in database
     )
-    if left := _left(others, needles, db):
+    try:
+        left = _left(others, needles, db)
+    except OSError as error:
+        what = f"The files of the home {store.folder} cannot be searched; nothing was removed"
+        raise StoreError(what, got=error.strerror, hint="make them readable, or remove them") from None
+    if left:
         raise StoreError(
             f"A copy of what is to be forgotten lies in {left[0]}; nothing was removed",
             hint="remove that file, and give the same command again",

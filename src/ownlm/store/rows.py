@@ -19,6 +19,11 @@ def now() -> str:
 FEW_STEPS = 12  # adapters that took so many, or fewer, had learnt little (benchmarks/LOG.md)
 
 
+def learnt_little(method: str, parent: str | None, steps: int) -> bool:
+    """Whether an adapter took so few steps of training that it may say what its base says."""
+    return method == "lora" and parent is None and steps <= FEW_STEPS
+
+
 @dataclass(frozen=True, slots=True)
 class BaseInfo:
     """A base model that the home knows."""
@@ -73,11 +78,6 @@ class AdapterInfo:
     def is_recipe(self) -> bool:
         """Whether it was put together from the pieces of a pool."""
         return self.recipe is not None
-
-    @property
-    def learnt_little(self) -> bool:
-        """Whether it took so few steps of training that it may say what its base says."""
-        return self.method == "lora" and self.parent is None and self.steps <= FEW_STEPS
 
     def knows(self, history: str) -> bool:
         """Whether it was made from just these records, given by their digest, and can be used."""

@@ -6,6 +6,7 @@ database is opened here, where connections to it are.
 """
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -20,27 +21,38 @@ def found(paths: Iterable[Path], needles: Sequence[Needle]) -> list[tuple[Path, 
     Raises:
         OSError: a file cannot be read, or no process be started.
     """
-    asked = {"paths": [str(path) for path in paths], "needles": [[form.hex() for form in one] for one in needles]}
+    paths = list(paths)
+    asked = {
+        "paths": [os.fsencode(path).hex() for path in paths],
+        "needles": [[form.hex() for form in one] for one in needles],
+    }
     command = [sys.executable, "-I", "-S", __file__]
     done = subprocess.run(command, input=json.dumps(asked), capture_output=True, encoding="utf8")
     if done.returncode:
-        raise OSError(0, f"files cannot be searched: {done.stderr.strip().rpartition(chr(10))[2]}")
-    told: list[tuple[str, list[int]]] = json.loads(done.stdout)
-    return [(Path(path), {needles[number] for number in numbers}) for path, numbers in told]
+        raise OSError(done.returncode, done.stderr.strip() or f"the search ended with status {done.returncode}")
+    told: list[tuple[int, list[int]]] = json.loads(done.stdout)
+    return [(paths[place], {needles[number] for number in numbers}) for place, numbers in told]
 
 
-def _search(asked: dict[str, list[str] | list[list[str]]]) -> list[tuple[str, list[int]]]:
-    forms = [[bytes.fromhex(form) for form in one] for one in asked["needles"]]
+def _search(paths: list[bytes], needles: list[list[bytes]]) -> list[tuple[int, list[int]]]:
     told = []
-    for path in asked["paths"]:
+    for place, path in enumerate(paths):
         try:
-            content = Path(str(path)).read_bytes()
+            with open(path, "rb") as file:
+                content = file.read()
         except FileNotFoundError:  # another process is done with it
             continue
-        if numbers := [number for number, one in enumerate(forms) if any(form in content for form in one)]:
-            told.append((str(path), numbers))
+        except OSError as error:  # reading does not say of what
+            raise OSError(error.errno, error.strerror, path) from None
+        if numbers := [number for number, forms in enumerate(needles) if any(form in content for form in forms)]:
+            told.append((place, numbers))
     return told
 
 
 if __name__ == "__main__":
-    json.dump(_search(json.load(sys.stdin)), sys.stdout)
+    given = json.load(sys.stdin)
+    forms_of = [[bytes.fromhex(form) for form in one] for one in given["needles"]]
+    try:
+        json.dump(_search([bytes.fromhex(path) for path in given["paths"]], forms_of), sys.stdout)
+    except OSError as error:
+        sys.exit(f"{error.strerror}: {os.fsdecode(error.filename)}")
