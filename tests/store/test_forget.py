@@ -8,7 +8,7 @@ import pytest
 
 from ownlm.errors import NotFoundError, StoreError
 from ownlm.history.record import History, Record
-from ownlm.store import forget, traces
+from ownlm.store import traces
 from ownlm.store.blobs import blob_name
 from ownlm.store.forget import Unfinished, dues, forget_person, forget_record
 from ownlm.store.rows import AdapterInfo, BaseInfo, ProfileInfo, history_digest
@@ -250,8 +250,8 @@ def test_files_that_cannot_be_searched(crowd: Store, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(traces.sys, "executable", "/bin/false")
     with pytest.raises(StoreError):
         forget_person(crowd, "zora")
-    monkeypatch.setattr(traces, "found", lambda *_: [])
-    monkeypatch.setattr(forget, "_database_files", unreadable)
+    found = iter([[], OSError(5, "Input/output error")])  # before anything is removed; after it
+    monkeypatch.setattr(traces, "found", lambda *_: given(next(found)))
     with pytest.raises(Unfinished, match="cannot be cleaned"):
         forget_person(crowd, "zora")
     monkeypatch.undo()
@@ -259,5 +259,7 @@ def test_files_that_cannot_be_searched(crowd: Store, monkeypatch: pytest.MonkeyP
     assert b"zora wrote" not in everything(crowd.folder)
 
 
-def unreadable(store: Store) -> list[Path]:
-    raise OSError(5, "Input/output error")
+def given(what: object) -> object:
+    if isinstance(what, Exception):
+        raise what
+    return what
