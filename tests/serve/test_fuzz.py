@@ -26,7 +26,7 @@ from tests.community import rows, write_rows, write_task
 from tests.serve.fake_engine import FakeEngine
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-KNOWN = {"model": "sorting", "task": "sorting", "messages": [{"role": "user", "content": "thing"}], "stream": True}
+KNOWN = {"model": "sorting", "task": "sorting", "messages": [{"role": "user", "content": "thing"}]}
 GENEROUS = Limits(requests_per_minute=10**9, grace_s=0)
 
 
@@ -45,22 +45,28 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Iterato
 @pytest.mark.parametrize("user", ["ada", "new", None])
 def test_no_request_breaks_the_server(user: str | None, mode: GenerationMode, fuzzed: Home) -> None:
     described = schemathesis.openapi.from_asgi("/openapi.json", create_app(fuzzed, FakeEngine(), GENEROUS))
-    seen: Counter[int] = Counter()
+    seen, kinds = Counter[int](), set[str]()
     for operation in described.get_all_operations():
         one = operation.ok()
 
         @settings(max_examples=10, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
-        @given(case=one.as_strategy(generation_mode=mode), known=booleans())
-        def check(case: schemathesis.Case, known: bool) -> None:
-            if known:  # else nearly all end where no task is called so
+        @given(case=one.as_strategy(generation_mode=mode), known=booleans(), stream=booleans())
+        def check(case: schemathesis.Case, known: bool, stream: bool) -> None:
+            if known:  # else nearly all end where no task is called so, or at an option that is not known
                 for names in (case.body, case.query):
                     if isinstance(names, dict):
                         names |= {name: value for name, value in KNOWN.items() if name in names}
+                if isinstance(case.body, dict) and "model" in case.body:
+                    asked = {name: case.body[name] for name in ("model", "messages", "prompt") if name in case.body}
+                    case.body = asked | {"stream": stream}
             token = give_token(fuzzed.store, user)[1]  # of before may have been forgotten with its person
             response = case.call(headers={"Authorization": f"Bearer {token}"})
             case.validate_response(response, checks=CHECKS)
             seen[response.status_code] += 1
+            kinds.add(response.headers.get("content-type", [""])[0].partition(";")[0])
 
         with suppress(Unsatisfiable):  # nothing can be wrong where nothing is taken
             check()
-    assert seen.total() > 50 and (user is None or mode != GenerationMode.POSITIVE or seen[200] > 10)
+    assert seen.total() > 50
+    if user is not None and mode == GenerationMode.POSITIVE:
+        assert seen[200] > 10 and {"application/json", "text/event-stream"} <= kinds

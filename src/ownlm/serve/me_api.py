@@ -193,7 +193,7 @@ def show_adapter(user: Me, state: AnyState, task: TaskName) -> dict[str, Any]:
     }
 
 
-@router.get("/users/me/adapter/download", response_class=Response, responses=sends("application/zip", format="binary"))
+@router.get("/users/me/adapter/download", response_class=Response, responses=sends("application/zip"))
 def download_adapter(user: Me, state: AnyState, task: TaskName) -> Response:
     """Your newest adapter as a PEFT folder, zipped: `peft` and vLLM load it beside the base that it names."""
     name = task_of(state, task).name
