@@ -27,7 +27,7 @@ def found(paths: Iterable[Path], needles: Sequence[Needle]) -> list[tuple[Path, 
         "needles": [[form.hex() for form in one] for one in needles],
     }
     command = [sys.executable, "-I", "-S", __file__]
-    done = subprocess.run(command, input=json.dumps(asked), capture_output=True, encoding="utf8")
+    done = subprocess.run(command, input=json.dumps(asked), capture_output=True, encoding="utf8", errors="replace")
     if done.returncode:
         raise OSError(done.returncode, done.stderr.strip() or f"the search ended with status {done.returncode}")
     told: list[tuple[int, list[int]]] = json.loads(done.stdout)
