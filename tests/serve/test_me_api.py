@@ -100,9 +100,8 @@ def test_a_person_has_so_many_records_and_no_more(home: Home) -> None:
         refused = served.post(HISTORY, who, 400, task=TASK, records=new)["error"]["message"]
         assert "at most 8" in refused and served.get(f"{HISTORY}?task={TASK}", who)["total"] == 7
         assert served.post(HISTORY, who, 201, task=TASK, records=new[:1])["new"] == 1
-        assert (
-            served.post(HISTORY, who, 201, task=TASK, records=new[:1])["known"] == 1
-        )  # sent again: no more than before
+        again = served.post(HISTORY, who, 201, task=TASK, records=new[:1])
+        assert again["known"] == 1  # no more than before
 
 
 def test_nobody_is_assembled_of_nothing(served: Served) -> None:
@@ -248,13 +247,13 @@ def ended(client: TestClient, who: dict[str, str], job: str) -> Any:
 
 
 def test_errors_say_what_to_do_next(served: Served) -> None:
-    who, text = served.token("ciro"), "application/json"
+    who = served.token("ciro")
     told = [
         served.get(f"/v1/users/me/adapter/download?task={TASK}", who, 404),
         served.get("/v1/users/me/jobs/none", who, 404),
         served.client.delete(f"{HISTORY}/none?task={TASK}", headers=who).json(),
         served.get("/v1/embeddings", who, 404),
-        served.client.post(HISTORY, headers=who | {"Content-Type": text}).json(),
+        served.client.post(HISTORY, headers=who | {"Content-Type": "application/json"}).json(),
         served.post("/v1/users/me/train", who, 400, task=TASK, **{"learning-rate": 1}),
         served.post("/v1/completions", who, 400, model=TASK, prompt=["x" * 1_000_001]),
     ]

@@ -230,7 +230,8 @@ def test_an_answer_does_not_leave_when_its_person_was_forgotten_meanwhile(served
 
 def test_an_operators_answer_for_somebody_forgotten_meanwhile_does_not_leave(served: Served) -> None:
     served.engine.meanwhile = lambda: served.home.forget("ada")
-    served.post(CHAT, served.token(None), 409, model=f"{TASK}:ada", messages=say())
+    refused = served.post(CHAT, served.token(None), 409, model=f"{TASK}:ada", messages=say())
+    assert "kept back" in refused["error"]["message"]
 
 
 def test_errors_of_the_engine_are_told_as_such(served: Served) -> None:
