@@ -1,6 +1,6 @@
 """Who is asked to share: people whose adapters, together, stand for many others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,13 +28,12 @@ def choose_sharers(
     candidates: Sequence[Candidate],
     count: int,
     seed: int,
-    embeddings_UD: Tensor | None = None,
+    embed: Callable[[list[str]], Tensor] | None = None,
 ) -> list[str]:
     """Who shares, out of those with more than `MIN_RECORDS` records.
 
-    - clustered: everybody's history embeddings, also those of people with few records, are parted by k-means into
-      `count` clusters, fewer where fewer histories differ; of each cluster the person with the most records is chosen.
-      A cluster in which nobody has enough records gives nobody, so there may be fewer sharers than asked for.
+    - clustered: their history embeddings are parted by k-means into `count` clusters, fewer where fewer histories
+      differ; of each cluster the person with the most records is chosen.
     - active: those with the most records.
     - random: a draw.
 
@@ -42,70 +41,67 @@ def choose_sharers(
     the name that sorts first.
 
     Args:
-        candidates: people who agreed; U of them, no one twice.
+        candidates: people who agreed, no one twice.
         count: how many sharers.
         seed: of k-means and of the draw.
-        embeddings_UD: a row for each candidate, in their order; for `clustered` alone.
+        embed: gives a history embedding [D] for each of these users, in their order: [U, D]. Called for `clustered`
+            alone, where more than `count` have enough records.
 
     Returns:
         Users, the one with the most records first.
 
     Raises:
-        ConfigError: `count` is below 1, or there are no embeddings to cluster.
-        DataError: nobody has enough records, or the embeddings do not fit the candidates.
+        ConfigError: `count` is below 1, or nothing embeds those to cluster.
+        DataError: nobody has enough records, or the embeddings do not fit those to cluster.
 
-    Source: Per-Pcs (arXiv 2406.10471), sharer selection. Differs: k-means keeps the best of ten starts, the released
-    code one; the least number of records holds for `active` and `random` too; few people are not clustered.
+    Source: Per-Pcs (arXiv 2406.10471), sharer selection. Differs: only those with enough records are parted, so that
+    no cluster gives nobody; k-means keeps the best of ten starts, the released code one; the least number of records
+    holds for `active` and `random` too; few people are not clustered.
 
     >>> choose_sharers("active", [Candidate("ada", 12), Candidate("bela", 40), Candidate("ciro", 9)], 1, seed=0)
     ['bela']
     """
     if count < 1:
         raise ConfigError("Somebody must share", got=f"{count} sharers", expected="at least 1")
-    if how == "clustered":
-        _check(candidates, embeddings_UD)
     ranked = sorted(candidates, key=lambda one: (-one.records, one.user))
     able = [one.user for one in ranked if one.records > MIN_RECORDS]
     if not able:
         raise _nobody(ranked)
     if len(able) <= count or how == "active":
         return able[:count]
+    by_name = sorted(able)  # the draw, and k-means of rows, depend on the order
     if how == "random":
-        drawn = set(sorted(able, key=lambda user: (job_seed(seed, user), user))[:count])
+        drawn = set(sorted(by_name, key=lambda user: job_seed(seed, user))[:count])
         return [user for user in able if user in drawn]
-    assert embeddings_UD is not None
-    clusters, best = _clusters(candidates, embeddings_UD, count, seed), dict[int, str]()
+    if embed is None:
+        raise ConfigError("Sharers cannot be clustered without embeddings of their histories")
+    clusters = dict(zip(by_name, _clusters(by_name, embed(by_name), count, seed), strict=True))
+    best: dict[int, str] = {}
     for user in able:
         best.setdefault(clusters[user], user)
     return list(best.values())
 
 
-def _clusters(candidates: Sequence[Candidate], embeddings_UD: Tensor, count: int, seed: int) -> dict[str, int]:
-    """Each candidate's cluster. K-means draws its starts from rows, so they are put into the order of names first."""
+def _clusters(users: Sequence[str], emb_UD: Tensor, count: int, seed: int) -> list[int]:
+    """Each user's cluster."""
     from sklearn.cluster import KMeans  # only here: it takes a second to import
 
-    order = sorted(range(len(candidates)), key=lambda place: candidates[place].user)
-    points_UD = embeddings_UD[order].double().cpu()
-    clusters = min(count, len(points_UD.unique(dim=0)))
-    kmeans = KMeans(clusters, n_init=RUNS, max_iter=MOST_STEPS, random_state=seed % 2**32)
-    labels: list[int] = kmeans.fit_predict(points_UD.numpy()).tolist()
-    return {candidates[place].user: label for place, label in zip(order, labels, strict=True)}
-
-
-def _check(candidates: Sequence[Candidate], embeddings_UD: Tensor | None) -> None:
-    if embeddings_UD is None:
-        raise ConfigError("Sharers cannot be clustered without embeddings of their histories")
-    if embeddings_UD.ndim != 2 or len(embeddings_UD) != len(candidates):
+    if emb_UD.ndim != 2 or len(emb_UD) != len(users):
         raise DataError(
-            "The embeddings do not fit the candidates",
-            got=f"a tensor of shape {list(embeddings_UD.shape)}",
-            expected=f"a row for each of {len(candidates)}",
+            "The embeddings do not fit those to cluster",
+            got=f"a tensor of shape {list(emb_UD.shape)}",
+            expected=f"a row for each of {len(users)}",
         )
-    if not (whole_U := embeddings_UD.isfinite().all(dim=1)).all():
-        broken = candidates[int(whole_U.int().argmin())].user
+    if not (whole_U := emb_UD.isfinite().all(dim=1)).all():
+        broken = users[int(whole_U.int().argmin())]
         raise DataError(
             f"The history of user {broken!r} has an embedding that is not finite", hint="embed with another model"
         )
+    points_UD = emb_UD.double().cpu()
+    clusters = min(count, len(points_UD.unique(dim=0)))
+    kmeans = KMeans(clusters, n_init=RUNS, max_iter=MOST_STEPS, random_state=seed % 2**32)
+    labels: list[int] = kmeans.fit_predict(points_UD.numpy()).tolist()
+    return labels
 
 
 def _nobody(ranked: Sequence[Candidate]) -> DataError:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -19,7 +20,7 @@ from ownlm.perpcs.equations import centred
 from ownlm.perpcs.features import mean_features
 from ownlm.perpcs.piece import Piece, kept_modules, new_sharer_id
 from ownlm.perpcs.pool import Pool
-from ownlm.perpcs.sharers import MIN_RECORDS, Candidate, choose_sharers
+from ownlm.perpcs.sharers import Candidate, choose_sharers
 from ownlm.perpcs.version import write_pool
 from ownlm.progress import Progress
 from ownlm.prompt.example import searched_text
@@ -51,10 +52,7 @@ def share(store: Store, load: Callable[[], BaseLM], plan: SharePlan, progress: P
     """
     agreed = pools.consents(store)
     candidates, model = _candidates(store, plan, set(agreed)), load()
-    able = sum(one.records > MIN_RECORDS for one in candidates)
-    select = plan.select if able > plan.sharers else "active"  # all of them, however they are chosen
-    embeddings_UD = _embeddings(store, model, plan, candidates) if select == "clustered" else None
-    chosen = choose_sharers(select, candidates, plan.sharers, plan.seed, embeddings_UD)
+    chosen = choose_sharers(plan.select, candidates, plan.sharers, plan.seed, partial(_embeddings, store, model, plan))
     licence = _one_licence(agreed, chosen)
     failed: list[tuple[str, OwnlmError]] = []
     sharers = {user: Sharer.of(store, plan, user) for user in chosen}
@@ -109,10 +107,10 @@ def _candidates(store: Store, plan: SharePlan, agreed: set[str]) -> list[Candida
     return found
 
 
-def _embeddings(store: Store, model: BaseLM, plan: SharePlan, candidates: list[Candidate]) -> Tensor:
+def _embeddings(store: Store, model: BaseLM, plan: SharePlan, users: list[str]) -> Tensor:
     def texts() -> Iterator[list[str]]:
-        for one in candidates:
-            yield [searched_text(plan.task, record) for record in store.history(plan.task.name, one.user).records]
+        for user in users:
+            yield [searched_text(plan.task, record) for record in store.history(plan.task.name, user).records]
 
     return embed_histories(model, texts()) if plan.embedder is None else embed_with(plan.embedder, texts())
 
