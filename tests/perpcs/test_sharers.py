@@ -63,7 +63,7 @@ def test_the_most_active_of_each_cluster_is_chosen() -> None:
 def test_people_with_few_records_shape_no_cluster() -> None:
     known = [Candidate("a", 50), Candidate("b", 40), Candidate("c", 30), *(Candidate(f"few {n}", 1) for n in range(30))]
     embed = embedder(known, torch.tensor([[0.0], [1.0], [4.0], *[[90.0]] * 30]))
-    assert choose_sharers("clustered", known, 2, 0, embed) == ["a", "c"]  # where the few count, b is in c's cluster
+    assert choose_sharers("clustered", known, 2, 0, embed) == ["a", "c"]  # the few would be a cluster of their own
 
 
 def test_clusters_that_could_lie_otherwise_are_the_same_in_any_order() -> None:
