@@ -134,7 +134,8 @@ def _draw_differences(panel: "Axes", methods: Sequence[MethodResult], name: str)
 
 
 def _draw_interval(panel: "Axes", row: int, score: Estimate | Difference, mark: str, colour: str, face: str) -> None:
-    panel.plot([score.low, score.high], [row, row], color=colour, linewidth=1.6, solid_capstyle="butt", zorder=2)
+    if score.low is not None and score.high is not None:
+        panel.plot([score.low, score.high], [row, row], color=colour, linewidth=1.6, solid_capstyle="butt", zorder=2)
     panel.plot(score.value, row, mark, color=colour, markerfacecolor=face, markersize=6, zorder=3)
 
 
@@ -147,7 +148,8 @@ def _draw_rows(panel: "Axes", methods: Sequence[MethodResult]) -> None:
 
 def _draw_dot(panel: "Axes", place: float, score: Estimate, mark: str, best: bool) -> None:
     colour, order = (COLOURS["better"], 3.0) if best else (COLOURS["unclear"], 2.0)
-    panel.plot([place, place], [score.low, score.high], color=colour, linewidth=0.6, zorder=order - 1)
+    if score.low is not None and score.high is not None:
+        panel.plot([place, place], [score.low, score.high], color=colour, linewidth=0.6, zorder=order - 1)
     panel.plot(place, score.value, mark, color=colour, markersize=5 if best or mark == "D" else 3.5, zorder=order)
 
 

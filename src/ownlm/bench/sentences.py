@@ -5,6 +5,7 @@ from statistics import median
 
 from ownlm.bench.metrics import metric
 from ownlm.bench.results import MethodResult, Results, SetResult
+from ownlm.bench.statistics import FEWEST
 from ownlm.bench.tables import BETTER, EQUAL, UNCLEAR, VERDICTS, WORSE, figure, many, plain, verdict, without_folders
 
 _BY_CHANCE = 0.05  # of differences whose true value is none: what lies outside intervals of 95%
@@ -31,10 +32,11 @@ def notes(results: Results) -> list[str]:
     return [
         *([to_come] if results.to_come else []),
         *([random] if _base(results) == "random" else []),
-        "In brackets: 95% intervals, from drawing whole people again (queries, where there is one person alone).",
+        "In brackets: 95% intervals, from drawing whole people again (queries, where there is one person alone), "
+        f"stretched as Student's t is for few; none where they are fewer than {FEWEST}.",
         f"Verdicts on differences to the baseline, {plain(results.baseline)}: {BETTER} or {WORSE}, the interval "
-        f"excludes zero (by chance alone, one in twenty does); {UNCLEAR}, it holds zero; {EQUAL}, nobody's answers "
-        "score differently.",
+        f"excludes zero (by chance alone, one in twenty does); {UNCLEAR}, it holds zero, or there is none; {EQUAL}, "
+        "nobody's answers score differently.",
     ]
 
 

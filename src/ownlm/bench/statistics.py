@@ -1,5 +1,10 @@
 """How sure a value is: resampling whole people, since one person's answers are alike.
 
+Draws of few people differ too little from each other: their spread is that by n, not n - 1, and their quantiles are
+the normal's, not Student's. So tails are stretched:
+
+    stretch = t_.975(U - 1) / 1.96 * sqrt(U / (U - 1))          1.58 for 5 people, 1.17 for 12, 1.04 for 44
+
 Q queries, S sums, U users, D draws.
 """
 
@@ -9,36 +14,39 @@ from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from ownlm.bench.metrics import Array, Metric
 from ownlm.errors import DataError
 
 DRAWS: Final = 10_000
+FEWEST: Final = 5  # of whom there is an interval: fewer may agree by chance, and then seem sure
 _TAILS: Final = (0.025, 0.975)  # of an interval of 95%
-_DETECTED: Final = 1.96 + 0.84  # standard errors: outside the interval of 95% in four of five repetitions
+_POWER: Final = 0.8  # with which a difference is called detectable
 _CHUNK: Final = 1 << 21  # counts that are drawn or added up at once
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value, and its 95% interval."""
+    """A value, and its 95% interval; None where fewer than `FEWEST` were drawn from."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A method's value less the baseline's, and its 95% interval.
+    """A method's value less the baseline's, and its 95% interval; None where fewer than `FEWEST` were drawn from.
 
     Attributes:
         detectable: the true difference that data of this size would tell from none four times out of five.
     """
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     detectable: float
 
 
@@ -81,7 +89,7 @@ class Resampling:
     def estimate(self, metric: Metric, seeds: Sequence[Array]) -> Estimate:
         """A method's value, the mean over its seeds, with a 95% interval.
 
-            [v + q_.025(v* - mean v*),  v + q_.975(v* - mean v*)]         v* the value in each draw
+            [v + s q_.025(v* - mean v*),  v + s q_.975(v* - mean v*)]      v* the value in each draw, s the stretch
 
         What draws are too low or too high by on average is taken out. For a mean that is nothing. Macro-F1 falls
         with each rare label that a draw misses: its plain percentiles are too low, and cover less.
@@ -89,10 +97,13 @@ class Resampling:
         Args:
             seeds: term_QS for each seed.
 
-        Source: ours; percentile bootstrap over clusters (Efron and Tibshirani 1993, chapter 13), centred.
+        Source: ours; percentile bootstrap over clusters (Efron and Tibshirani 1993, chapter 13), centred, and widened
+            for few as Hesterberg (2015, arXiv 1411.5279) shows it to be needed.
         """
         value, drawn_D = self._value(metric, seeds), self._drawn_values(metric, seeds)
-        low, high = _interval(value, drawn_D)
+        if self._drawn_from < FEWEST:
+            return Estimate(value, None, None)
+        low, high = self._interval(value, drawn_D)
         return Estimate(value, max(low, 0.0), min(high, metric.highest))
 
     def difference(self, metric: Metric, seeds: Sequence[Array], baseline: Sequence[Array]) -> Difference:
@@ -107,9 +118,32 @@ class Resampling:
         """
         value = self._value(metric, seeds) - self._value(metric, baseline)
         drawn_D = self._drawn_values(metric, seeds) - self._drawn_values(metric, baseline)
-        spread = float(drawn_D.std(ddof=1)) if len(drawn_D) > 1 else 0.0
-        (low, high), (least, most) = _interval(value, drawn_D), np.quantile(drawn_D, _TAILS)
-        return Difference(value, min(low, float(least)), max(high, float(most)), _DETECTED * spread)
+        detectable = self._detected * float(drawn_D.std(ddof=1)) if len(drawn_D) > 1 else 0.0
+        if self._drawn_from < FEWEST:
+            return Difference(value, None, None, detectable)
+        (low, high), (least, most) = self._interval(value, drawn_D), np.quantile(drawn_D, _TAILS)
+        low, high = max(min(low, float(least)), -metric.highest), min(max(high, float(most)), metric.highest)
+        return Difference(value, low, high, detectable)
+
+    @property
+    def _drawn_from(self) -> int:
+        """How many people, or queries of the one person, there are."""
+        return int(self.count_DU.shape[1])
+
+    @property
+    def _detected(self) -> float:
+        """Standard deviations of draws that lie outside the interval of 95% in four of five repetitions."""
+        freedom = max(self._drawn_from - 1, 1)
+        return float(student.ppf(_TAILS[1], freedom) + student.ppf(_POWER, freedom)) * self._unbiased
+
+    @property
+    def _unbiased(self) -> float:
+        return float(np.sqrt(self._drawn_from / max(self._drawn_from - 1, 1)))
+
+    def _interval(self, value: float, drawn_D: Array) -> tuple[float, float]:
+        stretch = student.ppf(_TAILS[1], self._drawn_from - 1) / norm.ppf(_TAILS[1]) * self._unbiased
+        low, high = stretch * (np.quantile(drawn_D, _TAILS) - drawn_D.mean())
+        return value + min(float(low), 0.0), value + max(float(high), 0.0)
 
     def _value(self, metric: Metric, seeds: Sequence[Array]) -> float:
         """The mean over seeds of the value on the queries themselves."""
@@ -150,8 +184,3 @@ def _drawn(users: int, draws: int, seed: int) -> NDArray[np.uint8]:
         place_DU += np.arange(len(chunk_DU))[:, None] * users
         chunk_DU[:] = np.bincount(place_DU.ravel(), minlength=chunk_DU.size).reshape(chunk_DU.shape)
     return count_DU
-
-
-def _interval(value: float, drawn_D: Array) -> tuple[float, float]:
-    low, high = np.quantile(drawn_D, _TAILS) - drawn_D.mean()
-    return value + min(float(low), 0.0), value + max(float(high), 0.0)

@@ -102,21 +102,25 @@ def figure(value: float) -> str:
 
 
 def interval(estimate: Estimate) -> str:
-    """A value with its interval.
+    """A value with its interval, if there is one.
 
-    >>> interval(Estimate(0.5, 0.25, 0.75))
-    '0.500 [0.250, 0.750]'
+    >>> interval(Estimate(0.5, 0.25, 0.75)), interval(Estimate(0.5, None, None))
+    ('0.500 [0.250, 0.750]', '0.500')
     """
+    if estimate.low is None or estimate.high is None:
+        return figure(estimate.value)
     return f"{figure(estimate.value)} [{figure(estimate.low)}, {figure(estimate.high)}]"
 
 
 def signed(difference: Difference) -> str:
-    """A difference with its interval.
+    """A difference with its interval, if there is one.
 
     >>> signed(Difference(0.5, -0.25, 0.75, 0.1))
     '+0.500 [-0.250, +0.750]'
     """
-    return f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+    if difference.low is None or difference.high is None:
+        return _signed(difference.value)
+    return f"{_signed(difference.value)} [{_signed(difference.low)}, {_signed(difference.high)}]"
 
 
 def verdict(name: str, difference: Difference) -> str:
@@ -125,9 +129,9 @@ def verdict(name: str, difference: Difference) -> str:
     >>> verdict("mae", Difference(-0.5, -0.75, -0.25, 0.1))
     '▲ better'
     """
-    if difference.value == difference.low == difference.high == 0:
+    if difference.value == difference.detectable == 0:  # in no draw is there any
         return EQUAL
-    if difference.low <= 0 <= difference.high:
+    if difference.low is None or difference.high is None or difference.low <= 0 <= difference.high:
         return UNCLEAR
     return BETTER if (difference.low > 0) == metric(name).higher_is_better else WORSE
 
@@ -199,6 +203,10 @@ def many(count: int, one: str, more: str = "") -> str:
     ('1 query', '1,200 seeds')
     """
     return f"{count:,} {one if count == 1 else more or one + 's'}"
+
+
+def _signed(value: float) -> str:
+    return f"{round(value, 3) + 0.0:+.3f}"  # no -0.000
 
 
 def _number(value: float | None, digits: int) -> str:

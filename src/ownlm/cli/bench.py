@@ -12,7 +12,6 @@ from ownlm.cli.results import show as show_results
 if TYPE_CHECKING:
     from ownlm.bench.results import Results
     from ownlm.bench.score import Score
-    from ownlm.bench.statistics import Estimate
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -99,15 +98,16 @@ def score(
 
 def _tell(scored: "Score") -> None:
     from ownlm.bench.metrics import metric
+    from ownlm.bench.tables import interval
 
     whose = "" if scored.users is None else f" of {many(scored.users, 'user')}"
     better = {name: "higher" if metric(name).higher_is_better else "lower" for name in scored.scores}
-    rows = [(name, _told(one), better[name]) for name, one in scored.scores.items()]
+    rows = [(name, interval(one), better[name]) for name, one in scored.scores.items()]
     title = f"{scored.task}: {many(scored.queries, 'answer')}{whose}"
     print_table(title, ["metric", "value [95% interval]#", "better"], rows)
     if scored.buckets:
         told = [
-            (part.label, f"{part.users:,}", f"{part.queries:,}", *map(_told, part.scores.values()))
+            (part.label, f"{part.users:,}", f"{part.queries:,}", *map(interval, part.scores.values()))
             for part in scored.buckets
         ]
         print_table("By activity", ["history", "users#", "queries#", *(f"{name}#" for name in scored.scores)], told)
@@ -115,7 +115,3 @@ def _tell(scored: "Score") -> None:
         say("The intervals take each query by itself, and there are no buckets of activity: --data says whose they are")
     elif scored.by == "query":
         say("The intervals are about this one person: they take each query by itself")
-
-
-def _told(one: "Estimate") -> str:
-    return f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]"
