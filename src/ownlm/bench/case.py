@@ -5,6 +5,7 @@ So nothing is trained twice, nothing of one method reaches another, and what a k
 """
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,7 +23,7 @@ from ownlm.model.base import BaseLM
 from ownlm.model.base_files import fingerprint as read_fingerprint
 from ownlm.model.random_base import make_random_base
 from ownlm.progress import Progress, silent
-from ownlm.store.rows import BaseInfo, history_digest
+from ownlm.store.rows import BaseInfo, record_digest
 from ownlm.verbs.settings import digest
 
 fingerprint = cache(read_fingerprint)  # by folder: what lies there stays while a benchmark runs
@@ -32,6 +33,14 @@ Answers = Callable[[Sequence[Query]], Iterator[str]]
 BASE = "base"  # what a stage's base is called in its home
 ADAPTED = "adapted"
 RANDOM = "random"  # the base of a plan that is only tried
+
+
+def known_of(histories: Mapping[str, History]) -> list[tuple[str, str]]:
+    """A digest of each person's records, in their order: without times, that says which are the latest."""
+    return sorted(
+        (user, digest(*(part for one in history.records for part in (one.id, record_digest(one)))))
+        for user, history in histories.items()
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +137,11 @@ class Case:
             what: all else that the stage depends on; it must be of what JSON can say.
         """
         histories: Mapping[str, History] = getattr(self.data, who)
-        known = sorted((user, history_digest(history)) for user, history in histories.items())
         if what.get("profile"):
             what["writer"] = self.writer.model_dump()
         key = digest(
-            self.task.model_dump_json(), self.seed, known, fingerprint(base), json.dumps(what, sort_keys=True)
+            self.task.model_dump_json(), self.seed, known_of(histories), fingerprint(base),
+            json.dumps(what, sort_keys=True),
         )  # fmt: skip
         home = Home(self.folder / "stages" / f"{stage}-{key[:16]}", device=self.device)
         if BASE not in {one.name for one in home.bases()}:
@@ -158,7 +167,7 @@ class Case:
         return home.load(home.store.base(BASE))
 
     def profile(self, home: Home) -> None:
-        """Writes everybody's text profile in a home, as the plan says.
+        """Writes everybody's text profile in a home, as the plan says. What that takes is no method's cost.
 
         Raises:
             OwnlmError: somebody's could not be written. Those that are written stay.
@@ -167,6 +176,7 @@ class Case:
         counted = plan.writer == "counted" or (plan.writer is None and plan.url is None and bool(self.task.labels))
         if plan.url is None and not counted:
             home.add_base(str(self.raw()), "writer", self.progress)
+        started = time.perf_counter()
         done = home.profile(
             self.task.name,
             base=None if counted or plan.url else "writer",
@@ -177,6 +187,8 @@ class Case:
         )
         if done.failed:
             raise done.failed[0][1]
+        if done.written and not done.skipped:  # else an earlier run wrote some, and what that took is not known
+            self.note("text profiles", {}, len(done.written), time.perf_counter() - started, None)
 
     def ask(self, home: Home, queries: Sequence[Query], **how: Any) -> Iterator[str]:
         """Answers, each by the person's newest adapter in a home, or by its base.

@@ -103,6 +103,7 @@ class Results:
         hardware: a line for people.
         versions: by package.
         baseline: the name of the method that the others are compared to.
+        earlier: other versions of the code, or machines, that have run in the same folder: some of it may be theirs.
         to_come: names of the sets that are still to be measured: the run goes on, or was stopped.
         resolved: the plan with all that its size says.
     """
@@ -116,6 +117,7 @@ class Results:
     seeds: tuple[int, ...]
     baseline: str
     sets: tuple[SetResult, ...]
+    earlier: tuple[str, ...] = ()
     to_come: tuple[str, ...] = ()
     resolved: dict[str, Any] = field(default_factory=dict)
 

@@ -1,13 +1,16 @@
 """Running a plan: every method answers every query of every set, once a seed; what is done is kept as it comes.
 
     OUT/plan.json                             the plan as it was resolved
+    OUT/code.json                             which versions of the code have run there
     OUT/stages/STAGE-DIGEST/                  a home for each stage that trains
-    OUT/predictions/SET/METHOD-DIGEST.jsonl   an answer a line; when all are there, what they cost beside it, and the
+    OUT/predictions/SET/METHOD-seed-N-DIGEST.jsonl
+                                              an answer a line; when all are there, what they cost beside it, and the
                                               answers in LaMP's output format, for `ownlm bench score SET/golds.json`
     OUT/results.json, report.html, report.md  what it came to, so far: written after each set
 
 A run that was killed goes on where it stopped: answers that are there are not asked for again, and homes know what is
-trained. Files are named by digests of all they depend on, so that a changed plan reads nothing of another's.
+trained. Files are named by digests of all they depend on, so that a changed plan reads nothing of another's; but for
+the code: where another version has run in OUT, what it left is used, and results and report name both.
 """
 
 import gc
@@ -19,10 +22,11 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
+from threading import Thread
 from typing import Any
 
 from ownlm import __version__
-from ownlm.bench.case import Case, fingerprint
+from ownlm.bench.case import Case, fingerprint, known_of
 from ownlm.bench.data import SetData, read_set
 from ownlm.bench.machine import commit, hardware, versions
 from ownlm.bench.methods import METHODS, NEEDS_LABELS, NO_OPTIONS, check_adapt, check_settings, check_share
@@ -32,10 +36,9 @@ from ownlm.bench.report import write_report
 from ownlm.bench.results import Answered, Costs, Results, SetResult, SharedCost, measure, write_results
 from ownlm.bench.shift import least_like
 from ownlm.durable import write_whole
-from ownlm.errors import ConfigError
+from ownlm.errors import ConfigError, DataError
 from ownlm.history.record import Query
 from ownlm.progress import Progress, silent
-from ownlm.store.rows import history_digest
 from ownlm.store.work import working
 from ownlm.verbs.settings import digest
 
@@ -66,6 +69,7 @@ def run_plan(plan: Plan, folder: Path, *, device: str | None = None, progress: P
     folder.mkdir(parents=True, exist_ok=True)
     with working(folder, "ownlm bench run", progress):
         write_whole(folder / "plan.json", (json.dumps(plan.model_dump(mode="json"), indent=1) + "\n").encode())
+        earlier = _earlier(folder)
         total, done = len(plan.seeds) * sum(map(len, asked)), 0
         measured: list[SetResult] = []
         for spec, data, methods in zip(plan.sets, sets, asked, strict=True):
@@ -74,18 +78,20 @@ def run_plan(plan: Plan, folder: Path, *, device: str | None = None, progress: P
             golds = _by_id(data.queries, (query.gold or "" for query in data.queries))
             write_lamp(_folder(cases[0]) / "golds.json", data.task.name, golds)
             answered: list[Answered] = []
+            shared: dict[str, SharedCost] = {}
             for method in methods:
                 given: list[tuple[list[str], Costs]] = []
                 for case in cases:
                     progress("methods", done, total, f"{data.name}: {method.name}")
                     given.append(_answered(case, method, plan.settings_of(method)))
                     done += 1
-                    gc.collect()  # a home and its pools know each other: else the next base comes beside this one
+                    _collect()  # a home and its pools know each other: else the next base comes beside this one
+                shared |= cases[0].shared
                 outputs, costs = zip(*given, strict=True)
                 answered.append(Answered(method.name, method.method, plan.settings_of(method), outputs, costs))
             left_out = tuple(method.name for method in plan.methods if method not in methods)
-            measured.append(_measured(plan, data, answered, left_out, cases[0].shared.values()))
-            results = _results(plan, measured)
+            measured.append(_measured(plan, data, answered, left_out, shared.values()))
+            results = _results(plan, measured, earlier)
             write_results(results, folder)  # after each set: the first can be read while the others run
             write_report(results, folder)
         progress("methods", done, total, "all done")
@@ -100,8 +106,31 @@ def _applies(plan: Plan, method: MethodPlan, data: SetData) -> bool:
     return True
 
 
+def _collect() -> None:
+    """Collects garbage in a thread of its own: Ctrl-C in a callback of what is collected would be lost."""
+    collecting = Thread(target=gc.collect)
+    collecting.start()
+    collecting.join()
+
+
+def _earlier(folder: Path) -> tuple[str, ...]:
+    """Which other versions of the code, or machines, have run in OUT; this one is added."""
+    path, now = folder / "code.json", f"ownlm {__version__}, commit {commit() or 'unknown'}, {hardware()}"
+    try:
+        known = [str(one) for one in json.loads(path.read_text("utf8"))] if path.exists() else []
+    except (ValueError, TypeError):
+        raise _damaged(path) from None
+    write_whole(path, (json.dumps([*(one for one in known if one != now), now], indent=1) + "\n").encode())
+    return tuple(one for one in known if one != now)
+
+
+def _damaged(path: Path) -> DataError:
+    return DataError(f"The file {path} is damaged", hint="remove it, and run the plan again")
+
+
 def _answered(case: Case, method: MethodPlan, settings: dict[str, Any]) -> tuple[list[str], Costs]:
-    """A method's answers to all queries of a case, and what they cost."""
+    """A method's answers to all queries of a case, and what they cost; `Case.shared` is what it shares with others."""
+    case.shared.clear()
     kept = _place(case, method, settings)
     costs_file = kept.with_suffix(".costs.json")
     queries = case.data.queries
@@ -120,9 +149,12 @@ def _answered(case: Case, method: MethodPlan, settings: dict[str, Any]) -> tuple
         write_lamp(kept.with_suffix(".lamp.json"), case.task.name, _by_id(queries, outputs))
         took = {"costs": asdict(made.costs), "shared": [asdict(one) for one in case.shared.values()]}
         write_whole(costs_file, (json.dumps(took) + "\n").encode())
-    took = json.loads(costs_file.read_text("utf8"))
-    costs = Costs(**took["costs"])
-    case.shared.update((one["name"], SharedCost(**one)) for one in took["shared"])
+    try:
+        took = json.loads(costs_file.read_text("utf8"))
+        costs = Costs(**took["costs"])
+        case.shared.update((one["name"], SharedCost(**one)) for one in took["shared"])
+    except (ValueError, TypeError, KeyError):
+        raise _damaged(costs_file) from None
     mine = [known[query.user_id, query.id] for query in queries]
     return [one.output for one in mine], replace(costs, ms_per_answer=1000 * fmean(one.seconds for one in mine))
 
@@ -136,14 +168,14 @@ def _by_id(queries: Sequence[Query], texts: Iterable[str]) -> dict[str, str]:
 
 def _place(case: Case, method: MethodPlan, settings: dict[str, Any]) -> Path:
     """Where a method's predictions are kept."""
-    people = [sorted((u, history_digest(h)) for u, h in who.items()) for who in (case.data.targets, case.data.sharers)]
+    people = [known_of(who) for who in (case.data.targets, case.data.sharers, case.data.outsiders)]
     asked = [(query.user_id, query.id, sorted(query.fields.items()), query.gold) for query in case.data.queries]
     content = [
         __version__, case.task.model_dump_json(), fingerprint(case.raw()), case.adapt, case.share,
         case.writer.model_dump_json(), case.choose, case.seed, method.method, json.dumps(settings, sort_keys=True),
         people, asked,
     ]  # fmt: skip
-    return _folder(case) / f"{slug_of(method.name)}-{digest(*content)[:12]}.jsonl"
+    return _folder(case) / f"{slug_of(method.name)}-seed-{case.seed}-{digest(*content)[:12]}.jsonl"
 
 
 def _folder(case: Case) -> Path:
@@ -156,10 +188,10 @@ def _folder(case: Case) -> Path:
 def slug_of(name: str) -> str:
     """A name as a part of a file's.
 
-    >>> slug_of("RAG, k=1")
-    'RAG-k-1'
+    >>> slug_of("RAG, k=1"), slug_of("Stücke")
+    ('RAG-k-1', 'Stücke')
     """
-    return re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")[:40]
+    return re.sub(r"\W+", "-", name).strip("-")[:40]
 
 
 def _case(plan: Plan, data: SetData, folder: Path, seed: int, device: str | None, progress: Progress) -> Case:
@@ -175,12 +207,13 @@ def _shifted(case: Case, spec: SetPlan) -> SetData:
     return replace(case.data, queries=kept)
 
 
-def _results(plan: Plan, measured: Sequence[SetResult]) -> Results:
+def _results(plan: Plan, measured: Sequence[SetResult], earlier: tuple[str, ...]) -> Results:
     """What the sets that are measured came to."""
     return Results(
         plan=plan.name, size=plan.size, date=datetime.now(UTC).date().isoformat(), hardware=hardware(),
         versions=versions(), commit=commit(), seeds=plan.seeds, baseline=plan.baseline, sets=tuple(measured),
-        to_come=tuple(one.name for one in plan.sets[len(measured) :]), resolved=plan.model_dump(mode="json"),
+        earlier=earlier, to_come=tuple(one.name for one in plan.sets[len(measured) :]),
+        resolved=plan.model_dump(mode="json"),
     )  # fmt: skip
 
 

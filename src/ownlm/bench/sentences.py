@@ -29,8 +29,11 @@ def notes(results: Results) -> list[str]:
     """What holds for all sets, a sentence or two each."""
     random = "The base has random weights: the figures mean nothing, they only show that the plan runs."
     to_come = f"Not finished: still to be measured: {plain(', '.join(results.to_come))}."
+    others = plain("; ".join(results.earlier))
+    earlier = f"The same folder was run with other code, or on another machine, before; some may be theirs: {others}."
     return [
         *([to_come] if results.to_come else []),
+        *([earlier] if results.earlier else []),
         *([random] if _base(results) == "random" else []),
         "In brackets: 95% intervals, from drawing whole people again (queries, where there is one person alone), "
         f"stretched as Student's t is for few; none where they are fewer than {FEWEST}.",

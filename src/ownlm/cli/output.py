@@ -218,18 +218,17 @@ def progress_bar() -> Iterator[OnProgress]:
 
 
 def _lines(console: Console) -> OnProgress:
-    """Progress as lines: at each stage's end, every ten seconds, and where it begins with a note."""
-    told, known = time.monotonic(), set[str]()
+    """Progress as lines: at each stage's end, every ten seconds of each, and where it begins with a note."""
+    told: dict[str, float] = {}
 
     def on_progress(stage: str, done: float, total: float, note: str = "") -> None:
-        nonlocal told
-        begins = bool(note) and stage not in known  # what has something to say says it at once
-        known.add(stage)
+        begins = bool(note) and stage not in told  # what has something to say says it at once
+        told.setdefault(stage, time.monotonic())
         if total == 0:  # nothing to count: said once
             if begins:
                 console.print(f"{stage} {note}", highlight=False, soft_wrap=True)
-        elif begins or done >= total or time.monotonic() - told > 10:
-            told = time.monotonic()
+        elif begins or done >= total or time.monotonic() - told[stage] > 10:
+            told[stage] = time.monotonic()
             console.print(f"{stage}: {done:,.0f} of {total:,.0f} {note}".rstrip(), highlight=False, soft_wrap=True)
 
     return on_progress
