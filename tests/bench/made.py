@@ -1,6 +1,10 @@
 """Results that nobody measured: names that mean harm, metrics of both directions, costs that do not apply."""
 
+import json
+from pathlib import Path
+
 from ownlm.bench.activity import Bucket
+from ownlm.bench.plan import SetPlan
 from ownlm.bench.results import Costs, MethodResult, Results, SetResult, SharedCost
 from ownlm.bench.statistics import Difference, Estimate
 
@@ -59,4 +63,28 @@ def results() -> Results:
             "share": {},
             "sets": [{"name": "news", "data": "/home/somebody/news.jsonl", "queries": "their/folder/queries.jsonl"}],
         },
+    )
+
+
+def citations(folder: Path, people: int = 6) -> SetPlan:
+    """LaMP_1 in its official layout; every second right answer is the second option."""
+    for part in ("train", "dev"):
+        asked, golds = [], []
+        for number in range(people):
+            options = [f"wanted {number}", f"unwanted {number}"]
+            if number % 2:
+                options.reverse()
+            asked.append(
+                {
+                    "id": f"{part}{number}",
+                    "input": f'For an author who has written the paper with the title "T{number}", which reference is '
+                    f'related? Just answer with [1] or [2]. [1]: "{options[0]}" [2]: "{options[1]}"',
+                    "profile": [{"id": str(n), "title": f"{part} {number} {n}", "abstract": "rain"} for n in range(12)],
+                }
+            )
+            golds.append({"id": f"{part}{number}", "output": f"[{1 + number % 2}]"})
+        (folder / f"{part}_questions.json").write_text(json.dumps(asked))
+        (folder / f"{part}_outputs.json").write_text(json.dumps({"task": "LaMP_1", "golds": golds}))
+    return SetPlan(
+        name="papers", task="LaMP_1", data=folder / "dev_questions.json", outsiders=folder / "train_questions.json"
     )

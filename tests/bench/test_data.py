@@ -6,6 +6,7 @@ import pytest
 from ownlm.bench.data import read_set
 from ownlm.bench.plan import SetPlan
 from ownlm.errors import DataError
+from tests.bench.made import citations
 from tests.community import rows, write_rows, write_task
 
 PEOPLE = [f"u{number}" for number in range(6)]
@@ -52,6 +53,16 @@ def test_fewer_people_and_queries(spec: SetPlan) -> None:
 
 def test_fewer_outsiders(spec: SetPlan) -> None:
     assert set(read_set(change(spec, outsiders_people=1)).outsiders) == {"x"}
+
+
+def test_a_choice_that_outsiders_made_is_learnt_from(tmp_path: Path) -> None:
+    spec = citations(tmp_path)
+    data = read_set(spec)
+    asked = next(one for one in data.outsiders["train0"].records if one.id == "query-train0")
+    assert asked.fields == {"title": "T0", "citation": "wanted 0", "other": "unwanted 0"}  # its gold is [1]
+    asked = next(one for one in data.outsiders["train1"].records if one.id == "query-train1")
+    assert asked.fields == {"title": "T1", "citation": "wanted 1", "other": "unwanted 1"}  # [2]
+    assert not data.learnable  # LaMP's records have titles and abstracts alone
 
 
 def test_labelled_queries_of_outsiders_are_their_latest_records(spec: SetPlan, tmp_path: Path) -> None:

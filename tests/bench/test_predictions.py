@@ -134,10 +134,10 @@ def test_lamps_format_goes_round(tmp_path_factory: pytest.TempPathFactory, outpu
     write_lamp(path, "LaMP_2M", {"old": "content"})
     write_lamp(path, "LaMP_2M", outputs)
     assert (said := read_lamp(path)).outputs == outputs and list(said.outputs) == list(outputs)
-    assert said.task == "LaMP_2M"
+    assert said.task == "LaMP_2"
     document = json.loads(path.read_text("utf8"))
     golds = [{"id": key, "output": output} for key, output in outputs.items()]
-    assert document == {"task": "LaMP_2M", "golds": golds}
+    assert document == {"task": "LaMP_2", "golds": golds}
     assert [file.name for file in path.parent.iterdir()] == ["preds.json"]
     if all(output.strip() for output in outputs.values()):
         assert read_golds(path) == {key: output.strip() for key, output in outputs.items()}

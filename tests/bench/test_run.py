@@ -1,4 +1,9 @@
+import gc
 import json
+import signal
+import time
+import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +17,11 @@ from ownlm.bench.predictions import read_lamp, read_predictions
 from ownlm.bench.results import Costs, Results, read_results
 from ownlm.bench.run import run_plan
 from ownlm.bench.score import score
-from ownlm.errors import ConfigError, OwnlmError
+from ownlm.errors import ConfigError, DataError, OwnlmError
 from ownlm.history.task import load_task
+from ownlm.progress import silent
+from tests.bench.made import citations
+from tests.community import write_rows
 
 REPRODUCE = Path(__file__).resolve().parents[2] / "reproduce"
 FEW = ("adapted base", "most frequent label", "RAG, k=1", "own adapter, k=0", "pieces, product, k=0")
@@ -108,6 +116,8 @@ def test_a_wrong_setting_is_told_before_anything_runs(tmp_path: Path) -> None:
     plan = few(settings={"own": {"epochz": 3}})
     with pytest.raises(ConfigError, match="epochz"):
         run_plan(plan, tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"no such method\. Got: owm"):
+        run_plan(few(settings={"owm": {"epochs": 3}}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -127,6 +137,19 @@ def test_the_queries_least_like_the_history(tmp_path: Path) -> None:
     )
     results = run_plan(plan.model_copy(update={"sets": (*plan.sets, *shifted)}), tmp_path / "out")
     assert [(one.name, one.queries) for one in results.sets] == [("triage", 18), ("bm25", 6), ("embedding", 6)]
+
+
+def test_lamps_citations_run_to_their_end(tmp_path: Path) -> None:
+    """Their records hold no answers: stage 1 learns from outsiders' queries, the rest is left out."""
+    plan = read_plan(REPRODUCE / "main.toml", "tiny").model_copy(update={"sets": (citations(tmp_path),)})
+    results = run_plan(plan, tmp_path / "out")
+    (one,) = results.sets
+    assert [method.name for method in one.methods] == [
+        "base", "adapted base", "random record, k=1", "RAG, k=1", "RAG, k=2", "RAG, k=4",
+    ]  # fmt: skip
+    assert "own adapter, k=0" in one.left_out and "most frequent label" in one.left_out
+    (stage,) = [cost for cost in one.shared if cost.name == "stage 1"]
+    assert stage.people == 6 and stage.tokens
 
 
 def test_removed_answers_are_asked_for_again(tmp_path: Path) -> None:
@@ -168,3 +191,76 @@ def test_a_set_can_be_read_while_the_others_are_still_to_be_measured(
     monkeypatch.undo()
     assert run_plan(plan, tmp_path / "out").to_come == ()
     assert "still to be measured" not in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_the_order_of_records_without_times_is_not_forgotten(tmp_path: Path) -> None:
+    """It says which are the latest."""
+    (one,) = few().sets
+    rows = [json.loads(line) for line in one.data.read_text().splitlines()]
+    for row in rows:
+        row.pop("time", None)
+    answers = []
+    for order in (rows, rows[::-1]):
+        data = write_rows(tmp_path / "people.jsonl", order)
+        plan = few("adapted base", "most frequent label", sets=(one.model_copy(update={"data": data}),))
+        run_plan(plan, tmp_path / "out")
+        answers.append({path.name for path in (tmp_path / "out" / "predictions" / "triage").glob("most*.jsonl")})
+    assert answers[0] < answers[1]
+
+
+def test_other_outsiders_are_other_answers(tmp_path: Path) -> None:
+    """Who shares of them, too, is in no digest of sharers."""
+    (one,) = few().sets
+    changed = one.model_copy(update={"sharing": 0, "outsiders": None})
+    first = few("adapted base", adapt=False, sets=(changed,))
+    case = module._case(first, module.read_set(changed), tmp_path, 0, None, silent)
+    moved = replace(case.data, outsiders=dict(list(case.data.targets.items())[:1]))
+    method = first.methods[0]
+    assert module._place(case, method, {}) != module._place(replace(case, data=moved), method, {})
+
+
+def test_which_code_ran_before_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = few("adapted base")
+    assert run_plan(plan, tmp_path / "out").earlier == ()
+    assert run_plan(plan, tmp_path / "out").earlier == ()
+    monkeypatch.setattr(module, "commit", lambda: "1234567")
+    results = run_plan(plan, tmp_path / "out")
+    (before,) = results.earlier
+    assert "commit" in before and "1234567" not in before
+    assert "The same folder was run with other code" in (tmp_path / "out" / "report.md").read_text()
+    (tmp_path / "out" / "code.json").write_text("{")
+    with pytest.raises(DataError, match=r"code\.json is damaged"):
+        run_plan(plan, tmp_path / "out")
+
+
+def test_costs_of_methods_that_left_the_plan_leave_the_report(tmp_path: Path, done: tuple[Path, Results]) -> None:
+    folder, results = done
+    assert {cost.name for cost in results.sets[0].shared} == {"stage 1", "the pool"}
+    (one,) = run_plan(few("adapted base", "own adapter, k=0", seeds=(0, 1)), folder).sets
+    assert {cost.name for cost in one.shared} == {"stage 1"}
+    costs = next((folder / "predictions" / "triage").glob("adapted-base-seed-0-*.costs.json"))
+    kept = costs.read_text()
+    costs.write_text(kept[:20])
+    with pytest.raises(DataError, match=r"costs\.json is damaged"):
+        run_plan(few("adapted base", seeds=(0, 1)), folder)
+    costs.write_text(kept)
+
+
+def test_ctrl_c_while_garbage_is_collected_is_not_lost() -> None:
+    """Whatever is raised in a callback of what is collected, Python prints and drops."""
+
+    class Cycle:
+        pass
+
+    one = Cycle()
+    one.itself = one  # type: ignore[attr-defined]
+    seen = weakref.ref(one, lambda _: signal.raise_signal(signal.SIGINT))
+    gc.disable()
+    try:
+        del one
+        with pytest.raises(KeyboardInterrupt):
+            module._collect()
+            time.sleep(1)
+    finally:
+        gc.enable()
+    assert seen() is None

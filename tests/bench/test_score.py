@@ -1,5 +1,6 @@
 """Scoring files, in every shape that people and queries come in."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +110,16 @@ def test_predictions_for_other_queries_are_refused(tmp_path: Path, said: dict[st
     assert SECRET not in str(caught.value)
 
 
+def test_both_second_tasks_have_the_name_that_lamp_gives_them(tmp_path: Path) -> None:
+    golds, said = files(tmp_path)
+    document = json.loads(said.read_text())
+    assert document["task"] == "LaMP_2"
+    own = write_json(tmp_path / "own.json", {**document, "task": "LaMP_2N"})
+    assert score(golds, own, TASK).scores == score(golds, said, TASK).scores
+
+
 def test_files_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"another task.* Got: LaMP_4\. Expected: LaMP_2N"):
+    with pytest.raises(DataError, match=r"another task.* Got: LaMP_4\. Expected: LaMP_2\.?$"):
         score(*files(tmp_path, task="LaMP_4"), TASK)
     golds, said = files(tmp_path)
     twice = {"golds": [{"id": "ada-0", "output": SECRET}] * 2}

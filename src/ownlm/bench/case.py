@@ -173,7 +173,8 @@ class Case:
             OwnlmError: somebody's could not be written. Those that are written stay.
         """
         plan = self.writer
-        counted = plan.writer == "counted" or (plan.writer is None and plan.url is None and bool(self.task.labels))
+        labels = self.task.labels and not self.task.options  # that say something of a person
+        counted = plan.writer == "counted" or (plan.writer is None and plan.url is None and bool(labels))
         if plan.url is None and not counted:
             home.add_base(str(self.raw()), "writer", self.progress)
         started = time.perf_counter()

@@ -11,8 +11,8 @@ from ownlm.bench.plan import SetPlan
 from ownlm.errors import DataError
 from ownlm.history.readers import read_dataset, read_queries
 from ownlm.history.record import History, Query, Record, time_key
-from ownlm.history.task import Task, load_task, with_instruction
-from ownlm.prompt.example import searched_text, sought_text
+from ownlm.history.task import OPTION_FIELDS, Task, load_task, with_instruction
+from ownlm.prompt.example import history_examples, searched_text, sought_text
 
 Thing = TypeVar("Thing")
 _AT_MOST = 5  # of how many records one is held back
@@ -39,6 +39,11 @@ class SetData:
     sharers: dict[str, History]
     outsiders: dict[str, History]
     unlabelled: int = 0
+
+    @property
+    def learnable(self) -> bool:
+        """Whether anybody asked has a record to learn from: LaMP's own of LaMP_1 have neither answer nor options."""
+        return any(history_examples(self.task, history, recent=1) for history in self.targets.values())
 
 
 def read_set(plan: SetPlan) -> SetData:
@@ -236,11 +241,23 @@ def _usable(history: History, task: Task) -> History:
 
 
 def _with(history: History, queries: list[Query], task: Task) -> History:
-    """A history, and the queries whose answers are known as the latest records; those of a choice are left out."""
-    if task.options is not None:
-        return history
+    """A history, and the queries whose answers are known as the latest records."""
     answered = (
-        Record(history.user_id, f"query-{query.id}", {**query.fields, task.answer_field: query.gold or ""})
-        for query in queries
+        Record(history.user_id, f"query-{one.id}", fields)
+        for one in queries
+        if (fields := _answered(task, one)) is not None
     )
     return History(history.user_id, (*history.records, *answered))
+
+
+def _answered(task: Task, query: Query) -> dict[str, str] | None:
+    """A record's fields, of a query and its right answer; of a choice the right option and the wrong one."""
+    gold = (query.gold or "").strip()
+    if task.options is None:
+        return {**query.fields, task.answer_field: query.gold or ""}
+    if gold not in (labels := task.labels or ()):
+        return None
+    fields = dict(query.fields)
+    first, second = (fields.pop(name) for name in OPTION_FIELDS)
+    right, wrong = (first, second) if gold == labels[0] else (second, first)
+    return {**fields, task.options.right: right, task.options.wrong: wrong}

@@ -130,15 +130,27 @@ class LampFile:
     outputs: dict[str, str]
 
 
+def official_name(task: str) -> str:
+    """What LaMP's files call a task: both of its second ones alike.
+
+    >>> official_name("LaMP_2M"), official_name("LaMP_3")
+    ('LaMP_2', 'LaMP_3')
+    """
+    return "LaMP_2" if task in ("LaMP_2M", "LaMP_2N") else task
+
+
 def write_lamp(path: Path, task: str, outputs: Mapping[str, str]) -> None:
     """Writes outputs by query id in LaMP's format, whole or not at all.
 
-        {"task": "LaMP_2M", "golds": [{"id": "110", "output": "comedy"}]}
+        {"task": "LaMP_2", "golds": [{"id": "110", "output": "comedy"}]}
 
     Raises:
         StoreError: the file cannot be written.
     """
-    document = {"task": task, "golds": [{"id": key, "output": output} for key, output in outputs.items()]}
+    document = {
+        "task": official_name(task),
+        "golds": [{"id": key, "output": output} for key, output in outputs.items()],
+    }
     try:
         write_whole(path, json.dumps(document, ensure_ascii=False, indent=1).encode("utf-8", "replace") + b"\n")
     except OSError as error:

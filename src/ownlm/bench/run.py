@@ -29,7 +29,7 @@ from ownlm import __version__
 from ownlm.bench.case import Case, fingerprint, known_of
 from ownlm.bench.data import SetData, read_set
 from ownlm.bench.machine import commit, hardware, versions
-from ownlm.bench.methods import METHODS, NEEDS_LABELS, NO_OPTIONS, check_adapt, check_settings, check_share
+from ownlm.bench.methods import LEARN, METHODS, NEEDS_LABELS, NO_OPTIONS, check_adapt, check_settings, check_share
 from ownlm.bench.plan import MethodPlan, Plan, SetPlan
 from ownlm.bench.predictions import Prediction, Writer, read_predictions, write_lamp
 from ownlm.bench.report import write_report
@@ -46,7 +46,8 @@ from ownlm.verbs.settings import digest
 def run_plan(plan: Plan, folder: Path, *, device: str | None = None, progress: Progress = silent) -> Results:
     """Runs what of a plan is not done yet, and writes its results and report.
 
-    A method that has nothing to say to a set's task is left out there: the most frequent label, where there are none.
+    A method that has nothing to say to a set is left out there: the most frequent label, where a task has none; what
+    is trained on, or profiled from, people's records, where these hold no answers.
 
     Args:
         folder: OUT; made if it is missing. Another process that runs a plan there is waited for.
@@ -60,6 +61,8 @@ def run_plan(plan: Plan, folder: Path, *, device: str | None = None, progress: P
     """
     check_share(plan.share)
     check_adapt(plan.adapt or {})
+    for method in plan.settings:
+        check_settings(method, plan.settings[method])
     sets = [read_set(one) for one in plan.sets]
     if len({slug_of(one.name) for one in plan.sets}) < len(plan.sets):
         raise ConfigError(
@@ -99,10 +102,13 @@ def run_plan(plan: Plan, folder: Path, *, device: str | None = None, progress: P
 
 
 def _applies(plan: Plan, method: MethodPlan, data: SetData) -> bool:
-    """Whether a set's task has what a method needs; its settings are checked."""
+    """Whether a set has what a method needs; its settings are checked."""
     if (method.method in NEEDS_LABELS and not data.task.labels) or (method.method in NO_OPTIONS and data.task.options):
         return False
-    check_settings(method.method, plan.settings_of(method), data.task)
+    settings = plan.settings_of(method)
+    if (method.method in LEARN or settings.get("profile")) and not data.learnable:
+        return False
+    check_settings(method.method, settings, data.task)
     return True
 
 

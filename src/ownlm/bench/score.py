@@ -7,7 +7,7 @@ from typing import Literal
 
 from ownlm.bench.activity import Bucket, buckets
 from ownlm.bench.metrics import Array, Metric, metric, metrics_of
-from ownlm.bench.predictions import read_lamp
+from ownlm.bench.predictions import official_name, read_lamp
 from ownlm.bench.statistics import Estimate, Resampling
 from ownlm.errors import DataError
 from ownlm.history.lamp import read_golds
@@ -117,7 +117,7 @@ def _people(data: Path, task: Task, golds: Path, ids: Collection[str]) -> _Peopl
 
 
 def _check_task(golds: Path, predictions: Path, asked: str | None, answered: str | None) -> None:
-    if asked and answered and asked != answered:
+    if asked and answered and official_name(asked) != official_name(answered):
         raise DataError(
             f"The predictions in {predictions} are of another task than the labels in {golds}",
             got=answered,

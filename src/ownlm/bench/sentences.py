@@ -54,7 +54,8 @@ def about(results: Results, one: SetResult) -> list[str]:
         lines.append(f"Left out: {many(one.unlabelled, 'query', 'queries')} without a known right answer.")
     if one.left_out:
         names = "; ".join(map(plain, one.left_out))
-        lines.append(f"Methods left out, as the task has no labels (or shows its options in each query): {names}.")
+        why = "as the task has no labels (or shows its options in each query), or records hold nothing to learn from"
+        lines.append(f"Methods left out, {why}: {names}.")
     buckets = one.methods[0].buckets if one.methods else ()
     if len(buckets) == 1:
         lines.append(f"All people have {buckets[0].label}, so that there is no table by activity.")

@@ -19,7 +19,7 @@ from ownlm.history.task import Task
 from ownlm.verbs.assemble import AssemblyPlan
 from ownlm.verbs.settings import Stage, settings
 
-__all__ = ["METHODS", "NEEDS_LABELS", "NO_OPTIONS", "check_adapt", "check_settings", "check_share"]
+__all__ = ["LEARN", "METHODS", "NEEDS_LABELS", "NO_OPTIONS", "check_adapt", "check_settings", "check_share"]
 
 METHODS: Final[Mapping[str, Callable[..., Made]]] = {
     "base": base,
@@ -37,7 +37,8 @@ METHODS: Final[Mapping[str, Callable[..., Made]]] = {
 }
 
 NEEDS_LABELS: Final = frozenset({"most_frequent"})  # what says nothing to a task without labels,
-NO_OPTIONS: Final = frozenset({"most_frequent", "knn"})  # or to one whose labels number options
+NO_OPTIONS: Final = frozenset({"most_frequent", "knn"})  # or to one whose labels number options,
+LEARN: Final = frozenset({"own", "ia3", "prompt", "nearest", "averaged", "arrow", "assembled"})  # or without answers
 
 _PEFT: Final = ("ia3", "prompt")  # methods whose name is that of what they train
 _OF_TRAINING: Final = {*TrainConfig.model_fields, *LoraConfig.model_fields, *PromptConfig.model_fields} - {
