@@ -61,8 +61,8 @@ def run_plan(plan: Plan, folder: Path, *, device: str | None = None, progress: P
     """
     check_share(plan.share)
     check_adapt(plan.adapt or {})
-    for method in plan.settings:
-        check_settings(method, plan.settings[method])
+    for kind in plan.settings:
+        check_settings(kind, plan.settings[kind])
     sets = [read_set(one) for one in plan.sets]
     if len({slug_of(one.name) for one in plan.sets}) < len(plan.sets):
         raise ConfigError(
