@@ -3,10 +3,18 @@
 from pathlib import Path
 
 from ownlm.bench.plan import read_plan
+from ownlm.bench.predictions import read_lamp
 from ownlm.bench.results import FILE
+from ownlm.bench.run import slug_of
 from tests.shell import QuickShell
 
 MAIN = Path(__file__).resolve().parents[1] / "reproduce" / "main.toml"
+
+
+def answers(out: Path, method: str) -> dict[str, str]:
+    """What a method answered, by query."""
+    (file,) = (out / "predictions" / "triage").glob(f"{slug_of(method)}-seed-0-*.lamp.json")
+    return read_lamp(file).outputs
 
 
 def test_the_whole_main_plan_at_its_smallest(tmp_path: Path) -> None:
@@ -18,6 +26,12 @@ def test_the_whole_main_plan_at_its_smallest(tmp_path: Path) -> None:
     for method in one["methods"]:
         assert set(method["scores"]) == {"accuracy", "f1_macro"}
         assert (method["differences"] == {}) == (method["name"] == "adapted base")
+    said = {name: answers(tmp_path / "out", name) for name in names}
+    base = said["adapted base"]
+    for name in ("own adapter, k=0", "own (IA)3", "nearest sharer's adapter", "averaged sharers", "Arrow routing"):
+        assert said[name] != base, name  # a method that forgot its adapter would answer as the base does
+    assert said["pieces, product, k=0"] != base != said["pieces, factors, k=0"]
+    assert said["nearest sharer's adapter"] != said["averaged sharers"]  # each has another's
     costs = {method["name"]: method["costs"] for method in one["methods"]}
     assert costs["own adapter, k=0"]["train_tokens"] > 0 and costs["own adapter, k=0"]["assemble_seconds"] is None
     assert costs["pieces, product, k=0"]["assemble_seconds"] > 0

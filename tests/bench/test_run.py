@@ -100,9 +100,9 @@ def test_other_settings_are_other_predictions(done: tuple[Path, Results]) -> Non
 
 
 def test_half_of_the_answers_are_asked_for_no_more(tmp_path: Path, done: tuple[Path, Results]) -> None:
-    plan = few("adapted base")
+    plan = few("adapted base", "own adapter, k=0")
     first = run_plan(plan, tmp_path / "out")
-    (kept,) = (tmp_path / "out" / "predictions" / "triage").glob("*.jsonl")
+    (kept,) = (tmp_path / "out" / "predictions" / "triage").glob("own*.jsonl")
     lines = kept.read_text().splitlines(keepends=True)
     kept.write_text("".join(lines[:7]) + lines[7][:20])  # as kill -9 leaves it
     kept.with_suffix(".costs.json").unlink()
