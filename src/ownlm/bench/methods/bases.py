@@ -36,7 +36,8 @@ def adapted(case: Case, *, rag: Records = 0, profile: bool = False, adapt: Chang
         rag, profile: how many of the person's records the prompt shows, and whether their text profile.
         adapt: what differs from the plan's settings of stage 1.
 
-    Source: OPPU (arXiv 2402.04401), the non-personalised, retrieval- and profile-augmented rows of its tables.
+    Source: OPPU (arXiv 2402.04401), the non-personalised, retrieval- and profile-augmented rows of its tables. Differs:
+        there stage 1 is shown the same records and profile; `adapt` with `rag` and `profile` does that.
     """
     home = case.home("adapted", case.adapted(**adapt))
     if profile:
