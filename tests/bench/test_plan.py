@@ -87,6 +87,13 @@ def test_every_set_of_the_size_with_a_change(tmp_path: Path) -> None:
     assert [one.shift for one in sets] == [None, None, "bm25", "bm25"]
 
 
+def test_a_bases_folder_counts_from_the_file_that_names_it(tmp_path: Path) -> None:
+    plan = PLAN.replace('name = "trial"', 'name = "trial"\nbase = "models/mine"')
+    assert read_plan(write(tmp_path, plan)).base == "models/mine"  # such as one at the hub
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    assert read_plan(write(tmp_path, plan)).base == str(tmp_path / "models" / "mine")
+
+
 def test_sets_are_left_out_of_each(tmp_path: Path) -> None:
     plan = PLAN + '[[sets]]\nfrom = "*"\nwithout = ["mail", "of another size"]\n'
     assert [one.name for one in read_plan(write(tmp_path, plan)).sets] == ["notes"]

@@ -118,6 +118,12 @@ def test_a_wrong_setting_is_told_before_anything_runs(tmp_path: Path) -> None:
         run_plan(plan, tmp_path / "out")
     with pytest.raises(ConfigError, match=r"no such method\. Got: owm"):
         run_plan(few(settings={"owm": {"epochs": 3}}), tmp_path / "out")
+    wrong = MethodPlan(name="own, longer", method="own", epochs=-1)
+    with pytest.raises(ConfigError, match=r"method 'own, longer' is wrong.*'epochs'"):
+        run_plan(
+            few("adapted base").model_copy(update={"methods": (few("adapted base").methods[0], wrong)}),
+            tmp_path / "out",
+        )
     assert not (tmp_path / "out").exists()
 
 

@@ -159,6 +159,9 @@ def read_plan(path: Path, size: str | None = None) -> Plan:
     below = _size(sizes_file, size) if size else {}
     for file, content in ((sizes_file, below), (path, spec)):
         _check_tables(file, content)
+        base = content.get("base")
+        if isinstance(base, str) and "/" in base and (file.parent / base).is_dir():  # else it is one at the hub
+            content["base"] = str(file.parent / base)
     known = {one.get("name"): _anchored(one, sizes_file.parent) for one in below.pop("sets", [])}
     chosen = [each for one in spec.pop("sets", ["*"]) for each in _chosen(one, known, path)]
     settings = {

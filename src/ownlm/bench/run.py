@@ -108,7 +108,11 @@ def _applies(plan: Plan, method: MethodPlan, data: SetData) -> bool:
     settings = plan.settings_of(method)
     if (method.method in LEARN or settings.get("profile")) and not data.learnable:
         return False
-    check_settings(method.method, settings, data.task)
+    try:
+        check_settings(method.method, settings, data.task)
+    except ConfigError as error:
+        what = f"The plan's method {method.name!r} is wrong: {error.what}"
+        raise ConfigError(what, got=error.got, expected=error.expected, hint=error.hint) from None
     return True
 
 
