@@ -89,3 +89,17 @@ def test_a_set_without_the_baseline() -> None:
     one = replace(one, methods=tuple(replace(method, differences={}) for method in one.methods))
     *_, nothing, accuracy = about(results(), one)
     assert nothing.startswith("Nothing is compared") and accuracy == "accuracy: higher is better."
+
+
+def test_of_too_few_people_no_difference_is_called_detectable() -> None:
+    line = said(Difference(0.25, None, None, 0.5), Difference(0, None, None, 0))
+    assert "0 better, 0 worse, 1 unclear, 1 equal" in line
+    assert "Fewer than 5 were asked: nothing can be shown." in line and "80% power" not in line
+
+
+def test_which_code_ran_before_stands_above() -> None:
+    assert any(
+        "commit 1234567, a slow machine" in note
+        for note in notes(replace(results(), earlier=("commit 1234567, a slow machine",)))
+    )
+    assert not any("other code" in note for note in notes(results()))

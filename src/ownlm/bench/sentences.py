@@ -83,6 +83,9 @@ def _summary(name: str, compared: list[MethodResult]) -> str:
         told.append(
             f"By chance alone about {_BY_CHANCE * len(found):.1f} of the {len(found)} not equal would be marked."
         )
+    if all(method.differences[name].low is None for method in compared):
+        told.append(f"Fewer than {FEWEST} were asked: nothing can be shown.")
+        return " ".join(told)
     spread = f", from {figure(found[0])} to {figure(found[-1])}" if found[0] < found[-1] else ""
     whose = f"the median of the {len(found)} methods not equal{spread}" if len(found) > 1 else "by the one not equal"
     told.append(f"With 80% power this size would find a true difference of {figure(median(found))} ({whose}).")
