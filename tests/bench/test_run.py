@@ -156,6 +156,8 @@ def test_lamps_citations_run_to_their_end(tmp_path: Path) -> None:
     assert "own adapter, k=0" in one.left_out and "most frequent label" in one.left_out
     (stage,) = [cost for cost in one.shared if cost.name == "stage 1"]
     assert stage.people == 6 and stage.tokens
+    with pytest.raises(ConfigError, match="epochz"):  # also of what is left out
+        run_plan(plan.model_copy(update={"settings": {"own": {"epochz": 1}}}), tmp_path / "out")
 
 
 def test_removed_answers_are_asked_for_again(tmp_path: Path) -> None:
@@ -239,17 +241,22 @@ def test_which_code_ran_before_is_told(tmp_path: Path, monkeypatch: pytest.Monke
         run_plan(plan, tmp_path / "out")
 
 
-def test_costs_of_methods_that_left_the_plan_leave_the_report(tmp_path: Path, done: tuple[Path, Results]) -> None:
-    folder, results = done
-    assert {cost.name for cost in results.sets[0].shared} == {"stage 1", "the pool"}
-    (one,) = run_plan(few("adapted base", "own adapter, k=0", seeds=(0, 1)), folder).sets
+def test_costs_of_methods_that_left_the_plan_leave_the_report(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (one,) = run_plan(few("adapted base", "PAG, k=1", "pieces, product, k=0"), out).sets
+    assert {"stage 1", "the pool"} < {cost.name for cost in one.shared}
+    (profiles,) = [cost for cost in one.shared if cost.name.startswith("text profiles, adapted-")]
+    assert profiles.people == 6 and profiles.seconds
+    next((out / "predictions" / "triage").glob("PAG*.jsonl")).unlink()
+    (one,) = run_plan(few("adapted base", "PAG, k=1"), out).sets
+    assert {cost.name for cost in one.shared} == {"stage 1", profiles.name}
+    assert profiles in one.shared  # what it took is kept
+    (one,) = run_plan(few("adapted base"), out).sets
     assert {cost.name for cost in one.shared} == {"stage 1"}
-    costs = next((folder / "predictions" / "triage").glob("adapted-base-seed-0-*.costs.json"))
-    kept = costs.read_text()
-    costs.write_text(kept[:20])
+    costs = next((out / "predictions" / "triage").glob("adapted-base-*.costs.json"))
+    costs.write_text(costs.read_text()[:20])
     with pytest.raises(DataError, match=r"costs\.json is damaged"):
-        run_plan(few("adapted base", seeds=(0, 1)), folder)
-    costs.write_text(kept)
+        run_plan(few("adapted base"), out)
 
 
 def test_ctrl_c_while_garbage_is_collected_is_not_lost() -> None:

@@ -116,6 +116,9 @@ def test_both_second_tasks_have_the_name_that_lamp_gives_them(tmp_path: Path) ->
     assert document["task"] == "LaMP_2"
     own = write_json(tmp_path / "own.json", {**document, "task": "LaMP_2N"})
     assert score(golds, own, TASK).scores == score(golds, said, TASK).scores
+    films = write_json(tmp_path / "films.json", {**document, "task": "LaMP_2M"})
+    with pytest.raises(DataError, match=r"Got: LaMP_2N\. Expected: LaMP_2M"):
+        score(films, own, TASK)
 
 
 def test_files_that_do_not_go_together_are_refused(tmp_path: Path) -> None:

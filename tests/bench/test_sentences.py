@@ -92,7 +92,7 @@ def test_a_set_without_the_baseline() -> None:
 
 
 def test_of_too_few_people_no_difference_is_called_detectable() -> None:
-    line = said(Difference(0.25, None, None, 0.5), Difference(0, None, None, 0))
+    line = said(Difference(0.25, None, None, None), Difference(0, None, None, 0))
     assert "0 better, 0 worse, 1 unclear, 1 equal" in line
     assert "Fewer than 5 were asked: nothing can be shown." in line and "80% power" not in line
 

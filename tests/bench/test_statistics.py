@@ -38,7 +38,7 @@ def stretched(interval: tuple[float, float], value: float, people: int) -> list[
     return [value + factor * (bound - value) for bound in interval]
 
 
-@pytest.mark.parametrize("people", [5, 8, 20])
+@pytest.mark.parametrize("people", [5, 8])
 def test_nineteen_of_twenty_intervals_hold_the_truth(people: int) -> None:
     """Two methods that are equally good, people who are not: where there is no difference, one in twenty is marked."""
     random = np.random.default_rng(people)
@@ -49,7 +49,7 @@ def test_nineteen_of_twenty_intervals_hold_the_truth(people: int) -> None:
 
     differences = [draws.difference(ACCURACY, [said()], [said()]) for _ in range(400)]
     marked = sum(not one.low <= 0 <= one.high for one in differences)
-    assert 0.02 < marked / 400 < 0.085  # plain percentiles mark .13 of 5 people, and .10 of 8
+    assert 0.02 < marked / 400 < 0.07  # plain percentiles mark .148 of 5 people, and .080 of 8
 
 
 def test_of_fewer_than_five_people_there_is_no_interval() -> None:

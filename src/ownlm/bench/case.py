@@ -15,6 +15,7 @@ from typing import Any, Literal
 from ownlm.bench.data import SetData
 from ownlm.bench.plan import ProfilePlan
 from ownlm.bench.results import Costs, SharedCost
+from ownlm.durable import write_whole
 from ownlm.errors import ConfigError, PoolError
 from ownlm.history.record import History, Query
 from ownlm.history.task import Task
@@ -173,8 +174,8 @@ class Case:
             OwnlmError: somebody's could not be written. Those that are written stay.
         """
         plan = self.writer
-        labels = self.task.labels and not self.task.options  # that say something of a person
-        counted = plan.writer == "counted" or (plan.writer is None and plan.url is None and bool(labels))
+        labels = bool(self.task.labels) and not self.task.options  # such as say something of a person
+        counted = plan.writer == "counted" or (plan.writer is None and plan.url is None and labels)
         if plan.url is None and not counted:
             home.add_base(str(self.raw()), "writer", self.progress)
         started = time.perf_counter()
@@ -188,8 +189,12 @@ class Case:
         )
         if done.failed:
             raise done.failed[0][1]
-        if done.written and not done.skipped:  # else an earlier run wrote some, and what that took is not known
-            self.note("text profiles", {}, len(done.written), time.perf_counter() - started, None)
+        kept = home.store.folder / "profiles.json"  # what it took, for all who come after
+        if done.written:
+            took = {"people": len(done.written) + len(done.skipped), "seconds": time.perf_counter() - started}
+            write_whole(kept, json.dumps(took).encode())
+        took = json.loads(kept.read_text("utf8"))
+        self.note(f"text profiles, {home.store.folder.name[:-12]}", {}, took["people"], took["seconds"], None)
 
     def ask(self, home: Home, queries: Sequence[Query], **how: Any) -> Iterator[str]:
         """Answers, each by the person's newest adapter in a home, or by its base.

@@ -112,7 +112,9 @@ class Plan(BaseModel):
 
     name: str = Field(min_length=1)
     size: str | None = None
-    base: str = Field(description='"smollm2-135m", a folder, a hub id; or "random", a tiny one to try a plan with')
+    base: str = Field(
+        description='"smollm2-135m", a folder such as "./mine", a hub id; or "random", a tiny one to try a plan with'
+    )
     sets: tuple[SetPlan, ...] = Field(min_length=1)
     methods: tuple[MethodPlan, ...] = Field(min_length=1)
     baseline: str = Field(description="the method that all others are compared to, by its name")

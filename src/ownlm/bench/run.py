@@ -10,7 +10,8 @@
 
 A run that was killed goes on where it stopped: answers that are there are not asked for again, and homes know what is
 trained. Files are named by digests of all they depend on, so that a changed plan reads nothing of another's; but for
-the code: where another version has run in OUT, what it left is used, and results and report name both.
+the code: what another commit of this version left in OUT is used, stages of another version too, and results and report
+name both.
 """
 
 import gc
@@ -103,17 +104,22 @@ def run_plan(plan: Plan, folder: Path, *, device: str | None = None, progress: P
 
 def _applies(plan: Plan, method: MethodPlan, data: SetData) -> bool:
     """Whether a set has what a method needs; its settings are checked."""
-    if (method.method in NEEDS_LABELS and not data.task.labels) or (method.method in NO_OPTIONS and data.task.options):
-        return False
     settings = plan.settings_of(method)
-    if (method.method in LEARN or settings.get("profile")) and not data.learnable:
-        return False
     try:
+        check_settings(method.method, settings)
+        if not _says_something(method.method, settings, data):
+            return False
         check_settings(method.method, settings, data.task)
     except ConfigError as error:
         what = f"The plan's method {method.name!r} is wrong: {error.what}"
         raise ConfigError(what, got=error.got, expected=error.expected, hint=error.hint) from None
     return True
+
+
+def _says_something(method: str, settings: dict[str, Any], data: SetData) -> bool:
+    if (method in NEEDS_LABELS and not data.task.labels) or (method in NO_OPTIONS and data.task.options):
+        return False
+    return data.learnable or not (method in LEARN or settings.get("profile"))
 
 
 def _collect() -> None:

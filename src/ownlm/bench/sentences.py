@@ -72,18 +72,17 @@ def _summary(name: str, compared: list[MethodResult]) -> str:
     if not compared:
         return ""
     counts = Counter(verdict(name, method.differences[name]) for method in compared)
-    found = sorted(
-        method.differences[name].detectable for method in compared if verdict(name, method.differences[name]) != EQUAL
-    )
-    if not found:
+    unlike = [one for method in compared if verdict(name, one := method.differences[name]) != EQUAL]
+    if not unlike:
         return f"None of {many(len(compared), 'compared method')} differs from the baseline."
+    found = sorted(one.detectable for one in unlike if one.detectable is not None)
     each = ", ".join(f"{counts[one]} {one.split()[-1]}" for one in VERDICTS)
     told = [f"Of {many(len(compared), 'compared method')}: {each}."]
     if len(found) > _FEW:
         told.append(
             f"By chance alone about {_BY_CHANCE * len(found):.1f} of the {len(found)} not equal would be marked."
         )
-    if all(method.differences[name].low is None for method in compared):
+    if not found:
         told.append(f"Fewer than {FEWEST} were asked: nothing can be shown.")
         return " ".join(told)
     spread = f", from {figure(found[0])} to {figure(found[-1])}" if found[0] < found[-1] else ""

@@ -41,13 +41,14 @@ class Difference:
     """A method's value less the baseline's, and its 95% interval; None where fewer than `FEWEST` were drawn from.
 
     Attributes:
-        detectable: the true difference that data of this size would tell from none four times out of five.
+        detectable: the true difference that data of this size would tell from none four times out of five; 0 where
+            nobody's answers score differently, None without an interval.
     """
 
     value: float
     low: float | None
     high: float | None
-    detectable: float
+    detectable: float | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,12 +119,12 @@ class Resampling:
         """
         value = self._value(metric, seeds) - self._value(metric, baseline)
         drawn_D = self._drawn_values(metric, seeds) - self._drawn_values(metric, baseline)
-        detectable = self._detected * float(drawn_D.std(ddof=1)) if len(drawn_D) > 1 else 0.0
+        spread = float(drawn_D.std(ddof=1)) if len(drawn_D) > 1 else 0.0
         if self._drawn_from < FEWEST:
-            return Difference(value, None, None, detectable)
+            return Difference(value, None, None, None if value or spread else 0.0)
         (low, high), (least, most) = self._interval(value, drawn_D), np.quantile(drawn_D, _TAILS)
         low, high = max(min(low, float(least)), -metric.highest), min(max(high, float(most)), metric.highest)
-        return Difference(value, low, high, detectable)
+        return Difference(value, low, high, self._detected * spread)
 
     @property
     def _drawn_from(self) -> int:
@@ -133,12 +134,12 @@ class Resampling:
     @property
     def _detected(self) -> float:
         """Standard deviations of draws that lie outside the interval of 95% in four of five repetitions."""
-        freedom = max(self._drawn_from - 1, 1)
+        freedom = self._drawn_from - 1
         return float(student.ppf(_TAILS[1], freedom) + student.ppf(_POWER, freedom)) * self._unbiased
 
     @property
     def _unbiased(self) -> float:
-        return float(np.sqrt(self._drawn_from / max(self._drawn_from - 1, 1)))
+        return float(np.sqrt(self._drawn_from / (self._drawn_from - 1)))
 
     def _interval(self, value: float, drawn_D: Array) -> tuple[float, float]:
         stretch = student.ppf(_TAILS[1], self._drawn_from - 1) / norm.ppf(_TAILS[1]) * self._unbiased

@@ -36,9 +36,10 @@ METHODS: Final[Mapping[str, Callable[..., Made]]] = {
     "assembled": assembled,
 }
 
-NEEDS_LABELS: Final = frozenset({"most_frequent"})  # what says nothing to a task without labels,
-NO_OPTIONS: Final = frozenset({"most_frequent", "knn"})  # or to one whose labels number options,
-LEARN: Final = frozenset({"own", "ia3", "prompt", "nearest", "averaged", "arrow", "assembled"})  # or without answers
+NEEDS_LABELS: Final = frozenset({"most_frequent"})  # what says nothing to a task without labels
+NO_OPTIONS: Final = frozenset({"most_frequent", "knn"})  # what says nothing to one whose labels number options
+# What is trained on people's records, or made of what is: nothing where these have no answers.
+LEARN: Final = frozenset({"own", "ia3", "prompt", "nearest", "averaged", "arrow", "assembled"})
 
 _PEFT: Final = ("ia3", "prompt")  # methods whose name is that of what they train
 _OF_TRAINING: Final = {*TrainConfig.model_fields, *LoraConfig.model_fields, *PromptConfig.model_fields} - {
