@@ -52,7 +52,9 @@ def share(store: Store, load: Callable[[], BaseLM], plan: SharePlan, progress: P
     """
     agreed = pools.consents(store)
     candidates, model = _candidates(store, plan, set(agreed)), load()
-    chosen = choose_sharers(plan.select, candidates, plan.sharers, plan.seed, partial(_embeddings, store, model, plan))
+    chosen = choose_sharers(
+        plan.select, candidates, plan.sharers, plan.seed, partial(_embeddings, store, model, plan, progress)
+    )
     licence = _one_licence(agreed, chosen)
     failed: list[tuple[str, OwnlmError]] = []
     sharers = {user: Sharer.of(store, plan, user) for user in chosen}
@@ -107,9 +109,10 @@ def _candidates(store: Store, plan: SharePlan, agreed: set[str]) -> list[Candida
     return found
 
 
-def _embeddings(store: Store, model: BaseLM, plan: SharePlan, users: list[str]) -> Tensor:
+def _embeddings(store: Store, model: BaseLM, plan: SharePlan, progress: Progress, users: list[str]) -> Tensor:
     def texts() -> Iterator[list[str]]:
-        for user in users:
+        for number, user in enumerate(users, 1):
+            progress("embedding histories", number, len(users))
             yield [searched_text(plan.task, record) for record in store.history(plan.task.name, user).records]
 
     return embed_histories(model, texts()) if plan.embedder is None else embed_with(plan.embedder, texts())
