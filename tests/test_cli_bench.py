@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ownlm.bench.predictions import write_lamp
+from ownlm.bench.predictions import read_lamp, write_lamp
 from tests.community import rows, write_rows, write_task
 from tests.shell import QuickShell, Shell
 
@@ -41,10 +41,18 @@ def test_a_score_in_json(quick: QuickShell) -> None:
 
 def test_a_score_in_words(quick: QuickShell) -> None:
     told = quick.run(*SCORE, "--data", "people.jsonl")
-    assert "sorting: 6 answers of 2 users" in told and "0.500 [0.3" in told and "higher" in told
+    assert "sorting: 6 answers of 2 users" in told and "0.500" in told and "higher" in told
+    assert "0.500 [" not in told and "fewer than 5 people" in told and "none of the task's labels" not in told
     assert "21-50 records" in told and "--data" not in told
     told = quick.run(*SCORE)
+    assert "0.500 [0." in told and "fewer than" not in told  # of six queries
     assert " user" not in told and "--data" in told and "records" not in told
+
+
+def test_answers_that_are_no_label_are_told(quick: QuickShell) -> None:
+    said = read_lamp(quick.folder / "said.json").outputs
+    write_lamp(quick.folder / "said.json", "sorting", {**said, next(iter(said)): "I think it is home"})
+    assert "1 of 6 answers are none of the task's labels" in quick.run(*SCORE)
 
 
 def test_clear_errors_and_wrong_usage(quick: QuickShell) -> None:

@@ -110,6 +110,12 @@ def test_predictions_for_other_queries_are_refused(tmp_path: Path, said: dict[st
     assert SECRET not in str(caught.value)
 
 
+def test_answers_that_are_no_label_are_counted(tmp_path: Path) -> None:
+    assert score(*files(tmp_path), TASK).unreadable == 0
+    odd = {**SAID, "ada-0": "", "ada-1": "the arts", "ada-2": " arts"}
+    assert score(*files(tmp_path, odd), TASK).unreadable == 2
+
+
 def test_both_second_tasks_have_the_name_that_lamp_gives_them(tmp_path: Path) -> None:
     golds, said = files(tmp_path)
     document = json.loads(said.read_text())

@@ -76,6 +76,20 @@ def metrics_of(task: Task) -> tuple[str, ...]:
     return task.metrics or (("accuracy", "f1_macro") if task.labels else ("rouge1", "rougeL"))
 
 
+def unreadable(predictions: Sequence[str], labels: Sequence[str]) -> int:
+    """How many answers are none of the labels; where these are numbers, none at all.
+
+    >>> unreadable(["sun ", "sunny"], ["sun", "rain"]), unreadable(["4.0", "9", "five", ""], ["1", "5"])
+    (1, 2)
+    """
+    if not labels:
+        return 0
+    known = {label.strip() for label in labels}
+    if any(_number(label) is None for label in labels):
+        return sum(said.strip() not in known for said in predictions)
+    return sum(_number(said) is None for said in predictions)
+
+
 def _accuracy(predictions: Sequence[str], golds: Sequence[str], labels: Sequence[str]) -> Array:
     if labels:
         _places(golds, labels)

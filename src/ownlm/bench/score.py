@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ownlm.bench.activity import Bucket, buckets
-from ownlm.bench.metrics import Array, Metric, metric, metrics_of
+from ownlm.bench.metrics import Array, Metric, metric, metrics_of, unreadable
 from ownlm.bench.predictions import official_name, read_lamp
 from ownlm.bench.statistics import Estimate, Resampling
 from ownlm.errors import DataError
@@ -22,6 +22,7 @@ class Score:
     Attributes:
         task: its name.
         users: whose queries they are; None where nobody knows.
+        unreadable: how many predictions are none of the task's labels; where these are numbers, none at all.
         by: what was resampled for the intervals: whole users, or queries one by one.
         scores: by metric, in the task's order.
         buckets: the same by how many records people have, the least active first; empty where nobody knows.
@@ -30,6 +31,7 @@ class Score:
     task: str
     queries: int
     users: int | None
+    unreadable: int
     by: Literal["user", "query"]
     scores: dict[str, Estimate]
     buckets: tuple[Bucket, ...]
@@ -77,6 +79,7 @@ def score(golds: Path, predictions: Path, task: Task, data: Path | None = None) 
         task.name,
         len(gold),
         None if people is None else len(set(users_Q)),
+        unreadable(list(said.outputs.values()), task.labels or ()),
         everything.by if people else "query",
         _estimates(everything, term_of),
         () if people is None else _by_activity(users_Q, people.records, term_of),

@@ -98,6 +98,7 @@ def score(
 
 def _tell(scored: "Score") -> None:
     from ownlm.bench.metrics import metric
+    from ownlm.bench.statistics import FEWEST
     from ownlm.bench.tables import interval
 
     whose = "" if scored.users is None else f" of {many(scored.users, 'user')}"
@@ -111,6 +112,10 @@ def _tell(scored: "Score") -> None:
             for part in scored.buckets
         ]
         print_table("By activity", ["history", "users#", "queries#", *(f"{name}#" for name in scored.scores)], told)
+    if any(one.low is None for one in scored.scores.values()):
+        say(f"Of fewer than {FEWEST} people, or queries, there are no intervals")
+    if scored.unreadable:
+        say(f"{scored.unreadable:,} of {scored.queries:,} answers are none of the task's labels")
     if scored.users is None:
         say("The intervals take each query by itself, and there are no buckets of activity: --data says whose they are")
     elif scored.by == "query":
