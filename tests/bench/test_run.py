@@ -251,6 +251,10 @@ def test_costs_of_methods_that_left_the_plan_leave_the_report(tmp_path: Path) ->
     (one,) = run_plan(few("adapted base", "PAG, k=1"), out).sets
     assert {cost.name for cost in one.shared} == {"stage 1", profiles.name}
     assert profiles in one.shared  # what it took is kept
+    next((out / "predictions" / "triage").glob("PAG*.jsonl")).unlink()
+    next((out / "stages").glob("adapted-*/profiles.json")).unlink()  # as where it was killed right before
+    (one,) = run_plan(few("adapted base", "PAG, k=1"), out).sets
+    assert replace(profiles, seconds=None) in one.shared
     (one,) = run_plan(few("adapted base"), out).sets
     assert {cost.name for cost in one.shared} == {"stage 1"}
     costs = next((out / "predictions" / "triage").glob("adapted-base-*.costs.json"))

@@ -189,12 +189,12 @@ class Case:
         )
         if done.failed:
             raise done.failed[0][1]
-        kept = home.store.folder / "profiles.json"  # what it took, for all who come after
+        kept = home.store.folder / "profiles.json"  # the seconds, for all who come after
         if done.written:
-            took = {"people": len(done.written) + len(done.skipped), "seconds": time.perf_counter() - started}
-            write_whole(kept, json.dumps(took).encode())
-        took = json.loads(kept.read_text("utf8"))
-        self.note(f"text profiles, {home.store.folder.name[:-12]}", {}, took["people"], took["seconds"], None)
+            write_whole(kept, json.dumps(time.perf_counter() - started).encode())
+        seconds = json.loads(kept.read_text("utf8")) if kept.exists() else None  # killed right before: nobody knows
+        people = len(done.written) + len(done.skipped)
+        self.note(f"text profiles, {home.store.folder.name[:-12]}", {}, people, seconds, None)
 
     def ask(self, home: Home, queries: Sequence[Query], **how: Any) -> Iterator[str]:
         """Answers, each by the person's newest adapter in a home, or by its base.
