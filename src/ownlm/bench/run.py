@@ -73,7 +73,7 @@ def run_plan(plan: Plan, folder: Path, *, device: str | None = None, progress: P
     folder.mkdir(parents=True, exist_ok=True)
     with working(folder, "ownlm bench run", progress):
         write_whole(folder / "plan.json", (json.dumps(plan.model_dump(mode="json"), indent=1) + "\n").encode())
-        earlier = _earlier(folder)
+        earlier = _note_code(folder)
         total, done = len(plan.seeds) * sum(map(len, asked)), 0
         measured: list[SetResult] = []
         for spec, data, methods in zip(plan.sets, sets, asked, strict=True):
@@ -129,8 +129,8 @@ def _collect() -> None:
     collecting.join()
 
 
-def _earlier(folder: Path) -> tuple[str, ...]:
-    """Which other versions of the code, or machines, have run in OUT; this one is added."""
+def _note_code(folder: Path) -> tuple[str, ...]:
+    """Adds this version of the code, on this machine, to those that have run in OUT; returns the others."""
     path, now = folder / "code.json", f"ownlm {__version__}, commit {commit() or 'unknown'}, {hardware()}"
     try:
         known = [str(one) for one in json.loads(path.read_text("utf8"))] if path.exists() else []

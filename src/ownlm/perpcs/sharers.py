@@ -69,7 +69,7 @@ def choose_sharers(
         raise _nobody(ranked)
     if len(able) <= count or how == "active":
         return able[:count]
-    by_name = sorted(able)  # the draw, and k-means of rows, depend on the order
+    by_name = sorted(able)  # k-means depends on the order of rows
     if how == "random":
         drawn = set(sorted(by_name, key=lambda user: job_seed(seed, user))[:count])
         return [user for user in able if user in drawn]

@@ -83,7 +83,7 @@ def test_no_two_methods_are_the_same(generating: Case) -> None:
     assert len(set(given.values())) == len(given), given
 
 
-def test_nothing_is_made_twice(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_made_twice(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for method, settings in SETTINGS.values():
         METHODS[method](case, **settings)
 
@@ -96,6 +96,15 @@ def test_nothing_is_made_twice(case: Case, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(verb, fail)
     for method, settings in SETTINGS.values():
         METHODS[method](case, **settings)
+    anew = replace(case, folder=tmp_path / "out")
+    bare = replace(anew, adapt=None)
+    to_make: tuple[tuple[Case, str, dict[str, Any]], ...] = (
+        (anew, "adapted", {}), (bare, "own", TRAIN), (bare, "averaged", {"share": SHARE}),
+        (case, "assembled", {"share": SHARE, "top_k": 1}),
+    )  # fmt: skip
+    for which, method, settings in to_make:  # each of the four verbs would have been seen
+        with pytest.raises(AssertionError, match="made again"):
+            METHODS[method](which, **settings)
 
 
 def test_seeds_have_pools_and_adapters_of_their_own(case: Case, tmp_path: Path) -> None:
