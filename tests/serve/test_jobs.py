@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from ownlm.config import TrainConfig
+from ownlm.errors import ConfigError, NotFoundError
 from ownlm.home import Home
 from ownlm.serve import job_settings as job_settings_module
 from ownlm.serve.job_settings import job_settings
 from ownlm.serve.jobs import Jobs, Report, _Outcomes
-from ownlm.store.jobs import add_job, begin_jobs, jobs
+from ownlm.store import jobs as jobs_module
+from ownlm.store.jobs import add_job, begin_jobs, end_job, find_job, jobs
 from ownlm.store.rows import JobInfo
 from tests.community import rows, write_rows
 
@@ -98,6 +100,92 @@ def test_what_was_running_when_a_server_was_killed_is_done_by_the_next(home: Hom
     assert ended(home, job).state == "done"
     made.stop()
     assert (TASK, "ciro") in home.latest_adapters()
+
+
+def test_a_queued_job_is_cancelled(home: Home) -> None:
+    made = Jobs(home)
+    job = made.ask("train", "ciro", TASK)
+    with pytest.raises(NotFoundError):
+        made.cancel(job.id, "ada")
+    assert made.cancel(job.id, "ciro").state == "cancelled"
+    assert begin_jobs(home.store, [job.id]) == set()
+    with pytest.raises(ConfigError, match="has ended"):
+        made.cancel(job.id, "ciro")
+    made.start()
+    assert ended(home, made.ask("train", "ciro", TASK)).state == "done"
+    made.stop()
+    assert find_job(home.store, job.id, "ciro").state == "cancelled"
+
+
+def test_a_running_job_is_cancelled_and_its_process_ends(home: Home, working: Jobs) -> None:
+    job = working.ask("train", "ciro", TASK)
+    until(lambda: working._process is not None)
+    process = working._process
+    assert process is not None and working.cancel(job.id, "ciro").state == "cancelled"
+    assert process.wait(PATIENCE_S) == -signal.SIGKILL
+    assert ended(home, working.ask("train", "ada", TASK)).state == "done"
+    assert find_job(home.store, job.id, "ciro").state == "cancelled" and (TASK, "ciro") not in home.latest_adapters()
+
+
+def test_who_cancels_does_not_cancel_others_and_shares_no_process_afterwards(home: Home) -> None:
+    working = Jobs(home)
+    mine, other = (add_job(home.store, "train", user, TASK) for user in ("bela", "ciro"))
+    working.start()
+    until(lambda: working._process is not None)
+    working.cancel(mine.id, "bela")
+    assert ended(home, other).state == "done" and find_job(home.store, mine.id, "bela").state == "cancelled"
+    working.stop()
+    asked = [add_job(home.store, "train", user, TASK) for user in ("ada", "bela", "ciro")]
+    assert working._together(asked)[0] == [asked[0], asked[2]] and working._together(asked[1:])[0] == [asked[1]]
+
+
+def test_a_job_that_takes_too_long_fails_and_what_was_finished_is_kept(home: Home) -> None:
+    working, seen = Jobs(home, timeout_s=0.2), list[list[str]]()
+
+    def process_of(asked: Report) -> _Outcomes:
+        """Finishes ciro's adapter, then works for ever; of one that works alone, for ever."""
+        seen.append(asked["users"])
+        if len(asked["users"]) > 1:
+            home.train(TASK, users=["ciro"], epochs=1)
+        told = _Outcomes()
+        with subprocess.Popen(["sleep", "600"], text=True) as process, working._watched(process):
+            process.wait(PATIENCE_S)
+        assert process.returncode == -signal.SIGKILL
+        told.error = {"what": "took longer", "hint": None}
+        return told
+
+    working._process_of = process_of  # type: ignore[method-assign]
+    asked = {user: add_job(home.store, "train", user, TASK) for user in ("bela", "ciro")}
+    working.start()
+    states = {user: ended(home, job).state for user, job in asked.items()}
+    working.stop()
+    assert states == {"bela": "failed", "ciro": "done"} and seen == [["bela", "ciro"], ["bela"]]
+
+
+def test_a_job_that_takes_too_long_says_so(home: Home) -> None:
+    working = Jobs(home, timeout_s=0.01)
+    working.start()
+    job = ended(home, working.ask("train", "ciro", TASK))
+    working.stop()
+    assert job.state == "failed" and job.error is not None and "took longer than" in job.error["what"]
+
+
+def test_waiting_for_another_process_does_not_count(home: Home) -> None:
+    working = Jobs(home, timeout_s=1000)
+    working._hear({"event": "progress", "progress": {"stage": "training steps", "done": 1, "total": 2}}, _Outcomes())
+    assert working._deadline == 0
+    working._hear({"event": "progress", "progress": {"stage": "waiting", "done": 0, "total": 0}}, _Outcomes())
+    assert working._deadline > time.monotonic() + 900
+
+
+def test_old_jobs_make_room(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs_module, "KEPT", 2)
+    asked = list[JobInfo]()
+    for _ in range(4):
+        asked.append(add_job(home.store, "train", "ada", TASK))
+        end_job(home.store, asked[-1].id)
+    running = add_job(home.store, "train", "ada", TASK)
+    assert [one.id for one in jobs(home.store)] == [asked[2].id, asked[3].id, running.id]
 
 
 def test_a_server_that_stops_leaves_its_job_to_the_next(home: Home) -> None:

@@ -13,6 +13,7 @@ from ownlm.home import Home
 from ownlm.model.adapter import WEIGHTS
 from ownlm.serve.app import create_app
 from ownlm.serve.limits import Limits
+from ownlm.store.jobs import add_job, end_job
 from ownlm.store.tokens import give_token, tokens
 from tests.serve.conftest import Served
 from tests.serve.fake_engine import FakeEngine
@@ -107,7 +108,7 @@ def test_a_person_has_so_many_records_and_no_more(home: Home) -> None:
 def test_nobody_is_assembled_of_nothing(served: Served) -> None:
     who = served.token("ciro")
     assert "no pieces" in served.post("/v1/users/me/assemble", who, 404, task=TASK)["error"]["message"]
-    assert served.get("/v1/users/me/jobs", who) == {"jobs": []}
+    assert served.get("/v1/users/me/jobs", who) == {"jobs": [], "next": None}
 
 
 def test_one_record_is_forgotten_and_anothers_looks_like_none(served: Served) -> None:
@@ -176,6 +177,32 @@ def test_jobs_are_ones_own(served: Served) -> None:
     assert served.get("/v1/users/me/jobs", who)["jobs"][0]["id"] == job["id"]
     others = [served.client.get(f"/v1/users/me/jobs/{one}", headers=served.token("ada")) for one in (job["id"], "x")]
     assert [one.status_code for one in others] == [404, 404] and others[0].text == others[1].text
+
+
+def test_a_job_is_cancelled_by_its_own_user_alone(served: Served) -> None:
+    who, path = served.token("ciro"), "/v1/users/me/jobs"
+    job = add_job(served.home.store, "train", "ciro", TASK)  # the server's thread is not woken: it stays queued
+    others = [served.client.delete(f"{path}/{one}", headers=served.token("ada")) for one in (job.id, "x")]
+    assert [one.status_code for one in others] == [404, 404] and others[0].text == others[1].text
+    done = served.client.delete(f"{path}/{job.id}", headers=who)
+    assert (done.status_code, done.json()["state"], done.json()["error"]) == (200, "cancelled", None)
+    assert done.json()["ended"] and served.get(f"{path}/{job.id}", who) == done.json()
+    again = served.client.delete(f"{path}/{job.id}", headers=who)
+    assert again.status_code == 400 and "has ended" in again.text
+
+
+def test_jobs_come_page_by_page_the_latest_first(served: Served) -> None:
+    who, path, store = served.token("ciro"), "/v1/users/me/jobs?limit=2", served.home.store
+    asked = []
+    for _ in range(5):
+        asked.append(add_job(store, "train", "ciro", TASK).id)
+        end_job(store, asked[-1])
+    add_job(store, "train", "ada", TASK)
+    seen, page = [], served.get(path, who)
+    while page["next"] is not None:
+        seen += [job["id"] for job in page["jobs"]]
+        page = served.get(f"{path}&before={page['next']}", who)
+    assert seen + [job["id"] for job in page["jobs"]] == asked[::-1]
 
 
 def test_headers_keep_pages_to_themselves(served: Served) -> None:

@@ -41,6 +41,9 @@ def serve(
         int, typer.Option("--requests-per-minute", metavar="N", help="Of each token.", min=1)
     ] = 600,
     timeout: Annotated[float, typer.Option("--timeout", metavar="S", help="Of one answer, in seconds.", min=0.1)] = 120,
+    job_timeout: Annotated[
+        float, typer.Option("--job-timeout", metavar="S", help="Of one training or assembly, in seconds.", min=1)
+    ] = 21_600,
     engine: Annotated[
         Literal["own", "vllm"], typer.Option("--engine", help="What answers: ownlm itself; or vLLM, for one base.")
     ] = "own",
@@ -64,7 +67,9 @@ def serve(
     from ownlm.serve.limits import Limits
 
     opened = Home(home, create=False)
-    limits = Limits(max_tokens=max_tokens, requests_per_minute=requests_per_minute, timeout_s=timeout)
+    limits = Limits(
+        max_tokens=max_tokens, requests_per_minute=requests_per_minute, timeout_s=timeout, job_timeout_s=job_timeout
+    )
     lock = FileLock(opened.store.folder / "serve.lock")
     try:
         lock.acquire(timeout=0)

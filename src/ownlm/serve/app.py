@@ -40,7 +40,7 @@ def create_app(home: Home, engine: Engine, limits: Limits | None = None) -> Fast
     Source: ours; the API of completions is OpenAI's.
     """
     limits = limits or Limits()
-    jobs, forgetting = Jobs(home), Forgetting(home)
+    jobs, forgetting = Jobs(home, limits.job_timeout_s), Forgetting(home)
     threads = CapacityLimiter(READERS), CapacityLimiter(BINDERS)
     state = State(home, engine, jobs, forgetting, limits, Meter(limits), Metrics(engine), *threads)
 

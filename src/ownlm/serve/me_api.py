@@ -18,7 +18,7 @@ from ownlm.serve.openai_api import sends, task_of
 from ownlm.serve.state import AnyState, State
 from ownlm.serve.who import AnyCaller, Me
 from ownlm.store.forget import Forgotten
-from ownlm.store.jobs import jobs
+from ownlm.store.jobs import find_job, job_page, latest_job
 from ownlm.store.pools import pools
 from ownlm.store.rows import AdapterInfo, JobInfo, learnt_little
 from ownlm.verbs.consent import LICENCE, Consent
@@ -186,10 +186,10 @@ def show_adapter(user: Me, state: AnyState, task: TaskName) -> dict[str, Any]:
     """Your adapter for a task, its versions, the latest first, and what is being made."""
     name = task_of(state, task).name
     versions = state.home.store.adapters(name, user)
-    mine = [job for job in jobs(state.home.store, user) if job.task == name]
+    job = latest_job(state.home.store, user, name)
     return _standing(state, versions[-1] if versions else None) | {
         "versions": [_adapter(state, one) for one in reversed(versions)],
-        "job": _job(state, mine[-1]) if mine else None,
+        "job": _job(state, job) if job else None,
     }
 
 
@@ -241,18 +241,26 @@ def assemble_me(user: Me, state: AnyState, asked: Asked) -> dict[str, Any]:
 
 
 @router.get("/users/me/jobs")
-def list_jobs(user: Me, state: AnyState) -> dict[str, Any]:
-    """What you asked for, the latest first."""
-    return {"jobs": [_job(state, job) for job in reversed(jobs(state.home.store, user))]}
+def list_jobs(
+    user: Me, state: AnyState,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    before: Annotated[int | None, Query(ge=0, le=2**31, description="As `next` of the page before.")] = None,
+) -> dict[str, Any]:  # fmt: skip
+    """What you asked for, the latest first, a page at a time."""
+    page, following = job_page(state.home.store, user, limit, before)
+    return {"jobs": [_job(state, job) for job in page], "next": following}
 
 
 @router.get("/users/me/jobs/{job}")
 def show_job(user: Me, state: AnyState, job: str) -> dict[str, Any]:
     """One of them."""
-    found = next((one for one in jobs(state.home.store, user) if one.id == job), None)
-    if found is None:
-        raise NotFoundError("There is no such job, or it is not yours", hint="GET /v1/users/me/jobs lists yours")
-    return _job(state, found)
+    return _job(state, find_job(state.home.store, job, user))
+
+
+@router.delete("/users/me/jobs/{job}")
+def cancel_job(user: Me, state: AnyState, job: str) -> dict[str, Any]:
+    """Cancels one that is queued or running. An adapter that it has finished already stays."""
+    return _job(state, state.jobs.cancel(job, user))
 
 
 @router.get("/users/me/consent")

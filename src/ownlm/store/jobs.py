@@ -1,18 +1,20 @@
 """Jobs: what a server was asked to train or assemble, each kept before it is acknowledged."""
 
 from collections.abc import Collection
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import delete, insert, select, update
 
-from ownlm.errors import NotFoundError
+from ownlm.errors import ConfigError, NotFoundError
 from ownlm.store import tables
 from ownlm.store.rows import JobInfo, now
 from ownlm.store.store import Store
 from ownlm.store.tables import without_number
 
 OPEN = ("queued", "running")
+KEPT = 200  # finished jobs of a user; older ones are deleted
 
 
 def add_job(store: Store, kind: str, user: str, task: str) -> JobInfo:
@@ -29,8 +31,70 @@ def add_job(store: Store, kind: str, user: str, task: str) -> JobInfo:
         if (row := db.execute(same).first()) is not None:
             return JobInfo(**without_number(row))
         job = JobInfo(uuid4().hex, kind, user, task)
+        ended = select(j.number).where(j.user == user, j.ended.is_not(None)).order_by(j.number.desc()).offset(KEPT)
+        db.execute(delete(tables.jobs).where(j.number.in_(ended.limit(-1))))
         db.execute(insert(tables.jobs).values(**asdict(job)))
     return job
+
+
+def cancel_job(store: Store, job: str, user: str) -> tuple[JobInfo, str]:
+    """Sets a user's job to "cancelled", where it has not ended.
+
+    Returns:
+        The job, and its state before.
+
+    Raises:
+        NotFoundError: the user has no such job. ConfigError: it has ended.
+    """
+    j = tables.jobs.c
+    with store.database.writing() as db:
+        row = db.execute(select(tables.jobs).where(j.id == job, j.user == user)).first()
+        if row is None:
+            raise _no_job()
+        if row.state not in OPEN:
+            raise ConfigError("The job cannot be cancelled: it has ended", got=row.state, hint="ask for a new one")
+        changes: dict[str, Any] = {"state": "cancelled", "ended": now()}
+        db.execute(update(tables.jobs).where(j.id == job).values(**changes))
+    return replace(JobInfo(**without_number(row)), **changes), row.state
+
+
+def find_job(store: Store, job: str, user: str) -> JobInfo:
+    """A user's job.
+
+    Raises:
+        NotFoundError: the user has no such job.
+    """
+    j = tables.jobs.c
+    with store.database.reading() as db:
+        row = db.execute(select(tables.jobs).where(j.id == job, j.user == user)).first()
+    if row is None:
+        raise _no_job()
+    return JobInfo(**without_number(row))
+
+
+def latest_job(store: Store, user: str, task: str) -> JobInfo | None:
+    """A user's newest job in a task, if there is one."""
+    j = tables.jobs.c
+    query = select(tables.jobs).where(j.user == user, j.task == task).order_by(j.number.desc()).limit(1)
+    with store.database.reading() as db:
+        row = db.execute(query).first()
+    return None if row is None else JobInfo(**without_number(row))
+
+
+def job_page(store: Store, user: str, limit: int, before: int | None) -> tuple[list[JobInfo], int | None]:
+    """A page of a user's jobs, newest first.
+
+    Args:
+        before: what the previous page returned; None for the first page.
+
+    Returns:
+        The jobs, and `before` of the next page; None where this is the last one.
+    """
+    j = tables.jobs.c
+    query = select(tables.jobs).where(j.user == user).order_by(j.number.desc()).limit(limit + 1)
+    with store.database.reading() as db:
+        rows = db.execute(query if before is None else query.where(j.number < before)).all()
+    return [JobInfo(**without_number(row)) for row in rows[:limit]], rows[limit - 1].number if rows[limit:] else None
 
 
 def jobs(store: Store, user: str | None = None, states: Collection[str] | None = None) -> list[JobInfo]:
@@ -45,20 +109,27 @@ def jobs(store: Store, user: str | None = None, states: Collection[str] | None =
         return [JobInfo(**without_number(row)) for row in db.execute(query)]
 
 
-def begin_jobs(store: Store, ids: Collection[str]) -> None:
-    """Says that these jobs run."""
+def begin_jobs(store: Store, ids: Collection[str]) -> set[str]:
+    """Sets queued jobs to "running"; returns those that were still queued: others were cancelled."""
+    j = tables.jobs.c
     with store.database.writing() as db:
-        db.execute(update(tables.jobs).where(tables.jobs.c.id.in_(ids)).values(state="running"))
+        begun = update(tables.jobs).where(j.id.in_(ids), j.state == "queued").values(state="running")
+        return set(db.execute(begun.returning(j.id)).scalars())
 
 
 def end_job(store: Store, job: str, *, adapter: str | None = None, error: dict[str, str | None] | None = None) -> None:
-    """Says what came of a job; of one whose person was forgotten meanwhile, nothing."""
+    """Says what came of a job that has not ended; one that was cancelled, or deleted with its user, stays as it is."""
     values = {"state": "done" if error is None else "failed", "adapter": adapter, "error": error, "ended": now()}
+    j = tables.jobs.c
     with store.database.writing() as db:
-        db.execute(update(tables.jobs).where(tables.jobs.c.id == job).values(**values))
+        db.execute(update(tables.jobs).where(j.id == job, j.state.in_(OPEN)).values(**values))
 
 
 def requeue_jobs(store: Store) -> None:
     """Puts jobs back in the queue that were running when a server was killed."""
     with store.database.writing() as db:
         db.execute(update(tables.jobs).where(tables.jobs.c.state == "running").values(state="queued"))
+
+
+def _no_job() -> NotFoundError:
+    return NotFoundError("There is no such job, or it is not yours", hint="GET /v1/users/me/jobs lists yours")

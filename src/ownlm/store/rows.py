@@ -139,7 +139,7 @@ class JobInfo:
     kind: str  # "train" or "assemble"
     user: str
     task: str
-    state: str = "queued"  # then "running"; at the end "done" or "failed"
+    state: str = "queued"  # then "running"; at the end "done", "failed" or "cancelled"
     adapter: str | None = None
     error: dict[str, Any] | None = None
     created: str = field(default_factory=now)

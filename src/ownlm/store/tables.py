@@ -178,7 +178,7 @@ jobs = Table(  # what a server was asked to train or assemble, and has promised 
     Column("kind", String, nullable=False),  # "train" or "assemble"
     Column("user", String, nullable=False),
     Column("task", String, ForeignKey("tasks.name"), nullable=False),
-    Column("state", String, nullable=False),  # "queued", "running", "done" or "failed"
+    Column("state", String, nullable=False),  # "queued", "running", "done", "failed" or "cancelled"
     Column("adapter", String),  # id of the one that came of it
     Column("error", JSON),  # why it failed: what, hint
     Column("created", String, nullable=False),

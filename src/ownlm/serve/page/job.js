@@ -34,7 +34,7 @@ export async function watch(place, job, doing, before, signal, ended) {
   let wait = SOON_MS;
   while (!signal.aborted) {
     if (failures === 0) tell(job);
-    if (job.state === "done" || job.state === "failed") break;
+    if (!["queued", "running"].includes(job.state)) break;
     await sleep(wait, signal);
     wait = Math.min(1.05 * wait, LATE_MS);
     try {
@@ -53,6 +53,9 @@ export async function watch(place, job, doing, before, signal, ended) {
   if (signal.aborted) return;
   if (job.state === "failed") {
     showProblem(place, failed(job, doing));
+  } else if (job.state === "cancelled") {
+    place.replaceChildren(el("p", {}, `${doing} was cancelled.`));
+    say(`${doing} was cancelled.`);
   } else {
     const same = before !== undefined && job.adapter === before;
     const come = same ? "there was nothing new to learn" : "your new adapter answers from now on";
