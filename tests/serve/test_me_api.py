@@ -35,7 +35,7 @@ def test_who_am_i(served: Served) -> None:
     assert task["adapter"]["method"] == "lora" and told["consent"]["shares"] is False
     assert served.get("/v1/users/me", served.token("somebody new"))["tasks"] == []
     assert served.get("/v1/users/me", served.token(None)) == {
-        "user": None, "scope": "operator", "consent": None, "tasks": [],
+        "user": None, "scope": "operator", "expires": None, "consent": None, "tasks": [],
     }  # fmt: skip
 
 

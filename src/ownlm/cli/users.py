@@ -24,7 +24,7 @@ from ownlm.errors import NotFoundError
 
 if TYPE_CHECKING:
     from ownlm.home import Home
-    from ownlm.store.rows import AdapterInfo, Person
+    from ownlm.store.rows import AdapterInfo, Person, TokenInfo
     from ownlm.verbs.consent import Consent
 
 app = typer.Typer(no_args_is_help=True)
@@ -261,23 +261,29 @@ def token(
     revoke: Annotated[
         str | None, typer.Option("--revoke", metavar="ID", help="Make the token whose id begins so worth nothing.")
     ] = None,
+    expires: Annotated[
+        str | None,
+        typer.Option("--expires", metavar="WHEN", help="After 12h, 30d or 8w, or at a date (UTC); never by default."),
+    ] = None,
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
     """Give a person a token for `ownlm serve`. It is shown once: the home keeps a hash of it alone."""
     from ownlm.home import Home
-    from ownlm.store.tokens import give_token, revoke_token, tokens
+    from ownlm.store.tokens import expiry_of, give_token, revoke_token, tokens
 
     if (revoke is not None or listed) + operator + (user is not None and not listed) != 1:
         raise typer.BadParameter("give one of these: USER, --operator, --list, --revoke ID")
+    if expires is not None and (listed or revoke is not None):
+        raise typer.BadParameter("--expires goes with a new token: USER, or --operator")
     store = Home(home, create=False).store
     if listed:
         known = tokens(store, user)
         if json:
-            print_json([asdict(one) | {"scope": one.scope} for one in known])
+            print_json([asdict(one) | {"scope": one.scope, "expired": one.expired} for one in known])
         else:
-            rows = [(one.id, one.user, one.scope, one.created[:16].replace("T", " ")) for one in known]
-            print_table("Tokens", ["id", "user", "scope", "made (UTC)"], rows)
+            rows = [(one.id, one.user, one.scope, _minute(one.created), _end(one)) for one in known]
+            print_table("Tokens", ["id", "user", "scope", "made (UTC)", "expires (UTC)"], rows)
         return
     if revoke is not None:
         info = revoke_token(store, revoke)
@@ -286,12 +292,24 @@ def token(
         else:
             say(f"the token {info.id} of {info.user or 'an operator'} is worth nothing any more")
         return
-    info, secret = give_token(store, user)
+    info, secret = give_token(store, user, None if expires is None else expiry_of(expires))
     if json:
         print_json(asdict(info) | {"scope": info.scope, "token": secret})
     else:
         say(secret)
-        warn(f"this is shown once; `ownlm users token --revoke {info.id}` makes it worth nothing")
+        ends = f", and is worth nothing from {_minute(info.expires)} (UTC) on" if info.expires else ""
+        warn(f"this is shown once{ends}; `ownlm users token --revoke {info.id}` makes it worth nothing")
+
+
+def _end(token: "TokenInfo") -> str:
+    """When a token ends, for a table."""
+    if token.expires is None:
+        return "never"
+    return _minute(token.expires) + (", expired" if token.expired else "")
+
+
+def _minute(time: str) -> str:
+    return time[:16].replace("T", " ")
 
 
 @app.command("export")

@@ -73,7 +73,8 @@ def list_tasks(caller: AnyCaller, state: AnyState) -> dict[str, Any]:
 def show_me(caller: AnyCaller, state: AnyState) -> dict[str, Any]:
     """Who the token says you are, and what there is of you."""
     user = caller.token.user
-    told: dict[str, Any] = {"user": user, "scope": caller.token.scope, "consent": None, "tasks": []}
+    told: dict[str, Any] = {"user": user, "scope": caller.token.scope, "expires": caller.token.expires}
+    told |= {"consent": None, "tasks": []}
     if user is None:
         return told
     home = state.home

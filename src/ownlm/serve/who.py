@@ -1,6 +1,7 @@
 """Who asks: a token in the `Authorization` header says it.
 
-From outside, a token that was never given, one that was revoked, and one of a person who was forgotten look the same.
+From outside, a token that was never given, one that was revoked, and one of a person who was forgotten look the same;
+that one has expired is said to those who have it.
 """
 
 from dataclasses import dataclass
@@ -35,9 +36,11 @@ class Caller:
         return self.token.user is None
 
     def check_still_there(self, state: State) -> None:
-        """Raises an AccessError where the token was revoked, or its person forgotten, meanwhile."""
+        """Raises an AccessError where the token has expired, was revoked, or its user forgotten since."""
         if find_token(state.home.store, self.secret) != self.token:
             raise _nobody()
+        if self.token.expired:
+            raise _expired()
 
 
 async def caller(
@@ -47,13 +50,15 @@ async def caller(
     """Who asks.
 
     Raises:
-        AccessError: the token is missing or unknown. Busy: it asked too often.
+        AccessError: the token is missing, unknown or expired. Busy: it asked too often.
     """
     if given is None:
         raise _nobody()
     found = await to_thread.run_sync(find_token, state.home.store, given.credentials, limiter=state.readers)
     if found is None:
         raise _nobody()
+    if found.expired:
+        raise _expired()
     state.meter.count(found.id)
     return Caller(found, given.credentials)
 
@@ -78,6 +83,10 @@ async def me(caller: Annotated[Caller, Depends(caller)]) -> str:
 
 def _nobody() -> AccessError:
     return AccessError("The token is missing, or worth nothing", hint="send `Authorization: Bearer TOKEN`")
+
+
+def _expired() -> AccessError:
+    return AccessError("The token has expired", hint="ask whoever runs the server for a new one")
 
 
 AnyCaller = Annotated[Caller, Depends(caller)]

@@ -124,6 +124,12 @@ class TokenInfo:
     id: str
     user: str | None
     created: str = field(default_factory=now)
+    expires: str | None = None  # ISO 8601 in UTC; None for never
+
+    @property
+    def expired(self) -> bool:
+        """Whether its lifetime is over."""
+        return self.expires is not None and datetime.fromisoformat(self.expires) <= datetime.now(UTC)
 
     @property
     def scope(self) -> str:

@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 
-VERSION = 5  # raised whenever a table changes, with a step in `migrate`
+VERSION = 6  # raised whenever a table changes, with a step in `migrate`
 
 metadata = MetaData()
 
@@ -167,6 +167,7 @@ tokens = Table(  # who may ask a server, and for whom; of a token itself, its ha
     Column("hash", String, nullable=False, unique=True),
     Column("user", String),  # none: an operator's
     Column("created", String, nullable=False),
+    Column("expires", String),  # from when on it is refused; none: never
     Index("tokens_by_user", "user"),
 )
 
@@ -215,6 +216,8 @@ def migrate(db: Connection, version: int) -> None:
     if version < 5:
         for table in (tokens, jobs):
             table.create(db)
+    elif version < 6:
+        db.execute(text("ALTER TABLE tokens ADD COLUMN expires VARCHAR"))
 
 
 # Format 1 forgot nothing, so the records an adapter knew are the person's first ones. Its keys were made in another

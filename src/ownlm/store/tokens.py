@@ -4,8 +4,10 @@ A token is 256 random bits, so that a plain hash is enough: nobody can guess one
 """
 
 import hashlib
+import re
 import secrets
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import delete, insert, select
 
@@ -15,10 +17,14 @@ from ownlm.store.rows import TokenInfo
 from ownlm.store.store import Store
 
 PREFIX = "own_"  # so that a scanner for leaked secrets knows one
+_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 
-def give_token(store: Store, user: str | None) -> tuple[TokenInfo, str]:
+def give_token(store: Store, user: str | None, expires: datetime | None = None) -> tuple[TokenInfo, str]:
     """A new token of a person, known to the home or not yet; or, with None, of an operator.
+
+    Args:
+        expires: from when on it is refused; None for never.
 
     Returns:
         What the home keeps of it, and the token itself.
@@ -28,16 +34,40 @@ def give_token(store: Store, user: str | None) -> tuple[TokenInfo, str]:
     """
     if user is not None and (not user or user != user.strip()):
         raise ConfigError("Nobody is called so", got="an empty name, or one with blanks around it")
-    token, info = PREFIX + secrets.token_urlsafe(32), TokenInfo(secrets.token_hex(8), user)
+    end = None if expires is None else expires.astimezone(UTC).isoformat(timespec="seconds")
+    token, info = PREFIX + secrets.token_urlsafe(32), TokenInfo(secrets.token_hex(8), user, expires=end)
     with store.database.writing() as db:
         db.execute(insert(tables.tokens).values(**asdict(info), hash=_hash(token)))
     return info, token
 
 
+def expiry_of(text: str) -> datetime:
+    """The end of a lifetime given as "12h", "30d", "8w", or as a date or time in ISO 8601; UTC where no zone is named.
+
+    Raises:
+        ConfigError: it is none of these, or not in the future.
+    """
+    expected, start = "a lifetime such as 12h, 30d or 8w, or a later date such as 2030-01-31", datetime.now(UTC)
+    try:
+        if match := re.fullmatch(r"([0-9]{1,6})([hdw])", text):
+            end = start + timedelta(**{_UNITS[match[2]]: int(match[1])})
+        else:
+            given = datetime.fromisoformat(text)
+            end = given.astimezone(UTC) if given.tzinfo else given.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise ConfigError("The lifetime of a token cannot be read", got=repr(text[:40]), expected=expected) from None
+    if end <= start:
+        raise ConfigError("The token would have expired already", got=repr(text), expected=expected)
+    return end
+
+
 def find_token(store: Store, token: str) -> TokenInfo | None:
-    """Whose a token is; None of one that was never given, was revoked, or whose person was forgotten."""
+    """Whose a token is; None of one that was never given, was revoked, or whose user was forgotten.
+
+    One that has expired is found: its `expired` says so.
+    """
     t = tables.tokens.c
-    query = select(t.id, t.user, t.created).where(t.hash == _hash(token))
+    query = select(t.id, t.user, t.created, t.expires).where(t.hash == _hash(token))
     with store.database.reading() as db:
         row = db.execute(query).first()
     return None if row is None else TokenInfo(**row._mapping)
@@ -46,7 +76,7 @@ def find_token(store: Store, token: str) -> TokenInfo | None:
 def tokens(store: Store, user: str | None = None) -> list[TokenInfo]:
     """All tokens, or a person's, oldest first."""
     t = tables.tokens.c
-    query = select(t.id, t.user, t.created).order_by(t.created, t.id)
+    query = select(t.id, t.user, t.created, t.expires).order_by(t.created, t.id)
     with store.database.reading() as db:
         return [TokenInfo(**row._mapping) for row in db.execute(query if user is None else query.where(t.user == user))]
 
