@@ -1,6 +1,6 @@
 """One person's LoRA weights, and their files: ordinary PEFT folders."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,14 @@ class Adapter:
         return Adapter(lora, pairs)
 
 
-def write_peft_folder(folder: Path, weights: bytes, lora: LoraConfig, base: str) -> None:
+def write_peft_folder(
+    folder: Path,
+    weights: bytes,
+    lora: LoraConfig,
+    base: str,
+    revision: str | None = None,
+    targets: Sequence[str] | None = None,
+) -> None:
     """Writes an adapter as PEFT and vLLM read it.
 
     Args:
@@ -80,6 +87,8 @@ def write_peft_folder(folder: Path, weights: bytes, lora: LoraConfig, base: str)
         weights: what `Adapter.to_bytes` gives.
         lora: the adapter's shape.
         base: folder or hub id of the base it was trained on.
+        revision: of a hub id.
+        targets: by which PEFT finds the modules, where `lora.target_modules` are not enough.
     """
     from peft import LoraConfig as PeftLoraConfig
 
@@ -89,11 +98,12 @@ def write_peft_folder(folder: Path, weights: bytes, lora: LoraConfig, base: str)
     PeftLoraConfig(
         r=lora.r,
         lora_alpha=alpha,  # type: ignore[arg-type]
-        target_modules=list(lora.target_modules),
+        target_modules=list(targets or lora.target_modules),
         lora_dropout=0.0,
         bias="none",
         task_type="CAUSAL_LM",
         base_model_name_or_path=base,
+        revision=revision,
         inference_mode=True,
     ).save_pretrained(str(folder))
 

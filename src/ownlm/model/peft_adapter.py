@@ -91,16 +91,17 @@ class PeftAdapter:
             set_peft_model_state_dict(attached.peft, tensors)
             yield attached
 
-    def write_folder(self, folder: Path, base: str) -> None:
+    def write_folder(self, folder: Path, base: str, revision: str | None = None) -> None:
         """Writes the adapter as PEFT reads it.
 
         Args:
             folder: where to; made if it is missing.
             base: folder or hub id of the base it was trained on.
+            revision: of a hub id.
         """
         folder.mkdir(parents=True, exist_ok=True)
         (folder / WEIGHTS).write_bytes(self.weights)
-        config = self.config | {"base_model_name_or_path": base}
+        config = self.config | {"base_model_name_or_path": base, "revision": revision}
         (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf8")
 
 

@@ -15,6 +15,7 @@ from ownlm.progress import Progress, silent
 
 HUB_FILES = (CONFIG, INDEX, "generation_config.json", "model*.safetensors", *TOKENIZER_FILES)  # no pickles, no code
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_REVISION = re.compile(r"[0-9a-f]{40}")
 
 
 def resolve_source(source: str, progress: Progress = silent) -> Path:
@@ -42,6 +43,14 @@ def resolve_source(source: str, progress: Progress = silent) -> Path:
             expected=f"{smollm2.NAME}, a folder, or an id such as Qwen/Qwen2.5-0.5B",
         )
     return _from_hub(source, progress)
+
+
+def hub_id(folder: Path) -> tuple[str, str] | None:
+    """The hub id and revision of a folder in the hub's cache; None of any other folder."""
+    snapshots, model = folder.parent, folder.parent.parent
+    if snapshots.name != "snapshots" or not model.name.startswith("models--") or not _REVISION.fullmatch(folder.name):
+        return None
+    return model.name.removeprefix("models--").replace("--", "/"), folder.name  # no hub id has "--" in it
 
 
 def _from_hub(name: str, progress: Progress) -> Path:

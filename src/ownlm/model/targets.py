@@ -8,6 +8,7 @@ from torch import nn
 from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError, BaseModelError
 from ownlm.model.adapter import Adapter
+from ownlm.model.peft_names import check_readable
 
 # Modules that read the same input in most decoders: their A is multiplied at once. It is used where they do.
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
@@ -80,7 +81,7 @@ def target_modules(model: nn.Module, lora: LoraConfig) -> list[tuple[str, nn.Lin
     """The model's linear modules whose last name is a target, in the model's order.
 
     Raises:
-        BaseModelError: there is none of one name.
+        BaseModelError: there is none of one name, or an adapter on them could not be exported.
     """
     linears = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     found = [(name, module) for name, module in linears if name.rsplit(".", 1)[-1] in lora.target_modules]
@@ -92,4 +93,5 @@ def target_modules(model: nn.Module, lora: LoraConfig) -> list[tuple[str, nn.Lin
             expected=f"some of: {', '.join(sorted({name.rsplit('.', 1)[-1] for name, _ in linears}))}",
             hint="name others with --modules",
         )
+    check_readable(model, [name for name, _ in found])
     return found

@@ -205,8 +205,9 @@ def download_adapter(user: Me, state: AnyState, task: TaskName) -> Response:
         adapter = state.home.export(user, made, task=name).adapter
         content = io.BytesIO()
         config = made / "adapter_config.json"
-        told = json.loads(config.read_bytes()) | {"base_model_name_or_path": adapter.base}  # not a path of the server's
-        config.write_text(json.dumps(told, indent=1), "utf8")
+        settings = json.loads(config.read_bytes())
+        if settings["revision"] is None:  # not from the hub: it names a folder of the server
+            config.write_text(json.dumps(settings | {"base_model_name_or_path": adapter.base}, indent=1), "utf8")
         with zipfile.ZipFile(content, "w") as archive:  # weights do not compress
             for file in sorted(made.iterdir()):
                 archive.write(file, file.name)

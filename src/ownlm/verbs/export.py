@@ -8,6 +8,8 @@ from uuid import uuid4
 from ownlm.errors import AdapterError
 from ownlm.model.adapter import write_peft_folder
 from ownlm.model.peft_adapter import PeftAdapter
+from ownlm.model.peft_names import check_folder, peft_targets, skeleton
+from ownlm.model.source import hub_id
 from ownlm.perpcs.materialise import of_rank
 from ownlm.store.rows import AdapterInfo
 from ownlm.store.store import Store
@@ -17,11 +19,18 @@ from ownlm.verbs.load import RECIPE, licence_of, read_adapter
 def export_adapter(store: Store, adapter: AdapterInfo, folder: Path, rank: int | None) -> float:
     """Writes the adapter as a PEFT folder, whole or not at all, with a note of what it was made from.
 
+    It names a base from the hub by its id and revision, any other by its folder. `peft` has read it, on the base's
+    modules without their weights, before it is in its place.
+
     Args:
         rank: the nearest of this rank instead, of LoRA adapters and recipes.
 
     Returns:
         How far that is from the adapter, relative to it.
+
+    Raises:
+        AdapterError: the folder is not empty, the assembly stale, or `peft` reads the adapter as something else.
+        BaseModelError: the base's configuration cannot be read.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise AdapterError(f"The folder {folder} is not empty", expected="a new or empty folder", hint="choose another")
@@ -29,17 +38,21 @@ def export_adapter(store: Store, adapter: AdapterInfo, folder: Path, rank: int |
         hint = f"`ownlm assemble --task {adapter.task} --user {adapter.user}`"
         raise AdapterError(f"The assembly of user {adapter.user!r} is stale: {adapter.stale}", hint=hint)
     base, error = store.base(adapter.base), 0.0
+    name, revision = hub_id(Path(base.folder)) or (str(Path(base.folder).absolute()), None)
+    bare = skeleton(base.folder)
     temporary = folder.absolute().with_name(f".{folder.name}-{uuid4().hex}")
     try:
         if adapter.method in ("lora", RECIPE):
             own = read_adapter(store, adapter)
             if rank is not None:
                 own, error = of_rank(own, rank)
-            write_peft_folder(temporary, own.to_bytes(), own.lora, base.folder)
+            targets = peft_targets(bare, list(own.pairs))
+            write_peft_folder(temporary, own.to_bytes(), own.lora, name, revision, targets)
         elif rank is not None:
             raise AdapterError(f"An adapter of the method {adapter.method!r} has no rank", hint="export it as it is")
         else:
-            PeftAdapter(adapter.shape, store.weights(adapter)).write_folder(temporary, base.folder)
+            PeftAdapter(adapter.shape, store.weights(adapter)).write_folder(temporary, name, revision)
+        check_folder(temporary, bare)
         note = {
             "adapter": adapter.id,
             "user": adapter.user,

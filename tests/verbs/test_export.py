@@ -1,0 +1,125 @@
+"""An exported adapter is what `peft` reads, whatever the base and the method."""
+
+import json
+import warnings
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from peft import AutoPeftModelForCausalLM
+from safetensors.torch import load_file, save_file
+
+from ownlm.errors import AdapterError, BaseModelError
+from ownlm.home import Home
+from ownlm.model.adapter import WEIGHTS
+from ownlm.model.bank import LoraBank
+from ownlm.model.packed import Row
+from ownlm.model.peft_names import check_folder, skeleton
+from ownlm.verbs.load import load_adapter
+from tests.community import rows, write_rows, write_task
+from tests.model.small_bases import QWEN2_MOE, QWEN3_MOE, write_base
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+EVERY = (*ATTENTION, "gate_proj", "up_proj", "down_proj")
+FAST = {"epochs": 1, "learning_rate": 1e-2, "batch_size": 4}
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+def home_on(base: Path, tmp_path: Path) -> Home:
+    home = Home(tmp_path / "home")
+    home.add_base(str(base), "base")
+    home.add_history(write_rows(tmp_path / "people.jsonl", rows("ada", 4)), str(write_task(tmp_path)))
+    return home
+
+
+def read_quietly(folder: Path) -> torch.nn.Module:
+    """What `peft` makes of a folder; it must not warn of anything missing, nor of anything left over."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`")
+        return AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+def answers_as_at_home(home: Home, folder: Path) -> None:
+    """`peft` gives the exported adapter the logits that the home gives it."""
+    base, ids = home.load(home.bases()[0]), [5, 9, 200, 33, 7, 7, 80]
+    (info,) = home.latest_adapters().values()
+    adapter = load_adapter(home.store, info, base)
+    bank, row = LoraBank(base.model, adapter.lora, 1), Row()
+    bank.load(0, adapter)
+    row.predict(0, row.add(0, ids))
+    with torch.inference_mode(), bank.attached():
+        own = base.logits(row.pack(base.device), bank)
+    theirs = read_quietly(folder)(torch.tensor([ids]), use_cache=False).logits[0]
+    assert (own - theirs).abs().max() < 1e-5 * theirs.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "modules"),
+    [
+        ("llama", {}, EVERY),
+        ("qwen2_moe", QWEN2_MOE, ATTENTION),
+        ("qwen3_moe", QWEN3_MOE, ATTENTION),
+    ],
+)
+def test_peft_reads_what_was_trained(
+    tmp_path: Path, tiny_base: Path, kind: str, changes: dict[str, object], modules: tuple[str, ...]
+) -> None:
+    home = home_on(write_base(tmp_path / kind, tiny_base, kind, **changes), tmp_path)
+    home.train("sorting", target_modules=modules, **FAST)
+    home.export("ada", tmp_path / "adapter")
+    answers_as_at_home(home, tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("modules", [EVERY, ("up_proj",)])
+def test_modules_that_peft_takes_for_experts_are_refused_before_training(
+    tmp_path: Path, tiny_base: Path, modules: tuple[str, ...]
+) -> None:
+    home = home_on(write_base(tmp_path / "base", tiny_base, "qwen3_moe", **QWEN3_MOE), tmp_path)
+    for begin in (home.train, partial(home.adapt, "adapted")):
+        with pytest.raises(BaseModelError, match=r"peft cannot read.*up_proj, which peft takes for parts of fused"):
+            begin("sorting", target_modules=modules, **FAST)
+    assert not home.adapters()
+
+
+@pytest.mark.parametrize("method", ["ia3", "prompt"])
+@pytest.mark.parametrize(("kind", "changes"), [("llama", {}), ("qwen2_moe", QWEN2_MOE)])
+def test_other_methods_are_read_too(
+    tmp_path: Path, tiny_base: Path, method: str, kind: str, changes: dict[str, object]
+) -> None:
+    home = home_on(write_base(tmp_path / kind, tiny_base, kind, **changes), tmp_path)
+    home.train("sorting", method=method, epochs=1, batch_size=4)
+    home.export("ada", tmp_path / "adapter")
+    read_quietly(tmp_path / "adapter")
+
+
+def test_a_base_from_the_hub_is_named_by_its_id_and_revision(tmp_path: Path, tiny_base: Path) -> None:
+    cache = tmp_path / "hub" / "models--some-body--tiny.llama" / "snapshots" / REVISION
+    home = home_on(write_base(cache, tiny_base, "llama"), tmp_path)
+    for method in ("lora", "prompt"):
+        home.train("sorting", method=method, epochs=1)
+        home.export("ada", folder := tmp_path / method)
+        config = json.loads((folder / "adapter_config.json").read_bytes())
+        assert config["base_model_name_or_path"] == "some-body/tiny.llama"
+        assert config["revision"] == REVISION
+        assert not any(str(tmp_path).encode() in file.read_bytes() for file in folder.iterdir())
+
+
+def test_a_folder_that_peft_would_read_otherwise_is_not_given_out(tmp_path: Path, tiny_base: Path) -> None:
+    home = home_on(tiny_base, tmp_path)
+    home.train("sorting", **FAST)
+    home.export("ada", tmp_path / "adapter")
+    weights = tmp_path / "adapter" / WEIGHTS
+    whole = load_file(weights)
+    first = min(whole)
+    for other in (
+        {name: tensor for name, tensor in whole.items() if name != first},
+        whole | {first.replace("layers.0", "layers.7"): whole[first]},
+        whole | {first: whole[first][:, :-1]},
+    ):
+        save_file({name: tensor.clone() for name, tensor in other.items()}, weights)
+        with pytest.raises(AdapterError, match="peft does not read"):
+            check_folder(tmp_path / "adapter", skeleton(tiny_base))
+    save_file(whole, weights)
+    check_folder(tmp_path / "adapter", skeleton(tiny_base))
