@@ -64,12 +64,28 @@ class StoreError(OwnlmError, OSError):
     """The home cannot be read or written, or what lies in it is damaged."""
 
 
+class StoreBusyError(StoreError):
+    """Another process holds the home's database for the moment: the same call can succeed later."""
+
+
+class CopyError(StoreError):
+    """A file in the home holds a copy of what is to be deleted; nothing was deleted."""
+
+
 class NotFoundError(OwnlmError, LookupError):
     """No user, task, base or adapter has that name."""
 
 
+class SupersededError(AdapterError, NotFoundError):
+    """The adapter was replaced or removed while it answered: the same request is answered by the newest one."""
+
+
 class AccessError(OwnlmError, PermissionError):
-    """Whoever asks a server may not: their token is missing, unknown, or worth nothing any more."""
+    """The token of a request is missing, unknown, revoked, or of a deleted user."""
+
+
+class ForbiddenError(AccessError):
+    """The token of a request is valid, and does not permit it."""
 
 
 class PoolError(OwnlmError, ValueError):

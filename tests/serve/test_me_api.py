@@ -231,7 +231,7 @@ def test_numbers_are_for_operators_and_name_nobody(served: Served) -> None:
     who = served.token("ada")
     served.post("/v1/chat/completions", who, model=TASK, messages=[{"role": "user", "content": "my secret"}])
     served.client.delete(f"{HISTORY}/ada-2?task={TASK}", headers=who)
-    assert served.client.get("/metrics", headers=who).status_code == 401
+    assert served.client.get("/metrics", headers=who).status_code == 403
     text = served.client.get("/metrics", headers=served.token(None)).text
     assert 'ownlm_requests_total{route="/v1/chat/completions",status="200"} 1.0' in text
     assert 'ownlm_tokens_total{kind="answer"} 4.0' in text and "ownlm_engine_live 1.0" in text

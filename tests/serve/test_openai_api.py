@@ -238,7 +238,7 @@ def test_errors_of_the_engine_are_told_as_such(served: Served) -> None:
     served.engine.error = AdapterError("It is damaged", hint="train again")
     assert "train again" in served.post(CHAT, served.token("ada"), 409, model=TASK, messages=say())["error"]["message"]
     served.engine.error = OwnlmError("It stops")
-    assert served.post(CHAT, served.token("ada"), 503, model=TASK, messages=say())["error"]["type"] == "server_error"
+    assert served.post(CHAT, served.token("ada"), 500, model=TASK, messages=say())["error"]["type"] == "server_error"
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -254,7 +254,7 @@ def test_whose_weights_went_with_them_is_told_what_the_token_is_worth(served: Se
 def test_files_of_the_server_are_named_to_nobody(served: Served, kind: type[OwnlmError]) -> None:
     served.engine.error = kind("The blob /secret/home/blobs/4a is damaged", got="/secret/x", hint="see /secret")
     for stream in (False, True):
-        refused = served.post(CHAT, served.token("ada"), 503, model=TASK, messages=say(), stream=stream)
+        refused = served.post(CHAT, served.token("ada"), 500, model=TASK, messages=say(), stream=stream)
         assert "secret" not in json.dumps(refused) and "doctor" in refused["error"]["message"]
 
 
@@ -350,7 +350,7 @@ class TestLimits:
 
     def test_of_time(self, served: Served) -> None:
         served.engine.gate.clear()
-        refused = served.post(CHAT, served.token("ada"), 503, model=TASK, messages=say())
+        refused = served.post(CHAT, served.token("ada"), 504, model=TASK, messages=say())
         assert "took too long" in refused["error"]["message"]
         assert served.engine.streams[0].cancelled
 

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from ownlm.errors import ConfigError, OwnlmError
 from ownlm.serve.binding import Bound, check_answered, check_there
-from ownlm.serve.engine import Finish, Piece, Stream
+from ownlm.serve.engine import AnswerTimeoutError, Finish, Piece, Stream
 from ownlm.serve.refusals import document, message_of, status_of
 from ownlm.serve.state import State
 from ownlm.serve.who import Caller
@@ -105,8 +105,8 @@ class Answering:
             return await asyncio.wait_for(anext(pieces), max(0.0, self.left_s))
         except (TimeoutError, StopAsyncIteration):
             most = self.state.limits.timeout_s
-            raise OwnlmError(
-                "The answer took too long", expected=f"{most:g} s at most", hint="ask for fewer tokens, or try again"
+            raise AnswerTimeoutError(
+                "The answer took too long", expected=f"{most:g} s at most", hint="ask for fewer tokens"
             ) from None
 
     def first(self, bound: Bound, stream: Stream) -> None:

@@ -28,7 +28,7 @@ READERS, BINDERS = 16, 4  # threads
 PAGE = Path(__file__).with_name("page")
 _REFUSED = {"description": "Refused: what, and what to do next.", "content": {"application/json": {"schema": {
     "type": "object", "required": ["error"], "properties": {"error": {"type": "object"}}}}}}  # fmt: skip
-_REFUSALS = {status: _REFUSED for status in (400, 401, 404, 409, 413, 429, 503)}
+_REFUSALS = {status: _REFUSED for status in (400, 401, 403, 404, 409, 413, 429, 500, 503, 504)}
 
 
 def create_app(home: Home, engine: Engine, limits: Limits | None = None) -> FastAPI:

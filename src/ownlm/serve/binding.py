@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ownlm.errors import AdapterError, NotFoundError, TaskError
+from ownlm.errors import NotFoundError, SupersededError, TaskError
 from ownlm.history.record import Query
 from ownlm.history.task import Task, parse_input
 from ownlm.home import Home
@@ -99,14 +99,14 @@ def with_changes(bound: Bound, changes: Mapping[str, Any]) -> Bound:
 
 
 def check_answered(bound: Bound, stream: Stream) -> None:
-    """Raises an AdapterError where what answers is not what the request was bound to."""
+    """Raises a SupersededError where what answers is not what the request was bound to."""
     own = bound.work.adapter
     if stream.adapter != (own.id if own else None):
-        raise AdapterError("Another adapter answered than was asked; the answer is kept back", hint="ask again")
+        raise SupersededError("Another adapter answered than was asked; the answer is kept back", hint="ask again")
 
 
 def check_there(home: Home, bound: Bound) -> None:
-    """Raises an AdapterError where the adapter is gone: its person, or a record that it had learnt, was forgotten."""
+    """Raises a SupersededError where the adapter is gone: its person, or a record that it had learnt, was forgotten."""
     own = bound.work.adapter
     if own is not None and not home.store.still_there([own.id]):
-        raise AdapterError("The adapter was removed while it answered; the answer is kept back", hint="ask again")
+        raise SupersededError("The adapter was removed while it answered; the answer is kept back", hint="ask again")

@@ -88,7 +88,7 @@ class Engine(Protocol):
 
 
 class Busy(OwnlmError):
-    """There is too much to do just now, or the server stops.
+    """A caller asks for too much at a time.
 
     Attributes:
         retry_after: seconds after which it may be worth to try again.
@@ -99,5 +99,21 @@ class Busy(OwnlmError):
         self.retry_after = retry_after
 
 
+class Overloaded(Busy):
+    """The server as a whole has too much to do, or is stopping."""
+
+
 class EngineError(OwnlmError, RuntimeError):
     """An answer could not be finished, through no fault of the request."""
+
+
+class StoppedError(EngineError):
+    """The server stopped before an answer was finished."""
+
+
+class EngineDownError(EngineError):
+    """The engine behind the server has ended, and does not come back until the server is restarted."""
+
+
+class AnswerTimeoutError(OwnlmError, TimeoutError):
+    """An answer took longer than the server's limit."""

@@ -6,12 +6,11 @@ import traceback
 from collections.abc import MutableMapping
 from typing import Any
 
-from fastapi.responses import JSONResponse
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ownlm.serve.metrics import Metrics
-from ownlm.serve.refusals import document
+from ownlm.serve.refusals import refuse as refusal_of
 
 log = logging.getLogger("ownlm.serve")
 
@@ -72,7 +71,7 @@ class Guard:
         async def refuse(text: str, code: str, refused: int) -> None:
             nonlocal taken
             taken = 0
-            await JSONResponse(document(text, refused, code), refused)(scope, receive, headed)
+            await refusal_of(text, refused, code)(scope, receive, headed)
 
         try:
             if _announced(scope) > self._most:
@@ -85,7 +84,7 @@ class Guard:
             log.error("%s at %s:%s, in answer to %s", type(error).__name__, at.filename, at.lineno, _route(scope))
             if status:
                 raise ConnectionAbortedError from None  # the answer has begun: it ends here
-            await refuse("The server failed. Next: try again; the operator's log says where.", "server_error", 500)
+            await refuse("The server failed. Next: tell who runs it: the log says where.", "server_error", 500)
         finally:
             self._metrics.request(_route(scope), status, time.perf_counter() - started)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from ownlm.home import Home
-from ownlm.serve.engine import Busy, Work
+from ownlm.serve.engine import Overloaded, Work
 from ownlm.serve.running import Limits, Order
 from ownlm.serve.stream import News, OwnStream
 from ownlm.serve.worker import Worker
@@ -59,11 +59,11 @@ class OwnEngine:
             self._tidy()
 
     def submit(self, work: Work) -> OwnStream:
-        """Takes work on; raises Busy when the queue is full, or the engine stops."""
+        """Takes work on; raises Overloaded when the queue is full, or the engine stops."""
         if self._stopping:
-            raise Busy("The server is stopping", 5)
+            raise Overloaded("The server is stopping", 5)
         if sum(worker.waiting for worker in (*self._workers.values(), *self._leaving)) >= self.queue:
-            raise Busy(f"{self.queue} requests wait already", self._retry_after())
+            raise Overloaded(f"{self.queue} requests wait already", self._retry_after())
         stream = OwnStream(work)
         worker = self._workers.get(work.base.name)
         if worker is None or not worker.put(Order(stream)):

@@ -2,8 +2,9 @@
 
 import logging
 import re
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -15,39 +16,74 @@ from ownlm.errors import (
     AdapterError,
     BaseModelError,
     ConfigError,
+    CopyError,
     DataError,
+    ForbiddenError,
     NotFoundError,
     OwnlmError,
     PoolError,
+    StoreBusyError,
     StoreError,
+    SupersededError,
     TaskError,
 )
-from ownlm.serve.engine import Busy
+from ownlm.serve.engine import AnswerTimeoutError, Busy, EngineDownError, EngineError, Overloaded, StoppedError
 from ownlm.serve.told import told
 
 log = logging.getLogger("ownlm.serve")
 
-_STATUS: tuple[tuple[type[OwnlmError], int, str], ...] = (
-    (AccessError, 401, "invalid_api_key"),
-    (NotFoundError, 404, "not_found"),
-    (Busy, 429, "rate_limit_exceeded"),
-    (AdapterError, 409, "adapter"),
-    (PoolError, 409, "pool"),
-    (DataError, 400, "invalid_request"),
-    (TaskError, 400, "invalid_request"),
-    (ConfigError, 400, "invalid_request"),
-    (BaseModelError, 503, "base"),
-    (OwnlmError, 503, "unavailable"),
-)
+RETRY_S = 2  # after which a database that is locked may be free
+AGAIN = "x-should-retry"  # a header that OpenAI's clients obey, whatever the status
 
+
+class Verdict(NamedTuple):
+    """How an error is answered."""
+
+    status: int
+    code: str
+    again: bool  # whether the same request can succeed later without anybody's doing
+
+
+_VERDICTS: tuple[tuple[type[OwnlmError], Verdict], ...] = (  # the first that fits
+    (ForbiddenError, Verdict(403, "insufficient_permissions", False)),
+    (AccessError, Verdict(401, "invalid_api_key", False)),
+    (SupersededError, Verdict(409, "adapter_superseded", True)),
+    (NotFoundError, Verdict(404, "not_found", False)),
+    (Overloaded, Verdict(503, "overloaded", True)),
+    (Busy, Verdict(429, "rate_limit_exceeded", True)),
+    (StoreBusyError, Verdict(503, "busy", True)),
+    (CopyError, Verdict(409, "copy_in_home", False)),
+    (AdapterError, Verdict(409, "adapter", False)),
+    (PoolError, Verdict(409, "pool", False)),
+    (DataError, Verdict(400, "invalid_request", False)),
+    (TaskError, Verdict(400, "invalid_request", False)),
+    (ConfigError, Verdict(400, "invalid_request", False)),
+    (AnswerTimeoutError, Verdict(504, "timeout", False)),
+    (StoppedError, Verdict(503, "stopping", True)),
+    (EngineDownError, Verdict(500, "engine", False)),
+    (EngineError, Verdict(500, "engine", True)),
+    (BaseModelError, Verdict(500, "base", False)),
+    (StoreError, Verdict(500, "storage", False)),
+    (OwnlmError, Verdict(500, "server_error", False)),
+)
 
 _KIND = re.compile(r"constrained-|\w+\[")  # of a type, which pydantic puts between names
 _WHY = {"extra_forbidden": "nothing here is called so; leave it out", "missing": "it is missing"}
 
 
+def verdict_of(error: OwnlmError) -> Verdict:
+    """Status and code of an error, and whether repeating the request can help.
+
+    5xx and `again` go together only where the same request can succeed later by itself: 503 while something is busy,
+    starting or stopping, with `Retry-After`; 500 where an answer broke through no fault of the request. What somebody
+    must change first is 409 (the user, or the operator by hand) or 500 (damage, a full disk), never repeated.
+    """
+    return next(verdict for kind, verdict in _VERDICTS if isinstance(error, kind))
+
+
 def status_of(error: OwnlmError) -> tuple[int, str]:
     """The status of an error, and its code."""
-    return next((status, code) for kind, status, code in _STATUS if isinstance(error, kind))
+    return verdict_of(error)[:2]
 
 
 def document(message: str, status: int, code: str, param: str | None = None) -> dict[str, Any]:
@@ -57,20 +93,36 @@ def document(message: str, status: int, code: str, param: str | None = None) -> 
 
 
 def message_of(error: OwnlmError) -> str:
-    """What a client is told."""
-    instead = told(error)
-    if isinstance(error, StoreError | BaseModelError | PoolError):
+    """What a client is told. What the operator must see to goes to the log: what failed, and where."""
+    if isinstance(error, StoreError | BaseModelError) and not isinstance(error, StoreBusyError):
+        got = "" if error.got is None else f" (got: {error.got})"
+        log.error("%s: %s%s; `ownlm doctor` says more", type(error).__name__, error.what, got)
+    elif isinstance(error, PoolError):  # its words may name sharers
         log.error("%s, in place of an answer; `ownlm doctor` says more", type(error).__name__)
-    return str(instead)
+    return str(told(error))
+
+
+def refuse(
+    message: str, status: int, code: str, *, param: str | None = None, again: bool = False,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:  # fmt: skip
+    """A refusal.
+
+    Args:
+        again: whether the same request can succeed later without anybody's doing.
+    """
+    return JSONResponse(document(message, status, code, param), status, {AGAIN: str(again).lower(), **(headers or {})})
 
 
 def refusal(error: OwnlmError) -> JSONResponse:
     """The answer in place of one that cannot be given."""
-    status, code = status_of(error)
+    status, code, again = verdict_of(error)
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if isinstance(error, Busy):
         headers["Retry-After"] = str(max(1, round(error.retry_after)))
-    return JSONResponse(document(message_of(error), status, code), status, headers)
+    elif status == 503:
+        headers["Retry-After"] = str(RETRY_S)
+    return refuse(message_of(error), status, code, again=again, headers=headers)
 
 
 def add_refusals(app: FastAPI) -> None:
@@ -91,7 +143,7 @@ def add_refusals(app: FastAPI) -> None:
         elif first["type"] == "model_attributes_type" or (first["type"], first["loc"]) == ("missing", ("body",)):
             why, place = "it must be a JSON object, sent with `Content-Type: application/json`", None
         where = f" at {place!r}" if place else ""
-        return JSONResponse(document(f"The request is wrong{where}: {why}", 400, "invalid_request", place), 400)
+        return refuse(f"The request is wrong{where}: {why}", 400, "invalid_request", param=place)
 
     @app.exception_handler(HTTPException)
     async def _(request: Request, error: HTTPException) -> JSONResponse:
@@ -99,4 +151,4 @@ def add_refusals(app: FastAPI) -> None:
         if message == HTTPStatus.NOT_FOUND.phrase:
             message = "There is nothing at this address. Next: /docs shows all there is."
         code = "not_found" if error.status_code == 404 else "invalid_request"
-        return JSONResponse(document(message, error.status_code, code), error.status_code, error.headers)
+        return refuse(message, error.status_code, code, headers=error.headers)

@@ -6,7 +6,7 @@ from itertools import count
 from pathlib import Path
 
 from ownlm.config import LoraConfig
-from ownlm.errors import AdapterError, NotFoundError, PoolError
+from ownlm.errors import AdapterError, NotFoundError, PoolError, SupersededError
 from ownlm.model.adapter import Adapter
 from ownlm.model.bank import LoraBank
 from ownlm.model.banks import Banks
@@ -208,7 +208,7 @@ class Slots:
         try:
             named = pools.pool(self.store, info.pool)
         except NotFoundError:
-            raise AdapterError("The pieces of this assembly were withdrawn meanwhile", hint="ask again") from None
+            raise SupersededError("The pieces of this assembly were withdrawn meanwhile", hint="ask again") from None
         pool = self._pools.get(named.digest)
         if pool is None:
             pool = self._pools[named.digest] = open_pool(Path(named.folder), named.digest)

@@ -1,6 +1,6 @@
 """What clients are told of an error, where its own words are for the operator alone."""
 
-from ownlm.errors import BaseModelError, OwnlmError, PoolError, StoreError
+from ownlm.errors import BaseModelError, CopyError, OwnlmError, PoolError, StoreBusyError, StoreError
 
 
 def told(error: OwnlmError) -> OwnlmError:
@@ -9,9 +9,17 @@ def told(error: OwnlmError) -> OwnlmError:
     Errors of the home, and of bases, name files of the server. Errors of pools name people: who took their consent back
     is nobody else's business.
     """
+    if isinstance(error, StoreBusyError):
+        return StoreBusyError("The server's database is busy", hint="try again in some seconds")
+    if isinstance(error, CopyError):
+        return CopyError(
+            "Nothing was deleted: a file that somebody put among the server's own holds a copy of it",
+            hint="tell who runs this server to remove that file, which `ownlm doctor` names; then delete again",
+        )
     if isinstance(error, StoreError | BaseModelError):
         return OwnlmError(
-            "The server cannot read or write what it needs", hint="try again; the operator's `ownlm doctor` says why"
+            "The server cannot read or write what it needs",
+            hint="tell who runs this server: `ownlm doctor` and the log say why",
         )
     if isinstance(error, PoolError):
         return PoolError(

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from ownlm.config import LoraConfig
 from ownlm.durable import sync
-from ownlm.errors import AdapterError, BaseModelError, NotFoundError
+from ownlm.errors import AdapterError, BaseModelError, SupersededError
 from ownlm.model.adapter import Adapter, LoraPair, write_peft_folder
 from ownlm.serve.vllm_terms import NOBODY, Terms
 from ownlm.store import tables
@@ -26,12 +26,12 @@ def find(store: Store, version: str) -> AdapterInfo:
     """An adapter, if it still is what it was when a name was given out for it.
 
     Raises:
-        NotFoundError: it is gone, or its recipe has become another.
+        SupersededError: it is gone, or its recipe has become another.
     """
     with store.database.reading() as db:
         row = db.execute(select(tables.adapters).where(tables.adapters.c.id == id_of(version))).first()
     if row is None or version_of(found := AdapterInfo(**without_number(row))) != version:
-        raise NotFoundError("The adapter is no longer there", hint="ask again: the newest one answers")
+        raise SupersededError("The adapter is no longer there", hint="ask again: the newest one answers")
     return found
 
 
@@ -42,7 +42,7 @@ def put_copy(store: Store, terms: Terms, version: str) -> Path:
         Its folder, which nobody else may read.
 
     Raises:
-        NotFoundError, AdapterError, PoolError, StoreError: it is gone, cannot be served, or is damaged.
+        SupersededError, AdapterError, PoolError, StoreError: it is gone, cannot be served, or is damaged.
     """
     folder = Path(terms.copies) / version
     if version != NOBODY:
@@ -72,7 +72,7 @@ def put_copy(store: Store, terms: Terms, version: str) -> Path:
         shutil.rmtree(temporary, ignore_errors=True)
     if version != NOBODY and version not in current(store, {version}):  # forgotten while it was written
         remove_copy(folder.parent, version)
-        raise NotFoundError("The adapter is no longer there", hint="ask again")
+        raise SupersededError("The adapter is no longer there", hint="ask again")
     return folder
 
 

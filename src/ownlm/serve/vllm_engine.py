@@ -10,10 +10,10 @@ from typing import Final
 import httpx2 as httpx
 
 from ownlm.answer.text import AnswerText
-from ownlm.errors import AdapterError, DataError, OwnlmError
+from ownlm.errors import AdapterError, DataError, OwnlmError, SupersededError
 from ownlm.model.base import load_without_weights
 from ownlm.perpcs.pool import Pool, open_pool
-from ownlm.serve.engine import Busy, EngineError, Work
+from ownlm.serve.engine import EngineError, Overloaded, StoppedError, Work
 from ownlm.serve.vllm_copies import find, remove_copy
 from ownlm.serve.vllm_plugin import DROP, NAME
 from ownlm.serve.vllm_server import VllmServer, VllmSettings, start_server
@@ -98,10 +98,11 @@ class VllmEngine:
         """Asks the server. Everything else than too many requests is told by the stream.
 
         Raises:
-            Busy: too many are under way.
+            Overloaded: too many are under way.
         """
         if self._stopping or len(self._live) >= self.most:
-            raise Busy("Too many requests are under way, or the server stops", BUSY_S, expected=f"at most {self.most}")
+            what = "Too many requests are under way, or the server stops"
+            raise Overloaded(what, BUSY_S, expected=f"at most {self.most}")
         client = self.start()
         stream = VllmStream()
         self._live[stream] = NOBODY if work.adapter is None else version_of(work.adapter)
@@ -130,7 +131,7 @@ class VllmEngine:
         tasks = [stream.task for stream in self._live if stream.task]
         if tasks:
             await asyncio.wait(tasks, timeout=grace_s)
-        await self._end(list(self._live), EngineError("The server is stopping", hint="ask again later"))
+        await self._end(list(self._live), StoppedError("The server is stopping", hint="ask again later"))
         if self._looking:
             self._looking.cancel()
             with suppress(asyncio.CancelledError):
@@ -203,7 +204,7 @@ class VllmEngine:
             await asyncio.sleep(LOOK_S)
             with suppress(OwnlmError, httpx.HTTPError, OSError):  # the home is busy, or the server gone: later
                 for version in await asyncio.to_thread(self._gone):
-                    await self._drop(version, OwnlmError("The adapter is no longer there", hint="ask again"))
+                    await self._drop(version, SupersededError("The adapter is no longer there", hint="ask again"))
                 for version in list(self._given)[: -2 * self.server.settings.in_memory]:
                     if version not in self._live.values() and version != NOBODY:
                         await self._drop(version, None)

@@ -19,7 +19,7 @@ import httpx2 as httpx
 
 from ownlm.errors import ConfigError, OwnlmError
 from ownlm.model.base import default_device
-from ownlm.serve.engine import EngineError
+from ownlm.serve.engine import EngineDownError
 from ownlm.serve.vllm_terms import Terms, room_for, socket_in
 from ownlm.store.rows import BaseInfo
 from ownlm.store.served import serving, sweep_served
@@ -124,9 +124,9 @@ class VllmServer:
         return httpx.AsyncClient(transport=transport, base_url="http://vllm", headers=headers, timeout=None)
 
     def check_runs(self) -> None:
-        """Raises an EngineError where the server has ended."""
+        """Raises an EngineDownError where the server has ended."""
         if (code := self.process.poll()) is not None:
-            raise EngineError("The vLLM server has ended", got=f"exit status {code}", hint="restart `ownlm serve`")
+            raise EngineDownError("The vLLM server has ended", got=f"exit status {code}", hint="restart `ownlm serve`")
 
     def wait(self, timeout_s: float = START_S) -> None:
         """Waits until it answers; an OwnlmError with its last lines where it does not, and then it is ended."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 import httpx2 as httpx
 
 from ownlm.answer.text import AnswerText
-from ownlm.errors import NotFoundError, OwnlmError
+from ownlm.errors import OwnlmError, SupersededError
 from ownlm.model.base import BaseLM
 from ownlm.serve.engine import EngineError, Piece, Work
 from ownlm.serve.vllm_terms import NOBODY, Terms
@@ -81,7 +81,7 @@ async def read_text(
     """Puts the answer's pieces on the stream.
 
     Raises:
-        NotFoundError, EngineError: vLLM does not know the adapter; it says something else than an answer.
+        SupersededError, EngineError: vLLM does not know the adapter; it says something else than an answer.
     """
     async with client.stream("POST", PATH, json=request) as response:
         _check(response)
@@ -149,7 +149,7 @@ async def read_likeliest(
 def _check(response: httpx.Response) -> None:
     """Raises where vLLM refuses. What it says of it is not repeated: it may hold the text."""
     if response.status_code == 404:
-        raise NotFoundError("The adapter is no longer there, or vLLM cannot read it", hint=_AGAIN)
+        raise SupersededError("The adapter is no longer there, or vLLM cannot read it", hint=_AGAIN)
     if response.status_code != 200:
         raise EngineError("vLLM refuses to answer", got=f"status {response.status_code}", hint=_AGAIN)
 

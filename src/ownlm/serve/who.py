@@ -11,7 +11,7 @@ from anyio import to_thread
 from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from ownlm.errors import AccessError, NotFoundError
+from ownlm.errors import AccessError, ForbiddenError, NotFoundError
 from ownlm.serve.state import AnyState, State
 from ownlm.store.rows import TokenInfo
 from ownlm.store.tokens import find_token
@@ -64,9 +64,9 @@ async def caller(
 
 
 async def operator(caller: Annotated[Caller, Depends(caller)]) -> Caller:
-    """Who asks, an operator; else an AccessError."""
+    """Who asks, an operator; else a ForbiddenError."""
     if not caller.is_operator:
-        raise AccessError("This is for operators", hint="send an operator's token")
+        raise ForbiddenError("This is for operators", hint="send an operator's token")
     return caller
 
 

@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from ownlm.errors import OwnlmError
+from ownlm.errors import BaseModelError, OwnlmError
 from ownlm.model.base import BaseLM
-from ownlm.serve.engine import EngineError
+from ownlm.serve.engine import StoppedError
 from ownlm.serve.running import Limits, Order, Running
 from ownlm.serve.stream import News
 from ownlm.store.store import Store
@@ -103,7 +103,7 @@ class Worker:
         except OwnlmError as error:
             self._end(error)
         except Exception as error:
-            self._end(EngineError("The base cannot be loaded", got=type(error).__name__))
+            self._end(BaseModelError("The base cannot be loaded", got=type(error).__name__))
         else:
             while self._wait(self.running):
                 self._sweep(self.running)
@@ -165,5 +165,5 @@ class Worker:
         self._on_idle()
 
 
-def _stopped() -> EngineError:
-    return EngineError("The server was stopped before the answer was finished", hint="ask again")
+def _stopped() -> StoppedError:
+    return StoppedError("The server was stopped before the answer was finished", hint="ask again")

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, inse
 from sqlalchemy.exc import DBAPIError
 
 from ownlm.durable import sync
-from ownlm.errors import StoreError
+from ownlm.errors import StoreBusyError, StoreError
 from ownlm.store import tables
 
 DATABASE = "ownlm.db"
@@ -150,7 +150,8 @@ class Database:
         except (DBAPIError, sqlite3.Error) as error:
             said = str(error.orig if isinstance(error, DBAPIError) else error)
             hint = next((hint for part, hint in _HINTS.items() if part in said), _HINT)
-            raise StoreError(f"The database of the home {self.folder} cannot be used", got=said, hint=hint) from None
+            kind = StoreBusyError if "locked" in said else StoreError
+            raise kind(f"The database of the home {self.folder} cannot be used", got=said, hint=hint) from None
 
 
 def _version(db: Connection) -> int | None:
