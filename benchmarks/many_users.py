@@ -34,7 +34,7 @@ from ownlm.model.adapter import Adapter
 from ownlm.model.random_base import make_random_base
 from tests.community import FOLDERS, TASK
 
-OWNLM = [sys.executable, "-c", "from ownlm.cli.app import main; main()"]
+OWNLM = [sys.executable, "-P", "-c", "from ownlm.cli.app import main; main()"]
 TRAIN = ["train", "--task", "sorting", "--base", "tiny", "--epochs", "2", "--json"]
 SAMPLE, CLOSE = 200, 1e-5  # adapters compared between the two homes, and how far a number may be off
 

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
-SERVE = [sys.executable, "-c", "from ownlm.cli.app import main; main()", "serve", "--json", "--port", "0"]
+SERVE = [sys.executable, "-P", "-c", "from ownlm.cli.app import main; main()", "serve", "--json", "--port", "0"]
 
 
 class Server:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -46,8 +47,9 @@ class QuickShell(Shell):
     def both(self, *args: object, code: int = 0) -> tuple[str, str]:
         """What it writes to stdout and to stderr."""
         out, err, ended = io.StringIO(), io.StringIO(), 0
-        line = patch.object(sys, "argv", ["ownlm", *map(str, args)])
-        with line, contextlib.chdir(self.folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        line, environment = patch.object(sys, "argv", ["ownlm", *map(str, args)]), patch.dict(os.environ)
+        redirected = contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)
+        with line, environment, contextlib.chdir(self.folder), redirected[0], redirected[1]:
             try:
                 main()
             except SystemExit as end:

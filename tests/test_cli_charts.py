@@ -54,3 +54,13 @@ def test_where_no_picture_can_be_written(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError):
         charts.draw_use(use(1, 1, 1), tmp_path / name, "somebody's", "weight")
     assert [one.name for one in tmp_path.iterdir()] == ["folder.png"]
+
+
+def test_settings_in_the_current_folder_change_no_picture(tmp_path: Path) -> None:
+    import matplotlib
+
+    charts.draw_use(use(1, 2, 3), tmp_path / "a.png", "somebody's", "weight")
+    # as a matplotlibrc sets them
+    with matplotlib.rc_context({"text.usetex": True, "savefig.dpi": 10, "font.size": 30}):
+        charts.draw_use(use(1, 2, 3), tmp_path / "b.png", "somebody's", "weight")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()

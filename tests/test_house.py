@@ -1,6 +1,7 @@
 """The house rules: what importing loads, who may import whom, and how long files and functions are."""
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -54,3 +55,20 @@ def test_files_and_functions_are_short(file: Path) -> None:
     }
     assert not long
     assert len(text.splitlines()) <= 400
+
+
+_STARTS = re.compile(r"os\.(system|popen|exec|spawn|posix_spawn)")
+
+
+def test_children_are_started_by_one_rule() -> None:
+    """Python is named in `programs.py` alone, and whoever starts a process takes its command from there."""
+    for file in SOURCES:
+        tree = ast.parse(file.read_text("utf8"))
+        names = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        imported |= {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
+        shell = [node for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == "shell"]
+        assert file.name == "programs.py" or "sys.executable" not in names, file
+        assert "subprocess" not in imported or "ownlm.programs" in imported, file
+        assert not shell and not {name for name in names if _STARTS.match(name)}, file
+        assert not {"runpy", "pty"} & imported, file

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ownlm import programs
 from ownlm.errors import NotFoundError, StoreError
 from ownlm.history.record import History, Record
 from ownlm.store import traces
@@ -247,7 +248,7 @@ def test_files_that_cannot_be_searched(crowd: Store, monkeypatch: pytest.MonkeyP
     assert "no file" in str(caught.value) and "secret" not in str(caught.value)
     assert crowd.history(TASK.name, "zora") == before
     strange.unlink()
-    monkeypatch.setattr(traces.sys, "executable", "/bin/false")
+    monkeypatch.setattr(programs, "PYTHON", "/bin/false")
     with pytest.raises(StoreError):
         forget_person(crowd, "zora")
     found = iter([[], OSError(5, "Input/output error")])  # before anything is removed; after it

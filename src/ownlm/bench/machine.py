@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ownlm import __version__
+from ownlm.programs import child_environment, git_command
 
 COMPUTE = ("torch", "transformers", "peft")  # what figures depend on
 
@@ -31,16 +32,17 @@ def versions() -> dict[str, str]:
 
 def commit(folder: Path = Path(__file__).parent) -> str | None:
     """Of the checkout that a folder, by default this package's, is part of; None where it only lies in one, or none."""
-    git = ["git", "-C", str(folder)]
     try:
-        if not subprocess.run([*git, "ls-files", "."], capture_output=True).stdout:
+        if not _git(folder, "ls-files", "."):
             return None  # such as a virtual environment within another project
-        return (
-            subprocess.run([*git, "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
-            or None
-        )
+        return _git(folder, "describe", "--always", "--dirty") or None
     except OSError:  # no git
         return None
+
+
+def _git(folder: Path, *args: str) -> str:
+    command = git_command(str(folder), *args)
+    return subprocess.run(command, capture_output=True, text=True, env=child_environment()).stdout.strip()
 
 
 def _cpu() -> str:

@@ -8,6 +8,7 @@ from ownlm import __version__
 from ownlm.cli import ask, assemble, base, bench, doctor, history, imports, pool, profile, serve, share, train, users
 from ownlm.cli.output import print_json, warn
 from ownlm.errors import OwnlmError
+from ownlm.programs import protect_children
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
 
@@ -48,6 +49,7 @@ app.command("doctor")(doctor.doctor)
 
 def main() -> None:
     """Runs the command line; what goes wrong is one clear message and exit code 1, wrong usage is 2."""
+    protect_children()
     try:
         app()
     except SystemExit as end:

@@ -1,5 +1,7 @@
 """Pictures: whose pieces are used, in which layers."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -36,6 +38,17 @@ def check_picture(path: Path) -> None:
         raise ConfigError(f"{path} is a folder, no file for a picture", hint="choose another name")
 
 
+@contextmanager
+def _default_style() -> Iterator[None]:
+    """Without the settings of a `matplotlibrc`, which matplotlib reads from the current folder too."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield
+
+
+@_default_style()
 def draw_use(use: "Use", path: Path, title: str, amount: str) -> None:
     """Draws a heat map for each kind of module: sharers, the most used on top, by layers. A file there is replaced.
 

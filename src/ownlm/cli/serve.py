@@ -14,6 +14,7 @@ import typer
 from ownlm.cli import options
 from ownlm.cli.output import print_json, say, warn
 from ownlm.errors import ConfigError, StoreError
+from ownlm.programs import PYTHON
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -50,7 +51,7 @@ def serve(
     vllm_python: Annotated[
         Path,
         typer.Option("--vllm-python", metavar="FILE", help="The Python that has vLLM and ownlm.", show_default="this"),
-    ] = Path(sys.executable),
+    ] = Path(PYTHON),
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:

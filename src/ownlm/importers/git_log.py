@@ -19,6 +19,7 @@ from tempfile import TemporaryFile
 from typing import IO, Final, NamedTuple
 
 from ownlm.errors import DataError
+from ownlm.programs import child_environment, git_command
 
 FILES: Final = 10  # of a commit's files, how many are kept
 LINES: Final = 10  # of a file's removed lines, and of its added ones, how many; and of how many files
@@ -232,12 +233,13 @@ def _ask(repo: Path, *args: str) -> tuple[int, bytes, bytes]:
 
 
 def _started(repo: Path, *args: str, stderr: int | IO[bytes]) -> "Popen[bytes]":
-    env = {name: value for name, value in os.environ.items() if name[:4] != "GIT_" or name.startswith(_KEPT_VARIABLES)}
+    ours = child_environment().items()
+    env = {name: value for name, value in ours if name[:4] != "GIT_" or name.startswith(_KEPT_VARIABLES)}
     # No translated messages, no locks, no questions; and objects that a partial clone lacks are not fetched.
     env |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": ""}
-    command = ["git", "--no-pager", "-C", str(repo), *args]
+    env["GIT_NO_LAZY_FETCH"] = "1"
     try:
-        return Popen(command, stdin=DEVNULL, stdout=PIPE, stderr=stderr, env=env)
+        return Popen(git_command(str(repo), *args), stdin=DEVNULL, stdout=PIPE, stderr=stderr, env=env)
     except OSError as error:
         raise DataError("The program git cannot be run", got=error.strerror, hint="install git") from None
 

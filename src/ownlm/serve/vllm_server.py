@@ -5,7 +5,6 @@ import secrets
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections import deque
@@ -19,6 +18,7 @@ import httpx2 as httpx
 
 from ownlm.errors import ConfigError, OwnlmError
 from ownlm.model.base import default_device
+from ownlm.programs import PYTHON, child_environment, python_command
 from ownlm.serve.engine import EngineDownError
 from ownlm.serve.vllm_terms import Terms, room_for, socket_in
 from ownlm.store.rows import BaseInfo
@@ -62,7 +62,7 @@ class VllmSettings:
         more: further arguments of `vllm serve`, as they stand.
     """
 
-    python: str = sys.executable
+    python: str = PYTHON
     slots: int = 16
     in_memory: int = 256
     rank: int | None = None
@@ -81,7 +81,8 @@ class VllmSettings:
 
 def arguments(base: BaseInfo, terms: Terms, settings: VllmSettings, socket: Path, device: str) -> list[str]:
     """The command that starts the server. No secret stands in it, and no text will be logged."""
-    command = [settings.python, "-m", "vllm.entrypoints.openai.api_server", "--model", base.folder]
+    command = python_command("-m", "vllm.entrypoints.openai.api_server", python=settings.python)
+    command += ["--model", base.folder]
     command += ["--served-model-name", MODEL, "--uds", str(socket), "--middleware", "ownlm.serve.vllm_plugin.Guard"]
     command += ["--dtype", settings.dtype or ("float32" if device == "cpu" else "bfloat16")]
     command += ["--generation-config", "vllm"]  # no sampling settings but the request's own
@@ -184,7 +185,7 @@ def start_server(store: Store, base: BaseInfo, settings: VllmSettings, device: s
             folder=base.folder, rank=settings.rank or rank, modules=settings.modules or modules,
             secret=secrets.token_urlsafe(32), key=secrets.token_urlsafe(32),
         )  # fmt: skip
-        kept = {name: value for name, value in os.environ.items() if name not in _OUT}
+        kept = {name: value for name, value in child_environment().items() if name not in _OUT}
         environment = {**kept, **_ENVIRONMENT, **terms.environment(), "VLLM_API_KEY": terms.key}
         if device == "cpu":
             environment.setdefault("VLLM_CPU_KVCACHE_SPACE", str(settings.kv_gb))

@@ -21,12 +21,14 @@ def found(paths: Iterable[Path], needles: Sequence[Needle]) -> list[tuple[Path, 
     Raises:
         OSError: a file cannot be read, or no process be started.
     """
+    from ownlm.programs import python_command  # the process itself has nothing of ours
+
     paths = list(paths)
     asked = {
         "paths": [os.fsencode(path).hex() for path in paths],
         "needles": [[form.hex() for form in one] for one in needles],
     }
-    command = [sys.executable, "-I", "-S", __file__]
+    command = python_command("-I", "-S", __file__)
     done = subprocess.run(command, input=json.dumps(asked), capture_output=True, encoding="utf8", errors="replace")
     if done.returncode:
         raise OSError(done.returncode, done.stderr.strip() or f"the search ended with status {done.returncode}")
