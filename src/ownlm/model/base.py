@@ -1,7 +1,7 @@
 """The frozen base model: its tokenizer, its weights, and one way to run it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,19 +23,30 @@ from ownlm.model.last_mlp import trim_last_mlp
 from ownlm.model.lora import lora_merge
 from ownlm.model.packed import PackedBatch
 from ownlm.model.targets import target_modules
+from ownlm.model.text_tokenizer import TextTokenizer
 
 _PLACE = "\ufffc"  # stands for a text while a chat template is filled in: Unicode's object replacement character
 
 
 @dataclass(frozen=True, slots=True)
 class BaseLM:
-    """A causal language model whose weights never change, with its tokenizer."""
+    """A causal language model whose weights never change, with its tokenizer.
+
+    Attributes:
+        tokenizer: transformers'; it makes text of tokens, and tokens of a chat template.
+        text: makes tokens of what users write, never a control token.
+    """
 
     name: str
     fingerprint: str
     folder: Path
     model: Any
     tokenizer: Any
+    text: TextTokenizer = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.tokenizer is not None:  # a benchmark may have none
+            object.__setattr__(self, "text", TextTokenizer(self.tokenizer))
 
     @property
     def device(self) -> torch.device:
@@ -68,13 +79,11 @@ class BaseLM:
 
     def encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode_prompt` of many texts, in one call of the tokenizer."""
-        rows: list[list[int]] = self.tokenizer(list(texts))["input_ids"] if texts else []
-        return [ids[:-1] if len(ids) > 1 and ids[-1] == self.end_of_text else ids for ids in rows]
+        return [[*self.text.prefix, *ids] for ids in self.text(texts)]
 
     def encode_answer(self, text: str) -> list[int]:
         """Token ids of an answer, ended by the end-of-text token."""
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return [*ids, self.end_of_text]
+        return [*self.text([text])[0], self.end_of_text]
 
     def encode_chat(self, text: str, opening: str) -> list[int]:
         """Token ids of a chat in which a person said `text` and the answer begins with `opening`.
@@ -103,7 +112,7 @@ class BaseLM:
             self.tokenizer(end, add_special_tokens=False, split_special_tokens=False)["input_ids"]
             for end in (before, after + opening)
         ]
-        return [*ends[0], *self.tokenizer(text, add_special_tokens=False)["input_ids"], *ends[1]]
+        return [*ends[0], *self.text([text])[0], *ends[1]]
 
     def decode(self, ids: list[int]) -> str:
         """The text of an answer."""
