@@ -1,7 +1,7 @@
 """An engine that computes nothing: it says which adapter it was given, and what it was to read."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ownlm.errors import OwnlmError
@@ -26,7 +26,7 @@ class FakeStream:
         own = self.work.adapter
         self.adapter = engine.swap or (own.id if own else None)
         self.prompt_tokens = len(self.work.prompt)
-        words = f"{own.user if own else 'base'} read {len(self.work.prompt)} letters".split()
+        words = engine.words or f"{own.user if own else 'base'} read {len(self.work.prompt)} letters".split()
         for place, word in enumerate(self.work.labels[:1] or words):
             await engine.gate.wait()
             self.completion_tokens += 1
@@ -40,11 +40,14 @@ class FakeStream:
 
 @dataclass(slots=True)
 class FakeEngine:
-    """Set `error` to have it fail, `swap` to have another adapter answer, clear `gate` to have it wait."""
+    """Set `error` to have it fail, `swap` to have another adapter answer, `words` for the answer itself; clear `gate`
+    to have it wait.
+    """
 
     error: OwnlmError | None = None
     swap: str | None = None
     full: bool = False
+    words: Sequence[str] = ()
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     said: asyncio.Event = field(default_factory=asyncio.Event)
     streams: list[FakeStream] = field(default_factory=list)

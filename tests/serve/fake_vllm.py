@@ -26,6 +26,8 @@ from ownlm.serve.vllm_terms import Terms
 from ownlm.store.served import serving
 from tests.serve.answering import Office
 
+TEXT = "a\u2028b\u0085c"  # of every piece; vLLM sends such letters as they are
+
 
 @dataclass
 class FakeVllm:
@@ -77,7 +79,10 @@ class FakeVllm:
                 await send({"type": "http.response.body", "body": b""})
                 return
             known[name] = found
-        lines = [f"data: {json.dumps(one)}\n\n" for one in self._chunks(asked, Path(known[name].lora_path))]
+        lines = [
+            f"data: {json.dumps(one, ensure_ascii=False)}\n\n"
+            for one in self._chunks(asked, Path(known[name].lora_path))
+        ]
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": "".join([*lines, "data: [DONE]\n\n"]).encode()})
 
@@ -95,7 +100,8 @@ class FakeVllm:
             generate(base, bank, [Prompt(BASE if nothing else 0, asked["prompt"])], max_new_tokens=asked["max_tokens"])
         finish = "length" if len(told) == asked["max_tokens"] else "stop"
         for token in told:
-            yield {"model": asked["model"], "choices": [{"index": 0, "token_ids": [token], "finish_reason": None}]}
+            choice = {"index": 0, "text": TEXT, "token_ids": [token], "finish_reason": None}
+            yield {"model": asked["model"], "choices": [choice]}
         yield {"model": asked["model"], "choices": [{"index": 0, "token_ids": [], "finish_reason": finish}]}
 
 

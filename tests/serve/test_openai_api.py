@@ -67,6 +67,16 @@ def test_only_the_last_message_is_read_and_that_is_told(served: Served) -> None:
     assert "new words" in prompt and "Be brief" not in prompt
 
 
+def test_an_event_is_one_line_for_every_reader_of_lines(served: Served) -> None:
+    served.engine.words = ("a\u2028b", "c\u2029d\u0085", "\x0b\x0c\x1c\r\n", "Grüße 世界 😀")
+    asked = {"model": TASK, "messages": say(), "stream": True}
+    with served.client.stream("POST", CHAT, headers=served.token("ada"), json=asked) as response:
+        lines = [line for line in response.iter_lines() if line]
+    assert all(line.startswith("data: ") for line in lines)
+    told = events("\n\n".join(lines))
+    assert "".join(one["choices"][0]["delta"].get("content") or "" for one in told) == " ".join(served.engine.words)
+
+
 def test_messages_that_are_not_read_may_be_of_any_kind(served: Served) -> None:
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     before: list[dict[str, Any]] = [

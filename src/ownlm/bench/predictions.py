@@ -15,6 +15,7 @@ from ownlm.errors import DataError, StoreError
 from ownlm.history.files import read_document, reading
 from ownlm.history.row import Rows, as_object
 from ownlm.history.values import as_id, as_text, column
+from ownlm.json_lines import json_line
 
 _HINT = "remove the file, and run the benchmark again"
 
@@ -106,7 +107,7 @@ class Writer:
         """
         if self._file is None:
             raise StoreError(f"The file {self.path} is not open")
-        lines = "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in predictions)
+        lines = "".join(json_line(asdict(one)) for one in predictions)
         try:
             self._file.write(lines.encode("utf-8", "replace"))  # half a character (a lone surrogate) becomes '?'
             self._file.flush()

@@ -1,6 +1,5 @@
 """What commands print: tables for people, JSON for machines, progress on stderr."""
 
-import json
 import sys
 import time
 from collections import Counter
@@ -16,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from ownlm.json_lines import json_line
 from ownlm.progress import Progress as OnProgress
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ ROWS = 20  # of a table that is about as many people as there are
 
 def print_json(document: Any, *, line: bool = False) -> None:
     """Writes one JSON document to stdout; as one line of many, if asked."""
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=None if line else 1) + "\n")
+    sys.stdout.write(json_line(document, indent=None if line else 1))
     if line:
         sys.stdout.flush()
 

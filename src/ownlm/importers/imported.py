@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from ownlm.durable import sync
 from ownlm.errors import DataError
+from ownlm.json_lines import json_line
 
 
 @dataclass(slots=True)
@@ -64,7 +65,7 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
         private = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)  # mail and commits are their author's
         with open(private, "w", encoding="utf-8") as file:
             for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.write(json_line(row))
                 count += 1
             file.flush()
             os.fsync(file.fileno())

@@ -249,4 +249,4 @@ def _choice(chat: bool, said: dict[str, Any], finish: Finish | None = None) -> d
 
 
 def _event(content: dict[str, Any]) -> bytes:
-    return format_sse_event(data_str=json.dumps(content, ensure_ascii=False))
+    return format_sse_event(data_str=json.dumps(content))

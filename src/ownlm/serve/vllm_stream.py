@@ -85,10 +85,10 @@ async def read_text(
     """
     async with client.stream("POST", PATH, json=request) as response:
         _check(response)
-        async for line in response.aiter_lines():
-            if not line.startswith("data: ") or line == "data: [DONE]":
+        async for line in _lines(response):
+            if not line.startswith(b"data: ") or line == b"data: [DONE]":
                 continue
-            model, choice = _choice(line.removeprefix("data: "))
+            model, choice = _choice(line.removeprefix(b"data: "))
             stream.adapter = _answered(model, request, terms)
             finish = choice.get("finish_reason")
             for token in choice.get("token_ids") or ():
@@ -154,7 +154,16 @@ def _check(response: httpx.Response) -> None:
         raise EngineError("vLLM refuses to answer", got=f"status {response.status_code}", hint=_AGAIN)
 
 
-def _choice(line: str) -> tuple[str, dict[str, Any]]:
+async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
+    """The lines of a stream of events. Unlike `aiter_lines`, it splits at no letter of an answer, such as U+2028."""
+    rest = b""
+    async for part in response.aiter_bytes():
+        *lines, rest = (rest + part).split(b"\n")
+        for line in lines:
+            yield line.rstrip(b"\r")
+
+
+def _choice(line: bytes) -> tuple[str, dict[str, Any]]:
     with suppress(ValueError, LookupError, TypeError):
         document = json.loads(line)
         return document["model"], document["choices"][0]
