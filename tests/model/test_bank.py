@@ -1,5 +1,6 @@
 """The bank's slots are LoRA, exactly; they come and go without a trace."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,26 @@ def test_a_merged_base_gives_the_same_logits_without_adapter(base: BaseLM, tmp_p
     with torch.no_grad():
         torch.testing.assert_close(plain(torch.tensor([IDS])).logits[0], ours, atol=1e-5, rtol=1e-5)
     assert AutoTokenizer.from_pretrained(tmp_path / "merged").decode(IDS) == base.tokenizer.decode(IDS)
+
+
+def test_a_merged_head_is_no_longer_tied_to_the_embeddings(base: BaseLM, tmp_path: Path) -> None:
+    """The tiny base ties its head to its embeddings; the adapter changes the head alone."""
+    lora = LoraConfig(r=4, lora_alpha=12, target_modules=("q_proj", "lm_head"))
+    adapter, bank = random_adapter(base, 0, lora), LoraBank(base.model, lora, 1)
+    bank.load(0, adapter)
+    with bank.attached(), torch.no_grad():
+        ours = base.logits(row_of([0]).pack(), bank)
+    save_merged(base, adapter, tmp_path / "merged")
+    embeddings, head = base.model.get_input_embeddings().weight, base.model.get_output_embeddings().weight
+    assert base.model.config.tie_word_embeddings and head is embeddings  # in memory as before
+    assert json.loads((tmp_path / "merged/config.json").read_text("utf8"))["tie_word_embeddings"] is False
+    merged = load_base(tmp_path / "merged", name="merged", fingerprint="merged")
+    with torch.no_grad():
+        torch.testing.assert_close(merged.logits(row_of([BASE]).pack()), ours, atol=1e-5, rtol=1e-5)
+    assert torch.equal(merged.model.get_input_embeddings().weight, embeddings)
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
+    with torch.no_grad():
+        torch.testing.assert_close(plain(torch.tensor([IDS])).logits[0], ours, atol=1e-5, rtol=1e-5)
 
 
 def test_what_does_not_fit_is_refused(base: BaseLM) -> None:

@@ -169,26 +169,26 @@ class LoraBank:
             if now is None or not now.has(self):
                 return None
             x_1TD = args[0]
+            own = self._spans(now, target.name, x_1TD)
             if self.before is not None:  # A and B may change before each module is reached
-                self.before(target.name, x_1TD, now)
-            if self.before is not None or self.dropout:  # drawn anew for each module
-                h_TH = self._reduced(now, x_1TD, [target])
+                self.before(target.name, x_1TD.view(1, -1, x_1TD.shape[-1]), now)
+            if self.before is not None or self.dropout:  # drawn again for each module
+                h_TH = self._reduced(now, own, x_1TD, [target])
             else:
                 read = now.read.get(id(self))
                 if read is None or read[0] is not x_1TD or read[1] != target.family:
-                    read = now.read[id(self)] = x_1TD, target.family, self._reduced(now, x_1TD, kin)
+                    read = now.read[id(self)] = x_1TD, target.family, self._reduced(now, own, x_1TD, kin)
                 h_TH = read[2][:, target.rank_at]
             B_UOH = self.pairs_UP[:, target.at_B].view(self.slots, -1, self.rank)
             grad_B_WOH = self._grads(now, target.at_B, *B_UOH.shape[1:]) if self.scaled is None else None
-            return up_(y_1TO, h_TH, B_UOH, grad_B_WOH, self._spans(now), self.lora.scaling)
+            return up_(y_1TO, h_TH, B_UOH, grad_B_WOH, own, self.lora.scaling)
 
         return add_update
 
-    def _reduced(self, now: Flight, x_1TD: Tensor, kin: list[Target]) -> Tensor:
+    def _reduced(self, now: Flight, own: Spans, x_1TD: Tensor, kin: list[Target]) -> Tensor:
         """e * A x, of modules that read the same input, side by side."""
-        own = self._spans(now)
         x_dropped_1TD = self._drop(x_1TD, own) if self.dropout else x_1TD
-        width, at_A = x_1TD.shape[2], slice(kin[0].at_A.start, kin[-1].at_A.stop)
+        width, at_A = x_1TD.shape[-1], slice(kin[0].at_A.start, kin[-1].at_A.stop)
         A_UHD = self.pairs_UP[:, at_A].view(self.slots, -1, width)
         grad_A_WHD = self._grads(now, at_A, *A_UHD.shape[1:]) if self.scaled is None else None
         h_TH = _down(x_dropped_1TD, A_UHD, grad_A_WHD, own)
@@ -199,7 +199,7 @@ class LoraBank:
             gate_UMD = self.param_UP[:, at].view(self.slots, -1, width)
             e_TM = torch.sigmoid(_down(x_1TD, gate_UMD, self._grads(now, at, *gate_UMD.shape[1:]), own))
         else:
-            at, ones_1T1 = slice(kin[0].at_weights.start, kin[-1].at_weights.stop), x_1TD.new_ones(*x_1TD.shape[:2], 1)
+            at, ones_1T1 = slice(kin[0].at_weights.start, kin[-1].at_weights.stop), x_1TD.new_ones(*x_1TD.shape[:-1], 1)
             weight_UM1 = self.param_UP[:, at].view(self.slots, -1, 1)
             e_TM = _down(ones_1T1, weight_UM1, self._grads(now, at, *weight_UM1.shape[1:]), own)
         return h_TH * e_TM.repeat_interleave(self.lora.r, dim=1)
@@ -209,20 +209,21 @@ class LoraBank:
         wanted = now.grads_WP is not None and now.bank is self
         return now.grads_WP[:, at].view(-1, *shape) if wanted else None  # type: ignore[index]
 
-    def _spans(self, now: Flight) -> Spans:
-        """Whose the tokens are, by this bank's slots."""
-        key = id(self), id(now.spans)
+    def _spans(self, now: Flight, name: str, x_1TD: Tensor) -> Spans:
+        """The spans of a module's input, by this bank's slots."""
+        row = now.spans_of(name, x_1TD)
+        key = id(self), id(row)
         if key not in now.views:
-            now.views[key] = renumbered(now.spans, self.first, self.slots, self.pairs_UP.device)
+            now.views[key] = renumbered(row, self.first, self.slots, self.pairs_UP.device)
         spans: Spans = now.views[key]
         return spans
 
     def _drop(self, x_1TD: Tensor, spans: Spans) -> Tensor:
         """LoRA dropout, drawn from each slot's own generator: who else is in the batch makes no difference."""
-        keep_TD = torch.ones(x_1TD.shape[1:], dtype=torch.float32)
+        keep_TD = torch.ones(x_1TD.numel() // x_1TD.shape[-1], x_1TD.shape[-1], dtype=torch.float32)
         for slot, at in spans.rows():
             keep_TD[at].bernoulli_(1 - self.dropout, generator=self.generators[slot])
-        return x_1TD * keep_TD.to(x_1TD) / (1 - self.dropout)
+        return x_1TD * keep_TD.view(x_1TD.shape).to(x_1TD) / (1 - self.dropout)
 
 
 def _down(x_1TI: Tensor, weight_UHI: Tensor, grad_WHI: Tensor | None, spans: Spans) -> Tensor:

@@ -143,11 +143,11 @@ class BaseLM:
                 position_ids=batch.position_ids_T[None],
                 past_key_values=cache,
                 use_cache=cache is not None,
-                logits_to_keep=batch.at_P,
+                logits_to_keep=batch.asked_A,
                 packed=batch,
             )
-        logits_PV: Tensor = output.logits[0]
-        return logits_PV
+        logits_AV: Tensor = output.logits[0]
+        return logits_AV if batch.row_P is None else logits_AV[batch.row_P]
 
     def hidden(self, batch: PackedBatch) -> Tensor:
         """What the base alone, whatever bank is attached, makes of each token: its last states after the final norm.
@@ -243,7 +243,8 @@ def _literal(tokenizer: Any) -> Any:
 def save_merged(base: BaseLM, adapter: Adapter, folder: Path) -> None:
     """Writes the base with an adapter merged into its weights, as an ordinary Hugging Face folder.
 
-    The base in memory is as before when this returns.
+    Where the adapter changes a head that shares its weight with the embeddings, the written base has two weights, and
+    its configuration says so. The base in memory is as before when this returns.
     """
     merged = {f"{name}.weight": pair for name, pair in adapter.pairs.items()}
     state = {
@@ -254,6 +255,10 @@ def save_merged(base: BaseLM, adapter: Adapter, folder: Path) -> None:
     }
     assert merged.keys() <= state.keys() and len(target_modules(base.model, adapter.lora)) == len(merged)
     base.model.save_pretrained(folder, state_dict=state)
+    if base.model.get_output_embeddings() in [module for _, module in target_modules(base.model, adapter.lora)]:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config.tie_word_embeddings = config.get_text_config().tie_word_embeddings = False
+        config.save_pretrained(folder)
     base.tokenizer.save_pretrained(folder)
 
 

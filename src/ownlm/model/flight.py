@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ownlm.errors import BaseModelError
 from ownlm.model.packed import PackedBatch
 from ownlm.model.spans import Spans
 
@@ -23,21 +24,37 @@ class Flight:
         batch: its row.
         bank: whose slots the row names, together with the banks beside it; None for the base alone.
         grads_WP: where the gradients of the row's W slots gather; None where none are wanted.
-        spans: whose the tokens are that the modules see just now: all of the row, or of its asked positions.
         read: by bank, the input that a module has read last, its family, and what the bank makes of it for that family.
-        views: by bank, `spans` as the bank numbers its slots.
+        views: by bank and spans of the batch, these spans as the bank numbers its slots.
     """
 
     batch: PackedBatch
     bank: Any
     grads_WP: Tensor | None
-    spans: Spans
     read: dict[int, tuple[Tensor, int, Tensor]] = field(default_factory=dict)
     views: dict[tuple[int, int], Any] = field(default_factory=dict)
 
     def has(self, bank: Any) -> bool:
         """Whether a bank's slots are among those that the row names."""
         return self.bank is not None and (self.bank is bank or bank in self.bank.beside)
+
+    def spans_of(self, name: str, x: Tensor) -> Spans:
+        """The spans of a module's input: [1, T, D] or [T, D] for the whole row, or its A asked positions in row order.
+
+        Raises:
+            BaseModelError: the input is neither, so its tokens cannot be attributed to slots.
+        """
+        tokens, batch = x.numel() // x.shape[-1], self.batch
+        if tokens == batch.tokens:  # also where every position is asked for: the two spans are then the same
+            return batch.spans
+        if tokens == len(batch.asked_A):
+            return batch.asked
+        raise BaseModelError(
+            f"The module {name!r} cannot be adapted: it does not see a row's tokens one by one",
+            got=f"an input of shape {list(x.shape)} in a row of {batch.tokens} tokens",
+            expected="one vector for each token of the row, or for each position that predicts",
+            hint="leave the module out of --modules",
+        )
 
 
 _now = threading.local()
@@ -46,7 +63,7 @@ _now = threading.local()
 @contextmanager
 def flying(batch: PackedBatch, bank: Any, grads_WP: Tensor | None) -> Iterator[None]:
     """While it lasts, this thread's forward pass holds `batch`."""
-    _now.flight = Flight(batch, bank, grads_WP, batch.spans)
+    _now.flight = Flight(batch, bank, grads_WP)
     try:
         yield
     finally:

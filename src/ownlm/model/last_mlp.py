@@ -30,14 +30,14 @@ def _take_asked(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | 
         return None
     if now.bank is not None and now.bank.dropout:  # draws a number for each token: as many, whoever is in the row
         return None
-    now.spans = now.batch.asked
+    if not args or args[0].shape[:-1] != (1, now.batch.tokens):
+        return None
     return (args[0][:, now.batch.asked_A], *args[1:])
 
 
 def _put_back(_: nn.Module, __: tuple[Tensor, ...], y_1AD: Tensor) -> Tensor | None:
     now = flight()
-    if now is None or now.spans is not now.batch.asked:
+    if now is None or y_1AD.shape[1] == now.batch.tokens:
         return None
-    now.spans = now.batch.spans
     y_1TD = y_1AD.new_zeros(1, now.batch.tokens, y_1AD.shape[2])
     return y_1TD.index_copy(1, now.batch.asked_A, y_1AD)

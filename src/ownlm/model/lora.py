@@ -44,7 +44,7 @@ def down(x_1TD: Tensor, lora_A_UHD: Tensor, grad_A_WHD: Tensor | None, spans: Sp
     """h = A_u x for each token x of the person in slot u; A's gradient goes straight to its place.
 
     Args:
-        x_1TD: the modules' input.
+        x_1TD: the modules' input, [1, T, D] or [T, D].
         lora_A_UHD: A of all slots; of several modules that read this input, stacked: H is R for each.
         grad_A_WHD: where the gradients of the row's W slots gather; None where none are wanted.
         spans: whose the tokens are.
@@ -64,7 +64,7 @@ def up_(
     """y + (alpha / r) B_u h for each token of the person in slot u, in place on y; B's gradient as in `down`.
 
     Args:
-        y_1TO: the base's output.
+        y_1TO: the base's output, [1, T, O] or [T, O].
         h_TR: what `down` gave for this module.
         lora_B_UOR: B of all slots.
         grad_B_WOR: as above.
@@ -88,16 +88,16 @@ class _Down(Function):
     def forward(ctx: Any, x_1TD: Tensor, lora_A_UHD: Tensor, grad_A_WHD: Tensor | None, spans: Spans) -> Tensor:
         ctx.save_for_backward(x_1TD)
         ctx.A_UHD, ctx.grad_WHD, ctx.spans = lora_A_UHD, grad_A_WHD, spans
-        return mm(x_1TD[0], lora_A_UHD.transpose(1, 2), spans)
+        return mm(x_1TD.flatten(0, -2), lora_A_UHD.transpose(1, 2), spans)
 
     @staticmethod
     def backward(ctx: Any, g_TH: Tensor) -> tuple[Tensor | None, None, None, None]:
         (x_1TD,) = ctx.saved_tensors
         if ctx.grad_WHD is not None:
-            add_outer_(ctx.grad_WHD, g_TH, x_1TD[0], ctx.spans)
+            add_outer_(ctx.grad_WHD, g_TH, x_1TD.flatten(0, -2), ctx.spans)
         if not ctx.needs_input_grad[0]:
             return None, None, None, None
-        return mm(g_TH, ctx.A_UHD, ctx.spans)[None].to(x_1TD.dtype), None, None, None
+        return mm(g_TH, ctx.A_UHD, ctx.spans).view(x_1TD.shape).to(x_1TD.dtype), None, None, None
 
 
 class _Up(Function):
@@ -113,7 +113,7 @@ class _Up(Function):
     ) -> Tensor:
         ctx.save_for_backward(h_TR)
         ctx.B_UOR, ctx.grad_WOR, ctx.spans, ctx.scaling = lora_B_UOR, grad_B_WOR, spans, scaling
-        add_mm_(y_1TO[0], h_TR, lora_B_UOR.transpose(1, 2), spans, scaling)
+        add_mm_(y_1TO.view(-1, y_1TO.shape[-1]), h_TR, lora_B_UOR.transpose(1, 2), spans, scaling)
         ctx.mark_dirty(y_1TO)
         return y_1TO
 
@@ -121,5 +121,5 @@ class _Up(Function):
     def backward(ctx: Any, g_1TO: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         (h_TR,) = ctx.saved_tensors
         if ctx.grad_WOR is not None:
-            add_outer_(ctx.grad_WOR, g_1TO[0], h_TR, ctx.spans, ctx.scaling)
-        return g_1TO, mm(g_1TO[0], ctx.B_UOR, ctx.spans, ctx.scaling), None, None, None, None
+            add_outer_(ctx.grad_WOR, g_1TO.flatten(0, -2), h_TR, ctx.spans, ctx.scaling)
+        return g_1TO, mm(g_1TO.flatten(0, -2), ctx.B_UOR, ctx.spans, ctx.scaling), None, None, None, None

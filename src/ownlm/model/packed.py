@@ -94,8 +94,9 @@ class PackedBatch:
         spans: whose the tokens are; slots ascend.
         segments: first row position, length, and chain up to its end.
         at_P: row positions whose next token is asked for.
-        asked_A: the same without repetition, in row order,
-        asked: and whose they are.
+        asked_A: the same without repetition, in row order: the positions that the head sees.
+        asked: the spans of these A positions.
+        row_P: where among the A positions each of the P lies; None where the two are the same.
         target_P: that next token; empty if it is not known.
         weight_P: its weight in the loss.
         place_P: the place of its slot among the row's.
@@ -108,6 +109,7 @@ class PackedBatch:
     at_P: Tensor
     asked_A: Tensor
     asked: Spans
+    row_P: Tensor | None
     target_P: Tensor
     weight_P: Tensor
     place_P: Tensor
@@ -195,7 +197,7 @@ class Row:
         """The finished row, on `device`."""
         counts = [len(at) for at in self._at]
         at_P = np.concatenate([EMPTY, *self._at])
-        asked_A = np.unique(at_P)
+        asked_A, row_P = np.unique(at_P, return_inverse=True)
         slot_T = np.repeat([slot for slot, _ in self._spans], [tokens for _, tokens in self._spans])
         spans = make_spans(self._spans, device)
 
@@ -207,6 +209,7 @@ class Row:
             at_P=_put(at_P, device),
             asked_A=_put(asked_A, device),
             asked=make_spans([(slot, 1) for slot in slot_T[asked_A].tolist()], device, spans),
+            row_P=None if np.array_equal(at_P, asked_A) else _put(row_P, device),
             target_P=_put([token for tokens in self._targets for token in tokens], device),
             weight_P=_put(np.repeat(self._weights, counts), device, torch.float64),
             place_P=_put(np.repeat(np.searchsorted(spans.slots, self._slots), counts), device),

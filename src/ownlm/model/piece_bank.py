@@ -140,26 +140,30 @@ class PieceBank:
             yield self
 
     def _hook(self, family: _Family, member: int):  # type: ignore[no-untyped-def]
+        names = list(self._number)[family.at]
+
         def add_update(_: nn.Module, args: tuple[Tensor, ...], y_1TO: Tensor) -> Tensor | None:
             now = flight()
             if now is None or not now.has(self):
                 return None
-            picks, x_1TD, first = self._picks(now), args[0], family.at.start
+            x_1TD, first = args[0], family.at.start
+            picks = self._picks(now, names[member], x_1TD)
             if picks is None:
                 return None
             read = now.read.get(id(self))
             if read is None or read[0] is not x_1TD or read[1] != first:
-                read = now.read[id(self)] = x_1TD, first, _down(x_1TD[0].to(self._dtype), family, picks)
-            _up_(y_1TO[0], read[2], family, member, picks, self.lora.scaling)
+                read = now.read[id(self)] = x_1TD, first, _down(x_1TD.flatten(0, -2).to(self._dtype), family, picks)
+            _up_(y_1TO.view(-1, y_1TO.shape[-1]), read[2], family, member, picks, self.lora.scaling)
             return y_1TO
 
         return add_update
 
-    def _picks(self, now: Flight) -> _Picks | None:
-        """What the tokens that the modules see just now are multiplied with; None where there is nobody."""
-        key = id(self), id(now.spans)
+    def _picks(self, now: Flight, name: str, x_1TD: Tensor) -> _Picks | None:
+        """What the tokens of a module's input are multiplied with; None where none of them has a user."""
+        row = now.spans_of(name, x_1TD)
+        key = id(self), id(row)
         if key not in now.views:
-            now.views[key] = self._picks_of(renumbered(now.spans, self.first, self.slots, self._device))
+            now.views[key] = self._picks_of(renumbered(row, self.first, self.slots, self._device))
         picks: _Picks | None = now.views[key]
         return picks
 

@@ -81,10 +81,19 @@ def target_modules(model: nn.Module, lora: LoraConfig) -> list[tuple[str, nn.Lin
     """The model's linear modules whose last name is a target, in the model's order.
 
     Raises:
-        BaseModelError: there is none of one name, or an adapter on them could not be exported.
+        BaseModelError: there is none of one name, one is more than a linear map, or an adapter on them could not be
+            exported.
     """
     linears = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     found = [(name, module) for name, module in linears if name.rsplit(".", 1)[-1] in lora.target_modules]
+    for name, module in found:
+        if type(module).forward is not nn.Linear.forward:  # a router, say, that returns more than W x
+            raise BaseModelError(
+                f"The module {name!r} cannot be adapted",
+                got=f"a {type(module).__name__}, which computes more than a linear map",
+                expected="plain linear modules",
+                hint="leave it out of --modules",
+            )
     missing = set(lora.target_modules) - {name.rsplit(".", 1)[-1] for name, _ in found}
     if missing:
         raise BaseModelError(
