@@ -1,7 +1,6 @@
 """Errors as clients of OpenAI's API expect them: a status, and {"error": {"message", "type", "param", "code"}}."""
 
 import logging
-import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -29,6 +28,7 @@ from ownlm.errors import (
 )
 from ownlm.serve.engine import AnswerTimeoutError, Busy, EngineDownError, EngineError, Overloaded, StoppedError
 from ownlm.serve.told import told
+from ownlm.serve.validation_errors import describe_errors
 
 log = logging.getLogger("ownlm.serve")
 
@@ -66,9 +66,6 @@ _VERDICTS: tuple[tuple[type[OwnlmError], Verdict], ...] = (  # the first that fi
     (StoreError, Verdict(500, "storage", False)),
     (OwnlmError, Verdict(500, "server_error", False)),
 )
-
-_KIND = re.compile(r"constrained-|\w+\[")  # of a type, which pydantic puts between names
-_WHY = {"extra_forbidden": "nothing here is called so; leave it out", "missing": "it is missing"}
 
 
 def verdict_of(error: OwnlmError) -> Verdict:
@@ -134,14 +131,13 @@ def add_refusals(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]  # without what was given: it may be a person's text
-        parts = [str(part) for part in first["loc"][1:] if not _KIND.match(str(part))]
-        place = ".".join(parts) or None
-        why = _WHY.get(first["type"]) or str(first["msg"]).removeprefix("Value error, ")
+        first = error.errors()[0]
         if first["type"] == "json_invalid":
-            why, place = f"it is no JSON from character {place} on", None
-        elif first["type"] == "model_attributes_type" or (first["type"], first["loc"]) == ("missing", ("body",)):
-            why, place = "it must be a JSON object, sent with `Content-Type: application/json`", None
+            place, why = None, f"it is no JSON from character {first['loc'][-1]} on"
+        elif first["type"] in ("model_attributes_type", "missing") and first["loc"] == ("body",):
+            place, why = None, "it must be a JSON object, sent with `Content-Type: application/json`"
+        else:
+            place, why = describe_errors(error.errors(), error.body)
         where = f" at {place!r}" if place else ""
         return refuse(f"The request is wrong{where}: {why}", 400, "invalid_request", param=place)
 
