@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
-from tokenizers.decoders import ByteFallback, Fuse, Sequence
+from tokenizers.decoders import ByteFallback, Fuse, Replace, Sequence, Strip
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
@@ -86,3 +86,90 @@ def test_one_line(base: BaseLM) -> None:
     text = AnswerText(base, one_line=True)
     assert "".join(pieces(text, base.encode_answer(" \n one line \n and another")[:-1])) == "one line"
     assert text.stopped
+
+
+# Continued texts: byte for byte
+
+
+def sentencepiece(prefix_space: bool) -> Any:
+    """A base whose tokenizer is one as Llama 2's: spaces are part of words, a text's first one is dropped again."""
+    words = ["▁", "▁a", "a", "▁b", "b", "\n", "▁▁▁", "▁Paris"]
+    vocab = {word: n for n, word in enumerate(["<unk>", "<s>", "</s>", *words])}
+    vocab |= {f"<0x{byte:02X}>": len(vocab) + byte for byte in range(256)}
+    model = Tokenizer(BPE(vocab, [], unk_token="<unk>", byte_fallback=True))
+    decoders = [Replace("▁", " "), ByteFallback(), Fuse(), *([Strip(" ", 1, 0)] if prefix_space else [])]
+    model.decoder = Sequence(decoders)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=model, bos_token="<s>", eos_token="</s>", unk_token="<unk>", clean_up_tokenization_spaces=False
+    )
+    return SimpleNamespace(tokenizer=tokenizer, vocab=vocab)
+
+
+def tokens_of(base: Any, words: list[str]) -> list[int]:
+    """Ids of tokens, or of characters by their bytes."""
+    by_bytes = [([w] if w in base.vocab else [f"<0x{b:02X}>" for b in w.encode()]) for w in words]
+    return [base.vocab[token] for tokens in by_bytes for token in tokens]
+
+
+WORDS = st.sampled_from(["▁", "▁a", "a", "▁b", "b", "\n", "▁▁▁", "▁Paris", "é", "漢", "👩"])
+BASES = {prefix: sentencepiece(prefix) for prefix in (True, False)}
+
+
+@given(st.booleans(), st.lists(WORDS, min_size=1, max_size=20), st.lists(WORDS, max_size=60))
+@example(True, ["▁a", "b"], ["▁Paris", "▁"])
+@example(True, ["▁"], ["▁", "\n"])
+@example(True, ["漢"], ["▁a"])
+@example(True, ["a", *"漢" * 9], [*"漢" * 30])
+@example(True, ["</s>"], ["▁Paris"])
+def test_a_continued_text_is_byte_for_byte(drops_first_space: bool, prompt: list[str], said: list[str]) -> None:
+    base = BASES[drops_first_space]
+    before, tokens = (
+        [1, *tokens_of(base, words)] if words is prompt else tokens_of(base, words) for words in (prompt, said)
+    )
+    decode = base.tokenizer.decode
+    expected = decode(before + tokens, skip_special_tokens=True)[len(decode(before, skip_special_tokens=True)) :]
+    text = AnswerText(base, continues=before)
+    given = pieces(text, tokens)
+    assert "".join(given) == text.whole == expected
+    assert "\ufffd" not in "".join(given)
+    until_now = ""
+    for place in range(len(tokens)):  # nothing whole is kept back
+        until_now += given[place]
+        whole = decode([*before, *tokens[: place + 1]], skip_special_tokens=True)
+        assert whole.endswith("\ufffd") or decode(before, skip_special_tokens=True) + until_now == whole
+
+
+@given(TEXTS, TEXTS)
+def test_a_continuation_by_bytes_keeps_its_white_space(base: BaseLM, prompt: str, said: str) -> None:
+    before, tokens = base.encode_prompt(prompt), base.encode_answer(said)[:-1]
+    text = AnswerText(base, continues=before)
+    assert "".join(pieces(text, tokens)) == text.whole == said
+
+
+def test_a_character_that_the_prompt_begins_is_finished_by_the_answer() -> None:
+    base = BASES[True]
+    before, tokens = tokens_of(base, ["a", "漢", "👩"]), tokens_of(base, ["▁Paris"])
+    text = AnswerText(base, continues=before[:-2])
+    assert "".join(pieces(text, [*before[-2:], *tokens])) == text.whole == "👩 Paris"
+
+
+@given(TEXTS, st.lists(st.text(alphabet="ab \né", max_size=3), max_size=4))
+@example(" Paris", [" "])
+@example("\n\na", ["\n\n"])
+@example("ab", ["ab", "b", ""])
+@example("xaab", ["ab", "aab"])
+@example("a b ", [""])
+def test_stop_texts_of_a_continuation(base: BaseLM, said: str, stop: list[str]) -> None:
+    """What comes first ends it, white space at the beginning too; what is empty ends nothing."""
+    text = AnswerText(base, stop, continues=base.encode_prompt("x"))
+    given = pieces(text, base.encode_answer(said)[:-1])
+    ends = [(at + len(one), at) for one in stop if one and (at := said.find(one)) >= 0]
+    assert "".join(given) == text.whole == (said[: min(ends)[1]] if ends else said)
+    assert text.stopped == bool(ends)
+
+
+def test_a_stop_text_is_found_before_an_unfinished_character(base: BaseLM) -> None:
+    text = AnswerText(base, ["b"], continues=base.encode_prompt("x"))
+    for token in base.encode_answer("ab漢")[:-2]:
+        text.add(token)
+    assert text.stopped and text.take() == "a"

@@ -16,6 +16,7 @@ import pytest
 
 from ownlm.answer.generate import generate
 from ownlm.answer.prompt_row import Prompt
+from ownlm.answer.text import AnswerText
 from ownlm.config import LoraConfig
 from ownlm.model.adapter import WEIGHTS, Adapter
 from ownlm.model.bank import LoraBank
@@ -96,7 +97,7 @@ class FakeVllm:
         with bank.attached(), pytest.MonkeyPatch.context() as patch:
             if not nothing:
                 bank.load(0, adapter)
-            patch.setattr(type(base), "decode", lambda _, ids: told.extend(ids) or "")
+            patch.setattr(AnswerText, "add", lambda _, token: told.append(token))
             generate(base, bank, [Prompt(BASE if nothing else 0, asked["prompt"])], max_new_tokens=asked["max_tokens"])
         finish = "length" if len(told) == asked["max_tokens"] else "stop"
         for token in told:

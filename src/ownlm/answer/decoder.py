@@ -81,6 +81,7 @@ class Reply(Strand):
                 self.finish = "length"
         if self.finish:
             self.text.end()
+            self.finish = "stop" if self.text.stopped else self.finish
         else:
             self.due = [token]
 

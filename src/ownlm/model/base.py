@@ -234,8 +234,9 @@ def load_without_weights(folder: Path, *, name: str, fingerprint: str) -> BaseLM
 
 
 def _literal(tokenizer: Any) -> Any:
-    """The tokenizer, such that a person who writes "</s>" ends no text."""
+    """The tokenizer, such that text stays as it is: "</s>" in a text ends nothing, and no space is dropped."""
     tokenizer.split_special_tokens = True
+    tokenizer.clean_up_tokenization_spaces = False  # some tokenizers are set to drop spaces before punctuation
     tokenizer.model_max_length = 2**31  # lengths are checked where an example is made, with its id
     return tokenizer
 

@@ -66,7 +66,7 @@ def bind_text(home: Home, user: str | None, task: Task, text: str, base_only: bo
     if not text:
         raise TaskError("There is nothing to continue", got="an empty prompt")
     one = _assigned(home, Query(user or "", "", {}), task, base_only or user is None)
-    return Bound(user, one.task, Work(one.base, one.adapter, text, 16), warning=one.warning)
+    return Bound(user, one.task, Work(one.base, one.adapter, text, 16, continues=True), warning=one.warning)
 
 
 def _assigned(home: Home, query: Query, task: Task, base_only: bool) -> Assignment:

@@ -21,6 +21,7 @@ class Work:
         seed: of sampling; None draws one.
         stop: texts that end the answer.
         one_line: whether the answer ends with its first line.
+        continues: whether the answer continues the prompt as it stands, with the white space at its ends.
         labels: not empty: answer with the likeliest of these, in one piece.
         caller: whose request it is, by the id of their token: who has fewer answers under way goes first.
     """
@@ -34,6 +35,7 @@ class Work:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     one_line: bool = False
+    continues: bool = False
     labels: tuple[str, ...] = ()
     caller: str = ""
 

@@ -164,7 +164,7 @@ class Running:
             self._choosing.append(order)
             return True
         dice = Dice(work.temperature, work.top_p, work.seed) if work.temperature > 0 else None
-        text = AnswerText(self.base, work.stop, work.one_line)
+        text = AnswerText(self.base, work.stop, work.one_line, order.tokens if work.continues else None)
         order.reply = Reply(order.number, list(order.tokens), work.max_tokens, text, dice)
         self.decoder.join(order.reply)
         self._writing[order.reply] = order

@@ -148,7 +148,7 @@ class VllmEngine:
             if work.labels:
                 await read_likeliest(client, name, prompt, work.labels, self.base, stream, terms)
             else:
-                text = AnswerText(self.base, work.stop, work.one_line)
+                text = AnswerText(self.base, work.stop, work.one_line, prompt if work.continues else None)
                 request = generating(name, prompt, work, self._ends)
                 await read_text(client, request, text, stream, self._ends, terms)
         except OwnlmError as error:

@@ -102,6 +102,7 @@ async def read_text(
                     break
             if finish:
                 text.end()
+                finish = "stop" if text.stopped else finish
                 stream.put(Piece(text.take(), "stop" if finish == "stop" else "length"))
                 return  # closes the connection: vLLM gives up what it still would say
             if piece := text.take():
