@@ -72,3 +72,25 @@ def test_children_are_started_by_one_rule() -> None:
         assert "subprocess" not in imported or "ownlm.programs" in imported, file
         assert not shell and not {name for name in names if _STARTS.match(name)}, file
         assert not {"runpy", "pty"} & imported, file
+
+
+_READ_OTHERWISE = {
+    "filesystem.py": "the rule itself",
+    "traces.py": "its process has nothing of ours",
+    "memory.py": "/proc and /sys",
+    "machine.py": "/proc",
+    "report.py": "the package's own style",
+    "task.py": "the package's own tasks",
+    "source.py": "a folder that was looked at",
+}
+
+
+@pytest.mark.parametrize("file", [file for file in SOURCES if file.name not in _READ_OTHERWISE], ids=lambda f: f.stem)
+def test_files_are_read_by_one_rule(file: Path) -> None:
+    """Only regular files, by `filesystem.py`; and no `Path.resolve`, which breaks on a circle of links."""
+    for node in ast.walk(ast.parse(file.read_text("utf8"))):
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func).rpartition(".")[2]
+            modes = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
+            assert not (isinstance(node.func, ast.Attribute) and name in ("read_bytes", "read_text", "resolve"))
+            assert not (name == "open" and (not node.args or {"r", "rb", "r+b"} & set(modes)))

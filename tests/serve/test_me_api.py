@@ -2,8 +2,10 @@
 
 import io
 import json
+import shutil
 import time
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from ownlm.model.adapter import WEIGHTS
 from ownlm.serve.app import create_app
 from ownlm.serve.limits import Limits
 from ownlm.store.jobs import add_job, end_job
+from ownlm.store.served import sweep_ended
 from ownlm.store.tokens import give_token, tokens
 from tests.serve.conftest import Served
 from tests.serve.fake_engine import FakeEngine
@@ -143,6 +146,27 @@ def test_an_adapter_is_shown_and_downloaded(served: Served) -> None:
     assert served.get(f"/v1/users/me/adapter?task={TASK}", served.token("ciro"))["adapter"] is None
     served.get(f"/v1/users/me/adapter/download?task={TASK}", served.token("ciro"), 404)
     served.get(f"/v1/users/me/adapter/pieces?task={TASK}", who, 404)
+
+
+def test_what_a_killed_download_leaves_is_in_the_home_and_goes_with_the_next_server(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights are written out nowhere else, such as in the system's temporary folder."""
+    seen, export, who = list[Path](), Home.export, served.token("ada")
+
+    def watched(self: Home, user: str, folder: Path, **how: Any) -> Any:
+        sweep_ended(self.store)  # what a server that runs writes out stays
+        seen.append(folder)
+        return export(self, user, folder, **how)
+
+    monkeypatch.setattr(Home, "export", watched)
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # as in a process that is killed
+    assert served.client.get(f"/v1/users/me/adapter/download?task={TASK}", headers=who).status_code == 200
+    monkeypatch.undo()
+    (left,) = seen
+    assert left.is_relative_to(served.home.store.folder) and (left / WEIGHTS).is_file()
+    sweep_ended(served.home.store)
+    assert list((served.home.store.folder / "served").iterdir()) == []
 
 
 def test_consent_is_given_and_taken_back(served: Served) -> None:

@@ -17,6 +17,7 @@ from ownlm.bench.plan import ProfilePlan
 from ownlm.bench.results import Costs, SharedCost
 from ownlm.durable import write_whole
 from ownlm.errors import ConfigError, PoolError
+from ownlm.filesystem import read_regular
 from ownlm.history.record import History, Query
 from ownlm.history.task import Task
 from ownlm.home import Home
@@ -192,7 +193,7 @@ class Case:
         kept = home.store.folder / "profiles.json"  # the seconds, for all who come after
         if done.written:
             write_whole(kept, json.dumps(time.perf_counter() - started).encode())
-        seconds = json.loads(kept.read_text("utf8")) if kept.exists() else None  # killed right before: nobody knows
+        seconds = json.loads(read_regular(kept)) if kept.exists() else None  # killed right before: nobody knows
         people = len(done.written) + len(done.skipped)
         self.note(f"text profiles, {home.store.folder.name[:-12]}", {}, people, seconds, None)
 

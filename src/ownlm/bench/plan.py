@@ -31,6 +31,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ownlm.errors import ConfigError, NotFoundError
+from ownlm.filesystem import read_regular
 
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -244,7 +245,7 @@ def _anchored(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text("utf8"))
+        return tomllib.loads(read_regular(path).decode("utf8"))
     except FileNotFoundError:
         raise NotFoundError(f"There is no file {path}", hint="the plans in reproduce/ show how to write one") from None
     except OSError as error:

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from ownlm.durable import sync, write_whole
 from ownlm.errors import DataError, StoreError
+from ownlm.filesystem import DOCUMENT_BYTES, check_regular, read_regular
 from ownlm.history.files import read_document, reading
 from ownlm.history.row import Rows, as_object
 from ownlm.history.values import as_id, as_text, column
@@ -37,7 +38,7 @@ def read_predictions(path: Path) -> list[Prediction]:
         DataError: the file cannot be read, or holds anything else, or answers a query twice.
     """
     with reading(path):
-        lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last line's end was torn
+        lines = read_regular(path, DOCUMENT_BYTES).split(b"\n")[:-1]  # what follows the last line's end was torn
     known: dict[tuple[str, str], Prediction] = {}
     rows = Rows(skip_bad=False, hint=_HINT)
     for number, line in enumerate(lines, 1):
@@ -79,6 +80,8 @@ class Writer:
             StoreError: it cannot be written.
         """
         try:
+            with suppress(FileNotFoundError):
+                check_regular(self.path)
             handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)  # answers may repeat what people wrote
             self._file = os.fdopen(handle, "r+b")
             whole = self._file.read().rfind(b"\n") + 1

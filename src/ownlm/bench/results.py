@@ -15,6 +15,7 @@ from ownlm.bench.metrics import Metric, metric, metrics_of
 from ownlm.bench.statistics import Difference, Estimate, Resampling
 from ownlm.durable import write_whole
 from ownlm.errors import DataError, OwnlmError
+from ownlm.filesystem import DOCUMENT_BYTES, read_regular
 from ownlm.history.task import Task
 
 FILE = "results.json"
@@ -241,7 +242,7 @@ def read_results(folder: Path) -> Results:
     """
     path, again = folder / FILE, "run the plan again: what it has done already is kept"
     try:
-        data = path.read_bytes()
+        data = read_regular(path, DOCUMENT_BYTES)
     except FileNotFoundError:
         raise DataError(f"There are no results in {folder}", expected=f"a file {FILE}", hint=again) from None
     except OSError as error:

@@ -38,6 +38,7 @@ from ownlm.bench.results import Answered, Costs, Results, SetResult, SharedCost,
 from ownlm.bench.shift import least_like
 from ownlm.durable import write_whole
 from ownlm.errors import ConfigError, DataError
+from ownlm.filesystem import read_regular
 from ownlm.history.record import Query
 from ownlm.progress import Progress, silent
 from ownlm.store.work import working
@@ -133,8 +134,8 @@ def _note_code(folder: Path) -> tuple[str, ...]:
     """Adds this version of the code, on this machine, to those that have run in OUT; returns the others."""
     path, now = folder / "code.json", f"ownlm {__version__}, commit {commit() or 'unknown'}, {hardware()}"
     try:
-        known = [str(one) for one in json.loads(path.read_text("utf8"))] if path.exists() else []
-    except (ValueError, TypeError):
+        known = [str(one) for one in json.loads(read_regular(path))] if path.exists() else []
+    except (OSError, ValueError, TypeError):
         raise _damaged(path) from None
     write_whole(path, (json.dumps([*(one for one in known if one != now), now], indent=1) + "\n").encode())
     return tuple(one for one in known if one != now)
@@ -166,10 +167,10 @@ def _answered(case: Case, method: MethodPlan, settings: dict[str, Any]) -> tuple
         took = {"costs": asdict(made.costs), "shared": [asdict(one) for one in case.shared.values()]}
         write_whole(costs_file, (json.dumps(took) + "\n").encode())
     try:
-        took = json.loads(costs_file.read_text("utf8"))
+        took = json.loads(read_regular(costs_file))
         costs = Costs(**took["costs"])
         case.shared.update((one["name"], SharedCost(**one)) for one in took["shared"])
-    except (ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError):
         raise _damaged(costs_file) from None
     mine = [known[query.user_id, query.id] for query in queries]
     return [one.output for one in mine], replace(costs, ms_per_answer=1000 * fmean(one.seconds for one in mine))

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
-from ownlm.durable import sync
+from ownlm.durable import sync, unfinished
 from ownlm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -127,13 +126,11 @@ def _label_rows(panels: Any, use: "Use", shown: int) -> None:
 
 def _write(figure: "Figure", path: Path) -> None:
     """Under another name first, so that a picture is whole or not there."""
-    temporary = path.absolute().with_name(f".{path.name}-{uuid4().hex}")
     try:
-        figure.savefig(temporary, format=path.suffix.removeprefix(".").lower())
-        sync(temporary)
-        temporary.replace(path)
-        sync(path.absolute().parent)
+        with unfinished(path, 0o666) as temporary:
+            figure.savefig(temporary, format=path.suffix.removeprefix(".").lower())
+            sync(temporary)
+            temporary.replace(path)
+            sync(path.absolute().parent)
     except OSError as error:
         raise ConfigError(f"The picture cannot be written to {path}", got=error.strerror or error) from None
-    finally:
-        temporary.unlink(missing_ok=True)

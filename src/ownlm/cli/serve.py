@@ -66,6 +66,7 @@ def serve(
     from ownlm.home import Home
     from ownlm.serve.app import create_app
     from ownlm.serve.limits import Limits
+    from ownlm.store.served import sweep_ended
 
     opened = Home(home, create=False)
     limits = Limits(
@@ -81,6 +82,7 @@ def serve(
     except OSError as error:
         raise StoreError(f"The home {home} cannot be served", got=error.strerror, hint="make it writable") from None
     with lock:
+        sweep_ended(opened.store)
         app = create_app(opened, _engine(opened, engine, slots, queue, vllm_python), limits)
         _run(app, listening, limits.grace_s, json)
 

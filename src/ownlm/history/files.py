@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ownlm.errors import DataError
+from ownlm.filesystem import DOCUMENT_BYTES, LINE_BYTES, check_regular, open_regular, read_regular
 
 
 def kind_of(path: Path) -> Literal["lines", "document", "parquet"]:
@@ -16,7 +17,7 @@ def kind_of(path: Path) -> Literal["lines", "document", "parquet"]:
     Raises:
         DataError: there is no such file, or it cannot be read.
     """
-    with reading(path), path.open("rb") as file:
+    with reading(path), open_regular(path) as file:
         head = file.read(4096)
     if head.startswith(b"PAR1") or path.suffix == ".parquet":
         return "parquet"
@@ -25,9 +26,15 @@ def kind_of(path: Path) -> Literal["lines", "document", "parquet"]:
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The lines of a file that are not blank, one at a time, each with "file:line"."""
-    with reading(path), path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+    """The lines of a file that are not blank, one at a time, each with "file:line".
+
+    Raises:
+        DataError: it cannot be read, or a line is longer than any row.
+    """
+    with reading(path), open_regular(path) as file:
+        for number, line in enumerate(iter(lambda: file.readline(LINE_BYTES), b""), 1):
+            if len(line) == LINE_BYTES:
+                raise DataError(f"A line is too long at {path}:{number}", expected=f"less than {LINE_BYTES:,} bytes")
             content = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
             if content.strip():
                 yield f"{path}:{number}", content
@@ -54,7 +61,7 @@ def read_document(path: Path) -> Any:
         DataError: it cannot be read, or is not UTF-8 or not JSON.
     """
     with reading(path):
-        content = path.read_bytes()
+        content = read_regular(path, DOCUMENT_BYTES)
     try:
         return json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError:
@@ -85,6 +92,8 @@ def read_parquet(
     import pyarrow.parquet as pq
 
     number = 0
+    with reading(path):
+        check_regular(path)
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             there = set(file.schema_arrow.names)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ownlm.errors import NotFoundError, TaskError
+from ownlm.filesystem import read_regular
 from ownlm.history.template import fill, template_fields
 from ownlm.history.values import pick_fields
 
@@ -186,7 +187,7 @@ def load_task(name_or_path: str | Path) -> Task:
     name = str(name_or_path)
     if name in shipped_tasks():
         text = (files("ownlm.history") / "tasks" / f"{name}.toml").read_bytes()
-    elif Path(name).is_file():
+    elif Path(name).exists() and not Path(name).is_dir():
         text = _read(Path(name))
     else:
         raise NotFoundError(
@@ -279,7 +280,7 @@ def _object(text: str) -> dict[str, Any] | None:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except OSError as error:
         raise TaskError(f"The task file {path} cannot be read", got=error.strerror) from None
 

@@ -19,11 +19,13 @@ from tempfile import TemporaryFile
 from typing import IO, Final, NamedTuple
 
 from ownlm.errors import DataError
+from ownlm.filesystem import read_regular
 from ownlm.programs import child_environment, git_command
 
 FILES: Final = 10  # of a commit's files, how many are kept
 LINES: Final = 10  # of a file's removed lines, and of its added ones, how many; and of how many files
 _HEAD: Final = 8192  # bytes read of a line
+_HASH: Final = re.compile(rb"^[0-9a-f]{40,64}$", re.MULTILINE)  # of a commit, on a line of its own
 _TELLING: Final = re.compile(r"[^\W_].*?[^\W_]")
 _FORMAT: Final = "%x00%H%x00%P%x00%aN%x00%aE%x00%at%x00%s"
 # Whatever a person's own settings ask for, the output is the same. Nothing of theirs is run. With git's own limit of 96
@@ -89,7 +91,7 @@ def find_head(repo: Path) -> Head:
     if failed:
         raise _refused(f"{repo} cannot be read as a git repository", said, repo)
     shallow = repo / os.fsdecode(path.rstrip(b"\r\n"))
-    ends = shallow.read_text("ascii").split() if shallow.is_file() else ()
+    ends = _HASH.findall(read_regular(shallow)) if shallow.is_file() else ()
     failed, tip, _ = _ask(repo, "rev-parse", "--quiet", "--verify", "HEAD")
     if failed:
         raise DataError(f"The repository {repo} has no commits", hint="commit something, or check the path")
@@ -97,7 +99,7 @@ def find_head(repo: Path) -> Head:
     failed, count, said = _ask(repo, "rev-list", "--count", head, "--")
     if failed:
         raise _refused(f"The history of the repository {repo} cannot be read", said, repo)
-    return Head(head, int(count), frozenset(ends))
+    return Head(head, int(count), frozenset(end.decode("ascii") for end in ends))
 
 
 @contextmanager

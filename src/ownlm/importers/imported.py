@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-from ownlm.durable import sync
+from ownlm.durable import sync, unfinished
 from ownlm.errors import DataError
+from ownlm.filesystem import open_regular
 from ownlm.json_lines import json_line
 
 
@@ -59,31 +59,28 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
         )
     if path.is_dir():  # known now, rather than when all is written
         raise DataError(f"{path} is a folder", expected="a file to write", hint="name a file in it")
-    temporary = path.absolute().with_name(f".{path.name}-{uuid4().hex}")
     count = 0
     try:
-        private = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)  # mail and commits are their author's
-        with open(private, "w", encoding="utf-8") as file:
-            for row in rows:
-                file.write(json_line(row))
-                count += 1
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync(path.absolute().parent)
+        with unfinished(path) as temporary:  # for its owner alone: mail and commits are their author's
+            with temporary.open("w", encoding="utf-8") as file:
+                for row in rows:
+                    file.write(json_line(row))
+                    count += 1
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync(path.absolute().parent)
     except OSError as error:
         raise DataError(
             f"The file {path} cannot be written", got=error.strerror, hint="check the folder, and that it has room"
         ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
     return count
 
 
 def _is_ours(path: Path) -> bool:
     """Whether a file is empty or begins with a row of a user."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             first = file.readline(1 << 24)
         return not first or "user_id" in json.loads(first)
     except (OSError, ValueError, TypeError):

@@ -1,6 +1,7 @@
 """LaMP's JSON and LongLaMP's Parquet as plain rows: histories, queries, and the task with their own instruction."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -125,7 +126,7 @@ def _write(path: Path, text: str) -> None:
 
 def _check_targets(targets: list[Path], sources: list[Path]) -> None:
     """Nothing that is read may be replaced, and everything needs a place of its own."""
-    taken = {path.resolve() for path in sources} & {path.resolve() for path in targets}
+    taken = {Path(os.path.realpath(path)) for path in sources} & {Path(os.path.realpath(path)) for path in targets}
     if taken or len(set(targets)) < len(targets):
         raise DataError(
             f"The import would write over {min(taken, default=targets[0])}",

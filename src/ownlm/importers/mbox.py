@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from ownlm.errors import DataError
+from ownlm.filesystem import open_regular
 from ownlm.history.files import reading
 from ownlm.importers.imported import Imported, pseudonym, write_rows
 from ownlm.importers.mail_head import (
@@ -100,7 +101,7 @@ def split_mailbox(file: Path, most: int = _MOST) -> Iterator[tuple[bytes, int]]:
     """
     message, place, held = bytearray(), 0, b""
     starts, blank, begun = True, False, False
-    with reading(file), file.open("rb") as stream:
+    with reading(file), open_regular(file) as stream:
         while piece := stream.readline(_PIECE):
             if held and starts:
                 if not begun or blank + bool(_SENDER_LINE.match(held)) + bool(_FIELD.match(piece)) > 1:
@@ -135,7 +136,7 @@ def _check(file: Path, out: Path) -> None:
             raise DataError(
                 f"{file} is no regular file", expected="a mailbox, which is read twice", hint="save it first"
             )
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             head = stream.read(5)
         if out.exists() and os.path.samefile(file, out):
             raise DataError(f"The history would be written over the mailbox {file}", hint="give it another name")

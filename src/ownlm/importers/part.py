@@ -14,6 +14,7 @@ from typing import BinaryIO, Final
 
 from ownlm.durable import sync
 from ownlm.errors import DataError
+from ownlm.filesystem import check_regular, open_regular, read_regular
 
 _DIGEST: Final = re.compile(r"(?:^|[,\s])sha-256=:?([A-Za-z0-9+/]{43}=):?", re.IGNORECASE)
 
@@ -52,7 +53,7 @@ class Part:
     def source(self) -> Source | None:
         """What the bytes are a part of; None where there are none."""
         try:
-            return Source(**json.loads(self._source_file.read_bytes()))
+            return Source(**json.loads(read_regular(self._source_file)))
         except (OSError, ValueError, TypeError):
             return None
 
@@ -81,6 +82,7 @@ class Part:
     @contextmanager
     def appending(self) -> Iterator[BinaryIO]:
         """A file that takes further bytes, on the disk when it is left, however it is left."""
+        check_regular(self.data)
         with self.data.open("ab") as file:
             try:
                 yield file
@@ -103,7 +105,7 @@ class Part:
         source = self.source
         try:
             if source and source.sha256:
-                with self.data.open("rb") as file:
+                with open_regular(self.data) as file:
                     got = hashlib.file_digest(file, "sha256").hexdigest()
                 if got != source.sha256:
                     raise DataError("it was damaged on the way", expected=f"SHA-256 {source.sha256}")

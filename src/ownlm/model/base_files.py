@@ -11,6 +11,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ownlm.errors import BaseModelError
+from ownlm.filesystem import check_regular, open_regular, read_regular
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -31,6 +32,7 @@ _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 _VOLATILE = {"_name_or_path", "_commit_hash", "transformers_version", "torch_dtype", "dtype"}
 _VOLATILE_TOKENIZER = {"name_or_path", "is_local", "local_files_only", "transformers_version"}
 _CHUNK = 1 << 22
+JSON_BYTES = 1 << 30  # the largest tokenizers take tens of megabytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise BaseModelError(f"There is no folder {folder}")
     if not (folder / CONFIG).is_file():
         raise BaseModelError(f"There is no {CONFIG} in {folder}", expected="an ordinary Hugging Face model folder")
+    for file in folder.iterdir():  # transformers opens what it finds
+        if not (file.is_file() or (file.is_dir() and file.name not in (CONFIG, WEIGHTS, INDEX, *TOKENIZER_FILES))):
+            raise BaseModelError(f"{file} is not a regular file", hint="remove it, or choose another folder")
     config = _read_json(folder / CONFIG)
     architectures = config.get("architectures")
     causal = isinstance(architectures, list) and any(str(name).endswith("ForCausalLM") for name in architectures)
@@ -138,7 +143,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text("utf8"))
+        content = json.loads(read_regular(file, JSON_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise BaseModelError(f"{file} cannot be read", got=error) from None
     if not isinstance(content, dict):
@@ -193,9 +198,10 @@ def _weight_map(folder: Path) -> dict[str, str]:
 def _read_header(file: Path) -> dict[str, _StoredTensor]:
     """The tensors of one safetensors file; the library checks that header, sizes and length agree."""
     try:
+        check_regular(file)
         with safe_open(file, framework="numpy"):
             pass
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             length = int.from_bytes(stream.read(8), "little")
             header = json.loads(stream.read(length))
     except (SafetensorError, OSError, ValueError) as error:
@@ -212,7 +218,7 @@ def _chunks(tensor: _StoredTensor) -> Iterator[bytes]:
     """A tensor's bytes, a few megabytes at a time."""
     left = tensor.stop - tensor.start
     try:
-        with tensor.file.open("rb", buffering=0) as stream:
+        with open_regular(tensor.file) as stream:
             stream.seek(tensor.start)
             while left:
                 chunk = stream.read(min(left, _CHUNK))
@@ -228,7 +234,7 @@ def _tokenizer_content(file: Path) -> bytes:
     if file.name == "tokenizer_config.json":
         return _canonical(_without(_read_json(file), _VOLATILE_TOKENIZER))
     try:
-        return file.read_bytes()
+        return read_regular(file, JSON_BYTES)
     except OSError as error:
         raise BaseModelError(f"{file} cannot be read", got=error) from None
 

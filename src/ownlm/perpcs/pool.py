@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ownlm.config import LoraConfig
 from ownlm.errors import PoolError
+from ownlm.filesystem import open_regular, read_regular
 from ownlm.perpcs.manifest import FILE, Manifest, ModuleEntry, module_file
 
 LORA_A, LORA_B, GATE = "lora_A", "lora_B", "gate"
@@ -100,7 +101,7 @@ class Pool:
         """
         entry = self._module(module).entry
         try:
-            data = (self.folder / module_file(module)).read_bytes()
+            data = read_regular(self.folder / module_file(module), entry.bytes)
         except OSError as error:
             raise _lost(module, error) from None
         if hashlib.sha256(data).hexdigest() != entry.sha256:
@@ -136,7 +137,7 @@ def open_pool(folder: Path, digest: str | None = None) -> Pool:
         PoolError: there is none, it is another, a file is missing, odd or in excess, or a byte is not what it was.
     """
     try:
-        data = (folder / FILE).read_bytes()
+        data = read_regular(folder / FILE)
         names = {path.name for path in folder.iterdir()}
     except OSError as error:
         raise PoolError(f"There is no pool in {folder}", got=error.strerror, expected=f"a folder with {FILE}") from None
@@ -164,7 +165,7 @@ def _read(folder: Path, entry: ModuleEntry, r: int) -> _Module:
             raise _lost(entry.name, "no plain file")
         if (size := path.stat().st_size) != entry.bytes:
             raise _lost(entry.name, f"{size} bytes", f"{entry.bytes} bytes")
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
         if found != entry.sha256:
             raise _lost(entry.name, f"SHA-256 {found}", entry.sha256)

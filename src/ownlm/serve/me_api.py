@@ -2,15 +2,14 @@
 
 import io
 import json
-import tempfile
 import zipfile
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from ownlm.errors import ConfigError, DataError, NotFoundError
+from ownlm.filesystem import read_regular
 from ownlm.history.record import Record, in_order
 from ownlm.history.row import to_record
 from ownlm.history.task import Task
@@ -21,6 +20,7 @@ from ownlm.store.forget import Forgotten
 from ownlm.store.jobs import find_job, job_page, latest_job
 from ownlm.store.pools import pools
 from ownlm.store.rows import AdapterInfo, JobInfo, learnt_little
+from ownlm.store.served import serving
 from ownlm.verbs.consent import LICENCE, Consent
 
 router = APIRouter(prefix="/v1", tags=["me"])
@@ -200,12 +200,12 @@ def download_adapter(user: Me, state: AnyState, task: TaskName) -> Response:
     name = task_of(state, task).name
     if not state.home.store.latest_adapters(name, [user]):
         raise NotFoundError("You have no adapter in this task yet", hint="POST /v1/users/me/train, or .../assemble")
-    with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / "adapter"
+    with serving(state.home.store) as folder:  # in the home: the next run removes what a killed one left
+        made = folder / "adapter"
         adapter = state.home.export(user, made, task=name).adapter
         content = io.BytesIO()
         config = made / "adapter_config.json"
-        settings = json.loads(config.read_bytes())
+        settings = json.loads(read_regular(config))
         if settings["revision"] is None:  # not from the hub: it names a folder of the server
             config.write_text(json.dumps(settings | {"base_model_name_or_path": adapter.base}, indent=1), "utf8")
         with zipfile.ZipFile(content, "w") as archive:  # weights do not compress

@@ -29,6 +29,7 @@ START_S: Final = 600.0  # large weights take long to load
 POLL_S: Final = 0.25
 END_S: Final = 15.0  # between asking a server to end and ending it
 LAST_LINES: Final = 30
+SOCKET_BYTES: Final = 100  # the longest path of a socket that every system takes
 MODEL: Final = "ownlm"  # what the server calls the bare base, which nobody asks
 
 # What must not reach vLLM from our own environment, whatever is set there.
@@ -178,8 +179,10 @@ def start_server(store: Store, base: BaseInfo, settings: VllmSettings, device: s
     sweep_served(store)
     with ExitStack() as undo:
         copies = undo.enter_context(serving(store))
-        private = Path(tempfile.mkdtemp(prefix="ownlm-"))  # 0700; and a short path, as sockets need
-        undo.callback(shutil.rmtree, private, ignore_errors=True)
+        private = copies
+        if len(os.fsencode(socket_in(copies))) > SOCKET_BYTES:
+            private = Path(tempfile.mkdtemp(prefix="ownlm-"))  # 0700, as the other is
+            undo.callback(shutil.rmtree, private, ignore_errors=True)
         terms = Terms(
             home=str(store.folder), copies=str(copies), base=base.name, fingerprint=base.fingerprint,
             folder=base.folder, rank=settings.rank or rank, modules=settings.modules or modules,

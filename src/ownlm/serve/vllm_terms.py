@@ -12,6 +12,7 @@ from typing import Final
 
 from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError, NotFoundError, PoolError
+from ownlm.filesystem import read_regular
 from ownlm.perpcs.manifest import FILE, Manifest
 from ownlm.perpcs.recipe import Recipe, assembled_shape
 from ownlm.store import pools
@@ -126,7 +127,7 @@ def _pieces(store: Store, adapter: AdapterInfo) -> LoraConfig:
     """The shape of the pieces of a recipe's pool."""
     folder = Path(pools.pool(store, adapter.pool).folder)
     try:
-        return Manifest.from_bytes((folder / FILE).read_bytes()).lora
+        return Manifest.from_bytes(read_regular(folder / FILE)).lora
     except OSError as error:
         raise PoolError(f"There is no pool in {folder}", got=error.strerror) from None
 

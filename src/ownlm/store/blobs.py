@@ -3,10 +3,14 @@
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 from uuid import uuid4
 
 from ownlm.durable import sync
 from ownlm.errors import StoreError
+from ownlm.filesystem import read_regular
+
+BLOB_BYTES: Final = 64 << 30
 
 
 def blob_name(data: bytes) -> str:
@@ -36,7 +40,7 @@ class Blobs:
                 name = blob_name(data)
                 names.append(name)
                 path = self._path(name)
-                if path in unfinished.values() or (path.exists() and blob_name(path.read_bytes()) == name):
+                if path in unfinished.values() or self._holds(path, name):
                     continue
                 if not path.parent.exists():
                     path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +96,7 @@ class Blobs:
         """
         path = self._path(name)
         try:
-            data = path.read_bytes()
+            data = read_regular(path, BLOB_BYTES)
         except OSError as error:
             raise StoreError(f"The blob {path} cannot be read", got=error, hint="train the person again") from None
         if (got := blob_name(data)) != name:
@@ -103,6 +107,13 @@ class Blobs:
                 hint="delete this file and train the person again",
             )
         return data
+
+    def _holds(self, path: Path, name: str) -> bool:
+        """Whether the file of a blob is there, whole."""
+        try:
+            return blob_name(read_regular(path, BLOB_BYTES)) == name
+        except OSError:
+            return False
 
     def _path(self, name: str) -> Path:
         return self.folder / name[:2] / f"{name}.safetensors"

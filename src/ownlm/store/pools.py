@@ -4,6 +4,7 @@ A pool names no person. Here, in the home where it was made, a random id of its 
 pieces lie in it: links come and go in one transaction with the pool.
 """
 
+import os
 import shutil
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
@@ -345,8 +346,9 @@ def sweep(store: Store) -> int:
 
 def loose_folders(store: Store) -> list[Path]:
     """The folders of pools that nothing names, unfinished ones included."""
-    named = {Path(one.folder).resolve() for one in pools(store)}
-    return [path for path in sorted((store.folder / FOLDER).glob("*")) if path.is_dir() and path.resolve() not in named]
+    named = {os.path.realpath(one.folder) for one in pools(store)}
+    there = sorted((store.folder / FOLDER).glob("*"))
+    return [path for path in there if path.is_dir() and os.path.realpath(path) not in named]
 
 
 def _pool(store: Store, row: Row[Any]) -> PoolInfo:

@@ -8,7 +8,7 @@ import hashlib
 import shutil
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -73,15 +73,21 @@ def serving(store: Store) -> Iterator[Path]:
         _lock_of(folder).unlink(missing_ok=True)
 
 
+def sweep_ended(store: Store) -> None:
+    """Removes what servers that ended, or were killed, left; what running ones have written out stays."""
+    for folder in _folders(store):
+        with suppress(Timeout, OSError), FileLock(_lock_of(folder), timeout=0):
+            shutil.rmtree(folder)
+            _lock_of(folder).unlink(missing_ok=True)
+
+
 def sweep_served(store: Store) -> None:
     """Removes the copies of servers that ended; waits until running ones have removed those of adapters that are gone.
 
     Raises:
         StoreError: a running server does not, or a copy cannot be removed.
     """
-    if not (store.folder / FOLDER).is_dir():
-        return
-    for folder in sorted(path for path in (store.folder / FOLDER).iterdir() if path.is_dir()):
+    for folder in _folders(store):
         lock = FileLock(_lock_of(folder))
         try:
             lock.acquire(timeout=0)
@@ -98,6 +104,11 @@ def sweep_served(store: Store) -> None:
         finally:
             lock.release()
         _lock_of(folder).unlink(missing_ok=True)
+
+
+def _folders(store: Store) -> list[Path]:
+    there = (store.folder / FOLDER).is_dir()
+    return sorted(path for path in (store.folder / FOLDER).iterdir() if path.is_dir()) if there else []
 
 
 def gone(store: Store, folder: Path) -> set[str]:

@@ -1,5 +1,6 @@
 """The store: who did what, which bases and adapters there are, and what each was made from."""
 
+import os
 import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -189,7 +190,7 @@ class Store:
 
     def kept(self, folder: str) -> str:
         """A folder as it is kept: one in the home relative to it, so that a home can be moved."""
-        path, home = (self.folder / folder).resolve(), self.folder.resolve()
+        path, home = (Path(os.path.realpath(one)) for one in (self.folder / folder, self.folder))
         return str(path.relative_to(home)) if path.is_relative_to(home) else folder
 
     def bases(self) -> list[BaseInfo]:
@@ -371,9 +372,9 @@ class Store:
 
     def loose_base_folders(self) -> list[Path]:
         """The folders of bases made here that nothing names, as killed runs leave them."""
-        known = {Path(base.folder).resolve() for base in self.bases()}
+        known = {os.path.realpath(base.folder) for base in self.bases()}
         made = (path for path in (self.folder / "bases").glob("*.*") if re.fullmatch(r".+\.[0-9a-f]{32}", path.name))
-        return [path for path in made if path.is_dir() and path.resolve() not in known]
+        return [path for path in made if path.is_dir() and os.path.realpath(path) not in known]
 
     def sweep_bases(self) -> None:
         """Removes folders without a name. Not while another process may be writing one."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ownlm.errors import StoreError
+from ownlm.filesystem import read_regular
 from ownlm.progress import Progress
 from ownlm.store.rows import now
 
@@ -75,7 +76,7 @@ def at_work(folder: Path) -> str | None:
 def _other(note: Path) -> str:
     """Who works there, as far as can be told."""
     try:
-        known = json.loads(note.read_text("utf8"))
+        known = json.loads(read_regular(note))
         return f"`{known['what']}`, process {known['process']}, at work in this home since {known['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process, at work in this home"

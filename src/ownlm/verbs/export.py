@@ -1,10 +1,9 @@
 """A person's adapter, for other programs."""
 
 import json
-import shutil
 from pathlib import Path
-from uuid import uuid4
 
+from ownlm.durable import unfinished
 from ownlm.errors import AdapterError
 from ownlm.model.adapter import write_peft_folder
 from ownlm.model.peft_adapter import PeftAdapter
@@ -40,8 +39,7 @@ def export_adapter(store: Store, adapter: AdapterInfo, folder: Path, rank: int |
     base, error = store.base(adapter.base), 0.0
     name, revision = hub_id(Path(base.folder)) or (str(Path(base.folder).absolute()), None)
     bare = skeleton(base.folder)
-    temporary = folder.absolute().with_name(f".{folder.name}-{uuid4().hex}")
-    try:
+    with unfinished(folder, folder=True) as temporary:
         if adapter.method in ("lora", RECIPE):
             own = read_adapter(store, adapter)
             if rank is not None:
@@ -69,5 +67,3 @@ def export_adapter(store: Store, adapter: AdapterInfo, folder: Path, rank: int |
             folder.rmdir()
         temporary.rename(folder)
         return error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ownlm.errors import PoolError
+from ownlm.filesystem import read_regular
 from ownlm.perpcs.manifest import FILE, Manifest
 from ownlm.store import pools
 from ownlm.store.rows import PoolInfo
@@ -29,6 +30,6 @@ def pools_naming(store: Store, sharers: Collection[str]) -> tuple[str, ...]:
 def named_in(store: Store, info: PoolInfo) -> set[str]:
     """The random ids that a pool names; where it cannot be read, those that the home knows of it."""
     try:
-        return set(Manifest.from_bytes((Path(info.folder) / FILE).read_bytes()).sharers)
+        return set(Manifest.from_bytes(read_regular(Path(info.folder) / FILE)).sharers)
     except (OSError, PoolError):
         return set(pools.people_of(store, pool=info.digest))
