@@ -30,7 +30,8 @@ def test_a_journey_in_json(shell: Shell, tiny_base: Path) -> None:
     report = shell.json("train", "--task", "sorting", "--epochs", "1")
     assert sorted(report) == ["added", "anew", "failed", "skipped", "tokens_per_s", "trained"]
     assert sorted(report["trained"][0]) == [
-        "adapter", "loss_first", "loss_last", "parent", "records", "seconds", "steps", "tokens", "user"]  # fmt: skip
+        "adapter", "loss_first", "loss_last", "parent", "records", "seconds", "steps", "tokens", "user",
+        "verdict"]  # fmt: skip
     assert [row["user"] for row in shell.json("train", "--task", "sorting", "--epochs", "1")["skipped"]] == [
         "ada", "bela", "ciro"]  # fmt: skip
 

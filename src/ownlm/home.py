@@ -172,7 +172,7 @@ class Home:
             slots, tokens_per_step: people in flight, and about how many tokens go through the model together; by
                 default what the free memory allows, or 1024 tokens under LoRA dropout, where they make a difference.
             report: filled as people are done, for who wants to read it while the work goes on.
-            changes: settings that differ from the preset, by their names in `TrainConfig` and its parts.
+            changes: settings by their names in `TrainConfig` and its parts; held_back=True: see `verbs.held_back`.
 
         Raises:
             NotFoundError, BaseModelError, DataError, ConfigError: nothing is trained then; one person's errors are

@@ -5,8 +5,10 @@ import json
 import shutil
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from fastapi.testclient import TestClient
@@ -20,6 +22,7 @@ from ownlm.store.served import sweep_ended
 from ownlm.store.tokens import give_token, tokens
 from tests.serve.conftest import Served
 from tests.serve.fake_engine import FakeEngine
+from tests.shell import QuickShell
 
 TASK = "sorting"
 PATIENCE_S = 120
@@ -34,12 +37,34 @@ def test_who_am_i(served: Served) -> None:
     told = served.get("/v1/users/me", served.token("ada"))
     (task,) = told["tasks"]
     assert (told["user"], told["scope"], task["records"]) == ("ada", "user", 7)
-    assert task["standing"] == "up to date, made in few steps (1), so that it may have learnt little"
+    assert task["standing"].startswith("up to date; training loss ")
+    assert task["standing"].endswith(" in 1 step: it may have learnt little") and task["worth"]["verdict"] == "little"
     assert task["adapter"]["method"] == "lora" and told["consent"]["shares"] is False
     assert served.get("/v1/users/me", served.token("somebody new"))["tasks"] == []
     assert served.get("/v1/users/me", served.token(None)) == {
         "user": None, "scope": "operator", "expires": None, "consent": None, "tasks": [],
     }  # fmt: skip
+
+
+def test_a_standing_goes_by_evidence_and_is_the_same_everywhere(served: Served) -> None:
+    who, figures = served.token("ada"), {"base": 2.0, "adapter": 1.5, "gain": 0.5, "low": 0.2, "high": 0.8}
+    for first, last, held_back, verdict in (
+        (0.95, 0.07, None, None),  # of few steps, but its loss fell
+        (7.9, 7.3, None, "little"),
+        (7.9, 7.3, {"how": "trial", "records": 6} | figures, "better"),
+        (0.95, 0.07, {"how": "last", "records": 6} | figures | {"low": -0.2}, "unclear"),
+    ):
+        made = served.home.latest_adapters()[TASK, "ada"]
+        provenance = {**made.provenance, "held_back": held_back}
+        new = replace(made, id=uuid4().hex, steps=4, loss_first=first, loss_last=last, provenance=provenance)
+        assert served.home.store.add_adapters([(new, served.home.store.weights(made))]) == [None]
+        told = served.get(f"/v1/users/me/adapter?task={TASK}", who)
+        (mine,) = served.get("/v1/users/me", who)["tasks"]
+        assert told["worth"]["verdict"] == mine["worth"]["verdict"] == verdict
+        assert told["standing"] == mine["standing"] == f"up to date; {told['worth']['words']}"
+        shown = "".join(QuickShell(served.home.store.folder).both("users", "show", "ada", "--home", "."))
+        assert told["standing"] in " ".join(shown.split())
+        assert ("little" in told["standing"]) is (verdict == "little")
 
 
 def test_an_operator_has_nothing_of_their_own(served: Served) -> None:

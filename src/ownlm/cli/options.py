@@ -84,6 +84,14 @@ BatchSize = Annotated[
 FromScratch = Annotated[
     bool, typer.Option("--from-scratch", help="Fresh weights, even where a person's last adapter could learn on.")
 ]
+HeldBack = Annotated[
+    bool,
+    typer.Option(
+        "--held-back",
+        help="Measure, too, how adapters do on records they have not learnt from: about twice the work the first time. "
+        "The adapters are the same; `ownlm users show` tells the result.",
+    ),
+]
 Slots = Annotated[
     int | None,
     typer.Option(

@@ -106,6 +106,7 @@ def train(
     dry_run: options.DryRun = False,
     ladder: options.Ladder = False,
     pool: options.Pool = None,
+    held_back: options.HeldBack = False,
     seed: options.Seed = 0,
     home: options.Home = options.HOME,
     json: options.Json = False,
@@ -130,14 +131,13 @@ def train(
         "seed": seed,
         "slots": slots,
         "tokens_per_step": tokens_per_step,
+        "held_back": held_back,
         "method": method,
         "virtual_tokens": virtual_tokens,
         **_changes(rag, profile, recent, since, learning_rate, epochs, rank, modules, batch_size, max_words),
     }
-    if ladder and dry_run:
-        _placed(task, data, asked | {"pool": pool}, home, json)
-    elif ladder:
-        _ladder(task, data, asked | {"pool": pool}, home, json)
+    if ladder:
+        (_placed if dry_run else _ladder)(task, data, asked | {"pool": pool}, home, json)
     elif dry_run:
         estimate(task, data, asked, home, json)
     else:
@@ -287,6 +287,7 @@ def _document(report: "Training") -> dict[str, Any]:
                 "loss_first": a.loss_first,
                 "loss_last": a.loss_last,
                 "seconds": a.seconds,
+                "verdict": a.verdict,
             }
             for a in report.trained
         ],
@@ -317,12 +318,15 @@ def _print_report(report: "Training") -> None:
             f"{len(report.anew):,} of them began anew: their last adapter had other settings; "
             "with the same ones, training goes on from it"
         )
-    from ownlm.store.rows import FEW_STEPS, learnt_little
-
-    few = [a for a in report.trained if learnt_little(a.method, a.parent, a.steps)]
-    if few:
+    verdicts = Counter(a.verdict for a in report.trained)
+    if verdicts["little"]:
         say(
-            f"{len(few):,} of them took {FEW_STEPS} steps or fewer and may have learnt little: a higher rate and more "
-            "epochs get more out of short histories (--lr 1e-3 --epochs 20)"
+            f"{verdicts['little']:,} of them took few steps that hardly moved the training loss, and may have learnt "
+            "little: a higher rate and more epochs get more out of short histories (--lr 1e-3 --epochs 20)"
+        )
+    if tried := sum(verdicts[one] for one in ("better", "unclear", "worse")):
+        say(
+            f"on held-back records, {verdicts['better']:,} of {tried:,} did better than the base, "
+            f"{verdicts['worse']:,} worse; of {verdicts['unclear']:,} the records do not say"
         )
     say_skipped(report.skipped)

@@ -74,19 +74,13 @@ def _standing(home: "Home", person: "Person | None", adapter: "AdapterInfo | Non
     Args:
         waiting: digests of the pools that nobody is answered from.
     """
+    from ownlm.verbs.standing import behind
     from ownlm.verbs.waiting import WAITS
 
     if adapter is None:
         return ""
-    told = []
-    if person is None or not adapter.knows(person.history):
-        counts = {"new": home.behind(adapter), "forgotten": adapter.forgotten}
-        told += [f"{count:,} {what}" for what, count in counts.items() if count]
-    if adapter.stale is not None:
-        told.append(f"stale: {adapter.stale}")
-    elif adapter.pool in waiting:
-        told.append(WAITS)
-    return ", ".join(told)
+    waits = WAITS if adapter.pool in waiting else None
+    return behind(adapter, person.history if person else None, home.behind(adapter), waits)
 
 
 def _method(adapter: "AdapterInfo") -> str:
@@ -129,7 +123,7 @@ def show(
                     asdict(profile) | {"stale": profile.history != people[name].history}
                     for name, profile in profiles.items()
                 ],
-                "adapters": [_version(adapter) | {"standing": standing} for adapter, standing in adapters],
+                "adapters": [_version(adapter, standing) for adapter, standing in adapters],
                 "drafts": [asdict(draft) for draft in kept],
                 **({} if plot is None else {"plot": str(plot)}),
             }
@@ -171,9 +165,11 @@ def _draw(home: "Home", user: str, task: str | None, plot: Path) -> None:
     draw_use(use, plot, f"{title}{adapted}{on_top}", "weight of the piece")
 
 
-def _version(adapter: "AdapterInfo") -> dict[str, Any]:
-    """What can be told of an adapter in JSON: of its recipe, the length."""
-    told = asdict(adapter)
+def _version(adapter: "AdapterInfo", standing: str) -> dict[str, Any]:
+    """An adapter in JSON: of its recipe, the length."""
+    from ownlm.verbs.standing import worth_of
+
+    told = asdict(adapter) | {"standing": standing, "worth": asdict(worth_of(adapter))}
     recipe = told.pop("recipe")
     return told | {"recipe_bytes": None if recipe is None else len(recipe)}
 
@@ -187,6 +183,7 @@ def _losses(adapter: "AdapterInfo") -> str:
 def _newest(home: "Home", person: "Person", adapters: "list[tuple[AdapterInfo, str]]") -> str:
     """What is to be said about a person's newest adapter in a task, and the next command."""
     from ownlm.verbs.again import assemble_command, sharers_now
+    from ownlm.verbs.standing import worth_of
     from ownlm.verbs.waiting import WAITS
 
     task, mine = person.task, [(adapter, standing) for adapter, standing in adapters if adapter.task == person.task]
@@ -196,14 +193,15 @@ def _newest(home: "Home", person: "Person", adapters: "list[tuple[AdapterInfo, s
         return f"no adapter yet: `ownlm train {whom}`{pieced}"
     adapter, standing = mine[-1]
     which = f"{'recipe' if adapter.is_recipe else 'adapter'} {adapter.id[:8]}"
+    known = f"; {words}" if (words := worth_of(adapter).words) else ""
     if not standing:
-        return f"the {which} is up to date"
+        return f"the {which} is up to date{known}"
     go_on = f"`ownlm train --task {task}`, with the settings of last time, goes on from it"
     if adapter.is_recipe:
         go_on = f"`{assemble_command(adapter, sharers_now(home.store, task), [person.user])}` makes a new one"
     if standing == WAITS:
         return f"the {which} {WAITS}; the base answers. `ownlm doctor` says whose pieces are to be withdrawn"
-    return f"the {which} is behind: {standing}. {go_on}"
+    return f"the {which} is behind: {standing}{known}. {go_on}"
 
 
 @app.command("consent")

@@ -2,12 +2,9 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import FileResponse
-from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 
 from ownlm import __version__
@@ -20,12 +17,12 @@ from ownlm.serve.guard import Guard
 from ownlm.serve.jobs import Jobs
 from ownlm.serve.limits import Limits, Meter
 from ownlm.serve.metrics import Metrics
+from ownlm.serve.page_files import add_page
 from ownlm.serve.refusals import add_refusals
 from ownlm.serve.state import State
 from ownlm.serve.who import Operator
 
 READERS, BINDERS = 16, 4  # threads
-PAGE = Path(__file__).with_name("page")
 _REFUSED = {"description": "Refused: what, and what to do next.", "content": {"application/json": {"schema": {
     "type": "object", "required": ["error"], "properties": {"error": {"type": "object"}}}}}}  # fmt: skip
 _REFUSALS = {status: _REFUSED for status in (400, 401, 403, 404, 409, 413, 429, 500, 503, 504)}
@@ -89,8 +86,4 @@ def _add_others(app: FastAPI, state: State) -> None:
         """Counters and gauges, for Prometheus; with an operator's token."""
         return Response(state.metrics.text(), media_type="text/plain; version=0.0.4")
 
-    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
-    def page() -> FileResponse:
-        return FileResponse(PAGE / "index.html")
-
-    app.mount("/page", StaticFiles(directory=PAGE, check_dir=False), name="page")
+    add_page(app)

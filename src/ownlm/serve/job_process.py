@@ -63,7 +63,8 @@ def work(asked: dict[str, Any], tell: Tell) -> None:
 
     report: Training | Assemblies
     if asked["kind"] == "train":
-        report = home.train(asked["task"], users=asked["users"], progress=progress, **asked["settings"])
+        how = {"held_back": True} | asked["settings"]
+        report = home.train(asked["task"], users=asked["users"], progress=progress, **how)
     else:
         report = home.assemble(asked["task"], users=asked["users"], progress=progress, **asked["settings"])
     for user, error in report.failed:

@@ -3,6 +3,8 @@
 import io
 import json
 import zipfile
+from collections.abc import Collection
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
@@ -13,15 +15,17 @@ from ownlm.filesystem import read_regular
 from ownlm.history.record import Record, in_order
 from ownlm.history.row import to_record
 from ownlm.history.task import Task
+from ownlm.serve.offers import offers
 from ownlm.serve.openai_api import sends, task_of
 from ownlm.serve.state import AnyState, State
 from ownlm.serve.who import AnyCaller, Me
 from ownlm.store.forget import Forgotten
 from ownlm.store.jobs import find_job, job_page, latest_job
 from ownlm.store.pools import pools
-from ownlm.store.rows import AdapterInfo, JobInfo, learnt_little
+from ownlm.store.rows import AdapterInfo, JobInfo
 from ownlm.store.served import serving
 from ownlm.verbs.consent import LICENCE, Consent
+from ownlm.verbs.standing import Worth, behind, worth_of
 
 router = APIRouter(prefix="/v1", tags=["me"])
 TaskName = Annotated[str, Query(max_length=64, description="A task.")]
@@ -78,9 +82,12 @@ def show_me(caller: AnyCaller, state: AnyState) -> dict[str, Any]:
     if user is None:
         return told
     home = state.home
-    latest = {task: a for (task, _), a in home.store.latest_adapters(None, [user]).items()}
+    latest, waiting = (
+        {task: a for (task, _), a in home.store.latest_adapters(None, [user]).items()},
+        home.pools.waiting(),
+    )
     told["tasks"] = [
-        {"task": person.task, "records": person.records} | _standing(state, latest.get(person.task))
+        {"task": person.task, "records": person.records} | _standing(state, latest.get(person.task), waiting)
         for person in home.store.people(None, [user])
     ]
     return told | {"consent": _agreed(_consent(state, user, None, LICENCE))}
@@ -184,13 +191,18 @@ async def forget_record(user: Me, state: AnyState, record: str, task: TaskName) 
 
 @router.get("/users/me/adapter")
 def show_adapter(user: Me, state: AnyState, task: TaskName) -> dict[str, Any]:
-    """Your adapter for a task, its versions, the latest first, and what is being made."""
+    """Your adapter for a task, its versions, the latest first, and what is being made.
+
+    `not_offered` says of training and assembling why it cannot be asked for now, or would change nothing: `at_work`,
+    `no_base`, `no_pieces`, `no_records`, `up_to_date`, `waits` (for a withdrawal); null where it can.
+    """
     name = task_of(state, task).name
     versions = state.home.store.adapters(name, user)
-    job = latest_job(state.home.store, user, name)
-    return _standing(state, versions[-1] if versions else None) | {
-        "versions": [_adapter(state, one) for one in reversed(versions)],
+    job, waiting = latest_job(state.home.store, user, name), state.home.pools.waiting()
+    return _standing(state, versions[-1] if versions else None, waiting) | {
+        "versions": [_adapter(state, one, waiting) for one in reversed(versions)],
         "job": _job(state, job) if job else None,
+        "not_offered": offers(state, user, name, job),
     }
 
 
@@ -294,31 +306,23 @@ def _begun(state: State, kind: Literal["train", "assemble"], user: str, task: st
     return _job(state, state.jobs.ask(kind, user, task_of(state, task).name))
 
 
-def _standing(state: State, adapter: AdapterInfo | None) -> dict[str, Any]:
+def _standing(state: State, adapter: AdapterInfo | None, waiting: Collection[str]) -> dict[str, Any]:
     """An adapter, and in words how it stands."""
     if adapter is None:
-        return {"adapter": None, "standing": "no adapter yet"}
-    told, words = _adapter(state, adapter), list[str]()
-    if adapter.stale is not None:
-        words.append("stale: it waits to be assembled anew")
-    elif adapter.pool in state.home.pools.waiting():
-        words.append("waits for a withdrawal from its pool")
-    if told["behind"]:
-        words.append(f"{told['behind']:,} new")
-    if adapter.forgotten:
-        again = "assembled" if adapter.is_recipe else "trained"
-        words.append(f"has learnt from what was forgotten since ({adapter.forgotten:,}): ask to be {again}")
-    words = words or ["up to date"]
-    if learnt_little(adapter.method, adapter.parent, adapter.steps):
-        words.append(f"made in few steps ({adapter.steps:,}), so that it may have learnt little")
-    return {"adapter": told, "standing": ", ".join(words)}
+        return {"adapter": None, "standing": "no adapter yet", "worth": asdict(Worth())}
+    told, known = _adapter(state, adapter, waiting), worth_of(adapter)
+    history = next((p.history for p in state.home.store.people(adapter.task, [adapter.user])), None)
+    waits = "waits for a withdrawal from its pool" if told["waits"] else None
+    words = behind(adapter, history, told["behind"], waits) or "up to date"
+    return {"adapter": told, "standing": "; ".join(filter(None, (words, known.words))), "worth": asdict(known)}
 
 
-def _adapter(state: State, one: AdapterInfo) -> dict[str, Any]:
+def _adapter(state: State, one: AdapterInfo, waiting: Collection[str]) -> dict[str, Any]:
     return {
         "id": one.id, "method": one.method, "base": one.base, "records": one.records, "steps": one.steps,
         "loss_first": one.loss_first, "loss_last": one.loss_last, "bytes": one.bytes, "created": one.created,
-        "behind": state.home.behind(one), "stale": one.stale,
+        "behind": state.home.behind(one), "forgotten": one.forgotten, "stale": one.stale,
+        "waits": one.pool in waiting,
     }  # fmt: skip
 
 

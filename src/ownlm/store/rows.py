@@ -16,14 +16,6 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-FEW_STEPS = 12  # adapters that took so many, or fewer, had learnt little (benchmarks/LOG.md)
-
-
-def learnt_little(method: str, parent: str | None, steps: int) -> bool:
-    """Whether an adapter took so few steps of training that it may say what its base says."""
-    return method == "lora" and parent is None and steps <= FEW_STEPS
-
-
 @dataclass(frozen=True, slots=True)
 class BaseInfo:
     """A base model that the home knows."""

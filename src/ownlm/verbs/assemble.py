@@ -190,7 +190,7 @@ def _waiting(store: Store, plan: AssemblyPlan, report: Assemblies) -> Iterator[s
                     raise NotFoundError(f"The home has no records of user {user!r}", hint="`ownlm users ls`")
                 continue  # forgotten just now
             nobody, last, why = False, latest.get((task, user)), None
-            if last and _is_up_to_date(store, plan, people[user], last, profiles.get(user)):
+            if last and is_up_to_date(store, plan, people[user], last, profiles.get(user)):
                 why = done
             elif not plan.users and last and not last.is_recipe:
                 why = "has an adapter of their own; --user assembles anyway"
@@ -206,7 +206,7 @@ def _waiting(store: Store, plan: AssemblyPlan, report: Assemblies) -> Iterator[s
         raise NotFoundError(f"Nobody in the home has records for task {task!r}", hint="`ownlm history add`")
 
 
-def _is_up_to_date(
+def is_up_to_date(
     store: Store, plan: AssemblyPlan, person: Person, last: AdapterInfo, profile: ProfileInfo | None
 ) -> bool:
     """Whether a person's newest adapter is what assembling would make again."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 from ownlm.errors import OwnlmError
 from ownlm.history.record import Query
 from ownlm.store.rows import AdapterInfo, PoolInfo, ProfileInfo
+from ownlm.verbs.standing import Verdict, worth_of
 
 if TYPE_CHECKING:
     from ownlm.verbs.histories import Added
@@ -26,11 +27,13 @@ class Trained:
     loss_last: float
     seconds: float
     bytes: int
+    verdict: Verdict | None  # see `Worth`
 
     @classmethod
     def of(cls, adapter: AdapterInfo) -> "Trained":
         """What a report keeps of an adapter."""
-        return cls(**{field.name: getattr(adapter, field.name) for field in fields(cls)})
+        own = {one.name: getattr(adapter, one.name) for one in fields(cls) if one.name != "verdict"}
+        return cls(**own, verdict=worth_of(adapter).verdict)
 
 
 @dataclass(slots=True)

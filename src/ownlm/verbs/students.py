@@ -33,6 +33,7 @@ class Plan:
         users: whom to train; everybody, if none are named.
         from_scratch: with fresh weights, even where training could go on from a person's last adapter.
         slots, tokens_per_step: as for `room_for`; no adapter's key depends on them.
+        held_back: whether results on held-back records are measured, too; no adapter depends on it.
     """
 
     task: Task
@@ -43,6 +44,7 @@ class Plan:
     from_scratch: bool = False
     slots: int | None = None
     tokens_per_step: int | None = None
+    held_back: bool = False
 
     def key(self, profile: ProfileInfo | None) -> str:
         """A digest of all that a person's adapter depends on, beside who they are and what they did."""
@@ -66,6 +68,7 @@ def plan_for(
     seed: int = 0,
     slots: int | None = None,
     tokens_per_step: int | None = None,
+    held_back: bool = False,
     **changes: Any,
 ) -> Plan:
     """The plan that these settings come to; arguments as for `Home.train`.
@@ -76,7 +79,7 @@ def plan_for(
     """
     info = pick_base(store, task.name, base)
     config = settings("adapter", info.parameters, preset, changes)
-    return Plan(task, info, config, seed, users, from_scratch, slots, tokens_per_step)
+    return Plan(task, info, config, seed, users, from_scratch, slots, tokens_per_step, held_back)
 
 
 @dataclass(frozen=True, slots=True)

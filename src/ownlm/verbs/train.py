@@ -21,6 +21,7 @@ from ownlm.progress import Progress
 from ownlm.store.blobs import blob_name
 from ownlm.store.rows import AdapterInfo, history_digest
 from ownlm.store.store import Store
+from ownlm.verbs.held_back import measure
 from ownlm.verbs.keeper import Keeper
 from ownlm.verbs.report import Trained, Training
 from ownlm.verbs.students import FORGOTTEN, NOTHING_NEW, Plan, Seated, checked, seat, students
@@ -75,6 +76,7 @@ def train_people(store: Store, load: Callable[[], BaseLM], plan: Plan, progress:
         StoreError: the home cannot be written; what is done is kept.
     """
     steps = sum(one.steps(plan.config) for one in checked(students(store, plan), plan) if one.skipped is None)
+    held_back = measure(store, load, plan, Meter(progress, "trial steps", steps).on_step) if plan.held_back else {}
     seated: dict[str, Seated] = {}
     jobs = _jobs(store, load, plan, seated, report)
     if (first := next(jobs, None)) is None:
@@ -97,7 +99,8 @@ def train_people(store: Store, load: Callable[[], BaseLM], plan: Plan, progress:
                 _fail(store, plan, run.job.user, run.error, report)
             else:
                 run.job = Job(run.job.user, (), run.job.seed)  # the examples are not held until it is stored
-                keeper.put(partial(_made, run, own, plan, made_with))
+                measured = {"held_back": held_back[run.job.user]} if run.job.user in held_back else {}
+                keeper.put(partial(_made, run, own, plan, made_with | measured))
             report.tokens_per_s = meter.tokens_per_s
     progress(meter.stage, steps, steps, meter.note)
 

@@ -46,7 +46,7 @@ class Visit:
     def sign_in(self, token: str, section: str = "") -> None:
         """From the door into the house."""
         self.page.goto(self.url + (f"#{section}" if section else ""))
-        self.page.get_by_label("Your token").fill(token)
+        self.page.get_by_label("Your access key").fill(token)
         self.page.get_by_role("button", name="Sign in").click()
         self.page.get_by_role("button", name="Sign out").wait_for()
 
@@ -58,6 +58,14 @@ class Visit:
     def go(self, section: str) -> None:
         """To a section, by its link."""
         self.page.get_by_role("navigation").get_by_role("link", name=section).click()
+
+    def focus(self) -> str:
+        """Id, or else name, of what has the keyboard's focus."""
+        told: str = self.page.evaluate(
+            "(one => one.id || one.ariaLabel || one.dataset.id || one.textContent.trim().slice(0, 40) || one.tagName)"
+            "(document.activeElement)"
+        )
+        return "BODY" if self.page.evaluate("document.activeElement === document.body") else told
 
     def width(self) -> tuple[int, int]:
         """How wide the page is, and the window."""

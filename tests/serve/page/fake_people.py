@@ -58,6 +58,9 @@ SHARERS = [
 KINDS = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
 
+NOT_KNOWN: dict[str, Any] = {"verdict": None, "records": None, "words": ""}
+
+
 @dataclass
 class Someone:
     """One person, and what the server holds of them."""
@@ -67,6 +70,7 @@ class Someone:
     versions: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # by task, newest first
     jobs: list[dict[str, Any]] = field(default_factory=list)
     consent: dict[str, Any] = field(default_factory=lambda: {"shares": False, "licence": None, "since": None})
+    worth: dict[str, Any] = field(default_factory=lambda: NOT_KNOWN)  # of the newest version
     scope: str = "user"
 
 
@@ -75,7 +79,8 @@ def adapter(number: int, method: str, records: int, **more: Any) -> dict[str, An
     made = {
         "id": f"{number:02d}c4e1a7f3b24d5c9e8f0a1b2c3d4e5f", "method": method, "base": "triage-base",
         "records": records, "steps": 0, "loss_first": None, "loss_last": None, "bytes": 1455,
-        "created": f"2026-11-{number:02d}T14:03:00+00:00", "behind": 0, "stale": None,
+        "created": f"2026-11-{number:02d}T14:03:00+00:00", "behind": 0, "forgotten": 0,
+        "stale": None, "waits": False,
     }  # fmt: skip
     if method == "lora":
         made |= {"steps": 2 * records // 8, "loss_first": 4.753, "loss_last": 1.204, "bytes": 1_858_776}

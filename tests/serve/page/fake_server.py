@@ -8,27 +8,21 @@ By hand, with the page at http://127.0.0.1:8765/ and a token such as tok-trained
 import asyncio
 import io
 import json
+import threading
 import zipfile
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Body, Depends, FastAPI, Header, HTTPException, Request
-from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
-from fastapi.staticfiles import StaticFiles
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-import ownlm
+from ownlm.serve.guard import PAGE_POLICY
+from ownlm.serve.page_files import add_page
 from tests.serve.page import fake_people
-from tests.serve.page.fake_people import ANSWERS, TASKS, XSS, Someone
+from tests.serve.page.fake_people import ANSWERS, NOT_KNOWN, TASKS, XSS, Someone
 
-PAGE = Path(ownlm.__file__).parent / "serve" / "page"
-CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-    "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
-)
 HEADERS = {
-    "Content-Security-Policy": CSP, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
+    "Content-Security-Policy": PAGE_POLICY, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
 }  # fmt: skip
 ME = "/v1/users/me"
 
@@ -43,16 +37,18 @@ class Fake:
         """As it was at first."""
         self.people = fake_people.everybody()
         self.pause_s = 0.01  # between two pieces of an answer
+        self.gate: threading.Event | None = None  # what the second half of an answer waits for
         self.looks = 3  # at a job until it is done
         self.refuse: dict[str, int] = {}  # by path: a status to answer with, once
         self.chats: list[dict[str, Any]] = []
+        self.not_offered: dict[str, str] = {}  # by kind of job: why it cannot be asked for
         self.stopped = 0  # answers whose reader went away
 
 
 def make_app(fake: Fake) -> FastAPI:
     """The app, with the page."""
     app = FastAPI(docs_url=None, redoc_url=None)
-    app.mount("/page", StaticFiles(directory=PAGE))
+    add_page(app)
 
     @app.middleware("http")
     async def _(request: Request, call_next: Any) -> Response:
@@ -67,10 +63,6 @@ def make_app(fake: Fake) -> FastAPI:
     async def _(request: Request, error: HTTPException) -> JSONResponse:
         body = {"message": error.detail, "type": "invalid_request_error", "param": None, "code": None}
         return JSONResponse({"error": body}, error.status_code)
-
-    @app.get("/")
-    async def _() -> FileResponse:
-        return FileResponse(PAGE / "index.html")
 
     def caller(authorization: Annotated[str, Header()] = "") -> Someone:
         someone = fake.people.get(authorization.removeprefix("Bearer "))
@@ -119,6 +111,8 @@ async def _chunks(fake: Fake, text: str, told: dict[str, Any]) -> AsyncIterator[
         yield chunk({"role": "assistant", "content": ""})
         for place in range(0, len(text), 4):
             await asyncio.sleep(fake.pause_s)
+            while place > len(text) / 2 and fake.gate and not fake.gate.is_set():
+                await asyncio.sleep(0.01)
             yield chunk({"content": text[place : place + 4]})
         yield ": nothing\n\n" + chunk({}, "stop", ownlm=told) + "data: [DONE]\n\n"
         over = True
@@ -155,6 +149,8 @@ def _add_history(app: FastAPI, Caller: Any) -> None:
     @app.delete(ME + "/history/{record:path}")
     async def _(someone: Caller, record: str, task: str) -> dict[str, int]:
         someone.records[task].remove(_find(someone, task, record))
+        for version in someone.versions.get(task, [])[:1]:
+            version["forgotten"] += 1
         return {"records": 1, "marked": len(someone.versions.get(task, [])[:1])}
 
 
@@ -172,7 +168,7 @@ def _add_adapters(app: FastAPI, fake: Fake, Caller: Any) -> None:
         mine = [job for job in someone.jobs if job["task"] == task]
         return {
             "adapter": versions[0] if versions else None, "versions": versions[::-1], "job": mine[-1] if mine else None,
-            "standing": _standing(someone, task),
+            "not_offered": _not_offered(fake, someone, task), **_standing(someone, task),
         }  # fmt: skip
 
     @app.get(f"{ME}/adapter/pieces")
@@ -201,6 +197,12 @@ def _add_adapters(app: FastAPI, fake: Fake, Caller: Any) -> None:
     app.post(f"{ME}/train", status_code=202)(make)
     app.post(f"{ME}/assemble", status_code=202)(make)
 
+    @app.delete(ME + "/jobs/{job}")
+    async def _(someone: Caller, job: str) -> dict[str, Any]:
+        found = next(one for one in someone.jobs if one["id"] == job)
+        found |= {"state": "cancelled", "ended": "2026-11-28T20:01:00+00:00"}
+        return found
+
     @app.get(ME + "/jobs/{job}")
     async def _(someone: Caller, job: str) -> dict[str, Any]:
         found = next(one for one in someone.jobs if one["id"] == job)
@@ -210,9 +212,14 @@ def _add_adapters(app: FastAPI, fake: Fake, Caller: Any) -> None:
 
 def _go_on(fake: Fake, someone: Someone, job: dict[str, Any]) -> None:
     """Each look takes a job further."""
+    if job["ended"]:
+        return
     job["looks"] += 1
     if job["looks"] < fake.looks:
-        job |= {"state": "running", "progress": {"stage": "people", "done": job["looks"] * 8, "total": fake.looks * 8}}
+        job |= {
+            "state": "running",
+            "progress": {"stage": "training steps", "done": job["looks"] * 8, "total": fake.looks * 8},
+        }
     elif someone.user.startswith("fay"):
         error = {"what": "Too few records for a training step.", "hint": "add 3 records more, then train again"}
         job |= {"state": "failed", "error": error, "ended": "2026-11-28T20:01:00+00:00"}
@@ -223,14 +230,26 @@ def _go_on(fake: Fake, someone: Someone, job: dict[str, Any]) -> None:
         job |= {"state": "done", "adapter": versions[0]["id"], "ended": "2026-11-28T20:01:00+00:00"}
 
 
-def _standing(someone: Someone, task: str) -> str:
+def _standing(someone: Someone, task: str) -> dict[str, Any]:
     versions = someone.versions.get(task, [])
+    worth = someone.worth if versions else NOT_KNOWN
     if not versions:
-        return "no adapter"
-    if versions[0]["stale"]:
-        return f"stale: {versions[0]['stale']}"
+        return {"standing": "no adapter yet", "worth": worth}
     behind = versions[0]["behind"]
-    return f"behind: {behind} records are newer than it" if behind else "up to date"
+    return {"standing": versions[0]["stale"] or (f"{behind} new" if behind else "up to date"), "worth": worth}
+
+
+def _not_offered(fake: Fake, someone: Someone, task: str) -> dict[str, str | None]:
+    versions, jobs = someone.versions.get(task, []), [job for job in someone.jobs if job["task"] == task]
+    if not someone.records.get(task):
+        return {"train": "no_records", "assemble": "no_records"}
+    if jobs and jobs[-1]["state"] in ("queued", "running"):
+        return {"train": "at_work", "assemble": "at_work"}
+    known = versions and not any(versions[0][what] for what in ("behind", "stale", "forgotten"))
+    reasons: dict[str, str | None] = {"train": None, "assemble": None}
+    if known:
+        reasons["train" if versions[0]["method"] == "lora" else "assemble"] = "up_to_date"
+    return reasons | fake.not_offered
 
 
 def _add_person(app: FastAPI, fake: Fake, Caller: Any) -> None:
@@ -238,7 +257,7 @@ def _add_person(app: FastAPI, fake: Fake, Caller: Any) -> None:
     async def _(someone: Caller) -> dict[str, Any]:
         tasks = [
             {
-                "task": task, "records": len(held), "standing": _standing(someone, task),
+                "task": task, "records": len(held), **_standing(someone, task),
                 "adapter": next(iter(someone.versions.get(task, [])), None),
             }
             for task, held in someone.records.items()

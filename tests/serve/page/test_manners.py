@@ -14,7 +14,7 @@ from tests.serve.page.fake_people import XSS
 
 PAGE = Path(ownlm.__file__).parent / "serve" / "page"
 REFUSED = "Failed to load resource: the server responded with a status of"
-SECTIONS = ("Ask", "History", "Adapter", "You")
+SECTIONS = ("Ask", "History", "My model", "You")
 CONTRAST = """() => {
   const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
   const known = new Map();
@@ -53,9 +53,9 @@ def test_hostile_texts_stay_texts(tab: Visit, served: Served) -> None:
     page = tab.page
     page.get_by_role("textbox", name="Text").fill(XSS)
     page.get_by_role("button", name="Ask both").click()
-    page.get_by_role("article", name="Base model").get_by_text(XSS).wait_for()
+    page.get_by_role("article", name="Shared model").get_by_text(XSS).wait_for()
     own = page.get_by_role("article", name="Your own model")
-    own.get_by_text(f"Your assembly is stale: pieces of it were withdrawn {XSS}").wait_for()
+    own.get_by_text("Your own model cannot be used just now: this is the shared model's answer.").wait_for()
     tab.go("History")
     row = page.locator(".record").first
     row.get_by_text(XSS).first.wait_for()
@@ -67,8 +67,8 @@ def test_hostile_texts_stay_texts(tab: Visit, served: Served) -> None:
     row.get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     page.get_by_text("5 records").wait_for()
-    tab.go("Adapter")
-    page.get_by_text(f"It cannot be used any more: pieces of it were withdrawn {XSS}").wait_for()
+    tab.go("My model")
+    page.get_by_text("Shared pieces in it are no longer available").wait_for()
     assert page.evaluate("window.hurt") is None
     assert page.locator("#house img, #house script").count() == 0
 
@@ -93,8 +93,8 @@ def test_a_dead_token_signs_out_wherever_one_is(tab: Visit, served: Served, sect
     tab.main.get_by_text("43 records" if section == "Ask" else "File the message").first.wait_for()
     del served.fake.people[served.tokens["trained"]]
     with suppress(Error):  # the page asks by itself too, and may just be signing out
-        tab.page.evaluate(f"location.hash = '#{section.lower()}'")
-    tab.page.get_by_text("Your token is not accepted any more, so you were signed out.").wait_for()
+        tab.page.evaluate(f"location.hash = '#{section.lower().removeprefix('my ')}'")
+    tab.page.get_by_text("Your access key is not accepted any more, so you were signed out.").wait_for()
     assert tab.page.evaluate("sessionStorage.length") == 0
     assert tab.page.locator(".record").count() == 0
 
@@ -127,10 +127,10 @@ def test_failures_say_what_to_do_and_can_be_tried_again(tab: Visit, served: Serv
 
 def test_a_job_outlives_a_lost_connection(tab: Visit, served: Served) -> None:
     tab.allowed = (REFUSED,)
-    tab.sign_in(served.tokens["trained"], "adapter")
+    tab.sign_in(served.tokens["trained"], "model")
     served.fake.refuse["/v1/users/me/jobs/job-0"] = 503
-    tab.page.get_by_role("button", name="Train").click()
-    tab.main.get_by_text("Training is done").wait_for()
+    tab.page.get_by_role("button", name="Learn from my records").click()
+    tab.main.get_by_text("Learning from your records is done").wait_for()
 
 
 def test_everything_can_be_done_from_the_keyboard(tab: Visit, served: Served) -> None:
@@ -148,7 +148,7 @@ def test_everything_can_be_done_from_the_keyboard(tab: Visit, served: Served) ->
         raise AssertionError(f"{name} is not reached by the Tab key")
 
     page.goto(served.url)
-    page.get_by_label("Your token").wait_for()
+    page.get_by_label("Your access key").wait_for()
     keyboard.type(served.tokens["trained"])  # the focus is there
     keyboard.press("Enter")
     page.get_by_role("heading", name="Ask").wait_for()
@@ -179,7 +179,7 @@ def test_everything_can_be_done_from_the_keyboard(tab: Visit, served: Served) ->
     tab_to("Ask both")
     keyboard.press("Enter")
     page.get_by_role("article", name="Your own model").get_by_text("later", exact=True).wait_for()
-    page.locator("#said", has_text="Your own model: later. Base model: bin").wait_for(state="attached")
+    page.locator("#said", has_text="Your own model: later. Shared model: bin").wait_for(state="attached")
     tab_to("Keep as a record")
     keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "one-folder"
@@ -206,7 +206,7 @@ def test_nothing_is_wider_than_a_phone(
     page.get_by_role("textbox", name="Text").fill("From the club")
     page.get_by_label("Choose one").uncheck()
     page.get_by_role("button", name="Ask both").tap()
-    tab.main.get_by_text("triage-base").nth(1).wait_for()
+    tab.main.locator(".meta").nth(1).wait_for()
     for section in SECTIONS:
         tab.go(section)
         page.get_by_role("heading", level=1).wait_for()
@@ -222,13 +222,13 @@ def test_texts_stand_out_and_controls_have_names(open_tab: Callable[..., Visit],
     tab = open_tab(color_scheme=scheme, reduced_motion="reduce")
     page = tab.page
     page.goto(served.url)
-    page.get_by_label("Your token").wait_for()
+    page.get_by_label("Your access key").wait_for()
     assert page.evaluate(CONTRAST) == []
     for who in ("trained", "assembled"):
         tab.sign_in(served.tokens[who])
         page.get_by_role("textbox", name="Text").fill("From the club")
         page.get_by_role("button", name="Ask both").click()
-        tab.main.get_by_text("triage-base").nth(1).wait_for()
+        tab.main.locator(".meta").nth(1).wait_for()
         for section in SECTIONS:
             tab.go(section)
             page.wait_for_timeout(150)
@@ -236,7 +236,7 @@ def test_texts_stand_out_and_controls_have_names(open_tab: Callable[..., Visit],
             assert page.evaluate(NAMELESS) == [], section
             assert page.evaluate("document.getAnimations().length") == 0
         page.get_by_role("button", name="Sign out").click()
-        page.get_by_label("Your token").wait_for()
+        page.get_by_label("Your access key").wait_for()
 
 
 def test_answers_in_arrears_belong_to_their_task_alone(tab: Visit, served: Served) -> None:

@@ -39,14 +39,14 @@ def test_a_newcomer_adds_assembles_trains_asks_downloads_and_leaves(at_home: tup
     page.get_by_text("6 records added").wait_for()
     assert [record.id for record in home.history("nina", TASK).records] == [f"n{n}" for n in range(6)]
 
-    tab.go("Adapter")
-    page.get_by_role("button", name="Assemble").click()
-    tab.main.get_by_text("Assembling is done").wait_for(timeout=LONG_MS)
-    tab.main.get_by_text("Pieces and sharers").wait_for()
+    tab.go("My model")
+    page.get_by_role("button", name="Put together from shared pieces").click()
+    tab.main.get_by_text("Putting your model together is done").wait_for(timeout=LONG_MS)
+    tab.main.get_by_text("Where its pieces come from").wait_for()
     assert home.latest_adapters()[TASK, "nina"].is_recipe
 
-    page.get_by_role("button", name="Train", exact=True).click()
-    tab.main.get_by_text("Training is done").wait_for(timeout=LONG_MS)
+    page.get_by_role("button", name="Learn from my records").click()
+    tab.main.get_by_text("Learning from your records is done").wait_for(timeout=LONG_MS)
     made = home.latest_adapters()[TASK, "nina"]
     assert made.method == "lora"
     with page.expect_download() as download:
@@ -57,7 +57,7 @@ def test_a_newcomer_adds_assembles_trains_asks_downloads_and_leaves(at_home: tup
     page.locator("#ask-text").fill("nina wrote 7")
     page.get_by_role("button", name="Ask both").click()
     own = page.get_by_role("article", name="Your own model")
-    own.get_by_text(f"adapter {made.id[:8]}").wait_for(timeout=LONG_MS)
+    own.get_by_text(f"version {made.id[:8]}").wait_for(timeout=LONG_MS)
     asked = home.ask("nina", "nina wrote 7", TASK, choose=True).answer
     assert asked and own.get_by_text(asked, exact=True).is_visible()
 

@@ -1,4 +1,4 @@
-// My adapter: what it is made of, its versions, making a new one, taking it home.
+// My model: what is known of it, its versions, making a new one, taking it home.
 
 import { api } from "./api.js";
 import { byId, el, facts, many, number, say, short, size, timeOf } from "./dom.js";
@@ -6,8 +6,8 @@ import { failed, watch } from "./job.js";
 import { drawPieces } from "./pieces.js";
 import { attempt, attemptBy, showProblem } from "./problem.js";
 
-const DOING = { train: "Training", assemble: "Assembling" };
-
+const DOING = { train: "Learning from your records", assemble: "Putting your model together" };
+const WAYS = ["train", "assemble"];
 const LOADING = "Loading…";
 
 let followed = null; // id of the job that is looked after
@@ -15,72 +15,118 @@ let followed = null; // id of the job that is looked after
 export function setTask() {
   followed = null;
   for (const id of ["standing", "adapter-facts", "pieces", "versions", "job"]) byId(id).replaceChildren();
-  byId("job").hidden = true;
+  byId("job").hidden = byId("make").hidden = true;
   byId("standing").textContent = LOADING;
 }
 
 export async function show(context, signal) {
-  byId("train").onclick = (event) => void make(context, "train", event.currentTarget);
-  byId("assemble").onclick = (event) => void make(context, "assemble", event.currentTarget);
+  for (const kind of WAYS) byId(kind).onclick = (event) => void make(context, kind, event.currentTarget);
   await load(context, signal);
 }
 
-async function load(context, signal) {
+async function load(context, outer) {
   await attempt(
     context.place,
-    async () => {
-      byId("adapter-facts").setAttribute("aria-busy", "true");
-      const [told] = await Promise.all([api.adapter(context.task.name, signal), context.refresh()]);
-      byId("adapter-facts").removeAttribute("aria-busy");
+    async (newer) => {
+      const signal = AbortSignal.any([outer, newer]),
+        known = context.mine().adapter;
+      const pieces = !followed && madeOfPieces(known) ? api.pieces(context.task.name, signal) : null;
+      pieces?.catch(() => {}); // looked at below
+      const [told] = await Promise.all([api.adapter(context.task.name, signal), context.refresh(signal)]);
       tell(context, told);
       if (["queued", "running"].includes(told.job?.state)) follow(context, told.job);
-      if (told.job?.state === "failed" && followed !== told.job.id) {
+      if (failedSince(told) && followed !== told.job.id) {
         byId("job").hidden = false;
         showProblem(byId("job"), failed(told.job, DOING[told.job.kind]));
       }
-      await loadPieces(context, told.adapter, signal);
+      await showPieces(context, told.adapter, signal, known?.id === told.adapter?.id ? pieces : null);
     },
-    () => void load(context, signal),
+    () => void load(context, outer),
   );
   if (context.place.childElementCount && byId("standing").textContent === LOADING) byId("standing").textContent = "";
 }
 
-function tell(context, { adapter, standing, versions }) {
-  const { records } = context.mine();
-  byId("standing").textContent = adapter
-    ? standing
-    : records
-      ? "You have no adapter in this task yet: the base model answers you as it answers everybody. Make one below."
-      : "You have no adapter in this task yet, and no records that one could be made of.";
+const madeOfPieces = (adapter) => adapter?.method === "recipe" && !adapter.stale;
+const failedSince = ({ job, adapter }) => job?.state === "failed" && !(adapter && adapter.created > job.ended);
+
+function tell(context, { adapter, worth, versions, not_offered: reasons }) {
+  byId("standing").textContent = (adapter ? [...lacks(adapter), worthOf(worth, adapter)] : [none(context)]).join(" ");
   byId("adapter-facts").replaceChildren(...(adapter ? [factsOf(context, adapter)] : []));
-  byId("make").querySelector("h2").textContent = adapter ? "Make it anew" : "Make one";
-  byId("train-help").replaceChildren(
-    "Learns from your own ",
-    many(records, "record"),
-    ", and from nobody else's. Takes minutes on a server without a GPU.",
-  );
-  if (!records) {
-    byId("train-help").replaceChildren(
-      "Both need records of yours: ",
-      el("a", { href: "#history" }, "add some first"),
-      ".",
-    );
+  byId("make").hidden = false;
+  byId("make").querySelector("h2").textContent = adapter ? "Make a new one" : "Make one";
+  for (const kind of WAYS) {
+    byId(kind).disabled = Boolean(reasons[kind]);
+    byId(`${kind}-help`).replaceChildren(...helpOf(kind, reasons[kind], context.mine().records));
   }
-  for (const id of ["train", "assemble"]) byId(id).disabled = !records;
   byId("versions").replaceChildren(...(versions.length > 1 ? [versionsOf(newestFirst(versions, adapter))] : []));
 }
 
-const methodOf = (adapter) =>
-  ({ lora: "Trained on your records (LoRA)", recipe: "Assembled from pieces that others share (recipe)" })[
-    adapter.method
-  ] ?? adapter.method;
+const none = (context) =>
+  context.mine().records
+    ? "You have no model of your own in this task yet: the shared model answers you as it answers everybody."
+    : "You have no model of your own in this task yet, and no records that one could be made from.";
+
+/** What a model lacks, in sentences; or that it lacks nothing. */
+function lacks({ stale, waits, forgotten, behind }) {
+  if (stale) return ["Shared pieces in it are no longer available: the shared model answers until you make a new one."];
+  if (waits) return ["Shared pieces in it are being taken back: until that is done, the shared model answers."];
+  const told = [];
+  if (forgotten) told.push(`It still remembers ${many(forgotten, "record")} that you deleted; a new one will not.`);
+  if (behind) told.push(`It does not know ${many(behind, "newer record")}.`);
+  return told.length ? told : ["It is up to date with your records."];
+}
+
+/** What is known of how good a model is; the server decides, and says it of no model without evidence. */
+function worthOf({ verdict, records }, adapter) {
+  const tried = `Tried on ${records === 1 ? "a record" : `${number(records ?? 0)} records`} that it did not know yet, it did`;
+  switch (verdict) {
+    case "better":
+      return `${tried} better than the shared model.`;
+    case "worse":
+      return `${tried} worse than the shared model: compare both under Ask.`;
+    case "unclear":
+      return `${tried} neither clearly better nor clearly worse than the shared model.`;
+    case "little":
+      return "It has changed very little in learning, and may answer much as the shared model does.";
+    default:
+      return adapter.stale ? "" : "How good it is has not been measured: compare both under Ask.";
+  }
+}
+
+/** What a button does, or why it does nothing now. */
+function helpOf(kind, reason, records) {
+  switch (reason) {
+    case "no_records":
+      return kind === "train"
+        ? ["It needs records of yours: ", el("a", { href: "#history" }, "add some first"), "."]
+        : ["It needs records of yours, too."];
+    case "at_work":
+      return ["A model of yours is being made just now."];
+    case "no_base":
+      return ["This server has no model to begin with yet. Whoever runs it has to add one."];
+    case "no_pieces":
+      return ["Nobody shares pieces in this task yet."];
+    case "waits":
+      return ["Some shared pieces are being taken back. It is possible again when that is done."];
+    case "up_to_date":
+      return [
+        kind === "train"
+          ? "Your model has learnt from all your records: there is nothing new."
+          : "Your model is put together from the newest pieces to fit all your records: there is nothing new.",
+      ];
+    default:
+      return [
+        kind === "train"
+          ? `Learns from your own ${many(records, "record")}. It takes minutes, with many records or a slow server longer.`
+          : "Chooses, to fit your records, among pieces that other people agreed to share. It takes less time than learning.",
+      ];
+  }
+}
+
+const HOW = { lora: "Learnt from your records", recipe: "Put together from shared pieces" };
+const howMade = (adapter) => HOW[adapter.method] ?? "Learnt from your records in another way";
 
 function factsOf(context, adapter) {
-  const loss = (value) => value.toFixed(3);
-  const losses =
-    adapter.loss_first === null || adapter.loss_last === null
-      ? null
-      : `${loss(adapter.loss_first)} → ${loss(adapter.loss_last)}`;
   const download = el(
     "button",
     { type: "button", onclick: (event) => void save(context, adapter, event.currentTarget) },
@@ -89,26 +135,22 @@ function factsOf(context, adapter) {
   return el(
     "div.card",
     {},
-    adapter.stale
-      ? el("p.warning", {}, `It cannot be used any more: ${adapter.stale}. The base answers until a new one is made.`)
-      : null,
     facts([
-      ["Method", methodOf(adapter)],
-      ["Records it has learnt from", number(adapter.records)],
+      ["How it was made", howMade(adapter)],
+      ["Made from", many(adapter.records, "record")],
       ["Newer records it does not know", adapter.behind ? number(adapter.behind) : "none"],
-      ["Training steps", adapter.steps ? number(adapter.steps) : null],
-      ["Loss, first to last step", losses],
-      ["Size", size(adapter.bytes)],
       ["Made", timeOf(adapter.created)],
-      ["Base model", adapter.base],
-      ["Id", el("code.id", {}, adapter.id)],
+      ["Size", size(adapter.bytes)],
+      ["Version", el("code.id", { title: adapter.id }, short(adapter.id))],
     ]),
-    el(
-      "div.row",
-      {},
-      download,
-      el("span.help", {}, "An ordinary PEFT folder as a zip file, for ", el("code", {}, "peft"), " or vLLM."),
-    ),
+    adapter.stale
+      ? null
+      : el(
+          "div.row",
+          {},
+          download,
+          el("span.help", {}, "A zip file. It works in other programs together with the server's shared model."),
+        ),
     el("div", { id: "download-problem" }),
   );
 }
@@ -120,7 +162,7 @@ function versionsOf(versions) {
     "section.card",
     { "aria-labelledby": "h-versions" },
     el("h2", { id: "h-versions" }, "Versions"),
-    el("p.help", {}, "Newest first. The newest answers; none is ever overwritten."),
+    el("p.help", {}, "Newest first. The newest is the one in use; none is ever overwritten."),
     el(
       "ol.versions",
       {},
@@ -128,35 +170,36 @@ function versionsOf(versions) {
         el(
           "li",
           {},
-          el("span.strong", {}, one.method === "recipe" ? "Assembled" : one.method === "lora" ? "Trained" : one.method),
+          el("span.strong", {}, howMade(one)),
           el("span", {}, many(one.records, "record")),
           el("span", {}, size(one.bytes)),
           el("span", {}, timeOf(one.created)),
           el("code", { title: one.id }, short(one.id)),
-          index === 0 && !one.stale ? el("span.badge", {}, "answers now") : null,
-          one.stale ? el("span.badge.bad", {}, "stale") : null,
+          index === 0 && !one.stale && !one.waits ? el("span.badge", {}, "answers now") : null,
+          one.stale ? el("span.badge.bad", {}, "cannot be used") : null,
         ),
       ),
     ),
   );
 }
 
-async function loadPieces(context, adapter, signal) {
+async function showPieces(context, adapter, signal, asked) {
   const place = byId("pieces");
   place.replaceChildren();
-  if (adapter?.method !== "recipe" || adapter.stale) return;
+  if (!madeOfPieces(adapter)) return;
   const problems = el("div");
   place.append(problems);
   await attempt(
     problems,
-    async () => {
-      const pieces = await api.pieces(context.task.name, signal).catch((error) => {
+    async (newer) => {
+      const ending = AbortSignal.any([signal, newer]);
+      const pieces = await (asked ?? api.pieces(context.task.name, ending)).catch((error) => {
         if (![404, 409].includes(error.status)) throw error;
-        place.replaceChildren(el("p.help", {}, error.message)); // a recipe that uses no piece, or a pool that is gone
+        place.replaceChildren(el("p.help", {}, "What it is put together from cannot be shown just now."));
       });
       if (pieces) place.replaceChildren(drawPieces(pieces));
     },
-    () => void loadPieces(context, adapter, signal),
+    () => void showPieces(context, adapter, signal, null),
   );
 }
 
@@ -166,7 +209,7 @@ async function save(context, adapter, button) {
     try {
       const response = await api.download(context.task.name);
       const address = URL.createObjectURL(await response.blob());
-      const safe = (text) => text.replaceAll(/[^\w.@-]+/g, "_");
+      const safe = (text) => text.replaceAll(/[^\p{L}\p{M}\p{N}.@-]+/gu, "_");
       const link = el("a", {
         href: address,
         download: `${safe(context.me.user)}-${safe(context.task.name)}-${short(adapter.id)}.zip`,
@@ -184,20 +227,27 @@ async function save(context, adapter, button) {
 }
 
 async function make(context, kind, button) {
+  byId("job").hidden = false;
   await attemptBy(button, byId("job"), async () => {
-    byId("job").hidden = false;
-    follow(context, await api.make(kind, context.task.name));
+    const job = await api.make(kind, context.task.name);
+    tellAtWork(context);
+    follow(context, job);
   });
+}
+
+function tellAtWork(context) {
+  for (const kind of WAYS) {
+    byId(kind).disabled = true;
+    byId(`${kind}-help`).replaceChildren(...helpOf(kind, "at_work", context.mine().records));
+  }
 }
 
 /** Shows a job until it has ended; then what came of it. */
 function follow(context, job) {
   if (followed === job.id) return;
   followed = job.id;
-  for (const id of ["train", "assemble"]) byId(id).setAttribute("aria-disabled", "true");
   byId("job").hidden = false;
-  watch(byId("job"), job, DOING[job.kind], context.mine().adapter?.id, context.signal, async (ended) => {
-    for (const id of ["train", "assemble"]) byId(id).removeAttribute("aria-disabled");
-    if (ended.state === "done") await load(context, context.signal);
-  });
+  watch(byId("job"), job, DOING[job.kind], context.mine().adapter?.id, context.signal, () =>
+    load(context, context.signal),
+  );
 }

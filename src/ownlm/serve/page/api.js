@@ -1,5 +1,7 @@
 // The server's API with the token of this tab. Addresses are relative, so that the server may stand behind a prefix.
 
+import { clearButDrafts } from "./drafts.js";
+
 const TOKEN = "ownlm.token",
   NOTE = "ownlm.note";
 
@@ -35,9 +37,14 @@ export function takeNote() {
   return note;
 }
 
-/** Ends the session: the token goes, and the page starts anew, so that nothing stays in memory. */
+/**
+ * Ends the session: the token goes, and the page starts again, so that nothing stays in memory.
+ *
+ * `stay` is for a user who did not ask for it: what was typed is kept for when they sign in again.
+ */
 export function signOut(note, stay = false) {
-  sessionStorage.clear();
+  if (stay) clearButDrafts();
+  else sessionStorage.clear();
   sessionStorage.setItem(NOTE, note);
   if (!stay) window.history.replaceState(null, "", location.pathname);
   location.reload();
@@ -64,7 +71,8 @@ async function send(method, path, { body, signal, asked = token.get() } = {}) {
   const problem = await problemOf(response);
   if (response.status === 401 && token.get() === asked) {
     signOut(
-      "Your token is not accepted any more, so you were signed out. Sign in again, with a new token if need be.",
+      "Your access key is not accepted any more, so you were signed out. It may have expired. " +
+        "Sign in again, with a new one if need be.",
       true,
     );
   }
@@ -83,6 +91,9 @@ async function problemOf(response) {
   return problemFrom(told.message ?? `The server answered with ${response.status}.`, next, response.status, wait);
 }
 
+/** Whether a hint says what a program or an operator should do: nothing that can be done on this page. */
+export const forPrograms = (hint) => /`|\/v1\/|\b(GET|POST|PUT|DELETE)\b/.test(hint);
+
 /** A problem of a server's message, which may end with what to do next. */
 function problemFrom(
   message,
@@ -92,7 +103,8 @@ function problemFrom(
 ) {
   const at = message.lastIndexOf(" Next: ");
   if (at < 0) return new Problem(message, next, status, wait);
-  return new Problem(message.slice(0, at), message.slice(at + " Next: ".length), status, wait);
+  const hint = message.slice(at + " Next: ".length);
+  return new Problem(message.slice(0, at), forPrograms(hint) ? next : hint, status, wait);
 }
 
 /** A path with its query; what is empty is left out. */
@@ -113,11 +125,12 @@ const ME = "v1/users/me";
 
 export const api = {
   me: (options) => json("GET", ME, options),
-  tasks: (options) => json("GET", "v1/tasks", options),
+  /** Who one is and which tasks there are, asked for at once. */
+  house: (options) => Promise.all([api.me(options), json("GET", "v1/tasks", options)]),
   history: (query, signal) => json("GET", at(`${ME}/history`, query), { signal }),
   /** One record; null where it is not found. A server that knows no `id` gives the newest, which may hold it. */
-  record: async (task, id) => {
-    const { records } = await json("GET", at(`${ME}/history`, { task, id }));
+  record: async (task, id, signal) => {
+    const { records } = await json("GET", at(`${ME}/history`, { task, id }), { signal });
     return records.find((record) => record.id === id) ?? null;
   },
   add: (task, records) => json("POST", `${ME}/history`, { body: { task, records } }),
@@ -127,6 +140,7 @@ export const api = {
   download: (task) => send("GET", at(`${ME}/adapter/download`, { task })),
   make: (kind, task) => json("POST", `${ME}/${kind}`, { body: { task } }),
   job: (id, signal) => json("GET", `${ME}/jobs/${encodeURIComponent(id)}`, { signal }),
+  cancel: (id) => json("DELETE", `${ME}/jobs/${encodeURIComponent(id)}`),
   consent: (body) => json("PUT", `${ME}/consent`, { body }),
   forget: (confirm) => json("DELETE", at(ME, { confirm })),
 

@@ -1,30 +1,44 @@
-// Ask: the base model and the person's own, side by side, both streamed.
+// Ask: the shared model and the user's own, side by side, both streamed.
 
 import { api } from "./api.js";
-import { byId, complete, el, field, many, say, short, timeOf } from "./dom.js";
+import { byId, decimals, el, many, say, short, timeOf } from "./dom.js";
+import { keepDraft, restoreDrafts } from "./drafts.js";
+import { complete, field } from "./forms.js";
 import { attempt } from "./problem.js";
 
 const FEW = 240; // letters of labels that the instruction itself can hold
 
 let now = null; // what is being answered: stops with the button, another task or a new question
+let under = ""; // the question under way, so that a second click does not ask it twice
 let asked = null; // the last question and the own answer to it
 
-/** Sets the form for a task. */
-export function setTask(task) {
+/** Sets the form for a task. What is typed stays with its task, and comes along where the fields are the same. */
+export function setTask(task, before) {
   now?.abort();
+  const typed = new Map([...byId("ask-fields").querySelectorAll("[data-field]")].map((one) => [one.name, one.value]));
+  const alone = before?.input_fields.length === 1 && task.input_fields.length === 1;
   const { instruction, input_fields: inputs, required, labels } = task;
   const listed = (labels ?? []).join(", "),
     long = listed.length > FEW;
   byId("ask-told").textContent = instruction.replaceAll(
     "{labels}",
-    long ? `${labels.length} labels, listed below` : listed,
+    long ? `${many(labels.length, "set answer")}, listed below` : listed,
   );
   byId("ask-fields").replaceChildren(
     ...inputs.map((name) => field("ask", name, { required: required.includes(name), rows: inputs.length > 1 ? 3 : 4 })),
   );
+  byId("ask-choose").checked = true;
+  byId("ask-rag").value = "";
+  restoreDrafts(byId("ask-form"));
+  for (const input of byId("ask-fields").querySelectorAll("[data-field]")) {
+    const brought = typed.get(alone ? before.input_fields[0] : input.name);
+    if (input.value || !brought) continue;
+    input.value = brought;
+    keepDraft(input);
+  }
   byId("ask-choose-row").hidden = !labels?.length;
   byId("ask-labels-all").hidden = !long;
-  byId("ask-labels-count").textContent = many(labels?.length ?? 0, "label");
+  byId("ask-labels-count").textContent = many(labels?.length ?? 0, "set answer");
   byId("ask-labels").replaceChildren(...(labels ?? []).map((label) => el("li", {}, label)));
   byId("answers").hidden = byId("ask-same").hidden = byId("ask-keep-row").hidden = true;
   byId("answers").replaceChildren();
@@ -44,7 +58,14 @@ export async function show(context, signal) {
   };
   byId("ask-stop").onclick = () => now?.abort();
   byId("ask-keep").onclick = () => context.keep(asked);
-  await attempt(context.place, () => context.refresh(signal));
+  await attempt(
+    context.place,
+    async (newer) => {
+      await context.refresh(AbortSignal.any([signal, newer]));
+      form.querySelector("[type=submit]").textContent = context.mine().adapter ? "Ask both" : "Ask";
+    },
+    () => void show(context, signal),
+  );
 }
 
 /** What is sent: the text alone where one field is all there is, else a JSON object with the fields. */
@@ -63,9 +84,6 @@ async function ask(context) {
   for (const input of form.querySelectorAll("[data-field]")) {
     if (input.value.trim() !== "") fields[input.dataset.field] = input.value;
   }
-  now?.abort();
-  const control = new AbortController();
-  now = control;
   const rag = byId("ask-rag").value;
   const request = {
     model: task.name,
@@ -73,22 +91,29 @@ async function ask(context) {
     ...(task.labels?.length && byId("ask-choose").checked ? { choose: true } : {}),
     ...(rag === "" ? {} : { rag: Number(rag) }),
   };
-  const base = panel("Base model", "base", "what everybody gets");
-  const own = panel("Your own model", "own", "the base with your adapter");
+  if (now && under === JSON.stringify(request)) return; // a double click
+  now?.abort();
+  const control = new AbortController();
+  now = control;
+  under = JSON.stringify(request);
+  const base = panel("Shared model", "base", "the same for everybody");
+  const own = panel("Your own model", "own", "made for you");
   byId("answers").replaceChildren(own.element, base.element);
   byId("answers").hidden = false;
   byId("ask-same").hidden = byId("ask-keep-row").hidden = true;
   byId("ask-stop").hidden = false;
   say("Answering.");
   const [ownAnswer, baseAnswer] = await Promise.all([
-    context.mine().adapter ? answer(context, own, request, control.signal) : nobody(context, own),
+    context.mine().adapter ? answer(context, own, request, control.signal) : none(context, own),
     answer(context, base, { ...request, base_only: true }, control.signal),
   ]);
   if (now !== control) return; // a newer question
+  now = null;
+  if (document.activeElement === byId("ask-stop")) form.querySelector("[type=submit]").focus();
   byId("ask-stop").hidden = true;
   const told = [
     ["Your own model", ownAnswer],
-    ["Base model", baseAnswer],
+    ["Shared model", baseAnswer],
   ].filter(([, text]) => text !== null);
   say(told.map(([who, text]) => `${who}: ${text || "empty answer"}`).join(". "));
   const same = ownAnswer !== null && ownAnswer === baseAnswer;
@@ -101,19 +126,11 @@ async function ask(context) {
 }
 
 /** What stands in place of an own model that is not there yet. */
-async function nobody(context, { text, notes }) {
+async function none(context, { text, notes }) {
   text.remove();
-  const records = context.mine().records;
-  notes.append(
-    el(
-      "p",
-      {},
-      records
-        ? `You have no adapter in this task yet, and ${many(records, "record")} to make one of. `
-        : "You have no adapter in this task yet. ",
-      el("a", { href: records ? "#adapter" : "#history" }, records ? "Make one" : "Add records first"),
-    ),
-  );
+  const { records } = context.mine();
+  const next = records ? el("a", { href: "#model" }, "See what can be done") : el("a", { href: "#history" }, "Add records first");
+  notes.append(el("p", {}, "You have no model of your own in this task yet. ", next));
   return null;
 }
 
@@ -155,31 +172,35 @@ async function answer(context, { element, text, notes }, request, signal) {
       stopped = error.name === "AbortError";
       throw error;
     }
-  });
+  }, null, true);
   element.classList.remove("waiting");
   text.removeAttribute("aria-busy");
   if (stopped) notes.replaceChildren(el("p.help", {}, "Stopped."));
   return fine ? whole : null;
 }
 
-/** What is said below an answer: who answered, with which records, and what to know about it. */
+/** What is said below an answer: which version answered, with which records, and what to know about it. */
 function tell(context, notes, request, { ownlm, finish }, seconds) {
   const told = ownlm ?? {};
   const facts = [
-    told.adapter ? el("span", {}, "adapter ", el("code", { title: told.adapter }, short(told.adapter))) : null,
-    told.base ? el("span", {}, "base ", el("code", {}, told.base)) : null,
-    el("span", {}, `${seconds.toFixed(1)} s`),
+    told.adapter ? el("span", {}, "version ", el("code", { title: told.adapter }, short(told.adapter))) : null,
+    el("span", {}, `${decimals(seconds, 1)} s`),
   ];
-  const notice = (text, ...more) => el("p.warning", {}, text, ...more);
   notes.replaceChildren(el("p.help.meta", {}, facts));
-  if (told.warning) notes.append(notice(told.warning));
-  else if (ownlm && !told.adapter && !request.base_only)
-    notes.append(notice("The base answered: no adapter of yours is in use."));
-  if (finish === "length") notes.append(notice("Cut off: it reached the longest answer that the task allows."));
+  const words = warningOf(told, request);
+  if (words) notes.append(el("p.warning", {}, words, " ", el("a", { href: "#model" }, "See what can be done")));
+  if (finish === "length")
+    notes.append(el("p.warning", {}, "Cut off: it reached the longest answer that this task allows."));
   if (told.retrieved?.length) notes.append(shown(context, told.retrieved));
 }
 
-/** The records that the model was shown; they are fetched when somebody looks. */
+function warningOf(told, request) {
+  if (request.base_only) return "";
+  if (!told.adapter) return "Your own model cannot be used just now: this is the shared model's answer.";
+  return told.warning ? "Your own model still remembers records that you have deleted." : "";
+}
+
+/** The records that the model was shown; fetched when the list is opened. */
 function shown({ task }, ids) {
   const list = el("ol.shown"),
     place = el("div");
@@ -188,9 +209,9 @@ function shown({ task }, ids) {
     {
       ontoggle: () => {
         if (!details.open || list.childElementCount) return;
-        void attempt(place, async () => {
+        void attempt(place, async (signal) => {
           const found = await Promise.all(
-            ids.map(async (id) => (await api.record(task.name, id)) ?? { id, fields: {} }),
+            ids.map(async (id) => (await api.record(task.name, id, signal)) ?? { id, fields: {} }),
           );
           list.replaceChildren(
             ...found.map((record) =>
@@ -200,8 +221,6 @@ function shown({ task }, ids) {
                 timeOf(record.time),
                 " ",
                 el("span.text", {}, Object.values(record.fields).join(" → ") || "(this record cannot be shown)"),
-                " ",
-                el("code", {}, record.id),
               ),
             ),
           );

@@ -50,14 +50,18 @@ export function say(text) {
   }, 20000);
 }
 
-const NUMBER = new Intl.NumberFormat("en");
+const NUMBER = new Intl.NumberFormat();
 const MOMENT = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 const DAY = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeZone: "UTC" });
 
 export const number = (value) => NUMBER.format(value);
 
+/** A number with so many decimals. */
+export const decimals = (value, digits) =>
+  value.toLocaleString(undefined, { minimumFractionDigits: digits, maximumFractionDigits: digits });
+
 /** "1 record", "2,000 records". */
-export const many = (count, what) => `${number(count)} ${what}${count === 1 ? "" : "s"}`;
+export const many = (count, what, several = `${what}s`) => `${number(count)} ${count === 1 ? what : several}`;
 
 /** 1455 -> "1.5 kB". */
 export function size(bytes) {
@@ -70,7 +74,7 @@ export function size(bytes) {
   }
   return step === 0
     ? many(bytes, "byte")
-    : `${value < 99.95 ? value.toFixed(1) : number(Math.round(value))} ${units[step]}`;
+    : `${value < 99.95 ? decimals(value, 1) : number(Math.round(value))} ${units[step]}`;
 }
 
 /** A date or a moment as people here write it; what is neither stays as it is. */
@@ -108,40 +112,4 @@ export function sure(title, text, yes) {
       resolve(dialog.returnValue === "yes");
     };
   });
-}
-
-/** A field with its label: a text, or one of the labels. */
-export function field(prefix, name, { required = true, labels = null, rows = 4 } = {}) {
-  const id = `${prefix}-${name}`;
-  const label = el(
-    "label",
-    { for: id },
-    name.replaceAll("_", " "),
-    required ? null : el("span.help", {}, " (optional)"),
-  );
-  const common = { id, name, "data-field": name, required };
-  const input = labels
-    ? el(
-        "select",
-        common,
-        el("option", { value: "" }, "choose…"),
-        labels.map((one) => el("option", { value: one }, one)),
-      )
-    : el("textarea", { ...common, rows });
-  return el("div.field", {}, label, input);
-}
-
-/** Marks the first empty required field and goes there. Returns whether there is none. */
-export function complete(form) {
-  let first = null;
-  for (const input of form.querySelectorAll("[required]")) {
-    if (input.value.trim() !== "") {
-      input.removeAttribute("aria-invalid");
-      continue;
-    }
-    input.setAttribute("aria-invalid", "true");
-    first ??= input;
-  }
-  first?.focus();
-  return first === null;
 }

@@ -1,20 +1,20 @@
 // My history: search, page through, add, delete.
 
 import { api } from "./api.js";
-import { byId, complete, el, field, many, number, say, sure, timeOf } from "./dom.js";
-import { attempt, attemptBy } from "./problem.js";
+import { byId, el, many, number, say, sure, timeOf } from "./dom.js";
+import { dropDrafts, keepDraft, restoreDrafts } from "./drafts.js";
+import { complete, field, invalid } from "./forms.js";
 import { parts, recordsOf } from "./lines.js";
+import { attempt, attemptBy } from "./problem.js";
 
 const A_PAGE = 20;
 const LOADING = "Loading…";
 const LONG = 600; // letters; of a longer text the beginning is shown first
 
-let look = null; // the newest search; older ones' answers are dropped
 let next = null; // where the next page begins
 
 /** Sets the forms for a task. */
 export function setTask(task) {
-  look?.abort();
   const answer = task.answer_field,
     needed = requiredOf(task),
     names = fieldsOf(task);
@@ -29,7 +29,10 @@ export function setTask(task) {
   );
   byId("many-shape").textContent = names.map((name) => (needed.includes(name) ? name : `${name}?`)).join(", ");
   byId("many-text").placeholder = JSON.stringify(Object.fromEntries(names.map((name) => [name, "…"])));
-  byId("many-text").value = byId("q").value = "";
+  byId("many-text").value = byId("q").value = byId("one-time").value = byId("many-file").value = "";
+  restoreDrafts(byId("view-history"));
+  byId("add").open = [...byId("add").querySelectorAll("textarea, select")].some((input) => input.value !== "");
+  if (byId("many-text").value) pick("many");
   byId("add-told").replaceChildren();
   byId("add-problem").replaceChildren();
   byId("records").replaceChildren();
@@ -78,6 +81,7 @@ export function prefill({ fields, answer }, task) {
   pick("one");
   for (const input of byId("one-fields").querySelectorAll("[data-field]")) {
     input.value = input.dataset.field === task.answer_field ? answer : (fields[input.dataset.field] ?? "");
+    keepDraft(input);
   }
 }
 
@@ -85,31 +89,31 @@ export function prefill({ fields, answer }, task) {
 export const focusAnswer = (task) => byId(`one-${task.answer_field}`)?.focus();
 
 async function load(context, outer, older = false) {
-  look?.abort();
-  const control = (look = new AbortController());
   const q = byId("q").value.trim(),
     list = byId("records"),
     place = context.place;
-  byId("older").hidden = true;
-  if (!older) list.setAttribute("aria-busy", "true");
+  const button = byId("older");
+  if (older && button.getAttribute("aria-disabled") === "true") return;
+  if (older) button.setAttribute("aria-disabled", "true");
+  else list.setAttribute("aria-busy", "true");
   await attempt(
     place,
-    async () => {
-      const signal = AbortSignal.any([outer, control.signal]);
+    async (newer) => {
       const page = await api.history(
         { task: context.task.name, q, limit: A_PAGE, before: older ? next : null },
-        signal,
+        AbortSignal.any([outer, newer]),
       );
       const items = page.records.map((record) => item(context, record));
       if (older) list.append(...items);
       else list.replaceChildren(...items);
       next = page.next;
-      byId("older").hidden = next === null;
       count(context, page.total, list.childElementCount, q);
       if (older) items[0]?.focus();
+      button.hidden = next === null;
     },
     () => void load(context, outer, older),
   );
+  button.removeAttribute("aria-disabled");
   list.removeAttribute("aria-busy");
   if (place.childElementCount && byId("history-count").textContent === LOADING) byId("history-count").textContent = "";
 }
@@ -135,7 +139,7 @@ function count(context, total, shown, q) {
         },
         "add one",
       ),
-      `. A dozen are a beginning; forty make a good adapter.`,
+      ". A dozen are a beginning; more are better.",
     );
   }
 }
@@ -201,12 +205,12 @@ function clipped(text) {
 async function remove(context, record, row) {
   const yes = await sure(
     "Delete this record?",
-    "It is removed from the server for good. An adapter that has learnt from it answers until a new one is made.",
+    "It is removed from the server for good. A model that has learnt from it answers until a new one is made.",
     "Delete",
   );
   if (!yes) return;
-  await attempt(context.place, async () => {
-    const { marked } = await api.remove(context.task.name, record.id);
+  await attempt(byId("record-problem"), async () => {
+    const marked = await removed(context, record);
     const after = row.nextElementSibling ?? row.previousElementSibling;
     row.remove();
     (after ?? byId("q")).focus();
@@ -216,17 +220,26 @@ async function remove(context, record, row) {
   });
 }
 
+/** Removes a record, or finds it gone already; returns how many models had learnt from it. */
+async function removed(context, record) {
+  try {
+    const { marked } = await api.remove(context.task.name, record.id);
+    return Array.isArray(marked) ? marked.length : marked;
+  } catch (error) {
+    if (error.status === 404) return 0;
+    throw error;
+  }
+}
+
 function tellMarked(marked) {
-  const count_ = Array.isArray(marked) ? marked.length : marked;
   byId("add-told").replaceChildren(
-    ...(count_
+    ...(marked
       ? [
           el(
             "p.warning",
             {},
-            `${many(count_, "adapter")} had learnt from it. `,
-            el("a", { href: "#adapter" }, "Make a new one"),
-            " that has not.",
+            "Your model had learnt from it. ",
+            el("a", { href: "#model" }, "See what can be done"),
           ),
         ]
       : []),
@@ -250,6 +263,7 @@ async function addOne(context, form) {
   await attemptBy(form.querySelector("[type=submit]"), byId("add-problem"), async () => {
     byId("add-told").replaceChildren();
     const added = await api.add(context.task.name, [record]);
+    dropDrafts(form);
     form.reset();
     form.querySelector("[data-field]").focus();
     await tellAdded(context, added);
@@ -276,6 +290,7 @@ async function addMany(context, form) {
       sent += part.length;
     }
     text.value = "";
+    dropDrafts(form);
     byId("many-file").value = "";
     await tellAdded(context, added);
   });
@@ -290,11 +305,10 @@ async function tellAdded(context, added) {
       "p.done",
       {},
       `${told.join("; ")}. `,
-      added.new ? el("a", { href: "#adapter" }, "Make an adapter of them") : null,
+      added.new ? el("a", { href: "#model" }, "See what can be made of them") : null,
     ),
   );
-  await context.refresh();
-  await load(context, context.signal);
+  await Promise.all([context.refresh(), load(context, context.signal)]);
 }
 
 async function takeFile(input) {
@@ -302,6 +316,8 @@ async function takeFile(input) {
   if (!file) return;
   await attempt(byId("add-problem"), async () => {
     byId("many-text").value = await file.text();
+    keepDraft(byId("many-text"));
+    invalid(byId("many-text"), "");
     byId("many-text").focus();
   });
 }

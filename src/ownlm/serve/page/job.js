@@ -1,11 +1,16 @@
 // A job at work on the server: how far it is, and how it ended.
 
-import { api, Problem } from "./api.js";
+import { api, forPrograms, Problem } from "./api.js";
 import { el, number, say } from "./dom.js";
-import { showProblem } from "./problem.js";
+import { attemptBy, showProblem } from "./problem.js";
 
 const SOON_MS = 700; // between two looks, at first
 const LATE_MS = 3000; // and at last
+const STAGES = [
+  [/^trial/, "a copy is tried on records that it does not know"],
+  [/^assembling/, "choosing pieces"],
+  [/^adapting/, "fitting them to your records"],
+];
 const PATIENCE = 20; // looks that may fail one after another before it is told
 
 const sleep = (ms, signal) =>
@@ -24,10 +29,10 @@ const sleep = (ms, signal) =>
 /**
  * Shows a job at a place and looks after it until it has ended; then calls `ended` with it.
  *
- * `before` is the id of the adapter until now.
+ * `before` is the id of the model's version until now.
  */
 export async function watch(place, job, doing, before, signal, ended) {
-  const { element, tell } = bar(doing);
+  const { element, tell } = bar(job, doing);
   place.replaceChildren(element);
   say(`${doing} has begun.`);
   let failures = 0;
@@ -44,7 +49,7 @@ export async function watch(place, job, doing, before, signal, ended) {
       if (error.name === "AbortError" || error.status === 401) return;
       failures += 1;
       if (error.status === 404 || failures > PATIENCE) {
-        showProblem(place, error);
+        showProblem(place, error, () => void watch(place, job, doing, before, signal, ended));
         return;
       }
       await sleep(1000 * (error.wait || Math.min(failures, 5)), signal);
@@ -58,7 +63,7 @@ export async function watch(place, job, doing, before, signal, ended) {
     say(`${doing} was cancelled.`);
   } else {
     const same = before !== undefined && job.adapter === before;
-    const come = same ? "there was nothing new to learn" : "your new adapter answers from now on";
+    const come = same ? "there was nothing new, and your model stays as it was" : "your new model answers from now on";
     const told = `${doing} is done: ${come}.`;
     place.replaceChildren(el("p.done", {}, told));
     say(told);
@@ -67,7 +72,18 @@ export async function watch(place, job, doing, before, signal, ended) {
 }
 
 /** What is shown while it works. Its stages are said aloud, its steps are not. */
-function bar(doing) {
+function bar(job, doing) {
+  const problems = el("div");
+  const cancel = el(
+    "button",
+    {
+      type: "button",
+      onclick: async () => {
+        if (await attemptBy(cancel, problems, () => api.cancel(job.id))) cancel.textContent = "Cancelling…";
+      },
+    },
+    "Cancel",
+  );
   const stage = el("span", {}),
     much = el("span.help", {}),
     progress = el("progress", { max: 1, "aria-label": doing });
@@ -76,11 +92,13 @@ function bar(doing) {
     {},
     el("p.stage", {}, stage, " ", much),
     progress,
-    el("p.help", {}, "You may leave this page; the server goes on."),
+    el("div.row", {}, cancel, el("span.help", {}, "You may leave this page; the server goes on.")),
+    problems,
   );
   let before = "";
   const tell = (job) => {
-    const { stage: name = "", done = 0, total = 0 } = job.progress ?? {};
+    const { stage: known = "", done = 0, total = 0 } = job.progress ?? {};
+    const name = STAGES.find(([begin]) => begin.test(known))?.[1];
     const text = job.state === "queued" ? "Waiting for its turn" : `${doing}${name ? `: ${name}` : ""}`;
     stage.textContent = text;
     if (job.state === "running" && total > 0) {
@@ -97,5 +115,7 @@ function bar(doing) {
 }
 
 /** The problem of a job that failed. */
-export const failed = (job, doing) =>
-  new Problem(`${doing} failed. ${job.error?.what ?? ""}`.trim(), job.error?.hint ?? "Try again.");
+export function failed(job, doing) {
+  const { what = "", hint = "" } = job.error ?? {};
+  return new Problem(`${doing} failed. ${what}`.trim(), hint && !forPrograms(hint) ? hint : "Try again.");
+}

@@ -1,15 +1,17 @@
 // The page: signing in, which task, which section.
 
-import * as adapter from "./adapter.js";
+import * as model from "./adapter.js";
 import { api, Problem, signOut, takeNote, token } from "./api.js";
 import * as ask from "./ask.js";
 import { byId, el, say } from "./dom.js";
+import { lastTask, openDrafts, restoreDrafts, setDraftTask } from "./drafts.js";
+import { focusHeading, keepFocus } from "./focus.js";
+import { complete, refuse } from "./forms.js";
 import * as history from "./history.js";
-import { attempt, showProblem } from "./problem.js";
+import { attempt, attemptBy } from "./problem.js";
 import * as you from "./you.js";
 
-const VIEWS = { ask, history, adapter, you };
-const TASK = "ownlm.task"; // the task chosen last, in this tab
+const VIEWS = { ask, history, model, you };
 
 /** What the sections know. `signal` ends with the task; `place` is where the section shows its problems. */
 const context = {
@@ -18,9 +20,11 @@ const context = {
   task: null,
   place: null,
   signal: null,
+  fresh: false, // whether `me` has just come
   mine: () => context.me.tasks.find((one) => one.task === context.task.name) ?? { records: 0, adapter: null },
   refresh: async (signal) => {
-    context.me = await api.me({ signal });
+    if (!context.fresh) context.me = await api.me({ signal });
+    context.fresh = false;
   },
   keep: (asked) => {
     history.prefill(asked, context.task);
@@ -38,79 +42,85 @@ function openDoor() {
   const note = takeNote();
   byId("note").textContent = note ?? "";
   byId("note").hidden = !note;
-  byId("house").hidden = true;
-  byId("door").hidden = false;
   byId("sign-in").onsubmit = (event) => {
     event.preventDefault();
-    void signIn();
+    void signIn(event.target);
   };
+  byId("starting").hidden = true;
+  byId("door").hidden = false;
   byId("token").focus();
 }
 
-async function signIn() {
+async function signIn(form) {
   const input = byId("token"),
-    place = byId("sign-in-problem"),
-    text = input.value.trim();
-  const button = byId("sign-in").querySelector("button");
-  place.replaceChildren();
-  try {
-    if (!/^[\x21-\x7e]+$/.test(text))
-      throw new Problem("That is no token.", "Paste the whole of it, without spaces inside.");
-    button.setAttribute("aria-disabled", "true");
-    const { user } = await api.me({ asked: text });
-    if (!user) throw new Problem("This token is an operator's, and nobody's own.", "Sign in with a token of your own.");
-  } catch (error) {
-    const wrong = new Problem(
-      "This token is not known.",
-      "See whether you have pasted all of it. It may also have been revoked: ask for a new one.",
-    );
-    showProblem(place, error.status === 401 ? wrong : error);
-    input.setAttribute("aria-invalid", "true");
-    input.focus();
+    button = form.querySelector("button");
+  if (button.getAttribute("aria-disabled") === "true" || !complete(form)) return;
+  const text = input.value.trim();
+  let answer = null;
+  button.textContent = "Signing in…";
+  const fine = await attemptBy(button, byId("sign-in-problem"), async (signal) => {
+    if (/^[\x21-\x7e]+$/.test(text)) answer = await known(text, signal);
+  });
+  button.textContent = "Sign in";
+  if (!fine) return;
+  if (!answer?.[0].user) {
+    const what = answer ? "This key is for running the server, and opens nobody's page." : "This access key is not known.";
+    refuse(input, `${what} See whether all of it is there, without spaces. It may have ended: ask for a new one.`);
     return;
-  } finally {
-    button.removeAttribute("aria-disabled");
   }
   input.value = "";
-  input.removeAttribute("aria-invalid");
   token.set(text);
-  await openHouse();
+  await openHouse(answer);
+}
+
+/** Who a token belongs to, and the tasks; null of one that is not known. */
+async function known(text, signal) {
+  try {
+    return await api.house({ asked: text, signal });
+  } catch (error) {
+    if (error.status === 401) return null;
+    throw error;
+  }
 }
 
 // ---- the house
 
-async function openHouse() {
-  byId("door").hidden = true;
-  byId("house").hidden = false;
+/** Shows the house; `answer` is what the server has said of the user and the tasks, if it was asked already. */
+async function openHouse(answer = null) {
+  const signedIn = answer !== null;
   byId("sign-out").onclick = () => signOut("You are signed out.");
   document.querySelector(".skip").onclick = (event) => {
     event.preventDefault();
     byId("main").focus();
   };
-  const place = byId("view-ask").querySelector(".problem-place");
+  byId("house").hidden = false;
+  byId("starting").hidden = byId("door").hidden = true;
+  byId("loading").hidden = false;
+  byId("h-loading").textContent = "Loading…";
+  if (signedIn) focusHeading();
+  const place = byId("loading").querySelector(".problem-place");
   const fine = await attempt(
     place,
-    async () => {
-      const [me, { tasks }] = await Promise.all([api.me(), api.tasks()]);
-      Object.assign(context, { me, tasks });
+    async (signal) => {
+      const [me, { tasks }] = answer ?? (await api.house({ signal }));
+      Object.assign(context, { me, tasks, fresh: true });
       byId("user").textContent = byId("user").title = me.user ?? me.scope;
       if (!tasks.length) throw new Problem("This server has no task yet.", "Whoever runs it has to add one.");
     },
     () => void openHouse(),
   );
   if (!fine) {
-    byId("loading").hidden = true;
-    byId("view-ask").hidden = false;
-    byId("ask-form").hidden = true;
+    byId("h-loading").textContent = "Not loaded";
     return;
   }
-  byId("ask-form").hidden = false;
+  openDrafts(context.me.user);
   fillTasks();
   window.onhashchange = () => void openView(true);
-  await chooseTask(byId("task").value, false);
+  restoreDrafts(byId("view-you"));
+  await chooseTask(byId("task").value, signedIn);
 }
 
-/** The tasks in which the person has something come first; the one chosen last, or else the fullest, is chosen. */
+/** The tasks in which the user has something come first; the one chosen last, or else the fullest, is chosen. */
 function fillTasks() {
   const held = new Map(context.me.tasks.map((one) => [one.task, one.records]));
   const names = context.tasks.map((one) => one.name);
@@ -130,7 +140,7 @@ function fillTasks() {
     ...group("with records of mine", mine),
     ...group(mine.length ? "others" : "tasks", others),
   );
-  const last = sessionStorage.getItem(TASK);
+  const last = lastTask();
   byId("task").value = names.includes(last)
     ? last
     : (mine.toSorted((a, b) => held.get(b) - held.get(a))[0] ?? names[0]);
@@ -144,9 +154,10 @@ async function chooseTask(name, moved) {
   whole?.abort();
   whole = new AbortController();
   context.signal = whole.signal;
+  const before = context.task;
   context.task = context.tasks.find((one) => one.name === name);
-  sessionStorage.setItem(TASK, name);
-  for (const view of Object.values(VIEWS)) view.setTask?.(context.task);
+  setDraftTask(name);
+  for (const view of Object.values(VIEWS)) view.setTask?.(context.task, before);
   await openView(moved);
 }
 
@@ -155,8 +166,8 @@ async function openView(moved) {
   here = new AbortController();
   const asked = location.hash.slice(1),
     name = Object.hasOwn(VIEWS, asked) ? asked : "ask";
-  byId("loading").hidden = true;
   for (const one of Object.keys(VIEWS)) byId(`view-${one}`).hidden = one !== name;
+  byId("loading").hidden = true;
   for (const link of document.querySelectorAll("nav a")) {
     if (link.getAttribute("href") === `#${name}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
@@ -170,8 +181,11 @@ async function openView(moved) {
     heading.focus({ preventScroll: true });
   }
   keeping = false;
-  await VIEWS[name].show(context, AbortSignal.any([here.signal, whole.signal]));
+  const shown = VIEWS[name].show(context, AbortSignal.any([here.signal, whole.signal]));
+  context.fresh = false;
+  await shown;
 }
 
+keepFocus();
 if (token.get()) void openHouse();
 else openDoor();

@@ -1,13 +1,13 @@
-// What an assembled adapter is made of: whose pieces, in which layers, for each kind of module.
+// What an assembled model is made of: by sharers; and, for those who know models, by layers and kinds of modules.
 
-import { el, many, number, svg } from "./dom.js";
+import { decimals, el, many, number, svg } from "./dom.js";
 
 const ROWS = 40; // sharers in a picture; of more, those of whom most is used
 const LEVELS = 8; // shades; see the colours w1 to w8 and n1 to n8
 
-const percent = (part) => `${(100 * part).toFixed(1)}%`;
+const percent = (part) => part.toLocaleString(undefined, { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const code = (id) => el("code", { title: id }, id.slice(0, 6));
-const weight = (value) => value.toFixed(2);
+const weight = (value) => decimals(value, 2);
 
 /** Everything about the pieces, as one section. */
 export function drawPieces(told) {
@@ -17,35 +17,27 @@ export function drawPieces(told) {
   return el(
     "section.card",
     { "aria-labelledby": "h-pieces" },
-    el("h2", { id: "h-pieces" }, "Pieces and sharers"),
+    el("h2", { id: "h-pieces" }, "Where its pieces come from"),
     el(
       "p",
       {},
-      "In each layer, the pieces that fit your history best were put together. ",
-      `They come from ${many(sharers.length, "sharer")}, known by random ids only`,
+      "The shared pieces that fit your history best were put together. ",
+      `They come from ${many(sharers.length, "person", "people")}, known here by random codes only`,
       sharers.length ? [`; most of it, ${percent(share[0])}, from `, code(sharers[0])] : null,
       ".",
     ),
+    shares(pieces),
     el(
-      "div.pieces",
+      "details.more.technical",
       {},
-      shares(pieces),
+      el("summary", {}, "Technical details: every piece by its place in the model"),
       el(
-        "div",
+        "div.maps",
         {},
-        el(
-          "div.maps",
-          {},
-          kinds.map((kind, at) => map(pieces, kind, at, readout)),
-        ),
-        legend(pieces),
-        readout,
+        kinds.map((kind, at) => map(pieces, kind, at, readout)),
       ),
-    ),
-    el(
-      "details.more",
-      {},
-      el("summary", {}, "The same as tables"),
+      legend(pieces),
+      readout,
       el(
         "div.tables",
         {},
@@ -92,11 +84,11 @@ function shares({ sharers, share }) {
   return el(
     "table.shares",
     {},
-    el("caption", {}, "Each sharer's part of the whole"),
+    el("caption", {}, "Each person's part of the whole"),
     el(
       "thead.unseen",
       {},
-      el("tr", {}, el("th", { scope: "col" }, "Sharer"), el("th", { scope: "col" }, "Part"), el("td")),
+      el("tr", {}, el("th", { scope: "col" }, "Person"), el("th", { scope: "col" }, "Part"), el("td")),
     ),
     el(
       "tbody",
@@ -129,7 +121,7 @@ function map({ sharers, layers, amount, most }, kind, at, readout) {
     const y = Math.min(shown - 1, Math.max(0, Math.floor(((event.clientY - box.top) / box.height) * shown)));
     const value = amount[at][y][x];
     readout.replaceChildren(
-      `${kind}, layer ${layers[x]}, sharer `,
+      `${kind}, layer ${layers[x]}, person `,
       code(sharers[y]),
       `: ${value ? `weight ${weight(value)}` : "not used"}`,
     );
@@ -140,7 +132,7 @@ function map({ sharers, layers, amount, most }, kind, at, readout) {
       viewBox: `0 0 ${layers.length} ${shown}`,
       preserveAspectRatio: "none",
       role: "img",
-      "aria-label": `${kind}: weights of ${many(shown, "sharer")} in ${many(layers.length, "layer")}; tables below`,
+      "aria-label": `${kind}: weights of ${many(shown, "person", "people")} in ${many(layers.length, "layer")}; tables below`,
       onpointermove: read,
       onpointerdown: read,
     },
@@ -202,7 +194,7 @@ function table({ sharers, layers, amount }, kind, at) {
     el(
       "thead",
       {},
-      el("tr", {}, el("th", { scope: "col" }, "Layer"), el("th", { scope: "col" }, "Sharers and weights")),
+      el("tr", {}, el("th", { scope: "col" }, "Layer"), el("th", { scope: "col" }, "People and weights")),
     ),
     el(
       "tbody",

@@ -1,12 +1,14 @@
-// You: what the server holds of a person, consent to share, forgetting.
+// You: what the server holds of a user, consent to share, forgetting.
 
-import { api, Problem, signOut } from "./api.js";
-import { byId, complete, el, facts, many, say, sure, timeOf } from "./dom.js";
-import { attempt, attemptBy, showProblem } from "./problem.js";
+import { api, signOut } from "./api.js";
+import { byId, el, facts, many, say, sure, timeOf } from "./dom.js";
+import { dropDrafts } from "./drafts.js";
+import { complete, invalid, refuse } from "./forms.js";
+import { attempt, attemptBy } from "./problem.js";
 
-const STILL = "Pieces of yours still lie in pools, out of use, until the operator withdraws them";
+const STILL = "Pieces of yours still lie in collections, out of use, until whoever runs the server removes them";
 
-export async function show(context) {
+export async function show(context, signal) {
   byId("consent-form").onsubmit = (event) => {
     event.preventDefault();
     void agree(context, event.target);
@@ -17,14 +19,15 @@ export async function show(context) {
     void forget(context, event.target);
   };
   byId("forget-name").value = "";
+  invalid(byId("forget-name"), "");
   byId("forget-problem").replaceChildren();
   await attempt(
     context.place,
-    async () => {
-      await context.refresh();
+    async (newer) => {
+      await context.refresh(AbortSignal.any([signal, newer]));
       tell(context);
     },
-    () => void show(context),
+    () => void show(context, signal),
   );
 }
 
@@ -37,20 +40,19 @@ function tell({ me }) {
       {},
       el("h2", {}, "What the server holds of you"),
       facts([
-        ["Name", me.user],
-        ["Token opens", me.scope === "operator" ? "what operators may" : "your data only"],
+        ["Name", el("bdi", {}, me.user)],
         ...held.map((task) => [
           task.task,
-          `${many(task.records, "record")}, ${task.adapter ? "an adapter" : "no adapter"}`,
+          `${many(task.records, "record")}, ${task.adapter ? "a model of your own" : "no model of your own"}`,
         ]),
         ...(held.length ? [] : [["Records", "none yet"]]),
       ]),
     ),
   );
-  tellConsent(me.consent);
+  tellConsent(me.consent, held.length > 0);
 }
 
-function tellConsent(consent) {
+function tellConsent(consent, something) {
   byId("consent-state").replaceChildren(
     ...(consent.shares
       ? [
@@ -58,9 +60,10 @@ function tellConsent(consent) {
           consent.since ? [" since ", timeOf(consent.since)] : [],
           `. Licence: ${consent.licence}.`,
         ].flat()
-      : ["You do not share.", consent.pools ? ` ${STILL} (${many(consent.pools, "pool")}).` : null].filter(Boolean)),
+      : ["You do not share.", something ? null : " You can agree to when you have records.", consent.pools ? ` ${STILL} (${many(consent.pools, "collection")}).` : null].filter(Boolean)),
   );
-  byId("consent-asked").hidden = byId("consent-form").hidden = consent.shares;
+  byId("consent-asked").hidden = consent.shares;
+  byId("consent-form").hidden = consent.shares || !something;
   byId("consent-given").hidden = byId("consent-back").hidden = !consent.shares;
 }
 
@@ -68,6 +71,7 @@ async function agree(context, form) {
   if (!complete(form)) return;
   await attemptBy(form.querySelector("[type=submit]"), byId("consent-problem"), async () => {
     await put(context, { shares: true, licence: byId("licence").value.trim() });
+    dropDrafts(form);
     byId("consent-back").focus();
     say("You agree to share now.");
   });
@@ -76,7 +80,7 @@ async function agree(context, form) {
 async function takeBack(context) {
   const yes = await sure(
     "Take your consent back?",
-    "What was trained of your records to be shared is removed. Your own adapter stays as it is. You can agree again.",
+    "What was made from your records to be shared is removed. Your own model stays as it is. You can agree again.",
     "Take it back",
   );
   if (!yes) return;
@@ -88,21 +92,18 @@ async function takeBack(context) {
 }
 
 async function put(context, body) {
-  tellConsent(await api.consent(body));
+  tellConsent(await api.consent(body), true);
   await context.refresh();
 }
 
 async function forget(context, form) {
   const name = byId("forget-name"),
     place = byId("forget-problem");
+  if (!complete(form)) return;
   if (name.value.trim() !== context.me.user) {
-    name.setAttribute("aria-invalid", "true");
-    name.setAttribute("aria-describedby", "forget-problem");
-    showProblem(place, new Problem("That is not your name.", "Type it just as it stands above; nothing was removed."));
-    name.focus();
+    refuse(name, "That is not your name. Type it just as it stands above; nothing was removed.");
     return;
   }
-  name.removeAttribute("aria-invalid");
   const button = form.querySelector("[type=submit]");
   await attemptBy(button, place, async () => {
     button.textContent = "Forgetting…";
@@ -116,10 +117,10 @@ async function forget(context, form) {
 
 /** What was removed, in a sentence for the door. */
 function forgotten({ records = 0, profiles = 0, adapters = 0, bases = [] }) {
-  const told = [many(records, "record"), many(adapters, "adapter"), ...(profiles ? [many(profiles, "profile")] : [])];
+  const told = [many(records, "record"), many(adapters, "model"), ...(profiles ? [many(profiles, "description")] : [])];
   return [
-    `You are forgotten: ${told.join(", ")} removed, and your token is dead.`,
-    ...(bases.length ? [`Not reached: the weights of ${bases.join(", ")}, which learnt from you.`] : []),
+    `You are forgotten: ${told.join(", ")} removed, and your access key works no more.`,
+    ...(bases.length ? [`Not reached: the shared model ${bases.join(", ")}, which learnt from you.`] : []),
     "Copies outside the server are yours to delete.",
   ].join(" ");
 }

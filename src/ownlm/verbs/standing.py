@@ -1,0 +1,91 @@
+"""How an adapter stands: how far it is behind the user's history, and what is known of its worth.
+
+Command line and server say it with these words; the page words the same verdict for people who know no models.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ownlm.store.rows import AdapterInfo
+
+FEW_STEPS = 12  # adapters that took so many, or fewer, had learnt little (benchmarks/LOG.md)
+HARDLY = 0.9  # last by first training loss, above which a few steps have changed hardly anything (the same place)
+
+Verdict = Literal["better", "worse", "unclear", "little"]
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """What is known of an adapter beside its base.
+
+    Attributes:
+        verdict: "better" or "worse" than the base on records it had not learnt from, where the 95% interval of the
+            difference says so; "unclear" where it holds zero; "little" where nothing was held back and a few steps
+            hardly moved the training loss; None where there is no evidence for a verdict.
+        records: number of held-back records that the verdict rests on; None where there were none.
+        words: the same as a sentence with its figures; empty where nothing is known.
+    """
+
+    verdict: Verdict | None = None
+    records: int | None = None
+    words: str = ""
+
+
+def worth(
+    steps: int, loss_first: float | None, loss_last: float | None, provenance: dict[str, Any], parent: str | None = None
+) -> Worth:
+    """What is known of an adapter, from the best evidence there is: held-back records, else the training loss.
+
+    >>> worth(6, 0.95, 0.07, {}).words
+    'training loss 0.950 -> 0.070 on its own records; not tried on held-back ones'
+    >>> worth(4, 7.9, 7.3, {}).verdict
+    'little'
+    """
+    if (measured := provenance.get("held_back")) is not None:
+        return _of_held_back(measured)
+    if (losses := provenance.get("held_back_losses")) is not None:  # they have also chosen what was kept
+        kept = provenance["kept"]
+        told = f"loss {losses['base']:.3f} with the base, {losses[kept]:.3f} with what was kept ({kept})"
+        return Worth(words=f"{told}, on the held-back records that it was chosen by")
+    if loss_first is None or loss_last is None:
+        return Worth()
+    moved = f"training loss {loss_first:.3f} -> {loss_last:.3f}"
+    if parent is None and steps <= FEW_STEPS and loss_last > HARDLY * loss_first:
+        many = "1 step" if steps == 1 else f"{steps:,} steps"
+        return Worth("little", None, f"{moved} in {many}: it may have learnt little")
+    return Worth(words=f"{moved} on its own records; not tried on held-back ones")
+
+
+def worth_of(adapter: AdapterInfo) -> Worth:
+    """What is known of a kept adapter."""
+    a = adapter
+    return worth(a.steps, a.loss_first, a.loss_last, a.provenance, a.parent)
+
+
+def _of_held_back(measured: dict[str, Any]) -> Worth:
+    low, high, count = measured["low"], measured["high"], measured["records"]
+    verdict: Verdict = "better" if low > 0 else "worse" if high < 0 else "unclear"
+    whom = {"trial": "a trial without the user's", "last": "the version before, on the user's"}[measured["how"]]
+    said = {"better": "better than the base", "worse": "worse than the base", "unclear": "no clear difference"}[verdict]
+    figures = f"loss {measured['base']:.3f} with the base, {measured['adapter']:.3f} with it"
+    gain = f"gain {measured['gain']:+.3f}, 95% interval {low:+.3f} to {high:+.3f}"
+    return Worth(verdict, count, f"held-back records: {said} ({whom} {count:,} latest: {figures}; {gain})")
+
+
+def behind(adapter: AdapterInfo, history: str | None, new: int, waits: str | None) -> str:
+    """How far an adapter is behind, or why it cannot be used, in words; empty where it is up to date.
+
+    Args:
+        history: digest of the user's history; None where there is none.
+        new: number of records that came after those it knows.
+        waits: what is said of a pool that nobody is answered from, where the adapter is made of one.
+    """
+    told = []
+    if history is None or not adapter.knows(history):
+        counts = {"new": new, "forgotten": adapter.forgotten}
+        told += [f"{count:,} {what}" for what, count in counts.items() if count]
+    if adapter.stale is not None:
+        told.append(f"stale: {adapter.stale}")
+    elif waits is not None:
+        told.append(waits)
+    return ", ".join(told)
