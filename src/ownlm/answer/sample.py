@@ -52,7 +52,8 @@ def draw(logits_V: Tensor, temperature: float, top_p: float, roll: float) -> int
 
     Source: Holtzman et al. (arXiv 1904.09751), section 3.1.
     """
-    p_V = (logits_V.double() / temperature).softmax(dim=0)
+    wide_V = logits_V.double()
+    p_V = ((wide_V - wide_V.max()) / temperature).softmax(dim=0)  # no temperature is so low that this overflows
     p_N, token_N = (p_V, None) if top_p >= 1 else _nucleus(p_V, top_p)
     sum_N = p_N.cumsum(dim=0)
     place = min(int(torch.searchsorted(sum_N, roll * float(sum_N[-1]), right=True)), len(sum_N) - 1)

@@ -36,7 +36,7 @@ def serve(
         int, typer.Option("--queue", metavar="N", help="Answers that may wait; more are told to try again.", min=1)
     ] = 256,
     max_tokens: Annotated[
-        int, typer.Option("--max-tokens", metavar="N", help="The longest answer that may be asked for.", min=1)
+        int, typer.Option("--max-tokens", metavar="N", help="Of an answer; longer ones are cut.", min=1)
     ] = 1024,
     requests_per_minute: Annotated[
         int, typer.Option("--requests-per-minute", metavar="N", help="Of each token.", min=1)

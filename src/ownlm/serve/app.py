@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi_offline import FastAPIOffline
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ownlm import __version__
 from ownlm.home import Home
@@ -64,8 +65,30 @@ def create_app(home: Home, engine: Engine, limits: Limits | None = None) -> Fast
     app.include_router(openai_api.router)
     app.include_router(me_api.router)
     _add_others(app, state)
+    app.add_middleware(_HeadAsGet)
     app.add_middleware(Guard, most=limits.body_bytes, metrics=state.metrics)
     return app
+
+
+class _HeadAsGet:
+    """Middleware: what can be got can be asked for by HEAD, too, which is answered without the body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def without_body(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        got = {**scope, "method": "GET"}  # a copy: the server below must see which method it answers
+        try:
+            await self._app(got, receive, without_body)
+        finally:
+            scope["route"] = got.get("route")
 
 
 async def _nobody_waits(request: Request, error: Exception) -> Response:

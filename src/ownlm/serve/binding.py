@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ownlm.errors import NotFoundError, SupersededError, TaskError
+from ownlm.errors import NotFoundError, SupersededError
 from ownlm.history.record import Query
 from ownlm.history.task import Task, parse_input
 from ownlm.home import Home
@@ -57,14 +57,12 @@ def bind_question(home: Home, user: str | None, task: Task, text: str, base_only
     return Bound(user, one.task, work, retrieved, one.warning)
 
 
-def bind_text(home: Home, user: str | None, task: Task, text: str, base_only: bool) -> Bound:
-    """A text to be continued as it stands.
+def bind_text(home: Home, user: str | None, task: Task, text: str | tuple[int, ...], base_only: bool) -> Bound:
+    """A text, or token ids, to be continued as they stand.
 
     Raises:
-        TaskError: the text is empty. NotFoundError: there is no base.
+        NotFoundError: there is no base.
     """
-    if not text:
-        raise TaskError("There is nothing to continue", got="an empty prompt")
     one = _assigned(home, Query(user or "", "", {}), task, base_only or user is None)
     return Bound(user, one.task, Work(one.base, one.adapter, text, 16, continues=True), warning=one.warning)
 

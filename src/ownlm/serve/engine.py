@@ -16,7 +16,8 @@ class Work:
 
     Attributes:
         adapter: None for the base alone.
-        prompt: the whole text; the engine turns it into tokens as `BaseLM.encode_prompt` does.
+        prompt: the whole text, which the engine turns into tokens as `BaseLM.encode_prompt` does; or token ids.
+        max_tokens: the answer's most tokens; fewer where the base's context has less room after the prompt.
         temperature: 0 for the likeliest tokens.
         seed: of sampling; None draws one.
         stop: texts that end the answer.
@@ -28,7 +29,7 @@ class Work:
 
     base: BaseInfo
     adapter: AdapterInfo | None
-    prompt: str
+    prompt: str | tuple[int, ...]
     max_tokens: int
     temperature: float = 0.0
     top_p: float = 1.0

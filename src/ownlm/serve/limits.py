@@ -23,7 +23,7 @@ class Limits(BaseModel):
     at_once: int = Field(16, ge=1, description="answers under way of one token")
     max_tokens: int = Field(1024, ge=1, description="of an answer")
     records: int = Field(20_000, ge=1, description="of a person and a task")
-    prompts: int = Field(16, ge=1, description="of one completion request")
+    prompts: int = Field(128, ge=1, description="of one completion request")
     timeout_s: float = Field(120.0, gt=0, description="of one answer, waiting included")
     job_timeout_s: float = Field(21_600.0, gt=0, description="of one process that trains or assembles")
     grace_s: float = Field(20.0, ge=0, description="for answers under way, when the server is stopped")

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from ownlm.errors import ConfigError, DataError, NotFoundError
 from ownlm.filesystem import read_regular
@@ -17,6 +17,7 @@ from ownlm.history.row import to_record
 from ownlm.history.task import Task
 from ownlm.serve.offers import offers
 from ownlm.serve.openai_api import sends, task_of
+from ownlm.serve.requests import Body, without_nulls
 from ownlm.serve.state import AnyState, State
 from ownlm.serve.who import AnyCaller, Me
 from ownlm.store.forget import Forgotten
@@ -33,16 +34,16 @@ _STRICT = ConfigDict(extra="forbid")
 UNFIT = 10_000  # records of one request
 
 
-class Records(BaseModel):
+class Records(Body):
     """Records to add: each an object with the task's fields, and perhaps `id` and `time`."""
 
     model_config = _STRICT
 
     task: str = Field(max_length=64)
-    records: list[dict[str, Any]] = Field(min_length=1, max_length=UNFIT)
+    records: list[Annotated[dict[str, Any], AfterValidator(without_nulls)]] = Field(min_length=1, max_length=UNFIT)
 
 
-class Asked(BaseModel):
+class Asked(Body):
     """What is to be made: an adapter for a task."""
 
     model_config = _STRICT
@@ -50,7 +51,7 @@ class Asked(BaseModel):
     task: str = Field(max_length=64)
 
 
-class Wish(BaseModel):
+class Wish(Body):
     """Whether a person shares pieces of their adapters."""
 
     model_config = _STRICT

@@ -54,7 +54,7 @@ async def chat(asked: ChatRequest, request: Request, caller: AnyCaller, state: A
         if asked.choose and not bound.task.labels:
             raise TaskError(f"Task {task.name!r} has no labels to choose among", hint="ask without `choose`")
         labels = (bound.task.labels or ()) if asked.choose else ()
-        return with_changes(bound, _changes(state, asked, asked.max_completion_tokens) | {"labels": labels})
+        return with_changes(bound, _changes(state, asked) | {"labels": labels})
 
     answering = Answering(
         state, caller, asked.model, [await to_thread.run_sync(bind, limiter=state.binders)], asked.ignored_messages
@@ -70,7 +70,7 @@ async def complete(asked: CompletionRequest, request: Request, caller: AnyCaller
         task, user = _asked_for(state, caller, asked.model)
         if len(asked.prompts) > state.limits.prompts:
             raise ConfigError("Too many prompts in a request", got=len(asked.prompts), expected=state.limits.prompts)
-        changes = _changes(state, asked, None)
+        changes = _changes(state, asked)
         return [with_changes(bind_text(state.home, user, task, p, asked.base_only), changes) for p in asked.prompts]
 
     answering = Answering(state, caller, asked.model, await to_thread.run_sync(bind, limiter=state.binders), None)
@@ -96,14 +96,13 @@ def _asked_for(state: State, caller: Caller, model: str) -> tuple[Task, str | No
     return task, user
 
 
-def _changes(state: State, asked: Sampling, most: int | None) -> dict[str, Any]:
-    """What a request sets of its work."""
-    most = most or asked.max_tokens
-    if most is not None and most > state.limits.max_tokens:
-        raise ConfigError("The answer would be too long", got=most, expected=f"{state.limits.max_tokens} tokens")
+def _changes(state: State, asked: Sampling) -> dict[str, Any]:
+    """What a request sets of its work. A longer answer than is given ends with `length`."""
+    most, greedy = asked.most_tokens, asked.top_p == 0  # the likeliest token alone
     return {
-        "max_tokens": most, "temperature": asked.temperature, "top_p": asked.top_p, "seed": asked.seed,
-        "stop": asked.stops,
+        "max_tokens": None if most is None else min(most, state.limits.max_tokens),
+        "temperature": 0.0 if greedy else asked.temperature, "top_p": None if greedy else asked.top_p,
+        "seed": asked.seed, "stop": asked.stops,
     }  # fmt: skip
 
 

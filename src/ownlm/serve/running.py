@@ -12,11 +12,11 @@ from ownlm.answer.decoder import Decoder, Reply
 from ownlm.answer.prompt_row import Prompt
 from ownlm.answer.sample import Dice
 from ownlm.answer.text import AnswerText
-from ownlm.errors import DataError, OwnlmError
+from ownlm.errors import OwnlmError
 from ownlm.model.base import BaseLM
 from ownlm.model.spans import BASE
-from ownlm.oppu.examples import check_length
 from ownlm.serve.engine import EngineError, Piece, Work
+from ownlm.serve.prompts import PromptReader
 from ownlm.serve.slots import Slot, Slots
 from ownlm.serve.stream import News, OwnStream
 from ownlm.store.store import Store
@@ -74,7 +74,7 @@ class Running:
         self.slots = Slots(base, store, limits.slots)
         self.decoder = Decoder(base, self.slots.banks, prompt_tokens=limits.prompt_tokens, places=limits.places)
         self.tokens = 0
-        self._most_characters = base.max_tokens * max(map(len, base.tokenizer.get_vocab()))
+        self._prompts = PromptReader(base, base.max_tokens)
         self._writing: dict[Reply, Order] = {}
         self._choosing: list[Order] = []
 
@@ -147,14 +147,9 @@ class Running:
         if self.live >= self.limits.live:
             return False
         if not order.tokens:
-            if len(work.prompt) > self._most_characters:
-                raise DataError("The prompt is too long", expected=f"{self.base.max_tokens} tokens with its answer")
-            order.tokens = self.base.encode_prompt(work.prompt)
-            if not order.tokens:
-                raise DataError("The prompt is empty")
-            most = 0 if work.labels else work.max_tokens
-            check_length(self.base, order.tokens, most, "The prompt with its answer", "shorten it")
-        if not work.labels and not self.decoder.has_room(len(order.tokens) + work.max_tokens):
+            order.tokens = self._prompts.read(work.prompt, 0 if work.labels else 1)
+        most = min(work.max_tokens, self._prompts.room(order.tokens))
+        if not work.labels and not self.decoder.has_room(len(order.tokens) + most):
             return False
         if work.adapter is not None:
             order.slot = self.slots.take(work.adapter)
@@ -165,7 +160,7 @@ class Running:
             return True
         dice = Dice(work.temperature, work.top_p, work.seed) if work.temperature > 0 else None
         text = AnswerText(self.base, work.stop, work.one_line, order.tokens if work.continues else None)
-        order.reply = Reply(order.number, list(order.tokens), work.max_tokens, text, dice)
+        order.reply = Reply(order.number, list(order.tokens), most, text, dice)
         self.decoder.join(order.reply)
         self._writing[order.reply] = order
         return True

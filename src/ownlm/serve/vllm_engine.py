@@ -10,10 +10,11 @@ from typing import Final
 import httpx2 as httpx
 
 from ownlm.answer.text import AnswerText
-from ownlm.errors import AdapterError, DataError, OwnlmError, SupersededError
+from ownlm.errors import AdapterError, OwnlmError, SupersededError
 from ownlm.model.base import load_without_weights
 from ownlm.perpcs.pool import Pool, open_pool
 from ownlm.serve.engine import EngineError, Overloaded, StoppedError, Work
+from ownlm.serve.prompts import PromptReader
 from ownlm.serve.vllm_copies import find, remove_copy
 from ownlm.serve.vllm_plugin import DROP, NAME
 from ownlm.serve.vllm_server import VllmServer, VllmSettings, start_server
@@ -77,6 +78,7 @@ class VllmEngine:
         base = server.base
         self.base = load_without_weights(Path(base.folder), name=base.name, fingerprint=base.fingerprint)
         self.max_tokens = min(server.settings.max_tokens or self.base.max_tokens, self.base.max_tokens)
+        self._prompts = PromptReader(self.base, self.max_tokens)
         self._ends = self.base.stop_tokens
         self._client: httpx.AsyncClient | None = None
         self._looking: asyncio.Task[None] | None = None
@@ -149,7 +151,7 @@ class VllmEngine:
                 await read_likeliest(client, name, prompt, work.labels, self.base, stream, terms)
             else:
                 text = AnswerText(self.base, work.stop, work.one_line, prompt if work.continues else None)
-                request = generating(name, prompt, work, self._ends)
+                request = generating(name, prompt, work, self._prompts.room(prompt), self._ends)
                 await read_text(client, request, text, stream, self._ends, terms)
         except OwnlmError as error:
             stream.put(error)
@@ -182,15 +184,8 @@ class VllmEngine:
             if info.pool is not None and self._taken_back(info.pool):
                 what = f"The assembly of user {info.user!r} waits for a withdrawal: somebody took their consent back"
                 raise AdapterError(what, hint=f"`ownlm assemble --task {info.task}`, when it is done")
-        prompt = self.base.encode_prompt(work.prompt)
-        if not prompt:
-            raise DataError("The prompt is empty")
         labels = [len(self.base.encode_answer(f" {label}")) for label in work.labels]
-        most = max(labels) + 1 if labels else work.max_tokens  # vLLM always says one token more
-        if len(prompt) + most > self.max_tokens:
-            got, expected = f"{len(prompt)} tokens, and {most} of the answer", f"at most {self.max_tokens}"
-            raise DataError("The prompt with its answer is too long", got=got, expected=expected, hint="shorten it")
-        return prompt
+        return self._prompts.read(work.prompt, max(labels, default=0) + 1)  # vLLM always says one token more
 
     def _taken_back(self, digest: str) -> bool:
         """Whether somebody whose pieces lie in a pool has taken their consent back."""

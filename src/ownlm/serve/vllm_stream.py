@@ -52,12 +52,12 @@ class VllmStream:
         self._came.put_nowait(came)
 
 
-def generating(model: str, prompt: list[int], work: Work, ends: set[int]) -> dict[str, Any]:
-    """The request for a text. Stop texts are found on our side, as by our own engine, in the tokens that come."""
+def generating(model: str, prompt: list[int], work: Work, room: int, ends: set[int]) -> dict[str, Any]:
+    """The request for a text of at most `room` tokens. Stop texts are found on our side, in the tokens that come."""
     request = {
         "model": model,
         "prompt": prompt,
-        "max_tokens": work.max_tokens,
+        "max_tokens": min(work.max_tokens, room),
         "temperature": work.temperature,
         "stop_token_ids": sorted(ends),
         "stream": True,
