@@ -4,7 +4,7 @@ import logging
 import signal
 import socket
 import sys
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -24,6 +24,17 @@ if TYPE_CHECKING:
 
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_RootPath = Annotated[
+    str, typer.Option("--root-path", metavar="PATH", help="Prefix of every path at a reverse proxy, such as /own.")
+]
+_Origins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-origin",
+        metavar="ORIGIN",
+        help="Origin of web pages that may use the API, such as https://chat.example.org; '*' for all. Repeatable.",
+    ),
+]
 
 
 def serve(
@@ -45,6 +56,8 @@ def serve(
     job_timeout: Annotated[
         float, typer.Option("--job-timeout", metavar="S", help="Of one training or assembly, in seconds.", min=1)
     ] = 21_600,
+    root_path: _RootPath = "",
+    allow_origin: _Origins = None,
     engine: Annotated[
         Literal["own", "vllm"], typer.Option("--engine", help="What answers: ownlm itself; or vLLM, for one base.")
     ] = "own",
@@ -60,9 +73,10 @@ def serve(
     Who asks is said by a token: `ownlm users token USER`, or --operator, makes one. Ctrl-C ends it, and lets answers
     that are under way come to their end.
     """
-    listening = _listen(host, port)
-    from filelock import FileLock, Timeout
+    from ownlm.serve.origins import clean_origin, clean_root_path
 
+    root_path, origins = clean_root_path(root_path), [clean_origin(one) for one in allow_origin or ()]
+    listening = _listen(host, port)
     from ownlm.home import Home
     from ownlm.serve.app import create_app
     from ownlm.serve.limits import Limits
@@ -72,19 +86,26 @@ def serve(
     limits = Limits(
         max_tokens=max_tokens, requests_per_minute=requests_per_minute, timeout_s=timeout, job_timeout_s=job_timeout
     )
-    lock = FileLock(opened.store.folder / "serve.lock")
+    with _locked(home, opened.store.folder):
+        sweep_ended(opened.store)
+        answers = _engine(opened, engine, slots, queue, vllm_python)
+        app = create_app(opened, answers, limits, root_path=root_path, origins=origins)
+        _run(app, listening, limits.grace_s, json)
+
+
+def _locked(home: Path, folder: Path) -> AbstractContextManager[object]:
+    """The lock of the one server of a home."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / "serve.lock")
     try:
-        lock.acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except Timeout:
         raise StoreError(
             f"The home {home} is being served already", hint="end that server, or serve another home"
         ) from None
     except OSError as error:
         raise StoreError(f"The home {home} cannot be served", got=error.strerror, hint="make it writable") from None
-    with lock:
-        sweep_ended(opened.store)
-        app = create_app(opened, _engine(opened, engine, slots, queue, vllm_python), limits)
-        _run(app, listening, limits.grace_s, json)
 
 
 def _engine(home: "Home", kind: str, slots: int, queue: int, python: Path) -> "Engine":

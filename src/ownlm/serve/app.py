@@ -1,10 +1,11 @@
 """The app: routes, errors, the page, and what begins and ends with the server."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,6 +19,7 @@ from ownlm.serve.guard import Guard
 from ownlm.serve.jobs import Jobs
 from ownlm.serve.limits import Limits, Meter
 from ownlm.serve.metrics import Metrics
+from ownlm.serve.origins import RootPath, allow_origins, clean_root_path
 from ownlm.serve.page_files import add_page
 from ownlm.serve.refusals import add_refusals
 from ownlm.serve.state import State
@@ -29,15 +31,22 @@ _REFUSED = {"description": "Refused: what, and what to do next.", "content": {"a
 _REFUSALS = {status: _REFUSED for status in (400, 401, 403, 404, 409, 413, 429, 500, 503, 504)}
 
 
-def create_app(home: Home, engine: Engine, limits: Limits | None = None) -> FastAPI:
+def create_app(
+    home: Home, engine: Engine, limits: Limits | None = None, *, root_path: str = "", origins: Sequence[str] = ()
+) -> FastAPI:
     """A server of a home, for uvicorn or another.
 
     Args:
         engine: answers; it is stopped with the app.
+        root_path: prefix of every path at the reverse proxy, which may strip it or pass it on.
+        origins: of pages in browsers that may use the API, such as `https://chat.example.org`; '*' for all.
+
+    Raises:
+        ConfigError: the root path or an origin is none.
 
     Source: ours; the API of completions is OpenAI's.
     """
-    limits = limits or Limits()
+    limits, root_path = limits or Limits(), clean_root_path(root_path)
     jobs, forgetting = Jobs(home, limits.job_timeout_s), Forgetting(home)
     threads = CapacityLimiter(READERS), CapacityLimiter(BINDERS)
     state = State(home, engine, jobs, forgetting, limits, Meter(limits), Metrics(engine), *threads)
@@ -56,17 +65,21 @@ def create_app(home: Home, engine: Engine, limits: Limits | None = None) -> Fast
 
     app: FastAPI = FastAPIOffline(
         redirect_slashes=False,  # a client that shortens `history/..` must not be led to `/v1/users/me`
-        redoc_url=None, static_url="/docs-files", title="ownlm", version=__version__, lifespan=lifespan,
+        docs_url=None, redoc_url=None, static_url="/docs-files", title="ownlm", version=__version__, lifespan=lifespan,
         summary="Everybody's own model behind one address.", responses=_REFUSALS,
+        servers=None if root_path else [{"url": "."}],  # relative to openapi.json, wherever a proxy shows that
     )  # fmt: skip
     app.state.ownlm = state
     add_refusals(app)
     app.add_exception_handler(ClientLeft, _nobody_waits)
     app.include_router(openai_api.router)
     app.include_router(me_api.router)
-    _add_others(app, state)
+    _add_others(app, state, root_path)
     app.add_middleware(_HeadAsGet)
     app.add_middleware(Guard, most=limits.body_bytes, metrics=state.metrics)
+    if root_path:
+        app.add_middleware(RootPath, root_path=root_path)
+    allow_origins(app, origins)
     return app
 
 
@@ -95,7 +108,7 @@ async def _nobody_waits(request: Request, error: Exception) -> Response:
     return Response(status_code=499)
 
 
-def _add_others(app: FastAPI, state: State) -> None:
+def _add_others(app: FastAPI, state: State, root_path: str) -> None:
     """Health, numbers, and the page."""
 
     @app.get("/healthz", tags=["server"])
@@ -109,4 +122,11 @@ def _add_others(app: FastAPI, state: State) -> None:
         """Counters and gauges, for Prometheus; with an operator's token."""
         return Response(state.metrics.text(), media_type="text/plain; version=0.0.4")
 
-    add_page(app)
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:  # relative addresses: a proxy may show it below any path
+        return get_swagger_ui_html(
+            openapi_url="openapi.json", title="ownlm", swagger_favicon_url="docs-files/favicon.png",
+            swagger_js_url="docs-files/swagger-ui-bundle.js", swagger_css_url="docs-files/swagger-ui.css",
+        )  # fmt: skip
+
+    add_page(app, root_path)

@@ -16,7 +16,7 @@ log = logging.getLogger("ownlm.serve")
 
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-    "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+    "form-action 'none'; base-uri 'self'; frame-ancestors 'none'"
 )
 DOCS_POLICY = (  # what shows the API writes styles and one script into its page
     "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; connect-src 'self'; "
@@ -65,7 +65,7 @@ class Guard:
                 raise _TooLarge  # whatever the app makes of half a body
             if message["type"] == "http.response.start":
                 status = message["status"]
-                _head(message, scope["path"])
+                _head(message, _route(scope))
             await send(message)
 
         async def refuse(text: str, code: str, refused: int) -> None:
@@ -89,11 +89,11 @@ class Guard:
             self._metrics.request(_route(scope), status, time.perf_counter() - started)
 
 
-def _head(message: MutableMapping[str, Any], path: str) -> None:
+def _head(message: MutableMapping[str, Any], route: str) -> None:
     headers = MutableHeaders(scope=message)
     for name, value in _HEADERS.items():
         headers.setdefault(name, value)
-    headers.setdefault("Content-Security-Policy", DOCS_POLICY if path.startswith("/docs") else PAGE_POLICY)
+    headers.setdefault("Content-Security-Policy", DOCS_POLICY if route == "/docs" else PAGE_POLICY)
 
 
 def _announced(scope: Scope) -> int:

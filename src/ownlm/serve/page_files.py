@@ -16,18 +16,24 @@ CHECK_EACH_TIME = "no-cache"
 class PageFiles:
     """A folder of files, read once.
 
+    Args:
+        root_path: prefix of the page's path; the browser may have asked without the slash at the end that relative
+            addresses need.
+
     Attributes:
         version: digest of all files; every file but the first lies under it.
         index: the page's HTML.
     """
 
-    def __init__(self, folder: Path = PAGE) -> None:
+    def __init__(self, folder: Path = PAGE, root_path: str = "") -> None:
         contents = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix in TYPES}
         hasher = hashlib.sha256()
         for name, content in contents.items():
             hasher.update(f"{name}\0{len(content)}\0".encode() + content)
         self.version = hasher.hexdigest()[:16]
         index = re.sub(rb'(href|src)="page/', rf'\1="page/{self.version}/'.encode(), contents.pop("index.html"))
+        if root_path:
+            index = index.replace(b"<head>", f'<head>\n  <base href="{root_path}/">'.encode(), 1)
         self.index = _Sent("index.html", index, CHECK_EACH_TIME)
         self._files = {name: _Sent(name, content, FOR_GOOD) for name, content in contents.items()}
 
@@ -56,9 +62,9 @@ class _Sent:
         return Response(self._packed if packed else self._plain, headers=headers, media_type=self._type)
 
 
-def add_page(app: FastAPI) -> None:
+def add_page(app: FastAPI, root_path: str = "") -> None:
     """Serves the page at `/`, and its files beside it."""
-    files = PageFiles()
+    files = PageFiles(root_path=root_path)
 
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def page(request: Request) -> Response:

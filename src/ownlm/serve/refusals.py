@@ -145,6 +145,7 @@ def add_refusals(app: FastAPI) -> None:
     async def _(request: Request, error: HTTPException) -> JSONResponse:
         message = error.detail or HTTPStatus(error.status_code).phrase
         if message == HTTPStatus.NOT_FOUND.phrase:
-            message = "There is nothing at this address. Next: /docs shows all there is."
+            root = request.scope.get("app_root_path", request.scope.get("root_path", ""))
+            message = f"There is nothing at this address. Next: {root}/docs shows all there is."
         code = "not_found" if error.status_code == 404 else "invalid_request"
         return refuse(message, error.status_code, code, headers=error.headers)
