@@ -27,11 +27,15 @@ class FakeStream:
         self.adapter = engine.swap or (own.id if own else None)
         self.prompt_tokens = len(self.work.prompt)
         words = engine.words or f"{own.user if own else 'base'} read {len(self.work.prompt)} letters".split()
-        for place, word in enumerate(self.work.labels[:1] or words):
+        words = self.work.labels[:1] or words
+        for place, word in enumerate(words, 1):
             await engine.gate.wait()
+            if word in engine.before:
+                await asyncio.to_thread(engine.before.pop(word))
             self.completion_tokens += 1
             engine.said.set()
-            yield Piece(("" if place == 0 else " ") + word, None)
+            last = engine.last_with_text and place == len(words)
+            yield Piece(("" if place == 1 else " ") + word, "stop" if last else None)
         yield Piece("", "stop")
 
     def cancel(self) -> None:
@@ -52,6 +56,8 @@ class FakeEngine:
     said: asyncio.Event = field(default_factory=asyncio.Event)
     streams: list[FakeStream] = field(default_factory=list)
     stopped: bool = False
+    last_with_text: bool = False  # whether the last word comes with the end of the answer
+    before: dict[str, Callable[[], object]] = field(default_factory=dict)  # what happens before a word of the answer
     meanwhile: Callable[[], object] = lambda: None  # what happens between a request and its answer
 
     def __post_init__(self) -> None:

@@ -136,10 +136,34 @@ def test_an_answer_comes_as_a_stream_of_events(served: Served) -> None:
 def test_a_stream_ends_when_its_token_does(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answering, "LOOK_S", -1.0)  # at each piece
     who, store = served.token("ada"), served.home.store
-    served.engine.meanwhile = lambda: [revoke_token(store, one.id) for one in tokens(store, "ada")]
+    served.engine.before["read"] = lambda: [revoke_token(store, one.id) for one in tokens(store, "ada")]
     response = served.client.post(CHAT, headers=who, json={"model": TASK, "messages": say(), "stream": True})
     _, said, refused = (json.loads(line.removeprefix("data: ")) for line in response.text.split("\n\n") if line)
     assert said["choices"][0]["delta"]["content"] == "ada" and refused["error"]["code"] == "invalid_api_key"
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
+def test_a_stream_looks_before_its_first_piece(served: Served, path: str) -> None:
+    """Not even the role is given where the token was revoked, or the person forgotten, before that."""
+    asked = {"model": TASK, "stream": True} | ({"messages": say()} if path == CHAT else {"prompt": "Once"})
+    store = served.home.store
+    for user, end in {
+        "ada": lambda: [revoke_token(store, one.id) for one in tokens(store, "ada")],
+        "bela": lambda: served.home.forget("bela"),
+    }.items():
+        who, served.engine.before[user] = served.token(user), end
+        response = served.client.post(path, headers=who, json=asked)
+        assert response.status_code == 401 and "data:" not in response.text
+        assert served.engine.streams[-1].cancelled
+
+
+def test_a_stream_looks_before_its_last_piece(served: Served) -> None:
+    """However soon it comes after the last look."""
+    who, store = served.token("ada"), served.home.store
+    served.engine.words, served.engine.last_with_text = ("one", "two"), True
+    served.engine.before["two"] = lambda: [revoke_token(store, one.id) for one in tokens(store, "ada")]
+    response = served.client.post(CHAT, headers=who, json={"model": TASK, "messages": say(), "stream": True})
+    assert "one" in response.text and "two" not in response.text and "invalid_api_key" in response.text
 
 
 def test_who_has_learnt_what_was_forgotten_is_told(served: Served) -> None:
