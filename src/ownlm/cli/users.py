@@ -296,7 +296,8 @@ def token(
     else:
         say(secret)
         ends = f", and is worth nothing from {_minute(info.expires)} (UTC) on" if info.expires else ""
-        warn(f"this is shown once{ends}; `ownlm users token --revoke {info.id}` makes it worth nothing")
+        page = "" if info.user is None else "; the page asks for it as the access key"
+        warn(f"this is shown once{ends}{page}; `ownlm users token --revoke {info.id}` makes it worth nothing")
 
 
 def _end(token: "TokenInfo") -> str:

@@ -1,6 +1,7 @@
 """What the page says is true in every state, each offer works, and all of it is in plain words."""
 
 import re
+from collections.abc import Callable
 
 import pytest
 
@@ -141,3 +142,44 @@ def test_a_failure_that_a_newer_model_has_overtaken_is_not_told(tab: Visit, serv
     tab.page.reload()
     tab.page.locator("#standing", has_text="up to date").wait_for()
     assert tab.page.get_by_role("alert").count() == 0
+
+
+def test_numbers_and_dates_are_written_as_in_the_viewers_country(
+    open_tab: Callable[..., Visit], served: Served
+) -> None:
+    tab = open_tab(locale="de-DE", timezone_id="Europe/Berlin")
+    someone = served.fake.people[served.tokens["assembled"]]
+    someone.versions["triage"][0] |= {"records": 12_345, "bytes": 1_858_776}
+    tab.sign_in(served.tokens["assembled"], "model")
+    facts = tab.page.locator("#adapter-facts .facts")
+    facts.get_by_text("12.345 records").wait_for()
+    assert "1,9 MB" in facts.inner_text() and "21.11.2026, 15:03" in facts.inner_text()
+    tab.page.locator(".shares").get_by_text(re.compile(r"\d,\d\s%")).first.wait_for()
+
+
+def test_texts_from_right_to_left_and_long_names_stay_in_their_places(
+    open_tab: Callable[..., Visit], served: Served
+) -> None:
+    tab = open_tab(viewport={"width": 360, "height": 740})
+    someone = served.fake.people[served.tokens["trained"]]
+    someone.user = "עדה\u202e" + "-ein-sehr-langer-Name" * 6  # it turns the direction of what follows
+    someone.records["triage"][0]["fields"]["text"] = "مرحبا بالعالم! 123"
+    tab.sign_in(served.tokens["trained"], "history")
+    text = tab.page.locator(".record dd").first
+    text.get_by_text("مرحبا").wait_for()
+    assert text.evaluate("one => getComputedStyle(one).unicodeBidi") == "plaintext"
+    assert tab.page.locator("#user").evaluate("one => getComputedStyle(one).unicodeBidi") == "isolate"
+    assert tab.page.get_by_role("button", name="Sign out").is_visible()
+    tab.go("You")
+    tab.page.locator("#forget-who", has_text="עדה").wait_for()
+    scroll, window = tab.width()
+    assert scroll <= window == 360
+
+
+def test_a_key_for_running_the_server_opens_nobodys_page(tab: Visit, served: Served) -> None:
+    tab.page.route("**/v1/users/me", lambda route: route.fulfill(json={"user": None, "scope": "operator", "tasks": []}))
+    tab.page.goto(served.url)
+    tab.page.get_by_label("Your access key").fill(served.tokens["trained"])
+    tab.page.get_by_role("button", name="Sign in").click()
+    tab.page.locator("#token-wrong", has_text="This key is for running the server").wait_for()
+    assert tab.focus() == "token" and tab.page.evaluate("sessionStorage.length") == 0
