@@ -206,29 +206,34 @@ async def events(request: Request, answering: Answering, kind: str, with_usage: 
         pieces = aiter(stream)
         first = await _unless_left(request, answering.next(answering.bounds[0], pieces))
         answering.first(answering.bounds[0], stream)
+        looked = time.monotonic()
+        await answering.look(answering.bounds[0])
     except BaseException:
         stack.close()
         raise
-    return Events(_events(answering, kind, with_usage, stream, pieces, first), stack)
+    return Events(_events(answering, kind, with_usage, stream, pieces, first, looked), stack)
 
 
 async def _events(
-    answering: Answering, kind: str, with_usage: bool, stream: Stream, pieces: AsyncIterator[Piece], piece: Piece
+    answering: Answering, kind: str, with_usage: bool, stream: Stream, pieces: AsyncIterator[Piece], piece: Piece,
+    looked: float,
 ) -> AsyncIterator[bytes]:  # fmt: skip
-    chat, looked = kind.startswith("chat"), time.monotonic()
+    """The events of a stream; no piece leaves later than LOOK_S after a look at the token and the adapter."""
+    chat = kind.startswith("chat")
     try:
         if chat:
             yield _event(answering.document(kind, [_choice(chat, {"role": "assistant", "content": ""})]))
         while True:
+            if piece.finish is not None:
+                await answering.check_leaving(answering.bounds[0], stream)
+            elif time.monotonic() > looked + LOOK_S:
+                looked = time.monotonic()
+                await answering.look(answering.bounds[0])
             if piece.text:
                 yield _event(answering.document(kind, [_choice(chat, _said(chat, piece.text))]))
             if piece.finish is not None:
                 break
             piece = await answering.next(answering.bounds[0], pieces)
-            if time.monotonic() > looked + LOOK_S:
-                await answering.look(answering.bounds[0])
-                looked = time.monotonic()
-        await answering.check_leaving(answering.bounds[0], stream)
         last = _choice(chat, _said(chat, None), piece.finish)
         yield _event(answering.document(kind, [last]) | {"ownlm": answering.extras()})
         if with_usage:
