@@ -1,6 +1,8 @@
 """A packed row gives what each sequence gives alone, whatever shares the row, and the model's code is untouched."""
 
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,13 +11,14 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
+from transformers.masking_utils import chunked_causal_mask_function
 
-from ownlm.errors import BaseModelError
 from ownlm.model import attention
-from ownlm.model.attention import packed_attention
+from ownlm.model.attention import Scores, packed_attention
 from ownlm.model.base import BaseLM, load_base
+from ownlm.model.flight import flying
 from ownlm.model.kv_cache import KvCache
-from ownlm.model.packed import Row, common_prefix
+from ownlm.model.packed import Mask, Row, common_prefix
 from ownlm.model.spans import BASE
 
 tokens = st.lists(st.integers(3, 90), min_size=1, max_size=40)
@@ -64,7 +67,8 @@ def test_a_window_limits_what_is_seen() -> None:
     row.predict(BASE, row.add(BASE, range(10)))
     q = torch.randn(1, 4, 10, 8)
     k, v = torch.randn(1, 2, 10, 8), torch.randn(1, 2, 10, 8)
-    out, _ = packed_attention(torch.nn.Identity(), q, k, v, None, packed=row.pack(), sliding_window=3)
+    with flying(row.pack(), None, None):
+        out, _ = packed_attention(torch.nn.Identity(), q, k, v, None, sliding_window=3)
     for place in range(10):
         seen = slice(max(0, place - 2), place + 1)
         scores = torch.einsum("hd,hkd->hk", q[0, :, place], k[0].repeat_interleave(2, 0)[:, seen]) / 8**0.5
@@ -95,29 +99,57 @@ def test_attention_without_padding_is_asked_for_the_same(window: int | None, mon
     row.predict(1, row.add(1, range(70)))
     batch = row.pack()
     q, k, v = (torch.randn(batch.tokens, heads, 8) for heads in (4, 2, 2))
-    same = [attend(q, k, v, batch, 0.3, window) for attend in (attention._padded, attention._ragged)]
+    how = Scores(scale=0.3), Mask(window)
+    same = [attend(q, k, v, batch, *how) for attend in (attention._padded, attention._ragged)]
     torch.testing.assert_close(*same)
 
 
-def test_nothing_of_a_neighbour_is_read(packed: BaseLM) -> None:
+@pytest.mark.parametrize("scores", [{}, {"softcap": 2.0, "s_aux": torch.ones(4)}], ids=["plain", "capped with sinks"])
+def test_nothing_of_a_neighbour_is_read(packed: BaseLM, scores: dict[str, Any]) -> None:
     row = Row()
     row.predict(0, row.add(0, [5, 6, 7]))
     row.predict(1, row.add(1, [8]))
     batch = row.pack()
     q, k, v = torch.randn(1, 4, 4, 16), torch.randn(1, 2, 4, 16), torch.randn(1, 2, 4, 16)
-    clean, _ = packed_attention(torch.nn.Identity(), q, k, v, None, packed=batch)
-    for tensor in (q, k, v):
-        tensor[:, :, :3] = float("nan")
-    poisoned, _ = packed_attention(torch.nn.Identity(), q, k, v, None, packed=batch)
+    with flying(batch, None, None):
+        clean, _ = packed_attention(torch.nn.Identity(), q, k, v, None, **scores)
+        for tensor in (q, k, v):
+            tensor[:, :, :3] = float("nan")
+        poisoned, _ = packed_attention(torch.nn.Identity(), q, k, v, None, **scores)
     assert torch.equal(clean[0, 3], poisoned[0, 3])
 
 
-def test_attention_it_cannot_compute_is_refused() -> None:
-    row = Row()
-    row.add(0, [1])
-    q = torch.zeros(1, 1, 1, 4)
-    with pytest.raises(BaseModelError, match="softcap"):
-        packed_attention(torch.nn.Identity(), q, q, q, None, packed=row.pack(), softcap=50.0)
+@pytest.mark.parametrize("sinks", [False, True], ids=["no sinks", "sinks"])
+@pytest.mark.parametrize("cap", [None, 1.5])
+@pytest.mark.parametrize(
+    ("mask", "sees"),
+    [
+        (Mask(), lambda q, k: True),
+        (Mask(window=3), lambda q, k: q - k < 3),
+        (Mask(function=chunked_causal_mask_function(4, torch.zeros(1))), lambda q, k: q // 4 == k // 4),
+    ],
+    ids=["causal", "window", "chunks"],
+)
+def test_scores_and_masks_against_a_naive_loop(mask: Mask, sees: Any, cap: float | None, sinks: bool) -> None:
+    """Soft capping, sinks, windows and chunks behind a shared prefix, with values narrower than keys, in float64."""
+    row, draw = Row(), torch.Generator().manual_seed(0)
+    prefix = row.add(0, range(5))
+    chains = [prefix, *(row.add(0, range(length), after=prefix) for length in (6, 1, 1))]
+    batch = row.pack()
+    q, k, v = (torch.randn(batch.tokens, *n, generator=draw, dtype=torch.float64) for n in ((4, 8), (2, 8), (2, 6)))
+    sink_H = torch.randn(4, generator=draw, dtype=torch.float64) if sinks else None
+    out = attention._padded(q, k, v, batch, Scores(0.3, cap, sink_H), mask)
+    assert out.shape == (batch.tokens, 4, 6)
+    for chain in chains:
+        for place, at in list(enumerate(chain.tolist()))[0 if chain is prefix else len(prefix) :]:
+            for head in range(4):
+                total, value = float(sink_H[head].exp()) if sink_H is not None else 0.0, torch.zeros(6).double()
+                for earlier, other in enumerate(chain.tolist()[: place + 1]):
+                    if sees(place, earlier):
+                        score = 0.3 * float(q[at, head] @ k[other, head // 2])
+                        weight = math.exp(score if cap is None else cap * math.tanh(score / cap))
+                        total, value = total + weight, value + weight * v[other, head // 2]
+                torch.testing.assert_close(out[at, head], value / total)
 
 
 def test_slots_must_ascend() -> None:

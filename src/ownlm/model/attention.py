@@ -1,9 +1,10 @@
 """Attention over a packed row, registered at transformers' own extension point.
 
-A model loaded with `attn_implementation=NAME` runs on packed rows, its modelling code untouched: the row
-arrives as the keyword argument `packed` of the model's forward pass.
+A model loaded with `attn_implementation=NAME` runs on packed rows, its modelling code untouched: what attends to what
+is read from the forward pass under way (`flight`), which masks the layers have from `layers`.
 """
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -12,11 +13,36 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from ownlm.errors import BaseModelError
-from ownlm.model.packed import Bucket, PackedBatch
+from ownlm.model.flight import flight
+from ownlm.model.layers import Layer, layer_of
+from ownlm.model.packed import Bucket, Mask, PackedBatch
 
 NAME = "ownlm_packed"
 WIDEST_FLASH = 256  # heads that the kernel for sequences of any lengths can have
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """How scores become weights.
+
+        weight_k = exp(s_k) / (exp(sink) + sum over seen k of exp(s_k)),      s = cap tanh(scale q . k / cap)
+
+    Attributes:
+        scale: 1 / sqrt(head width) where it is None.
+        cap: None where scores are not capped.
+        sink_H: a score of each head that takes weight and gives no value; None where there is none.
+
+    Source: cap: Gemma 2 (arXiv 2408.00118); sinks: gpt-oss (arXiv 2508.10925).
+    """
+
+    scale: float | None = None
+    cap: float | None = None
+    sink_H: Tensor | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether this is scaled dot-product attention."""
+        return self.cap is None and self.sink_H is None
 
 
 def packed_attention(
@@ -26,41 +52,37 @@ def packed_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    packed: PackedBatch,
     scaling: float | None = None,
     sliding_window: int | None = None,
-    **others: Any,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **_: Any,
 ) -> tuple[Tensor, None]:
     """Each token attends to its own sequence, up to itself: the shared beginning and its own segment.
 
     Args:
         query: [1, heads, T, head width].
-        key, value: [1, key heads, S, head width], S tokens with those of the cache.
-        packed: what attends to what.
-        sliding_window: how many tokens back a layer sees, where it is limited.
+        key, value: [1, key heads, S, head width], S tokens with those of the cache; values may be of another width.
+        sliding_window: how many tokens back a layer sees; used only where its model was not probed.
+        softcap, s_aux: the cap and the sinks of `Scores`.
 
     Returns:
-        [1, T, heads, head width], and None in place of attention weights.
-
-    Raises:
-        BaseModelError: the model asks for attention sinks or soft capping, which are not computed here.
+        [1, T, heads, value width], and None in place of attention weights.
     """
-    for unsupported in ("softcap", "s_aux"):
-        if others.get(unsupported) is not None:
-            raise BaseModelError(
-                "This model's attention cannot run on packed rows",
-                got=f"attention with {unsupported!r}",
-                expected="plain scaled dot-product attention, causal or with a sliding window",
-            )
+    now = flight()
+    assert now is not None, "packed attention outside of a forward pass on a packed row"
+    packed, layer = now.batch, layer_of(module) or Layer(Mask(sliding_window))
+    if layer.temperature is not None:
+        row_T, own_T = torch.arange(packed.tokens, device=query.device), packed.position_ids_T
+        query = (query * (layer.temperature(own_T) / layer.temperature(row_T))[:, None]).to(query.dtype)
     q_THE, k_SGE, v_SGE = (one[0].transpose(0, 1) for one in (query, key, value))
-    half = query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and query.shape[3] <= WIDEST_FLASH
-    attend = _ragged if half and _has_flash(query.device) else _padded
-    return attend(q_THE, k_SGE, v_SGE, packed, scaling, sliding_window)[None], None
+    scores = Scores(scaling, softcap, s_aux)
+    ragged = scores.plain and layer.mask.function is None and _is_flash(query, value)
+    attend = _ragged if ragged else _padded
+    return attend(q_THE, k_SGE, v_SGE, packed, scores, layer.mask)[None], None
 
 
-def _padded(
-    q_THE: Tensor, k_SGE: Tensor, v_SGE: Tensor, packed: PackedBatch, scale: float | None, window: int | None
-) -> Tensor:
+def _padded(q_THE: Tensor, k_SGE: Tensor, v_SGE: Tensor, packed: PackedBatch, scores: Scores, mask: Mask) -> Tensor:
     """Bucket by bucket. One gather serves them all: a gather's backward pass fills and adds the whole row."""
     p = packed.padded
     q_qHE, k_kGE, v_kGE = (
@@ -72,13 +94,11 @@ def _padded(
     outputs = []
     split = zip(q_qHE.split(queries), k_kGE.split(keys), v_kGE.split(keys), strict=True)
     for bucket, (q_qHE, k_kGE, v_kGE) in zip(p.buckets, split, strict=True):
-        outputs.append(_attend(q_qHE, k_kGE, v_kGE, bucket, scale, window))
+        outputs.append(_attend(q_qHE, k_kGE, v_kGE, bucket, scores, mask))
     return torch.cat(outputs)[p.restore_T]
 
 
-def _attend(
-    q_qHE: Tensor, k_kGE: Tensor, v_kGE: Tensor, bucket: Bucket, scale: float | None, window: int | None
-) -> Tensor:
+def _attend(q_qHE: Tensor, k_kGE: Tensor, v_kGE: Tensor, bucket: Bucket, scores: Scores, mask: Mask) -> Tensor:
     """One bucket. Where each segment has one query, the heads that read the same keys stand in as its queries: that is
     twice as fast on a CPU as to leave it to the kernel.
     """
@@ -88,14 +108,31 @@ def _attend(
     else:
         q_NHQE = q_qHE.unflatten(0, (segments, -1)).transpose(1, 2)
     k_NGKE, v_NGKE = (one.unflatten(0, (segments, -1)).transpose(1, 2) for one in (k_kGE, v_kGE))
-    mask, shared = bucket.mask(window, q_qHE.dtype), q_NHQE.shape[1] != groups
-    out_NHQE = F.scaled_dot_product_attention(q_NHQE, k_NGKE, v_NGKE, mask, scale=scale, enable_gqa=shared)
-    return (out_NHQE if single else out_NHQE.transpose(1, 2)).reshape(q_qHE.shape)
+    hidden, shared = bucket.mask(mask, q_qHE.dtype), q_NHQE.shape[1] != groups
+    if scores.plain:
+        out_NHQE = F.scaled_dot_product_attention(q_NHQE, k_NGKE, v_NGKE, hidden, scale=scores.scale, enable_gqa=shared)
+    else:
+        out_NHQE = _softmax(q_NHQE, k_NGKE, v_NGKE, hidden, scores)
+    return (out_NHQE if single else out_NHQE.transpose(1, 2)).reshape(*q_qHE.shape[:2], v_kGE.shape[2])
 
 
-def _ragged(
-    q_THE: Tensor, k_SGE: Tensor, v_SGE: Tensor, packed: PackedBatch, scale: float | None, window: int | None
-) -> Tensor:
+def _softmax(q_NHQE: Tensor, k_NGKE: Tensor, v_NGKE: Tensor, hidden: Tensor, scores: Scores) -> Tensor:
+    """Attention written out, for scores that no kernel computes; the softmax in float32 at least, as in the models."""
+    heads = q_NHQE.shape[1] // k_NGKE.shape[1]
+    k_NHKE, v_NHKE = (one.repeat_interleave(heads, dim=1) if heads > 1 else one for one in (k_NGKE, v_NGKE))
+    scale = q_NHQE.shape[3] ** -0.5 if scores.scale is None else scores.scale
+    score_NHQK = q_NHQE @ k_NHKE.transpose(2, 3) * scale
+    if scores.cap is not None:
+        score_NHQK = torch.tanh(score_NHQK / scores.cap) * scores.cap
+    score_NHQK = (score_NHQK + hidden).to(torch.promote_types(q_NHQE.dtype, torch.float32))
+    keys = score_NHQK.shape[3]
+    if scores.sink_H is not None:  # as many sinks as heads, which a bucket of single queries holds as its queries
+        sink = scores.sink_H.view(1, q_NHQE.shape[1], -1, 1).to(score_NHQK)
+        score_NHQK = torch.cat([score_NHQK, sink.expand(*score_NHQK.shape[:3], 1)], dim=3)
+    return score_NHQK.softmax(dim=3)[..., :keys].to(v_NHKE.dtype) @ v_NHKE
+
+
+def _ragged(q_THE: Tensor, k_SGE: Tensor, v_SGE: Tensor, packed: PackedBatch, scores: Scores, mask: Mask) -> Tensor:
     """All segments in one kernel, for half precision on a GPU; a segment's queries are the last of its keys."""
     from torch.nn.attention.varlen import varlen_attn
 
@@ -109,16 +146,22 @@ def _ragged(
         p.key_ends,
         p.longest_query,
         p.longest_key,
-        scale=scale,
-        window_size=(-1 if window is None else window - 1, 0),
+        scale=scores.scale,
+        window_size=(-1 if mask.window is None else mask.window - 1, 0),
     )
     assert isinstance(out_THE, Tensor)  # and no statistics beside it, which were not asked for
     return out_THE
 
 
+def _is_flash(query: Tensor, value: Tensor) -> bool:
+    """Whether the kernel for sequences of any lengths can run these."""
+    half = query.is_cuda and query.dtype in (torch.bfloat16, torch.float16)
+    return half and query.shape[3] == value.shape[3] <= WIDEST_FLASH and _has_flash(query.device)
+
+
 @cache
 def _has_flash(device: torch.device) -> bool:
-    """Whether a GPU runs the kernel for sequences of any lengths."""
+    """Whether a GPU has that kernel."""
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 

@@ -17,9 +17,11 @@ from ownlm.model.adapter import Adapter
 from ownlm.model.attention import NAME
 from ownlm.model.bank import LoraBank
 from ownlm.model.banks import Banks
+from ownlm.model.context import context, has_original_context
 from ownlm.model.flight import flying
 from ownlm.model.kv_cache import KvCache
 from ownlm.model.last_mlp import trim_last_mlp
+from ownlm.model.layers import probe, refuse
 from ownlm.model.lora import lora_merge
 from ownlm.model.packed import PackedBatch
 from ownlm.model.targets import target_modules
@@ -56,8 +58,8 @@ class BaseLM:
 
     @property
     def max_tokens(self) -> int:
-        """The longest sequence the model was made for."""
-        return int(getattr(self.model.config, "max_position_embeddings", 2**31))
+        """The longest sequence that the model was made for, and that is right beside longer and shorter ones."""
+        return context(self.model.config)
 
     @property
     def end_of_text(self) -> int:
@@ -135,8 +137,17 @@ class BaseLM:
 
         Returns:
             logits_PV.
-        """
 
+        Raises:
+            BaseModelError: a sequence is longer than the original context of a base whose embeddings change beyond it.
+        """
+        if has_original_context(self.model.config) and batch.longest > self.max_tokens:
+            raise BaseModelError(
+                f"A sequence is longer than the original context of the base {self.name!r}",
+                got=f"{batch.longest} tokens",
+                expected=f"at most {self.max_tokens}: beyond, its rotary embeddings change at all positions",
+                hint="shorten the prompt, or use a base of a longer context",
+            )
         with flying(batch, bank, grads_WP):
             output = self.model(
                 input_ids=batch.input_ids_T[None],
@@ -144,7 +155,6 @@ class BaseLM:
                 past_key_values=cache,
                 use_cache=cache is not None,
                 logits_to_keep=batch.asked_A,
-                packed=batch,
             )
         logits_AV: Tensor = output.logits[0]
         return logits_AV if batch.row_P is None else logits_AV[batch.row_P]
@@ -152,7 +162,7 @@ class BaseLM:
     def hidden(self, batch: PackedBatch) -> Tensor:
         """What the base alone, whatever bank is attached, makes of each token: its last states after the final norm.
 
-        The head does not run. No flight is under way, so the last MLP is not trimmed to the asked positions.
+        The head does not run, and the last MLP is not trimmed to the asked positions.
 
         Args:
             batch: T tokens; what is asked of them does not matter.
@@ -160,9 +170,10 @@ class BaseLM:
         Returns:
             hidden_TD.
         """
-        output = self.model.get_decoder()(
-            input_ids=batch.input_ids_T[None], position_ids=batch.position_ids_T[None], use_cache=False, packed=batch
-        )
+        with flying(batch, None, None, trim=False):
+            output = self.model.get_decoder()(
+                input_ids=batch.input_ids_T[None], position_ids=batch.position_ids_T[None], use_cache=False
+            )
         hidden_TD: Tensor = output.last_hidden_state[0]
         return hidden_TD
 
@@ -177,7 +188,7 @@ def load_base(
         dtype: of the weights; by default float32 on a CPU, else bfloat16.
 
     Raises:
-        BaseModelError: transformers cannot load it.
+        BaseModelError: transformers cannot load it, or packed rows of it cannot be right.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -196,6 +207,8 @@ def load_base(
         )
         model, loaded = both
     except (OSError, ValueError, KeyError, RuntimeError) as error:
+        if NAME in str(error):
+            refuse(name, "attention that transformers does not let others compute")
         raise BaseModelError(
             f"The base {name!r} cannot be loaded from {folder}",
             got=str(error).splitlines()[0],
@@ -208,6 +221,7 @@ def load_base(
             hint="fetch it again",
         )
     model.requires_grad_(False).eval().to(device)
+    probe(model, name)
     trim_last_mlp(model)
     return BaseLM(name=name, fingerprint=fingerprint, folder=folder, model=model, tokenizer=_literal(tokenizer))
 

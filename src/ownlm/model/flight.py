@@ -24,6 +24,7 @@ class Flight:
         batch: its row.
         bank: whose slots the row names, together with the banks beside it; None for the base alone.
         grads_WP: where the gradients of the row's W slots gather; None where none are wanted.
+        trim: whether the last MLP may leave out positions that are not asked for.
         read: by bank, the input that a module has read last, its family, and what the bank makes of it for that family.
         views: by bank and spans of the batch, these spans as the bank numbers its slots.
     """
@@ -31,6 +32,7 @@ class Flight:
     batch: PackedBatch
     bank: Any
     grads_WP: Tensor | None
+    trim: bool = True
     read: dict[int, tuple[Tensor, int, Tensor]] = field(default_factory=dict)
     views: dict[tuple[int, int], Any] = field(default_factory=dict)
 
@@ -61,9 +63,9 @@ _now = threading.local()
 
 
 @contextmanager
-def flying(batch: PackedBatch, bank: Any, grads_WP: Tensor | None) -> Iterator[None]:
+def flying(batch: PackedBatch, bank: Any, grads_WP: Tensor | None, trim: bool = True) -> Iterator[None]:
     """While it lasts, this thread's forward pass holds `batch`."""
-    _now.flight = Flight(batch, bank, grads_WP)
+    _now.flight = Flight(batch, bank, grads_WP, trim)
     try:
         yield
     finally:

@@ -26,7 +26,7 @@ def trim_last_mlp(model: Any) -> None:
 
 def _take_asked(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
     now = flight()
-    if now is None or WORTH * len(now.batch.asked_A) > now.batch.tokens:
+    if now is None or not now.trim or WORTH * len(now.batch.asked_A) > now.batch.tokens:
         return None
     if now.bank is not None and now.bank.dropout:  # draws a number for each token: as many, whoever is in the row
         return None

@@ -10,7 +10,7 @@ segment continues a chain (`after`), so that several sequences can share a begin
     prompt (cached) ── next token                    generating: chains are of places in a cache, not in the row
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -28,6 +28,22 @@ BLOCK = 64  # queries; smaller blocks save less than their gathers cost
 
 
 @dataclass(frozen=True, slots=True)
+class Mask:
+    """Which tokens of its own sequence, up to itself, a query sees in some layer.
+
+    Attributes:
+        window: how many of the last ones; None for all.
+        function: says so of any other rule, from batch, head, and the places of query and key (transformers' form).
+    """
+
+    window: int | None = None
+    function: Callable[[int, int, Tensor, Tensor], Tensor] | None = None
+
+
+CAUSAL = Mask()
+
+
+@dataclass(frozen=True, slots=True)
 class Bucket:
     """Segments of similar lengths, padded to one shape for attention alone. N segments, Q queries, K keys.
 
@@ -35,19 +51,20 @@ class Bucket:
     """
 
     distance_NQK: Tensor  # query's place in its sequence minus key's; negative where the key is later, or padding
-    masks: dict[int | None, Tensor] = field(default_factory=dict)  # made once for all layers, by window
+    masks: dict[Mask, Tensor] = field(default_factory=dict)  # made once for all layers that have the same
 
-    def mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
-        """What to add to the scores: 0 where a query may see a key, else minus infinity; [N, 1, Q, K].
-
-        Args:
-            window: how many tokens back a query sees, where that is limited.
-        """
-        if window not in self.masks:
-            seen = self.distance_NQK >= 0 if window is None else (self.distance_NQK >= 0) & (self.distance_NQK < window)
+    def mask(self, mask: Mask, dtype: torch.dtype) -> Tensor:
+        """What to add to the scores: 0 where a query may see a key, else minus infinity; [N, 1, Q, K]."""
+        if mask not in self.masks:
+            seen = self.distance_NQK >= 0
+            if mask.window is not None:
+                seen &= self.distance_NQK < mask.window
+            if mask.function is not None:
+                place_K = torch.arange(seen.shape[2], device=seen.device)
+                seen &= mask.function(0, 0, self.distance_NQK[:, :, :1], place_K)  # distance to key 0: query's place
             hidden = torch.full_like(self.distance_NQK, -torch.inf, dtype=dtype)
-            self.masks[window] = hidden.masked_fill_(seen, 0)[:, None]
-        return self.masks[window]
+            self.masks[mask] = hidden.masked_fill_(seen, 0)[:, None]
+        return self.masks[mask]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +158,11 @@ class PackedBatch:
             longest_query=max(queries),
             longest_key=max(keys),
         )
+
+    @property
+    def longest(self) -> int:
+        """Number of tokens of its longest sequence, cached ones counted."""
+        return max(len(chain) for _, _, chain in self.segments)
 
     @property
     def tokens(self) -> int:

@@ -1,5 +1,6 @@
 """The linear modules that a bank adapts, and where their matrices lie in a slot's row of numbers."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from torch import nn
 from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError, BaseModelError
 from ownlm.model.adapter import Adapter
+from ownlm.model.layers import runs, sees_cache
 from ownlm.model.peft_names import check_readable
 
 # Modules that read the same input in most decoders: their A is multiplied at once. It is used where they do.
@@ -78,7 +80,7 @@ def check_fits(adapter: Adapter, modules: Mapping[str, nn.Linear]) -> None:
 
 
 def target_modules(model: nn.Module, lora: LoraConfig) -> list[tuple[str, nn.Linear]]:
-    """The model's linear modules whose last name is a target, in the model's order.
+    """The model's linear modules that run on text and whose last name is a target, in the model's order.
 
     Raises:
         BaseModelError: there is none of one name, one is more than a linear map, or an adapter on them could not be
@@ -87,20 +89,33 @@ def target_modules(model: nn.Module, lora: LoraConfig) -> list[tuple[str, nn.Lin
     linears = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     found = [(name, module) for name, module in linears if name.rsplit(".", 1)[-1] in lora.target_modules]
     for name, module in found:
-        if type(module).forward is not nn.Linear.forward:  # a router, say, that returns more than W x
-            raise BaseModelError(
-                f"The module {name!r} cannot be adapted",
-                got=f"a {type(module).__name__}, which computes more than a linear map",
-                expected="plain linear modules",
-                hint="leave it out of --modules",
-            )
+        _check_linear(name, module)
+    found = [(name, module) for name, module in found if runs(module)]
     missing = set(lora.target_modules) - {name.rsplit(".", 1)[-1] for name, _ in found}
     if missing:
         raise BaseModelError(
             "The base has no linear module of that name",
             got=", ".join(sorted(missing)),
-            expected=f"some of: {', '.join(sorted({name.rsplit('.', 1)[-1] for name, _ in linears}))}",
+            expected=f"some of: {', '.join(sorted({name.rsplit('.', 1)[-1] for name, one in linears if runs(one)}))}",
             hint="name others with --modules",
         )
     check_readable(model, [name for name, _ in found])
     return found
+
+
+def _check_linear(name: str, module: nn.Linear) -> None:
+    """Raises a BaseModelError where a bank cannot adapt a module: it is no plain map, or sees other tokens."""
+    if type(module).forward is not nn.Linear.forward:  # a router, say, that returns more than W x
+        got = f"a {type(module).__name__}, which computes more than a linear map"
+    elif re.search(r"experts\.\d+\.", name):
+        got = "an expert's module, which sees the tokens that are routed to it, in another order than the row's"
+    elif sees_cache(module):
+        got = "a module that also reads what the cache keeps of earlier tokens"
+    else:
+        return
+    raise BaseModelError(
+        f"The module {name!r} cannot be adapted",
+        got=got,
+        expected="plain linear modules that every token reaches",
+        hint="leave it out of --modules",
+    )
