@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from ownlm.errors import ConfigError, DataError
 from ownlm.model.base import BaseLM, load_base
@@ -87,7 +87,7 @@ def test_long_records_are_cut(base: BaseLM, tiny_base: Path) -> None:
     torch.testing.assert_close(cut, naive(tiny_base, base, long, 9), atol=1e-5, rtol=1e-4)
     whole = embed_histories(base, long)
     assert not torch.allclose(cut, whole, atol=1e-3)
-    model = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=9), get_decoder=base.model.get_decoder)
+    model = SimpleNamespace(config=PreTrainedConfig(max_position_embeddings=9), get_decoder=base.model.get_decoder)
     model.parameters = base.model.parameters
     narrow = replace(base, model=model)
     assert narrow.max_tokens == 9
