@@ -366,7 +366,7 @@ def test_those_whose_histories_are_searched_do_not_keep_others_waiting(
 class TestLimits:
     @pytest.fixture
     def limits(self) -> Limits:
-        return Limits(grace_s=0, requests_per_minute=3, body_bytes=2000, timeout_s=0.2, at_once=1)
+        return Limits(grace_s=0, requests_per_minute=3, body_bytes=2000, timeout_s=0.2, at_once=1, queued=1)
 
     def test_of_rates_are_each_tokens_own(self, served: Served) -> None:
         ada, bela = served.token("ada"), served.token("bela")
@@ -388,8 +388,8 @@ class TestLimits:
         assert "took too long" in refused["error"]["message"]
         assert served.engine.streams[0].cancelled
 
-    def test_of_answers_under_way(self, served: Served) -> None:
-        refused = served.post("/v1/completions", served.token("ada"), 429, model=TASK, prompt=["a", "b"])
-        assert "under way" in refused["error"]["message"]
-        served.post("/v1/completions", served.token("ada"), model=TASK, prompt="a")
-        served.post("/v1/completions", served.token(None), model=TASK, prompt=["a", "b"])  # operators ask for many
+    def test_of_answers_that_wait(self, served: Served) -> None:
+        refused = served.post("/v1/completions", served.token("ada"), 429, model=TASK, prompt=["a", "b", "c"])
+        assert "1 under way and 1 that wait" in refused["error"]["message"]
+        served.post("/v1/completions", served.token("ada"), model=TASK, prompt=["a", "b"])
+        served.post("/v1/completions", served.token(None), model=TASK, prompt=["a", "b", "c"])  # operators ask for many

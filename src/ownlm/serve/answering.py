@@ -16,6 +16,7 @@ from fastapi.sse import format_sse_event
 from starlette.types import Receive, Scope, Send
 
 from ownlm.errors import ConfigError, OwnlmError
+from ownlm.serve.admission import Ticket
 from ownlm.serve.binding import Bound, check_answered, check_there
 from ownlm.serve.engine import AnswerTimeoutError, Finish, Piece, Stream
 from ownlm.serve.refusals import document, message_of, status_of
@@ -68,26 +69,30 @@ class Answering:
         """What we tell beside what OpenAI's API has."""
         return self.bounds[0].extras(self.ignored)
 
-    @property
-    def left_s(self) -> float:
-        """Seconds that the answer may still take."""
-        return self.state.limits.timeout_s - (time.perf_counter() - self.started)
-
-    def begin(self, stack: ExitStack) -> list[Stream]:
-        """Has the engine begin; what was begun ends with the stack.
+    def take(self, stack: ExitStack) -> list[Ticket]:
+        """Places for its answers, which are given back with the stack.
 
         Raises:
-            Busy: too much is under way.
+            Busy: too many answers of the caller wait already.
         """
-        streams, caller = [], self.caller.token.id
-        for bound in self.bounds:
-            if not self.caller.is_operator:  # who asks for many; the queue bounds them
-                stack.enter_context(self.state.meter.answering(caller))
-            streams.append(self.state.engine.submit(replace(bound.work, caller=caller)))
-            stack.callback(streams[-1].cancel)
-        return streams
+        bounded = not self.caller.is_operator  # who asks for many; the engine's queue bounds them
+        tickets = self.state.meter.admission.take(self.caller.token.id, len(self.bounds), bounded)
+        for ticket in tickets:
+            stack.callback(ticket.give_back)
+        return tickets
 
-    async def next(self, bound: Bound, pieces: AsyncIterator[Piece]) -> Piece:
+    async def begin(self, bound: Bound, ticket: Ticket, stack: ExitStack) -> Stream:
+        """Has the engine begin with an answer when its turn comes; what was begun ends with the stack.
+
+        Raises:
+            Busy: the turn did not come in time, or the engine takes no more on.
+        """
+        await ticket.wait(self.state.limits.wait_s)
+        stream = self.state.engine.submit(replace(bound.work, caller=self.caller.token.id))
+        stack.callback(stream.cancel)
+        return stream
+
+    async def next(self, bound: Bound, ticket: Ticket, pieces: AsyncIterator[Piece]) -> Piece:
         """The next piece of an answer.
 
         Raises:
@@ -95,16 +100,19 @@ class Answering:
                 that is the error, whatever the engine missed for it.
         """
         try:
-            return await self._next(pieces)
+            return await self._next(ticket, pieces)
         except OwnlmError:
             await self.look(bound)
             raise
 
-    async def _next(self, pieces: AsyncIterator[Piece]) -> Piece:
+    async def _next(self, ticket: Ticket, pieces: AsyncIterator[Piece]) -> Piece:
+        most = self.state.limits.timeout_s
         try:
-            return await asyncio.wait_for(anext(pieces), max(0.0, self.left_s))
+            piece = await asyncio.wait_for(anext(pieces), max(0.0, ticket.began + most - time.monotonic()))
+            if piece.finish is not None:
+                ticket.give_back(finished=True)
+            return piece
         except (TimeoutError, StopAsyncIteration):
-            most = self.state.limits.timeout_s
             raise AnswerTimeoutError(
                 "The answer took too long", expected=f"{most:g} s at most", hint="ask for fewer tokens"
             ) from None
@@ -143,9 +151,13 @@ async def whole(request: Request, answering: Answering) -> list[Whole]:
         OwnlmError: one of them cannot be given. ClientLeft: nobody waits for them any more.
     """
     with ExitStack() as stack:
-        streams = answering.begin(stack)
-        work = asyncio.gather(*map(_gathered, [answering] * len(streams), answering.bounds, streams))
-        return await _unless_left(request, work)
+        work = [
+            asyncio.ensure_future(_gathered(answering, bound, ticket, stack))
+            for bound, ticket in zip(answering.bounds, answering.take(stack), strict=True)
+        ]
+        for one in work:
+            stack.callback(one.cancel)  # before its place is given back
+        return await _unless_left(request, asyncio.gather(*work))
 
 
 async def _unless_left(request: Request, work: Awaitable[T]) -> T:
@@ -162,10 +174,11 @@ async def _unless_left(request: Request, work: Awaitable[T]) -> T:
         left.cancel()
 
 
-async def _gathered(answering: Answering, bound: Bound, stream: Stream) -> Whole:
+async def _gathered(answering: Answering, bound: Bound, ticket: Ticket, stack: ExitStack) -> Whole:
+    stream = await answering.begin(bound, ticket, stack)
     pieces, texts = aiter(stream), list[str]()
     while True:
-        piece = await answering.next(bound, pieces)
+        piece = await answering.next(bound, ticket, pieces)
         if not texts:
             answering.first(bound, stream)
         texts.append(piece.text)
@@ -200,23 +213,24 @@ async def events(request: Request, answering: Answering, kind: str, with_usage: 
     """
     if len(answering.bounds) > 1:
         raise ConfigError("One text is streamed at a time", got=len(answering.bounds), hint="ask for each by itself")
-    stack = ExitStack()
+    stack, (bound,) = ExitStack(), answering.bounds
     try:
-        (stream,) = answering.begin(stack)
+        (ticket,) = answering.take(stack)
+        stream = await _unless_left(request, answering.begin(bound, ticket, stack))
         pieces = aiter(stream)
-        first = await _unless_left(request, answering.next(answering.bounds[0], pieces))
-        answering.first(answering.bounds[0], stream)
+        first = await _unless_left(request, answering.next(bound, ticket, pieces))
+        answering.first(bound, stream)
         looked = time.monotonic()
-        await answering.look(answering.bounds[0])
+        await answering.look(bound)
     except BaseException:
         stack.close()
         raise
-    return Events(_events(answering, kind, with_usage, stream, pieces, first, looked), stack)
+    return Events(_events(answering, kind, with_usage, ticket, stream, pieces, first, looked), stack)
 
 
 async def _events(
-    answering: Answering, kind: str, with_usage: bool, stream: Stream, pieces: AsyncIterator[Piece], piece: Piece,
-    looked: float,
+    answering: Answering, kind: str, with_usage: bool, ticket: Ticket, stream: Stream, pieces: AsyncIterator[Piece],
+    piece: Piece, looked: float,
 ) -> AsyncIterator[bytes]:  # fmt: skip
     """The events of a stream; no piece leaves later than LOOK_S after a look at the token and the adapter."""
     chat = kind.startswith("chat")
@@ -233,7 +247,7 @@ async def _events(
                 yield _event(answering.document(kind, [_choice(chat, _said(chat, piece.text))]))
             if piece.finish is not None:
                 break
-            piece = await answering.next(answering.bounds[0], pieces)
+            piece = await answering.next(answering.bounds[0], ticket, pieces)
         last = _choice(chat, _said(chat, None), piece.finish)
         yield _event(answering.document(kind, [last]) | {"ownlm": answering.extras()})
         if with_usage:

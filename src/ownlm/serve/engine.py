@@ -1,13 +1,17 @@
 """What answers requests: the contract between the address and whatever engine stands behind it."""
 
+from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal, NamedTuple, Protocol
 
 from ownlm.errors import OwnlmError
 from ownlm.store.rows import AdapterInfo, BaseInfo
 
 Finish = Literal["stop", "length"]
+UNKNOWN_S = 5.0  # that an answer takes, where none has ended yet
+LONGEST_WAIT_S = 59.0  # that anybody is told to wait: some of OpenAI's clients heed less than a minute alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,25 @@ class Engine(Protocol):
     async def stop(self, grace_s: float) -> None:
         """Takes nothing on any more, finishes what it has within that time, and ends the rest with an error."""
         ...
+
+
+class Pace:
+    """How soon there is room again, from the time that the last answers took."""
+
+    def __init__(self) -> None:
+        self._took: deque[float] = deque(maxlen=64)
+
+    def ended(self, seconds: float) -> None:
+        """One more answer is finished, after so many seconds."""
+        self._took.append(seconds)
+
+    def wait_s(self, ahead: int, under_way: int) -> float:
+        """Seconds in which `ahead` answers end where `under_way` are answered together: 1 to LONGEST_WAIT_S.
+
+        wait = mean time of an answer x ahead / under way
+        """
+        mean = fmean(self._took) if self._took else UNKNOWN_S
+        return min(LONGEST_WAIT_S, max(1.0, mean * ahead / max(1, under_way)))
 
 
 class Busy(OwnlmError):

@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
 
+from ownlm.errors import OwnlmError
 from ownlm.home import Home
-from ownlm.serve.engine import Overloaded, Work
+from ownlm.serve.engine import Overloaded, Pace, Work
 from ownlm.serve.running import Limits, Order
 from ownlm.serve.stream import News, OwnStream
 from ownlm.serve.worker import Worker
@@ -49,7 +50,7 @@ class OwnEngine:
         self._workers: OrderedDict[str, Worker] = OrderedDict()  # by base, least recently used first
         self._leaving: list[Worker] = []  # they make room for others
         self._past: Counter[str] = Counter()  # what those did that are gone
-        self._ended: deque[float] = deque(maxlen=64)  # when the last answers ended
+        self._pace = Pace()
         self._stopping = False
 
     def start(self) -> None:
@@ -133,12 +134,10 @@ class OwnEngine:
     def _deliver(self, news: list[News]) -> None:
         for one in news:
             one.stream.hear(one)
-            if one.ends:
-                self._ended.append(time.monotonic())
+            if one.ends and not isinstance(one.what, OwnlmError):
+                self._pace.ended(time.monotonic() - one.stream.began)
 
     def _retry_after(self) -> float:
-        """How long the queue takes at the pace of the last answers: 1 to 60 seconds."""
-        if len(self._ended) < 2:
-            return 5.0
-        each = (time.monotonic() - self._ended[0]) / len(self._ended)
-        return min(60.0, max(1.0, each * self.queue))
+        """Seconds until those that wait now have begun."""
+        counts = self.counts()
+        return self._pace.wait_s(int(counts["queued"]), int(counts["live"]))

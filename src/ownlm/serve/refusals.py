@@ -1,6 +1,7 @@
 """Errors as clients of OpenAI's API expect them: a status, and {"error": {"message", "type", "param", "code"}}."""
 
 import logging
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -116,7 +117,7 @@ def refusal(error: OwnlmError) -> JSONResponse:
     status, code, again = verdict_of(error)
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if isinstance(error, Busy):
-        headers["Retry-After"] = str(max(1, round(error.retry_after)))
+        headers["Retry-After"] = str(math.ceil(max(1, error.retry_after)))
     elif status == 503:
         headers["Retry-After"] = str(RETRY_S)
     return refuse(message_of(error), status, code, again=again, headers=headers)

@@ -155,6 +155,7 @@ class Running:
             order.slot = self.slots.take(work.adapter)
             if order.slot is None:
                 return False
+        order.stream.began = time.monotonic()
         if work.labels:
             self._choosing.append(order)
             return True

@@ -1,6 +1,7 @@
 """An answer on its way from the thread that makes it to the event loop that waits for it."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -32,6 +33,7 @@ class OwnStream:
         self.adapter: str | None = None
         self.prompt_tokens = self.completion_tokens = 0
         self.cancelled = False
+        self.began = time.monotonic()  # when it joined the batch
         self._ended = False
         self._came: asyncio.Queue[News | None] = asyncio.Queue()
 

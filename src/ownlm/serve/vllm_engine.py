@@ -1,6 +1,7 @@
 """The engine that has a vLLM server answer."""
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,7 +14,7 @@ from ownlm.answer.text import AnswerText
 from ownlm.errors import AdapterError, OwnlmError, SupersededError
 from ownlm.model.base import load_without_weights
 from ownlm.perpcs.pool import Pool, open_pool
-from ownlm.serve.engine import EngineError, Overloaded, StoppedError, Work
+from ownlm.serve.engine import EngineError, Overloaded, Pace, StoppedError, Work
 from ownlm.serve.prompts import PromptReader
 from ownlm.serve.vllm_copies import find, remove_copy
 from ownlm.serve.vllm_plugin import DROP, NAME
@@ -30,7 +31,6 @@ from ownlm.verbs.load import RECIPE, who_took_back
 LOOK_S: Final = 1.0  # how often copies of adapters that are gone are looked for
 ABORT_S: Final = 1.0  # within which vLLM gives up an answer whose connection was closed
 DROP_S: Final = 30.0
-BUSY_S: Final = 1.0
 
 
 def start_engine(
@@ -87,6 +87,7 @@ class VllmEngine:
         self._dropping: dict[str, asyncio.Event] = {}
         self._pools: dict[str, Pool] = {}
         self._counts = {"hits": 0, "misses": 0, "evictions": 0, "tokens": 0}
+        self._pace = Pace()
         self._stopping = False
 
     def start(self) -> httpx.AsyncClient:
@@ -104,15 +105,20 @@ class VllmEngine:
         """
         if self._stopping or len(self._live) >= self.most:
             what = "Too many requests are under way, or the server stops"
-            raise Overloaded(what, BUSY_S, expected=f"at most {self.most}")
+            raise Overloaded(what, self._pace.wait_s(1, 1), expected=f"at most {self.most}")
         client = self.start()
         stream = VllmStream()
         self._live[stream] = NOBODY if work.adapter is None else version_of(work.adapter)
         stream.task = asyncio.create_task(self._answer(work, stream, client))
-        stream.task.add_done_callback(lambda _: self._done(stream))  # also of one that was cancelled before it began
+        began = time.monotonic()
+        stream.task.add_done_callback(
+            lambda _: self._done(stream, began)
+        )  # also of one that was cancelled before it began
         return stream
 
-    def _done(self, stream: VllmStream) -> None:
+    def _done(self, stream: VllmStream, began: float) -> None:
+        if stream.completion_tokens:
+            self._pace.ended(time.monotonic() - began)
         self._counts["tokens"] += stream.completion_tokens
         del self._live[stream]
         stream.put(None)
