@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -P -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-vllm check clean
+.PHONY: help install demo test test-vllm test-clients check clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -46,6 +46,29 @@ $(VLLM)/.installed: requirements-vllm.lock pyproject.toml
 test-vllm: $(VLLM)/.installed ## serving through vLLM's CPU build, for real
 	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(VLLM)/bin/python -m pytest -o testpaths= tests_vllm
 
+# Other people's clients ask for versions of their own, too: an environment of a GB and a half, and Node's beside it.
+CLIENTS := .venv-clients
+CLIENTS_PIP := $(CLIENTS)/bin/python -m pip --disable-pip-version-check
+NODE := tests_clients/node
+
+$(CLIENTS)/.installed: requirements-clients.lock
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS_PIP) install --quiet --no-deps --requirement requirements-clients.lock
+	@touch $@
+
+$(NODE)/node_modules/.installed: $(NODE)/package-lock.json
+	npm ci --prefix $(NODE) --no-audit --no-fund
+	@touch $@
+
+test-clients: $(STAMP) ## the clients that people use with OpenAI's API, against a real server
+	@if ! $(MAKE) --no-print-directory $(CLIENTS)/.installed; then \
+		echo "skipped: the clients' packages could not be installed; no client was tested"; \
+	else \
+		$(MAKE) --no-print-directory $(NODE)/node_modules/.installed || \
+			echo "skipped: Node's packages could not be installed; the client for Node is not tested"; \
+		OWNLM_PYTHON=$(BIN)/python $(CLIENTS)/bin/python -m pytest -o testpaths= -o addopts=-q -rs tests_clients; \
+	fi
+
 check: $(STAMP) ## style, types and the import contract
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -53,5 +76,5 @@ check: $(STAMP) ## style, types and the import contract
 	$(BIN)/lint-imports
 
 clean: ## remove .venv and what tools left behind
-	rm -rf $(VENV) $(VLLM) dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) $(CLIENTS) $(NODE)/node_modules dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
