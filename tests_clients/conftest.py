@@ -17,7 +17,7 @@ from texts import SAYS
 HERE = Path(__file__).parent
 PATIENCE_S = 300  # of a machine whose cores are all busy
 LONGEST = 64  # tokens of an answer that this server gives
-MANY = 16  # requests at once: as many as the server answers of one token
+MANY = 32  # requests at once
 
 os.environ.update({
     "HF_HUB_OFFLINE": "1", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "DO_NOT_TRACK": "1",
