@@ -7,6 +7,8 @@ or a file that does not end. So only regular files are opened, and what is small
 import errno
 import os
 import stat
+from collections.abc import Iterable
+from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import Final
@@ -52,6 +54,35 @@ def read_regular(path: Path, most: int = MANIFEST_BYTES) -> bytes:
         if size <= most and len(content := file.read(size) + file.read(1)) <= most:  # it may grow
             return content
     raise OSError(errno.EFBIG, f"File too large, the limit is {most:,} bytes", str(path))
+
+
+def make_private(folder: Path, inside: Iterable[str]) -> bool:
+    """Takes other users' rights to a folder and to files and folders in it, where this process's user owns them.
+
+    A folder with the set-group-id bit is shared with its group on purpose: there the group keeps its rights. What else
+    lies in the folder is not ours to close: then only what is named is, and the folder stays as it is.
+
+    Args:
+        inside: names in the folder; those that are missing do not matter.
+
+    Returns:
+        Whether other users had rights to the folder that they have no more.
+    """
+    status, names = os.stat(folder), set(inside)
+    others = 0o007 if status.st_mode & stat.S_ISGID else 0o077
+    for path in (folder / name for name in names):
+        with suppress(OSError):  # such as a file that is gone again
+            _close(path, os.lstat(path), others)
+    if {path.name for path in folder.iterdir()} - names:
+        return False
+    return _close(folder, status, others)
+
+
+def _close(path: Path, status: os.stat_result, others: int) -> bool:
+    if not status.st_mode & others or stat.S_ISLNK(status.st_mode) or status.st_uid != os.geteuid():
+        return False
+    os.chmod(path, stat.S_IMODE(status.st_mode) & ~others)
+    return True
 
 
 def _refuse_special(mode: int, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import resource
 import sqlite3
 from dataclasses import replace
@@ -262,3 +263,57 @@ def test_two_who_make_the_same_home_at_once(tmp_path: Path) -> None:
         process.join()
     assert [process.exitcode for process in processes] == [0] * 8
     assert Store(tmp_path / "home").people() == []
+
+
+def modes(folder: Path) -> dict[str, str]:
+    return {path.name: oct(path.stat().st_mode & 0o7777) for path in (folder, *folder.iterdir())}
+
+
+@pytest.mark.parametrize("existing", [0o755, 0o777, 0o700, None])
+def test_a_home_is_its_owners_alone(tmp_path: Path, existing: int | None) -> None:
+    """Also where the folder was there before, with the mode that a folder usually has."""
+    folder, before = tmp_path / "home", os.umask(0o022)
+    try:
+        if existing is not None:
+            folder.mkdir()
+            folder.chmod(existing)
+        store = Store(folder)
+        store.put_task(TASK)
+        store.blobs.put([b"weights"])
+        found = modes(folder)
+        assert {found[name] for name in ("ownlm.db", "ownlm.db-wal", "ownlm.db-shm")} == {"0o600"}
+        assert found["home"] == "0o700"
+    finally:
+        os.umask(before)
+
+
+def test_a_home_that_was_open_is_closed_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Store(tmp_path / "home").blobs.put([b"weights"])
+    assert caplog.messages == []
+    for path in (tmp_path / "home", tmp_path / "home" / "blobs", tmp_path / "home" / "ownlm.db"):
+        path.chmod(0o755)
+    Store(tmp_path / "home")
+    assert all(mode in ("0o700", "0o600") for name, mode in modes(tmp_path / "home").items() if "lock" not in name)
+    (said,) = caplog.messages
+    assert "was open to other users" in said
+    Store(tmp_path / "home")
+    assert len(caplog.messages) == 1
+
+
+def test_a_home_shared_with_a_group_stays_so(tmp_path: Path) -> None:
+    Store(tmp_path / "home")
+    (tmp_path / "home").chmod(0o2775)
+    (tmp_path / "home" / "ownlm.db").chmod(0o664)
+    Store(tmp_path / "home")
+    assert modes(tmp_path / "home")["home"] == "0o2770" and modes(tmp_path / "home")["ownlm.db"] == "0o660"
+
+
+def test_a_folder_that_is_more_than_a_home_stays_open(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A project's folder with `--home .`: what is the home's is closed, and nothing else."""
+    (tmp_path / "project").mkdir(mode=0o755)
+    (tmp_path / "project" / "README").write_text("x")
+    (tmp_path / "project" / "README").chmod(0o644)
+    Store(tmp_path / "project")
+    found = modes(tmp_path / "project")
+    assert (found["project"], found["README"], found["ownlm.db"]) == ("0o755", "0o644", "0o600")
+    assert caplog.messages == []

@@ -1,11 +1,12 @@
 """Opening a home's database: made, brought up to date or refused; read-only where the home is."""
 
+import logging
 import os
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,16 @@ from sqlalchemy.exc import DBAPIError
 
 from ownlm.durable import sync
 from ownlm.errors import StoreBusyError, StoreError
+from ownlm.filesystem import make_private
 from ownlm.store import tables
 
+log = logging.getLogger("ownlm.store")
+
 DATABASE = "ownlm.db"
+HOME_FILES = (  # whatever else lies beside them is not the home's
+    *(f"{prefix}{DATABASE}{suffix}" for prefix in ("", ".") for suffix in ("", "-wal", "-shm", "-journal", ".lock")),
+    *("blobs", "bases", "pools", "served", "work.lock", "work.json", "serve.lock", "profiles.json", "key"),
+)
 BUSY_S = 30  # how long a statement waits for other processes
 _HINT = "check that the folder is a home, can be written, and has room"
 _HINTS = {  # by what SQLite says
@@ -43,8 +51,8 @@ class Database:
         self.folder = folder
         self.path = folder / DATABASE
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # histories are nobody else's business
-            if not self.path.exists():
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not (existed := self.path.exists()):
                 self._make()
         except OSError as error:
             raise StoreError(f"The home {folder} cannot be used", got=error, hint="choose another folder") from None
@@ -52,6 +60,14 @@ class Database:
         self._engine = _engine(self.path, self.read_only)
         self._writer = threading.Lock()  # SQLite lets who waits try at times; in a queue everybody's turn comes
         self._bring_up_to_date()
+        if not self.read_only:
+            self._close_to_others(existed)
+
+    def _close_to_others(self, existed: bool) -> None:
+        """Histories are nobody else's business, also where the folder was made by another program."""
+        with suppress(OSError):  # a file system without modes
+            if make_private(self.folder, HOME_FILES) and existed:
+                log.warning("The home %s was open to other users; it is its owner's alone now", self.folder)
 
     def _make(self) -> None:
         """Makes the database under another name first: who finds one finds it whole."""
@@ -60,6 +76,7 @@ class Database:
             if self.path.exists():
                 return
             new.unlink(missing_ok=True)
+            os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # the log beside it gets the same mode
             engine = _engine(new, read_only=False)
             try:
                 with self._telling(), engine.begin() as db:
