@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from ownlm.home import Home
-from tests.community import rows, write_rows
+from ownlm.perpcs.signing import fingerprint, new_key
+from ownlm.perpcs.version import without
+from tests.community import rows, write_rows, write_task
 from tests.shared_home import OTHERS, community, share
 from tests.shell import QuickShell
 
@@ -208,3 +210,36 @@ def test_what_was_added_before_a_failure_is_told(shared: QuickShell, command: st
     assert "nowhere" in error["what"]
     _, err = shared.both(*command.split(), "none.jsonl", "--task", "sorting", code=1)
     assert "all the same" not in err
+
+
+def test_who_made_a_pool_is_shown_wherever_it_is(shared: QuickShell, tmp_path: Path, tiny_base: Path) -> None:
+    (pool,) = home_of(shared).pools.ls()
+    key, digest = fingerprint(pool.publisher), pool.digest
+    assert shared.json("pool", "ls")[0]["signed_by"] == key and str(key) in shared.run("pool", "ls")
+    assert shared.json("pool", "show")["signed_by"] == key == shared.json("pool", "verify")["signed_by"]
+    assert f"signed with the key {key}, which shows who made it; SHA-256 {digest}" in shared.run("pool", "show")
+    assert f"signed with the key {key}" in shared.run("pool", "verify")
+    other = QuickShell(tmp_path / "other")
+    other.folder.mkdir()
+    Home(other.folder / ".ownlm").add_base(str(tiny_base), "tiny")
+    write_task(other.folder)
+    line = ("pool", "add", pool.folder, "--task", "sorting.toml")
+    assert "no SHA-256" in other.run(*line, "--digest", "abc", code=1)
+    assert "is another" in other.run(*line, "--digest", "0" * 64, code=1)
+    assert "is another" in other.run("pool", "verify", pool.folder, "--digest", "0" * 64, code=1)
+    assert f"signed with the key {key}, seen here for the first time" in other.run(*line, "--digest", digest)
+    taken = other.json("pool", "ls")[0]
+    assert (taken["signed_by"], taken["publisher"]) == (key, pool.publisher)
+
+
+def test_another_key_is_refused_and_can_be_trusted(shared: QuickShell, tmp_path: Path) -> None:
+    home = home_of(shared)
+    (pool,) = home.pools.ls()
+    opened = home.pools.open()[1]
+    forged = without(opened, opened.manifest.sharers[:1], tmp_path / "my pool", new_key(), opened.manifest.line)
+    key = fingerprint(forged.manifest.publisher)
+    error = shared.json("pool", "add", forged.folder, "--task", "sorting", code=1)["error"]
+    assert error["got"] == f"the key {key}" and error["expected"] == f"the key {fingerprint(pool.publisher)}"
+    assert f"`ownlm pool trust '{forged.folder}' --key {key}`" in error["hint"]
+    assert shared.json("pool", "trust", forged.folder, "--key", key)["before"] == [fingerprint(pool.publisher)]
+    assert "which this home knows" in shared.run("pool", "add", forged.folder, "--task", "sorting")

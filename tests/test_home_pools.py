@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch import Tensor
 
 from ownlm.errors import ConfigError, NotFoundError, PoolError, StoreError
@@ -19,6 +20,7 @@ from ownlm.perpcs.pool import Pool, open_pool
 from ownlm.perpcs.version import write_pool
 from ownlm.store import pools
 from ownlm.store.pools import people_of
+from ownlm.verbs.lineage import signing_key
 from ownlm.verbs.load import read_adapter
 from tests.community import rows, write_rows, write_task
 from tests.namespace import run_with_mount
@@ -85,8 +87,8 @@ def test_no_byte_of_who_withdraws_is_left_and_nobody_else_loses_one(shared: Home
     assert not shared.doctor().wrong
 
 
-def never_chosen(pool: Pool, folder: Path) -> tuple[Pool, str]:
-    """The pool with gates by which one of the sharers is never the best, and always another is; and their id."""
+def never_chosen(pool: Pool, folder: Path, key: Ed25519PrivateKey) -> tuple[Pool, str]:
+    """The pool's next version, by whose gates one sharer is never the best, and always another is; and their id."""
     *_, other, opposite, never = pool.manifest.sharers
 
     def pieces() -> Iterator[tuple[str, list[tuple[str, Piece]]]]:
@@ -98,14 +100,15 @@ def never_chosen(pool: Pool, folder: Path) -> tuple[Pool, str]:
 
     manifest = pool.manifest
     crafted = write_pool(
-        folder, version=1, parent=None, base_fingerprint=manifest.base_fingerprint, lora=pool.lora, licence="CC0",
-        provenance=manifest.provenance, sharers=manifest.sharers, pieces=pieces(),
+        folder, version=2, parent=pool.digest, base_fingerprint=manifest.base_fingerprint, lora=pool.lora,
+        licence="CC0", provenance=manifest.provenance, sharers=manifest.sharers, pieces=pieces(), key=key,
+        line=manifest.line, ancestors=[pool.digest],
     )  # fmt: skip
     return crafted, never
 
 
 def test_who_used_none_of_it_is_answered_as_before_and_is_up_to_date(shared: Home, tmp_path: Path) -> None:
-    crafted, never = never_chosen(shared.pools.open()[1], tmp_path / "crafted")
+    crafted, never = never_chosen(shared.pools.open()[1], tmp_path / "crafted", signing_key(shared.store))
     shared.pools.add(crafted.folder, TASK)
     shared.assemble(TASK, top_k=1, users=OTHERS)
     before, recipes = {user: matrices(shared, user) for user in OTHERS}, shared.adapters()

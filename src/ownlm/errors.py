@@ -3,6 +3,17 @@
 Every error says what failed, what it got, what it expected, and what to do next. None of them carries a person's text.
 """
 
+import shlex
+
+
+def quoted(word: object) -> str:
+    """A name or a path as a shell must be given it, for the commands in hints.
+
+    >>> quoted("ada"), quoted("my files; rm")
+    ('ada', "'my files; rm'")
+    """
+    return shlex.quote(str(word))
+
 
 class OwnlmError(Exception):
     """Something a person can act on went wrong.

@@ -113,27 +113,60 @@ class Pools:
         adapter = newest_adapter(store, user, None if task is None else self._home.task(task).name)
         return adapter, use_of_person(store, adapter)
 
-    def add(self, folder: str | Path, task: str, *, base: str | None = None, progress: Progress = silent) -> PoolInfo:
+    def add(
+        self,
+        folder: str | Path,
+        task: str,
+        *,
+        base: str | None = None,
+        digest: str | None = None,
+        progress: Progress = silent,
+    ) -> PoolInfo:
         """Takes in a copy of a pool that others published, after every byte and every piece of it was checked.
+
+        The key that it is signed with is remembered: later versions must be signed with it, and be later.
 
         Args:
             base: the base it was made for; by default the one of the home with its fingerprint.
+            digest: SHA-256 of its `pool.json`, which says which pool it must be.
 
         Raises:
             PoolError, NotFoundError, StoreError: it is not what it should be, or not for this base; or is here already.
+            ConfigError: the digest is none.
         """
-        from ownlm.verbs.pools import add_pool, base_of
+        from ownlm.verbs.pools import add_pool, base_of, check_digest
 
         with self._home.working("ownlm pool add", progress):
             spec = self._home.keep_task(task)
             info = pick_base(self._home.store, spec.name, base) if base else base_of(self._home.store, Path(folder))
-            return add_pool(self._home.store, self._home.load(info), info, spec.name, Path(folder))
+            wanted = check_digest(digest)
+            return add_pool(self._home.store, self._home.load(info), info, spec.name, Path(folder), wanted)
 
-    def verify(self, which: str | None = None) -> tuple["Pool", BaseInfo | None]:
-        """Checks every byte of a pool, and every piece, where the home has its base.
+    def trust(self, folder: str | Path, key: str) -> list[str]:
+        """Accepts another signing key of a known pool, or that it is not signed any more; returns what was expected.
+
+        Args:
+            folder: a version of the pool that is signed so.
+            key: the fingerprint of its key, as `ownlm pool verify` shows it; or "unsigned".
+
+        Raises:
+            PoolError, NotFoundError: it is not signed so; the home expects no other key.
+        """
+        from ownlm.verbs.lineage import trust
+
+        return trust(self._home.store, Path(folder), key)
+
+    def keys(self) -> frozenset[str]:
+        """The public keys that pools of the home are, or were, signed with."""
+        versions = stored.pool_versions(self._home.store)
+        return frozenset(one.key for one in versions if one.key) | {one.publisher for one in self.ls() if one.publisher}
+
+    def verify(self, which: str | None = None, digest: str | None = None) -> tuple["Pool", BaseInfo | None]:
+        """Checks every byte of a pool, its signature, and every piece, where the home has its base.
 
         Args:
             which: a folder, or what the digest of a pool of the home begins with; by default the newest.
+            digest: SHA-256 of its `pool.json`, which says which pool it must be.
 
         Returns:
             The pool; and the base that its pieces were checked against, if there is one.
@@ -141,9 +174,9 @@ class Pools:
         Raises:
             NotFoundError, PoolError: there is none; it is not what it should be.
         """
-        from ownlm.verbs.pools import verify_pool
+        from ownlm.verbs.pools import check_digest, verify_pool
 
-        return verify_pool(self._home.store, self._home.load, which)
+        return verify_pool(self._home.store, self._home.load, which, check_digest(digest))
 
     def withdraw(self, who: str, *, again: bool = True, progress: Progress = silent) -> Withdrawal:
         """Takes a sharer's pieces out of every pool of the home, and assembles anew whose recipes used them.

@@ -22,6 +22,7 @@ from ownlm.cli.output import (
     warn_stale,
 )
 from ownlm.errors import NotFoundError
+from ownlm.perpcs.signing import fingerprint
 
 if TYPE_CHECKING:
     from ownlm.home import Home
@@ -31,6 +32,13 @@ if TYPE_CHECKING:
     from ownlm.verbs.use import Use
 
 app = typer.Typer(no_args_is_help=True)
+
+Digest = Annotated[
+    str | None,
+    typer.Option(
+        "--digest", metavar="SHA256", help="Which pool it must be: the SHA-256 of its pool.json.", show_default=False
+    ),
+]
 
 
 @app.command("ls")
@@ -46,11 +54,11 @@ def ls(task: options.AnyTask = None, home: options.Home = options.HOME, json: op
     else:
         print_table(
             "Pools, oldest first",
-            ["pool", "task", "base", "version#", "sharers#", "size#", "from", "made (UTC)"],
+            ["pool", "task", "base", "version#", "sharers#", "size#", "from", "signed by", "made (UTC)"],
             [
                 (p.digest[:12], p.task, p.base, p.version, p.sharers,
                  size(folder_size(p.folder)) if Path(p.folder).is_dir() else "missing",
-                 "here" if p.own else "outside", _minute(p.created))
+                 "here" if p.own else "outside", fingerprint(p.publisher) or "nobody", _minute(p.created))
                 for p in pools
             ],
         )  # fmt: skip
@@ -59,7 +67,15 @@ def ls(task: options.AnyTask = None, home: options.Home = options.HOME, json: op
 def _row(pool: "PoolInfo") -> dict[str, Any]:
     told = asdict(pool)
     del told["provenance"]
-    return {"pool": told.pop("digest"), **told, "bytes": folder_size(pool.folder)}
+    signed_by = fingerprint(pool.publisher)
+    return {"pool": told.pop("digest"), **told, "signed_by": signed_by, "bytes": folder_size(pool.folder)}
+
+
+def _signature(publisher: str | None) -> str:
+    """What a pool's signature shows."""
+    if publisher is None:
+        return "not signed: nothing shows who made it"
+    return f"signed with the key {fingerprint(publisher)}, which shows who made it"
 
 
 @app.command("show")
@@ -142,6 +158,7 @@ def _print(info: "PoolInfo", pool: "Pool", use: "Use") -> None:
         f"{many(len(use.layers), 'layer')}")  # fmt: skip
     say(f"{many(sum(given.values()), 'piece')} of {many(len(given), 'sharer')}, {size(folder_size(info.folder))}")
     say(f"licence: {pool.manifest.licence}")
+    say(f"{_signature(info.publisher)}; SHA-256 {info.digest}, which shows damage")
     say(f"folder: {info.folder}")
     print_some(
         f"Sharers, and their pieces in {many(use.recipes, 'recipe')} of this home",
@@ -164,12 +181,17 @@ def verify(
             show_default=False,
         ),
     ] = None,
+    digest: Digest = None,
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
-    """Check every byte of a pool, and every piece if the home has its base. Exit code 1 if something is wrong."""
+    """Check every byte of a pool, its signature, and every piece if the home has its base.
+
+    Exit code 1 if something is wrong. A hash shows damage; a signature shows who made the pool.
+    """
     from ownlm.home import Home
     from ownlm.perpcs.pool import open_pool
+    from ownlm.verbs.pools import check_digest
 
     base: BaseInfo | None = None
     try:
@@ -183,9 +205,9 @@ def verify(
                 "give the folder of a pool; or --home",
             )
             raise NotFoundError(what, hint=hint) from None
-        checked = open_pool(Path(pool))
+        checked = open_pool(Path(pool), check_digest(digest))
     else:
-        checked, base = opened.pools.verify(pool)
+        checked, base = opened.pools.verify(pool, digest)
     pieces, manifest = sum(_pieces(checked).values()), checked.manifest
     if json:
         print_json(
@@ -195,6 +217,8 @@ def verify(
                 "version": manifest.version,
                 "base_fingerprint": manifest.base_fingerprint,
                 "licence": manifest.licence,
+                "publisher": manifest.publisher,
+                "signed_by": fingerprint(manifest.publisher),
                 "sharers": len(manifest.sharers),
                 "pieces": pieces,
                 "base": base.name if base else None,
@@ -205,6 +229,7 @@ def verify(
         f"pool {checked.digest[:12]}: whole, not a byte changed; {many(pieces, 'piece')} of "
         f"{many(len(manifest.sharers), 'sharer')}, under this licence: {manifest.licence}"
     )
+    say(_signature(manifest.publisher))
     if base is not None:
         say(f"every piece is fit for the base {base.name}")
     else:
@@ -219,23 +244,57 @@ def add(
     folder: Annotated[Path, typer.Argument(help="A pool that somebody published.")],
     task: options.Task,
     base: options.Base = None,
+    digest: Digest = None,
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
     """Take in a copy of a pool from outside, after every byte and every piece of it was checked.
 
-    Its base must be in the home.
+    Its base must be in the home. Of a known pool, only a later version that is signed with the same key is taken.
     """
     from ownlm.home import Home
 
+    opened = Home(home, create=False)
+    known = opened.pools.keys()
     with progress_bar() as progress:
-        info = Home(home, create=False).pools.add(folder, task, base=base, progress=progress)
+        info = opened.pools.add(folder, task, base=base, digest=digest, progress=progress)
     if json:
         print_json(_row(info))
         return
     say(f"pool {info.digest[:12]}, version {info.version}, of {many(info.sharers, 'sharer')}: taken in for the task "
         f"{info.task}, on the base {info.base}")  # fmt: skip
+    if info.publisher is None:
+        say("it is not signed: its hashes show damage, and nothing shows who made it")
+    elif info.publisher in known:
+        say(f"signed with the key {fingerprint(info.publisher)}, which this home knows")
+    else:
+        say(f"signed with the key {fingerprint(info.publisher)}, seen here for the first time: ask its publisher "
+            "whether it is theirs. Later versions must be signed with it")  # fmt: skip
     say(f"`ownlm assemble --task {info.task} --pool {info.digest[:12]}` makes adapters of its pieces")
+
+
+@app.command("trust")
+def trust(
+    folder: Annotated[Path, typer.Argument(help="A pool that the home knows, signed with another key than before.")],
+    key: Annotated[
+        str,
+        typer.Option("--key", metavar="FINGERPRINT", help="Of its new key, as its publisher told you; or `unsigned`."),
+    ],
+    home: options.Home = options.HOME,
+    json: options.Json = False,
+) -> None:
+    """Accept that a known pool is signed with another key from now on, or that it is not signed any more.
+
+    Ask its publisher first, on another way than the pool came: whoever changes a pool on its way signs it with a key of
+    their own. `ownlm pool add` takes it in afterwards.
+    """
+    from ownlm.home import Home
+
+    before = Home(home, create=False).pools.trust(folder, key)
+    if json:
+        print_json({"folder": str(folder), "before": before, "signed_by": key})
+    else:
+        say(f"expected from now on: {key}; until now: {', '.join(before)}")
 
 
 @app.command("rm")

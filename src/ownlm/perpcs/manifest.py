@@ -1,21 +1,30 @@
-"""A pool's manifest: for which base the pieces are, whose they are by random id, and the hash of every file."""
+"""A pool's manifest: for which base the pieces are, whose they are by random id, the hash of every file, a signature.
+
+A hash shows damage; a signature shows who made the pool. Format 1 has no signature, and is read as before.
+"""
 
 import hashlib
 import json
 import re
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ownlm.config import LoraConfig
 from ownlm.errors import PoolError
+from ownlm.perpcs.signing import fingerprint, is_signed, sign
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 FILE = "pool.json"
 _MODULE = r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$"  # nothing that leads out of the folder
 _LONGEST = 200  # a file's name has at most 255 bytes
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Signature = Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
+LineId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 SharerId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
 
@@ -43,11 +52,15 @@ class Manifest(BaseModel):
         provenance: how it was made. Names nobody, sharers neither.
         sharers: random ids, sorted, so that their order tells nothing.
         modules: in the model's order.
+        line: random; all versions of a pool that one home publishes have the same.
+        ancestors: digests of the versions before it, as far as they are known, the oldest first.
+        publisher: public key of the home that signed it. It names nobody.
+        signature: of all the rest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 1
     version: int = Field(ge=1)
     parent: Sha256 | None
     base_fingerprint: str = Field(min_length=1)
@@ -57,6 +70,10 @@ class Manifest(BaseModel):
     provenance: dict[str, Any]
     sharers: tuple[SharerId, ...] = Field(min_length=1)
     modules: tuple[ModuleEntry, ...] = Field(min_length=1)
+    line: LineId | None = None
+    ancestors: tuple[Sha256, ...] = ()
+    publisher: Sha256 | None = None
+    signature: Signature | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> "Manifest":
@@ -69,19 +86,35 @@ class Manifest(BaseModel):
                 raise ValueError("a module's sharers are ascending places among the pool's")
         if {place for entry in self.modules for place in entry.sharers} != set(range(len(self.sharers))):
             raise ValueError("each sharer gives at least one piece")
+        if self.format == 1 and (self.line or self.ancestors or self.publisher or self.signature):
+            raise ValueError("format 1 has no signature")
+        if self.format == 2 and not (self.line and self.publisher):
+            raise ValueError("format 2 names its line and its publisher")
+        if self.ancestors and (self.ancestors[-1] != self.parent or len(set(self.ancestors)) < len(self.ancestors)):
+            raise ValueError("ancestors come once each, and the last one is the parent")
         return self
+
+    def content(self) -> dict[str, Any]:
+        """All that is signed, and that the digest in the file is of."""
+        signed = {"line", "ancestors", "publisher"}
+        return self.model_dump(exclude={"signature"} if self.format == 2 else {"signature", *signed})
+
+    def signed_by(self, key: "Ed25519PrivateKey") -> "Manifest":
+        """The same, signed with the key that it names as its publisher's."""
+        return self.model_copy(update={"signature": sign(key, _canonical(self.content()))})
 
     def to_bytes(self) -> bytes:
         """The content of `pool.json`: one form for each manifest, with a digest of all the rest in it."""
-        content = self.model_dump()
-        return _canonical(content | {"digest": hashlib.sha256(_canonical(content)).hexdigest()})
+        content = self.content()
+        more = {"digest": hashlib.sha256(_canonical(content)).hexdigest()}
+        return _canonical(content | more | ({"signature": self.signature} if self.format == 2 else {}))
 
     @staticmethod
     def from_bytes(data: bytes) -> "Manifest":
         """Reads what `to_bytes` wrote, and nothing else.
 
         Raises:
-            PoolError: a byte is not what it was, or what it says cannot be.
+            PoolError: a byte is not what it was, what it says cannot be, or its signature is not its publisher's.
         """
         try:
             content = json.loads(data)
@@ -97,6 +130,14 @@ class Manifest(BaseModel):
         if written != data:
             raise PoolError(
                 f"The pool's {FILE} is not what was written", expected="not a byte changed", hint="get the pool again"
+            )
+        if manifest.publisher and not is_signed(
+            manifest.publisher, manifest.signature or "", _canonical(manifest.content())
+        ):
+            raise PoolError(
+                "The pool's signature is not that of the publisher it names",
+                expected=f"a signature by the key {fingerprint(manifest.publisher)}",
+                hint="do not use it: get the pool from its publisher",
             )
         return manifest
 

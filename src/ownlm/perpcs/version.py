@@ -1,12 +1,13 @@
 """Versions of a pool: written whole or not at all, never changed; the next one can leave sharers out."""
 
 import hashlib
+import secrets
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import torch
@@ -19,6 +20,10 @@ from ownlm.errors import OwnlmError, PoolError, StoreError
 from ownlm.perpcs.manifest import FILE, Manifest, ModuleEntry, manifest_error, module_file
 from ownlm.perpcs.piece import Piece
 from ownlm.perpcs.pool import GATE, LORA_A, LORA_B, Pool, open_pool
+from ownlm.perpcs.signing import public_key
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 _LOOSE = ".pool-"
 
@@ -37,6 +42,9 @@ def write_pool(
     sharers: Sequence[str],
     pieces: Pieces,
     shapes: Mapping[str, tuple[int, int]] | None = None,
+    key: "Ed25519PrivateKey | None" = None,
+    line: str | None = None,
+    ancestors: Sequence[str] = (),
 ) -> Pool:
     """Writes a version of a pool. kill -9 leaves it whole, or a loose folder beside it and no pool.
 
@@ -52,6 +60,9 @@ def write_pool(
         pieces: module by module in the model's order, with who gives a piece of it; one module's are in memory at a
             time. They are kept in float32.
         shapes: O and D of modules of which perhaps nobody gives a piece; those of others are seen.
+        key: signs it; without one it is of format 1, which has no signature.
+        line: of the pool that it is a version of; a new one by default.
+        ancestors: digests of the versions before it, the oldest first.
 
     Returns:
         The pool, read again.
@@ -65,23 +76,38 @@ def write_pool(
         modules = [
             _write_module(temporary, name, own, places, lora.r, (shapes or {}).get(name)) for name, own in pieces
         ]
-        content = {
+        content: dict[str, Any] = {
             "version": version, "parent": parent, "base_fingerprint": base_fingerprint, "lora": lora,
             "licence": licence, "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "provenance": dict(provenance), "sharers": sorted(sharers), "modules": modules,
         }  # fmt: skip
-        data = _manifest(content)
+        if key is not None:
+            content |= {"format": 2, "line": line or new_line(), "ancestors": ancestors, "publisher": public_key(key)}
+        data = _manifest(content, key)
         (temporary / FILE).write_bytes(data)
     return open_pool(folder, hashlib.sha256(data).hexdigest())
 
 
-def without(pool: Pool, sharers: Collection[str], folder: Path) -> Pool:
+def new_line() -> str:
+    """A random name for a pool's versions."""
+    return secrets.token_hex(16)
+
+
+def without(
+    pool: Pool,
+    sharers: Collection[str],
+    folder: Path,
+    key: "Ed25519PrivateKey | None" = None,
+    line: str | None = None,
+) -> Pool:
     """Writes the next version of a pool, in which neither these sharers' pieces nor their ids are.
 
     Args:
         pool: as it is; it stays.
         sharers: random ids.
         folder: where to; must not be there.
+        key: as for `write_pool`.
+        line: the pool's own where its publisher makes the version; by default a new one.
 
     Returns:
         The new version. The pieces of all others are bit for bit what they were; a module may be left with none.
@@ -106,6 +132,9 @@ def without(pool: Pool, sharers: Collection[str], folder: Path) -> Pool:
         sharers=[sharer for sharer in manifest.sharers if sharer not in gone],
         pieces=_pieces_without(pool, gone),
         shapes={name: pool.shape(name) for name in pool.modules},
+        key=key,
+        line=line,
+        ancestors=[*(manifest.ancestors or ([manifest.parent] if manifest.parent else [])), pool.digest],
     )
 
 
@@ -193,10 +222,11 @@ def _write_module(
     return ModuleEntry(name=name, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data), sharers=seats)
 
 
-def _manifest(content: dict[str, Any]) -> bytes:
+def _manifest(content: dict[str, Any], key: "Ed25519PrivateKey | None") -> bytes:
     """The bytes of a manifest, which can be read again."""
     try:
-        data = Manifest.model_validate(content).to_bytes()
+        manifest = Manifest.model_validate(content)
+        data = (manifest if key is None else manifest.signed_by(key)).to_bytes()
     except ValidationError as error:
         raise manifest_error(error) from None
     except (ValueError, TypeError) as error:

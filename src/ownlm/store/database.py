@@ -24,7 +24,7 @@ log = logging.getLogger("ownlm.store")
 DATABASE = "ownlm.db"
 HOME_FILES = (  # whatever else lies beside them is not the home's
     *(f"{prefix}{DATABASE}{suffix}" for prefix in ("", ".") for suffix in ("", "-wal", "-shm", "-journal", ".lock")),
-    *("blobs", "bases", "pools", "served", "work.lock", "work.json", "serve.lock", "profiles.json", "key"),
+    *("blobs", "bases", "pools", "served", "work.lock", "work.json", "serve.lock", "profiles.json", "signing.key"),
 )
 BUSY_S = 30  # how long a statement waits for other processes
 _HINT = "check that the folder is a home, can be written, and has room"

@@ -19,7 +19,7 @@ from ownlm.history.record import History
 from ownlm.store import tables
 from ownlm.store.drafts import drop
 from ownlm.store.meanwhile import are_there, no_longer_shared
-from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo, now
+from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo, PoolVersion, now
 from ownlm.store.store import Store
 from ownlm.store.tables import without_number
 from ownlm.store.tombstones import entomb, is_entombed, tombstones
@@ -147,6 +147,7 @@ def add_pool(
     people: Mapping[str, str],
     histories: Iterable[History] = (),
     licences: Mapping[str, str] | None = None,
+    seen: PoolVersion | None = None,
 ) -> None:
     """Registers a pool, and who its sharers are.
 
@@ -154,6 +155,7 @@ def add_pool(
         people: by random id, each used in no pool before; none of a pool from outside.
         histories: what their pieces have learnt from.
         licences: by user, what they had agreed to when they were chosen.
+        seen: by which the home will recognise it.
 
     Raises:
         NotFoundError: one of them has taken their consent back, or given another, or of the records one was forgotten,
@@ -169,7 +171,7 @@ def add_pool(
         gone |= {history.user_id for history in histories if not are_there(db, pool.task, history)}
         if gone:
             raise no_longer_shared(pool.task, gone)
-        _insert(store, db, pool)
+        _insert(store, db, pool, seen)
         rows = [
             {"id": sharer, "task": pool.task, "user": user, "pool": pool.digest, "created": pool.created}
             for sharer, user in people.items()
@@ -206,6 +208,7 @@ def replace_pool(
     stale: Mapping[str, str],
     *,
     withdrawn: Collection[str],
+    seen: PoolVersion | None = None,
 ) -> list[str]:
     """Puts a pool's next version in its place, or nothing, and sees to the recipes that name it.
 
@@ -215,6 +218,7 @@ def replace_pool(
         recipes: what becomes of adapters' recipes, by the adapters' ids.
         stale: for those whose recipes cannot go on, why.
         withdrawn: random ids of the sharers whose pieces the new version is without.
+        seen: by which the home will recognise the new version.
 
     Returns:
         Ids of the adapters that named the old version and were given neither: made meanwhile. They are stale too.
@@ -232,7 +236,7 @@ def replace_pool(
             db.execute(update(tables.adapters).where(a.id == adapter, a.pool == old).values(stale=why))
         gone = s.pool == old
         if new is not None:
-            _insert(store, db, new)
+            _insert(store, db, new, seen)
             for adapter, recipe in recipes.items():
                 size = a.bytes - func.length(a.recipe) + len(recipe)
                 now_so = {"recipe": recipe, "bytes": size, "pool": new.digest, "stale": None}
@@ -289,9 +293,26 @@ def _no_longer(digest: str) -> NotFoundError:
     return NotFoundError(f"The home has no pool {digest[:12]}, or no longer", hint="`ownlm pool ls`")
 
 
-def _insert(store: Store, db: Connection, pool: PoolInfo) -> None:
+def pool_versions(store: Store) -> list[PoolVersion]:
+    """All versions of pools that are or were in the home."""
+    with store.database.reading() as db:
+        rows = db.execute(select(tables.pool_versions).order_by(tables.pool_versions.c.digest))
+        return [PoolVersion(**{**row._mapping, "ancestors": tuple(row.ancestors), "sharers": tuple(row.sharers)})
+                for row in rows]  # fmt: skip
+
+
+def note_version(db: Connection, seen: PoolVersion) -> None:
+    """Remembers a version of a pool, or what has changed about it."""
+    v = tables.pool_versions
+    db.execute(delete(v).where(v.c.digest == seen.digest))
+    db.execute(insert(v).values(**asdict(seen)))
+
+
+def _insert(store: Store, db: Connection, pool: PoolInfo, seen: PoolVersion | None) -> None:
     if db.execute(select(tables.pools.c.number).where(tables.pools.c.digest == pool.digest)).first() is not None:
         raise StoreError(f"The home has the pool {pool.digest[:12]} already", hint="`ownlm pool ls`")
+    if seen is not None:
+        note_version(db, seen)
     db.execute(insert(tables.pools).values(**asdict(pool) | {"folder": store.kept(pool.folder)}))
 
 

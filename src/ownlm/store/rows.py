@@ -91,6 +91,31 @@ class PoolInfo:
     provenance: dict[str, Any]
     parent: str | None = None  # digest of the version it was made from
     created: str = field(default_factory=now)
+    publisher: str | None = None  # public key of the home that signed it
+
+
+@dataclass(frozen=True, slots=True)
+class PoolVersion:
+    """A version of a pool that is, or was, in the home: by it an older or a forged one is recognised.
+
+    Attributes:
+        line: what its versions have in common; None where it is not signed.
+        ancestors: digests of the versions before it, as far as they are known.
+        sharers: hashes of their random ids.
+        key: public key that the next version must be signed with; None where it was not signed.
+        source: the folder it was taken from; None where it was made here.
+        local: made here of a pool from outside, whose publisher does not know it.
+    """
+
+    digest: str
+    line: str | None
+    version: int
+    ancestors: tuple[str, ...]
+    sharers: tuple[str, ...]
+    key: str | None
+    source: str | None = None
+    local: bool = False
+    created: str = field(default_factory=now)
 
 
 @dataclass(frozen=True, slots=True)

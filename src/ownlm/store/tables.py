@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 
-VERSION = 6  # raised whenever a table changes, with a step in `migrate`
+VERSION = 7  # raised whenever a table changes, with a step in `migrate`
 
 metadata = MetaData()
 
@@ -125,6 +125,21 @@ pools = Table(
     Column("own", Boolean, nullable=False),  # made in this home, not taken in from outside
     Column("provenance", JSON, nullable=False),
     Column("created", String, nullable=False),
+    Column("publisher", String),  # public key of the home that signed it
+)
+
+pool_versions = Table(  # every version of a pool that was here: none of them comes back as a newer one
+    "pool_versions",
+    metadata,
+    Column("digest", String, primary_key=True),
+    Column("line", String),  # what its versions have in common, where they are signed
+    Column("version", Integer, nullable=False),
+    Column("ancestors", JSON, nullable=False),  # digests of the versions before it
+    Column("sharers", JSON, nullable=False),  # hashes of their random ids
+    Column("key", String),  # public key that the next version must be signed with
+    Column("source", String),  # the folder it came from
+    Column("local", Boolean, nullable=False),  # made here of a pool from outside: its publisher does not know it
+    Column("created", String, nullable=False),
 )
 
 consents = Table(  # whoever has a row agrees, now, to share pieces of their adapters
@@ -218,6 +233,10 @@ def migrate(db: Connection, version: int) -> None:
             table.create(db)
     elif version < 6:
         db.execute(text("ALTER TABLE tokens ADD COLUMN expires VARCHAR"))
+    if version < 7:
+        if version >= 3:  # else the table was made just now
+            db.execute(text("ALTER TABLE pools ADD COLUMN publisher VARCHAR"))
+        pool_versions.create(db)
 
 
 # Format 1 forgot nothing, so the records an adapter knew are the person's first ones. Its keys were made in another

@@ -1,5 +1,6 @@
 """Pools of the home: looked at, taken in from outside, removed, and sharers' pieces withdrawn from them."""
 
+import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 
 from ownlm.config import TrainConfig
 from ownlm.durable import sync
-from ownlm.errors import NotFoundError, OwnlmError, PoolError, StoreError
+from ownlm.errors import ConfigError, NotFoundError, OwnlmError, PoolError, StoreError
 from ownlm.history.task import Task
 from ownlm.model.base import BaseLM
 from ownlm.model.targets import target_modules
@@ -27,6 +28,7 @@ from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo
 from ownlm.store.served import sweep_served
 from ownlm.store.store import Store
 from ownlm.verbs.assemble import AssemblyPlan, assemble_people
+from ownlm.verbs.lineage import check_newer, key_of, signing_key, version_of
 from ownlm.verbs.report import Withdrawal
 from ownlm.verbs.share import new_pool_folder, pool_info
 from ownlm.verbs.waiting import named_in
@@ -38,32 +40,48 @@ LOOK = "`ownlm pool ls` lists the home's pools; of another give the folder that 
 SHORTEST = 6  # of a random id's beginning, as tables show it: fewer letters may be anybody's
 
 
-def add_pool(store: Store, model: BaseLM, base: BaseInfo, task: str, folder: Path) -> PoolInfo:
+def add_pool(
+    store: Store, model: BaseLM, base: BaseInfo, task: str, folder: Path, digest: str | None = None
+) -> PoolInfo:
     """Takes a copy of a pool from outside into the home, after every byte and every piece was checked.
 
-    A pool that the home has, and that is damaged there, is put back so.
+    A pool that the home has, and that is damaged there, is put back so. The key that it is signed with is remembered:
+    later versions must be signed with it.
+
+    Args:
+        digest: which pool it must be; any, by default.
 
     Raises:
-        PoolError: it is damaged, for another base, or holds a piece that is not fit, or one that was withdrawn here.
-            StoreError: it cannot be written, or the home has it.
+        PoolError: it is damaged, another, for another base, or holds a piece that is not fit, or one that was withdrawn
+            here; it is an older version of one that the home knows, or signed with another key. StoreError: it cannot
+            be written, or the home has it.
     """
-    pool = open_pool(folder)
+    pool = open_pool(folder, digest)
+    pools.check_not_withdrawn(store, pool.manifest.sharers)
+    check_newer(store, pool, folder)
     admit(pool, dict(target_modules(model.model, pool.lora)), base.fingerprint)
     _check_provenance(pool)
-    pools.check_not_withdrawn(store, pool.manifest.sharers)
     damaged = next((one for one in pools.pools(store) if one.digest == pool.digest and not _is_whole(one)), None)
     copy = copy_pool(pool, new_pool_folder(store))
     try:
         if damaged:
             pools.move_pool(store, pool.digest, str(copy.folder))
         else:
-            pools.add_pool(store, pool_info(task, base, copy, own=False), {})
+            seen = version_of(copy, key=pool.manifest.publisher, source=folder)
+            pools.add_pool(store, pool_info(task, base, copy, own=False), {}, seen=seen)
     except OwnlmError:  # what ends it otherwise may come after the commit; a folder without a name is swept later
         shutil.rmtree(copy.folder)
         raise
     if damaged:
         shutil.rmtree(damaged.folder, ignore_errors=True)  # else the next run removes it
     return pools.pool(store, pool.digest)
+
+
+def check_digest(digest: str | None) -> str | None:
+    """A whole SHA-256 in small letters, or None; a ConfigError for anything else."""
+    if digest is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
+        raise ConfigError("That is no SHA-256", got=f"{len(digest)} letters", expected="64 hexadecimal digits")
+    return digest and digest.lower()
 
 
 def _check_provenance(pool: Pool) -> None:
@@ -104,11 +122,14 @@ def base_of(store: Store, folder: Path) -> BaseInfo:
     return found[0]
 
 
-def verify_pool(store: Store, load: Callable[[BaseInfo], BaseLM], which: str | None) -> tuple[Pool, BaseInfo | None]:
+def verify_pool(
+    store: Store, load: Callable[[BaseInfo], BaseLM], which: str | None, digest: str | None = None
+) -> tuple[Pool, BaseInfo | None]:
     """Checks every byte of a pool, and its pieces, if the home has its base.
 
     Args:
         which: any folder, or what the digest of a pool of the home begins with; None for the newest.
+        digest: which pool it must be; any, by default.
 
     Returns:
         The pool; and the base that its pieces were checked against, if there is one.
@@ -117,12 +138,12 @@ def verify_pool(store: Store, load: Callable[[BaseInfo], BaseLM], which: str | N
         NotFoundError, PoolError: there is none; it is not what it should be.
     """
     if which is not None and Path(which).is_dir():
-        pool = open_pool(Path(which))
+        pool = open_pool(Path(which), digest)
     else:
         if which is not None and not any(info.digest.startswith(which) for info in pools.pools(store)):
             raise NotFoundError(f"There is neither a pool {which} in the home nor such a folder", hint=LOOK)
         info = pools.pool(store, which)
-        pool = open_pool(Path(info.folder), info.digest)
+        pool = open_pool(Path(info.folder), digest or info.digest)
     base = next((one for one in store.bases() if one.fingerprint == pool.manifest.base_fingerprint), None)
     if base is not None:
         admit(pool, dict(target_modules(load(base).model, pool.lora)), base.fingerprint)
@@ -214,7 +235,7 @@ def _withdraw(store: Store, info: PoolInfo, pool: Pool | None, gone: set[str], d
     """Of one pool; None where it cannot be read."""
     base = store.base(info.base)
     left = set(pool.manifest.sharers) - gone if pool else ()
-    version = without(pool, gone, new_pool_folder(store)) if pool and left else None
+    version = _next(store, info, pool, gone) if pool and left else None
     why = WITHDRAWN if version else EMPTIED if pool else DAMAGED
     try:
         recipes, stale = dict[str, bytes](), dict[str, str]()
@@ -227,7 +248,9 @@ def _withdraw(store: Store, info: PoolInfo, pool: Pool | None, gone: set[str], d
             else:
                 recipes[adapter.id] = moved
         new = pool_info(info.task, base, version, own=info.own) if version else None
-        pools.replace_pool(store, info.digest, new, recipes, stale, withdrawn=gone)
+        key = key_of(store, info, version) if version else None
+        seen = version_of(version, key=key, local=not info.own) if version else None
+        pools.replace_pool(store, info.digest, new, recipes, stale, withdrawn=gone, seen=seen)
     except OwnlmError:  # what ends it otherwise may come after the commit; a folder without a name is swept later
         if version:
             shutil.rmtree(version.folder)
@@ -236,6 +259,15 @@ def _withdraw(store: Store, info: PoolInfo, pool: Pool | None, gone: set[str], d
     done.pools.append((info.digest, version.digest if version else None))
     _remove_folder(info)
     sweep_served(store)
+
+
+def _next(store: Store, info: PoolInfo, pool: Pool, gone: set[str]) -> Pool:
+    """A pool's next version, signed by this home; of a pool from outside it is a new line, which its publisher has not.
+
+    The version that it replaces is remembered, so that it does not come back.
+    """
+    line = pool.manifest.line if info.own else None
+    return without(pool, gone, new_pool_folder(store), signing_key(store), line)
 
 
 def _remove_folder(info: PoolInfo) -> None:

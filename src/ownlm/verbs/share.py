@@ -28,6 +28,7 @@ from ownlm.store import pools
 from ownlm.store.rows import BaseInfo, PoolInfo
 from ownlm.store.store import Store
 from ownlm.verbs.drafts import Drafting, Gates, Sharer, adapters_of, gates_of, secret
+from ownlm.verbs.lineage import signing_key, version_of
 from ownlm.verbs.report import Shared
 from ownlm.verbs.share_plan import SharePlan
 
@@ -73,7 +74,8 @@ def share(store: Store, load: Callable[[], BaseLM], plan: SharePlan, progress: P
         admit(pool, dict(target_modules(model.model, pool.lora)), plan.base.fingerprint)
         info = pool_info(plan.task.name, plan.base, pool, own=True)
         people = {ids[user]: user for user in chosen}
-        pools.add_pool(store, info, people, histories.values(), dict.fromkeys(chosen, licence))
+        seen = version_of(pool, key=pool.manifest.publisher)
+        pools.add_pool(store, info, people, histories.values(), dict.fromkeys(chosen, licence), seen)
     except OwnlmError:  # what ends it otherwise may come after the commit; a folder without a name is swept later
         shutil.rmtree(pool.folder)
         raise
@@ -167,6 +169,7 @@ def _write(
         sharers=list(ids.values()),
         pieces=pieces(),
         shapes={name: (module.out_features, module.in_features) for name, module in modules},
+        key=signing_key(store),
     )
 
 
@@ -190,4 +193,5 @@ def pool_info(task: str, base: BaseInfo, pool: Pool, own: bool) -> PoolInfo:
         provenance=dict(manifest.provenance),
         parent=manifest.parent,
         created=manifest.created,
+        publisher=manifest.publisher,
     )
