@@ -208,6 +208,10 @@ def verify(
         checked = open_pool(Path(pool), check_digest(digest))
     else:
         checked, base = opened.pools.verify(pool, digest)
+    _tell_verified(checked, base, json)
+
+
+def _tell_verified(checked: "Pool", base: "BaseInfo | None", json: bool) -> None:
     pieces, manifest = sum(_pieces(checked).values()), checked.manifest
     if json:
         print_json(
