@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from ownlm.config import LoraConfig
-from ownlm.errors import AdapterError, NotFoundError, PoolError
+from ownlm.errors import AdapterError, NotFoundError, PoolError, quoted
 from ownlm.filesystem import read_regular
 from ownlm.perpcs.manifest import FILE, Manifest
 from ownlm.perpcs.recipe import Recipe, assembled_shape
@@ -92,7 +92,8 @@ class Terms:
                 hint="train the person with LoRA, or serve with ownlm's own engine",
             )
         if adapter.stale is not None:
-            raise AdapterError(f"{whose} is stale: {adapter.stale}", hint=f"`ownlm assemble --task {adapter.task}`")
+            hint = f"`ownlm assemble --task {quoted(adapter.task)}`"
+            raise AdapterError(f"{whose} is stale: {adapter.stale}", hint=hint)
         if adapter.base_fingerprint != self.fingerprint:
             raise AdapterError(
                 f"{whose} was made for another base than vLLM serves",
