@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ownlm.home import Home
     from ownlm.serve.engine import Engine
+    from ownlm.serve.limits import Limits
 
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -90,7 +91,7 @@ def serve(
         sweep_ended(opened.store)
         answers = _engine(opened, engine, slots, queue, vllm_python)
         app = create_app(opened, answers, limits, root_path=root_path, origins=origins)
-        _run(app, listening, limits.grace_s, json)
+        _run(app, listening, limits, json)
 
 
 def _locked(home: Path, folder: Path) -> AbstractContextManager[object]:
@@ -126,7 +127,7 @@ def _engine(home: "Home", kind: str, slots: int, queue: int, python: Path) -> "E
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2048)
+        return socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
         raise ConfigError(
             f"Nothing can listen at {host}, port {port}",
@@ -135,8 +136,10 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def _run(app: "FastAPI", listening: socket.socket, grace_s: float, json: bool) -> None:
+def _run(app: "FastAPI", listening: socket.socket, limits: "Limits", json: bool) -> None:
     import uvicorn
+
+    from ownlm.serve.connections import server_config
 
     host, port = listening.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -146,9 +149,7 @@ def _run(app: "FastAPI", listening: socket.socket, grace_s: float, json: bool) -
         say(f"{address}: the page; {address}/v1: the API; {address}/docs: what it can do")
     if host not in _LOOPBACK:
         warn("texts and tokens travel as they are: put a proxy with TLS before it, unless the network is yours alone")
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=int(grace_s) + 1
-    )
+    config = server_config(app, limits)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn hands the signal on when all is done
     server = uvicorn.Server(config)
     ends = server.handle_exit

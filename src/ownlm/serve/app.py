@@ -76,7 +76,7 @@ def create_app(
     app.include_router(me_api.router)
     _add_others(app, state, root_path)
     app.add_middleware(_HeadAsGet)
-    app.add_middleware(Guard, most=limits.body_bytes, metrics=state.metrics)
+    app.add_middleware(Guard, state=state)
     if root_path:
         app.add_middleware(RootPath, root_path=root_path)
     allow_origins(app, origins)

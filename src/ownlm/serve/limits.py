@@ -1,14 +1,15 @@
 """What a server allows, and who had too much of it."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ownlm.serve.admission import Admission
-from ownlm.serve.engine import Busy
+from ownlm.serve.engine import Busy, Overloaded
 
 WINDOW_S = 60.0
+BODY_OF_ONE = 100_000  # bytes that count as one request more
 IDLE = 1024  # tokens in memory before idle ones are looked for
 
 
@@ -18,6 +19,13 @@ class Limits(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     body_bytes: int = Field(4_000_000, ge=1, description="of a request")
+    bodies_bytes: int = Field(64_000_000, ge=1, description="of all requests under way; of one token, a quarter")
+    connections: int = Field(1024, ge=1, description="open in all")
+    connections_per_address: int = Field(256, ge=1, description="open of one address, but of this machine's own")
+    head_s: float = Field(15.0, gt=0, description="for the headers of a request")
+    body_s: float = Field(60.0, gt=0, description="for the body of a request")
+    keep_alive_s: float = Field(30.0, gt=0, description="between two requests of a connection")
+    stall_s: float = Field(30.0, gt=0, description="in which a client must read some of what it was sent")
     requests_per_minute: int = Field(600, ge=1, description="of one token")
     at_once: int = Field(16, ge=1, description="answers under way of one token")
     queued: int = Field(256, ge=0, description="answers of one token that wait for those")
@@ -37,6 +45,7 @@ class Meter:
         self._limits = limits
         self._requests: dict[str, deque[float]] = {}  # by token: when its last ones came, on the monotonic clock
         self.admission = Admission(limits.at_once, limits.queued)
+        self._bodies: Counter[str] = Counter()  # bytes in memory, by token
 
     def count(self, token: str) -> None:
         """One more request of a token.
@@ -53,4 +62,28 @@ class Meter:
             raise Busy("Too many requests of this token", expected=f"{most} a minute", retry_after=wait)
         came.append(now)
         if len(self._requests) > IDLE:  # tokens that ask no more take no memory
-            self._requests = {one: when for one, when in self._requests.items() if when[-1] > now - WINDOW_S}
+            self._requests = {one: when for one, when in self._requests.items() if when and when[-1] > now - WINDOW_S}
+
+    def hold(self, token: str, count: int) -> None:
+        """So many more bytes of a token's requests are in memory, until they are given back.
+
+        Raises:
+            Busy: the token has too many. Overloaded: all have.
+        """
+        most = self._limits.bodies_bytes
+        if self._bodies[token] + count > max(most // 4, self._limits.body_bytes):
+            raise Busy("Too many large requests of this token at a time", retry_after=2.0)
+        if self._bodies.total() + count > most:
+            raise Overloaded("Too many large requests at a time", retry_after=2.0)
+        self._bodies[token] += count
+
+    def give_back(self, token: str, count: int) -> None:
+        """So many bytes are in memory no longer."""
+        self._bodies[token] -= count
+        if self._bodies[token] <= 0:
+            del self._bodies[token]
+
+    def charge(self, token: str, body: int) -> None:
+        """Counts a large body as several requests: reading it takes as long."""
+        came, now = self._requests.setdefault(token, deque()), time.monotonic()
+        came.extend([now] * min(body // BODY_OF_ONE, self._limits.requests_per_minute - len(came)))

@@ -19,6 +19,7 @@ from ownlm.serve.offers import offers
 from ownlm.serve.openai_api import sends, task_of
 from ownlm.serve.requests import Body, without_nulls
 from ownlm.serve.state import AnyState, State
+from ownlm.serve.strict_json import StrictRoute
 from ownlm.serve.who import AnyCaller, Me
 from ownlm.store.forget import Forgotten
 from ownlm.store.jobs import find_job, job_page, latest_job
@@ -28,7 +29,7 @@ from ownlm.store.served import serving
 from ownlm.verbs.consent import LICENCE, Consent
 from ownlm.verbs.standing import Worth, behind, worth_of
 
-router = APIRouter(prefix="/v1", tags=["me"])
+router = APIRouter(prefix="/v1", route_class=StrictRoute, tags=["me"])
 TaskName = Annotated[str, Query(max_length=64, description="A task.")]
 _STRICT = ConfigDict(extra="forbid")
 UNFIT = 10_000  # records of one request

@@ -19,9 +19,10 @@ from ownlm.serve.answering import Answering, Whole, events, whole
 from ownlm.serve.binding import Bound, bind_question, bind_text, with_changes
 from ownlm.serve.requests import ChatRequest, CompletionRequest, Sampling
 from ownlm.serve.state import AnyState, State
+from ownlm.serve.strict_json import StrictRoute
 from ownlm.serve.who import AnyCaller, Caller
 
-router = APIRouter(prefix="/v1", tags=["answers"])
+router = APIRouter(prefix="/v1", route_class=StrictRoute, tags=["answers"])
 _STARTED = int(time.time())
 
 

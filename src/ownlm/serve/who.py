@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from anyio import to_thread
-from fastapi import Depends
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
+from fastapi.security.utils import get_authorization_scheme_param
+from starlette.datastructures import Headers
+from starlette.types import Scope
 
 from ownlm.errors import AccessError, ForbiddenError, NotFoundError
-from ownlm.serve.state import AnyState, State
+from ownlm.serve.connections import CALLER
+from ownlm.serve.state import State
 from ownlm.store.rows import TokenInfo
 from ownlm.store.tokens import find_token
 
@@ -43,24 +47,31 @@ class Caller:
             raise _expired()
 
 
-async def caller(
-    state: AnyState,
-    given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-) -> Caller:
-    """Who asks.
+async def authorise(scope: Scope, state: State) -> Caller:
+    """Finds out who sends a request, before its body is read, and keeps it in the request's scope.
 
     Raises:
         AccessError: the token is missing, unknown or expired. Busy: it asked too often.
     """
-    if given is None:
+    scheme, secret = get_authorization_scheme_param(Headers(scope=scope).get("authorization"))
+    if scheme.lower() != "bearer" or not secret:
         raise _nobody()
-    found = await to_thread.run_sync(find_token, state.home.store, given.credentials, limiter=state.readers)
+    found = await to_thread.run_sync(find_token, state.home.store, secret, limiter=state.readers)
     if found is None:
         raise _nobody()
     if found.expired:
         raise _expired()
     state.meter.count(found.id)
-    return Caller(found, given.credentials)
+    scope.setdefault("state", {})[CALLER] = Caller(found, secret)  # copies of a scope share its state
+    return Caller(found, secret)
+
+
+async def caller(request: Request, _: Annotated[object, Depends(_bearer)]) -> Caller:
+    """Who asks, as `authorise` found out; an AccessError where it was not asked to."""
+    found: Caller | None = request.scope.get("state", {}).get(CALLER)
+    if found is None:
+        raise _nobody()
+    return found
 
 
 async def operator(caller: Annotated[Caller, Depends(caller)]) -> Caller:
