@@ -1,25 +1,18 @@
 """OpenAI's API: who is answered by what, streams, refusals."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
-from threading import Event, Semaphore
 from typing import Any
 
 import pytest
 
 from ownlm.errors import AdapterError, BaseModelError, OwnlmError, StoreError
-from ownlm.home import Home
-from ownlm.serve import answering, openai_api
-from ownlm.serve.app import BINDERS, READERS
-from ownlm.serve.binding import Bound
+from ownlm.serve import answering
 from ownlm.serve.limits import Limits
 from ownlm.store.tokens import revoke_token, tokens
-from ownlm.verbs.consent import Consent
 from tests.serve.conftest import Served
 
 CHAT = "/v1/chat/completions"
 TASK = "sorting"
-THREADS = 40  # in which Starlette runs what is no coroutine
 
 
 def say(text: str = "thing") -> list[dict[str, str]]:
@@ -296,71 +289,6 @@ def test_whoever_comes_when_all_is_full_is_told_when_to_come_again(served: Serve
     served.engine.full = True
     response = served.client.post(CHAT, headers=served.token("ada"), json={"model": TASK, "messages": say()})
     assert response.status_code == 429 and response.headers["retry-after"] == "3"
-
-
-class Waiting:
-    """Something that many requests wait for."""
-
-    def __init__(self) -> None:
-        self.here, self.go_on = Semaphore(0), Event()
-
-    def wait(self) -> None:
-        self.here.release()
-        assert self.go_on.wait(60)
-
-    def until(self, many: int) -> None:
-        """So many wait, and no more come."""
-        for _ in range(many):
-            assert self.here.acquire(timeout=60)
-        assert not self.here.acquire(timeout=0.2)
-
-
-def answered_meanwhile(served: Served, pool: ThreadPoolExecutor, *paths: str) -> None:
-    for path in paths:
-        got = pool.submit(served.client.get, path, headers=served.token(None)).result(20)
-        assert got.status_code == 200, path
-
-
-def test_those_who_change_the_home_do_not_keep_answers_waiting(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many of them wait for each other."""
-    many, waiting, ada, bela = THREADS + 5, Waiting(), served.token("ada"), served.token("bela")
-
-    def consent(_: Home, user: str, *__: object) -> Consent:
-        waiting.wait()
-        return Consent(user, True)
-
-    monkeypatch.setattr(Home, "consent", consent)
-    with ThreadPoolExecutor(many + 1) as pool:
-        wish = {"headers": ada, "json": {"shares": True}}
-        asked = [pool.submit(served.client.put, "/v1/users/me/consent", **wish) for _ in range(many)]
-        try:
-            waiting.until(THREADS)
-            told = pool.submit(served.post, CHAT, bela, model=TASK, messages=say()).result(20)
-            assert told["ownlm"]["adapter"] == newest(served, "bela")
-            answered_meanwhile(served, pool, "/healthz", "/metrics", "/v1/models", f"/v1/models/{TASK}")
-        finally:
-            waiting.go_on.set()
-    assert {one.result().status_code for one in asked} == {200}
-
-
-def test_those_whose_histories_are_searched_do_not_keep_others_waiting(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    many, waiting, bind, ada = READERS + 5, Waiting(), openai_api.bind_question, served.token("ada")
-
-    def searching(*asked: Any) -> Bound:
-        waiting.wait()
-        return bind(*asked)
-
-    monkeypatch.setattr(openai_api, "bind_question", searching)
-    with ThreadPoolExecutor(many + 1) as pool:
-        asked = [pool.submit(served.post, CHAT, ada, model=TASK, messages=say(), rag=1) for _ in range(many)]
-        try:
-            waiting.until(BINDERS)
-            answered_meanwhile(served, pool, "/healthz", "/metrics", "/v1/models")
-        finally:
-            waiting.go_on.set()
-    assert {one.result()["ownlm"]["adapter"] for one in asked} == {newest(served, "ada")}
 
 
 class TestLimits:

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Event, current_thread
 from typing import Any
 
 import pytest
@@ -251,27 +252,6 @@ def test_an_assembled_person_is_wiped_from_memory(shared: Home) -> None:
     serving(engine, use)
 
 
-def test_a_prompt_that_is_far_too_long_is_not_even_tokenised(
-    office: Office, people: list[AdapterInfo], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read_texts, encode = list[str](), BaseLM.encode_prompt
-
-    def watched(base: BaseLM, text: str) -> list[int]:
-        read_texts.append(text)
-        return encode(base, text)
-
-    longest = max(map(len, office.base.tokenizer.get_vocab()))
-    most = longest * office.base.max_tokens
-    monkeypatch.setattr(BaseLM, "encode_prompt", watched)
-    far, long, fine = (office.work(people[0], text) for text in ("a" * (most + 1), "a" * most, "a"))
-    engine = OwnEngine(office.home)
-    too_far, too_long, answer = answered(engine, [far, long, fine])
-    assert isinstance(too_far, DataError) and isinstance(too_long, DataError)
-    assert read_texts == [long.prompt, fine.prompt]
-    monkeypatch.undo()
-    assert answer == office.alone(fine)
-
-
 def test_cancelling_frees_slot_and_place(office: Office, people: list[AdapterInfo]) -> None:
     engine = OwnEngine(office.home, slots=1, live=1)
 
@@ -341,7 +321,7 @@ def test_a_home_without_a_base_can_be_served(tmp_path: Path) -> None:
 
 
 def test_stopping(office: Office, people: list[AdapterInfo], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "check_length", lambda *_: None)
+    monkeypatch.setattr(running, "encode_within", lambda base, text, *_: base.encode_prompt(text))
     engine = OwnEngine(office.home)
 
     async def use() -> None:
@@ -357,3 +337,64 @@ def test_stopping(office: Office, people: list[AdapterInfo], monkeypatch: pytest
         await engine.stop(0)  # again is no error
 
     asyncio.run(use())
+
+
+def test_long_prompts_become_tokens_beside_the_answers(
+    office: Office, people: list[AdapterInfo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others are answered meanwhile, and whoever leaves, or is refused, keeps nobody waiting."""
+    begun, go_on, encode, threads = Event(), Event(), running.encode_within, set[str]()
+
+    def slow(base: BaseLM, text: str, *rest: Any) -> list[int]:
+        threads.add(current_thread().name)
+        if "long" in text:
+            begun.set()
+            assert go_on.wait(60)
+        return encode(base, text, *rest)
+
+    monkeypatch.setattr(running, "encode_within", slow)
+    engine = OwnEngine(office.home, queue=4)
+
+    async def use() -> None:
+        first = await read(engine.submit(office.work(people[0])))
+        under_way = engine.submit(office.work(people[0], most=60))
+        await first_piece(under_way)
+        long, gone = (engine.submit(office.work(people[1], "long " + "a" * n)) for n in (50, 60))
+        assert await asyncio.to_thread(begun.wait, 60)
+        assert await read(under_way) and engine.counts()["queued"] == 2
+        gone.cancel()
+        assert engine.counts()["queued"] == 1
+        go_on.set()
+        refused = engine.submit(office.work(people[2], "b " * 10_000))
+        assert await read(long) == office.alone(office.work(people[1], "long " + "a" * 50))
+        with pytest.raises(DataError, match="longer than the context"):
+            await read(refused)
+        assert await read(engine.submit(office.work(people[0]))) == first and engine.counts()["queued"] == 0
+
+    serving(engine, use)
+    assert threads == {"ownlm tokens"}
+
+
+def test_what_waits_for_its_tokens_ends_with_the_engine(
+    office: Office, people: list[AdapterInfo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = Event(), Event()
+
+    def slow(base: BaseLM, text: str, *_: Any) -> list[int]:
+        begun.set()
+        assert go_on.wait(60)
+        return base.encode_prompt(text)
+
+    monkeypatch.setattr(running, "encode_within", slow)
+    engine = OwnEngine(office.home)
+
+    async def use() -> None:
+        streams = [engine.submit(office.work(people[0])) for _ in range(2)]
+        assert await asyncio.to_thread(begun.wait, 60)
+        await engine.stop(0.05)
+        for one in streams:
+            with pytest.raises(EngineError):
+                await read(one)
+        go_on.set()
+
+    asyncio.run(asyncio.wait_for(use(), 60))

@@ -57,6 +57,9 @@ def serve(
     job_timeout: Annotated[
         float, typer.Option("--job-timeout", metavar="S", help="Of one training or assembly, in seconds.", min=1)
     ] = 21_600,
+    history_mb: Annotated[
+        float, typer.Option("--history-mb", metavar="MB", help="Of one user's records in a task, over HTTP.", min=0.001)
+    ] = 20,
     root_path: _RootPath = "",
     allow_origin: _Origins = None,
     engine: Annotated[
@@ -85,8 +88,9 @@ def serve(
 
     opened = Home(home, create=False)
     limits = Limits(
-        max_tokens=max_tokens, requests_per_minute=requests_per_minute, timeout_s=timeout, job_timeout_s=job_timeout
-    )
+        max_tokens=max_tokens, requests_per_minute=requests_per_minute, timeout_s=timeout, job_timeout_s=job_timeout,
+        history_bytes=round(history_mb * 1e6),
+    )  # fmt: skip
     with _locked(home, opened.store.folder):
         sweep_ended(opened.store)
         answers = _engine(opened, engine, slots, queue, vllm_python)

@@ -1,6 +1,6 @@
 """What people did: records, in order, and what is asked of them next."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -81,8 +81,17 @@ def time_key(time: str) -> float:
 
 def in_order(user_id: str, records: list[Record]) -> History:
     """A history of `records`, oldest first by time; one without a time stays behind the one it was given after."""
-    place, keys = float("-inf"), []
-    for record in records:
-        place = place if record.time is None else time_key(record.time)
-        keys.append(place)
-    return History(user_id, tuple(record for _, record in sorted(zip(keys, records, strict=True), key=lambda k: k[0])))
+    return History(user_id, tuple(records[place] for place in order_of([record.time for record in records])))
+
+
+def order_of(times: Sequence[str | None]) -> list[int]:
+    """Places of records, oldest first, by their times; one without a time stays behind the one it was given after.
+
+    >>> order_of(["2024", None, "2023"])
+    [2, 0, 1]
+    """
+    latest, keys = float("-inf"), list[float]()
+    for time in times:
+        latest = latest if time is None else time_key(time)
+        keys.append(latest)
+    return sorted(range(len(keys)), key=keys.__getitem__)

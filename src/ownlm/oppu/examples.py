@@ -30,9 +30,40 @@ def tokenize(base: BaseLM, user: str, examples: Iterable[Example]) -> list[Token
     return tokenized
 
 
-def check_length(
-    base: BaseLM, prompt: Sequence[int], answer: int, what: str, hint: str = "shorten it, or lower --max-words or --rag"
-) -> None:
+LONG = "shorten it, or lower --max-words or --rag"  # what to do
+CHARACTERS = 16  # of a token, more than texts have on average
+_EDGE = 64  # tokens that a text may have more for being cut in two
+
+
+def encode_within(base: BaseLM, text: str, answer: int, what: str, hint: str = "shorten it") -> list[int]:
+    """Token ids of a prompt that fits in front of an answer of so many tokens.
+
+    Raises:
+        DataError: it does not fit, which takes no longer to find out than to encode one that does.
+    """
+    context = base.max_tokens
+    tokens = encode_up_to(base, text, context - answer)
+    if tokens is None:
+        got = f"more than {max(0, context - answer):,} tokens, and {answer:,} of the answer"
+        what = f"{what} is longer than the context of the base {base.name!r}"
+        raise DataError(what, got=got, expected=f"at most {context:,}", hint=hint)
+    return tokens
+
+
+def encode_up_to(base: BaseLM, text: str, most: int) -> list[int] | None:
+    """Token ids of a prompt; None where they are more than `most`, found out in about the time that `most` take."""
+    size, count = CHARACTERS * most, 0
+    if most <= 0:
+        return None
+    for start in range(0, len(text) if size < len(text) else 0, size):
+        count += len(base.encode_prompt(text[start : start + size])) - _EDGE
+        if count > most:
+            return None
+    tokens = base.encode_prompt(text)
+    return tokens if len(tokens) <= most else None
+
+
+def check_length(base: BaseLM, prompt: Sequence[int], answer: int, what: str, hint: str = LONG) -> None:
     """Raises a DataError where `what`'s prompt and answer are longer than the base's context."""
     if len(prompt) + answer > base.max_tokens:
         raise DataError(

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi_offline import FastAPIOffline
@@ -22,10 +22,10 @@ from ownlm.serve.metrics import Metrics
 from ownlm.serve.origins import RootPath, allow_origins, clean_root_path
 from ownlm.serve.page_files import add_page
 from ownlm.serve.refusals import add_refusals
+from ownlm.serve.retrieval import Retrieval
 from ownlm.serve.state import State
 from ownlm.serve.who import Operator
 
-READERS, BINDERS = 16, 4  # threads
 _REFUSED = {"description": "Refused: what, and what to do next.", "content": {"application/json": {"schema": {
     "type": "object", "required": ["error"], "properties": {"error": {"type": "object"}}}}}}  # fmt: skip
 _REFUSALS = {status: _REFUSED for status in (400, 401, 403, 404, 409, 413, 429, 500, 503, 504)}
@@ -48,8 +48,8 @@ def create_app(
     """
     limits, root_path = limits or Limits(), clean_root_path(root_path)
     jobs, forgetting = Jobs(home, limits.job_timeout_s), Forgetting(home)
-    threads = CapacityLimiter(READERS), CapacityLimiter(BINDERS)
-    state = State(home, engine, jobs, forgetting, limits, Meter(limits), Metrics(engine), *threads)
+    retrieval = Retrieval(home.store.folder, limits.timeout_s)
+    state = State(home, engine, jobs, forgetting, limits, Meter(limits), Metrics(engine), retrieval)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -61,6 +61,7 @@ def create_app(
         finally:
             jobs.stop()
             forgetting.stop()
+            retrieval.stop()
             await engine.stop(limits.grace_s)
 
     app: FastAPI = FastAPIOffline(

@@ -1,6 +1,6 @@
 """Requests bound to what answers them, when they come; and looked at once more before the answer leaves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,7 +9,9 @@ from ownlm.history.record import Query
 from ownlm.history.task import Task, parse_input
 from ownlm.home import Home
 from ownlm.serve.engine import Stream, Work
-from ownlm.verbs.ask import Assignment, assign, prompt_of
+from ownlm.serve.retrieval import LONG_BYTES, Retrieval
+from ownlm.store.records import history_bytes
+from ownlm.verbs.ask import Assignment, assign, prompt_of, prompt_settings
 from ownlm.verbs.bases import pick_base
 
 
@@ -40,21 +42,37 @@ class Bound:
         return told if ignored_messages is None else told | {"ignored_messages": ignored_messages}
 
 
-def bind_question(home: Home, user: str | None, task: Task, text: str, base_only: bool, rag: int | None) -> Bound:
+class LongHistory(Exception):
+    """The history that a prompt shows records of is too long to be searched in this process."""
+
+
+def bind_question(
+    home: Home, user: str | None, task: Task, text: str, base_only: bool, rag: int | None,
+    search: Retrieval | None = None,
+) -> Bound:  # fmt: skip
     """A question in the task's own words: the prompt is made as in training.
 
     Args:
         user: None for nobody in particular: the base answers.
         text: the task's input; where it has several fields, a JSON object with them.
+        search: makes prompts that show records of a long history.
 
     Raises:
-        TaskError: the text is no input of the task. NotFoundError: there is no base.
+        TaskError: the text is no input of the task. NotFoundError: there is no base. LongHistory: it needs `search`.
     """
     query = Query(user or "", "", parse_input(task, text))
     one = _assigned(home, query, task, base_only or user is None)
-    prompt, retrieved = prompt_of(home.store, one, {"rag": 0 if user is None else rag})
+    show = {"rag": 0 if user is None else rag}
+    how = prompt_settings(home.store, one, show)
+    retrieved: Sequence[str]
+    if how["rag"] and history_bytes(home.store, one.task.name, query.user_id) > LONG_BYTES:
+        if search is None:
+            raise LongHistory
+        prompt, retrieved = search(one.task.model_dump_json(), query.user_id, query.fields, how)
+    else:
+        prompt, retrieved = prompt_of(home.store, one, show)
     work = Work(one.base, one.adapter, prompt, one.task.max_new_tokens, one_line=one.task.one_line)
-    return Bound(user, one.task, work, retrieved, one.warning)
+    return Bound(user, one.task, work, tuple(retrieved), one.warning)
 
 
 def bind_text(home: Home, user: str | None, task: Task, text: str | tuple[int, ...], base_only: bool) -> Bound:

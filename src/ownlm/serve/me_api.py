@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
+from anyio import to_thread
 from fastapi import APIRouter, Query, Response
 from pydantic import AfterValidator, ConfigDict, Field
 
@@ -24,6 +25,7 @@ from ownlm.serve.who import AnyCaller, Me
 from ownlm.store.forget import Forgotten
 from ownlm.store.jobs import find_job, job_page, latest_job
 from ownlm.store.pools import pools
+from ownlm.store.records import Bounds, history_page, record_counts
 from ownlm.store.rows import AdapterInfo, JobInfo
 from ownlm.store.served import serving
 from ownlm.verbs.consent import LICENCE, Consent
@@ -89,8 +91,8 @@ def show_me(caller: AnyCaller, state: AnyState) -> dict[str, Any]:
         home.pools.waiting(),
     )
     told["tasks"] = [
-        {"task": person.task, "records": person.records} | _standing(state, latest.get(person.task), waiting)
-        for person in home.store.people(None, [user])
+        {"task": task, "records": count} | _standing(state, latest.get(task), waiting)
+        for task, count in record_counts(home.store, user).items()
     ]
     return told | {"consent": _agreed(_consent(state, user, None, LICENCE))}
 
@@ -115,7 +117,7 @@ async def forget_me(
 
 
 @router.get("/users/me/history")
-def show_history(
+async def show_history(
     user: Me, state: AnyState, task: TaskName,
     q: Annotated[str, Query(max_length=1000, description="Only records in which this stands.")] = "",
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
@@ -123,25 +125,27 @@ def show_history(
     before: Annotated[int | None, Query(ge=0, le=2**31, description="As `next` of the page before.")] = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Your records, the latest first, a page at a time."""
-    records = state.home.store.history(task_of(state, task).name, user).records
-    wanted = q.casefold()
-    found = [
-        one
-        for one in records
-        if id in (None, one.id) and (not wanted or any(wanted in text.casefold() for text in one.fields.values()))
-    ]
-    end = len(found) if before is None else min(before, len(found))
-    page = found[max(0, end - limit) : end][::-1]
-    return {
-        "total": len(found),
-        "records": [{"id": r.id, "task": task, "time": r.time, "fields": dict(r.fields)} for r in page],
-        "next": end - limit if end > limit else None,
-    }
+
+    def look() -> dict[str, Any]:
+        name = task_of(state, task).name
+        page, total = history_page(state.home.store, name, user, limit, before=before, contains=q, id=id)
+        end = total if before is None else min(before, total)
+        return {
+            "total": total,
+            "records": [{"id": r.id, "task": task, "time": r.time, "fields": dict(r.fields)} for r in page],
+            "next": end - limit if end > limit else None,
+        }
+
+    return await (state.search(user, look) if q else to_thread.run_sync(look))
 
 
 @router.post("/users/me/history", status_code=201)
-def add_history(user: Me, state: AnyState, asked: Records) -> dict[str, Any]:
+async def add_history(user: Me, state: AnyState, asked: Records) -> dict[str, Any]:
     """Adds records, all or none. One that is there already with the same text is left as it is."""
+    return await state.write(user, lambda: _add(state, user, asked))
+
+
+def _add(state: State, user: str, asked: Records) -> dict[str, Any]:
     task, read = task_of(state, asked.task), list[Record]()
     for place, row in enumerate(asked.records, 1):
         if row.get("user_id", user) != user:
@@ -156,8 +160,8 @@ def add_history(user: Me, state: AnyState, asked: Records) -> dict[str, Any]:
                 f"Record {place} of those sent is wrong: {told.what}", expected=told.expected,
                 hint="GET /v1/tasks tells fields and labels",
             ) from None  # fmt: skip
-    store = state.home.store
-    new, known, forgotten = store.add_records(task.name, [in_order(user, read)], most=state.limits.records)
+    bounds = Bounds(state.limits.records, state.limits.history_bytes)
+    new, known, forgotten = state.home.store.add_records(task.name, [in_order(user, read)], bounds=bounds)
     return {"new": new, "known": known, "forgotten": forgotten}
 
 
@@ -209,8 +213,12 @@ def show_adapter(user: Me, state: AnyState, task: TaskName) -> dict[str, Any]:
 
 
 @router.get("/users/me/adapter/download", response_class=Response, responses=sends("application/zip"))
-def download_adapter(user: Me, state: AnyState, task: TaskName) -> Response:
+async def download_adapter(user: Me, state: AnyState, task: TaskName) -> Response:
     """Your newest adapter as a PEFT folder, zipped: `peft` and vLLM load it beside the base that it names."""
+    return await state.search(user, lambda: _packed(state, user, task))
+
+
+def _packed(state: State, user: str, task: str) -> Response:
     name = task_of(state, task).name
     if not state.home.store.latest_adapters(name, [user]):
         raise NotFoundError("You have no adapter in this task yet", hint="POST /v1/users/me/train, or .../assemble")
@@ -230,8 +238,12 @@ def download_adapter(user: Me, state: AnyState, task: TaskName) -> Response:
 
 
 @router.get("/users/me/adapter/pieces")
-def show_pieces(user: Me, state: AnyState, task: TaskName) -> dict[str, Any]:
+async def show_pieces(user: Me, state: AnyState, task: TaskName) -> dict[str, Any]:
     """Whose pieces your assembled adapter is made of, and with which weights: [kind][sharer][layer]."""
+    return await state.search(user, lambda: _pieces(state, user, task))
+
+
+def _pieces(state: State, user: str, task: str) -> dict[str, Any]:
     adapter = state.home.store.latest_adapters(task_of(state, task).name, [user]).get((task, user))
     if adapter is None or not adapter.is_recipe:
         raise NotFoundError("Your adapter is not made of pieces", hint="ask to be assembled")
@@ -243,17 +255,21 @@ def show_pieces(user: Me, state: AnyState, task: TaskName) -> dict[str, Any]:
 
 
 @router.post("/users/me/train", status_code=202)
-def train_me(user: Me, state: AnyState, asked: Asked) -> dict[str, Any]:
+async def train_me(user: Me, state: AnyState, asked: Asked) -> dict[str, Any]:
     """Has an adapter trained on your history; it is done in its own time."""
-    return _begun(state, "train", user, asked.task)
+    return await state.write(user, lambda: _begun(state, "train", user, asked.task))
 
 
 @router.post("/users/me/assemble", status_code=202)
-def assemble_me(user: Me, state: AnyState, asked: Asked) -> dict[str, Any]:
+async def assemble_me(user: Me, state: AnyState, asked: Asked) -> dict[str, Any]:
     """Has an adapter put together out of pieces that others share; it is done in its own time."""
-    if not pools(state.home.store, task_of(state, asked.task).name):
-        raise NotFoundError("There are no pieces for this task yet", hint="ask to be trained")
-    return _begun(state, "assemble", user, asked.task)
+
+    def begin() -> dict[str, Any]:
+        if not pools(state.home.store, task_of(state, asked.task).name):
+            raise NotFoundError("There are no pieces for this task yet", hint="ask to be trained")
+        return _begun(state, "assemble", user, asked.task)
+
+    return await state.write(user, begin)
 
 
 @router.get("/users/me/jobs")
@@ -274,9 +290,9 @@ def show_job(user: Me, state: AnyState, job: str) -> dict[str, Any]:
 
 
 @router.delete("/users/me/jobs/{job}")
-def cancel_job(user: Me, state: AnyState, job: str) -> dict[str, Any]:
+async def cancel_job(user: Me, state: AnyState, job: str) -> dict[str, Any]:
     """Cancels one that is queued or running. An adapter that it has finished already stays."""
-    return _job(state, state.jobs.cancel(job, user))
+    return await state.write(user, lambda: _job(state, state.jobs.cancel(job, user)))
 
 
 @router.get("/users/me/consent")
@@ -286,9 +302,9 @@ def show_consent(user: Me, state: AnyState) -> dict[str, Any]:
 
 
 @router.put("/users/me/consent")
-def change_consent(user: Me, state: AnyState, wish: Wish) -> dict[str, Any]:
+async def change_consent(user: Me, state: AnyState, wish: Wish) -> dict[str, Any]:
     """Gives your consent to share, or takes it back: then nobody is answered with pieces of yours any more."""
-    return _agreed(_consent(state, user, wish.shares, wish.licence))
+    return _agreed(await state.write(user, lambda: _consent(state, user, wish.shares, wish.licence)))
 
 
 def _consent(state: State, user: str, share: bool | None, licence: str) -> Consent:

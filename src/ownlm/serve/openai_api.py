@@ -16,8 +16,9 @@ from fastapi.responses import JSONResponse, Response
 from ownlm.errors import ConfigError, NotFoundError, TaskError
 from ownlm.history.task import Task
 from ownlm.serve.answering import Answering, Whole, events, whole
-from ownlm.serve.binding import Bound, bind_question, bind_text, with_changes
+from ownlm.serve.binding import Bound, LongHistory, bind_question, bind_text, with_changes
 from ownlm.serve.requests import ChatRequest, CompletionRequest, Sampling
+from ownlm.serve.retrieval import Retrieval
 from ownlm.serve.state import AnyState, State
 from ownlm.serve.strict_json import StrictRoute
 from ownlm.serve.who import AnyCaller, Caller
@@ -49,17 +50,20 @@ async def show_model(model: str, caller: AnyCaller, state: AnyState) -> dict[str
 async def chat(asked: ChatRequest, request: Request, caller: AnyCaller, state: AnyState) -> Response:
     """Answers the last message with the caller's own model."""
 
-    def bind() -> Bound:
+    def bind(search: Retrieval | None = None) -> Bound:
         task, user = _asked_for(state, caller, asked.model)
-        bound = bind_question(state.home, user, task, asked.text, asked.base_only, asked.rag)
+        bound = bind_question(state.home, user, task, asked.text, asked.base_only, asked.rag, search)
         if asked.choose and not bound.task.labels:
             raise TaskError(f"Task {task.name!r} has no labels to choose among", hint="ask without `choose`")
         labels = (bound.task.labels or ()) if asked.choose else ()
         return with_changes(bound, _changes(state, asked) | {"labels": labels})
 
-    answering = Answering(
-        state, caller, asked.model, [await to_thread.run_sync(bind, limiter=state.binders)], asked.ignored_messages
-    )
+    try:
+        bound = await to_thread.run_sync(bind, limiter=state.binders)
+    except LongHistory:
+        whose = asked.model.partition(":")[2] or caller.token.user or ""
+        bound = await state.search(whose, lambda: bind(state.retrieval))
+    answering = Answering(state, caller, asked.model, [bound], asked.ignored_messages)
     return await _respond(request, answering, asked, _chat_document, "chat.completion.chunk")
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from ownlm.errors import DataError
 from ownlm.model.base import BaseLM
+from ownlm.oppu.examples import encode_up_to
 
 
 class PromptReader:
@@ -15,7 +16,6 @@ class PromptReader:
 
     def __init__(self, base: BaseLM, context: int) -> None:
         self._base, self._context = base, context
-        self._most_characters = context * max(map(len, base.tokenizer.get_vocab()))
         self._ids = min(len(base.tokenizer), base.model.config.get_text_config().vocab_size)
 
     def read(self, prompt: str | Sequence[int], answer: int = 1) -> list[int]:
@@ -29,9 +29,10 @@ class PromptReader:
             DataError: it is too long, or has ids that the base has not.
         """
         if isinstance(prompt, str):
-            if len(prompt) > self._most_characters:
-                raise self._too_long(f"{len(prompt):,} characters")
-            ids = self._base.encode_prompt(prompt)
+            encoded = encode_up_to(self._base, prompt, self._context - answer)
+            if encoded is None:
+                raise self._too_long(f"more than {self._context - answer:,} tokens without it")
+            ids = encoded
         else:
             ids = list(prompt)
             if max(ids, default=0) >= self._ids:

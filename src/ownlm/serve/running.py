@@ -101,6 +101,16 @@ class Running:
             "passes": self.decoder.passes,
         }
 
+    def encode(self, order: Order) -> OwnlmError | None:
+        """Makes the prompt's tokens; returns what is wrong with it. For a thread other than that of the answers."""
+        try:
+            order.tokens = self._prompts.read(order.work.prompt, 0 if order.work.labels else 1)
+        except OwnlmError as error:
+            return error
+        except Exception as error:  # whatever a tokenizer does of a text: it is this order's alone
+            return _broken(error)
+        return None
+
     def admit(self, order: Order) -> bool:
         """Lets an order join; what is wrong with it is told to its stream. False while there is no room for it."""
         if order.stream.cancelled:
@@ -146,8 +156,6 @@ class Running:
         work = order.work
         if self.live >= self.limits.live:
             return False
-        if not order.tokens:
-            order.tokens = self._prompts.read(work.prompt, 0 if work.labels else 1)
         most = min(work.max_tokens, self._prompts.room(order.tokens))
         if not work.labels and not self.decoder.has_room(len(order.tokens) + most):
             return False

@@ -25,7 +25,7 @@ class Worker:
     Args:
         load: gives the base; called in the thread.
         tell: takes news to the event loop.
-        on_idle: called in the thread, each time there is nothing more to do, and at the end.
+        on_idle: called in a thread, each time there may be nothing more to do, and at the end.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class Worker:
     ) -> None:
         self.running: Running | None = None  # once the base is loaded
         self._load, self._store, self._limits, self._tell, self._on_idle = load, store, limits, tell, on_idle
+        self._raw: list[Order] = []  # whose prompts are no tokens yet
         self._waiting: deque[Order] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -52,13 +53,13 @@ class Worker:
     def waiting(self) -> int:
         """How many orders have not joined the batch."""
         with self._changed:
-            return sum(not order.stream.cancelled for order in self._waiting)
+            return sum(not order.stream.cancelled for order in (*self._raw, *self._waiting))
 
     @property
     def idle(self) -> bool:
         """Whether it has nothing to do."""
         with self._changed:
-            return not self._busy and not self._waiting
+            return not self._busy and not self._waiting and not self._raw
 
     @property
     def started(self) -> bool:
@@ -79,8 +80,8 @@ class Worker:
         with self._changed:
             if self._closed:
                 return False
-            self._waiting.append(order)
-            self._changed.notify()
+            self._raw.append(order)
+            self._changed.notify_all()
             return True
 
     def close(self, abort: bool = False) -> None:
@@ -88,7 +89,7 @@ class Worker:
         with self._changed:
             self._closed = True
             self._aborted = self._aborted or abort
-            self._changed.notify()
+            self._changed.notify_all()
         if not self.started:
             self._end(_stopped())
 
@@ -105,6 +106,7 @@ class Worker:
         except Exception as error:
             self._end(BaseModelError("The base cannot be loaded", got=type(error).__name__))
         else:
+            threading.Thread(target=self._encode, args=(self.running,), name="ownlm tokens", daemon=True).start()
             while self._wait(self.running):
                 self._sweep(self.running)
                 self._admit(self.running)
@@ -116,6 +118,26 @@ class Worker:
             gc.collect()  # a model and what was attached to it name each other; the next base may need the room
             self._end(_stopped())
 
+    def _encode(self, running: Running) -> None:
+        """Makes tokens of prompts, the shortest first, beside the answers: long ones take seconds."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._raw or self.ended)
+                if self.ended:
+                    return
+                order = min(self._raw, key=lambda one: 0 if one.stream.cancelled else len(one.work.prompt))
+            error = None if order.stream.cancelled else running.encode(order)
+            with self._changed:
+                if order not in self._raw:  # all was ended
+                    continue
+                self._raw.remove(order)
+                if error is None and not order.stream.cancelled:
+                    self._waiting.append(order)
+                self._changed.notify_all()
+            if error is not None:
+                self._tell([News(order.stream, error)])
+                self._on_idle()
+
     def _wait(self, running: Running) -> bool:
         """Until there is something to do; False at the end."""
         if not running.live and not self._waiting:
@@ -123,10 +145,14 @@ class Worker:
             self._on_idle()
         while True:
             with self._changed:
-                if self._changed.wait_for(lambda: running.live or self._waiting or self._closed, SWEEP_S):
+                if self._changed.wait_for(lambda: running.live or self._waiting or self._is_over, SWEEP_S):
                     self._busy = bool(running.live or self._waiting)
                     return self._busy and not self._aborted
             self._sweep(running)
+
+    @property
+    def _is_over(self) -> bool:
+        return self._aborted or (self._closed and not self._raw)
 
     def _sweep(self, running: Running) -> None:
         """Once in a while, wipes what the home has no more."""
@@ -158,10 +184,12 @@ class Worker:
         """Ends all that waits with an error; nothing more is taken."""
         with self._changed:
             self._closed = True
-            orders = list(self._waiting)
+            orders = [*self._raw, *self._waiting]
+            self._raw.clear()
             self._waiting.clear()
+            self.ended = True
+            self._changed.notify_all()
         self._tell([News(order.stream, error) for order in orders])
-        self.ended = True
         self._on_idle()
 
 

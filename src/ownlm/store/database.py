@@ -1,5 +1,6 @@
 """Opening a home's database: made, brought up to date or refused; read-only where the home is."""
 
+import json
 import logging
 import os
 import sqlite3
@@ -178,8 +179,18 @@ def _version(db: Connection) -> int | None:
     return int(version) if version else None
 
 
+def _holds(fields: str, wanted: str) -> bool:
+    """Whether a text stands in one of a record's fields, which are given as JSON, in whatever case."""
+    return any(wanted in value.casefold() for value in json.loads(fields).values())
+
+
 def _engine(path: Path, read_only: bool) -> Engine:
     def connect() -> sqlite3.Connection:
+        connection = open_file()
+        connection.create_function("holds", 2, _holds, deterministic=True)
+        return connection
+
+    def open_file() -> sqlite3.Connection:
         if not read_only:
             connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
             for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):

@@ -20,6 +20,7 @@ from ownlm.store import tables
 from ownlm.store.blobs import Blobs
 from ownlm.store.database import Database
 from ownlm.store.meanwhile import are_there, gone_meanwhile, theirs
+from ownlm.store.records import Bounds
 from ownlm.store.rows import AdapterInfo, BaseInfo, Person, ProfileInfo, digest_of, history_digest, record_digest
 from ownlm.store.tables import without_number
 from ownlm.store.tombstones import exhume, is_forgotten, tombstones
@@ -63,13 +64,13 @@ class Store:
     # Records
 
     def add_records(
-        self, task: str, histories: Iterable[History], again: bool = False, most: int | None = None
+        self, task: str, histories: Iterable[History], again: bool = False, bounds: Bounds | None = None
     ) -> tuple[int, int, int]:
         """Adds records, all or none; a record that is there already with the same text is left as it is.
 
         Args:
             again: take what was forgotten too; else it stays out.
-            most: how many a person may have then; None for any number.
+            bounds: on what a user has then; None for none.
 
         Returns:
             How many were new, how many were there, and how many stay forgotten.
@@ -100,10 +101,10 @@ class Store:
                             f"Record {record.id!r} of user {record.user_id!r} is in the home with another text",
                             hint="give the changed record an id of its own; nothing of this file was added",
                         )
-                if rows and most is not None and len(there) > most:
-                    raise DataError("There are too many records", got=len(there), expected=f"at most {most:,}")
                 if rows:
                     db.execute(insert(tables.records), rows)
+                    if bounds is not None:
+                        bounds.check(db, task, history.user_id)
                 new, known = new + len(rows), known + len(history.records) - len(rows)
         return new, known, kept_out
 

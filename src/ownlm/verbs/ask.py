@@ -13,7 +13,7 @@ from ownlm.history.task import Task
 from ownlm.model.adapter import Adapter
 from ownlm.model.base import BaseLM
 from ownlm.model.peft_adapter import PeftAdapter
-from ownlm.oppu.examples import check_length
+from ownlm.oppu.examples import LONG, encode_within
 from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.recipe import Recipe
 from ownlm.progress import Progress
@@ -84,7 +84,10 @@ def assign(store: Store, query: Query, task: Task, base: BaseInfo | None, base_o
         )
     if base_only and base is not None:
         return Assignment(query, task, base, None)
-    mine = [one for one in store.adapters(task.name, query.user_id) if base is None or one.base == base.name]
+    if base is None:
+        mine = list(store.latest_adapters(task.name, [query.user_id]).values())
+    else:
+        mine = [one for one in store.adapters(task.name, query.user_id) if one.base == base.name]
     if not mine:
         on, option = ("", "") if base is None else (f" on the base {base.name!r}", f" --base {base.name}")
         raise NotFoundError(
@@ -281,11 +284,10 @@ def _prompt(
     store: Store, base: BaseLM, one: Assignment, show: Show, histories: dict[str, History]
 ) -> tuple[list[int], tuple[str, ...]]:
     text, retrieved = prompt_of(store, one, show, histories)
-    prompt, query = base.encode_prompt(text), one.query
+    query = one.query
     what = f"The query {query.id!r} of user" if query.id else "The text asked of user"
     virtual = one.adapter.shape.get("num_virtual_tokens", 0) if one.adapter else 0
-    check_length(base, prompt, virtual + one.task.max_new_tokens, f"{what} {query.user_id!r}")
-    return prompt, retrieved
+    return encode_within(base, text, virtual + one.task.max_new_tokens, f"{what} {query.user_id!r}", LONG), retrieved
 
 
 def prompt_of(
@@ -297,13 +299,19 @@ def prompt_of(
         histories: those looked up before, by user; others are added.
     """
     histories = {} if histories is None else histories
+    query, how = one.query, prompt_settings(store, one, show)
+    if how["rag"] and query.user_id not in histories:
+        histories[query.user_id] = store.history(one.task.name, query.user_id)
+    history = histories.get(query.user_id, History(query.user_id, ()))
+    return query_prompt(one.task, query.fields, history, **how)
+
+
+def prompt_settings(store: Store, one: Assignment, show: Show) -> dict[str, Any]:
+    """What a query's prompt shows, as arguments of `query_prompt`: as in training, where `show` is None."""
     query, made = one.query, one.adapter.provenance if one.adapter else one.base.provenance
     config = TrainConfig.model_validate(made["config"]).prompt if made else PromptConfig()
     config = config.model_copy(update={name: value for name, value in show.items() if value is not None})
-    if config.rag and query.user_id not in histories:
-        histories[query.user_id] = store.history(one.task.name, query.user_id)
-    history = histories.get(query.user_id, History(query.user_id, ()))
     profile = store.profile(one.task.name, query.user_id) if config.profile else None
     if profile is None and show.get("profile") is None:  # forgotten since training
         config = config.model_copy(update={"profile": False})
-    return query_prompt(one.task, query.fields, history, **shown(config, query.user_id, profile))
+    return shown(config, query.user_id, profile)
