@@ -60,6 +60,12 @@ def serve(
     history_mb: Annotated[
         float, typer.Option("--history-mb", metavar="MB", help="Of one user's records in a task, over HTTP.", min=0.001)
     ] = 20,
+    of_address: Annotated[
+        int,
+        typer.Option(
+            "--connections-per-address", metavar="N", help="Of clients, or of a proxy, on another machine.", min=1
+        ),
+    ] = 256,
     root_path: _RootPath = "",
     allow_origin: _Origins = None,
     engine: Annotated[
@@ -89,7 +95,7 @@ def serve(
     opened = Home(home, create=False)
     limits = Limits(
         max_tokens=max_tokens, requests_per_minute=requests_per_minute, timeout_s=timeout, job_timeout_s=job_timeout,
-        history_bytes=round(history_mb * 1e6),
+        history_bytes=round(history_mb * 1e6), connections_per_address=of_address,
     )  # fmt: skip
     with _locked(home, opened.store.folder):
         sweep_ended(opened.store)

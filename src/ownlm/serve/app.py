@@ -28,7 +28,7 @@ from ownlm.serve.who import Operator
 
 _REFUSED = {"description": "Refused: what, and what to do next.", "content": {"application/json": {"schema": {
     "type": "object", "required": ["error"], "properties": {"error": {"type": "object"}}}}}}  # fmt: skip
-_REFUSALS = {status: _REFUSED for status in (400, 401, 403, 404, 409, 413, 429, 500, 503, 504)}
+_REFUSALS = {status: _REFUSED for status in (400, 401, 403, 404, 408, 409, 413, 415, 429, 500, 503, 504)}
 
 
 def create_app(

@@ -47,7 +47,7 @@ class Retrieval:
         Raises:
             TaskError: the fields are no input of the task. AnswerTimeoutError: it takes too long.
         """
-        process, late = self._take(), threading.Event()
+        process, late, told = self._take(), threading.Event(), None
 
         def end() -> None:
             late.set()
@@ -66,7 +66,7 @@ class Retrieval:
             raise self._failure(late.is_set()) from None
         finally:
             timer.cancel()
-            self._give_back(process)
+            self._give_back(process, told is not None and not late.is_set())
         if "wrong" in told:
             raise TaskError(told["wrong"])
         return told["prompt"], told["retrieved"]
@@ -108,11 +108,11 @@ class Retrieval:
             env=child_environment({"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}),
         )
 
-    def _give_back(self, process: subprocess.Popen[str]) -> None:
+    def _give_back(self, process: subprocess.Popen[str], answered: bool) -> None:
         """Keeps a process for the next search; one that did not answer is ended."""
         with self._lock:
             self._busy.discard(process)
-            if process.poll() is None and not self._stopped:
+            if answered and not self._stopped:
                 self._idle.append(process)
                 return
         process.kill()
