@@ -8,7 +8,7 @@ import pytest
 
 from ownlm.errors import DataError
 from ownlm.model.base import BaseLM, load_base
-from ownlm.oppu.examples import CHARACTERS, encode_within
+from ownlm.oppu.examples import CHARACTERS, encode_up_to, encode_within
 
 
 @pytest.fixture(scope="module")
@@ -18,27 +18,27 @@ def base(tiny_base: Path) -> BaseLM:
 
 @pytest.mark.parametrize("text", ["", "a", "some words " * 20, " " * 300, "\n\n", "ünïcödé 😀 " * 20, "x" * 500])
 def test_tokens_are_those_of_the_base(text: str, base: BaseLM) -> None:
-    assert encode_within(base, text, 4, "It") == base.encode_prompt(text)
+    assert encode_up_to(base, text, 900) == base.encode_prompt(text)
 
 
 def test_the_longest_prompt_fits_and_one_token_more_does_not(base: BaseLM) -> None:
-    count = len(base.encode_prompt("some words " * 40))
-    assert len(encode_within(base, "some words " * 40, 5, "It", context=count + 5)) == count
+    text = "some words " * 40
+    count = len(base.encode_prompt(text))
+    assert encode_up_to(base, text, count) == base.encode_prompt(text)
+    for most in (count - 1, 0, -3):
+        assert encode_up_to(base, text, most) is None
+    assert encode_within(base, text, base.max_tokens - count, "It") == base.encode_prompt(text)
     with pytest.raises(DataError, match="longer than the context") as refused:
-        encode_within(base, "some words " * 40, 5, "It", context=count + 4)
-    assert refused.value.hint == "shorten it" and "words" not in str(refused.value)
-    for none_left in (0, -3):
-        with pytest.raises(DataError):
-            encode_within(base, "a", 5, "It", context=5 + none_left)
+        encode_within(base, text, base.max_tokens - count + 1, "It")
+    assert "words" not in str(refused.value)
 
 
 def test_a_text_of_few_tokens_for_its_length_fits() -> None:
     """However long it is, it is its tokens that count."""
-    words: Any = SimpleNamespace(name="words", encode_prompt=lambda text: [len(word) for word in text.split()])
+    words: Any = SimpleNamespace(encode_prompt=lambda text: [len(word) for word in text.split()])
     text = ("w" * 500 + " ") * 20
-    assert len(text) > CHARACTERS * 20 and len(encode_within(words, text, 0, "It", context=20)) == 20
-    with pytest.raises(DataError):
-        encode_within(words, text, 1, "It", context=20)
+    assert len(text) > CHARACTERS * 20 and encode_up_to(words, text, 20) == [500] * 20
+    assert encode_up_to(words, text, 19) is None
 
 
 @pytest.mark.parametrize("text", ["some words ", "x", " ", "\0", "语"])
@@ -51,6 +51,5 @@ def test_much_more_is_not_encoded(text: str, base: BaseLM, monkeypatch: pytest.M
         return encode(self, part)
 
     monkeypatch.setattr(BaseLM, "encode_prompt", counted)
-    with pytest.raises(DataError):
-        encode_within(base, text * 200_000, 0, "It", context=1000)
+    assert encode_up_to(base, text * 200_000, 1000) is None
     assert seen <= 8 * CHARACTERS * 1000

@@ -15,11 +15,10 @@ from ownlm.answer.decoder import Decoder
 from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError, DataError, OwnlmError, StoreError
 from ownlm.home import Home
-from ownlm.model.base import BaseLM
 from ownlm.model.piece_bank import PieceBank
-from ownlm.serve import running
 from ownlm.serve.engine import Busy, EngineError, Work
 from ownlm.serve.own_engine import OwnEngine
+from ownlm.serve.prompts import PromptReader
 from ownlm.serve.slots import Slot, Slots
 from ownlm.serve.stream import OwnStream
 from ownlm.store.rows import AdapterInfo
@@ -320,8 +319,7 @@ def test_a_home_without_a_base_can_be_served(tmp_path: Path) -> None:
     assert not any(engine.counts().values())
 
 
-def test_stopping(office: Office, people: list[AdapterInfo], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "encode_within", lambda base, text, *_: base.encode_prompt(text))
+def test_stopping(office: Office, people: list[AdapterInfo]) -> None:
     engine = OwnEngine(office.home)
 
     async def use() -> None:
@@ -343,16 +341,16 @@ def test_long_prompts_become_tokens_beside_the_answers(
     office: Office, people: list[AdapterInfo], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Others are answered meanwhile, and whoever leaves, or is refused, keeps nobody waiting."""
-    begun, go_on, encode, threads = Event(), Event(), running.encode_within, set[str]()
+    begun, go_on, encode, threads = Event(), Event(), PromptReader.read, set[str]()
 
-    def slow(base: BaseLM, text: str, *rest: Any) -> list[int]:
+    def slow(self: PromptReader, text: str, *rest: Any) -> list[int]:
         threads.add(current_thread().name)
         if "long" in text:
             begun.set()
             assert go_on.wait(60)
-        return encode(base, text, *rest)
+        return encode(self, text, *rest)
 
-    monkeypatch.setattr(running, "encode_within", slow)
+    monkeypatch.setattr(PromptReader, "read", slow)
     engine = OwnEngine(office.home, queue=4)
 
     async def use() -> None:
@@ -367,7 +365,7 @@ def test_long_prompts_become_tokens_beside_the_answers(
         go_on.set()
         refused = engine.submit(office.work(people[2], "b " * 10_000))
         assert await read(long) == office.alone(office.work(people[1], "long " + "a" * 50))
-        with pytest.raises(DataError, match="longer than the context"):
+        with pytest.raises(DataError, match="too long"):
             await read(refused)
         assert await read(engine.submit(office.work(people[0]))) == first and engine.counts()["queued"] == 0
 
@@ -378,14 +376,14 @@ def test_long_prompts_become_tokens_beside_the_answers(
 def test_what_waits_for_its_tokens_ends_with_the_engine(
     office: Office, people: list[AdapterInfo], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, go_on = Event(), Event()
+    begun, go_on, encode = Event(), Event(), PromptReader.read
 
-    def slow(base: BaseLM, text: str, *_: Any) -> list[int]:
+    def slow(self: PromptReader, text: str, *rest: Any) -> list[int]:
         begun.set()
         assert go_on.wait(60)
-        return base.encode_prompt(text)
+        return encode(self, text, *rest)
 
-    monkeypatch.setattr(running, "encode_within", slow)
+    monkeypatch.setattr(PromptReader, "read", slow)
     engine = OwnEngine(office.home)
 
     async def use() -> None:

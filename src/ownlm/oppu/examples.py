@@ -35,18 +35,17 @@ CHARACTERS = 16  # of a token, more than texts have on average
 _EDGE = 64  # tokens that a text may have more for being cut in two
 
 
-def encode_within(base: BaseLM, text: str, answer: int, what: str, hint: str = "shorten it") -> list[int]:
+def encode_within(base: BaseLM, text: str, answer: int, what: str) -> list[int]:
     """Token ids of a prompt that fits in front of an answer of so many tokens.
 
     Raises:
         DataError: it does not fit, which takes no longer to find out than to encode one that does.
     """
-    context = base.max_tokens
-    tokens = encode_up_to(base, text, context - answer)
+    tokens = encode_up_to(base, text, base.max_tokens - answer)
     if tokens is None:
-        got = f"more than {max(0, context - answer):,} tokens, and {answer:,} of the answer"
+        got = f"more than {max(0, base.max_tokens - answer):,} tokens, and {answer:,} of the answer"
         what = f"{what} is longer than the context of the base {base.name!r}"
-        raise DataError(what, got=got, expected=f"at most {context:,}", hint=hint)
+        raise DataError(what, got=got, expected=f"at most {base.max_tokens:,}", hint=LONG)
     return tokens
 
 

@@ -13,7 +13,7 @@ from ownlm.history.task import Task
 from ownlm.model.adapter import Adapter
 from ownlm.model.base import BaseLM
 from ownlm.model.peft_adapter import PeftAdapter
-from ownlm.oppu.examples import LONG, encode_within
+from ownlm.oppu.examples import encode_within
 from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.recipe import Recipe
 from ownlm.progress import Progress
@@ -287,7 +287,7 @@ def _prompt(
     query = one.query
     what = f"The query {query.id!r} of user" if query.id else "The text asked of user"
     virtual = one.adapter.shape.get("num_virtual_tokens", 0) if one.adapter else 0
-    return encode_within(base, text, virtual + one.task.max_new_tokens, f"{what} {query.user_id!r}", LONG), retrieved
+    return encode_within(base, text, virtual + one.task.max_new_tokens, f"{what} {query.user_id!r}"), retrieved
 
 
 def prompt_of(
