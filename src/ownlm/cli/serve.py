@@ -25,6 +25,16 @@ if TYPE_CHECKING:
 
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_JobTimeout = Annotated[
+    float, typer.Option("--job-timeout", metavar="S", help="Of one training or assembly, in seconds.", min=1)
+]
+_HistoryMb = Annotated[
+    float, typer.Option("--history-mb", metavar="MB", help="Of one user's records in a task, over HTTP.", min=0.001)
+]
+_PerAddress = Annotated[
+    int,
+    typer.Option("--connections-per-address", metavar="N", help="Of clients, or a proxy, on another machine.", min=1),
+]
 _RootPath = Annotated[
     str, typer.Option("--root-path", metavar="PATH", help="Prefix of every path at a reverse proxy, such as /own.")
 ]
@@ -54,18 +64,9 @@ def serve(
         int, typer.Option("--requests-per-minute", metavar="N", help="Of each token.", min=1)
     ] = 600,
     timeout: Annotated[float, typer.Option("--timeout", metavar="S", help="Of one answer, in seconds.", min=0.1)] = 120,
-    job_timeout: Annotated[
-        float, typer.Option("--job-timeout", metavar="S", help="Of one training or assembly, in seconds.", min=1)
-    ] = 21_600,
-    history_mb: Annotated[
-        float, typer.Option("--history-mb", metavar="MB", help="Of one user's records in a task, over HTTP.", min=0.001)
-    ] = 20,
-    of_address: Annotated[
-        int,
-        typer.Option(
-            "--connections-per-address", metavar="N", help="Of clients, or of a proxy, on another machine.", min=1
-        ),
-    ] = 256,
+    job_timeout: _JobTimeout = 21_600,
+    history_mb: _HistoryMb = 20,
+    connections_per_address: _PerAddress = 256,
     root_path: _RootPath = "",
     allow_origin: _Origins = None,
     engine: Annotated[
@@ -95,7 +96,7 @@ def serve(
     opened = Home(home, create=False)
     limits = Limits(
         max_tokens=max_tokens, requests_per_minute=requests_per_minute, timeout_s=timeout, job_timeout_s=job_timeout,
-        history_bytes=round(history_mb * 1e6), connections_per_address=of_address,
+        history_bytes=round(history_mb * 1e6), connections_per_address=connections_per_address,
     )  # fmt: skip
     with _locked(home, opened.store.folder):
         sweep_ended(opened.store)
