@@ -79,6 +79,7 @@ _READ_OTHERWISE = {
     "traces.py": "its process has nothing of ours",
     "memory.py": "/proc and /sys",
     "machine.py": "/proc",
+    "page_files.py": "the package's own page",
     "report.py": "the package's own style",
     "task.py": "the package's own tasks",
     "source.py": "a folder that was looked at",
