@@ -11,6 +11,9 @@ from transformers import AutoModelForCausalLM
 
 from ownlm.config import TrainConfig
 from ownlm.model.bank import LoraBank
+from ownlm.model.layers import probe
+from ownlm.model.peft_names import peft_targets
+from ownlm.model.targets import target_modules
 from ownlm.oppu.fleet import Job, job_seed
 from ownlm.oppu.minibatches import TokenizedExample, minibatches
 from ownlm.oppu.optim import linear_schedule
@@ -38,11 +41,11 @@ def train_with_peft(
 ) -> tuple[list[float], dict[str, Tensor], dict[str, Tensor]]:
     """Losses step by step, the weights before, and the weights after."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    probe(model, "reference")  # which of its modules run on text
     begin, batches = start_of(job, model, config)
     lora = config.lora
-    peft = get_peft_model(
-        model, PeftLoraConfig(r=lora.r, lora_alpha=lora.lora_alpha, target_modules=list(lora.target_modules))
-    )
+    targets = peft_targets(model, [name for name, _ in target_modules(model, lora)])
+    peft = get_peft_model(model, PeftLoraConfig(r=lora.r, lora_alpha=lora.lora_alpha, target_modules=targets))
     trainable = {name: parameter for name, parameter in peft.named_parameters() if parameter.requires_grad}
     assert trainable.keys() == begin.keys()
     with torch.no_grad():

@@ -95,22 +95,3 @@ def test_files_are_read_by_one_rule(file: Path) -> None:
             modes = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
             assert not (isinstance(node.func, ast.Attribute) and name in ("read_bytes", "read_text", "resolve"))
             assert not (name == "open" and (not node.args or {"r", "rb", "r+b"} & set(modes)))
-
-
-_HARMLESS = re.compile(r"quoted\(|shlex\.|\w+\.digest|info\.id$|whom$|option$|fewer$|_named\(|assemble_command\(")
-
-
-@pytest.mark.parametrize("file", SOURCES, ids=lambda file: file.stem)
-def test_names_in_commands_are_quoted_for_a_shell(file: Path) -> None:
-    """In a command that a message shows, whatever a user, a task or a file is called is one word."""
-    for node in ast.walk(ast.parse(file.read_text("utf8"))):
-        if not isinstance(node, ast.JoinedStr):
-            continue
-        said = ""
-        for part in node.values:
-            if isinstance(part, ast.Constant):
-                said += str(part.value)
-            elif isinstance(part, ast.FormattedValue):
-                command = said.rpartition("`")[2] if said.count("`") % 2 else ""
-                assert not command.startswith(("ownlm ", "git ")) or _HARMLESS.match(ast.unparse(part.value))
-                said += "x"

@@ -143,7 +143,7 @@ class Home:
         """
         check_name(name)
         parent = pick_raw_base(self.store, base)
-        config = settings("task_adapter", parent.parameters, preset, changes)
+        config = settings("task_adapter", parent.parameters, preset, changes, parent.folder)
         dataset = self.add_history(data, task).dataset if data is not None else Dataset()
         from ownlm.verbs.adapt import adapt_base, outsiders_of
 

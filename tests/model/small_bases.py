@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from ownlm.model.base_files import TOKENIZER_FILES
@@ -19,12 +20,28 @@ QWEN2_MOE = EXPERTS | {"shared_expert_intermediate_size": 24}
 QWEN3_MOE = EXPERTS | {"mlp_only_layers": [0], "decoder_sparse_step": 1}  # its first layer is dense
 
 
-def write_base(folder: Path, tokenizer: Path, kind: str, **changes: Any) -> Path:
-    """A folder with a random model of a transformers model type, and another base's tokenizer."""
-    config = AutoConfig.for_model(kind, **(SMALL | changes))
+def write_base(folder: Path, tokenizer: Path, kind: str, architecture: str | None = None, **changes: Any) -> Path:
+    """A folder with a random model of a transformers model type, and another base's tokenizer.
+
+    Args:
+        architecture: the model's class, where it is not the one that `AutoModelForCausalLM` makes.
+        changes: of the configuration `SMALL`; one with a `text_config` gets it within that.
+    """
+    known = SMALL | {key: value for key, value in changes.items() if "text_config" not in changes}
+    if "text_config" in changes:
+        known = {**changes, "text_config": SMALL | changes["text_config"]}
+    taken = {key: value for key, value in known.items() if key not in changes.get("without", ())}
+    taken.pop("without", None)
+    config = AutoConfig.for_model(kind, **taken)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config)
+        if architecture is None:
+            model = AutoModelForCausalLM.from_config(config)
+        else:
+            model = getattr(transformers, architecture)(config)
+        for name, parameter in model.named_parameters():  # nothing is one or nought by chance
+            if parameter.ndim == 1 or "sinks" in name:
+                parameter.data += torch.randn_like(parameter) * 0.1
     model.save_pretrained(folder)
     copy_tokenizer(tokenizer, folder)
     return folder

@@ -121,12 +121,13 @@ def test_what_is_accepted_equals_the_stock_model(tmp_path: Path, tiny_base: Path
     [
         ("bloom", {"n_layer": 2, "n_head": 4}, "ALiBi"),
         ("mpt", {"n_layers": 2, "n_heads": 4, "d_model": 64}, "ALiBi"),
-        ("falcon", {"alibi": True, "head_dim": None}, "attention that transformers does not let others compute"),
+        ("falcon", {"alibi": True, "head_dim": None}, "ALiBi"),
+        ("falcon", {"alibi": False, "head_dim": None}, "attention that transformers does not let others compute"),
         ("mamba", {"state_size": 4}, "a state along the row: Mamba"),
         (
             "jamba",
             {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 2},
-            "a state along the row: JambaMamba",
+            "a state along the row: Jamba",
         ),
         ("rwkv", {}, "a state along the row: Rwkv"),
     ],

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ownlm.cli.output import duration, many, print_json, progress_bar, say, say_skipped, size, warn_failed
-from ownlm.errors import ConfigError, quoted
+from ownlm.errors import ConfigError
 
 if TYPE_CHECKING:
     from ownlm.verbs.report import Estimate
@@ -36,7 +36,7 @@ def check_no_data(task: str, data: Path | None) -> None:
         raise ConfigError(
             "A dry run counts who is in the home, and adds nobody",
             got="a file of histories",
-            hint=f"`ownlm history add DATA --task {quoted(task)}`, then the dry run without the file",
+            hint=f"`ownlm history add DATA --task {task}`, then the dry run without the file",
         )
 
 

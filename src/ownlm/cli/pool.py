@@ -21,7 +21,7 @@ from ownlm.cli.output import (
     warn_failed,
     warn_stale,
 )
-from ownlm.errors import NotFoundError, quoted
+from ownlm.errors import NotFoundError
 from ownlm.perpcs.signing import fingerprint
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def ls(task: options.AnyTask = None, home: options.Home = options.HOME, json: op
     if json:
         print_json([_row(pool) for pool in pools])
     elif not pools:
-        say(f"no pool yet: `ownlm share --task {quoted(task or 'T')}` makes one, `ownlm pool add` takes one in")
+        say(f"no pool yet: `ownlm share --task {task or 'T'}` makes one, `ownlm pool add` takes one in")
     else:
         print_table(
             "Pools, oldest first",
@@ -117,7 +117,7 @@ def _draw(info: "PoolInfo", use: "Use", plot: Path) -> None:
     if not use.recipes:
         raise NotFoundError(
             f"No recipe of the home is made of the pool {info.digest[:12]}: there is nothing to draw",
-            hint=f"`ownlm assemble --task {quoted(info.task)}`",
+            hint=f"`ownlm assemble --task {info.task}`",
         )
     from ownlm.cli.charts import draw_use
 
@@ -274,7 +274,7 @@ def add(
     else:
         say(f"signed with the key {fingerprint(info.publisher)}, seen here for the first time: ask its publisher "
             "whether it is theirs. Later versions must be signed with it")  # fmt: skip
-    say(f"`ownlm assemble --task {quoted(info.task)} --pool {info.digest[:12]}` makes adapters of its pieces")
+    say(f"`ownlm assemble --task {info.task} --pool {info.digest[:12]}` makes adapters of its pieces")
 
 
 @app.command("trust")
@@ -367,7 +367,7 @@ def withdraw(
     warn_stale(stale)
     warn_failed(done.again.failed)
     if _agrees(opened, who):
-        warn(f"{who} still agrees to share, and may be chosen again: `ownlm users consent {quoted(who)} --no-share`")
+        warn(f"{who} still agrees to share, and may be chosen again: `ownlm users consent {who} --no-share`")
     if done.again.failed:
         raise typer.Exit(1)
 

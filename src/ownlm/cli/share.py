@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 from ownlm.cli import options
 from ownlm.cli.output import ROWS, folder_size, many, print_json, progress_bar, say, size, warn
-from ownlm.errors import quoted
 
 if TYPE_CHECKING:
     from ownlm.verbs.report import Shared
@@ -104,4 +103,4 @@ def _print(shared: "Shared") -> None:
         f"{size(folder_size(pool.folder))} in {pool.folder}"
     )
     fewer = f" --top-k {len(chosen)}" if len(chosen) < TOP_K else ""
-    say(f"`ownlm assemble --task {quoted(pool.task)}{fewer}` now makes adapters of its pieces for people who have none")
+    say(f"`ownlm assemble --task {pool.task}{fewer}` now makes adapters of its pieces for people who have none")

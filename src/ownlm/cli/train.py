@@ -24,7 +24,7 @@ from ownlm.cli.output import (
     warn_added,
     warn_failed,
 )
-from ownlm.errors import ConfigError, OwnlmError, quoted
+from ownlm.errors import ConfigError, OwnlmError
 
 if TYPE_CHECKING:
     from ownlm.verbs.histories import Added
@@ -79,7 +79,7 @@ def adapt(
             f"{base_info.name}: {base_info.parent} adapted to {base_info.task} on {made['examples']:,} examples, "
             f"loss {fall(made['losses'][0], made['losses'][-1])}"
         )
-        say(f"`ownlm train --task {quoted(task)}` now trains people's own adapters on it")
+        say(f"`ownlm train --task {task}` now trains people's own adapters on it")
 
 
 def train(

@@ -1,5 +1,6 @@
 """`ownlm users`."""
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +20,7 @@ from ownlm.cli.output import (
     tell_forgotten,
     warn,
 )
-from ownlm.errors import NotFoundError, quoted
+from ownlm.errors import NotFoundError
 
 if TYPE_CHECKING:
     from ownlm.home import Home
@@ -148,7 +149,7 @@ def show(
     if plot is not None:
         say(f"{plot}: whose pieces the newest recipe is made of")
     elif adapters[-1][0].is_recipe and adapters[-1][0].stale is None and adapters[-1][0].pool not in waiting:
-        say(f"`ownlm users show {quoted(user)} --plot FILE.png` draws whose pieces the recipe is made of")
+        say(f"`ownlm users show {user} --plot FILE.png` draws whose pieces the recipe is made of")
 
 
 def _draw(home: "Home", user: str, task: str | None, plot: Path) -> None:
@@ -187,7 +188,7 @@ def _newest(home: "Home", person: "Person", adapters: "list[tuple[AdapterInfo, s
 
     task, mine = person.task, [(adapter, standing) for adapter, standing in adapters if adapter.task == person.task]
     if not mine:
-        whom = f"--task {quoted(task)} --user {quoted(person.user)}"
+        whom = f"--task {task} --user {shlex.quote(person.user)}"
         pieced = f", or `ownlm assemble {whom}`, makes one" if home.pools.ls(task) else " makes one"
         return f"no adapter yet: `ownlm train {whom}`{pieced}"
     adapter, standing = mine[-1]
@@ -195,7 +196,7 @@ def _newest(home: "Home", person: "Person", adapters: "list[tuple[AdapterInfo, s
     known = f"; {words}" if (words := worth_of(adapter).words) else ""
     if not standing:
         return f"the {which} is up to date{known}"
-    go_on = f"`ownlm train --task {quoted(task)}`, with the settings of last time, goes on from it"
+    go_on = f"`ownlm train --task {task}`, with the settings of last time, goes on from it"
     if adapter.is_recipe:
         go_on = f"`{assemble_command(adapter, sharers_now(home.store, task), [person.user])}` makes a new one"
     if standing == WAITS:
@@ -235,7 +236,7 @@ def consent(
     if told.pools and not told.shares:
         held = f"{many(len(told.pools), 'pool')} of this home: {', '.join(digest[:12] for digest in told.pools)}"
         warn(
-            f"pieces of theirs still lie in {held}. Until `ownlm pool withdraw {quoted(user)}` removes them, "
+            f"pieces of theirs still lie in {held}. Until `ownlm pool withdraw {shlex.quote(user)}` removes them, "
             "nobody is assembled from there, and the base answers for who was"
         )
 
@@ -243,7 +244,7 @@ def consent(
 def _agreed(told: "Consent") -> str:
     """Whether a person shares, in a line."""
     if not told.shares:
-        return f"{told.user} does not share pieces of their adapters: `ownlm users consent {quoted(told.user)} --share`"
+        return f"{told.user} does not share pieces of their adapters: `ownlm users consent {told.user} --share`"
     since = str(told.since)[:16].replace("T", " ")
     return f"{told.user} shares pieces of their adapters since {since} (UTC), under this licence: {told.licence}"
 

@@ -14,9 +14,11 @@ from transformers.utils import logging as transformers_logging
 
 from ownlm.errors import BaseModelError
 from ownlm.model.adapter import Adapter
+from ownlm.model.architecture import in_one_line
 from ownlm.model.attention import NAME
 from ownlm.model.bank import LoraBank
 from ownlm.model.banks import Banks
+from ownlm.model.base_files import end_of_text_ids
 from ownlm.model.context import context, has_original_context
 from ownlm.model.flight import flying
 from ownlm.model.kv_cache import KvCache
@@ -64,10 +66,7 @@ class BaseLM:
     @property
     def end_of_text(self) -> int:
         """The token that ends an answer."""
-        end = self.tokenizer.eos_token_id
-        if end is None:
-            raise BaseModelError("The tokenizer of this base has no end-of-text token", got=self.name)
-        return int(end)
+        return int(self.tokenizer.eos_token_id)
 
     @property
     def stop_tokens(self) -> set[int]:
@@ -170,8 +169,9 @@ class BaseLM:
         Returns:
             hidden_TD.
         """
+        decoder = self.model.get_decoder()
         with flying(batch, None, None, trim=False):
-            output = self.model.get_decoder()(
+            output = (self.model.model if decoder is self.model else decoder)(  # of Llama 4 it is the whole model
                 input_ids=batch.input_ids_T[None], position_ids=batch.position_ids_T[None], use_cache=False
             )
         hidden_TD: Tensor = output.last_hidden_state[0]
@@ -188,7 +188,8 @@ def load_base(
         dtype: of the weights; by default float32 on a CPU, else bfloat16.
 
     Raises:
-        BaseModelError: transformers cannot load it, or packed rows of it cannot be right.
+        BaseModelError: transformers cannot load it, weights are missing, texts have no end, or packed rows of it
+            cannot be right.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -206,14 +207,10 @@ def load_base(
             output_loading_info=True,
         )
         model, loaded = both
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # each model's and tokenizer's code fails in its own way
         if NAME in str(error):
             refuse(name, "attention that transformers does not let others compute")
-        raise BaseModelError(
-            f"The base {name!r} cannot be loaded from {folder}",
-            got=str(error).splitlines()[0],
-            hint="check the folder, then `ownlm base add` it again",
-        ) from None
+        raise _unreadable(f"The base {name!r} cannot be loaded from {folder}", error) from None
     if absent := sorted([*loaded["missing_keys"], *(str(key) for key in loaded["mismatched_keys"])]):
         raise BaseModelError(  # transformers would fill them with random numbers
             f"The base {name!r} in {folder} lacks weights",
@@ -223,7 +220,7 @@ def load_base(
     model.requires_grad_(False).eval().to(device)
     probe(model, name)
     trim_last_mlp(model)
-    return BaseLM(name=name, fingerprint=fingerprint, folder=folder, model=model, tokenizer=_literal(tokenizer))
+    return BaseLM(name, fingerprint, folder, model, _literal(tokenizer, folder))
 
 
 def load_without_weights(folder: Path, *, name: str, fingerprint: str) -> BaseLM:
@@ -239,19 +236,37 @@ def load_without_weights(folder: Path, *, name: str, fingerprint: str) -> BaseLM
             generation = GenerationConfig.from_pretrained(folder, local_files_only=True)
         else:
             generation = GenerationConfig.from_model_config(config)
-    except (OSError, ValueError, KeyError) as error:
-        raise BaseModelError(
-            f"The tokenizer of the base {name!r} cannot be loaded from {folder}", got=str(error).splitlines()[0]
-        ) from None
+    except Exception as error:
+        raise _unreadable(f"The tokenizer of the base {name!r} cannot be loaded from {folder}", error) from None
     settings = SimpleNamespace(config=config, generation_config=generation)
-    return BaseLM(name=name, fingerprint=fingerprint, folder=folder, model=settings, tokenizer=_literal(tokenizer))
+    return BaseLM(name, fingerprint, folder, settings, _literal(tokenizer, folder))
 
 
-def _literal(tokenizer: Any) -> Any:
-    """The tokenizer, such that text stays as it is: "</s>" in a text ends nothing, and no space is dropped."""
+def _unreadable(what: str, error: Exception) -> BaseModelError:
+    hint = "check the folder, then `ownlm base add` it again"
+    return BaseModelError(what, got=in_one_line(error), hint=hint)
+
+
+def _literal(tokenizer: Any, folder: Path) -> Any:
+    """The tokenizer, such that text stays as it is: "</s>" in a text ends nothing, and no space is dropped.
+
+    One without an end-of-text token gets the model's.
+
+    Raises:
+        BaseModelError: there is no end of text.
+    """
     tokenizer.split_special_tokens = True
     tokenizer.clean_up_tokenization_spaces = False  # some tokenizers are set to drop spaces before punctuation
     tokenizer.model_max_length = 2**31  # lengths are checked where an example is made, with its id
+    if tokenizer.eos_token_id is None:
+        known = (tokenizer.convert_ids_to_tokens(end) for end in end_of_text_ids(folder) if 0 <= end < len(tokenizer))
+        if (end := next((token for token in known if token is not None), None)) is None:
+            raise BaseModelError(
+                f"The base in {folder} has no end-of-text token",
+                expected="an eos_token of the tokenizer, or an eos_token_id in config.json or generation_config.json",
+                hint='name the token that ends its texts in tokenizer_config.json: "eos_token": ...',
+            )
+        tokenizer.eos_token = end
     return tokenizer
 
 

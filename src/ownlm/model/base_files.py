@@ -14,6 +14,7 @@ from ownlm.errors import BaseModelError
 from ownlm.filesystem import check_regular, open_regular, read_regular
 
 CONFIG = "config.json"
+GENERATION = "generation_config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TOKENIZER_FILES = (
@@ -27,6 +28,9 @@ TOKENIZER_FILES = (
     "vocab.json",
 )
 _TOKENIZERS = ({"tokenizer.json"}, {"tokenizer.model"}, {"vocab.json", "merges.txt"})  # each is enough
+_CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")  # of the last, those that write text are loaded
+_FULL = {"F64", "F32", "F16", "BF16"}  # in safetensors' names
+_PACKED = ("weight", "weight_packed", "_blocks")  # ends of the names of weights: "qweight" of GPTQ and AWQ too
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 # What writing the same model again may change: where it lay, who wrote it, the type to load (tensors have their own).
 _VOLATILE = {"_name_or_path", "_commit_hash", "transformers_version", "torch_dtype", "dtype"}
@@ -57,8 +61,8 @@ def check_base_folder(folder: Path) -> None:
     Raises:
         BaseModelError: a file is missing, damaged, or not what ownlm reads.
     """
-    _read_config(folder)
-    _stored_tensors(folder)
+    _check_config(folder, read_config(folder))
+    _check_precision(folder, _stored_tensors(folder))
     present = {name for name in TOKENIZER_FILES if (folder / name).is_file()}
     if not any(files <= present for files in _TOKENIZERS):
         raise BaseModelError(
@@ -91,7 +95,7 @@ def fingerprint(folder: Path) -> str:
         for chunk in chunks:
             digest.update(chunk)
 
-    config = _canonical(_without(_read_config(folder), _VOLATILE))
+    config = _canonical(_without(read_config(folder), _VOLATILE))
     add(["config", len(config)], [config])
     for name, tensor in sorted(_stored_tensors(folder).items()):
         add(["tensor", name, tensor.dtype, tensor.shape, tensor.stop - tensor.start], _chunks(tensor))
@@ -111,17 +115,44 @@ def parameter_count(folder: Path) -> int:
     Raises:
         BaseModelError: a file is missing or damaged.
     """
-    config, tensors = _read_config(folder), _stored_tensors(folder)
-    shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    if config.get("tie_word_embeddings"):
-        head = shapes.pop("lm_head.weight", None)
-        if head is not None and head not in shapes.values():  # the head is the one copy that was written
-            shapes["lm_head.weight"] = head
+    config, shapes = read_config(folder), decoder_shapes(folder)
+    if config.get("tie_word_embeddings", _text(config).get("tie_word_embeddings")):
+        for name in [name for name in shapes if name.endswith("lm_head.weight")]:
+            head = shapes.pop(name)
+            if head not in shapes.values():  # the head is the one copy that was written
+                shapes[name] = head
     return sum(prod(shape) for shape in shapes.values())
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    """The folder's config.json, which must tell of a causal language model."""
+def decoder_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor of the text decoder, by its name in the folder; a model of text has no others.
+
+    Raises:
+        BaseModelError: a file is missing or damaged.
+    """
+    shapes = {name: tensor.shape for name, tensor in _stored_tensors(folder).items()}
+    nested = "text_config" in read_config(folder) and any("language_model." in name for name in shapes)
+    own = ("language_model.", "lm_head.")
+    return {name: shape for name, shape in shapes.items() if not nested or any(part in name for part in own)}
+
+
+def end_of_text_ids(folder: Path) -> list[int]:
+    """The ids that end a text, as the model's own settings say; none where they say nothing.
+
+    Raises:
+        BaseModelError: a file is missing or damaged.
+    """
+    generation, config = folder / GENERATION, read_config(folder)
+    settings = [_read_json(generation)] if generation.is_file() else []
+    for one in (*settings, config, _text(config)):
+        ends = one.get("eos_token_id")
+        if ends is not None:
+            return [end for end in (ends if isinstance(ends, list) else [ends]) if type(end) is int]
+    return []
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The folder's config.json."""
     if not folder.is_dir():
         raise BaseModelError(f"There is no folder {folder}")
     if not (folder / CONFIG).is_file():
@@ -129,16 +160,50 @@ def _read_config(folder: Path) -> dict[str, Any]:
     for file in folder.iterdir():  # transformers opens what it finds
         if not (file.is_file() or (file.is_dir() and file.name not in (CONFIG, WEIGHTS, INDEX, *TOKENIZER_FILES))):
             raise BaseModelError(f"{file} is not a regular file", hint="remove it, or choose another folder")
-    config = _read_json(folder / CONFIG)
-    architectures = config.get("architectures")
-    causal = isinstance(architectures, list) and any(str(name).endswith("ForCausalLM") for name in architectures)
+    return _read_json(folder / CONFIG)
+
+
+def _text(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the text decoder, where they stand in a part of their own."""
+    text = config.get("text_config")
+    return text if isinstance(text, dict) else {}
+
+
+def _check_config(folder: Path, config: dict[str, Any]) -> None:
+    """Refuses what is no causal language model, or not in full precision, by what its configuration says of itself."""
+    architectures = config.get("architectures") or []
+    causal = isinstance(architectures, list) and (
+        not architectures or any(str(name).endswith(_CAUSAL) for name in architectures)
+    )
     if not causal or not isinstance(config.get("model_type"), str):
         raise BaseModelError(
             f"The model in {folder} is no causal language model",
             got=f"model_type {config.get('model_type')!r}, architectures {architectures!r}",
             expected="a model_type, and an architecture whose name ends in ForCausalLM",
+            hint="choose a model that writes text, such as Llama, Mistral, Qwen, Gemma or Phi",
         )
-    return config
+    for one in (config, _text(config)):
+        if one.get("quantization_config"):
+            method = one["quantization_config"]
+            raise _quantised(folder, str(method.get("quant_method", "")) if isinstance(method, dict) else "")
+
+
+def _check_precision(folder: Path, tensors: dict[str, _StoredTensor]) -> None:
+    """Refuses weights that are quantised, whatever the configuration says. Buffers may be of whole numbers."""
+    for name, one in tensors.items():
+        if one.dtype not in _FULL and (one.dtype.startswith("F") or name.endswith(_PACKED)):
+            raise _quantised(folder, one.dtype)
+
+
+def _quantised(folder: Path, how: str) -> BaseModelError:
+    return BaseModelError(
+        f"The model in {folder} is quantised: use the full-precision base",
+        got=how or "a quantization_config",
+        expected="weights in bfloat16, float16 or float32",
+        hint="add the model that it was made from"
+        if how != "mxfp4"
+        else "add a copy in bfloat16: transformers makes one with Mxfp4Config(dequantize=True)",
+    )
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -123,7 +123,10 @@ def refuse(name: str, got: str) -> NoReturn:
 def why_not(model: Any, other: str) -> str:
     """Why a model cannot run on packed rows, in words where the reason is a known one."""
     kinds = [type(module) for module in model.modules()]
-    if recurrent := next((kind.__name__ for kind in kinds if RECURRENT.search(kind.__name__)), None):
+    stateful = kinds[:1] if getattr(model, "_is_stateful", False) else []
+    if recurrent := next(
+        (kind.__name__ for kind in kinds if RECURRENT.search(kind.__name__) or kind in stateful), None
+    ):
         return f"layers that carry a state along the row: {recurrent}"
     if getattr(model.config, "alibi", False) or any("alibi" in name for kind in kinds for name in vars(kind)):
         return "positions by ALiBi, which packed rows do not have"

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ownlm.config import TrainConfig
 from ownlm.errors import AdapterError, BaseModelError
 from ownlm.model.adapter import WEIGHTS
+from ownlm.model.peft_names import peft_targets
 
 if TYPE_CHECKING:  # importing peft takes seconds, and most who come here use LoRA
     from peft import PeftConfig
@@ -170,7 +171,9 @@ def _ia3_modules(model: Any) -> tuple[list[str] | None, list[str] | None]:
 
     if model.config.model_type in TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING:
         return None, None
-    linears = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    reached = set(model.get_decoder().modules())
+    decoder = [name for name, one in model.named_modules() if isinstance(one, nn.Linear) and one in reached]
+    linears = {name.rpartition(".")[2] for name in decoder}
     down = sorted(linears & {"down_proj", "fc2", "w2"})
     if not {"k_proj", "v_proj"} <= linears or not down:
         raise BaseModelError(
@@ -179,7 +182,9 @@ def _ia3_modules(model: Any) -> tuple[list[str] | None, list[str] | None]:
             expected="k_proj, v_proj, and one of down_proj, fc2, w2",
             hint="use another method",
         )
-    return ["k_proj", "v_proj", *down], down  # of the latter, the input is scaled
+    asked = [name for name in decoder if name.rpartition(".")[2] in ("k_proj", "v_proj", *down)]
+    targets = peft_targets(model, asked)  # whole names where the model has other parts than its text decoder
+    return targets, [name for name in targets if name.rpartition(".")[2] in down]  # of these, the input is scaled
 
 
 @contextmanager
@@ -228,6 +233,11 @@ class _Words(nn.Module):
     def __init__(self, words: nn.Embedding, virtual: nn.Embedding) -> None:
         super().__init__()
         self.words, self.virtual = words, virtual
+
+    @property
+    def weight(self) -> Tensor:
+        """The base's own, of which some models ask where it lies."""
+        return self.words.weight
 
     def forward(self, ids: Tensor) -> Tensor:
         is_virtual = ids >= self.words.num_embeddings

@@ -44,8 +44,8 @@ def check_packed(base: BaseLM) -> None:
         BaseModelError: they do not, or the tokenizer has tokens the model has not.
     """
     embedded = base.model.get_input_embeddings().num_embeddings
-    if len(base.tokenizer) > embedded:
-        refuse(base.name, f"a tokenizer of {len(base.tokenizer)} tokens and embeddings for {embedded}")
+    if base.text.size > embedded:  # there may be more control tokens, which no text becomes
+        refuse(base.name, f"a tokenizer of {base.text.size} tokens for text and embeddings for {embedded}")
     try:
         gap = _gap(base)
     except BaseModelError:

@@ -56,6 +56,12 @@ class TextTokenizer:
         self._tokenizer = _literal(tokenizer, self.control.keys())
         self.prefix = self._prefix()
 
+    @property
+    def size(self) -> int:
+        """One more than the highest id that may stand in a prompt or end an answer."""
+        ids = set(self._tokenizer.get_vocab().values()) - self.control.keys()
+        return 1 + int(max(ids | {*self.prefix, self._tokenizer.eos_token_id}))
+
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of texts, nothing before and nothing behind them."""
         rows = self._encoded(texts) if texts else []

@@ -96,7 +96,7 @@ def bytes_per_token(model: Any) -> int:
         token at 256 and 512 tokens, 1.6 MB at 1024, 1.0 MB at 2048; the formula says 1.7 MB and 0.07 MB. An answer's
         token added 0.4 to 0.6 MB; the formula says 0.6 MB.
     """
-    config, size = model.config, next(model.parameters()).element_size()
+    config, size = model.config.get_text_config(), next(model.parameters()).element_size()
     hidden = config.hidden_size
     intermediate = getattr(config, "intermediate_size", None) or 4 * hidden
     return int(config.num_hidden_layers * (14 * hidden + 4 * intermediate) * size + config.vocab_size * FLOAT32 * 3 / 8)

@@ -11,7 +11,7 @@ from typing import Final
 import httpx2 as httpx
 
 from ownlm.answer.text import AnswerText
-from ownlm.errors import AdapterError, OwnlmError, SupersededError, quoted
+from ownlm.errors import AdapterError, OwnlmError, SupersededError
 from ownlm.model.base import load_without_weights
 from ownlm.perpcs.pool import Pool, open_pool
 from ownlm.serve.engine import EngineError, Overloaded, Pace, StoppedError, Work
@@ -189,7 +189,7 @@ class VllmEngine:
             terms.check(self.store, info)
             if info.pool is not None and self._taken_back(info.pool):
                 what = f"The assembly of user {info.user!r} waits for a withdrawal: somebody took their consent back"
-                raise AdapterError(what, hint=f"`ownlm assemble --task {quoted(info.task)}`, when it is done")
+                raise AdapterError(what, hint=f"`ownlm assemble --task {info.task}`, when it is done")
         labels = [len(self.base.encode_answer(f" {label}")) for label in work.labels]
         return self._prompts.read(work.prompt, max(labels, default=0) + 1)  # vLLM always says one token more
 

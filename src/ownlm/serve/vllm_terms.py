@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from ownlm.config import LoraConfig
-from ownlm.errors import AdapterError, NotFoundError, PoolError, quoted
+from ownlm.errors import AdapterError, NotFoundError, PoolError
 from ownlm.filesystem import read_regular
+from ownlm.model.default_modules import named_by
 from ownlm.perpcs.manifest import FILE, Manifest
 from ownlm.perpcs.recipe import Recipe, assembled_shape
 from ownlm.store import pools
@@ -92,8 +93,7 @@ class Terms:
                 hint="train the person with LoRA, or serve with ownlm's own engine",
             )
         if adapter.stale is not None:
-            hint = f"`ownlm assemble --task {quoted(adapter.task)}`"
-            raise AdapterError(f"{whose} is stale: {adapter.stale}", hint=hint)
+            raise AdapterError(f"{whose} is stale: {adapter.stale}", hint=f"`ownlm assemble --task {adapter.task}`")
         if adapter.base_fingerprint != self.fingerprint:
             raise AdapterError(
                 f"{whose} was made for another base than vLLM serves",
@@ -147,8 +147,8 @@ def room_for(store: Store, base: BaseInfo) -> tuple[int, tuple[str, ...]]:
         if mine and adapter.method in ("lora", RECIPE):
             with suppress(NotFoundError, PoolError):  # told when that person asks
                 shapes.append(shape_of(store, adapter))
-    modules = {name for shape in shapes for name in shape.target_modules}
-    return rank_for([shape.r for shape in shapes if shape.r <= RANKS[-1]]), tuple(sorted(modules or LEAST))
+    modules = {name for shape in shapes for name in shape.target_modules} or named_by(Path(base.folder), LEAST)
+    return rank_for([shape.r for shape in shapes if shape.r <= RANKS[-1]]), tuple(sorted(modules))
 
 
 def socket_in(folder: Path) -> Path:

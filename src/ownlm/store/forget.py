@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 
-from ownlm.errors import NotFoundError, StoreError, quoted
+from ownlm.errors import NotFoundError, StoreError
 from ownlm.store import tables, traces
 from ownlm.store.drafts import drop
 from ownlm.store.pools import FOLDER as POOLS
@@ -115,7 +115,7 @@ def forget_record(store: Store, task: str, user: str, record: str) -> Forgotten:
         if number is None:
             if due not in dues(db):
                 what = f"User {user!r} has no record {record!r} in task {task!r}"
-                raise NotFoundError(what, hint=f"`ownlm history show {quoted(user)} --task {quoted(task)}`")
+                raise NotFoundError(what, hint=f"`ownlm history show {user} --task {task}`")
             done, needles = Forgotten(), list[Needle]()
         else:
             needles = _needles(_texts(db, this, (p.task == task) & (p.user == user)))
@@ -229,7 +229,7 @@ def _check_pools(db: Connection, user: str) -> None:
     if held := pools_with(db, user):
         what = f"Pieces of user {user!r} lie in pools of this home; nothing was removed"
         got = ", ".join(digest[:12] for digest in held)
-        raise StoreError(what, got=got, hint=f"`ownlm pool withdraw {quoted(user)}`, and give the same command again")
+        raise StoreError(what, got=got, hint=f"`ownlm pool withdraw {user}`, and give the same command again")
 
 
 def _check_other_files(store: Store, db: Connection, needles: list[Needle]) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, false, or_, select
 
-from ownlm.errors import NotFoundError, quoted
+from ownlm.errors import NotFoundError
 from ownlm.history.record import History
 from ownlm.store import tables
 from ownlm.store.rows import AdapterInfo, digest_of, record_digest
@@ -36,7 +36,7 @@ def gone_meanwhile(db: Connection, adapters: Sequence[AdapterInfo]) -> list[NotF
             told.append(NotFoundError(what, hint="it was not kept; train again"))
         elif one.pool is not None and one.pool not in pools:
             what = f"The pool {one.pool[:12]} was withdrawn while a recipe of user {one.user!r} was made from it"
-            told.append(NotFoundError(what, hint=f"it was not kept; `ownlm assemble --task {quoted(one.task)}`"))
+            told.append(NotFoundError(what, hint=f"it was not kept; `ownlm assemble --task {one.task}`"))
         else:
             told.append(None)
     return told
@@ -53,4 +53,4 @@ def are_there(db: Connection, task: str, history: History) -> bool:
 def no_longer_shared(task: str, users: Iterable[str]) -> NotFoundError:
     """The error of a pool that these people were chosen for, and cannot be in."""
     what = f"Consent taken back, or records forgotten, between choosing and sharing: {', '.join(sorted(set(users)))}"
-    return NotFoundError(what, hint=f"the pool was not kept; `ownlm share --task {quoted(task)}` makes one without")
+    return NotFoundError(what, hint=f"the pool was not kept; `ownlm share --task {task}` makes one without")

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from ownlm.durable import sync
-from ownlm.errors import ConfigError, NotFoundError, PoolError, StoreError, quoted
+from ownlm.errors import ConfigError, NotFoundError, PoolError, StoreError
 from ownlm.history.record import History
 from ownlm.store import tables
 from ownlm.store.drafts import drop
@@ -339,7 +339,7 @@ def pool(store: Store, digest: str | None = None, task: str | None = None, base:
     if not found:
         which = f" {digest}" if digest else ""
         what = "".join([which, f" of task {task!r}" if task else "", f" for the base {base.name!r}" if base else ""])
-        hint = f"`ownlm share --task {quoted(task or 'T')}` makes one" + ("; `ownlm pool ls`" if digest else "")
+        hint = f"`ownlm share --task {task or 'T'}` makes one" + ("; `ownlm pool ls`" if digest else "")
         raise NotFoundError(f"The home has no pool{what}", hint=hint)
     if digest and len(found) > 1:
         got = ", ".join(one.digest[: len(digest) + 8] for one in found)

@@ -7,7 +7,7 @@ from typing import Any
 from ownlm.answer.ask import Question, answer
 from ownlm.answer.peft_answer import answer_with_peft
 from ownlm.config import PromptConfig, TrainConfig
-from ownlm.errors import NotFoundError, OwnlmError, PoolError, TaskError, quoted
+from ownlm.errors import NotFoundError, OwnlmError, PoolError, TaskError
 from ownlm.history.record import History, Query
 from ownlm.history.task import Task
 from ownlm.model.adapter import Adapter
@@ -92,7 +92,7 @@ def assign(store: Store, query: Query, task: Task, base: BaseInfo | None, base_o
         on, option = ("", "") if base is None else (f" on the base {base.name!r}", f" --base {base.name}")
         raise NotFoundError(
             f"User {query.user_id!r} has no adapter for task {task.name!r}{on}",
-            hint=f"`ownlm train --task {quoted(task.name)} --user {quoted(query.user_id)}{option}`, or --base-only",
+            hint=f"`ownlm train --task {task.name} --user {query.user_id}{option}`, or ask with --base-only",
         )
     newest = mine[-1]
     made_for, its_base = Task.model_validate(newest.provenance["task"]), store.base(newest.base)
@@ -244,8 +244,7 @@ def _told(result: Answer, said: str | OwnlmError) -> Answer:
 def _taken_back(one: Assignment) -> str:
     user, task = one.query.user_id, one.task.name
     what = f"The assembly of user {user!r} {WAITS}; the base answers"
-    again = f"`ownlm assemble --task {quoted(task)}` assembles again when they are gone"
-    return f"{what}. `ownlm doctor` says whose, and {again}"
+    return f"{what}. `ownlm doctor` says whose, and `ownlm assemble --task {task}` assembles anew when they are gone"
 
 
 def _pool_of(store: Store, own: AdapterInfo, opened: dict[str, Pool | OwnlmError | None]) -> Pool | None:

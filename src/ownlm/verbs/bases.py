@@ -16,6 +16,9 @@ def add_base(store: Store, source: str, name: str | None, progress: Progress) ->
     check_name(name)
     folder = resolve_source(source, progress)
     check_base_folder(folder)
+    from ownlm.model.architecture import check_architecture
+
+    check_architecture(folder, name)
     progress("fingerprint", 0, 1)
     base = BaseInfo(name, str(folder), fingerprint(folder), parameter_count(folder), source)
     progress("fingerprint", 1, 1)

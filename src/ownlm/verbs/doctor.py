@@ -12,7 +12,7 @@ import psutil
 from sqlalchemy import text
 
 from ownlm import __version__
-from ownlm.errors import OwnlmError, quoted
+from ownlm.errors import OwnlmError
 from ownlm.model.base_files import fingerprint
 from ownlm.progress import Progress
 from ownlm.store.drafts import drafts
@@ -146,8 +146,7 @@ def _tasks_and_records(store: Store, seen: Diagnosis, progress: Progress) -> Ite
             if record_digest(record) != digests.get(record.id):
                 yield Finding(
                     f"Record {record.id!r} of user {person.user!r} in task {person.task!r} is not what was added",
-                    f"`ownlm history forget {quoted(person.user)} --record {quoted(record.id)} "
-                    f"--task {quoted(person.task)}`, and add it again",
+                    f"`ownlm history forget {person.user} --record {record.id} --task {person.task}`, and add it again",
                 )
 
 
@@ -180,7 +179,7 @@ def _adapters(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Fin
         if bases.get(adapter.base) != adapter.base_fingerprint:
             yield Finding(f"{who} was made for another base than {adapter.base!r} is now", again)
         if not store.knows(adapter.task, adapter.user):
-            yield Finding(f"{who} is of a person without records", f"`ownlm users forget {quoted(adapter.user)}`")
+            yield Finding(f"{who} is of a person without records", f"`ownlm users forget {adapter.user}`")
 
 
 def _kind(adapter: AdapterInfo) -> str:
@@ -190,7 +189,7 @@ def _kind(adapter: AdapterInfo) -> str:
 def _again(store: Store, adapter: AdapterInfo) -> str:
     """What makes a new one of its kind; of a recipe, with its settings."""
     if not adapter.is_recipe:
-        return f"`ownlm train --task {quoted(adapter.task)}`"
+        return f"`ownlm train --task {adapter.task}`"
     return f"`{assemble_command(adapter, sharers_now(store, adapter.task))}`"
 
 
@@ -200,7 +199,7 @@ def _drafts(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Findi
     for place, draft in enumerate(known, 1):
         progress("drafts", place, len(known))
         who = f"The draft of user {draft.user!r} ({draft.kind}, task {draft.task!r})"
-        again = f"the next `ownlm share --task {quoted(draft.task)}` that chooses them trains it anew"
+        again = f"the next `ownlm share --task {draft.task}` that chooses them trains it anew"
         try:
             if len(store.blobs.get(draft.blob)) != draft.bytes:
                 yield Finding(f"{who} has weights of another size", again)
@@ -208,7 +207,7 @@ def _drafts(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Findi
             yield Finding(f"{who} has lost its weights: {error.what}", again)
         if draft.user not in agreed or not store.knows(draft.task, draft.user):
             what = f"{who} is of a person who does not agree to share, or has no records"
-            yield Finding(what, f"`ownlm users consent {quoted(draft.user)} --no-share` removes it")
+            yield Finding(what, f"`ownlm users consent {draft.user} --no-share` removes it")
 
 
 def _sharing(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Finding]:
@@ -217,8 +216,8 @@ def _sharing(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Find
     for place, pool in enumerate(known, 1):
         progress("pools", place, len(known))
         if (what := _wrong_with_pool(pool)) is not None:
-            hint = f"`ownlm pool add FOLDER --task {quoted(pool.task)}` puts it back from a copy"
-            another = f", or `ownlm share --task {quoted(pool.task)}` makes another" if pool.own else ""
+            hint = f"`ownlm pool add FOLDER --task {pool.task}` puts it back from a copy"
+            another = f", or `ownlm share --task {pool.task}` makes another" if pool.own else ""
             yield Finding(f"The pool {pool.digest[:12]} of task {pool.task!r} {what}", hint + another)
     digests = {pool.digest for pool in known}
     for adapter in store.adapters():
@@ -226,8 +225,7 @@ def _sharing(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Find
             what = f"The recipe {adapter.id[:8]} of user {adapter.user!r} is made of a pool that is not in the home"
             yield Finding(what, _again(store, adapter))
     for user in sorted(consents(store).keys() - {person.user for person in store.people()}):
-        what = f"User {user!r} agreed to share, and has no records"
-        yield Finding(what, f"`ownlm users consent {quoted(user)} --no-share`")
+        yield Finding(f"User {user!r} agreed to share, and has no records", f"`ownlm users consent {user} --no-share`")
 
 
 def _wrong_with_pool(pool: PoolInfo) -> str | None:
@@ -266,8 +264,7 @@ def _next_steps(store: Store) -> list[str]:
     if not people:
         return ["`ownlm import git REPO commits.jsonl`, or `ownlm history add DATA --task T`"]
     steps = [
-        f"`ownlm adapt --task {quoted(base.task)} --out NAME`: "
-        f"the base {base.name} has learnt from what was forgotten since"
+        f"`ownlm adapt --task {base.task} --out NAME`: the base {base.name} has learnt from what was forgotten since"
         for base in store.bases()
         if base.forgotten and not any(other.task == base.task and not other.forgotten for other in store.bases())
     ]
@@ -278,12 +275,11 @@ def _next_steps(store: Store) -> list[str]:
         behind = sum(not adapter.is_recipe for adapter in old)
         if without or behind:
             steps.append(
-                f"`ownlm train --task {quoted(task)}`: "
-                f"people without an adapter {without:,}, with an old one {behind:,}"
+                f"`ownlm train --task {task}`: people without an adapter {without:,}, with an old one {behind:,}"
             )
         steps += _assemble_steps(store, task, [adapter for _, adapter in mine if adapter], old)
     steps += [
-        f"`ownlm pool withdraw {quoted(user)}`: pieces of theirs lie in a pool, and they do not agree to share any more"
+        f"`ownlm pool withdraw {user}`: pieces of theirs lie in a pool, and they do not agree to share any more"
         for user in sorted(set(people_of(store).values()) - consents(store).keys())
     ]
     return steps or ["`ownlm ask USER TEXT --task T`: everything is up to date"]

@@ -1,6 +1,6 @@
 """A person, looked up."""
 
-from ownlm.errors import NotFoundError, quoted
+from ownlm.errors import NotFoundError
 from ownlm.store.rows import AdapterInfo
 from ownlm.store.store import Store
 
@@ -17,7 +17,7 @@ def newest_adapter(store: Store, user: str, task: str | None) -> AdapterInfo:
         raise NotFoundError(
             f"User {user!r} has " + (f"adapters for {len(tasks)} tasks" if tasks else "no adapter"),
             got=", ".join(tasks) or None,
-            hint="name one with --task" if tasks else f"`ownlm train --task T --user {quoted(user)}`",
+            hint="name one with --task" if tasks else f"`ownlm train --task T --user {user}`",
         )
     return mine[-1]
 

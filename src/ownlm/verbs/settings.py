@@ -2,29 +2,35 @@
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from math import isfinite
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from ownlm import __version__, presets
 from ownlm.config import LoraConfig, PromptConfig, TrainConfig
-from ownlm.errors import ConfigError
+from ownlm.errors import BaseModelError, ConfigError
 from ownlm.history.record import time_key
+from ownlm.model.default_modules import named_by
 
 _PARTS = {"lora": LoraConfig.model_fields, "prompt": PromptConfig.model_fields}
 
 Stage = Literal["task_adapter", "adapter", "sharer", "gate"]
 
 
-def settings(stage: Stage, parameters: int, preset: str | None, changes: Mapping[str, Any]) -> TrainConfig:
+def settings(
+    stage: Stage, parameters: int, preset: str | None, changes: Mapping[str, Any], folder: str | None = None
+) -> TrainConfig:
     """One stage's resolved settings.
 
     Args:
         parameters: of the base; decides the preset where none is named.
         preset: "paper" or "small".
         changes: settings that differ, by their names in `TrainConfig` and its parts; None means as in the preset.
+        folder: of the base; a preset's modules get the names that it has for them.
 
     Raises:
         ConfigError: a setting is unknown or out of range, or does not go with the method or the stage.
@@ -37,6 +43,9 @@ def settings(stage: Stage, parameters: int, preset: str | None, changes: Mapping
     for name, value in given.items():
         part = next((part for part, fields in _PARTS.items() if name in fields), None)
         (merged[part] if part else merged)[name] = value
+    if folder is not None and "target_modules" not in given:
+        with suppress(BaseModelError):  # who loads the base says what is wrong with it
+            merged["lora"]["target_modules"] = named_by(Path(folder), merged["lora"]["target_modules"])
     try:
         checked = TrainConfig.model_validate(merged)
         if checked.since is not None and not isfinite(time_key(checked.since)):

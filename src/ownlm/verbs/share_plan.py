@@ -81,7 +81,7 @@ def share_plan(
         ConfigError: a setting is unknown or out of range.
     """
     info = pick_base(store, task.name, base)
-    config = settings("sharer", info.parameters, preset, changes)
+    config = settings("sharer", info.parameters, preset, changes, info.folder)
     of_gate = {"steps": gate_steps, "learning_rate": gate_learning_rate, "batch_size": changes.get("batch_size")}
     gate = settings("gate", info.parameters, preset, of_gate)
     gate = gate.model_copy(update={"lora": config.lora, "prompt": config.prompt, "lora_dropout": config.lora_dropout})

@@ -78,7 +78,7 @@ def plan_for(
         ConfigError: a setting is unknown or out of range, or does not go with another.
     """
     info = pick_base(store, task.name, base)
-    config = settings("adapter", info.parameters, preset, changes)
+    config = settings("adapter", info.parameters, preset, changes, info.folder)
     return Plan(task, info, config, seed, users, from_scratch, slots, tokens_per_step, held_back)
 
 

@@ -1,0 +1,82 @@
+"""Which architectures can be a base, as far as the configuration and the modules tell, before any weight is read."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import transformers
+from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
+
+from ownlm.errors import BaseModelError
+from ownlm.model.base_files import read_config
+from ownlm.model.layers import refuse, why_not
+
+_TEXT: Final = "a model that writes text, such as Llama, Mistral, Qwen, Gemma or Phi"
+_OTHER: Final = "choose another base; docs/bases.md lists those that were tried"
+
+
+def check_architecture(folder: Path, name: str) -> None:
+    """Refuses a model that cannot be a base, and says why.
+
+    Args:
+        folder: an ordinary Hugging Face folder.
+        name: of the base.
+
+    Raises:
+        BaseModelError: the model is unknown here, needs code of its own, does not write text, cannot be made of its
+            configuration, or is of a kind that does not run on packed rows; or its tokenizer cannot be read here.
+    """
+    transformers_logging.set_verbosity_error()
+    raw = read_config(folder)
+    kind = str(raw["model_type"])
+    if kind not in CONFIG_MAPPING:
+        if "auto_map" in raw:
+            raise _refused("The model needs code of its own, which is not run here", f"model type {kind!r}", _OTHER)
+        here = f"model type {kind!r}, transformers {transformers.__version__}"
+        raise _refused("The model is of a type that transformers does not know", here, "update transformers")
+    config = _made(kind, lambda: AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
+    if config.is_encoder_decoder:
+        raise _refused("The model is an encoder-decoder", f"model type {kind!r}", _OTHER)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise _refused("The model is no causal language model", f"model type {kind!r}", _OTHER)
+    with torch.device("meta"):
+        model = _made(kind, lambda: AutoModelForCausalLM.from_config(config, trust_remote_code=False))
+    if why := why_not(model, ""):
+        refuse(name, why)
+    _check_tokenizer(folder)
+
+
+def _made(kind: str, make: Any) -> Any:
+    """What transformers makes of a configuration; each model type checks its own, in its own way."""
+    try:
+        return make()
+    except Exception as error:
+        what, got = "The model cannot be made of its configuration", f"model type {kind!r}, {in_one_line(error)}"
+        raise _refused(what, got, "check config.json, or choose another base") from None
+
+
+def _check_tokenizer(folder: Path) -> None:
+    """Refuses a tokenizer that needs what is not here."""
+    if (folder / "tokenizer.json").is_file():
+        return
+    settings = folder / "tokenizer_config.json"
+    if settings.is_file() and "auto_map" in json.loads(settings.read_text("utf8")):
+        what, got, hint = "The tokenizer needs code of its own, which is not run here", "auto_map", _OTHER
+    elif (folder / "tokenizer.model").is_file() and find_spec("sentencepiece") is None:
+        what, got = "The tokenizer is in SentencePiece's own format alone", "tokenizer.model"
+        hint = "put the model's tokenizer.json beside it, or install the package sentencepiece"
+    else:
+        return
+    raise BaseModelError(what, got=got, expected="tokenizer.json", hint=hint)
+
+
+def in_one_line(error: Exception) -> str:
+    """What an error of transformers' says."""
+    return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+
+
+def _refused(what: str, got: str, hint: str) -> BaseModelError:
+    return BaseModelError(what, got=got, expected=_TEXT, hint=hint)
