@@ -3,7 +3,8 @@
 Nineteen people file the same kind of messages, each by rules of their own. Eight teach the base the task; eight get an
 adapter each, trained all at once on their forty records, and agree to share: pieces of adapters of theirs make a pool.
 Three newcomers with twenty records get an adapter out of that pool, without training. Then everybody's held-out
-messages are filed. The home is left in `.demo` for a look around.
+messages are filed. The home is left in `.demo` for a look around, and the messages beside it in `.demo-data`: a copy in
+the home would stand in the way of deleting them.
 """
 
 import shutil
@@ -34,8 +35,10 @@ def main() -> None:
     everyone = community.make_community(community.OUTSIDERS + PEOPLE + NEWCOMERS)
     people, newcomers = everyone[community.OUTSIDERS : -NEWCOMERS], everyone[-NEWCOMERS:]
     say(f"{len(everyone)} made-up people file made-up messages, each by rules of their own.\n")
-    shutil.rmtree(HOME, ignore_errors=True)
-    home, data = Home(HOME), HOME / "data"
+    data = HOME.with_name(f"{HOME.name}-data")
+    for folder in (HOME, data):
+        shutil.rmtree(folder, ignore_errors=True)
+    home = Home(HOME)
     community.write(everyone[:-NEWCOMERS], data)
     community.write_newcomers(newcomers, data)
     with progress_bar() as progress:

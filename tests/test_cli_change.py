@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sqlite3
 import time
 from pathlib import Path
 
@@ -45,14 +46,43 @@ def test_forgetting_is_told(shell: Shell) -> None:
     assert (told["records"], told["marked"], told["adapters"]) == (1, 1, 0)
     assert "1 new, 1 forgotten" in shell.run("users", "show", "ada")
     assert "no record" in shell.run("history", "forget", "ada", "--record", "ada-1", "--task", "sorting", code=1)
-    out = shell.run("users", "forget", "ada")
-    assert "7 records, 1 adapter, 1 file of weights" in out and "none is left" in out
+    out = shell.run("users", "forget", "ada", "--verify")
+    assert "7 records, 1 adapter, 1 file of weights" in out and "for 7 texts of theirs: none is left" in out
+    assert "not searched for: 4 texts of fewer than 8 letters" in out
     assert shell.json("users", "forget", "bela")["adapters"] == 1
     assert "no user 'ada'" in shell.run("users", "forget", "ada", code=1)
     assert "left out 9: forgotten before" in shell.run("history", "add", "more.jsonl", "--task", "sorting")
     assert [row["user"] for row in shell.json("users", "ls")] == ["ciro"]
     everything = b"".join(path.read_bytes() for path in (shell.folder / ".ownlm").rglob("*") if path.is_file())
     assert b"ada secret" not in everything and b"bela" not in everything and b"ciro secret" in everything
+
+
+def test_a_reader_who_stays_is_told_of_and_the_next_command_finishes(shell: Shell) -> None:
+    database = shell.folder / ".ownlm" / "ownlm.db"
+    shell.run("history", "add", "people.jsonl", "--task", "sorting.toml")
+    reader = sqlite3.connect(database, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM records").fetchone()
+    out, err = shell.both("history", "forget", "ada", "--record", "ada-1", "--task", "sorting")
+    assert "removed: 1 record" in out and "not yet gone from every file" in err and "another process" in err
+    assert "end what else uses the home" in shell.run("doctor", code=1)
+    reader.close()
+    shell.run("users", "ls")
+    assert not shell.json("doctor")["wrong"] and b"ada secret 1" not in database.read_bytes()
+
+
+def test_data_in_the_home_is_told_of_and_not_written_there(shell: Shell) -> None:
+    inside = Path(".ownlm") / "people.jsonl"
+    shutil.copy(shell.folder / "people.jsonl", shell.folder / inside)
+    assert "lies in the home" in shell.both("history", "add", str(inside), "--task", "sorting.toml")[1]
+    forget = ("history", "forget", "ada", "--record", "ada-1", "--task", "sorting")
+    assert "people.jsonl; nothing was removed" in shell.run(*forget, code=1)
+    told = shell.run("doctor", code=1)
+    assert "holds copies of" in told and "out of the home, or remove it" in told
+    (shell.folder / inside).unlink()
+    assert "removed: 1 record" in shell.run(*forget)
+    for command in (("import", "git", ".", ".ownlm/commits.jsonl"), ("users", "export", "ada", ".ownlm/ada")):
+        assert "it lies in the home" in " ".join(shell.run(*command, code=2).replace("│", " ").split())
 
 
 def test_the_doctor_speaks(shell: Shell) -> None:

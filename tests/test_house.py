@@ -76,7 +76,7 @@ def test_children_are_started_by_one_rule() -> None:
 
 _READ_OTHERWISE = {
     "filesystem.py": "the rule itself",
-    "traces.py": "its process has nothing of ours",
+    "search.py": "its process has nothing of ours",
     "memory.py": "/proc and /sys",
     "machine.py": "/proc",
     "page_files.py": "the package's own page",

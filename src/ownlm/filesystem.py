@@ -85,6 +85,11 @@ def _close(path: Path, status: os.stat_result, others: int) -> bool:
     return True
 
 
+def lies_in(path: Path, folder: Path) -> bool:
+    """Whether a path leads into a folder, by whatever links."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
 def _refuse_special(mode: int, path: Path) -> None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,8 @@ from ownlm.history.task import Task, parse_query
 from ownlm.pools import Pools
 from ownlm.progress import Progress, silent
 from ownlm.store.database import DATABASE
-from ownlm.store.forget import Forgotten, forget_person, forget_record
-from ownlm.store.pools import sharers_of, sweep
+from ownlm.store.forget import Forgotten, forget_record, resume
+from ownlm.store.pools import sweep
 from ownlm.store.rows import AdapterInfo, BaseInfo, Person, ProfileInfo
 from ownlm.store.store import Store
 from ownlm.store.work import working
@@ -22,9 +21,9 @@ from ownlm.verbs.bases import add_base, check_name, pick_base, pick_raw_base
 from ownlm.verbs.consent import LICENCE, Consent, consent
 from ownlm.verbs.doctor import Diagnosis, diagnose
 from ownlm.verbs.histories import Added, add_history, as_path, find_task, known_history
-from ownlm.verbs.people import newest_adapter, only_task
+from ownlm.verbs.people import forget, newest_adapter, only_task, withdraw_left
 from ownlm.verbs.profile import pick_writer, profile_people
-from ownlm.verbs.report import Answer, Assemblies, Estimate, Exported, Ladder, Profiles, Training, Withdrawal
+from ownlm.verbs.report import Answer, Assemblies, Estimate, Exported, Ladder, Profiles, Training
 from ownlm.verbs.settings import settings
 
 if TYPE_CHECKING:  # what needs torch is imported where it is used: listing people should not wait for it
@@ -56,6 +55,7 @@ class Home:
         self.device = device
         self.pools = Pools(self)
         self._loaded: BaseLM | None = None  # one base is kept in memory
+        resume(self.store)
 
     # Bases
 
@@ -112,16 +112,13 @@ class Home:
         """Everybody with records, in the order they came."""
         return self.store.people(None if task is None else self.task(task).name)
 
-    def forget_record(self, user: str, record: str, task: str | None = None) -> Forgotten:
+    def forget_record(self, user: str, record: str, task: str | None = None, *, verify: bool = False) -> Forgotten:
         """Removes one record and the person's profiles; `train` replaces the adapters that have learnt from it.
 
-        The task is needed where the person has records in several.
-
-        Raises:
-            NotFoundError, StoreError: there is no such record; or as `forget`.
+        The task is needed where the person has records in several; `verify`, and what is raised, are as for `forget`.
         """
         name = only_task(self.store, user) if task is None else self.task(task).name
-        return forget_record(self.store, name, user, record)
+        return forget_record(self.store, name, user, record, verify=verify)
 
     # Training
 
@@ -361,19 +358,20 @@ class Home:
         """Records whether a person shares pieces of their adapters, and tells it; a NotFoundError of who is unknown."""
         return consent(self.store, user, share, licence)
 
-    def forget(self, user: str, progress: Progress = silent) -> Forgotten:
-        """Removes every record, profile, adapter version and blob of a person, and proves it.
+    def forget(self, user: str, progress: Progress = silent, *, verify: bool = False, wait: bool = True) -> Forgotten:
+        """Removes every record, profile, adapter version and blob of a person.
 
         Who is in training is dropped there. Bases that have learnt from them stay as they are, and are named. Pieces of
         theirs are withdrawn from pools; assemblies that used them are stale.
 
+        Args:
+            verify: search all files of the home for their texts afterwards.
+            wait: with that withdrawal for what trains just now; else whoever trains next begins with it.
+
         Raises:
-            NotFoundError, StoreError: the home does not know the person; something of theirs is left in it.
+            NotFoundError, CopyError, StoreError: the home does not know the person; a file in it holds a copy.
         """
-        held = sharers_of(self.store, user)
-        done = self.pools.withdraw(user, again=False, progress=progress) if held else Withdrawal()
-        forgotten = forget_person(self.store, user)
-        return replace(forgotten, withdrawn=tuple(old for old, _ in done.pools), stale=tuple(done.affected))
+        return forget(self.store, user, progress, verify=verify, wait=wait)
 
     # The home itself
 
@@ -388,6 +386,8 @@ class Home:
             self.store.sweep()
             self.store.sweep_bases()
             sweep(self.store)
+            withdraw_left(self.store)
+            resume(self.store)
             yield
 
     def load(self, base: BaseInfo) -> "BaseLM":

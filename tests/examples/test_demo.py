@@ -37,6 +37,8 @@ def test_the_demo_runs_from_start_to_end(short: None, capsys: pytest.CaptureFixt
     assert chosen["by chance"][2:] == ["25%"] * 4 and [chosen[who][1] for who in list(chosen)[:3]] == [
         "clock", "people", "purse"]  # fmt: skip
     home = Home(demo.HOME)
+    first = next(iter(home.store.digests("triage", "iris")))
+    assert not home.doctor().wrong and home.forget_record("iris", first).records == 1
     latest = home.latest_adapters("triage")
     assert Counter(adapter.is_recipe for adapter in latest.values()) == {False: 8, True: 3}
     people = community.make_community(19)[8:16]

@@ -78,10 +78,11 @@ def forget(
     user: Annotated[str, typer.Argument(help="Whose record.")],
     record: Annotated[str, typer.Option("--record", metavar="ID", help="The record's id; see `ownlm history show`.")],
     task: options.AnyTask = None,
+    verify: options.Verify = False,
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
     """Remove one record for good. Adapters that have learnt from it are marked, and trained anew by `ownlm train`."""
     from ownlm.home import Home
 
-    tell_forgotten(Home(home, create=False).forget_record(user, record, task), json)
+    tell_forgotten(Home(home, create=False).forget_record(user, record, task, verify=verify), json)

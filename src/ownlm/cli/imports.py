@@ -17,7 +17,10 @@ app = typer.Typer(no_args_is_help=True)
 
 SHOWN = 8  # users told one by one
 
-Out = Annotated[Path, typer.Argument(metavar="OUT.jsonl", help="The history file to write.", show_default=False)]
+_OUT = typer.Argument(
+    metavar="OUT.jsonl", help="The history file to write.", show_default=False, callback=options.outside_homes
+)
+Out = Annotated[Path, _OUT]
 KeepNames = Annotated[
     bool,
     typer.Option("--keep-names", help="Addresses as user ids, not hashes of them."),
@@ -30,14 +33,13 @@ Source = Annotated[
         show_default=False,
     ),
 ]
-LampOut = Annotated[
-    Path | None, typer.Argument(metavar="OUT.jsonl", help="The history file to write.", show_default=False)
-]
+LampOut = Annotated[Path | None, _OUT]
 Download = Annotated[
     Path | None,
     typer.Option(
         "--download",
         metavar="DIR",
+        callback=options.outside_homes,
         help="Fetch LaMP's own files into this folder, and import nothing yet. What is there stays; stopped or cut "
         "off, the same command goes on.",
     ),

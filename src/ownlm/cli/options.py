@@ -195,6 +195,21 @@ Plot = Annotated[
     Path | None,
     typer.Option("--plot", metavar="FILE", help="Draw it, too, into a .png, .svg or .pdf file.", show_default=False),
 ]
+
+
+def outside_homes(path: Path | None) -> Path | None:
+    """A place to write people's data to, not in a home: a deletion there would meet it."""
+    from ownlm.store.database import DATABASE
+
+    for folder in () if path is None else path.absolute().parents:
+        if (folder / DATABASE).exists():
+            raise typer.BadParameter(f"it lies in the home {folder}, and would stand in the way of deletions there")
+    return path
+
+
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Then search all files of the home for the texts; fail where one is found.")
+]
 MaxWords = Annotated[int | None, typer.Option("--max-words", metavar="N", help="Words kept of each field.", min=1)]
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else every fork is warned about

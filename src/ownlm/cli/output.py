@@ -100,15 +100,19 @@ def warn_stale(stale: Iterable[tuple[str, str]]) -> None:
 
 def tell_forgotten(forgotten: "Forgotten", as_json: bool) -> None:
     """What was forgotten, for people or for machines."""
-    if as_json:
-        print_json(asdict(forgotten))
-        return
     f = forgotten
+    if as_json:
+        print_json({name: value for name, value in asdict(f).items() if name != "leaving"})
+        return
     counts = {"record": f.records, "profile": f.profiles, "adapter": f.adapters, "file of weights": f.blobs}
     removed = [many(count, what) for what, count in counts.items() if count]
     say("removed: " + (", ".join(removed) or "nothing more; an earlier forgetting is finished"))
     if f.texts:
         say(f"searched the home's files for {many(f.texts, 'text')} of theirs: none is left")
+    if f.short:
+        say(f"not searched for: {many(f.short, 'text')} of fewer than 8 letters, which anybody may have written")
+    if f.unfinished:
+        warn_unfinished(f.unfinished)
     if f.marked:
         say(
             f"marked: {many(f.marked, 'adapter')} that may have learnt from it; `ownlm train` makes new ones without it"
@@ -124,12 +128,19 @@ def tell_forgotten(forgotten: "Forgotten", as_json: bool) -> None:
         warn(f"the base {base} has learnt from this person and stays as it is: `ownlm adapt` makes one without them")
 
 
+def warn_unfinished(why: str) -> None:
+    """That something of what was deleted may be left in files."""
+    warn(f"deleted, but not yet gone from every file. {why}. The next `ownlm` command on this home finishes it")
+
+
 def tell_added(added: "Added") -> None:
     """What a file of histories added."""
     people, records = many(len(added.dataset.histories), "user"), many(added.new + added.known, "record")
     say(f"{added.task}: {records} of {people}, {added.new:,} of them new")
     if added.forgotten:
         say(f"left out {added.forgotten:,}: forgotten before; `ownlm history add --again` takes them")
+    if added.inside is not None:
+        warn(f"the file {added.inside} lies in the home: move it out, or none of these records can be forgotten")
 
 
 def warn_added(added: "Added | None") -> None:

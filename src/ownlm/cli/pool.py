@@ -20,6 +20,7 @@ from ownlm.cli.output import (
     warn,
     warn_failed,
     warn_stale,
+    warn_unfinished,
 )
 from ownlm.errors import NotFoundError
 from ownlm.perpcs.signing import fingerprint
@@ -364,6 +365,8 @@ def withdraw(
         )
     else:
         _print_withdrawal(done, versions)
+    if done.unfinished:
+        warn_unfinished(done.unfinished)
     warn_stale(stale)
     warn_failed(done.again.failed)
     if _agrees(opened, who):

@@ -314,7 +314,7 @@ def _minute(time: str) -> str:
 @app.command("export")
 def export(
     user: Annotated[str, typer.Argument(help="Whose adapter.")],
-    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder.", callback=options.outside_homes)],
     task: options.AnyTask = None,
     rank: Annotated[
         int | None,
@@ -349,6 +349,7 @@ def export(
 @app.command("forget")
 def forget(
     user: Annotated[str, typer.Argument(help="Whom.")],
+    verify: options.Verify = False,
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
@@ -359,5 +360,5 @@ def forget(
     from ownlm.home import Home
 
     with progress_bar() as progress:
-        forgotten = Home(home, create=False).forget(user, progress)
+        forgotten = Home(home, create=False).forget(user, progress, verify=verify)
     tell_forgotten(forgotten, json)

@@ -1,30 +1,37 @@
-"""Forgetting, for a server: beside its answers, and finished even where the person can no longer ask for it."""
+"""Deletions, for a server: beside its answers, each user's in turn, and finished even where the user is gone."""
 
 import logging
 import threading
 from collections.abc import Callable
+from weakref import WeakValueDictionary
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, Lock, to_thread
 
-from ownlm.errors import OwnlmError
+from ownlm.errors import OwnlmError, StoreError
 from ownlm.home import Home
-from ownlm.store.forget import Forgotten, Unfinished, finish_all
+from ownlm.progress import silent
+from ownlm.store.erasing.leftovers import erase_due
+from ownlm.store.forget import Forgotten, leaving
+from ownlm.store.work import at_work
 
 log = logging.getLogger("ownlm.serve")
-AT_ONCE = 4  # each may wait for who trains; the threads that answer must not wait with them
-RETRY_S = 5.0
+AT_ONCE = 4  # threads; the threads that answer must not wait with them
+RETRY_S, LONGEST_S = 1.0, 60.0  # until what could not be finished is tried again: longer each time
+LOOK_S = 0.5  # how often it looks whether the home is idle, so that pieces can be withdrawn from pools
 
 
 class Forgetting:
-    """Forgets people and records of a home.
+    """Deletes users and records of a home.
 
-    A person's token goes with their rows: from then on nobody can ask again, so that what could not be finished, or was
-    stopped by a kill, is finished by a thread of the server.
+    A user's deletions come one after the other, so that whoever sends many keeps nobody else waiting. What cannot be
+    finished at once, as another process reads the home or trains in it, is written down in the home and finished by a
+    thread: a user who is deleted can no longer ask for it.
     """
 
     def __init__(self, home: Home) -> None:
         self._home = home
         self._limiter = CapacityLimiter(AT_ONCE)
+        self._turns: WeakValueDictionary[str, Lock] = WeakValueDictionary()  # by user, of those who wait
         self._wake, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="forgetting", daemon=True)
 
@@ -40,26 +47,44 @@ class Forgetting:
         if self._thread.is_alive():
             self._thread.join()
 
-    async def __call__(self, forget: Callable[[], Forgotten]) -> tuple[Forgotten, bool]:
-        """What was forgotten, and whether it is finished: else that is done later.
+    async def __call__(self, user: str, forget: Callable[[], Forgotten]) -> tuple[Forgotten, bool]:
+        """What was deleted, and whether it is finished: else that is done later.
 
         Raises:
-            OwnlmError: nothing was forgotten.
+            OwnlmError: nothing was deleted.
         """
-        try:
-            return await to_thread.run_sync(forget, limiter=self._limiter), True
-        except Unfinished as unfinished:
+        turn = self._turns.setdefault(user, Lock())
+        async with turn:
+            done = await to_thread.run_sync(forget, limiter=self._limiter)
+        finished = done.unfinished is None and done.leaving is None
+        if not finished:
             self._wake.set()
-            return unfinished.done, False
+        return done, finished
 
     def _run(self) -> None:
+        wait_s = RETRY_S
         while not self._over.is_set():
             self._wake.wait()
             self._wake.clear()
             try:
-                if not self._over.is_set():
-                    finish_all(self._home.store)
+                while not self._over.is_set() and self._finish():
+                    self._over.wait(LOOK_S)
+                wait_s = RETRY_S
             except Exception as error:  # the home cannot be read or written just now, say
-                log.error("forgetting waits: %s", error.what if isinstance(error, OwnlmError) else type(error).__name__)
-                self._over.wait(RETRY_S)
+                log.error("deletion waits: %s", error.what if isinstance(error, OwnlmError) else type(error).__name__)
+                self._over.wait(wait_s)
+                wait_s = min(2 * wait_s, LONGEST_S)
                 self._wake.set()
+
+    def _finish(self) -> bool:
+        """Finishes what can be finished; whether something waits for what trains in the home."""
+        erase_due(self._home.store)
+        if not leaving(self._home.store):
+            return False
+        if at_work(self._home.store.folder) is None:
+            with self._home.working("ownlm serve", silent):  # which begins with it
+                left = leaving(self._home.store)
+            if left:
+                raise StoreError("Pieces of a user who was deleted could not be withdrawn from pools")
+            return False
+        return True

@@ -101,17 +101,18 @@ def show_me(caller: AnyCaller, state: AnyState) -> dict[str, Any]:
 async def forget_me(
     user: Me, state: AnyState, confirm: Annotated[str, Query(max_length=1000, description="Your name.")]
 ) -> dict[str, Any]:
-    """Removes all of you from this home, and proves it. Your tokens are worth nothing afterwards.
+    """Deletes all of your data from this home. Your tokens are worth nothing afterwards.
 
     Your name says that it is meant: clients make `/v1/users/me` of `/v1/users/me/history/..`. `finished` says whether
-    nothing is left in any file already; if not, the server sees to it.
+    nothing is left in any file already; if not, the server sees to it. `waiting` is the number of pools out of which
+    pieces of yours are taken as soon as nothing trains; until then nobody is answered from them.
     """
     if confirm != user:
         raise ConfigError("Nobody was forgotten: `confirm` is not your name", hint="GET /v1/users/me says your name")
-    done, finished = await state.forgetting(lambda: state.home.forget(user))
+    done, finished = await state.forgetting(user, lambda: state.home.forget(user, wait=False))
     return {
         "records": done.records, "profiles": done.profiles, "adapters": done.adapters, "blobs": done.blobs,
-        "searched": done.texts, "bases": done.bases, "withdrawn": len(done.withdrawn),
+        "searched": done.texts, "bases": done.bases, "withdrawn": len(done.withdrawn), "waiting": len(done.pools),
         "finished": finished,
     }  # fmt: skip
 
@@ -188,7 +189,7 @@ async def forget_record(user: Me, state: AnyState, record: str, task: TaskName) 
         except NotFoundError:
             raise NotFoundError("You have no such record in this task", hint="GET /v1/users/me/history") from None
 
-    done, finished = await state.forgetting(forget)
+    done, finished = await state.forgetting(user, forget)
     return {
         "records": done.records, "marked": done.marked, "adapters": done.adapters, "pools": len(done.pools),
         "finished": finished,

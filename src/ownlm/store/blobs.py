@@ -67,18 +67,26 @@ class Blobs:
         Raises:
             StoreError: one cannot be removed.
         """
-        removed = 0
-        for path in self.files():
-            if path != self._path(path.stem) or path.stem not in names:
-                try:
-                    path.unlink(missing_ok=True)
-                    sync(path.parent)
-                except OSError as error:
-                    hint = "make the folder writable, and give the same command again"
-                    what = f"Weights that nothing names any more cannot be removed: {path}"
-                    raise StoreError(what, got=error.strerror, hint=hint) from None
-                removed += 1
-        return removed
+        others = (path for path in self.files() if path != self._path(path.stem) or path.stem not in names)
+        return sum(self._remove(path) for path in others)
+
+    def remove(self, names: Iterable[str]) -> int:
+        """Removes blobs; returns how many there were.
+
+        Raises:
+            StoreError: one cannot be removed.
+        """
+        return sum(self._remove(self._path(name)) for name in names if self.has(name))
+
+    def _remove(self, path: Path) -> int:
+        try:
+            path.unlink(missing_ok=True)
+            sync(path.parent)
+        except OSError as error:
+            hint = "make the folder writable, and give the same command again"
+            what = f"Weights that nothing names any more cannot be removed: {path}"
+            raise StoreError(what, got=error.strerror, hint=hint) from None
+        return 1
 
     def files(self) -> list[Path]:
         """Every file in the folder."""

@@ -19,15 +19,22 @@ from ownlm.durable import sync
 from ownlm.errors import StoreBusyError, StoreError
 from ownlm.filesystem import make_private
 from ownlm.store import tables
+from ownlm.store.erasing.passes import Passes
 
 log = logging.getLogger("ownlm.store")
 
 DATABASE = "ownlm.db"
+ERASING_LOCK = "erasing.lock"
 HOME_FILES = (  # whatever else lies beside them is not the home's
     *(f"{prefix}{DATABASE}{suffix}" for prefix in ("", ".") for suffix in ("", "-wal", "-shm", "-journal", ".lock")),
     *("blobs", "bases", "pools", "served", "work.lock", "work.json", "serve.lock", "profiles.json", "signing.key"),
+    ERASING_LOCK,
 )
 BUSY_S = 30  # how long a statement waits for other processes
+MOMENT_S, POLL_S = 0.2, 0.02  # how long an attempt to empty the log keeps writers waiting, and until the next one
+_PRAGMAS = (  # what is deleted is overwritten, and what is sorted leaves no temporary file
+    "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON", "temp_store=MEMORY",
+)  # fmt: skip
 _HINT = "check that the folder is a home, can be written, and has room"
 _HINTS = {  # by what SQLite says
     "locked": "another process is writing; end it, or give the same command again when it is done",
@@ -60,6 +67,7 @@ class Database:
         self.read_only = not (os.access(folder, os.W_OK) and os.access(self.path, os.W_OK))
         self._engine = _engine(self.path, self.read_only)
         self._writer = threading.Lock()  # SQLite lets who waits try at times; in a queue everybody's turn comes
+        self.passes = Passes[Any]()  # in which deletions that come together are finished together
         self._bring_up_to_date()
         if not self.read_only:
             self._close_to_others(existed)
@@ -134,27 +142,53 @@ class Database:
         with self._telling(), self._writer, self._engine.execution_options(writing=True).begin() as db:
             yield db
 
-    def vacuum(self) -> None:
+    def truncate_log(self, patience_s: float = BUSY_S) -> None:
+        """Moves the write-ahead log into the database, and empties it.
+
+        Writers are kept waiting for moments only, however long it takes.
+
+        Raises:
+            StoreBusyError: another process kept reading an old state, or writing.
+        """
+        until = time.monotonic() + patience_s
+        with self._telling(), self._impatient() as cursor:
+            while True:
+                if self._writer.acquire(timeout=max(0.0, until - time.monotonic())):
+                    try:
+                        if not cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                            return
+                    finally:
+                        self._writer.release()
+                if time.monotonic() >= until:
+                    raise StoreBusyError(
+                        f"What was deleted still stands in the log of {self.path}: another process is using it",
+                        hint="end that process; the next `ownlm` command on this home removes it",
+                    )
+                time.sleep(POLL_S)
+
+    def vacuum(self, patience_s: float = BUSY_S) -> None:
         """Rewrites the file without what was deleted from it, and empties the write-ahead log.
 
         Raises:
-            StoreError: another process kept reading the old state.
+            StoreBusyError: another process kept reading an old state, or writing.
         """
-        with self._telling(), self._writer:
-            connection = self._engine.raw_connection()
-            try:
-                cursor = connection.cursor()
-                until = time.monotonic() + BUSY_S
-                cursor.execute("VACUUM")
-                while cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-                    if time.monotonic() > until:
-                        raise StoreError(
-                            f"What was deleted still stands in the log of {self.path}: another process is reading it",
-                            hint="end that process, and give the same command again",
-                        )
-                    time.sleep(0.1)
-            finally:
-                connection.close()
+        with self._telling(), self._writer, self._impatient(patience_s) as cursor:
+            cursor.execute("PRAGMA temp_store=FILE")  # the copy may be too large for the memory
+            cursor.execute("VACUUM")
+        self.truncate_log(patience_s)
+
+    @contextmanager
+    def _impatient(self, wait_s: float = MOMENT_S) -> Iterator[Any]:
+        """A connection of which a statement waits for other processes only so long."""
+        connection = self._engine.raw_connection()
+        try:
+            cursor = connection.cursor()
+            cursor.execute(f"PRAGMA busy_timeout={round(wait_s * 1000)}")
+            yield cursor
+        finally:
+            for pragma in (f"busy_timeout={round(BUSY_S * 1000)}", "temp_store=MEMORY"):
+                connection.cursor().execute(f"PRAGMA {pragma}")
+            connection.close()
 
     def close(self) -> None:
         """Ends all connections."""
@@ -193,7 +227,7 @@ def _engine(path: Path, read_only: bool) -> Engine:
     def open_file() -> sqlite3.Connection:
         if not read_only:
             connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+            for pragma in _PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}")
             return connection
         # Where no file can be made beside it, SQLite reads a database of this kind only if told that nobody writes. A

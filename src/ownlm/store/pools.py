@@ -6,7 +6,7 @@ pieces lie in it: links come and go in one transaction with the pool.
 
 import os
 import shutil
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -209,6 +209,7 @@ def replace_pool(
     *,
     withdrawn: Collection[str],
     seen: PoolVersion | None = None,
+    note: Callable[[Connection], object] = lambda db: None,
 ) -> list[str]:
     """Puts a pool's next version in its place, or nothing, and sees to the recipes that name it.
 
@@ -219,6 +220,7 @@ def replace_pool(
         stale: for those whose recipes cannot go on, why.
         withdrawn: random ids of the sharers whose pieces the new version is without.
         seen: by which the home will recognise the new version.
+        note: writes something down in the same transaction.
 
     Returns:
         Ids of the adapters that named the old version and were given neither: made meanwhile. They are stale too.
@@ -251,10 +253,13 @@ def replace_pool(
         left = (a.pool == old) & a.stale.is_(None)
         late = list(db.execute(select(a.id).where(left).order_by(a.number)).scalars())
         db.execute(update(tables.adapters).where(left).values(stale="its pool was replaced while it was made"))
+        note(db)
     return late
 
 
-def remove_pool(store: Store, digest: str, elsewhere: Mapping[str, str]) -> None:
+def remove_pool(
+    store: Store, digest: str, elsewhere: Mapping[str, str], note: Callable[[Connection], object] = lambda db: None
+) -> None:
     """Takes a pool out, and what links its sharers to people. Older versions of adapters made of it are stale.
 
     A random id of which the home then does not know any more whose it is may not come back with an old copy: its
@@ -262,6 +267,7 @@ def remove_pool(store: Store, digest: str, elsewhere: Mapping[str, str]) -> None
 
     Args:
         elsewhere: of its random ids those that another pool names too, with that pool's digest: its links go there.
+        note: writes something down in the same transaction.
 
     Raises:
         NotFoundError: the home has no such pool, or no longer.
@@ -287,6 +293,7 @@ def remove_pool(store: Store, digest: str, elsewhere: Mapping[str, str]) -> None
                 db.execute(delete(tables.sharers).where(s.id == sharer))
                 entomb(db, _SHARER, sharer)
         db.execute(delete(tables.pools).where(p.digest == digest))
+        note(db)
 
 
 def _no_longer(digest: str) -> NotFoundError:

@@ -81,18 +81,18 @@ def sweep_ended(store: Store) -> None:
             _lock_of(folder).unlink(missing_ok=True)
 
 
-def sweep_served(store: Store) -> None:
+def sweep_served(store: Store, patience_s: float = PATIENCE_S) -> None:
     """Removes the copies of servers that ended; waits until running ones have removed those of adapters that are gone.
 
     Raises:
-        StoreError: a running server does not, or a copy cannot be removed.
+        StoreError: a running server does not in that time, or a copy cannot be removed.
     """
     for folder in _folders(store):
         lock = FileLock(_lock_of(folder))
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            _wait(store, folder)
+            _wait(store, folder, patience_s)
             continue
         except OSError as error:
             raise _left(folder, error) from None
@@ -121,8 +121,8 @@ def gone(store: Store, folder: Path) -> set[str]:
     return versions - current(store, versions).keys()
 
 
-def _wait(store: Store, folder: Path) -> None:
-    until = time.monotonic() + PATIENCE_S
+def _wait(store: Store, folder: Path, patience_s: float) -> None:
+    until = time.monotonic() + patience_s
     while gone(store, folder):
         if time.monotonic() > until:
             raise _left(folder, "a server that still runs")

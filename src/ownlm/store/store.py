@@ -382,14 +382,14 @@ class Store:
         for path in self.loose_base_folders():
             shutil.rmtree(path, ignore_errors=True)
 
-    def sweep(self) -> int:
-        """Removes the blobs that nothing names, as killed runs leave them; returns how many."""
+    def sweep(self, only: Collection[str] | None = None) -> int:
+        """Removes the blobs that nothing names, or of them only these; returns how many."""
         with self.database.writing() as db:  # while it lasts, nobody writes a blob that is not named yet
             blobs = {
                 *db.execute(select(tables.adapters.c.blob).where(tables.adapters.c.blob.is_not(None))).scalars(),
                 *db.execute(select(tables.drafts.c.blob)).scalars(),
             }
-            return self.blobs.keep_only(blobs)
+            return self.blobs.keep_only(blobs) if only is None else self.blobs.remove(set(only) - blobs)
 
 
 def _of(query: Select[Any], columns: Any, task: str | None, users: Collection[str] | None) -> Select[Any]:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,7 +17,9 @@ from ownlm.errors import OwnlmError
 from ownlm.model.base_files import fingerprint
 from ownlm.progress import Progress
 from ownlm.store.drafts import drafts
-from ownlm.store.forget import dues
+from ownlm.store.erasing.copies import files_with_records
+from ownlm.store.erasing.leftovers import dues
+from ownlm.store.forget import leaving
 from ownlm.store.pools import consents, loose_folders, people_of, pools
 from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo, record_digest
 from ownlm.store.store import Store
@@ -56,7 +59,7 @@ class Diagnosis:
 def diagnose(store: Store, progress: Progress) -> Diagnosis:
     """Looks at everything; changes nothing."""
     seen = Diagnosis(machine_facts(store.folder), {"folder": str(store.folder)})
-    for check in (_database, _facts, _tasks_and_records, _bases, _adapters, _drafts, _sharing, _left_over):
+    for check in (_database, _facts, _tasks_and_records, _copies, _bases, _adapters, _drafts, _sharing, _left_over):
         try:
             seen.wrong += check(store, seen, progress)
         except OwnlmError as error:
@@ -132,7 +135,18 @@ def _database(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Fin
         yield Finding(f"A row of the table {dangling[0]} names a row of {dangling[2]} that is not there",
                       "restore the home from a backup")  # fmt: skip
     if due:
-        yield Finding("A forgetting was stopped before it was done", "give the same `forget` command again")
+        what = "Text that was deleted may still stand in the home's files: another process kept reading it"
+        yield Finding(what, "end what else uses the home; the next `ownlm` command on it removes the text")
+    for name in leaving(store):
+        what = "Pieces of a person who was deleted wait in pools for their withdrawal"
+        yield Finding(what, f"`ownlm pool withdraw {name}`, when nothing trains in the home")
+
+
+def _copies(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Finding]:
+    """Files that somebody put into the home, and that stand in the way of deletions."""
+    for path, records in files_with_records(store).items():
+        what = f"The file {path} holds copies of {records:,} records: they cannot be deleted while it lies in the home"
+        yield Finding(what, f"move {shlex.quote(str(path))} out of the home, or remove it")
 
 
 def _tasks_and_records(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Finding]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ownlm.errors import DataError, NotFoundError, TaskError
+from ownlm.filesystem import lies_in
 from ownlm.history.readers import read_dataset
 from ownlm.history.record import Dataset, History
 from ownlm.history.task import Task, load_task, with_instruction
@@ -19,6 +20,7 @@ class Added:
     known: int
     forgotten: int  # kept out, because they were forgotten before
     dataset: Dataset
+    inside: Path | None = None  # the file, where it lies in the home
 
 
 def as_path(path: str | Path | None) -> Path | None:
@@ -57,7 +59,8 @@ def add_history(store: Store, data: Path, task: Task, labels: Path | None, skip_
         new, there, forgotten = store.add_records(task.name, dataset.histories, again)
     except DataError as error:
         raise DataError(f"The file {data} changes what is known: {error.what}", hint=error.hint) from None
-    return Added(task.name, new, there, forgotten, dataset)
+    inside = data if lies_in(data, store.folder) else None
+    return Added(task.name, new, there, forgotten, dataset, inside)
 
 
 def known_history(store: Store, task: str, user: str) -> History:

@@ -1,8 +1,43 @@
-"""A person, looked up."""
+"""A person: looked up, and forgotten with what they share."""
 
-from ownlm.errors import NotFoundError
+from contextlib import suppress
+from dataclasses import replace
+
+from ownlm.errors import NotFoundError, OwnlmError
+from ownlm.progress import Progress
+from ownlm.store.forget import Forgotten, forget_person, leaving
 from ownlm.store.rows import AdapterInfo
 from ownlm.store.store import Store
+from ownlm.store.work import working
+
+
+def forget(store: Store, user: str, progress: Progress, *, verify: bool, wait: bool) -> Forgotten:
+    """Deletes a person, then takes their pieces out of pools, once nothing trains in the home.
+
+    Args:
+        wait: for what trains; else their pieces wait, with the pools that hold them, and `withdraw_leaving` is due.
+    """
+    done = forget_person(store, user, verify=verify)
+    if done.leaving is None or not wait:
+        return done
+    from ownlm.verbs.pools import withdraw_leaving  # which needs torch
+
+    with working(store.folder, "ownlm users forget", progress):
+        taken = withdraw_leaving(store, done.leaving)
+    pools, unfinished = tuple(old for old, _ in taken.pools), done.unfinished or taken.unfinished
+    return replace(
+        done, leaving=None, pools=(), withdrawn=pools, stale=tuple(taken.affected), unfinished=unfinished
+    )  # fmt: skip
+
+
+def withdraw_left(store: Store) -> None:
+    """Withdraws, while nothing else trains, the pieces of people who were deleted; what cannot be done stays due."""
+    if names := leaving(store):
+        from ownlm.verbs.pools import withdraw_leaving
+
+        for name in names:
+            with suppress(OwnlmError):
+                withdraw_leaving(store, name)
 
 
 def newest_adapter(store: Store, user: str, task: str | None) -> AdapterInfo:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import ValidationError
+from sqlalchemy import ColumnElement
 
 from ownlm.config import TrainConfig
 from ownlm.durable import sync
@@ -22,8 +23,10 @@ from ownlm.perpcs.pool import Pool, open_pool
 from ownlm.perpcs.recipe import Recipe
 from ownlm.perpcs.version import copy_pool, without
 from ownlm.progress import Progress
-from ownlm.store import pools
+from ownlm.store import pools, tables
 from ownlm.store.drafts import remove_drafts
+from ownlm.store.erasing.leftovers import Leftover, due_key, erase, say_due
+from ownlm.store.forget import left
 from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo
 from ownlm.store.served import sweep_served
 from ownlm.store.store import Store
@@ -168,6 +171,7 @@ def withdraw(store: Store, who: str) -> Withdrawal:
     who = _sharer(store, who)
     person = pools.person_of(store, who) or who
     ids = {sharer for sharer, _ in pools.sharers_of(store, person)} or {who}
+    leftover = _leftover(store, due_key("withdrawal", person), tables.sharers.c.user == person)
     done, damaged = Withdrawal(sorted(ids), drafts=remove_drafts(store, person)), list[PoolError]()
     for info in pools.pools(store):
         pool, sharers = None, set(pools.people_of(store, pool=info.digest))
@@ -179,14 +183,41 @@ def withdraw(store: Store, who: str) -> Withdrawal:
             if not info.own:
                 done.unread.append(info.digest)
         if mine := ids & sharers:
-            _withdraw(store, info, pool, mine, done)
+            _withdraw(store, info, pool, mine, done, leftover)
     if not done.pools and not done.drafts and damaged:
         raise damaged[0]
     if not done.pools and not done.drafts:
         hint = f"`ownlm pool ls`, `ownlm pool show`; of a random id give {SHORTEST} letters or more"
         raise NotFoundError(f"No pool of the home has pieces of {who!r}", hint=hint)
-    store.database.vacuum()
+    done.unfinished = _erased(store, leftover)
     return done
+
+
+def withdraw_leaving(store: Store, name: str) -> Withdrawal:
+    """Withdraws the pieces that somebody deleted has left under a made-up name; `withdraw` says what it raises."""
+    try:
+        done = withdraw(store, name)
+    except NotFoundError:  # a run that was killed has done it
+        done = Withdrawal()
+    left(store, name)
+    return done
+
+
+def _leftover(store: Store, due: str, links: ColumnElement[bool]) -> Leftover:
+    """What links people to random ids, and is about to be deleted."""
+    leftover = Leftover(due)
+    with store.database.reading() as db:
+        leftover.take(db, tables.sharers, links)
+    return leftover
+
+
+def _erased(store: Store, leftover: Leftover) -> str | None:
+    """Why something may be left in files."""
+    try:
+        erase(store, leftover)
+    except StoreError as error:
+        return error.what
+    return None
 
 
 def _sharer(store: Store, who: str) -> str:
@@ -223,15 +254,18 @@ def remove_pool(store: Store, digest: str) -> tuple[PoolInfo, int]:
     info = pools.pool(store, digest)
     others = [one for one in pools.pools(store) if one.digest != info.digest]
     elsewhere = {sharer: one.digest for one in others for sharer in named_in(store, one)}
+    leftover = _leftover(store, due_key("pool", info.digest), tables.sharers.c.pool == info.digest)
     size = sum(path.stat().st_size for path in Path(info.folder).rglob("*") if path.is_file())
-    pools.remove_pool(store, info.digest, elsewhere)
+    pools.remove_pool(store, info.digest, elsewhere, partial(say_due, due=leftover.due))
     _remove_folder(info)
     sweep_served(store)
-    store.database.vacuum()
+    _erased(store, leftover)
     return info, size
 
 
-def _withdraw(store: Store, info: PoolInfo, pool: Pool | None, gone: set[str], done: Withdrawal) -> None:
+def _withdraw(
+    store: Store, info: PoolInfo, pool: Pool | None, gone: set[str], done: Withdrawal, leftover: Leftover
+) -> None:
     """Of one pool; None where it cannot be read."""
     base = store.base(info.base)
     left = set(pool.manifest.sharers) - gone if pool else ()
@@ -250,7 +284,8 @@ def _withdraw(store: Store, info: PoolInfo, pool: Pool | None, gone: set[str], d
         new = pool_info(info.task, base, version, own=info.own) if version else None
         key = key_of(store, info, version) if version else None
         seen = version_of(version, key=key, local=not info.own) if version else None
-        pools.replace_pool(store, info.digest, new, recipes, stale, withdrawn=gone, seen=seen)
+        note = partial(say_due, due=leftover.due)
+        pools.replace_pool(store, info.digest, new, recipes, stale, withdrawn=gone, seen=seen, note=note)
     except OwnlmError:  # what ends it otherwise may come after the commit; a folder without a name is swept later
         if version:
             shutil.rmtree(version.folder)

@@ -183,6 +183,7 @@ class Withdrawal:
         untouched: how many recipes did not, and go on as they are.
         unread: digests of damaged pools from outside, in which pieces of theirs may lie.
         drafts: how many drafts of theirs were removed: what the next pool would have been made of.
+        unfinished: why something may be left in files; the next command on the home removes it. None: nothing is left.
         again: what came of assembling the affected anew.
     """
 
@@ -192,6 +193,7 @@ class Withdrawal:
     untouched: int = 0
     unread: list[str] = field(default_factory=list)
     drafts: int = 0
+    unfinished: str | None = None
     again: Assemblies = field(default_factory=Assemblies)
 
 
