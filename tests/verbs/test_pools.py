@@ -13,6 +13,7 @@ from ownlm.perpcs.piece import Piece
 from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.version import copy_pool, without, write_pool
 from ownlm.store.pools import people_of
+from ownlm.verbs.lineage import signing_key
 from ownlm.verbs.pools import DAMAGED, EMPTIED, WITHDRAWN
 from tests.community import rows, write_rows, write_task
 from tests.sharing import GIVERS, OTHERS, TASK, ask, everything, ids_of, share
@@ -73,7 +74,9 @@ def test_a_pool_of_others_is_taken_in_once_and_assembled_from(stranger: Home, pu
     assert all(one.answer and one.adapter for one in ask(stranger, "xena", "yuri")) and not stranger.doctor().wrong
 
 
-def test_a_foreign_sharer_is_withdrawn_by_their_id_for_good(stranger: Home, published: Pool, tmp_path: Path) -> None:
+def test_a_foreign_sharer_is_withdrawn_by_their_id_for_good(
+    stranger: Home, shared: Home, published: Pool, tmp_path: Path
+) -> None:
     stranger.pools.add(published.folder, TASK)
     report = stranger.assemble(TASK)
     gone = report.assembled[0].top_sharers[0][0]
@@ -87,7 +90,8 @@ def test_a_foreign_sharer_is_withdrawn_by_their_id_for_good(stranger: Home, publ
         stranger.pools.withdraw(gone)
     with pytest.raises(PoolError, match=r"withdrawn here.*a version of it without them"):
         stranger.pools.add(published.folder, TASK)  # an old copy does not bring them back
-    other = without(published, [gone, info_sharers(stranger)[0]], tmp_path / "newer")
+    key = signing_key(shared.store)
+    other = without(published, [gone, info_sharers(stranger)[0]], tmp_path / "newer", key, published.manifest.line)
     assert stranger.pools.add(other.folder, TASK).sharers == 2
 
 
@@ -101,9 +105,10 @@ def test_an_own_pool_that_was_published_brings_nobody_back(shared: Home, publish
         shared.pools.add(published.folder, TASK)
 
 
-def test_a_copy_of_an_own_pool_is_used_as_long_as_all_agree(shared: Home, published: Pool, tmp_path: Path) -> None:
-    left = without(published, ids_of(shared, ["gina", "ines"]), tmp_path / "left")
+def test_a_copy_of_an_own_pool_is_used_as_long_as_all_agree(shared: Home, tmp_path: Path) -> None:
     shared.pools.withdraw("gina")
+    next_version = shared.pools.open()[1]
+    left = without(next_version, ids_of(shared, ["ines"]), tmp_path / "left", signing_key(shared.store))
     shared.pools.add(left.folder, TASK)
     assert shared.assemble(TASK, pool=left.digest, users=["kara"], top_k=2).assembled
     shared.consent("hugo", False)
@@ -382,7 +387,7 @@ def test_who_withdraws_later_is_found_in_a_copy_when_their_own_pool_was_removed(
     shared: Home, published: Pool, tmp_path: Path
 ) -> None:
     (old,) = shared.pools.ls()
-    left = without(published, ids_of(shared, ["gina"]), tmp_path / "left")
+    left = without(published, ids_of(shared, ["gina"]), tmp_path / "left", signing_key(shared.store))
     shared.pools.add(left.folder, TASK)
     shared.pools.remove(old.digest)
     assert sorted(people_of(shared.store, pool=left.digest).values()) == list(GIVERS[1:])
@@ -416,7 +421,7 @@ def test_who_waits_for_a_withdrawal_is_told_so_until_it_is_done(shared: Home, pu
     (info,) = shared.pools.ls()
     shared.assemble(TASK, users=["kara"])
     assert shared.pools.waiting() == frozenset()
-    left = without(published, ids_of(shared, ["ines"]), tmp_path / "left")
+    left = without(published, ids_of(shared, ["ines"]), tmp_path / "left", signing_key(shared.store))
     shared.pools.add(left.folder, TASK)
     assert shared.consent("gina", False).pools == (info.digest, left.digest)  # a copy too
     assert shared.pools.waiting() == {info.digest, left.digest}
