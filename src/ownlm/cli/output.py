@@ -111,8 +111,7 @@ def tell_forgotten(forgotten: "Forgotten", as_json: bool) -> None:
         say(f"searched the home's files for {many(f.texts, 'text')} of theirs: none is left")
     if f.short:
         say(f"not searched for: {many(f.short, 'text')} of fewer than 8 letters, which anybody may have written")
-    if f.unfinished:
-        warn_unfinished(f.unfinished)
+    warn_unfinished(f.unfinished)
     if f.marked:
         say(
             f"marked: {many(f.marked, 'adapter')} that may have learnt from it; `ownlm train` makes new ones without it"
@@ -128,9 +127,10 @@ def tell_forgotten(forgotten: "Forgotten", as_json: bool) -> None:
         warn(f"the base {base} has learnt from this person and stays as it is: `ownlm adapt` makes one without them")
 
 
-def warn_unfinished(why: str) -> None:
-    """That something of what was deleted may be left in files."""
-    warn(f"deleted, but not yet gone from every file. {why}. The next `ownlm` command on this home finishes it")
+def warn_unfinished(why: str | None) -> None:
+    """That something of what was deleted may be left in files, where a reason is given."""
+    if why is not None:
+        warn(f"deleted, but not yet gone from every file. {why}. The next `ownlm` command on this home finishes it")
 
 
 def tell_added(added: "Added") -> None:

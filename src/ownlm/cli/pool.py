@@ -344,11 +344,10 @@ def withdraw(
     opened = Home(home, create=False)
     with progress_bar() as progress:
         done = opened.pools.withdraw(who, again=not leave_stale, progress=progress)
-    affected = set(done.affected)
     stale = [
         (user, newest.stale)
         for (_, user), newest in opened.latest_adapters().items()
-        if user in affected and newest.stale is not None
+        if user in done.affected and newest.stale is not None
     ]
     versions = {pool.digest: pool.version for pool in opened.pools.ls()}
     if json:
@@ -365,8 +364,7 @@ def withdraw(
         )
     else:
         _print_withdrawal(done, versions)
-    if done.unfinished:
-        warn_unfinished(done.unfinished)
+    warn_unfinished(done.unfinished)
     warn_stale(stale)
     warn_failed(done.again.failed)
     if _agrees(opened, who):
@@ -376,10 +374,9 @@ def withdraw(
 
 
 def _print_withdrawal(done: "Withdrawal", versions: dict[str, int]) -> None:
-    if done.pools:
-        say(f"withdrawn: every piece of {', '.join(done.sharers)}; their bytes are removed")
-    else:
-        say(f"no pool of the home has pieces of {', '.join(done.sharers)}")
+    gone = ", ".join(done.sharers)
+    told = f"withdrawn: every piece of {gone}; their bytes are removed"
+    say(told if done.pools else f"no pool of the home has pieces of {gone}")
     if done.drafts:
         say(f"removed: {many(done.drafts, 'draft')} of theirs, which the next pool would have been made of")
     for digest in done.unread:
