@@ -60,7 +60,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def add(home: Home, *groups: list[dict[str, str]]) -> None:
-    home.add_history(write_rows(home.store.folder / "more.jsonl", *groups), "sorting")
+    home.add_history(write_rows(home.store.folder.parent / "more.jsonl", *groups), "sorting")
 
 
 def texts(home: Home) -> dict[str, str]:

@@ -11,6 +11,7 @@ from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 from transformers.utils import logging as transformers_logging
 
 from ownlm.errors import BaseModelError
+from ownlm.filesystem import read_regular
 from ownlm.model.base_files import read_config
 from ownlm.model.layers import refuse, why_not
 
@@ -63,7 +64,7 @@ def _check_tokenizer(folder: Path) -> None:
     if (folder / "tokenizer.json").is_file():
         return
     settings = folder / "tokenizer_config.json"
-    if settings.is_file() and "auto_map" in json.loads(settings.read_text("utf8")):
+    if settings.is_file() and "auto_map" in json.loads(read_regular(settings)):
         what, got, hint = "The tokenizer needs code of its own, which is not run here", "auto_map", _OTHER
     elif (folder / "tokenizer.model").is_file() and find_spec("sentencepiece") is None:
         what, got = "The tokenizer is in SentencePiece's own format alone", "tokenizer.model"
