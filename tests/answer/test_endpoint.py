@@ -131,9 +131,24 @@ def test_redirects_are_not_followed(status: int) -> None:
     assert f"status {status}" in error and "redirect" in error and "rubbish" not in error and not other.requests
 
 
-def test_retry_after_is_honoured_up_to_a_bound() -> None:
-    waited = {}
-    for header in ("0.2", "99999", "0", "soon", "-5", formatdate(time.time() + 99, usegmt=True)):
+def test_retry_after_is_honoured_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    pause = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        await pause(0)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    waits = {
+        "0.2": 0.2,
+        "99999": 0.3,
+        "0": 0.01,
+        "soon": 0.01,
+        "-5": 0.01,
+        formatdate(time.time() + 99, usegmt=True): 0.3,
+    }
+    for header in waits:
 
         def behaviour(caller: Caller, header: str = header) -> None:  # fmt: skip
             if caller.number == 0:
@@ -142,12 +157,8 @@ def test_retry_after_is_honoured_up_to_a_bound() -> None:
                 caller.say("x")
 
         with serving(behaviour) as server:
-            start = time.monotonic()
             assert ask(server.url) == {"ada": "x"}
-            waited[header] = time.monotonic() - start
-    *_, date = waited
-    assert waited["0.2"] >= 0.2 and waited["99999"] >= 0.3 and waited[date] >= 0.3
-    assert max(waited["0"], waited["soon"], waited["-5"]) < 0.2 and max(waited.values()) < 3
+    assert slept == list(waits.values())
 
 
 def test_the_seconds_of_a_retry_after() -> None:
@@ -207,9 +218,8 @@ def test_a_short_answer_may_be_anything() -> None:
 def test_drops_without_end_have_a_deadline(first: bytes, drop: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BACK_OFF_S", ())
     monkeypatch.setattr(module, "TIMEOUT_S", 0.6)
-    start = time.monotonic()
     error = failure(lambda caller: caller.drip(first, drop))
-    assert time.monotonic() - start < 3 and ("within 0.6 s" in error or "broke" in error)
+    assert "within 0.6 s" in error or "broke" in error
 
 
 def test_an_endless_answer_is_read_up_to_a_bound() -> None:
@@ -253,12 +263,15 @@ def test_a_row_of_failures_ends_it_and_a_success_between_does_not(monkeypatch: p
         assert len(ask(server.url, *users)) == 60
 
 
-def test_where_nobody_is_nothing_more_is_tried() -> None:
+def test_where_nobody_is_nothing_more_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = []
+    attempt = module._try
+    monkeypatch.setattr(module, "_try", lambda *asked: tries.append(asked) or attempt(*asked))
     for url in (f"http://127.0.0.1:{free_port()}/v1", "http://no-such-host.invalid/v1"):
-        start = time.monotonic()
+        tries.clear()
         with pytest.raises(OwnlmError, match="Nobody answers at") as caught:
             ask(url, *(f"u{n}" for n in range(500)))
-        assert time.monotonic() - start < 3 and caught.value.hint and SECRET not in str(caught.value)
+        assert len(tries) <= 2 * module.AT_ONCE and caught.value.hint and SECRET not in str(caught.value)
     with serving(lambda caller: caller.say("x")) as server, pytest.raises(OwnlmError, match="Nobody answers at"):
         ask(server.url.replace("http:", "https:"))  # it speaks no TLS
 
