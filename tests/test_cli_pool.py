@@ -87,8 +87,9 @@ def test_who_withdraws_is_gone_and_others_are_assembled_anew(shared: QuickShell)
     (old,) = home.pools.ls()
     done = shared.json("pool", "withdraw", "ana")
     assert list(done) == [
-        "sharers", "drafts", "pools", "affected", "untouched", "assembled", "stale", "skipped", "failed"]  # fmt: skip
-    assert done["drafts"] == 2
+        "sharers", "drafts", "pools", "affected", "untouched", "assembled", "stale", "skipped", "failed",
+        "unfinished"]  # fmt: skip
+    assert done["drafts"] == 2 and done["unfinished"] is None
     (new,) = home.pools.ls()
     assert done["pools"] == [{"old": old.digest, "new": new.digest, "version": 2}] and not Path(old.folder).exists()
     assert len(done["sharers"]) == 1 and done["stale"] == done["failed"] == []

@@ -55,7 +55,7 @@ class Home:
         self.device = device
         self.pools = Pools(self)
         self._loaded: BaseLM | None = None  # one base is kept in memory
-        resume(self.store)
+        resume(self.store, to_read=True)
 
     # Bases
 

@@ -170,6 +170,39 @@ def test_what_failed_is_in_the_next_pass_and_an_interrupted_one_is_done_by_other
     assert done == [["one", "two", "three"], ["four"]]
 
 
+def test_an_unexpected_exception_ends_one_pass_and_not_those_that_follow(
+    crowd: Store,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    genuine = leftovers._pieces
+    monkeypatch.setattr(leftovers, "_pieces", lambda image: genuine(image) if "zora" not in image else image.nonsense)
+    with pytest.raises(AttributeError):
+        forget_record(crowd, TASK.name, "zora", "zora-1")
+    assert forget_record(crowd, TASK.name, "bela", "bela-1").unfinished is None
+    assert not dues_of(crowd) and b"zora wrote the 1th" not in everything(crowd.folder)
+
+
+def test_deletions_in_a_pass_with_an_unexpected_exception_are_unfinished() -> None:
+    passes, began, go = Passes[str](), threading.Event(), threading.Event()
+
+    def work(batch: list[str]) -> None:
+        began.set()
+        assert go.wait(60)
+        if "two" in batch:
+            raise ZeroDivisionError
+
+    with ThreadPoolExecutor(3) as threads:
+        one = threads.submit(passes.join, "one", work)
+        assert began.wait(60)
+        others = [threads.submit(passes.join, name, work) for name in ("two", "three")]
+        while len(passes._waiting) < 3:
+            pass
+        go.set()
+        assert one.result() is None
+        assert {type(other.exception()) for other in others} == {ZeroDivisionError, StoreError}
+    passes.join("four", work)
+
+
 def test_a_kill_before_the_files_are_cleaned_leaves_the_note(crowd: Store) -> None:  # noqa: F811
     with pytest.raises(StoreError, match="cannot be cleaned"), pytest.MonkeyPatch.context() as patched:
         patched.setattr(traces, "found", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "Input/output error")))

@@ -8,6 +8,7 @@ import pytest
 
 from ownlm.errors import NotFoundError, StoreError
 from ownlm.history.record import History, Record
+from ownlm.home import Home
 from ownlm.store.blobs import blob_name
 from ownlm.store.erasing.leftovers import dues
 from ownlm.store.forget import forget_person, forget_record, resume
@@ -173,6 +174,21 @@ def test_what_a_killed_process_left_is_removed_by_the_next_that_opens_the_home(
     resume(Store(crowd.folder))
     assert not _dues(crowd)
     assert not any(one in everything(crowd.folder) for one in (b"zora", b"weights 0"))
+
+
+def test_who_only_reads_waits_for_no_large_database_to_be_rewritten(
+    crowd: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("ownlm.store.forget.erase", lambda *_: None)
+        forget_person(crowd, "zora")
+    monkeypatch.setattr("ownlm.store.forget.QUICK_BYTES", 1000)
+    assert [person.user for person in Home(crowd.folder).people()] == ["bela"]
+    assert len(_dues(crowd)) == 1 and b"zora wrote" in everything(crowd.folder)
+    lines = crowd.folder.parent / "more.jsonl"
+    lines.write_text(json.dumps({"user_id": "ciro", "text": "one more text", "title": "t"}), "utf8")
+    Home(crowd.folder).add_history(lines, TASK.name)
+    assert not _dues(crowd) and b"zora" not in everything(crowd.folder)
 
 
 def _dues(store: Store) -> set[str]:

@@ -130,7 +130,10 @@ def tell_forgotten(forgotten: "Forgotten", as_json: bool) -> None:
 def warn_unfinished(why: str | None) -> None:
     """That something of what was deleted may be left in files, where a reason is given."""
     if why is not None:
-        warn(f"deleted, but not yet gone from every file. {why}. The next `ownlm` command on this home finishes it")
+        warn(
+            f"deleted, but not yet gone from every file. {why}. The next deletion, `ownlm history add` or "
+            "`ownlm train` in this home finishes it"
+        )
 
 
 def tell_added(added: "Added") -> None:

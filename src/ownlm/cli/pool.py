@@ -201,11 +201,8 @@ def verify(
         if pool is None:
             raise
         if not Path(pool).is_dir():
-            what, hint = (
-                f"There is neither a folder {pool} nor a home in {home}",
-                "give the folder of a pool; or --home",
-            )
-            raise NotFoundError(what, hint=hint) from None
+            what = f"There is neither a folder {pool} nor a home in {home}"
+            raise NotFoundError(what, hint="give the folder of a pool; or --home") from None
         checked = open_pool(Path(pool), check_digest(digest))
     else:
         checked, base = opened.pools.verify(pool, digest)
@@ -359,6 +356,7 @@ def withdraw(
                 "affected": done.affected,
                 "untouched": done.untouched,
                 **document(done.again),
+                "unfinished": done.unfinished,
                 "stale": [{"user": user, "reason": why} for user, why in stale],
             }
         )

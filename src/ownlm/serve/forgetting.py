@@ -15,7 +15,7 @@ from ownlm.store.forget import Forgotten, leaving
 from ownlm.store.work import at_work
 
 log = logging.getLogger("ownlm.serve")
-AT_ONCE = 4  # threads; the threads that answer must not wait with them
+AT_ONCE = 64  # threads, which mostly wait to share a pass over the files; threads that answer are others
 RETRY_S, LONGEST_S = 1.0, 60.0  # until what could not be finished is tried again: longer each time
 LOOK_S = 0.5  # how often it looks whether the home is idle, so that pieces can be withdrawn from pools
 
@@ -54,8 +54,12 @@ class Forgetting:
             OwnlmError: nothing was deleted.
         """
         turn = self._turns.setdefault(user, Lock())
-        async with turn:
-            done = await to_thread.run_sync(forget, limiter=self._limiter)
+        try:
+            async with turn:
+                done = await to_thread.run_sync(forget, limiter=self._limiter)
+        except Exception:
+            self._wake.set()  # rows may be deleted whose traces in files are not
+            raise
         finished = done.unfinished is None and done.leaving is None
         if not finished:
             self._wake.set()

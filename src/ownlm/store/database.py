@@ -162,7 +162,7 @@ class Database:
                 if time.monotonic() >= until:
                     raise StoreBusyError(
                         f"What was deleted still stands in the log of {self.path}: another process is using it",
-                        hint="end that process; the next `ownlm` command on this home removes it",
+                        hint="end that process; the next command that writes to this home removes it",
                     )
                 time.sleep(POLL_S)
 

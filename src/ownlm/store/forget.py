@@ -17,6 +17,7 @@ from ownlm.store.store import Store
 from ownlm.store.tombstones import entomb
 from ownlm.store.traces import Needle
 
+QUICK_BYTES = 16_000_000  # of a database that is rewritten in a fraction of a second
 LEAVING = "leaving "  # begins a key of the table `meta`: a name under which pieces of somebody deleted wait in pools
 _THEIRS = (tables.records, tables.profiles, tables.adapters, tables.consents, tables.tokens, tables.jobs)
 
@@ -36,7 +37,7 @@ class Forgotten:
         withdrawn: digests of the pools that a person's pieces were taken out of.
         stale: other people, whose assemblies used these pieces.
         leaving: the name, made up, under which a person's pieces wait in pools for their withdrawal.
-        unfinished: why something may be left in files; the next command on the home removes it. None: nothing is left.
+        unfinished: why something may be left in files; the next command that writes removes it. None: nothing is left.
     """
 
     records: int = 0
@@ -60,8 +61,8 @@ def forget_person(
     """Removes all of a person: records, profiles, adapters, recipes, drafts, blobs, consent, tokens and jobs.
 
     Pieces that lie in pools of this home wait under a made-up name until `withdraw` takes them out; until then nobody
-    is answered from these pools. What was stopped in its midst is finished by the next process that opens the home. A
-    hash of the name stays, so that an old file does not bring the person back.
+    is answered from these pools. What was stopped in its midst is finished by the next command
+    that writes. A hash of the name stays, so that an old file does not bring the person back.
 
     Args:
         verify: search all files of the home afterwards for the person's texts.
@@ -153,11 +154,17 @@ def _delete_record(
     return Forgotten(1, profiles, adapters, marked, 0, bases, pools=tuple(pools_with(db, user, task)))
 
 
-def resume(store: Store) -> None:
-    """Finishes, as far as it can be done at once, the deletions of processes that were killed or could not finish."""
-    if not store.database.read_only:
-        with suppress(StoreError):
-            erase_due(store, patience_s=0)
+def resume(store: Store, *, to_read: bool = False) -> None:
+    """Finishes, as far as it can be done at once, the deletions of processes that were killed or could not finish.
+
+    Args:
+        to_read: the home is opened by a command that may only read, which must not wait until a large database is
+            rewritten: that is left to the next command that writes, and to a server.
+    """
+    if store.database.read_only or (to_read and store.database.path.stat().st_size > QUICK_BYTES):
+        return
+    with suppress(StoreError):
+        erase_due(store, patience_s=0)
 
 
 def leaving(store: Store) -> list[str]:

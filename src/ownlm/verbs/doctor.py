@@ -136,7 +136,8 @@ def _database(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Fin
                       "restore the home from a backup")  # fmt: skip
     if due:
         what = "Text that was deleted may still stand in the home's files: another process kept reading it"
-        yield Finding(what, "end what else uses the home; the next `ownlm` command on it removes the text")
+        hint = "end what else uses the home; the next deletion, `ownlm history add` or `ownlm train` removes the text"
+        yield Finding(what, hint)
     for name in leaving(store):
         what = "Pieces of a person who was deleted wait in pools for their withdrawal"
         yield Finding(what, f"`ownlm pool withdraw {name}`, when nothing trains in the home")

@@ -8,6 +8,7 @@ from ownlm.filesystem import lies_in
 from ownlm.history.readers import read_dataset
 from ownlm.history.record import Dataset, History
 from ownlm.history.task import Task, load_task, with_instruction
+from ownlm.store.forget import resume
 from ownlm.store.store import Store
 
 
@@ -45,6 +46,7 @@ def find_task(store: Store, name_or_path: str) -> Task:
 
 def add_history(store: Store, data: Path, task: Task, labels: Path | None, skip_bad: bool, again: bool) -> Added:
     """Reads a file and adds its records, all or none."""
+    resume(store)
     dataset = read_dataset(data, task, labels=labels, skip_bad=skip_bad)
     if dataset.instruction is not None:
         read, known = with_instruction(task, dataset.instruction, dataset.labels), store.task(task.name)

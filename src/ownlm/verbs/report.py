@@ -183,7 +183,7 @@ class Withdrawal:
         untouched: how many recipes did not, and go on as they are.
         unread: digests of damaged pools from outside, in which pieces of theirs may lie.
         drafts: how many drafts of theirs were removed: what the next pool would have been made of.
-        unfinished: why something may be left in files; the next command on the home removes it. None: nothing is left.
+        unfinished: why something may be left in files; the next command that writes removes it. None: nothing is left.
         again: what came of assembling the affected anew.
     """
 

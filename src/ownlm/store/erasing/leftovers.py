@@ -93,8 +93,8 @@ def erase(store: Store, leftover: Leftover, patience_s: float = PATIENCE_S) -> N
     """Removes what a deletion left in files, and the note that it is due.
 
     Raises:
-        StoreError: it cannot be done just now. It stays due: the next pass of this process does it, or the next process
-            that opens the home.
+        StoreError: it cannot be done just now. It stays due: the next pass of this process does it, or the next command
+            that writes to the home.
     """
     store.database.passes.join(leftover, partial(_pass, store, patience_s))
 

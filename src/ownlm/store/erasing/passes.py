@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Generic, TypeVar
 
-from ownlm.errors import OwnlmError
+from ownlm.errors import OwnlmError, StoreError
 
 T = TypeVar("T")
 
@@ -18,7 +18,11 @@ class _Entry(Generic[T]):
 
 
 class Passes(Generic[T]):
-    """Passes over what waits. What failed stays, but for an item that is None, and is in the next pass again."""
+    """Passes over what waits.
+
+    After an OwnlmError an item, unless it is None, is in the next pass again. After any other exception it is not: it
+    may be the cause, and would end every later pass.
+    """
 
     def __init__(self) -> None:
         self._list, self._turn = Lock(), Lock()
@@ -32,6 +36,7 @@ class Passes(Generic[T]):
 
         Raises:
             OwnlmError: the pass failed; it is another object for each thread that was in it.
+            Exception: what `work` raised, in the thread that ran it; a StoreError in the others.
         """
         entry = _Entry(item)
         with self._list:
@@ -47,12 +52,20 @@ class Passes(Generic[T]):
     def _run(self, work: Callable[[list[T]], None]) -> None:
         with self._list:
             batch = list(self._waiting)
-        error: OwnlmError | None = None
         try:
             work([entry.item for entry in batch])
-        except OwnlmError as failed:
-            error = failed
+        except OwnlmError as error:
+            self._settle(batch, error, keep=True)
+        except Exception as error:
+            what = "What was deleted could not be removed from files"
+            self._settle(batch, StoreError(what, got=type(error).__name__), keep=False)
+            raise
+        else:
+            self._settle(batch, None, keep=False)
+
+    def _settle(self, batch: list[_Entry[T]], error: OwnlmError | None, *, keep: bool) -> None:
+        """Marks a batch as tried; keeps its items for the next pass, or drops them."""
         for entry in batch:
             entry.tried, entry.error = True, error
         with self._list:
-            self._waiting = [entry for entry in self._waiting if not entry.tried or (entry.error and entry.item)]
+            self._waiting = [one for one in self._waiting if not one.tried or (one.error and one.item and keep)]
