@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from sqlalchemy import update
 
 from ownlm.errors import NotFoundError, PoolError, StoreError
 from ownlm.home import Home
@@ -12,6 +13,7 @@ from ownlm.model.random_base import make_random_base
 from ownlm.perpcs.piece import Piece
 from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.version import copy_pool, without, write_pool
+from ownlm.store import tables
 from ownlm.store.pools import people_of
 from ownlm.verbs.lineage import signing_key
 from ownlm.verbs.pools import DAMAGED, EMPTIED, WITHDRAWN
@@ -372,6 +374,24 @@ def test_a_pool_that_nobody_uses_is_removed_with_its_bytes(shared: Home, publish
     with pytest.raises(PoolError, match="whose pool was removed here"):  # whose pieces they are is not known any more
         shared.pools.add(published.folder, TASK)
     assert shared.forget("gina").withdrawn == (newer.digest,)
+
+
+@pytest.mark.parametrize("where", ["elsewhere", "home", "pools", "link"])
+def test_a_folder_that_is_no_pool_of_the_home_is_never_removed(shared: Home, tmp_path: Path, where: str) -> None:
+    (info,) = shared.pools.ls()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "letter.txt").write_text("of no pool", "utf8")
+    link = shared.store.folder / "pools" / "link"
+    link.symlink_to(elsewhere)
+    folders = {"elsewhere": elsewhere, "home": shared.store.folder, "pools": link.parent, "link": link}
+    with shared.store.database.writing() as db:
+        db.execute(update(tables.pools).values(folder=str(folders[where])))
+    for refused in (lambda: shared.pools.remove(info.digest), lambda: shared.pools.withdraw(GIVERS[0], again=False)):
+        with pytest.raises(StoreError, match="outside the home's pools"):
+            refused()
+    assert (elsewhere / "letter.txt").exists() and shared.people()
+    assert len(shared.pools.ls()) == 1 and len(people_of(shared.store)) == len(GIVERS)
 
 
 def test_a_pool_from_outside_is_removed_and_can_come_back(stranger: Home, published: Pool) -> None:

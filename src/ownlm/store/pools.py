@@ -362,6 +362,20 @@ def recipes_of_pool(store: Store, digest: str) -> list[AdapterInfo]:
         return [AdapterInfo(**without_number(row)) for row in rows]
 
 
+def check_own_folder(store: Store, info: PoolInfo) -> None:
+    """Raises a StoreError where the folder that the database names for a pool is none of the home's pool folders.
+
+    Such a folder is never removed: a damaged or foreign database may name any.
+    """
+    if Path(os.path.realpath(info.folder)).parent != Path(os.path.realpath(store.folder / FOLDER)):
+        raise StoreError(
+            f"The folder of the pool {info.digest[:12]} is outside the home's pools; nothing was removed",
+            got=info.folder,
+            expected=f"a folder in {store.folder / FOLDER}",
+            hint="restore the home from a backup",
+        )
+
+
 def sweep(store: Store) -> int:
     """Removes the folders of pools that nothing names, as killed runs leave them; returns how many."""
     loose = loose_folders(store)

@@ -65,6 +65,8 @@ def add_pool(
     admit(pool, dict(target_modules(model.model, pool.lora)), base.fingerprint)
     _check_provenance(pool)
     damaged = next((one for one in pools.pools(store) if one.digest == pool.digest and not _is_whole(one)), None)
+    if damaged:
+        pools.check_own_folder(store, damaged)
     copy = copy_pool(pool, new_pool_folder(store))
     try:
         if damaged:
@@ -252,6 +254,7 @@ def remove_pool(store: Store, digest: str) -> tuple[PoolInfo, int]:
     if not digest:  # the newest is not meant
         raise NotFoundError("No pool is named", hint="`ownlm pool ls`")
     info = pools.pool(store, digest)
+    pools.check_own_folder(store, info)
     others = [one for one in pools.pools(store) if one.digest != info.digest]
     elsewhere = {sharer: one.digest for one in others for sharer in named_in(store, one)}
     leftover = _leftover(store, due_key("pool", info.digest), tables.sharers.c.pool == info.digest)
@@ -267,6 +270,7 @@ def _withdraw(
     store: Store, info: PoolInfo, pool: Pool | None, gone: set[str], done: Withdrawal, leftover: Leftover
 ) -> None:
     """Of one pool; None where it cannot be read."""
+    pools.check_own_folder(store, info)
     base = store.base(info.base)
     left = set(pool.manifest.sharers) - gone if pool else ()
     version = _next(store, info, pool, gone) if pool and left else None
