@@ -7,8 +7,8 @@ copied for each version of the code, and there are deleted, one after the other:
 and users by requests to a running `ownlm serve`; and records of 50 users by 50 requests at once, while another
 connection asks for /healthz again and again. With `--before`, the versions take turns within each round.
 
-Every deletion includes removing what it leaves in files; whether it was finished is asserted. Where other work shares the
-cores, compare processor seconds: those of this process and of the one that it starts to look through the database.
+Every deletion includes removing what it leaves in files; whether it was finished is asserted. Where other work shares
+the cores, compare processor seconds: those of this process and of the one that it starts to look through the database.
 """
 
 import argparse
