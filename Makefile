@@ -46,18 +46,22 @@ $(VLLM)/.installed: requirements-vllm.lock pyproject.toml
 test-vllm: $(VLLM)/.installed ## serving through vLLM's CPU build, for real
 	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(VLLM)/bin/python -m pytest -o testpaths= tests_vllm
 
-# Other people's clients ask for versions of their own, too: an environment of a GB and a half, and Node's beside it.
+# OpenAI-compatible clients ask for versions of their own, too, so they have an environment of their own, and Node's beside it.
+# One small package comes first, with few retries: where the index cannot be reached, that is known in seconds.
 CLIENTS := .venv-clients
-CLIENTS_PIP := $(CLIENTS)/bin/python -m pip --disable-pip-version-check
+CLIENTS_PIP := $(CLIENTS)/bin/python -P -m pip --disable-pip-version-check
 NODE := tests_clients/node
+QUICK_NPM := --fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-timeout=60000
 
 $(CLIENTS)/.installed: requirements-clients.lock
-	$(PYTHON) -m venv $(CLIENTS)
-	$(CLIENTS_PIP) install --quiet --no-deps --requirement requirements-clients.lock
+	$(PYTHON) -I -m venv --clear $(CLIENTS)
+	$(CLIENTS_PIP) install --quiet --no-deps --retries 1 --timeout 20 --constraint requirements-clients.lock pytest
+	$(CLIENTS_PIP) install --quiet --no-deps --no-compile --requirement requirements-clients.lock
 	@touch $@
 
 $(NODE)/node_modules/.installed: $(NODE)/package-lock.json
-	npm ci --prefix $(NODE) --no-audit --no-fund
+	@rm -f $@
+	npm ci --prefix $(NODE) --no-audit --no-fund $(QUICK_NPM)
 	@touch $@
 
 test-clients: $(STAMP) ## the clients that people use with OpenAI's API, against a real server
@@ -65,8 +69,8 @@ test-clients: $(STAMP) ## the clients that people use with OpenAI's API, against
 		echo "skipped: the clients' packages could not be installed; no client was tested"; \
 	else \
 		$(MAKE) --no-print-directory $(NODE)/node_modules/.installed || \
-			echo "skipped: Node's packages could not be installed; the client for Node is not tested"; \
-		OWNLM_PYTHON=$(BIN)/python $(CLIENTS)/bin/python -m pytest -o testpaths= -o addopts=-q -rs tests_clients; \
+			echo "skipped: Node's packages could not be installed; its client is not tested"; \
+		OWNLM_PYTHON=$(BIN)/python $(CLIENTS)/bin/python -m pytest -o testpaths= -o addopts=-q -p no:warnings -rs tests_clients; \
 	fi
 
 check: $(STAMP) ## style, types and the import contract

@@ -132,6 +132,10 @@ def test_texts_are_continued_one_or_many(served: Served, client: OpenAI) -> None
     assert [one.text for one in many.choices][:3] == alone == served.continued(prompts[:3], max_tokens=8)
     pieces = client.completions.create(model="reply", prompt=prompts[0], max_tokens=8, stream=True)
     assert "".join(piece.choices[0].text for piece in pieces if piece.choices) == alone[0]
+    texts = [""] * 3
+    for piece in client.completions.create(model="reply", prompt=prompts[:3], max_tokens=8, stream=True):
+        texts[piece.choices[0].index] += piece.choices[0].text
+    assert texts == alone
 
 
 def test_prompts_of_token_ids(served: Served, client: OpenAI) -> None:
@@ -166,6 +170,18 @@ SCHEMA: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"t
 def test_errors_are_the_clients_own_and_say_why(client: OpenAI, ask: Ask, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         ask(client)
+
+
+def test_errors_name_the_field(client: OpenAI) -> None:
+    for ask, param in (
+        (lambda: chat(client, tools=[TOOL]), "tools"),
+        (lambda: chat(client, temperature=9), "temperature"),
+        (lambda: client.completions.create(model="reply", prompt=LONG), "prompt"),
+        (lambda: client.chat.completions.create(model="gpt-4o", messages=hello()), "model"),
+    ):
+        with pytest.raises(openai.APIStatusError) as caught:
+            ask()
+        assert caught.value.param == param
 
 
 def chat(client: OpenAI, **how: Any) -> object:
