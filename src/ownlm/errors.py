@@ -23,7 +23,12 @@ class OwnlmError(Exception):
         got: what was found instead, if that helps. Never a person's text.
         expected: what would have been right.
         hint: what to do next.
+
+    Attributes:
+        param: the field of a server's request that is wrong, where that is known.
     """
+
+    param: str | None = None
 
     def __init__(self, what: str, *, got: object = None, expected: object = None, hint: str | None = None) -> None:
         self.what, self.got, self.expected, self.hint = what, got, expected, hint
@@ -69,6 +74,10 @@ class TrainingError(OwnlmError, ArithmeticError):
 
 class ConfigError(OwnlmError, ValueError):
     """A setting is out of range, or does not go with another."""
+
+
+class ConflictError(OwnlmError, RuntimeError):
+    """The operation does not fit the present state of its object, such as cancelling a job that has ended."""
 
 
 class StoreError(OwnlmError, OSError):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ownlm.config import TrainConfig
-from ownlm.errors import ConfigError, NotFoundError
+from ownlm.errors import ConflictError, NotFoundError
 from ownlm.home import Home
 from ownlm.serve import job_settings as job_settings_module
 from ownlm.serve.job_settings import job_settings
@@ -109,7 +109,7 @@ def test_a_queued_job_is_cancelled(home: Home) -> None:
         made.cancel(job.id, "ada")
     assert made.cancel(job.id, "ciro").state == "cancelled"
     assert begin_jobs(home.store, [job.id]) == set()
-    with pytest.raises(ConfigError, match="has ended"):
+    with pytest.raises(ConflictError, match="has ended"):
         made.cancel(job.id, "ciro")
     made.start()
     assert ended(home, made.ask("train", "ciro", TASK)).state == "done"

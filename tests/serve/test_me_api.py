@@ -237,7 +237,7 @@ def test_a_job_is_cancelled_by_its_own_user_alone(served: Served) -> None:
     assert (done.status_code, done.json()["state"], done.json()["error"]) == (200, "cancelled", None)
     assert done.json()["ended"] and served.get(f"{path}/{job.id}", who) == done.json()
     again = served.client.delete(f"{path}/{job.id}", headers=who)
-    assert again.status_code == 400 and "has ended" in again.text
+    assert again.status_code == 409 and "has ended" in again.text and again.headers["x-should-retry"] == "false"
 
 
 def test_jobs_come_page_by_page_the_latest_first(served: Served) -> None:

@@ -34,7 +34,11 @@ def test_training_is_offered_where_there_is_something_to_learn(served: Served, t
     home.add_history(write_rows(tmp_path / "more.jsonl", rows("ada", 1, first=7)), TASK)
     assert offered(served, "ada")[0] is None
     add_job(home.store, "train", "ada", TASK)
-    assert offered(served, "ada") == ("at_work", "at_work")
+    assert offered(served, "ada") == ("at_work", "no_pieces")
+    add_job(home.store, "assemble", "ciro", TASK)
+    assert offered(served, "ciro") == (None, "at_work")
+    told = served.get(f"/v1/users/me/adapter?task={TASK}", served.token("ciro"))
+    assert [job["kind"] for job in told["open_jobs"]] == ["assemble"]
     assert offered(served, "bela")[0] == "up_to_date"
     home.forget_record("bela", "bela-1", TASK)
     assert offered(served, "bela")[0] is None  # to be made again, without it

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ownlm.errors import AdapterError, BaseModelError, OwnlmError, StoreError
+from ownlm.errors import AdapterError, BaseModelError, DataError, OwnlmError, StoreError
 from ownlm.serve import answering
 from ownlm.serve.limits import Limits
 from ownlm.store.tokens import revoke_token, tokens
@@ -126,13 +126,45 @@ def test_an_answer_comes_as_a_stream_of_events(served: Served) -> None:
     assert used["choices"] == [] and used["usage"]["completion_tokens"] == 4
 
 
+@pytest.mark.parametrize("usage", [True, False])
+def test_several_prompts_come_as_one_stream_with_their_indices(served: Served, usage: bool) -> None:
+    prompts = ["a" * (1 + n) for n in range(Limits().at_once + 3)]  # some wait for their turn
+    asked = {"model": TASK, "prompt": prompts, "stream": True, "stream_options": {"include_usage": usage}}
+    response = served.client.post("/v1/completions", headers=served.token("ada"), json=asked)
+    told = events(response.text)
+    if usage:
+        used = told.pop()
+        assert used["choices"] == [] and used["usage"]["completion_tokens"] == 4 * len(prompts)
+        assert used["usage"]["prompt_tokens"] == sum(map(len, prompts))
+    for index, prompt in enumerate(prompts):
+        mine = [one for one in told if one["choices"][0]["index"] == index]
+        assert "".join(one["choices"][0]["text"] for one in mine) == f"ada read {len(prompt)} letters"
+        assert [one["choices"][0]["finish_reason"] for one in mine[-2:]] == [None, "stop"]
+        assert mine[-1]["ownlm"]["adapter"] == newest(served, "ada") and "ownlm" not in mine[0]
+    order = [one["choices"][0]["index"] for one in told]
+    assert order != sorted(order)  # each piece as it comes
+
+
+def test_a_stream_of_several_prompts_ends_with_the_first_error(served: Served) -> None:
+    served.engine.before["read"] = lambda: setattr(served.engine, "error", DataError("The prompt is too long"))
+    asked: dict[str, Any] = {"model": TASK, "prompt": ["a"] * (Limits().at_once + 1), "stream": True}
+    response = served.client.post("/v1/completions", headers=served.token("ada"), json=asked)
+    *_, last = (json.loads(line.removeprefix("data: ")) for line in response.text.split("\n\n") if line)
+    assert last["error"]["param"] == "prompt" and "too long" in last["error"]["message"]
+    assert all(stream.cancelled for stream in served.engine.streams)
+    served.engine.error = None
+    free = served.post("/v1/completions", served.token("ada"), **asked | {"stream": False})
+    assert len(free["choices"]) == len(asked["prompt"])
+
+
 def test_a_stream_ends_when_its_token_does(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answering, "LOOK_S", -1.0)  # at each piece
     who, store = served.token("ada"), served.home.store
     served.engine.before["read"] = lambda: [revoke_token(store, one.id) for one in tokens(store, "ada")]
     response = served.client.post(CHAT, headers=who, json={"model": TASK, "messages": say(), "stream": True})
-    _, said, refused = (json.loads(line.removeprefix("data: ")) for line in response.text.split("\n\n") if line)
-    assert said["choices"][0]["delta"]["content"] == "ada" and refused["error"]["code"] == "invalid_api_key"
+    _, *said, refused = (json.loads(line.removeprefix("data: ")) for line in response.text.split("\n\n") if line)
+    assert refused["error"]["code"] == "invalid_api_key" and len(said) <= 1  # the word before may have left
+    assert all(one["choices"][0]["delta"]["content"] == "ada" for one in said)
 
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions"])

@@ -18,7 +18,7 @@ from tests.serve.answering import Office, answered
 from tests.serve.conftest import Served
 from tests.serve.test_openai_api import CHAT, TASK, newest, say
 
-COMPLETIONS = "/v1/completions"
+COMPLETIONS, HISTORY = "/v1/completions", "/v1/users/me/history"
 BODIES: list[type[Body]] = [ChatRequest, CompletionRequest, StreamOptions, Message, Part, Records, Asked, Wish]
 ASKED: dict[str, dict[str, Any]] = {CHAT: {"messages": say()}, COMPLETIONS: {"prompt": "Once"}}
 FOR_NOTHING = [
@@ -100,9 +100,39 @@ def test_what_is_not_offered_is_refused_by_its_name(served: Served, path: str) -
     for option in REFUSED:
         response = served.client.post(path, headers=who, json={"model": TASK} | ASKED[path] | option)
         assert response.status_code == 400, (option, response.text)
-        message = response.json()["error"]["message"]
-        assert next(iter(option)) in message and "leave it out" in message, option
+        error, name = response.json()["error"], next(iter(option))
+        assert name in error["message"] and "leave it out" in error["message"] and error["param"] == name, option
     assert served.engine.streams == []
+
+
+@pytest.mark.parametrize(
+    ("path", "changes", "status", "param"),
+    [
+        (CHAT, {"model": "other"}, 404, "model"),
+        (COMPLETIONS, {"model": f"{TASK}:bela"}, 404, "model"),
+        (CHAT, {"messages": [{"role": "assistant", "content": "x"}]}, 400, "messages[0].role"),
+        (CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "messages[0].content"),
+        (CHAT, {"messages": say("")}, 400, "messages"),
+        (COMPLETIONS, {"prompt": ["a"] * (Limits().prompts + 1)}, 400, "prompt"),
+        (HISTORY, {"task": "other"}, 404, "task"),
+        (HISTORY, {"records": [{"text": "a", "folder": 5}]}, 400, "records[0]"),
+        ("/v1/users/me/train", {"task": "other"}, 404, "task"),
+    ],
+)  # fmt: skip
+def test_errors_name_the_field(served: Served, path: str, changes: dict[str, Any], status: int, param: str) -> None:
+    right: dict[str, Any] = {"model": TASK} | ASKED[path] if path in ASKED else {}
+    if path == HISTORY:
+        right = {"task": TASK, "records": [{"text": "a", "folder": "bin"}]}
+    error = served.post(path, served.token("ada"), status, **right | changes)["error"]
+    assert error["param"] == param and served.engine.streams == []
+
+
+@pytest.mark.parametrize(("path", "param"), [(CHAT, "messages"), (COMPLETIONS, "prompt")])
+@pytest.mark.parametrize("stream", [False, True])
+def test_errors_of_the_engine_name_the_field(served: Served, path: str, param: str, stream: bool) -> None:
+    served.engine.error = DataError("The prompt is too long")
+    asked = {"model": TASK, **ASKED[path], "stream": stream}
+    assert served.post(path, served.token("ada"), 400, **asked)["error"]["param"] == param
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])

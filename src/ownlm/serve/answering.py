@@ -15,11 +15,11 @@ from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 from starlette.types import Receive, Scope, Send
 
-from ownlm.errors import ConfigError, OwnlmError
+from ownlm.errors import OwnlmError
 from ownlm.serve.admission import Ticket
 from ownlm.serve.binding import Bound, check_answered, check_there
 from ownlm.serve.engine import AnswerTimeoutError, Finish, Piece, Stream
-from ownlm.serve.refusals import document, message_of, status_of
+from ownlm.serve.refusals import about_field, document, message_of, status_of
 from ownlm.serve.state import State
 from ownlm.serve.who import Caller
 
@@ -69,6 +69,11 @@ class Answering:
         """What we tell beside what OpenAI's API has."""
         return self.bounds[0].extras(self.ignored)
 
+    @property
+    def prompt_field(self) -> str:
+        """The field of the request that holds what is to be answered."""
+        return "prompt" if self.ignored is None else "messages"
+
     def take(self, stack: ExitStack) -> list[Ticket]:
         """Places for its answers, which are given back with the stack.
 
@@ -103,7 +108,8 @@ class Answering:
             return await self._next(ticket, pieces)
         except OwnlmError:
             await self.look(bound)
-            raise
+            with about_field(self.prompt_field):
+                raise
 
     async def _next(self, ticket: Ticket, pieces: AsyncIterator[Piece]) -> Piece:
         most = self.state.limits.timeout_s
@@ -205,56 +211,95 @@ class Events(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A piece of one of the answers of a stream.
+
+    Attributes:
+        index: of the answer.
+    """
+
+    index: int
+    stream: Stream
+    piece: Piece
+
+
+Parts = asyncio.Queue[_Part | Exception]
+
+
 async def events(request: Request, answering: Answering, kind: str, with_usage: bool) -> Events:
-    """One answer, as server-sent events; its first piece is there when this returns.
+    """Answers as server-sent events, each with its index; the first piece of all is there when this returns.
 
     Raises:
-        OwnlmError: it cannot be given. ClientLeft: nobody waits for it any more.
+        OwnlmError: one cannot be given. ClientLeft: the client has disconnected.
     """
-    if len(answering.bounds) > 1:
-        raise ConfigError("One text is streamed at a time", got=len(answering.bounds), hint="ask for each by itself")
-    stack, (bound,) = ExitStack(), answering.bounds
+    stack, parts = ExitStack(), Parts()
     try:
-        (ticket,) = answering.take(stack)
-        stream = await _unless_left(request, answering.begin(bound, ticket, stack))
-        pieces = aiter(stream)
-        first = await _unless_left(request, answering.next(bound, ticket, pieces))
-        answering.first(bound, stream)
+        for index, ticket in enumerate(answering.take(stack)):
+            task = asyncio.ensure_future(_produce(answering, index, ticket, stack, parts))
+            stack.callback(task.cancel)  # before its place is given back
+        first = await _unless_left(request, _next_part(parts))
         looked = time.monotonic()
-        await answering.look(bound)
+        await answering.look(answering.bounds[first.index])
     except BaseException:
         stack.close()
         raise
-    return Events(_events(answering, kind, with_usage, ticket, stream, pieces, first, looked), stack)
+    return Events(_events(answering, kind, with_usage, parts, first, looked), stack)
+
+
+async def _produce(answering: Answering, index: int, ticket: Ticket, stack: ExitStack, parts: Parts) -> None:
+    """Puts the pieces of an answer where those of all answers of its stream come together; or its error."""
+    bound, begun = answering.bounds[index], False
+    try:
+        stream = await answering.begin(bound, ticket, stack)
+        pieces = aiter(stream)
+        while True:
+            piece = await answering.next(bound, ticket, pieces)
+            if not begun:
+                answering.first(bound, stream)
+                begun = True
+            parts.put_nowait(_Part(index, stream, piece))
+            if piece.finish is not None:
+                return
+    except Exception as error:
+        parts.put_nowait(error)
+
+
+async def _next_part(parts: Parts) -> _Part:
+    part = await parts.get()
+    if isinstance(part, Exception):
+        raise part
+    return part
 
 
 async def _events(
-    answering: Answering, kind: str, with_usage: bool, ticket: Ticket, stream: Stream, pieces: AsyncIterator[Piece],
-    piece: Piece, looked: float,
-) -> AsyncIterator[bytes]:  # fmt: skip
+    answering: Answering, kind: str, with_usage: bool, parts: Parts, part: _Part, looked: float
+) -> AsyncIterator[bytes]:
     """The events of a stream; no piece leaves later than LOOK_S after a look at the token and the adapter."""
-    chat = kind.startswith("chat")
+    chat, ended = kind.startswith("chat"), list[Whole]()
     try:
         if chat:
-            yield _event(answering.document(kind, [_choice(chat, {"role": "assistant", "content": ""})]))
+            yield _event(answering.document(kind, [_choice(chat, 0, {"role": "assistant", "content": ""})]))
         while True:
+            bound, stream, piece = answering.bounds[part.index], part.stream, part.piece
             if piece.finish is not None:
-                await answering.check_leaving(answering.bounds[0], stream)
+                await answering.check_leaving(bound, stream)
             elif time.monotonic() > looked + LOOK_S:
                 looked = time.monotonic()
-                await answering.look(answering.bounds[0])
+                await answering.look(bound)
             if piece.text:
-                yield _event(answering.document(kind, [_choice(chat, _said(chat, piece.text))]))
+                yield _event(answering.document(kind, [_choice(chat, part.index, _said(chat, piece.text))]))
             if piece.finish is not None:
-                break
-            piece = await answering.next(answering.bounds[0], ticket, pieces)
-        last = _choice(chat, _said(chat, None), piece.finish)
-        yield _event(answering.document(kind, [last]) | {"ownlm": answering.extras()})
+                last = _choice(chat, part.index, _said(chat, None), piece.finish)
+                yield _event(answering.document(kind, [last]) | {"ownlm": bound.extras(answering.ignored)})
+                ended.append(Whole("", piece.finish, stream.prompt_tokens, stream.completion_tokens))
+                if len(ended) == len(answering.bounds):
+                    break
+            part = await _next_part(parts)
         if with_usage:
-            told = Whole("", piece.finish, stream.prompt_tokens, stream.completion_tokens)
-            yield _event(answering.document(kind, []) | {"usage": usage([told])})
+            yield _event(answering.document(kind, []) | {"usage": usage(ended)})
     except OwnlmError as error:
-        yield _event(document(message_of(error), *status_of(error)))
+        yield _event(document(message_of(error), *status_of(error), error.param))
     else:
         yield DONE
 
@@ -263,8 +308,8 @@ def _said(chat: bool, text: str | None) -> dict[str, Any]:
     return ({} if text is None else {"content": text}) if chat else {"text": text or ""}
 
 
-def _choice(chat: bool, said: dict[str, Any], finish: Finish | None = None) -> dict[str, Any]:
-    return {"index": 0, **({"delta": said} if chat else said), "logprobs": None, "finish_reason": finish}
+def _choice(chat: bool, index: int, said: dict[str, Any], finish: Finish | None = None) -> dict[str, Any]:
+    return {"index": index, **({"delta": said} if chat else said), "logprobs": None, "finish_reason": finish}
 
 
 def _event(content: dict[str, Any]) -> bytes:

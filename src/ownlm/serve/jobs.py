@@ -81,7 +81,7 @@ class Jobs:
         What the process has committed stays. Jobs of other users in the same process are started again.
 
         Raises:
-            NotFoundError: the user has no such job. ConfigError: it has ended.
+            NotFoundError: the user has no such job. ConflictError: it has ended.
         """
         cancelled, before = cancel_job(self._home.store, job, user)
         if before == "running":

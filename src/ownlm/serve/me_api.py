@@ -18,12 +18,13 @@ from ownlm.history.row import to_record
 from ownlm.history.task import Task
 from ownlm.serve.offers import offers
 from ownlm.serve.openai_api import sends, task_of
+from ownlm.serve.refusals import about_field
 from ownlm.serve.requests import Body, without_nulls
 from ownlm.serve.state import AnyState, State
 from ownlm.serve.strict_json import StrictRoute
 from ownlm.serve.who import AnyCaller, Me
 from ownlm.store.forget import Forgotten
-from ownlm.store.jobs import find_job, job_page, latest_job
+from ownlm.store.jobs import OPEN, find_job, job_page, jobs, latest_job
 from ownlm.store.pools import pools
 from ownlm.store.records import Bounds, history_page, record_counts
 from ownlm.store.rows import AdapterInfo, JobInfo
@@ -108,7 +109,10 @@ async def forget_me(
     pieces of yours are taken as soon as nothing trains; until then nobody is answered from them.
     """
     if confirm != user:
-        raise ConfigError("Nobody was forgotten: `confirm` is not your name", hint="GET /v1/users/me says your name")
+        with about_field("confirm"):
+            raise ConfigError(
+                "Nobody was forgotten: `confirm` is not your name", hint="GET /v1/users/me says your name"
+            )
     done, finished = await state.forgetting(user, lambda: state.home.forget(user, wait=False))
     return {
         "records": done.records, "profiles": done.profiles, "adapters": done.adapters, "blobs": done.blobs,
@@ -149,21 +153,27 @@ async def add_history(user: Me, state: AnyState, asked: Records) -> dict[str, An
 def _add(state: State, user: str, asked: Records) -> dict[str, Any]:
     task, read = task_of(state, asked.task), list[Record]()
     for place, row in enumerate(asked.records, 1):
-        if row.get("user_id", user) != user:
-            raise DataError(
-                f"Record {place} of those sent is another person's", hint="leave `user_id` out: records are yours"
-            )
-        try:
-            read.append(_record(row, task, user))
-        except (ValueError, KeyError) as error:
-            told = error if isinstance(error, DataError) else DataError(str(error))
-            raise DataError(
-                f"Record {place} of those sent is wrong: {told.what}", expected=told.expected,
-                hint="GET /v1/tasks tells fields and labels",
-            ) from None  # fmt: skip
+        with about_field(f"records[{place - 1}]"):
+            read.append(_read_record(row, task, user, place))
     bounds = Bounds(state.limits.records, state.limits.history_bytes)
     new, known, forgotten = state.home.store.add_records(task.name, [in_order(user, read)], bounds=bounds)
     return {"new": new, "known": known, "forgotten": forgotten}
+
+
+def _read_record(row: dict[str, Any], task: Task, user: str, place: int) -> Record:
+    """A record as it was sent; a DataError with its place where it is wrong."""
+    if row.get("user_id", user) != user:
+        raise DataError(
+            f"Record {place} of those sent is another user's", hint="leave `user_id` out: records are yours"
+        )
+    try:
+        return _record(row, task, user)
+    except (ValueError, KeyError) as error:
+        told = error if isinstance(error, DataError) else DataError(str(error))
+        raise DataError(
+            f"Record {place} of those sent is wrong: {told.what}", expected=told.expected,
+            hint="GET /v1/tasks tells fields and labels",
+        ) from None  # fmt: skip
 
 
 def _record(row: dict[str, Any], task: Task, user: str) -> Record:
@@ -198,7 +208,7 @@ async def forget_record(user: Me, state: AnyState, record: str, task: TaskName) 
 
 @router.get("/users/me/adapter")
 def show_adapter(user: Me, state: AnyState, task: TaskName) -> dict[str, Any]:
-    """Your adapter for a task, its versions, the latest first, and what is being made.
+    """Your adapter for a task, its versions, the latest first, the latest job, and those that have not ended.
 
     `not_offered` says of training and assembling why it cannot be asked for now, or would change nothing: `at_work`,
     `no_base`, `no_pieces`, `no_records`, `up_to_date`, `waits` (for a withdrawal); null where it can.
@@ -206,10 +216,12 @@ def show_adapter(user: Me, state: AnyState, task: TaskName) -> dict[str, Any]:
     name = task_of(state, task).name
     versions = state.home.store.adapters(name, user)
     job, waiting = latest_job(state.home.store, user, name), state.home.pools.waiting()
+    open_jobs = [one for one in jobs(state.home.store, user, OPEN) if one.task == name]
     return _standing(state, versions[-1] if versions else None, waiting) | {
         "versions": [_adapter(state, one, waiting) for one in reversed(versions)],
         "job": _job(state, job) if job else None,
-        "not_offered": offers(state, user, name, job),
+        "open_jobs": [_job(state, one) for one in open_jobs],
+        "not_offered": offers(state, user, name, {one.kind for one in open_jobs}),
     }
 
 

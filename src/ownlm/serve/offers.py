@@ -1,11 +1,11 @@
 """What a user can ask for now, decided as the work itself would decide it: no offer that comes to nothing."""
 
+from collections.abc import Collection
 from typing import Literal
 
 from ownlm.errors import NotFoundError, OwnlmError
 from ownlm.serve.job_settings import job_settings
 from ownlm.serve.state import State
-from ownlm.store.jobs import OPEN
 from ownlm.store.pools import pools
 from ownlm.store.rows import JobInfo
 from ownlm.verbs.assemble import assembly_plan, is_up_to_date
@@ -15,17 +15,18 @@ Kind = Literal["train", "assemble"]
 Reason = Literal["at_work", "no_base", "no_pieces", "no_records", "up_to_date", "waits"]
 
 
-def offers(state: State, user: str, task: str, job: JobInfo | None) -> dict[Kind, Reason | None]:
+def offers(state: State, user: str, task: str, at_work: Collection[str]) -> dict[Kind, Reason | None]:
     """For each kind of job, why it cannot be asked for now, or would change nothing; None where it can.
 
     Args:
-        job: the user's latest job in the task.
+        at_work: kinds of the user's jobs in the task that have not ended.
     """
     if not state.home.store.knows(task, user):
         return {"train": "no_records", "assemble": "no_records"}
-    if job is not None and job.state in OPEN:
-        return {"train": "at_work", "assemble": "at_work"}
-    return {"train": _train(state, user, task), "assemble": _assemble(state, user, task)}
+    return {
+        "train": "at_work" if "train" in at_work else _train(state, user, task),
+        "assemble": "at_work" if "assemble" in at_work else _assemble(state, user, task),
+    }
 
 
 def _train(state: State, user: str, task: str) -> Reason | None:

@@ -17,6 +17,7 @@ from ownlm.errors import ConfigError, NotFoundError, TaskError
 from ownlm.history.task import Task
 from ownlm.serve.answering import Answering, Whole, events, whole
 from ownlm.serve.binding import Bound, LongHistory, bind_question, bind_text, with_changes
+from ownlm.serve.refusals import about_field
 from ownlm.serve.requests import ChatRequest, CompletionRequest, Sampling
 from ownlm.serve.retrieval import Retrieval
 from ownlm.serve.state import AnyState, State
@@ -42,7 +43,7 @@ async def list_models(caller: AnyCaller, state: AnyState) -> dict[str, Any]:
 @router.get("/models/{model}")
 async def show_model(model: str, caller: AnyCaller, state: AnyState) -> dict[str, Any]:
     """One of them."""
-    task = await to_thread.run_sync(task_of, state, model, limiter=state.readers)
+    task = await to_thread.run_sync(task_of, state, model, "model", limiter=state.readers)
     return _model(task.name)
 
 
@@ -52,9 +53,11 @@ async def chat(asked: ChatRequest, request: Request, caller: AnyCaller, state: A
 
     def bind(search: Retrieval | None = None) -> Bound:
         task, user = _asked_for(state, caller, asked.model)
-        bound = bind_question(state.home, user, task, asked.text, asked.base_only, asked.rag, search)
-        if asked.choose and not bound.task.labels:
-            raise TaskError(f"Task {task.name!r} has no labels to choose among", hint="ask without `choose`")
+        with about_field("messages"):
+            bound = bind_question(state.home, user, task, asked.text, asked.base_only, asked.rag, search)
+        with about_field("choose"):
+            if asked.choose and not bound.task.labels:
+                raise TaskError(f"Task {task.name!r} has no labels to choose among", hint="ask without `choose`")
         labels = (bound.task.labels or ()) if asked.choose else ()
         return with_changes(bound, _changes(state, asked) | {"labels": labels})
 
@@ -73,30 +76,35 @@ async def complete(asked: CompletionRequest, request: Request, caller: AnyCaller
 
     def bind() -> list[Bound]:
         task, user = _asked_for(state, caller, asked.model)
-        if len(asked.prompts) > state.limits.prompts:
-            raise ConfigError("Too many prompts in a request", got=len(asked.prompts), expected=state.limits.prompts)
-        changes = _changes(state, asked)
-        return [with_changes(bind_text(state.home, user, task, p, asked.base_only), changes) for p in asked.prompts]
+        prompts, most, changes = asked.prompts, state.limits.prompts, _changes(state, asked)
+        with about_field("prompt"):
+            if len(prompts) > most:
+                raise ConfigError("Too many prompts in a request", got=len(prompts), expected=f"at most {most}")
+            return [with_changes(bind_text(state.home, user, task, p, asked.base_only), changes) for p in prompts]
 
     answering = Answering(state, caller, asked.model, await to_thread.run_sync(bind, limiter=state.binders), None)
     return await _respond(request, answering, asked, _text_document, "text_completion")
 
 
-def task_of(state: State, name: str) -> Task:
-    """A task that this home serves; a NotFoundError of any other."""
+def task_of(state: State, name: str, field: str = "task") -> Task:
+    """A task that this home serves; a NotFoundError of any other.
+
+    Args:
+        field: of the request, that names the task.
+    """
     task = state.home.store.task(name)
     if task is None:
-        raise _no_model()
+        raise _no_model(field)
     return task
 
 
 def _asked_for(state: State, caller: Caller, model: str) -> tuple[Task, str | None]:
     """The task, and who is to be answered for. Of another person and of an unknown one the error is the same."""
     name, colon, other = model.partition(":")
-    task, user = task_of(state, name), caller.token.user
+    task, user = task_of(state, name, "model"), caller.token.user
     if colon:
         if not caller.is_operator or not state.home.store.knows(task.name, other):
-            raise _no_model()
+            raise _no_model("model")
         user = other
     return task, user
 
@@ -136,9 +144,12 @@ def _text_document(answering: Answering, answers: list[Whole]) -> dict[str, Any]
     return answering.document("text_completion", choices, answers)
 
 
-def _no_model() -> NotFoundError:
+def _no_model(field: str) -> NotFoundError:
     what = "There is no such model (a task of this home), or it is not yours"
-    return NotFoundError(what, hint="GET /v1/models lists them; who runs the server adds one with its first records")
+    hint = "GET /v1/models lists them; who runs the server adds one with its first records"
+    error = NotFoundError(what, hint=hint)
+    error.param = field
+    return error
 
 
 def _model(name: str) -> dict[str, Any]:

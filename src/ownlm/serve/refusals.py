@@ -2,7 +2,8 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from ownlm.errors import (
     AdapterError,
     BaseModelError,
     ConfigError,
+    ConflictError,
     CopyError,
     DataError,
     ForbiddenError,
@@ -54,6 +56,7 @@ _VERDICTS: tuple[tuple[type[OwnlmError], Verdict], ...] = (  # the first that fi
     (Busy, Verdict(429, "rate_limit_exceeded", True)),
     (StoreBusyError, Verdict(503, "busy", True)),
     (CopyError, Verdict(409, "copy_in_home", False)),
+    (ConflictError, Verdict(409, "conflict", False)),
     (AdapterError, Verdict(409, "adapter", False)),
     (PoolError, Verdict(409, "pool", False)),
     (DataError, Verdict(400, "invalid_request", False)),
@@ -120,7 +123,17 @@ def refusal(error: OwnlmError) -> JSONResponse:
         headers["Retry-After"] = str(math.ceil(max(1, error.retry_after)))
     elif status == 503:
         headers["Retry-After"] = str(RETRY_S)
-    return refuse(message_of(error), status, code, again=again, headers=headers)
+    return refuse(message_of(error), status, code, param=error.param, again=again, headers=headers)
+
+
+@contextmanager
+def about_field(name: str) -> Iterator[None]:
+    """Errors of what the user sent, raised within, name this field of the request in `param`."""
+    try:
+        yield
+    except (DataError, TaskError, ConfigError) as error:
+        error.param = error.param or name
+        raise
 
 
 def add_refusals(app: FastAPI) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, PydanticCustomError
 
 Stop = Annotated[str, Field(max_length=200)]
 Text = Annotated[str, Field(max_length=1_000_000)]
@@ -51,6 +51,11 @@ class Body(BaseModel):
 def without_nulls(given: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that are there."""
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _refused(why: str, *field: str | int) -> PydanticCustomError:
+    """The error of a rule for the whole request, about one field of it."""
+    return PydanticCustomError("refused", "{why}", {"why": why, "field": field})
 
 
 def _or_null(field: dict[str, Any]) -> dict[str, Any]:
@@ -95,7 +100,7 @@ class Sampling(Body):
             if name not in _NO_MATTER and not _asks_for_nothing(name, value):
                 known = name in _NEUTRAL or name in _NOT_OFFERED
                 why = f"{name!r} is not supported here" if known else f"nothing here is called {name[:50]!r}"
-                raise ValueError(f"{why}; leave it out")
+                raise _refused(f"{why}; leave it out", name)
         return self
 
     @property
@@ -162,10 +167,12 @@ class ChatRequest(Sampling):
 
     @model_validator(mode="after")
     def _ends_with_a_question(self) -> Self:
-        if self.messages[-1].role != "user":
-            raise ValueError("the last message must be the person's: role 'user'")
-        if not self.messages[-1].is_text:
-            raise ValueError("the last message must be text; pictures, sounds and files are not read")
+        last = len(self.messages) - 1
+        if self.messages[last].role != "user":
+            raise _refused("the last message must be the user's: role 'user'", "messages", last, "role")
+        if not self.messages[last].is_text:
+            why = "the last message must be text; pictures, sounds and files are not read"
+            raise _refused(why, "messages", last, "content")
         return self
 
     @property

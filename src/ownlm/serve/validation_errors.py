@@ -92,6 +92,8 @@ def _plain(error: Mapping[str, Any], path: tuple[str | int, ...]) -> _Reason:
         path = (*path, str(context["discriminator"]).strip("'"))
         tags = context.get("expected_tags")
         return _Reason(path, f"it must be one of {tags}" if tags else _WHY["missing"])
+    if "field" in context:  # of a rule for the whole request
+        path = (*path, *context["field"])
     expected = context["expected"] if kind == "literal_error" else _EXPECTED.get(kind)
     why = _WHY.get(kind) or str(error["msg"]).removeprefix("Value error, ")
     return _Reason(path, why, (expected,) if expected else ())

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from sqlalchemy import delete, insert, select, update
 
-from ownlm.errors import ConfigError, NotFoundError
+from ownlm.errors import ConflictError, NotFoundError
 from ownlm.store import tables
 from ownlm.store.rows import JobInfo, now
 from ownlm.store.store import Store
@@ -44,7 +44,7 @@ def cancel_job(store: Store, job: str, user: str) -> tuple[JobInfo, str]:
         The job, and its state before.
 
     Raises:
-        NotFoundError: the user has no such job. ConfigError: it has ended.
+        NotFoundError: the user has no such job. ConflictError: it has ended.
     """
     j = tables.jobs.c
     with store.database.writing() as db:
@@ -52,7 +52,7 @@ def cancel_job(store: Store, job: str, user: str) -> tuple[JobInfo, str]:
         if row is None:
             raise _no_job()
         if row.state not in OPEN:
-            raise ConfigError("The job cannot be cancelled: it has ended", got=row.state, hint="ask for a new one")
+            raise ConflictError("The job cannot be cancelled: it has ended", got=row.state, hint="ask for a new one")
         changes: dict[str, Any] = {"state": "cancelled", "ended": now()}
         db.execute(update(tables.jobs).where(j.id == job).values(**changes))
     return replace(JobInfo(**without_number(row)), **changes), row.state

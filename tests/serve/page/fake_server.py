@@ -25,6 +25,7 @@ HEADERS = {
     "Content-Security-Policy": PAGE_POLICY, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
 }  # fmt: skip
 ME = "/v1/users/me"
+OPEN = ("queued", "running")
 
 
 class Fake:
@@ -168,6 +169,7 @@ def _add_adapters(app: FastAPI, fake: Fake, Caller: Any) -> None:
         mine = [job for job in someone.jobs if job["task"] == task]
         return {
             "adapter": versions[0] if versions else None, "versions": versions[::-1], "job": mine[-1] if mine else None,
+            "open_jobs": [job for job in mine if job["state"] in OPEN],
             "not_offered": _not_offered(fake, someone, task), **_standing(someone, task),
         }  # fmt: skip
 
@@ -184,8 +186,6 @@ def _add_adapters(app: FastAPI, fake: Fake, Caller: Any) -> None:
         return Response(packed.getvalue(), media_type="application/zip")
 
     async def make(someone: Caller, request: Request, task: Annotated[str, Body(embed=True)]) -> dict[str, Any]:
-        if any(job["state"] in ("queued", "running") for job in someone.jobs):
-            raise HTTPException(409, "A job of yours is at work already.")
         job = {
             "id": f"job-{len(someone.jobs)}", "kind": request.url.path.rpartition("/")[2], "task": task, "looks": 0,
             "state": "queued", "progress": None, "error": None, "adapter": None, "ended": None,
@@ -243,12 +243,11 @@ def _not_offered(fake: Fake, someone: Someone, task: str) -> dict[str, str | Non
     versions, jobs = someone.versions.get(task, []), [job for job in someone.jobs if job["task"] == task]
     if not someone.records.get(task):
         return {"train": "no_records", "assemble": "no_records"}
-    if jobs and jobs[-1]["state"] in ("queued", "running"):
-        return {"train": "at_work", "assemble": "at_work"}
     known = versions and not any(versions[0][what] for what in ("behind", "stale", "forgotten"))
     reasons: dict[str, str | None] = {"train": None, "assemble": None}
     if known:
         reasons["train" if versions[0]["method"] == "lora" else "assemble"] = "up_to_date"
+    reasons |= {job["kind"]: "at_work" for job in jobs if job["state"] in OPEN}
     return reasons | fake.not_offered
 
 

@@ -226,9 +226,9 @@ def test_a_job_that_fails_says_what_to_do(tab: Visit, served: Served) -> None:
     alert = page.get_by_role("alert")
     alert.filter(has_text="Putting your model together failed. Too few records for a training step.").wait_for()
     assert "Add 3 records more, then train again." in alert.inner_text()
-    served.fake.people[served.tokens["failing"]].jobs[0]["state"] = "running"
+    served.fake.refuse["/v1/users/me/train"] = 409
     page.get_by_role("button", name="Learn from my records").click()
-    alert.filter(has_text="A job of yours is at work already.").wait_for()
+    alert.filter(has_text="Refused with 409").wait_for()
 
 
 def test_an_assembled_adapter_shows_whose_pieces_it_is_made_of(tab: Visit, served: Served) -> None:

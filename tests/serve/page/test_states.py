@@ -51,7 +51,7 @@ def test_what_cannot_be_had_is_not_offered_and_the_reason_is_said(tab: Visit, se
     for kind, name in (("train", LEARN), ("assemble", PIECES)):
         for reason, words in (
             ("no_records", "It needs records of yours"),
-            ("at_work", "A model of yours is being made just now."),
+            ("at_work", "just now."),
             ("no_base", "This server has no model to begin with yet."),
             ("no_pieces", "Nobody shares pieces in this task yet."),
             ("waits", "It is possible again when that is done."),
@@ -124,12 +124,32 @@ def test_a_job_is_cancelled_and_can_be_asked_for_again(tab: Visit, served: Serve
     tab.sign_in(served.tokens["trained"], "model")
     page = tab.page
     page.get_by_role("button", name=LEARN).click()
-    page.get_by_text("A model of yours is being made just now.").first.wait_for()
-    assert page.get_by_role("button", name=PIECES).is_disabled()
+    page.locator("#train-help", has_text="Your records are being learnt from just now.").wait_for()
     page.get_by_role("button", name="Cancel").click()
-    page.locator("#job", has_text="Learning from your records was cancelled.").wait_for()
+    page.locator("#job-train", has_text="Learning from your records was cancelled.").wait_for()
     page.locator("#train:enabled").wait_for()
     assert tab.focus() != "BODY"
+
+
+def test_a_job_takes_its_own_button_alone(tab: Visit, served: Served) -> None:
+    served.fake.looks = 10_000
+    tab.sign_in(served.tokens["failing"], "model")
+    page = tab.page
+    page.get_by_role("button", name=LEARN).click()
+    page.locator("#train:disabled").wait_for()
+    page.get_by_role("button", name=PIECES).click()
+    page.locator("#assemble:disabled").wait_for()
+    page.reload()  # both are found again
+    page.locator("#job-train", has_text="Learning from your records").wait_for()
+    page.locator("#job-assemble").get_by_role("button", name="Cancel").click()
+    page.locator("#job-assemble", has_text="Putting your model together was cancelled.").wait_for()
+    page.locator("#assemble:enabled").wait_for()
+    assert page.locator("#train").is_disabled() and page.locator("#job-train progress").is_visible()
+
+
+def test_the_former_address_of_a_section_leads_to_it(tab: Visit, served: Served) -> None:
+    tab.sign_in(served.tokens["trained"], "adapter")
+    tab.page.get_by_role("heading", name="My model").wait_for()
 
 
 def test_a_failure_that_a_newer_model_has_overtaken_is_not_told(tab: Visit, served: Served) -> None:

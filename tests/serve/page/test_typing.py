@@ -181,7 +181,7 @@ def test_the_focus_is_where_one_goes_on(tab: Visit, served: Served) -> None:
     until(tab, lambda: tab.focus() == "Ask both")
     tab.go("My model")
     page.get_by_role("button", name="Learn from my records").click()
-    page.locator("#job", has_text="is done").wait_for()
+    page.locator("#job-train", has_text="is done").wait_for()
     assert tab.focus() != "BODY"
     page.get_by_role("button", name="Sign out").click()
     page.get_by_text("You are signed out.").wait_for()
@@ -203,7 +203,7 @@ def test_a_double_click_asks_once(tab: Visit, served: Served) -> None:
     page.get_by_text("1 record added.").wait_for()
     tab.go("My model")
     page.get_by_role("button", name="Learn from my records").dblclick()
-    page.locator("#job", has_text="is done").wait_for()
+    page.locator("#job-train", has_text="is done").wait_for()
     someone = served.fake.people[served.tokens["trained"]]
     assert len(someone.jobs) == 1 and len(someone.records["triage"]) == 44
 

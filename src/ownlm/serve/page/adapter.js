@@ -10,14 +10,20 @@ const DOING = { train: "Learning from your records", assemble: "Putting your mod
 const WAYS = ["train", "assemble"];
 const LOADING = "Loading…";
 
-let followed = null; // id of the job that is looked after
+const followed = new Map(); // by kind: id of the job that is looked after
 
 export function setTask() {
-  followed = null;
-  for (const id of ["standing", "adapter-facts", "pieces", "versions", "job"]) byId(id).replaceChildren();
-  byId("job").hidden = byId("make").hidden = true;
+  followed.clear();
+  for (const id of ["standing", "adapter-facts", "pieces", "versions"]) byId(id).replaceChildren();
+  for (const kind of WAYS) {
+    jobPlace(kind).replaceChildren();
+    jobPlace(kind).hidden = true;
+  }
+  byId("make").hidden = true;
   byId("standing").textContent = LOADING;
 }
+
+const jobPlace = (kind) => byId(`job-${kind}`);
 
 export async function show(context, signal) {
   for (const kind of WAYS) byId(kind).onclick = (event) => void make(context, kind, event.currentTarget);
@@ -30,14 +36,14 @@ async function load(context, outer) {
     async (newer) => {
       const signal = AbortSignal.any([outer, newer]),
         known = context.mine().adapter;
-      const pieces = !followed && madeOfPieces(known) ? api.pieces(context.task.name, signal) : null;
+      const pieces = !followed.size && madeOfPieces(known) ? api.pieces(context.task.name, signal) : null;
       pieces?.catch(() => {}); // looked at below
       const [told] = await Promise.all([api.adapter(context.task.name, signal), context.refresh(signal)]);
       tell(context, told);
-      if (["queued", "running"].includes(told.job?.state)) follow(context, told.job);
-      if (failedSince(told) && followed !== told.job.id) {
-        byId("job").hidden = false;
-        showProblem(byId("job"), failed(told.job, DOING[told.job.kind]));
+      for (const job of told.open_jobs) follow(context, job);
+      if (failedSince(told) && followed.get(told.job.kind) !== told.job.id) {
+        jobPlace(told.job.kind).hidden = false;
+        showProblem(jobPlace(told.job.kind), failed(told.job, DOING[told.job.kind]));
       }
       await showPieces(context, told.adapter, signal, known?.id === told.adapter?.id ? pieces : null);
     },
@@ -101,7 +107,7 @@ function helpOf(kind, reason, records) {
         ? ["It needs records of yours: ", el("a", { href: "#history" }, "add some first"), "."]
         : ["It needs records of yours, too."];
     case "at_work":
-      return ["A model of yours is being made just now."];
+      return [kind === "train" ? "Your records are being learnt from just now." : "It is being put together just now."];
     case "no_base":
       return ["This server has no model to begin with yet. Whoever runs it has to add one."];
     case "no_pieces":
@@ -227,27 +233,22 @@ async function save(context, adapter, button) {
 }
 
 async function make(context, kind, button) {
-  byId("job").hidden = false;
-  await attemptBy(button, byId("job"), async () => {
+  jobPlace(kind).hidden = false;
+  await attemptBy(button, jobPlace(kind), async () => {
     const job = await api.make(kind, context.task.name);
-    tellAtWork(context);
+    byId(kind).disabled = true;
+    byId(`${kind}-help`).replaceChildren(...helpOf(kind, "at_work", context.mine().records));
     follow(context, job);
   });
 }
 
-function tellAtWork(context) {
-  for (const kind of WAYS) {
-    byId(kind).disabled = true;
-    byId(`${kind}-help`).replaceChildren(...helpOf(kind, "at_work", context.mine().records));
-  }
-}
-
 /** Shows a job until it has ended; then what came of it. */
 function follow(context, job) {
-  if (followed === job.id) return;
-  followed = job.id;
-  byId("job").hidden = false;
-  watch(byId("job"), job, DOING[job.kind], context.mine().adapter?.id, context.signal, () =>
+  if (followed.get(job.kind) === job.id) return;
+  followed.set(job.kind, job.id);
+  const place = jobPlace(job.kind);
+  place.hidden = false;
+  watch(place, job, DOING[job.kind], context.mine().adapter?.id, context.signal, () =>
     load(context, context.signal),
   );
 }

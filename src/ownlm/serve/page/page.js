@@ -12,6 +12,7 @@ import { attempt, attemptBy } from "./problem.js";
 import * as you from "./you.js";
 
 const VIEWS = { ask, history, model, you };
+const FORMER = { adapter: "model" }; // earlier names of sections, in bookmarks
 
 /** What the sections know. `signal` ends with the task; `place` is where the section shows its problems. */
 const context = {
@@ -164,7 +165,8 @@ async function chooseTask(name, moved) {
 async function openView(moved) {
   here?.abort();
   here = new AbortController();
-  const asked = location.hash.slice(1),
+  const fragment = location.hash.slice(1),
+    asked = Object.hasOwn(FORMER, fragment) ? FORMER[fragment] : fragment,
     name = Object.hasOwn(VIEWS, asked) ? asked : "ask";
   for (const one of Object.keys(VIEWS)) byId(`view-${one}`).hidden = one !== name;
   byId("loading").hidden = true;
