@@ -90,6 +90,7 @@ def test_a_real_base_writes_something_or_says_that_it_did_not(home: Home) -> Non
 
 def test_company_does_not_matter(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verb, "cleaned", lambda text: text.strip() and repr(text))  # a random base writes no sentences
+    monkeypatch.setattr(verb, "NEW_TOKENS", 16)
     together = home.profile("sorting")
     monkeypatch.setattr(verb, "TOKENS_PER_PASS", 1)
     monkeypatch.setattr(verb, "PEOPLE_AT_ONCE", 2)
