@@ -3,6 +3,7 @@
 Every error says what failed, what it got, what it expected, and what to do next. None of them carries a person's text.
 """
 
+import re
 import shlex
 
 
@@ -13,6 +14,18 @@ def quoted(word: object) -> str:
     ('ada', "'my files; rm'")
     """
     return shlex.quote(str(word))
+
+
+def in_one_line(error: Exception) -> str:
+    """What a library's error says, without Python's names of errors, short enough to be a part of one of ours.
+
+    >>> [in_one_line(error) for error in (ValueError("not\\n  valid: TypeError: bad shape."), KeyError("a"), OSError())]
+    ['bad shape', "it looks up 'a', which is not there", 'no reason is given']
+    """
+    words = re.split(r"\b\w*Error: ", " ".join(str(error).split()))[-1][:300].rstrip(".")
+    if isinstance(error, KeyError):
+        return f"it looks up {words}, which is not there"
+    return words or "no reason is given"
 
 
 class OwnlmError(Exception):

@@ -60,6 +60,17 @@ LONGROPE = {
     },
     "original_max_position_embeddings": 64,
 }  # fmt: skip
+MIXED = ["sliding_attention", "full_attention"]
+GEMMA_4 = {"sliding_window": SHORT, "layer_types": MIXED, "global_head_dim": 16, "hidden_size_per_layer_input": 0}
+PER_LAYER = {  # the last two layers read the keys and values of the first two
+    "sliding_window": SHORT, "num_hidden_layers": 4, "layer_types": MIXED * 2, "num_kv_shared_layers": 2,
+    "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 320,
+}  # fmt: skip
+DBRX = {
+    "d_model": 32, "n_heads": 4, "n_layers": 2,
+    "attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 500000.0},
+    "ffn_config": {"ffn_hidden_size": 24, "moe_num_experts": 4, "moe_top_k": 2},
+}  # fmt: skip
 LATENT = "q_a_proj, q_b_proj, kv_a_proj_with_mqa, o_proj"
 JOINT = "query_key_value, dense"
 STATE = "layers that carry a state along the row"
@@ -69,6 +80,8 @@ CODE = "attention that transformers does not let others compute"
 NO_CODE = "a CodeGenForCausalLM, without attention that transformers lets others compute"
 ENCODER = "attention to later tokens"
 ENCODER_DECODER = "The model is an encoder-decoder"
+NO_LAYER = "a XGLMForCausalLM, without attention that transformers lets others compute"
+INDEXER = "attention to tokens of the whole row that an indexer chooses"
 NO_TEXT = "The model in FOLDER is no causal language model"
 QUANTISED = "The model in FOLDER is quantised: use the full-precision base"
 UNKNOWN = "The model is of a type that transformers does not know"
@@ -108,6 +121,24 @@ TABLE = (
         {"text_config": {"sliding_window": SHORT}, "vision_config": VISION, "mm_tokens_per_image": 4},
         "Gemma3ForConditionalGeneration",
     ),
+    Tried("Gemma 3n", "the text part of gemma-3n-E2B", "gemma3n_text", PER_LAYER | {"laurel_rank": 4}),
+    Tried("Gemma 4", "the text part of gemma-4-E2B", "gemma4_text", GEMMA_4 | PER_LAYER),
+    Tried(
+        "Gemma 4 MoE",
+        "the text part of gemma-4-26B-A4B",
+        "gemma4_text",
+        GEMMA_4 | EXPERTS | {"enable_moe_block": True, "top_k_experts": 2, "attention_k_eq_v": True},
+    ),
+    Tried(
+        "Gemma 4, with pictures",
+        "gemma-4-31B",
+        "gemma4",
+        {"text_config": GEMMA_4, "vision_config": VISION | {"num_key_value_heads": 2, "head_dim": 16}},
+        "Gemma4ForConditionalGeneration",
+    ),
+    Tried("Gemma 4, unified", "the text part of gemma-4-12B", "gemma4_unified_text", GEMMA_4),
+    Tried("VaultGemma", "vaultgemma-1b", "vaultgemma", {"sliding_window": SHORT}),
+    Tried("DBRX", "dbrx-base, dbrx-instruct", "dbrx", DBRX, modules="Wqkv, out_proj"),
     Tried("Phi 1, 2", "phi-1_5, phi-2", "phi", {"without": ["head_dim"]}, modules="q_proj, k_proj, v_proj, dense"),
     Tried("Phi 3, 4", "Phi-3-mini-4k, phi-4", "phi3", {"sliding_window": SHORT}, modules="qkv_proj, o_proj"),
     Tried("Phi 3.5, 4 mini", "Phi-3.5-mini, Phi-4-mini", "phi3", LONGROPE, modules="qkv_proj, o_proj"),
@@ -128,8 +159,24 @@ TABLE = (
     Tried("Cohere 2", "c4ai-command-r7b-12-2024", "cohere2", {"sliding_window": SHORT}),
     Tried("GLM 4", "glm-4-9b-hf", "glm"),
     Tried("GLM 4-0414", "GLM-4-9B-0414", "glm4"),
+    Tried("GLM 4.5", "GLM-4.5-Air", "glm4_moe", EXPERTS | {"n_routed_experts": 4, "first_k_dense_replace": 1}),
     Tried("EXAONE 4", "EXAONE-4.0-1.2B", "exaone4", {"sliding_window": SHORT}),
     Tried("ERNIE 4.5", "ERNIE-4.5-0.3B", "ernie4_5"),
+    Tried(
+        "Granite 4 without Mamba",
+        "granite-4.0-350m",
+        "granitemoehybrid",
+        {"num_local_experts": 0, "mamba_n_heads": 4, "layer_types": ["attention"] * 2},
+    ),
+    Tried("Hunyuan", "Hunyuan-0.5B, Hunyuan-7B", "hunyuan_v1_dense"),
+    Tried(
+        "MiniMax M2",
+        "MiniMax-M2 in bfloat16",
+        "minimax_m2",
+        {"num_local_experts": 4, "num_experts_per_tok": 2, "rotary_dim": 4},
+    ),
+    Tried("Nemotron, Minitron", "Minitron-4B, Nemotron-4", "nemotron", {"without": ["head_dim"]}),
+    Tried("StableLM 2", "stablelm-2-1_6b", "stablelm", {"without": ["head_dim"]}),
     Tried("Seed-OSS", "Seed-OSS-36B", "seed_oss"),
     Tried("Arcee", "AFM-4.5B", "arcee"),
     Tried("Helium", "helium-1-2b", "helium"),
@@ -188,6 +235,54 @@ TABLE = (
         "jamba",
         {"num_experts": 2, "mamba_d_state": 4, "num_hidden_layers": 2, "attn_layer_period": 2, "attn_layer_offset": 1},
         refused=STATE,
+    ),
+    Tried(
+        "Granite 4",
+        "granite-4.0-h-tiny",
+        "granitemoehybrid",
+        {"num_local_experts": 0, "mamba_n_heads": 4, "layer_types": ["mamba", "attention"]},
+        refused=STATE,
+    ),
+    Tried(
+        "Falcon H1",
+        "Falcon-H1-0.5B",
+        "falcon_h1",
+        {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4},
+        refused=STATE,
+    ),
+    Tried(
+        "Nemotron H",
+        "Nemotron-H-8B",
+        "nemotron_h",
+        {"hybrid_override_pattern": "M*", "mamba_num_heads": 4, "mamba_head_dim": 8, "ssm_state_size": 4},
+        refused=STATE,
+    ),
+    Tried(
+        "Qwen 3.5",
+        "Qwen3.5-4B",
+        "qwen3_5_text",
+        {
+            "linear_num_value_heads": 2,
+            "linear_num_key_heads": 2,
+            "linear_key_head_dim": 8,
+            "linear_value_head_dim": 8,
+            "layer_types": ["linear_attention", "full_attention"],
+        },
+        refused=STATE,
+    ),
+    Tried(
+        "DeepSeek V3.2",
+        "DeepSeek-V3.2 in bfloat16",
+        "deepseek_v32",
+        DEEPSEEK | {"index_n_heads": 2, "index_head_dim": 8},
+        refused=INDEXER,
+    ),
+    Tried(
+        "XGLM",
+        "xglm-564M",
+        "xglm",
+        {"d_model": 32, "attention_heads": 4, "num_layers": 2, "ffn_dim": 48},
+        refused=NO_LAYER,
     ),
     Tried("LFM 2", "LFM2-350M", "lfm2", {"layer_types": ["conv", "full_attention"]}, refused=STATE),
     Tried(
@@ -274,9 +369,10 @@ and by `peft` alone: losses and weights are the same. What is not listed is trie
 where company would matter.
 
 A base is a folder or a hub id with `config.json`, weights in safetensors (bfloat16, float16 or float32), and a
-tokenizer (`tokenizer.json`; `tokenizer.model` alone needs the package `sentencepiece`). A tokenizer without an
-end-of-text token gets that of `generation_config.json` or `config.json`. There may be more control tokens than the
-model has embeddings, as in Gemma 3's tokenizer, but no more tokens of text.
+tokenizer (`tokenizer.json`; `tokenizer.model` alone needs the packages `sentencepiece` and `protobuf`). A tokenizer
+without an end-of-text token gets that of `generation_config.json` or `config.json`. There may be more control tokens
+than the model has embeddings, as in Gemma 3's tokenizer, but no more tokens of text. Of a model on the hub,
+`config.json` is fetched and tried first: what it shows is refused before any weight is downloaded.
 
 **Modules.** `adapt`, `train`, `share` and `assemble` adapt the projections of a preset, by the names that the base has
 for them; `--modules` names others. Experts of mixture-of-experts bases are not adapted. Modules that `peft` would take

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import import_utils
 
 from ownlm.config import LoraConfig
 from ownlm.errors import BaseModelError
@@ -138,7 +139,7 @@ def test_a_token_of_text_without_an_embedding_is_refused(tiny_base: Path, tmp_pa
 def test_tokenizers_that_need_what_is_not_here(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], object], what: str
 ) -> None:
-    monkeypatch.setattr("ownlm.model.architecture.find_spec", lambda _: None)
+    monkeypatch.setattr("ownlm.model.architecture.distributions", lambda name: [])
     spoil(folder := copied(tiny_base, tmp_path / "base"))
     with pytest.raises(BaseModelError) as caught:
         Home(tmp_path / "home").add_base(str(folder))
@@ -152,7 +153,9 @@ def test_tokenizers_that_need_what_is_not_here(
 def test_what_a_configuration_need_not_say(tiny_base: Path, tmp_path: Path, missing: str) -> None:
     folder = copied(tiny_base, tmp_path / "base")
     edit(folder / "config.json", **{missing: None})
-    Home(tmp_path / "home").add_base(str(folder))
+    home = Home(tmp_path / "home")
+    base = home.load(home.add_base(str(folder)))
+    assert torch.equal(logits(base, IDS), logits(load_base(tiny_base, name="tiny", fingerprint="t"), IDS))
 
 
 @pytest.mark.parametrize(
@@ -197,10 +200,23 @@ def test_quantised_weights_are_recognised_whatever_the_configuration_says(
 
 def test_masks_kept_beside_the_weights_are_no_quantisation(tiny_base: Path, tmp_path: Path) -> None:
     folder = write_base(tmp_path / "base", tiny_base, "gpt_neox")  # old ones have them
+    before = logits(load_base(folder, name="base", fingerprint="b"), IDS)
     tensors = load_file(folder / "model.safetensors")
     mask = {"gpt_neox.layers.0.attention.bias": torch.ones(4, 4, dtype=torch.uint8)}
     save_file(tensors | mask, folder / "model.safetensors", metadata={"format": "pt"})
-    Home(tmp_path / "home").add_base(str(folder))
+    home = Home(tmp_path / "home")
+    assert torch.equal(logits(home.load(home.add_base(str(folder))), IDS), before)
+
+
+def test_a_tower_that_is_another_packages_is_named(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copied(tiny_base, tmp_path / "base")
+    edit(folder / "config.json", model_type="gemma3n", architectures=["Gemma3nForConditionalGeneration"])
+    monkeypatch.setitem(import_utils.BACKENDS_MAPPING, "timm", (lambda: False, "{0} needs timm"))
+    with pytest.raises(BaseModelError, match="needs a package that is not installed") as caught:
+        Home(tmp_path / "home").add_base(str(folder))
+    assert "timm" in str(caught.value.got) and caught.value.hint and "install" in caught.value.hint
 
 
 # Pictures and text

@@ -1,15 +1,10 @@
 """Where bases come from. The hub is a small server of the test's own that knows one model."""
 
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import partial
-from hashlib import sha1
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
@@ -17,45 +12,7 @@ from ownlm.errors import BaseModelError
 from ownlm.model import smollm2 as embedded
 from ownlm.model.base_files import fingerprint
 from ownlm.model.source import resolve_source
-
-COMMIT = "a" * 40
-
-
-class Hub(BaseHTTPRequestHandler):
-    """Answers as the hub does for the model "some/model"; "some/gated" wants an agreement; nothing else exists."""
-
-    def __init__(self, *args: object, files: dict[str, bytes]) -> None:
-        self.files = files
-        super().__init__(*args)
-
-    def do_GET(self) -> None:
-        path = self.path.split("?")[0]
-        if path.startswith("/api/models/some/model/revision/"):
-            self.answer(json.dumps({"id": "some/model", "sha": COMMIT, "siblings": []}).encode())
-        elif path.startswith("/api/models/some/model/tree/"):
-            rows = [
-                {"type": "file", "path": name, "size": len(data), "oid": sha1(data).hexdigest()}
-                for name, data in self.files.items()
-            ]
-            self.answer(json.dumps(rows).encode())
-        elif path.startswith(f"/some/model/resolve/{COMMIT}/"):
-            data = self.files[path.rsplit("/", 1)[1]]
-            self.answer(data, {"X-Repo-Commit": COMMIT, "ETag": f'"{sha1(data).hexdigest()}"'})
-        else:
-            gated = "gated" in path
-            self.answer(b"{}", {"X-Error-Code": "GatedRepo" if gated else "RepoNotFound"}, 403 if gated else 404)
-
-    do_HEAD = do_GET
-
-    def answer(self, data: bytes, headers: dict[str, str] | None = None, status: int = 200) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None: ...
+from tests.hub import running_hub
 
 
 @pytest.fixture
@@ -63,10 +20,8 @@ def hub(tiny_base: Path) -> Iterator[str]:
     """A running hub's address."""
     files = {path.name: path.read_bytes() for path in tiny_base.iterdir()}
     files |= {"pytorch_model.bin": b"pickle", "modeling.py": b"code", "training_args.bin": b"", "README.md": b"# model"}
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, files=files))
-    Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
+    with running_hub({"some/model": files, "some/bare": {"README.md": b"# nothing"}}) as address:
+        yield address
 
 
 def resolve(name: str, hub: str, home: Path) -> subprocess.CompletedProcess[str]:
@@ -98,7 +53,13 @@ def test_a_hub_model_comes_without_pickles_and_code(hub: str, tmp_path: Path, ti
 
 
 @pytest.mark.parametrize(
-    "name, message", [("some/gated", "agreement"), ("some/other", "no such model"), ("other", "no such model")]
+    "name, message",
+    [
+        ("some/gated", "agreement"),
+        ("some/other", "no such model"),
+        ("other", "no such model"),
+        ("some/bare", "it has no config.json"),
+    ],
 )
 def test_what_the_hub_refuses_is_said(name: str, message: str, hub: str, tmp_path: Path) -> None:
     done = resolve(name, hub, tmp_path)

@@ -17,6 +17,8 @@ from ownlm.oppu.fleet import Job, Run, job_seed
 from ownlm.oppu.minibatches import TokenizedExample, minibatches
 from ownlm.oppu.optim import linear_schedule
 from ownlm.oppu.peft_methods import train_with_peft
+from tests.model.bases_table import TABLE
+from tests.model.small_bases import write_base
 from tests.oppu.test_fleet import make_jobs
 from tests.peft_reference import padded
 
@@ -36,14 +38,16 @@ def jobs(people: int = 3) -> list[Job]:
     return make_jobs(90, examples=9, prompt=12)[:people]
 
 
-def by_hand(folder: Path, job: Job, config: TrainConfig) -> tuple[list[float], dict[str, torch.Tensor]]:
+def by_hand(
+    folder: Path, job: Job, config: TrainConfig, **modules: list[str]
+) -> tuple[list[float], dict[str, torch.Tensor]]:
     """Losses and final weights of the same training in plain peft and torch: padded batches, stock attention."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
     seed = job_seed(job.seed, job.user)
     batches = minibatches(len(job.examples), config, torch.Generator().manual_seed(seed))
     torch.manual_seed(seed)
     if config.method == "ia3":
-        peft, virtual = get_peft_model(model, IA3Config(task_type="CAUSAL_LM")), 0
+        peft, virtual = get_peft_model(model, IA3Config(task_type="CAUSAL_LM", **modules)), 0
     else:
         virtual = config.virtual_tokens
         prompt = PromptTuningConfig("CAUSAL_LM", num_virtual_tokens=virtual, prompt_tuning_init="SAMPLE_VOCAB")
@@ -86,6 +90,34 @@ def test_training_equals_plain_peft_and_torch(tiny_base: Path, method: str, toke
         torch.testing.assert_close(mine[name], tensor.to(mine[name].dtype), atol=1e-5, rtol=1e-5)
         assert not torch.allclose(mine[name], torch.ones_like(mine[name]), atol=1e-3)
     assert run.job is job and run.tokens == sum(seen) and len(seen) == 12 and run.seconds > 0
+
+
+@methods
+def test_training_a_model_of_pictures_equals_plain_peft(tiny_base: Path, tmp_path: Path, method: str) -> None:
+    tried = next(one for one in TABLE if one.name == "Gemma 3, with pictures")
+    folder = write_base(tmp_path / "base", tiny_base, tried.kind, tried.architecture, **tried.changes)
+    base = load_base(folder, name="base", fingerprint="base", dtype=torch.float64)
+    (job,), config = jobs(1), CONFIGS[method].model_copy(update={"epochs": 1})
+    (run,) = train_with_peft(base, [job], config)
+    modules = {key: run.adapter.config[key] for key in ("target_modules", "feedforward_modules") if method == "ia3"}
+    losses, weights = by_hand(folder, job, config, **modules)
+    assert run.losses == pytest.approx(losses, rel=1e-5)
+    mine = run.adapter.tensors()
+    assert mine.keys() == weights.keys() and not any("vision" in name for name in mine)
+    for name, tensor in weights.items():
+        torch.testing.assert_close(mine[name], tensor.to(mine[name].dtype), atol=1e-4, rtol=1e-4)
+
+
+def test_virtual_tokens_have_no_embeddings_for_each_layer(tiny_base: Path, tmp_path: Path) -> None:
+    tried = next(one for one in TABLE if one.name == "Gemma 4")
+    base = load_base(write_base(tmp_path / "base", tiny_base, tried.kind, **tried.changes), name="b", fingerprint="b")
+    with (
+        pytest.raises(BaseModelError, match=r"Prompt tuning cannot be used.*for each layer"),
+        fresh_adapter(base.model, CONFIGS["prompt"], 0),
+    ):
+        pass
+    with fresh_adapter(base.model, CONFIGS["ia3"], 0) as attached:
+        assert attached.tensors()
 
 
 def state(base: BaseLM) -> dict[str, object]:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import AutoPeftModelForCausalLM
+from peft import AutoPeftModelForCausalLM, get_peft_model_state_dict
+from safetensors.torch import load as load_safetensors
 from safetensors.torch import load_file, save_file
 
 from ownlm.errors import AdapterError, BaseModelError
@@ -51,7 +52,9 @@ def answers_as_at_home(home: Home, folder: Path) -> None:
     row.predict(0, row.add(0, ids))
     with torch.inference_mode(), bank.attached():
         own = base.logits(row.pack(base.device), bank)
+        bare = base.logits(row.pack(base.device))
     theirs = read_quietly(folder)(torch.tensor([ids]), use_cache=False).logits[0]
+    assert (own - bare).abs().max() > 1e-4 * bare.abs().max()  # else any adapter would do
     assert (own - theirs).abs().max() < 1e-5 * theirs.abs().max()
 
 
@@ -89,9 +92,13 @@ def test_other_methods_are_read_too(
     tmp_path: Path, tiny_base: Path, method: str, kind: str, changes: dict[str, object]
 ) -> None:
     home = home_on(write_base(tmp_path / kind, tiny_base, kind, **changes), tmp_path)
-    home.train("sorting", method=method, epochs=1, batch_size=4)
+    home.train("sorting", method=method, **FAST)
     home.export("ada", tmp_path / "adapter")
-    read_quietly(tmp_path / "adapter")
+    (info,) = home.latest_adapters().values()
+    stored = load_safetensors(home.store.weights(info))
+    read = get_peft_model_state_dict(read_quietly(tmp_path / "adapter"), save_embedding_layers=False)
+    assert read.keys() == stored.keys() and all(torch.equal(read[name], tensor) for name, tensor in stored.items())
+    assert not all(torch.equal(tensor, torch.ones_like(tensor)) for tensor in stored.values())  # (IA)3 begins so
 
 
 def test_a_base_from_the_hub_is_named_by_its_id_and_revision(tmp_path: Path, tiny_base: Path) -> None:

@@ -1,17 +1,19 @@
 """Which architectures can be a base, as far as the configuration and the modules tell, before any weight is read."""
 
 import json
-from importlib.util import find_spec
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 import transformers
 from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
+from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
 
-from ownlm.errors import BaseModelError
+from ownlm.errors import BaseModelError, in_one_line
 from ownlm.filesystem import read_regular
+from ownlm.model.attention import NAME
 from ownlm.model.base_files import read_config
 from ownlm.model.layers import refuse, why_not
 
@@ -19,16 +21,19 @@ _TEXT: Final = "a model that writes text, such as Llama, Mistral, Qwen, Gemma or
 _OTHER: Final = "choose another base; docs/bases.md lists those that were tried"
 
 
-def check_architecture(folder: Path, name: str) -> None:
-    """Refuses a model that cannot be a base, and says why.
+def check_architecture(folder: Path, name: str) -> Any:
+    """Refuses a model that cannot be a base by its configuration alone, and says why.
 
     Args:
-        folder: an ordinary Hugging Face folder.
+        folder: an ordinary Hugging Face folder, of which config.json is read.
         name: of the base.
+
+    Returns:
+        The configuration, as transformers reads it.
 
     Raises:
         BaseModelError: the model is unknown here, needs code of its own, does not write text, cannot be made of its
-            configuration, or is of a kind that does not run on packed rows; or its tokenizer cannot be read here.
+            configuration, or is of a kind that does not run on packed rows.
     """
     transformers_logging.set_verbosity_error()
     raw = read_config(folder)
@@ -43,40 +48,51 @@ def check_architecture(folder: Path, name: str) -> None:
         raise _refused("The model is an encoder-decoder", f"model type {kind!r}", _OTHER)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise _refused("The model is no causal language model", f"model type {kind!r}", _OTHER)
-    with torch.device("meta"):
+    with torch.device("meta"), no_init_weights():
         model = _made(kind, lambda: AutoModelForCausalLM.from_config(config, trust_remote_code=False))
-    if why := why_not(model, ""):
-        refuse(name, why)
-    _check_tokenizer(folder)
+        if why := why_not(model, ""):
+            refuse(name, why)
+        try:
+            AutoModelForCausalLM.from_config(config, trust_remote_code=False, attn_implementation=NAME)
+        except Exception:  # with its own attention it could be made
+            refuse(name, "attention that transformers does not let others compute")
+    return config
 
 
 def _made(kind: str, make: Any) -> Any:
     """What transformers makes of a configuration; each model type checks its own, in its own way."""
     try:
         return make()
+    except ImportError as error:  # of models of pictures or sound whose towers are another library's
+        what, got = "The model needs a package that is not installed", f"model type {kind!r}, {in_one_line(error)}"
+        raise _refused(what, got, "install the package, then run the same command again") from None
     except Exception as error:
         what, got = "The model cannot be made of its configuration", f"model type {kind!r}, {in_one_line(error)}"
         raise _refused(what, got, "check config.json, or choose another base") from None
 
 
-def _check_tokenizer(folder: Path) -> None:
-    """Refuses a tokenizer that needs what is not here."""
+def check_tokenizer(folder: Path) -> None:
+    """Refuses a tokenizer that needs what is not here.
+
+    Raises:
+        BaseModelError: it needs code of its own, or a package that is not installed.
+    """
     if (folder / "tokenizer.json").is_file():
         return
     settings = folder / "tokenizer_config.json"
     if settings.is_file() and "auto_map" in json.loads(read_regular(settings)):
         what, got, hint = "The tokenizer needs code of its own, which is not run here", "auto_map", _OTHER
-    elif (folder / "tokenizer.model").is_file() and find_spec("sentencepiece") is None:
+    elif (folder / "tokenizer.model").is_file() and (lacking := _lacking("sentencepiece", "protobuf")):
         what, got = "The tokenizer is in SentencePiece's own format alone", "tokenizer.model"
-        hint = "put the model's tokenizer.json beside it, or install the package sentencepiece"
+        hint = f"put the model's tokenizer.json beside it, or install {' and '.join(lacking)}"
     else:
         return
     raise BaseModelError(what, got=got, expected="tokenizer.json", hint=hint)
 
 
-def in_one_line(error: Exception) -> str:
-    """What an error of transformers' says."""
-    return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+def _lacking(*packages: str) -> list[str]:
+    """Those packages that are not installed."""
+    return [name for name in packages if not any(distributions(name=name))]
 
 
 def _refused(what: str, got: str, hint: str) -> BaseModelError:

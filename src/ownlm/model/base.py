@@ -12,9 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from transformers.utils import GENERATION_CONFIG_NAME
 from transformers.utils import logging as transformers_logging
 
-from ownlm.errors import BaseModelError
+from ownlm.errors import BaseModelError, in_one_line
 from ownlm.model.adapter import Adapter
-from ownlm.model.architecture import in_one_line
 from ownlm.model.attention import NAME
 from ownlm.model.bank import LoraBank
 from ownlm.model.banks import Banks
@@ -220,7 +219,7 @@ def load_base(
     model.requires_grad_(False).eval().to(device)
     probe(model, name)
     trim_last_mlp(model)
-    return BaseLM(name, fingerprint, folder, model, _literal(tokenizer, folder))
+    return BaseLM(name, fingerprint, folder, model, _with_end_of_text(tokenizer, folder))
 
 
 def load_without_weights(folder: Path, *, name: str, fingerprint: str) -> BaseLM:
@@ -239,7 +238,7 @@ def load_without_weights(folder: Path, *, name: str, fingerprint: str) -> BaseLM
     except Exception as error:
         raise _unreadable(f"The tokenizer of the base {name!r} cannot be loaded from {folder}", error) from None
     settings = SimpleNamespace(config=config, generation_config=generation)
-    return BaseLM(name, fingerprint, folder, settings, _literal(tokenizer, folder))
+    return BaseLM(name, fingerprint, folder, settings, _with_end_of_text(tokenizer, folder))
 
 
 def _unreadable(what: str, error: Exception) -> BaseModelError:
@@ -247,15 +246,12 @@ def _unreadable(what: str, error: Exception) -> BaseModelError:
     return BaseModelError(what, got=in_one_line(error), hint=hint)
 
 
-def _literal(tokenizer: Any, folder: Path) -> Any:
-    """The tokenizer, such that text stays as it is: "</s>" in a text ends nothing, and no space is dropped.
-
-    One without an end-of-text token gets the model's.
+def _with_end_of_text(tokenizer: Any, folder: Path) -> Any:
+    """The tokenizer, set to drop no spaces and no tokens. One without an end-of-text token gets the model's.
 
     Raises:
         BaseModelError: there is no end of text.
     """
-    tokenizer.split_special_tokens = True
     tokenizer.clean_up_tokenization_spaces = False  # some tokenizers are set to drop spaces before punctuation
     tokenizer.model_max_length = 2**31  # lengths are checked where an example is made, with its id
     if tokenizer.eos_token_id is None:

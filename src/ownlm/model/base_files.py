@@ -61,7 +61,7 @@ def check_base_folder(folder: Path) -> None:
     Raises:
         BaseModelError: a file is missing, damaged, or not what ownlm reads.
     """
-    _check_config(folder, read_config(folder))
+    check_config(folder)
     _check_precision(folder, _stored_tensors(folder))
     present = {name for name in TOKENIZER_FILES if (folder / name).is_file()}
     if not any(files <= present for files in _TOKENIZERS):
@@ -169,8 +169,13 @@ def _text(config: dict[str, Any]) -> dict[str, Any]:
     return text if isinstance(text, dict) else {}
 
 
-def _check_config(folder: Path, config: dict[str, Any]) -> None:
-    """Refuses what is no causal language model, or not in full precision, by what its configuration says of itself."""
+def check_config(folder: Path) -> None:
+    """Refuses what is no causal language model, or not in full precision, by what its config.json says of itself.
+
+    Raises:
+        BaseModelError: it is so, or config.json is missing or damaged.
+    """
+    config = read_config(folder)
     architectures = config.get("architectures") or []
     causal = isinstance(architectures, list) and (
         not architectures or any(str(name).endswith(_CAUSAL) for name in architectures)

@@ -18,7 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import causal_mask_function
 from transformers.pytorch_utils import Conv1D
 
-from ownlm.errors import BaseModelError
+from ownlm.errors import BaseModelError, in_one_line
 from ownlm.model.kv_cache import KvCache
 from ownlm.model.packed import CAUSAL, Chain, Mask
 
@@ -87,7 +87,7 @@ def probe(model: Any, name: str) -> None:
     try:
         model(input_ids=token + 5, position_ids=token, past_key_values=cache.writing(recorder.place, token.device))
     except Exception as error:  # whatever modelling code does with an attention that it does not know
-        refuse(name, why_not(model, f"{type(error).__name__} when a {type(model).__name__} runs one token"))
+        refuse(name, why_failed(model, "on one token", error))
     finally:
         _now.recorder = None
         for hook in hooks:
@@ -116,23 +116,40 @@ def refuse(name: str, got: str) -> NoReturn:
         f"The base {name!r} cannot answer many users in one pass, each as if alone",
         got=got,
         expected="a decoder of causal attention, plain, windowed or in chunks, such as Llama, Mistral, Qwen or Gemma",
-        hint="choose another base",
+        hint="choose another base; docs/bases.md lists those that were tried",
     )
 
 
 def why_not(model: Any, other: str) -> str:
     """Why a model cannot run on packed rows, in words where the reason is a known one."""
     kinds = [type(module) for module in model.modules()]
-    stateful = kinds[:1] if getattr(model, "_is_stateful", False) else []
+    stateful = kinds[:1] if getattr(model, "_is_stateful", False) and not _attends_in_all_layers(model.config) else []
     if recurrent := next(
         (kind.__name__ for kind in kinds if RECURRENT.search(kind.__name__) or kind in stateful), None
     ):
         return f"layers that carry a state along the row: {recurrent}"
+    if indexer := next((kind.__name__ for kind in kinds if "Indexer" in kind.__name__), None):
+        return f"attention to tokens of the whole row that an indexer chooses: {indexer}"
     if getattr(model.config, "alibi", False) or any("alibi" in name for kind in kinds for name in vars(kind)):
         return "positions by ALiBi, which packed rows do not have"
     if Conv1D in kinds:
         return "projections of the class Conv1D, which take no adapters"
     return other
+
+
+def _attends_in_all_layers(config: Any) -> bool:
+    """Whether the configuration of a hybrid model names attention layers alone, as that of the smallest Granite 4."""
+    names = getattr(config.get_text_config(), "layer_types", None) or ["unknown"]
+    return all(name in ("attention", "full_attention", "sliding_attention") for name in names)
+
+
+def why_failed(model: Any, tried: str, error: Exception) -> str:
+    """Why a model's code raised an exception: a known reason, or what was tried and what the exception says.
+
+    Args:
+        tried: how the model was run, as "on one token".
+    """
+    return why_not(model, f"a {type(model).__name__}, whose code does not run {tried}: {in_one_line(error)}")
 
 
 def _mask_of(recorder: _Recorder, mark: Tensor, name: str) -> Mask:

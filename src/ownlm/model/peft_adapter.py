@@ -192,6 +192,12 @@ def _on(model: Any, config: "PeftConfig", seed: int = 0) -> Iterator[Attached]:
     """An adapter with fresh values, put on the model by peft, and taken off again whatever happens."""
     from peft import get_peft_model
 
+    if config.is_prompt_learning and getattr(model.config.get_text_config(), "hidden_size_per_layer_input", None):
+        raise BaseModelError(
+            "Prompt tuning cannot be used with this base",
+            got="embeddings of each token for each layer, which virtual tokens do not have",
+            hint="use another method",
+        )
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # peft still asks for it
     with _restored(model):
         try:

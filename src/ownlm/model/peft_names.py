@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.initialization import no_init_weights
 
 from ownlm.errors import AdapterError, BaseModelError
 from ownlm.model.adapter import WEIGHTS
@@ -31,7 +32,7 @@ def skeleton(folder: str | Path) -> Any:
     """
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        with torch.device("meta"):
+        with torch.device("meta"), no_init_weights():
             return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         what, got = f"The base in {folder} cannot be read", str(error).splitlines()[0]
@@ -70,7 +71,7 @@ def _adapted(model: Any, targets: list[str]) -> set[str]:
     """The modules that `peft` adapts."""
     from peft import LoraConfig, get_peft_model
 
-    with torch.device("meta"), warnings.catch_warnings():
+    with torch.device("meta"), no_init_weights(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         config = LoraConfig(r=1, target_modules=targets, task_type="CAUSAL_LM")
         peft = get_peft_model(type(model)(deepcopy(model.config)), config, low_cpu_mem_usage=True)

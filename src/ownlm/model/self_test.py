@@ -7,21 +7,22 @@ what adapters do, is tried on a small copy of it, where both are cheap.
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from math import inf, isfinite
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ownlm.config import LoraConfig
-from ownlm.errors import BaseModelError
+from ownlm.errors import BaseModelError, in_one_line
 from ownlm.model.adapter import Adapter, LoraPair
 from ownlm.model.attention import NAME
 from ownlm.model.bank import LoraBank
 from ownlm.model.base import BaseLM
 from ownlm.model.kv_cache import KvCache
 from ownlm.model.last_mlp import trim_last_mlp
-from ownlm.model.layers import probe, refuse, why_not
+from ownlm.model.layers import probe, refuse, why_failed, why_not
 from ownlm.model.lora import lora_update
 from ownlm.model.packed import Row
 from ownlm.model.small_copy import VOCABULARY, small_copy
@@ -51,10 +52,10 @@ def check_packed(base: BaseLM) -> None:
     except BaseModelError:
         raise
     except Exception as error:  # whatever modelling code does when it meets a row it was not made for
-        refuse(base.name, f"{type(error).__name__} in a forward pass")
+        refuse(base.name, why_failed(base.model, "on a packed row", error))
     if not gap < (1e-3 if next(base.model.parameters()).dtype.itemsize >= 4 else 5e-2):
         refuse(base.name, f"logits that change with the neighbours in a row, by {gap:.1e} relative")
-    check_small_copy(base)
+    check_small_copy(base.model.config, base.name)
 
 
 @torch.inference_mode()
@@ -90,38 +91,44 @@ def _stock(base: BaseLM) -> Iterator[None]:
         base.model.set_attn_implementation(NAME)
 
 
-def check_small_copy(base: BaseLM) -> None:
+def check_small_copy(config: Any, name: str) -> None:
     """Tries a bank, long sequences and the cache on a small copy of a model.
+
+    Args:
+        config: the model's, as transformers reads it.
+        name: of the base.
 
     Raises:
         BaseModelError: a user in company gets other logits or gradients than alone, or no copy can be made.
     """
     try:
-        model = small_copy(base.model.config, NAME)
+        model = small_copy(config, NAME)
     except Exception as error:  # whatever classes do that were not made to be small
-        refuse(base.name, f"{type(error).__name__} in making a small copy of the model to try it")
-    probe(model, base.name)
+        got = f"a model of the type {config.model_type!r}, of which no small copy to try long rows and adapters on"
+        refuse(name, f"{got} can be made: {in_one_line(error)}")
+    probe(model, name)
     trim_last_mlp(model)
-    small = BaseLM(base.name, "", base.folder, model, base.tokenizer)
-    names = sorted({name.rpartition(".")[2] for name, module in model.named_modules() if _can_adapt(small, name)})
-    if not any(name != "lm_head" for name in names):
-        refuse(base.name, why_not(model, f"no linear modules to adapt in a {type(model).__name__}"))
+    small = BaseLM(name, "", Path(), model, None)
+    linears = {path.rpartition(".")[2] for path, one in model.named_modules() if isinstance(one, nn.Linear)}
+    targets = sorted(target for target in linears if _can_adapt(model, target))
+    if not any(target != "lm_head" for target in targets):
+        refuse(name, why_not(model, f"no linear modules to adapt in a {type(model).__name__}"))
     try:
-        if _worst(small, names) < SMALL_GAP:
+        if _worst(small, targets) < SMALL_GAP:
             return
-        alike = _worst(small, names, size=0) < SMALL_GAP
-        wrong = [name for name in names if alike and not _worst(small, [name]) < SMALL_GAP]
+        alike = _worst(small, targets, size=0) < SMALL_GAP
+        wrong = [target for target in targets if alike and not _worst(small, [target]) < SMALL_GAP]
     except BaseModelError:
         raise
     except Exception as error:
-        refuse(base.name, f"{type(error).__name__} with adapters on it")
+        refuse(name, why_failed(model, "on packed rows with adapters", error))
     what = f"adapters on {', '.join(wrong)}" if wrong else "logits or gradients"
-    refuse(base.name, f"{what} that change with the neighbours in a row")
+    refuse(name, f"{what} that change with the neighbours in a row")
 
 
-def _can_adapt(base: BaseLM, name: str) -> bool:
+def _can_adapt(model: nn.Module, target: str) -> bool:
     try:
-        return bool(target_modules(base.model, LoraConfig(target_modules=(name.rpartition(".")[2] or name,))))
+        return bool(target_modules(model, LoraConfig(target_modules=(target,))))
     except BaseModelError:
         return False
 

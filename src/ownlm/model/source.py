@@ -1,14 +1,16 @@
 """Where a base model comes from: the embedded one, a folder, or a hub."""
 
 import io
+import logging
 import os
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from ownlm.errors import BaseModelError
+from ownlm.errors import BaseModelError, in_one_line
 from ownlm.model import smollm2
 from ownlm.model.base_files import CONFIG, INDEX, TOKENIZER_FILES
 from ownlm.progress import Progress, silent
@@ -18,12 +20,16 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _REVISION = re.compile(r"[0-9a-f]{40}")
 
 
-def resolve_source(source: str, progress: Progress = silent) -> Path:
+def resolve_source(
+    source: str, progress: Progress = silent, check_config: Callable[[Path], None] = lambda folder: None
+) -> Path:
     """The folder of a base model, downloaded if need be. It is not checked here: `check_base_folder` does that.
 
     Args:
         source: "smollm2-135m" (the embedded base), a folder, or a hub id such as "Qwen/Qwen2.5-0.5B".
         progress: told of the stages and how much of each is done.
+        check_config: called with the folder of a model on the hub when nothing but its config.json is there; what it
+            raises ends the download.
 
     Returns:
         An absolute path.
@@ -42,7 +48,7 @@ def resolve_source(source: str, progress: Progress = silent) -> Path:
             got=source,
             expected=f"{smollm2.NAME}, a folder, or an id such as Qwen/Qwen2.5-0.5B",
         )
-    return _from_hub(source, progress)
+    return _from_hub(source, progress, check_config)
 
 
 def hub_id(folder: Path) -> tuple[str, str] | None:
@@ -53,14 +59,26 @@ def hub_id(folder: Path) -> tuple[str, str] | None:
     return model.name.removeprefix("models--").replace("--", "/"), folder.name  # no hub id has "--" in it
 
 
-def _from_hub(name: str, progress: Progress) -> Path:
+def _from_hub(name: str, progress: Progress, check_config: Callable[[Path], None]) -> Path:
     """Downloads a model from the Hugging Face hub into its own cache; a stopped download goes on where it was."""
+    progress("download", 0, 1)
+    folder = _download(name, None, (CONFIG,), progress)
+    if not (folder / CONFIG).is_file():
+        raise _not_downloaded(name, f"it has no {CONFIG}", "choose a model in transformers' format")
+    check_config(folder)
+    folder = _download(name, folder.name, HUB_FILES, progress)  # the rest of the same revision
+    progress("download", 1, 1)
+    return folder
+
+
+def _download(name: str, revision: str | None, files: Sequence[str], progress: Progress) -> Path:
+    """Downloads some files of a model on the hub: their folder in its cache."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    progress("download", 0, 1)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # what it warns of is checked here
     try:
-        folder = Path(snapshot_download(name, allow_patterns=list(HUB_FILES), tqdm_class=_bar(progress)))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(files), tqdm_class=_bar(progress)))
     except GatedRepoError:
         got, hint = "its owner wants an agreement first", "accept it on the model's page, then run `hf auth login`"
     except RepositoryNotFoundError:
@@ -69,11 +87,12 @@ def _from_hub(name: str, progress: Progress) -> Path:
         got = "the hub cannot be reached, and there is no whole copy in its cache"
         hint = f"check the network, unset HF_HUB_OFFLINE, or use {smollm2.NAME} or a folder"
     except Exception as error:  # the hub's client lets its HTTP library's own errors through
-        got, hint = type(error).__name__, "check the network, then run the same command again"
-    else:
-        progress("download", 1, 1)
-        return folder
-    raise BaseModelError(f"The base {name!r} cannot be downloaded", got=got, hint=hint)
+        got, hint = in_one_line(error), "check the network, then run the same command again"
+    raise _not_downloaded(name, got, hint)
+
+
+def _not_downloaded(name: str, got: str, hint: str) -> BaseModelError:
+    return BaseModelError(f"The base {name!r} cannot be downloaded", got=got, hint=hint)
 
 
 def _bar(progress: Progress) -> type[Any]:

@@ -1,9 +1,11 @@
 """Adding a base, and picking one."""
 
 import re
+from functools import partial
+from pathlib import Path
 
 from ownlm.errors import BaseModelError, NotFoundError
-from ownlm.model.base_files import check_base_folder, fingerprint, parameter_count
+from ownlm.model.base_files import check_base_folder, check_config, fingerprint, parameter_count
 from ownlm.model.source import resolve_source
 from ownlm.progress import Progress
 from ownlm.store.rows import BaseInfo
@@ -14,11 +16,12 @@ def add_base(store: Store, source: str, name: str | None, progress: Progress) ->
     """Fetches, checks and registers a base; the same one again is no error."""
     name = name or source.rstrip("/").rsplit("/", 1)[-1]
     check_name(name)
-    folder = resolve_source(source, progress)
+    folder = resolve_source(source, progress, partial(check_before_download, name=name))
     check_base_folder(folder)
-    from ownlm.model.architecture import check_architecture
+    from ownlm.model.architecture import check_architecture, check_tokenizer
 
     check_architecture(folder, name)
+    check_tokenizer(folder)
     progress("fingerprint", 0, 1)
     base = BaseInfo(name, str(folder), fingerprint(folder), parameter_count(folder), source)
     progress("fingerprint", 1, 1)
@@ -33,6 +36,19 @@ def add_base(store: Store, source: str, name: str | None, progress: Progress) ->
     progress("trial run", 1, 1)
     store.add_base(base)
     return base
+
+
+def check_before_download(folder: Path, name: str) -> None:
+    """Refuses a model by its config.json alone, before its weights are fetched.
+
+    Raises:
+        BaseModelError: it cannot be a base.
+    """
+    check_config(folder)
+    from ownlm.model.architecture import check_architecture
+    from ownlm.model.self_test import check_small_copy
+
+    check_small_copy(check_architecture(folder, name), name)
 
 
 def pick_base(store: Store, task: str, name: str | None) -> BaseInfo:
