@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -255,6 +255,12 @@ def test_a_client_that_does_not_read_is_disconnected(home: Home) -> None:
             client.sendall(big * 8)  # more than the system buffers
             here.until_open(1)
             here.until_open(0)
+            received = 0
+            with suppress(ConnectionResetError):
+                while piece := client.recv(1_000_000):
+                    received += len(piece)
+        with here.client(head("GET", "/docs-files/swagger-ui-bundle.js", Connection="close")) as client:
+            assert 0 < received < 8 * len(answer(client))
 
 
 def test_one_address_has_a_share_alone() -> None:

@@ -127,10 +127,17 @@ def test_a_user_with_a_long_history_waits_for_their_own_work_alone(
     monkeypatch.setattr(owner, work[1], slow)
     ask: Callable[[], Any] = {
         "questions": lambda: served.post(CHAT, ada, **QUESTION, rag=1),
-        "searches": lambda: served.get(f"/v1/users/me/history?task={TASK}&q=x", ada),
+        "searches": lambda: served.get(f"/v1/users/me/history?task={TASK}&q=secret4", ada),
         "downloads": lambda: served.client.get(f"/v1/users/me/adapter/download?task={TASK}", headers=ada),
     }[what]
-    in_company(served, waiting, 1, [ask] * (PROCESSES + BINDERS + 5))
+    told = in_company(served, waiting, 1, [ask] * (PROCESSES + BINDERS + 5))
+    match what:
+        case "questions":
+            assert all(one["ownlm"]["retrieved"] == ["ada-4"] for one in told)
+        case "searches":
+            assert all([record["id"] for record in one["records"]] == ["ada-4"] for one in told)
+        case _:
+            assert {one.status_code for one in told} == {200}
 
 
 def test_the_prompt_of_a_long_history_is_that_of_any_other(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

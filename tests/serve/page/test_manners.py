@@ -131,6 +131,8 @@ def test_a_job_outlives_a_lost_connection(tab: Visit, served: Served) -> None:
     served.fake.refuse["/v1/users/me/jobs/job-0"] = 503
     tab.page.get_by_role("button", name="Learn from my records").click()
     tab.main.get_by_text("Learning from your records is done").wait_for()
+    assert served.fake.refuse == {}  # it was refused once
+    assert [job["state"] for job in served.fake.people[served.tokens["trained"]].jobs] == ["done"]
 
 
 def test_everything_can_be_done_from_the_keyboard(tab: Visit, served: Served) -> None:

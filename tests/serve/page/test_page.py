@@ -93,6 +93,8 @@ def test_stops_and_frees_the_server(tab: Visit, served: Served) -> None:
     page.get_by_role("button", name="Stop").click()
     page.get_by_text("Stopped.").nth(1).wait_for()
     until(tab, lambda: served.fake.stopped == 2)
+    assert page.get_by_text("Stopped.").count() == len(served.fake.chats) == 2
+    assert page.get_by_role("button", name="Ask both").is_enabled()
 
 
 def test_tasks_of_several_fields_are_asked_in_json(tab: Visit, served: Served) -> None:

@@ -51,7 +51,7 @@ def test_what_cannot_be_had_is_not_offered_and_the_reason_is_said(tab: Visit, se
     for kind, name in (("train", LEARN), ("assemble", PIECES)):
         for reason, words in (
             ("no_records", "It needs records of yours"),
-            ("at_work", "just now."),
+            ("at_work", "The server is "),
             ("no_base", "This server has no model to begin with yet."),
             ("no_pieces", "Nobody shares pieces in this task yet."),
             ("waits", "It is possible again when that is done."),
@@ -124,7 +124,7 @@ def test_a_job_is_cancelled_and_can_be_asked_for_again(tab: Visit, served: Serve
     tab.sign_in(served.tokens["trained"], "model")
     page = tab.page
     page.get_by_role("button", name=LEARN).click()
-    page.locator("#train-help", has_text="Your records are being learnt from just now.").wait_for()
+    page.locator("#train-help", has_text="The server is learning from your records.").wait_for()
     page.get_by_role("button", name="Cancel").click()
     page.locator("#job-train", has_text="Learning from your records was cancelled.").wait_for()
     page.locator("#train:enabled").wait_for()

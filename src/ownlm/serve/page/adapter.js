@@ -107,7 +107,7 @@ function helpOf(kind, reason, records) {
         ? ["It needs records of yours: ", el("a", { href: "#history" }, "add some first"), "."]
         : ["It needs records of yours, too."];
     case "at_work":
-      return [kind === "train" ? "Your records are being learnt from just now." : "It is being put together just now."];
+      return [kind === "train" ? "The server is learning from your records." : "The server is putting your model together."];
     case "no_base":
       return ["This server has no model to begin with yet. Whoever runs it has to add one."];
     case "no_pieces":
