@@ -98,7 +98,7 @@ def test_choosing_leaves_others_their_turns(
     works = [office.work(one, "Sort this" * 5, labels=("a", "b")) for one in people]
     tokens = len(office.base.encode_prompt(works[0].prompt))
     together = answered(OwnEngine(office.home, tokens_per_pass=2 * tokens), works)
-    assert max(sizes) == 2 * tokens and len(sizes) == PEOPLE // 2
+    assert max(sizes) == 2 * tokens and sum(sizes) == PEOPLE * tokens  # the first may begin before the others come
     assert together == [answered(OwnEngine(office.home), [work])[0] for work in works]
 
 

@@ -39,7 +39,7 @@ class Fake:
         self.people = fake_people.everybody()
         self.pause_s = 0.01  # between two pieces of an answer
         self.gate: threading.Event | None = None  # what the second half of an answer waits for
-        self.looks = 3  # at a job until it is done
+        self.looks = 1  # at a job until it is done
         self.refuse: dict[str, int] = {}  # by path: a status to answer with, once
         self.chats: list[dict[str, Any]] = []
         self.not_offered: dict[str, str] = {}  # by kind of job: why it cannot be asked for

@@ -195,6 +195,7 @@ def test_adds_many_records_and_says_which_line_is_wrong(tab: Visit, served: Serv
 
 
 def test_trains_with_progress_until_done(tab: Visit, served: Served) -> None:
+    served.fake.looks = 3
     tab.sign_in(served.tokens["newcomer"], "model")
     page = tab.page
     page.get_by_text("no records that one could be made from").wait_for()
@@ -223,7 +224,6 @@ def test_a_job_that_fails_says_what_to_do(tab: Visit, served: Served) -> None:
     tab.allowed = (f"{REFUSED} 409",)
     tab.sign_in(served.tokens["failing"], "model")
     page = tab.page
-    served.fake.looks = 1
     page.get_by_role("button", name="Put together from shared pieces").click()
     alert = page.get_by_role("alert")
     alert.filter(has_text="Putting your model together failed. Too few records for a training step.").wait_for()

@@ -48,18 +48,18 @@ def test_nothing_is_said_in_the_words_of_the_trade(tab: Visit, served: Served, w
 def test_what_cannot_be_had_is_not_offered_and_the_reason_is_said(tab: Visit, served: Served) -> None:
     tab.sign_in(served.tokens["trained"], "model")
     page = tab.page
-    for kind, name in (("train", LEARN), ("assemble", PIECES)):
-        for reason, words in (
-            ("no_records", "It needs records of yours"),
-            ("at_work", "The server is "),
-            ("no_base", "This server has no model to begin with yet."),
-            ("no_pieces", "Nobody shares pieces in this task yet."),
-            ("waits", "It is possible again when that is done."),
-            ("up_to_date", "there is nothing new."),
-        ):
-            served.fake.not_offered = {kind: reason}
-            tab.go("Ask")
-            tab.go("My model")
+    for reason, words in (
+        ("no_records", "It needs records of yours"),
+        ("at_work", "The server is "),
+        ("no_base", "This server has no model to begin with yet."),
+        ("no_pieces", "Nobody shares pieces in this task yet."),
+        ("waits", "It is possible again when that is done."),
+        ("up_to_date", "there is nothing new."),
+    ):
+        served.fake.not_offered = {"train": reason, "assemble": reason}
+        tab.go("Ask")
+        tab.go("My model")
+        for kind, name in (("train", LEARN), ("assemble", PIECES)):
             page.locator(f"#{kind}-help", has_text=words).wait_for()
             assert page.get_by_role("button", name=name).is_disabled(), reason
     served.fake.not_offered = {}
