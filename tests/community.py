@@ -1,6 +1,7 @@
 """A few people on a tiny base, for tests of the whole flow."""
 
 import json
+import shutil
 from pathlib import Path
 
 TASK = """
@@ -40,3 +41,11 @@ def write_rows(path: Path, *groups: list[dict[str, str]]) -> Path:
     """A JSON Lines file."""
     path.write_text("".join(json.dumps(row) + "\n" for group in groups for row in group), "utf8")
     return path
+
+
+def with_context(folder: Path, base: Path, tokens: int) -> Path:
+    """A copy of a base that has a shorter context."""
+    shutil.copytree(base, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": tokens}))
+    return folder

@@ -16,7 +16,7 @@ from ownlm.prompt.example import query_prompt
 from ownlm.verbs.load import load_peft_adapter
 from ownlm.verbs.settings import settings
 from tests.answer.test_peft_answer import make_attentive
-from tests.community import rows, write_rows, write_task
+from tests.community import rows, with_context, write_rows, write_task
 from tests.shell import Shell
 
 FAST = {"epochs": 6, "batch_size": 4, "learning_rate": 0.1}
@@ -53,6 +53,23 @@ def test_one_file_of_queries_of_people_with_different_methods(home: Home) -> Non
     for at in range(0, len(queries), len(METHODS)):  # the same text, everybody's own answer
         texts = {answer.answer for answer in answers[at : at + len(METHODS)]}
         assert len(texts) == len(METHODS) and plain[at].answer not in texts
+
+
+def test_a_prompt_leaves_room_for_the_longest_label(tmp_path: Path, tiny_base: Path) -> None:
+    home = Home(tmp_path / "home")
+    base = home.load(home.add_base(str(with_context(tmp_path / "short", tiny_base, 160)), "short"))
+    task = write_task(tmp_path)
+    task.write_text(task.read_text().replace('"bin"]', '"a label of more tokens than an answer may have"]'))
+    home.add_history(write_rows(tmp_path / "people.jsonl", rows("ada", 2)), str(task))
+    frame = (
+        len(base.encode_prompt(query_prompt(home.task("sorting"), {"text": "x"}, home.history("ada", "sorting"))[0]))
+        - 1
+    )
+    longest = len(base.encode_answer(" a label of more tokens than an answer may have"))
+    most = base.max_tokens - frame - longest
+    queries = [Query("ada", str(size), {"text": "x" * size}) for size in (1, most, most + 1, 2)]
+    answers = list(home.ask_many(queries, "sorting", base_only=True, choose=True))
+    assert [isinstance(one.error, DataError) for one in answers] == [False, False, True, False]
 
 
 def test_export_is_loaded_by_peft_and_answers_alike(home: Home, tmp_path: Path) -> None:

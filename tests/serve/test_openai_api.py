@@ -1,13 +1,17 @@
 """OpenAI's API: who is answered by what, streams, refusals."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from ownlm.config import PromptConfig
 from ownlm.errors import AdapterError, BaseModelError, DataError, OwnlmError, StoreError
+from ownlm.home import Home
 from ownlm.serve import answering
 from ownlm.serve.limits import Limits
+from ownlm.store.rows import ProfileInfo
 from ownlm.store.tokens import revoke_token, tokens
 from tests.serve.conftest import Served
 
@@ -189,6 +193,41 @@ def test_a_stream_looks_before_its_last_piece(served: Served) -> None:
     served.engine.before["two"] = lambda: [revoke_token(store, one.id) for one in tokens(store, "ada")]
     response = served.client.post(CHAT, headers=who, json={"model": TASK, "messages": say(), "stream": True})
     assert "one" in response.text and "two" not in response.text and "invalid_api_key" in response.text
+
+
+def forget_ciro(home: Home) -> None:
+    home.forget("ciro")
+
+
+def forget_shown(home: Home) -> None:
+    home.forget_record("ciro", "ciro-0", TASK)
+
+
+def renew_profile(home: Home) -> None:
+    home.store.add_profile(ProfileInfo(TASK, "ciro", "Another summary.", "counted", home.people()[2].history))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "deleted", "code"),
+    [
+        (CHAT, forget_ciro, 409),
+        ("/v1/completions", forget_ciro, 409),
+        (CHAT, forget_shown, 409),
+        ("/v1/completions", forget_shown, 200),  # whose prompt shows no record
+        (CHAT, renew_profile, 409),
+    ],
+)
+def test_what_an_answer_of_the_base_is_made_from_must_still_be_there(
+    served: Served, monkeypatch: pytest.MonkeyPatch, path: str, deleted: Callable[[Home], None], code: int, stream: bool
+) -> None:
+    home, who = served.home, served.token(None)
+    home.profile(TASK, users=["ciro"], counted=True)
+    monkeypatch.setattr("ownlm.verbs.ask.PromptConfig", lambda: PromptConfig(rag=3, profile=True))
+    served.engine.meanwhile = lambda: deleted(home)
+    asked = {"model": f"{TASK}:ciro", "stream": stream} | ({"messages": say()} if path == CHAT else {"prompt": "Once"})
+    response = served.client.post(path, headers=who, json=asked)
+    assert response.status_code == code and (code == 200) == ("read" in response.text)
 
 
 def test_who_has_learnt_what_was_forgotten_is_told(served: Served) -> None:

@@ -22,6 +22,7 @@ from ownlm.serve.prompts import PromptReader
 from ownlm.serve.slots import Slot, Slots
 from ownlm.serve.stream import OwnStream
 from ownlm.store.rows import AdapterInfo
+from tests.community import with_context
 from tests.serve.answering import PEOPLE, TEXTS, Office, answered, read, serving
 
 
@@ -80,6 +81,15 @@ def test_whoever_comes_and_goes(
     for work, answer in zip(works, serving(engine, use), strict=True):
         assert answer is None or answer == office.alone(work)
     assert engine.counts()["live"] == engine.counts()["queued"] == 0
+
+
+def test_a_long_prompt_that_chooses_fails_alone(tmp_path: Path, tiny_base: Path) -> None:
+    office = Office(tmp_path / "home", with_context(tmp_path / "short", tiny_base, 64))
+    labels = ("good", "a longer label")
+    frame, longest = len(office.base.encode_prompt("")), len(office.base.encode_answer(" a longer label"))
+    works = [office.work(None, "x" * n, labels=labels) for n in (5, 64 - frame - longest, 65 - frame - longest, 9)]
+    first, fits, too_long, last = answered(OwnEngine(office.home, tokens_per_pass=10_000), works)
+    assert {first, fits, last} <= set(labels) and isinstance(too_long, DataError)
 
 
 def test_the_same_as_home_ask(shared: Any) -> None:

@@ -25,7 +25,7 @@ from ownlm.prompt.profile import OPENING, request
 from ownlm.store.rows import ProfileInfo
 from ownlm.verbs import profile as verb
 from ownlm.verbs.report import Profiles
-from tests.community import FOLDERS, rows, write_rows, write_task
+from tests.community import FOLDERS, rows, with_context, write_rows, write_task
 from tests.endpoint import serving
 
 FAST: dict[str, Any] = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-2}
@@ -111,17 +111,10 @@ def test_a_base_that_says_nothing_writes_no_profile(home: Home, monkeypatch: pyt
     assert "'ada' is empty" in str(report.failed[0][1])
 
 
-def with_context(folder: Path, base: Path, tokens: int) -> str:
-    shutil.copytree(base, folder)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": tokens}))
-    return str(folder)
-
-
 def test_where_the_context_is_short_the_oldest_records_are_left_out(
     home: Home, tiny_base: Path, tmp_path: Path, asked: list[str]
 ) -> None:
-    home.add_base(with_context(tmp_path / "short", tiny_base, 560), "short")
+    home.add_base(str(with_context(tmp_path / "short", tiny_base, 560)), "short")
     home.add_history(write_rows(tmp_path / "long.jsonl", [rows("long", 1)[0] | {"text": "x" * 500}]), "sorting")
     report = home.profile("sorting", base="short")
     ((ada, records), *_) = report.written

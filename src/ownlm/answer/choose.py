@@ -43,6 +43,16 @@ def label_log_likelihood(logits_PV: Tensor, target_P: Tensor, label_P: Tensor, l
     return torch.zeros(labels, dtype=log_p_P.dtype, device=log_p_P.device).index_add_(0, label_P, log_p_P)
 
 
+def answer_tokens(base: BaseLM, labels: Sequence[str], max_new_tokens: int) -> int:
+    """How many tokens of the context an answer needs after its prompt.
+
+    Args:
+        labels: of a task, where one of them is chosen: the longest one counts.
+        max_new_tokens: of an answer that is generated.
+    """
+    return max((len(base.encode_answer(f" {label}")) for label in labels), default=max_new_tokens)
+
+
 @torch.inference_mode()
 def choose(
     base: BaseLM,

@@ -10,7 +10,7 @@ from ownlm.history.task import Task, parse_input
 from ownlm.home import Home
 from ownlm.serve.engine import Stream, Work
 from ownlm.serve.retrieval import LONG_BYTES, Retrieval
-from ownlm.store.records import history_bytes
+from ownlm.store.records import has_records, history_bytes
 from ownlm.verbs.ask import Assignment, assign, prompt_of, prompt_settings
 from ownlm.verbs.bases import pick_base
 
@@ -21,14 +21,18 @@ class Bound:
 
     Attributes:
         work: for the engine.
-        retrieved: ids of the person's records that the prompt shows.
+        known: whether the user has records in the task and no adapter: the base answers about them.
+        retrieved: ids of the user's records that the prompt shows.
+        profile: the user's profile where the prompt shows it.
         warning: why the base answers, where the person might expect their adapter.
     """
 
     user: str | None
     task: Task
     work: Work
+    known: bool = False
     retrieved: tuple[str, ...] = ()
+    profile: str = ""
     warning: str | None = None
 
     def extras(self, ignored_messages: int | None = None) -> dict[str, Any]:
@@ -72,7 +76,7 @@ def bind_question(
     else:
         prompt, retrieved = prompt_of(home.store, one, show)
     work = Work(one.base, one.adapter, prompt, one.task.max_new_tokens, one_line=one.task.one_line)
-    return Bound(user, one.task, work, tuple(retrieved), one.warning)
+    return Bound(user, one.task, work, _knows(home, user, one), tuple(retrieved), how["profile"], one.warning)
 
 
 def bind_text(home: Home, user: str | None, task: Task, text: str | tuple[int, ...], base_only: bool) -> Bound:
@@ -82,7 +86,12 @@ def bind_text(home: Home, user: str | None, task: Task, text: str | tuple[int, .
         NotFoundError: there is no base.
     """
     one = _assigned(home, Query(user or "", "", {}), task, base_only or user is None)
-    return Bound(user, one.task, Work(one.base, one.adapter, text, 16, continues=True), warning=one.warning)
+    work = Work(one.base, one.adapter, text, 16, continues=True)
+    return Bound(user, one.task, work, _knows(home, user, one), warning=one.warning)
+
+
+def _knows(home: Home, user: str | None, one: Assignment) -> bool:
+    return user is not None and one.adapter is None and home.store.knows(one.task.name, user)
 
 
 def _assigned(home: Home, query: Query, task: Task, base_only: bool) -> Assignment:
@@ -122,7 +131,19 @@ def check_answered(bound: Bound, stream: Stream) -> None:
 
 
 def check_there(home: Home, bound: Bound) -> None:
-    """Raises a SupersededError where the adapter is gone: its person, or a record that it had learnt, was forgotten."""
-    own = bound.work.adapter
-    if own is not None and not home.store.still_there([own.id]):
-        raise SupersededError("The adapter was removed while it answered; the answer is kept back", hint="ask again")
+    """Raises a SupersededError where something that the answer is made from was deleted since the request came."""
+    store, own, task = home.store, bound.work.adapter, bound.task.name
+    if own is not None and not store.still_there([own.id]):
+        raise _deleted("The adapter was")
+    if bound.known and not store.knows(task, bound.user or ""):
+        raise _deleted("The user was")
+    if bound.retrieved and not has_records(store, task, bound.user or "", bound.retrieved):
+        raise _deleted("A record that the prompt shows was")
+    if bound.profile:
+        profile = store.profile(task, bound.user or "")
+        if profile is None or profile.text != bound.profile:
+            raise _deleted("The profile that the prompt shows was replaced or")
+
+
+def _deleted(what: str) -> SupersededError:
+    return SupersededError(f"{what} deleted during the answer; the answer is kept back", hint="ask again")

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ownlm.answer.choose import choose
+from ownlm.answer.choose import answer_tokens, choose
 from ownlm.answer.decoder import Decoder, Reply
 from ownlm.answer.prompt_row import Prompt
 from ownlm.answer.sample import Dice
@@ -104,7 +104,7 @@ class Running:
     def encode(self, order: Order) -> OwnlmError | None:
         """Makes the prompt's tokens; returns what is wrong with it. For a thread other than that of the answers."""
         try:
-            order.tokens = self._prompts.read(order.work.prompt, 0 if order.work.labels else 1)
+            order.tokens = self._prompts.read(order.work.prompt, answer_tokens(self.base, order.work.labels, 1))
         except OwnlmError as error:
             return error
         except Exception as error:  # whatever a tokenizer does of a text: it is this order's alone

@@ -10,6 +10,7 @@ from typing import Final
 
 import httpx2 as httpx
 
+from ownlm.answer.choose import answer_tokens
 from ownlm.answer.text import AnswerText
 from ownlm.errors import AdapterError, OwnlmError, SupersededError
 from ownlm.model.base import load_without_weights
@@ -190,8 +191,8 @@ class VllmEngine:
             if info.pool is not None and self._taken_back(info.pool):
                 what = f"The assembly of user {info.user!r} waits for a withdrawal: somebody took their consent back"
                 raise AdapterError(what, hint=f"`ownlm assemble --task {info.task}`, when it is done")
-        labels = [len(self.base.encode_answer(f" {label}")) for label in work.labels]
-        return self._prompts.read(work.prompt, max(labels, default=0) + 1)  # vLLM always says one token more
+        room = answer_tokens(self.base, work.labels, 0)
+        return self._prompts.read(work.prompt, room + 1)  # vLLM always says one token more
 
     def _taken_back(self, digest: str) -> bool:
         """Whether somebody whose pieces lie in a pool has taken their consent back."""

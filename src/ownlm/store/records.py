@@ -1,5 +1,6 @@
 """Records of one user, looked up without reading all of them: sizes, counts and pages."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,14 @@ def record_counts(store: "Store", user: str) -> dict[str, int]:
     query = select(r.task, func.count()).where(r.user == user).group_by(r.task).order_by(func.min(r.number))
     with store.database.reading() as db:
         return {task: count for task, count in db.execute(query)}
+
+
+def has_records(store: "Store", task: str, user: str, ids: Collection[str]) -> bool:
+    """Whether a user has all of these records."""
+    r = tables.records.c
+    query = select(func.count()).where(r.task == task, r.user == user, r.id.in_(ids))
+    with store.database.reading() as db:
+        return bool(db.execute(query).scalar_one() == len(set(ids)))
 
 
 def history_page(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ownlm.answer.ask import Question, answer
+from ownlm.answer.choose import answer_tokens
 from ownlm.answer.peft_answer import answer_with_peft
 from ownlm.config import PromptConfig, TrainConfig
 from ownlm.errors import NotFoundError, OwnlmError, PoolError, TaskError
@@ -216,7 +217,8 @@ def _answer_batch(
                 recipes[own.id] = load_recipe(own, pool)
             elif own is not None and own.id not in adapters:
                 adapters[own.id] = load_adapter(store, own, base, its_pool)
-            prompt, retrieved = _prompt(store, base, one, show, histories)
+            room = answer_tokens(base, one.task.labels or () if choose else (), one.task.max_new_tokens)
+            prompt, retrieved = _prompt(store, base, one, show, histories, room)
             questions.append(Question(prompt, result.adapter))
             results.append(replace(result, retrieved=retrieved))
         except OwnlmError as error:
@@ -280,13 +282,13 @@ def _answers(
 
 
 def _prompt(
-    store: Store, base: BaseLM, one: Assignment, show: Show, histories: dict[str, History]
+    store: Store, base: BaseLM, one: Assignment, show: Show, histories: dict[str, History], room: int
 ) -> tuple[list[int], tuple[str, ...]]:
     text, retrieved = prompt_of(store, one, show, histories)
     query = one.query
     what = f"The query {query.id!r} of user" if query.id else "The text asked of user"
     virtual = one.adapter.shape.get("num_virtual_tokens", 0) if one.adapter else 0
-    return encode_within(base, text, virtual + one.task.max_new_tokens, f"{what} {query.user_id!r}"), retrieved
+    return encode_within(base, text, virtual + room, f"{what} {query.user_id!r}"), retrieved
 
 
 def prompt_of(

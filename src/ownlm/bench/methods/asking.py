@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ownlm.answer.ask import Question, answer
+from ownlm.answer.choose import answer_tokens
 from ownlm.bench.case import Case
 from ownlm.history.record import Query
 from ownlm.model.adapter import Adapter
@@ -79,5 +80,6 @@ def _batches(queries: Sequence[Query], owner: Owners) -> Iterator[list[Query]]:
 
 def _encoded(case: Case, base: BaseLM, query: Query, text: str) -> list[int]:
     prompt = base.encode_prompt(text)
-    check_length(base, prompt, case.task.max_new_tokens, f"The query {query.id!r} of user {query.user_id!r}")
+    room = answer_tokens(base, case.task.labels or () if case.choose else (), case.task.max_new_tokens)
+    check_length(base, prompt, room, f"The query {query.id!r} of user {query.user_id!r}")
     return prompt
