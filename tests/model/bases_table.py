@@ -379,7 +379,8 @@ for them; `--modules` names others. Experts of mixture-of-experts bases are not 
 for parts of fused experts are refused before anything is trained, since it could not read the exported adapter.
 
 **Models of pictures and text** are used for their text alone: adapters change the text decoder, and its parameters are
-those that are counted.
+those that are counted. Gemma 3n's need the package `timm`, and were not tried with it. Prompt tuning is refused where
+each layer has embeddings of the tokens (Gemma 3n, Gemma 4 E2B and E4B): virtual tokens have none.
 
 **Text stays text.** Whatever a user writes is encoded as if the tokenizer had no control tokens: neither those that are
 marked as special, nor others that look like markers (`<think>`, `[INST]`, `<end_of_turn>`) or that the chat template

@@ -97,9 +97,16 @@ def bytes_per_token(model: Any) -> int:
         token added 0.4 to 0.6 MB; the formula says 0.6 MB.
     """
     config, size = model.config.get_text_config(), next(model.parameters()).element_size()
-    hidden = config.hidden_size
-    intermediate = getattr(config, "intermediate_size", None) or 4 * hidden
-    return int(config.num_hidden_layers * (14 * hidden + 4 * intermediate) * size + config.vocab_size * FLOAT32 * 3 / 8)
+    layers = [14 * config.hidden_size + 4 * width for width in _intermediate_sizes(config)]
+    return int(sum(layers) * size + config.vocab_size * FLOAT32 * 3 / 8)
+
+
+def _intermediate_sizes(config: Any) -> list[int]:
+    """The width of each layer's MLP; some models have layers of several widths."""
+    count = config.num_hidden_layers
+    layers = list(config.per_layer_config) if getattr(config, "is_heterogeneous", False) else [config] * count
+    sizes = [getattr(layer, "intermediate_size", None) or 4 * config.hidden_size for layer in layers]
+    return [size[place] if isinstance(size, list) else size for place, size in enumerate(sizes)]
 
 
 def parameters_per_slot(model: Any, lora: LoraConfig) -> int:
