@@ -54,7 +54,7 @@ def test_assembling_for_people(shared: QuickShell) -> None:
     assert "skipped 4: is a sharer of this pool" in shared.run("assemble", *SORTING, "--top-k", "2")
     shown = shared.run("users", "show", "gus")
     (pool,) = Home(shared.folder / ".ownlm").pools.ls()
-    assert f"pool {pool.digest[:12]}" in shown and "`ownlm users show gus --plot FILE.png`" in shown
+    assert f"pool {pool.digest[:12]}" in shown and "`ownlm users show --plot FILE.png gus`" in shown
 
 
 def test_one_persons_failure_stops_nobody(shared: QuickShell) -> None:

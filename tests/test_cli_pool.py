@@ -241,6 +241,6 @@ def test_another_key_is_refused_and_can_be_trusted(shared: QuickShell, tmp_path:
     key = fingerprint(forged.manifest.publisher)
     error = shared.json("pool", "add", forged.folder, "--task", "sorting", code=1)["error"]
     assert error["got"] == f"the key {key}" and error["expected"] == f"the key {fingerprint(pool.publisher)}"
-    assert f"`ownlm pool trust '{forged.folder}' --key {key}`" in error["hint"]
+    assert f"`ownlm pool trust --key {key} '{forged.folder}'`" in error["hint"]
     assert shared.json("pool", "trust", forged.folder, "--key", key)["before"] == [fingerprint(pool.publisher)]
     assert "which this home knows" in shared.run("pool", "add", forged.folder, "--task", "sorting")

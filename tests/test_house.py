@@ -22,6 +22,27 @@ def test_importing_loads_no_heavy_library(module: str) -> None:
     assert done.stdout.split() == []
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "src")))
+def test_names_that_people_choose_are_quoted_in_commands(path: Path) -> None:
+    """A user, a record or a file may have spaces, quotes and `;` in its name, or begin with `-`."""
+    chosen, whole = (
+        re.compile(r"user|who\b|path|folder|data\b|repo|record|gone|file\b|source"),
+        re.compile(r"quoted|argument"),
+    )
+    bare = []
+    for text in ast.walk(ast.parse(path.read_text("utf8"))):
+        said = ""
+        for part in text.values if isinstance(text, ast.JoinedStr) else []:
+            if isinstance(part, ast.Constant):
+                said += str(part.value)
+                continue
+            name, command = ast.unparse(part), re.search(r"(?:(?:`|^|Next: )ownlm|`git) [^`]*$", said)
+            if command and chosen.search(name) and not whole.search(name):
+                bare.append(f"{path}:{text.lineno}: {command.group()}{name}")
+            said += "X"
+    assert not bare
+
+
 def test_home_is_there_when_asked_for() -> None:
     import ownlm
     from ownlm.home import Home

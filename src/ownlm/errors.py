@@ -12,8 +12,24 @@ def quoted(word: object) -> str:
 
     >>> quoted("ada"), quoted("my files; rm")
     ('ada', "'my files; rm'")
+    >>> print(quoted("two\\nlines"))
+    $'two\\nlines'
     """
-    return shlex.quote(str(word))
+    text = str(word)
+    if text.isprintable():
+        return shlex.quote(text)
+    escapes = {"'": "\\'", "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+    escaped = (escapes.get(one, one if one.isprintable() else f"\\U{ord(one):08x}") for one in text)
+    return f"$'{''.join(escaped)}'"  # bash, zsh and ksh read it on one line
+
+
+def argument(word: object) -> str:
+    """A name or a path as the last argument of a command: one that begins with `-` must not be read as an option.
+
+    >>> argument("ada"), argument("-ada")
+    ('ada', '-- -ada')
+    """
+    return ("-- " if str(word).startswith("-") else "") + quoted(word)
 
 
 def in_one_line(error: Exception) -> str:

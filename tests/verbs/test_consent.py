@@ -97,7 +97,7 @@ def test_the_doctor_looks_at_pools_recipes_and_consents(home: Home) -> None:
         f"The recipe {made.id} of user 'ada' has weights of another size": "`ownlm assemble --task sorting` --user ada",
         f"The recipe {made.id} of user 'ada' is made of a pool that is not in the home":
             "`ownlm assemble --task sorting`",
-        "User 'zoe' agreed to share, and has no records": "`ownlm users consent zoe --no-share`",
+        "User 'zoe' agreed to share, and has no records": "`ownlm users consent --no-share zoe`",
         "Pools that nothing names, left by a killed run: 1 folders":
             "the next `ownlm share` or `assemble` removes them",
     }  # fmt: skip

@@ -7,6 +7,7 @@ import typer
 
 from ownlm.cli import options
 from ownlm.cli.output import print_json, print_table, say, tell_added, tell_forgotten, warn
+from ownlm.errors import quoted
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -35,7 +36,7 @@ def add(
         return
     tell_added(added)
     if queries:
-        say(f"The file also holds {queries:,} queries: `ownlm ask --file {data} --task {task}` answers them")
+        say(f"The file also holds {queries:,} queries: `ownlm ask --file {quoted(data)} --task {task}` answers them")
     for line in added.dataset.bad:
         warn(f"left out: {line}")
 

@@ -7,7 +7,7 @@ import typer
 
 from ownlm.cli import options
 from ownlm.cli.output import many, print_json, progress_bar, say, size
-from ownlm.errors import OwnlmError
+from ownlm.errors import OwnlmError, argument
 
 if TYPE_CHECKING:
     from ownlm.importers.imported import Imported
@@ -167,7 +167,7 @@ def _download(
     for file in fetched:
         say(f"{'fetched' if file.new else 'there already'}: {file.path}, {size(file.path.stat().st_size)}")
     for part in dict.fromkeys(parts):
-        say(f"Next: ownlm import lamp {folder} {part}.jsonl --task {task} --split {split} --part {part}")
+        say(f"Next: ownlm import lamp --task {task} --split {split} --part {part} {argument(folder)} {part}.jsonl")
 
 
 def _tell(imported: "Imported", json: bool) -> None:

@@ -22,7 +22,7 @@ from ownlm.cli.output import (
     warn_stale,
     warn_unfinished,
 )
-from ownlm.errors import NotFoundError
+from ownlm.errors import NotFoundError, argument
 from ownlm.perpcs.signing import fingerprint
 
 if TYPE_CHECKING:
@@ -366,7 +366,7 @@ def withdraw(
     warn_stale(stale)
     warn_failed(done.again.failed)
     if _agrees(opened, who):
-        warn(f"{who} still agrees to share, and may be chosen again: `ownlm users consent {who} --no-share`")
+        warn(f"{who} still agrees to share, and may be chosen again: `ownlm users consent --no-share {argument(who)}`")
     if done.again.failed:
         raise typer.Exit(1)
 

@@ -1,6 +1,5 @@
 """`ownlm users`."""
 
-import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +19,7 @@ from ownlm.cli.output import (
     tell_forgotten,
     warn,
 )
-from ownlm.errors import NotFoundError
+from ownlm.errors import NotFoundError, argument, quoted
 
 if TYPE_CHECKING:
     from ownlm.home import Home
@@ -149,7 +148,7 @@ def show(
     if plot is not None:
         say(f"{plot}: whose pieces the newest recipe is made of")
     elif adapters[-1][0].is_recipe and adapters[-1][0].stale is None and adapters[-1][0].pool not in waiting:
-        say(f"`ownlm users show {user} --plot FILE.png` draws whose pieces the recipe is made of")
+        say(f"`ownlm users show --plot FILE.png {argument(user)}` draws whose pieces the recipe is made of")
 
 
 def _draw(home: "Home", user: str, task: str | None, plot: Path) -> None:
@@ -188,7 +187,7 @@ def _newest(home: "Home", person: "Person", adapters: "list[tuple[AdapterInfo, s
 
     task, mine = person.task, [(adapter, standing) for adapter, standing in adapters if adapter.task == person.task]
     if not mine:
-        whom = f"--task {task} --user {shlex.quote(person.user)}"
+        whom = f"--task {task} --user {quoted(person.user)}"
         pieced = f", or `ownlm assemble {whom}`, makes one" if home.pools.ls(task) else " makes one"
         return f"no adapter yet: `ownlm train {whom}`{pieced}"
     adapter, standing = mine[-1]
@@ -236,7 +235,7 @@ def consent(
     if told.pools and not told.shares:
         held = f"{many(len(told.pools), 'pool')} of this home: {', '.join(digest[:12] for digest in told.pools)}"
         warn(
-            f"pieces of theirs still lie in {held}. Until `ownlm pool withdraw {shlex.quote(user)}` removes them, "
+            f"pieces of theirs still lie in {held}. Until `ownlm pool withdraw {argument(user)}` removes them, "
             "nobody is assembled from there, and the base answers for who was"
         )
 
@@ -244,7 +243,9 @@ def consent(
 def _agreed(told: "Consent") -> str:
     """Whether a person shares, in a line."""
     if not told.shares:
-        return f"{told.user} does not share pieces of their adapters: `ownlm users consent {told.user} --share`"
+        return (
+            f"{told.user} does not share pieces of their adapters: `ownlm users consent --share {argument(told.user)}`"
+        )
     since = str(told.since)[:16].replace("T", " ")
     return f"{told.user} shares pieces of their adapters since {since} (UTC), under this licence: {told.licence}"
 

@@ -18,7 +18,7 @@ from subprocess import DEVNULL, PIPE, Popen
 from tempfile import TemporaryFile
 from typing import IO, Final, NamedTuple
 
-from ownlm.errors import DataError
+from ownlm.errors import DataError, quoted
 from ownlm.filesystem import read_regular
 from ownlm.programs import child_environment, git_command
 
@@ -256,5 +256,5 @@ def _refused(what: str, said: bytes, repo: Path) -> DataError:
     elif got and "not a git repository" in got:
         hint = "name the folder of a repository, bare or not, or one within it"
     else:
-        hint = f"`git -C {repo} fsck` says what is damaged; a partial clone lacks objects, so clone it whole"
+        hint = f"`git -C {quoted(repo)} fsck` says what is damaged; a partial clone lacks objects, so clone it whole"
     return DataError(what, got=got and got[:300], expected="a git repository that is whole and yours", hint=hint)

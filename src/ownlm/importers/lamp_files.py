@@ -22,7 +22,7 @@ from typing import Any, Final, Literal
 
 from filelock import FileLock
 
-from ownlm.errors import ConfigError, DataError, NotFoundError
+from ownlm.errors import ConfigError, DataError, NotFoundError, quoted
 from ownlm.history.files import read_document
 from ownlm.history.lamp import read_golds
 from ownlm.history.task import Task, load_task
@@ -140,7 +140,7 @@ def find_lamp(folder: Path, *, task: Task, split: Split = "user", part: Kind = "
     raise DataError(
         f"The folder {folder} holds no {part} questions of {task.name}, {split}-based",
         expected=places[0],
-        hint=f"ownlm import lamp --task {task.name} --download {folder} --split {split} --part {part}",
+        hint=f"ownlm import lamp --task {task.name} --download {quoted(folder)} --split {split} --part {part}",
     )
 
 

@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from ownlm.errors import DataError
+from ownlm.errors import DataError, quoted
 from ownlm.filesystem import open_regular
 from ownlm.history.files import reading
 from ownlm.importers.imported import Imported, pseudonym, write_rows
@@ -130,7 +130,7 @@ def _check(file: Path, out: Path) -> None:
                 f"{file} is a folder",
                 got="a Maildir" if (file / "cur").is_dir() else None,
                 expected="a mailbox in mbox format, which is one file",
-                hint=f"give {file / 'mbox'}" if (file / "mbox").is_file() else "export the mail as mbox",
+                hint=f"give {quoted(file / 'mbox')}" if (file / "mbox").is_file() else "export the mail as mbox",
             )
         if file.exists() and not file.is_file():
             raise DataError(

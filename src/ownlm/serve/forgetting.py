@@ -15,7 +15,7 @@ from ownlm.store.forget import Forgotten, leaving
 from ownlm.store.work import at_work
 
 log = logging.getLogger("ownlm.serve")
-AT_ONCE = 64  # threads, which mostly wait to share a pass over the files; threads that answer are others
+AT_ONCE = 16  # threads, which mostly wait to share a pass over the files; threads that answer are others
 RETRY_S, LONGEST_S = 1.0, 60.0  # until what could not be finished is tried again: longer each time
 LOOK_S = 0.5  # how often it looks whether the home is idle, so that pieces can be withdrawn from pools
 

@@ -31,7 +31,8 @@ HOME_FILES = (  # whatever else lies beside them is not the home's
     ERASING_LOCK,
 )
 BUSY_S = 30  # how long a statement waits for other processes
-MOMENT_S, POLL_S = 0.2, 0.02  # how long an attempt to empty the log keeps writers waiting, and until the next one
+MOMENT_S, LONGEST_MOMENT_S = 0.2, 0.8  # how long an attempt to empty the log keeps writers waiting: first, at most
+POLL_S = 0.02  # until the next attempt
 _PRAGMAS = (  # what is deleted is overwritten, and what is sorted leaves no temporary file
     "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON", "temp_store=MEMORY",
 )  # fmt: skip
@@ -151,10 +152,12 @@ class Database:
             StoreBusyError: another process kept reading an old state, or writing.
         """
         until = time.monotonic() + patience_s
-        with self._telling(), self._impatient() as cursor:
+        moment_s = MOMENT_S
+        with self._telling(), self._impatient(moment_s) as cursor:
             while True:
                 if self._writer.acquire(timeout=max(0.0, until - time.monotonic())):
                     try:
+                        _wait_for_others(cursor, moment_s)
                         if not cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                             return
                     finally:
@@ -165,6 +168,7 @@ class Database:
                         hint="end that process; the next command that writes to this home removes it",
                     )
                 time.sleep(POLL_S)
+                moment_s = min(2 * moment_s, LONGEST_MOMENT_S)  # under load, even short reads overlap
 
     def vacuum(self, patience_s: float = BUSY_S) -> None:
         """Rewrites the file without what was deleted from it, and empties the write-ahead log.
@@ -178,12 +182,12 @@ class Database:
         self.truncate_log(patience_s)
 
     @contextmanager
-    def _impatient(self, wait_s: float = MOMENT_S) -> Iterator[Any]:
+    def _impatient(self, wait_s: float) -> Iterator[Any]:
         """A connection of which a statement waits for other processes only so long."""
         connection = self._engine.raw_connection()
         try:
             cursor = connection.cursor()
-            cursor.execute(f"PRAGMA busy_timeout={round(wait_s * 1000)}")
+            _wait_for_others(cursor, wait_s)
             yield cursor
         finally:
             for pragma in (f"busy_timeout={round(BUSY_S * 1000)}", "temp_store=MEMORY"):
@@ -204,6 +208,10 @@ class Database:
             hint = next((hint for part, hint in _HINTS.items() if part in said), _HINT)
             kind = StoreBusyError if "locked" in said else StoreError
             raise kind(f"The database of the home {self.folder} cannot be used", got=said, hint=hint) from None
+
+
+def _wait_for_others(cursor: Any, wait_s: float) -> None:
+    cursor.execute(f"PRAGMA busy_timeout={round(wait_s * 1000)}")
 
 
 def _version(db: Connection) -> int | None:

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 
-from ownlm.errors import NotFoundError, StoreError
+from ownlm.errors import NotFoundError, StoreError, argument
 from ownlm.store import tables
 from ownlm.store.drafts import drop
 from ownlm.store.erasing.copies import check_no_copies, copies_of, needles_of, other_files, prove_gone
@@ -119,7 +119,7 @@ def forget_record(
         number = db.execute(select(r.number).where(this)).scalar()
         if number is None and leftover.due not in dues(db):
             what = f"User {user!r} has no record {record!r} in task {task!r}"
-            raise NotFoundError(what, hint=f"`ownlm history show {user} --task {task}`")
+            raise NotFoundError(what, hint=f"`ownlm history show --task {task} {argument(user)}`")
         done = Forgotten()
         if number is not None:
             done = _delete_record(db, leftover, task, user, this, number)

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, Select, delete, func, insert, select, update
 
-from ownlm.errors import AdapterError, BaseModelError, DataError, NotFoundError, StoreError
+from ownlm.errors import AdapterError, BaseModelError, DataError, NotFoundError, StoreError, quoted
 from ownlm.history.record import History, Record, in_order
 from ownlm.history.task import Task
 from ownlm.store import tables
@@ -331,7 +331,7 @@ class Store:
         """
         if adapter.blob is None or adapter.is_recipe:
             what = f"The newest adapter of user {adapter.user!r} in task {adapter.task!r} is a recipe"
-            hint = f"`ownlm train --task {adapter.task} --user {adapter.user}` makes one with weights of its own"
+            hint = f"`ownlm train --task {adapter.task} --user {quoted(adapter.user)}` makes one with own weights"
             raise AdapterError(what, expected="a trained adapter", hint=hint)
         return self.blobs.get(adapter.blob)
 

@@ -1,8 +1,8 @@
 """How a person was assembled, as the command that would do it again from the newest pool and base of the task."""
 
-import shlex
 from collections.abc import Sequence
 
+from ownlm.errors import quoted
 from ownlm.store import pools
 from ownlm.store.rows import AdapterInfo
 from ownlm.store.store import Store
@@ -36,5 +36,5 @@ def assemble_command(recipe: AdapterInfo, sharers: int, users: Sequence[str] = (
     if sharers and how.get("top_k", 0) > sharers:
         how["top_k"] = sharers
     given = [f" {option} {how[name]}" for name, (option, usual) in _OPTIONS.items() if how.get(name, usual) != usual]
-    named = [f" --user {shlex.quote(user)}" for user in users]
+    named = [f" --user {quoted(user)}" for user in users]
     return "".join([f"ownlm assemble --task {recipe.task}", *given, *named])

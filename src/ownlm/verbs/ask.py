@@ -8,7 +8,7 @@ from ownlm.answer.ask import Question, answer
 from ownlm.answer.choose import answer_tokens
 from ownlm.answer.peft_answer import answer_with_peft
 from ownlm.config import PromptConfig, TrainConfig
-from ownlm.errors import NotFoundError, OwnlmError, PoolError, TaskError
+from ownlm.errors import NotFoundError, OwnlmError, PoolError, TaskError, quoted
 from ownlm.history.record import History, Query
 from ownlm.history.task import Task
 from ownlm.model.adapter import Adapter
@@ -93,7 +93,7 @@ def assign(store: Store, query: Query, task: Task, base: BaseInfo | None, base_o
         on, option = ("", "") if base is None else (f" on the base {base.name!r}", f" --base {base.name}")
         raise NotFoundError(
             f"User {query.user_id!r} has no adapter for task {task.name!r}{on}",
-            hint=f"`ownlm train --task {task.name} --user {query.user_id}{option}`, or ask with --base-only",
+            hint=f"`ownlm train --task {task.name} --user {quoted(query.user_id)}{option}`, or ask with --base-only",
         )
     newest = mine[-1]
     made_for, its_base = Task.model_validate(newest.provenance["task"]), store.base(newest.base)

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ import psutil
 from sqlalchemy import text
 
 from ownlm import __version__
-from ownlm.errors import OwnlmError
+from ownlm.errors import OwnlmError, argument, quoted
 from ownlm.model.base_files import fingerprint
 from ownlm.progress import Progress
 from ownlm.store.drafts import drafts
@@ -147,7 +146,7 @@ def _copies(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Findi
     """Files that somebody put into the home, and that stand in the way of deletions."""
     for path, records in files_with_records(store).items():
         what = f"The file {path} holds copies of {records:,} records: they cannot be deleted while it lies in the home"
-        yield Finding(what, f"move {shlex.quote(str(path))} out of the home, or remove it")
+        yield Finding(what, f"move {quoted(path)} out of the home, or remove it")
 
 
 def _tasks_and_records(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Finding]:
@@ -159,10 +158,9 @@ def _tasks_and_records(store: Store, seen: Diagnosis, progress: Progress) -> Ite
         digests = store.digests(person.task, person.user)
         for record in store.history(person.task, person.user).records:
             if record_digest(record) != digests.get(record.id):
-                yield Finding(
-                    f"Record {record.id!r} of user {person.user!r} in task {person.task!r} is not what was added",
-                    f"`ownlm history forget {person.user} --record {record.id} --task {person.task}`, and add it again",
-                )
+                what = f"Record {record.id!r} of user {person.user!r} in task {person.task!r} is not what was added"
+                which = f"--record {quoted(record.id)} --task {person.task} {argument(person.user)}"
+                yield Finding(what, f"`ownlm history forget {which}`, and add it again")
 
 
 def _bases(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Finding]:
@@ -190,11 +188,11 @@ def _adapters(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Fin
             yield Finding(f"{who} has lost its weights: {error.what}", f"{error.hint}: {again}")
         else:
             if len(weights) + len(adapter.recipe or b"") != adapter.bytes:
-                yield Finding(f"{who} has weights of another size", f"{again} --user {adapter.user}")
+                yield Finding(f"{who} has weights of another size", f"{again} --user {quoted(adapter.user)}")
         if bases.get(adapter.base) != adapter.base_fingerprint:
             yield Finding(f"{who} was made for another base than {adapter.base!r} is now", again)
         if not store.knows(adapter.task, adapter.user):
-            yield Finding(f"{who} is of a person without records", f"`ownlm users forget {adapter.user}`")
+            yield Finding(f"{who} is of a person without records", f"`ownlm users forget {argument(adapter.user)}`")
 
 
 def _kind(adapter: AdapterInfo) -> str:
@@ -222,7 +220,7 @@ def _drafts(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Findi
             yield Finding(f"{who} has lost its weights: {error.what}", again)
         if draft.user not in agreed or not store.knows(draft.task, draft.user):
             what = f"{who} is of a person who does not agree to share, or has no records"
-            yield Finding(what, f"`ownlm users consent {draft.user} --no-share` removes it")
+            yield Finding(what, f"`ownlm users consent --no-share {argument(draft.user)}` removes it")
 
 
 def _sharing(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Finding]:
@@ -240,7 +238,8 @@ def _sharing(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Find
             what = f"The recipe {adapter.id[:8]} of user {adapter.user!r} is made of a pool that is not in the home"
             yield Finding(what, _again(store, adapter))
     for user in sorted(consents(store).keys() - {person.user for person in store.people()}):
-        yield Finding(f"User {user!r} agreed to share, and has no records", f"`ownlm users consent {user} --no-share`")
+        hint = f"`ownlm users consent --no-share {argument(user)}`"
+        yield Finding(f"User {user!r} agreed to share, and has no records", hint)
 
 
 def _wrong_with_pool(pool: PoolInfo) -> str | None:
@@ -294,7 +293,7 @@ def _next_steps(store: Store) -> list[str]:
             )
         steps += _assemble_steps(store, task, [adapter for _, adapter in mine if adapter], old)
     steps += [
-        f"`ownlm pool withdraw {user}`: pieces of theirs lie in a pool, and they do not agree to share any more"
+        f"`ownlm pool withdraw {argument(user)}`: pieces of theirs lie in a pool, and they do not agree to share"
         for user in sorted(set(people_of(store).values()) - consents(store).keys())
     ]
     return steps or ["`ownlm ask USER TEXT --task T`: everything is up to date"]

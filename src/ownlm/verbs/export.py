@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from ownlm.durable import unfinished
-from ownlm.errors import AdapterError
+from ownlm.errors import AdapterError, quoted
 from ownlm.model.adapter import write_peft_folder
 from ownlm.model.peft_adapter import PeftAdapter
 from ownlm.model.peft_names import check_folder, peft_targets, skeleton
@@ -34,7 +34,7 @@ def export_adapter(store: Store, adapter: AdapterInfo, folder: Path, rank: int |
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise AdapterError(f"The folder {folder} is not empty", expected="a new or empty folder", hint="choose another")
     if adapter.stale is not None:
-        hint = f"`ownlm assemble --task {adapter.task} --user {adapter.user}`"
+        hint = f"`ownlm assemble --task {adapter.task} --user {quoted(adapter.user)}`"
         raise AdapterError(f"The assembly of user {adapter.user!r} is stale: {adapter.stale}", hint=hint)
     base, error = store.base(adapter.base), 0.0
     name, revision = hub_id(Path(base.folder)) or (str(Path(base.folder).absolute()), None)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ownlm.durable import sync, unfinished
-from ownlm.errors import NotFoundError, PoolError, StoreError, quoted
+from ownlm.errors import NotFoundError, PoolError, StoreError, argument
 from ownlm.filesystem import read_regular
 from ownlm.perpcs.pool import Pool, open_pool
 from ownlm.perpcs.signing import fingerprint, key_from_pem, key_to_pem, new_key
@@ -156,7 +156,7 @@ def _check_key(known: list[PoolVersion], pool: Pool, source: Path) -> None:
                 got="no signature" if publisher is None else f"the key {fingerprint(publisher)}",
                 expected=f"the key {fingerprint(one.key)}",
                 hint="ask its publisher whether the key was changed; only then "
-                f"`ownlm pool trust {quoted(source)} --key {_named(publisher)}`",
+                f"`ownlm pool trust --key {_named(publisher)} {argument(source)}`",
             )
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ownlm.config import LoraConfig
-from ownlm.errors import AdapterError, BaseModelError, PoolError
+from ownlm.errors import AdapterError, BaseModelError, PoolError, argument
 from ownlm.model.adapter import Adapter
 from ownlm.model.base import BaseLM, default_device, load_base
 from ownlm.model.base_files import fingerprint
@@ -106,7 +106,7 @@ def check_agreed(store: Store, pool: Pool) -> None:
         raise PoolError(
             f"People whose pieces lie in the pool {pool.digest[:12]} have taken their consent back",
             got=", ".join(gone),
-            hint=f"`ownlm pool withdraw {gone[0]}`",
+            hint=f"`ownlm pool withdraw {argument(gone[0])}`",
         )
 
 

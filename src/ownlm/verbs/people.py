@@ -3,7 +3,7 @@
 from contextlib import suppress
 from dataclasses import replace
 
-from ownlm.errors import NotFoundError, OwnlmError
+from ownlm.errors import NotFoundError, OwnlmError, quoted
 from ownlm.progress import Progress
 from ownlm.store.forget import Forgotten, forget_person, leaving
 from ownlm.store.rows import AdapterInfo
@@ -52,7 +52,7 @@ def newest_adapter(store: Store, user: str, task: str | None) -> AdapterInfo:
         raise NotFoundError(
             f"User {user!r} has " + (f"adapters for {len(tasks)} tasks" if tasks else "no adapter"),
             got=", ".join(tasks) or None,
-            hint="name one with --task" if tasks else f"`ownlm train --task T --user {user}`",
+            hint="name one with --task" if tasks else f"`ownlm train --task T --user {quoted(user)}`",
         )
     return mine[-1]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ownlm.errors import AdapterError
+from ownlm.errors import AdapterError, quoted
 from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.recipe import Recipe
 from ownlm.store.rows import AdapterInfo, PoolInfo
@@ -77,7 +77,7 @@ def use_of_person(store: Store, adapter: AdapterInfo) -> Use:
         AdapterError: it was trained, or is stale, or the base alone was best for them.
         NotFoundError, PoolError: its pool is gone, or damaged.
     """
-    which, again = f"of user {adapter.user!r}", f"`ownlm assemble --task {adapter.task} --user {adapter.user}`"
+    which, again = f"of user {adapter.user!r}", f"`ownlm assemble --task {adapter.task} --user {quoted(adapter.user)}`"
     if not adapter.is_recipe:
         raise AdapterError(f"The newest adapter {which} was trained: no piece of a pool is in it", hint=again)
     if adapter.stale is not None:
