@@ -57,6 +57,14 @@ BODIES = {
 }
 
 
+def test_a_body_of_very_many_values_is_refused_before_it_is_read(served: Served) -> None:
+    empty = ",".join(["[]"] * 200_000)
+    status, told = send(served, CHAT, chat(metadata=f'{{"a": [{empty}]}}').encode())
+    assert status == 413 and "too many values" in told
+    status, told = send(served, CHAT, chat(json.dumps(f"[{empty}]")).encode())  # a text may have as many commas
+    assert "too many values" not in told
+
+
 @pytest.mark.parametrize(("path", "body"), BODIES.values(), ids=BODIES.keys())
 def test_what_is_no_strict_json_is_refused(path: str, body: str, served: Served) -> None:
     status, text = send(served, path, body.encode())

@@ -28,6 +28,7 @@ from ownlm.store.work import alone
 FOLDER = "pools"  # in the home, for its own pools
 REMOVED = "its pool was removed"
 _SHARER = "sharer"  # begins what is noted of one who withdrew
+BATCH = 10_000  # users of one query
 _NAMED = 5  # people, of more the others are counted
 
 # Consent
@@ -74,19 +75,26 @@ def take_back_consent(store: Store, user: str) -> None:
 
 def consents(store: Store) -> dict[str, tuple[str, str]]:
     """Everybody who agrees to share, with the licence and since when."""
+    query = select(tables.consents).order_by(tables.consents.c.user)
+    with store.database.reading() as db:
+        return {row.user: (row.licence, row.created) for row in db.execute(query)}
+
+
+def consent_of(store: Store, user: str) -> tuple[str, str] | None:
+    """The licence under which a user agrees to share, and since when; None where they do not."""
     c = tables.consents.c
     with store.database.reading() as db:
-        return {row.user: (row.licence, row.created) for row in db.execute(select(tables.consents).order_by(c.user))}
+        row = db.execute(select(c.licence, c.created).where(c.user == user)).first()
+        return row and (row.licence, row.created)
 
 
 def consenting(store: Store, users: Iterable[str]) -> set[str]:
     """Those of `users` who agree to share."""
+    c, asked, agreed = tables.consents.c, list(set(users)), set[str]()
     with store.database.reading() as db:
-        return _consenting(db) & set(users)
-
-
-def _consenting(db: Connection) -> set[str]:
-    return set(db.execute(select(tables.consents.c.user)).scalars())
+        for start in range(0, len(asked), BATCH):
+            agreed |= set(db.execute(select(c.user).where(c.user.in_(asked[start : start + BATCH]))).scalars())
+    return agreed
 
 
 def check_known(store: Store, user: str) -> None:
@@ -363,17 +371,10 @@ def recipes_of_pool(store: Store, digest: str) -> list[AdapterInfo]:
 
 
 def check_own_folder(store: Store, info: PoolInfo) -> None:
-    """Raises a StoreError where the folder that the database names for a pool is none of the home's pool folders.
-
-    Such a folder is never removed: a damaged or foreign database may name any.
-    """
+    """Raises a StoreError where a pool's folder, which is to be removed, is none of the home's pool folders."""
     if Path(os.path.realpath(info.folder)).parent != Path(os.path.realpath(store.folder / FOLDER)):
-        raise StoreError(
-            f"The folder of the pool {info.digest[:12]} is outside the home's pools; nothing was removed",
-            got=info.folder,
-            expected=f"a folder in {store.folder / FOLDER}",
-            hint="restore the home from a backup",
-        )
+        what = f"The folder of the pool {info.digest[:12]} is outside the home's pools; nothing was removed"
+        raise StoreError(what, got=info.folder, hint="restore the home from a backup")
 
 
 def sweep(store: Store) -> int:

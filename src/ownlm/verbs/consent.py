@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ownlm.store.pools import check_known, consents, give_consent, sharers_of, take_back_consent
+from ownlm.store.pools import check_known, consent_of, give_consent, sharers_of, take_back_consent
 from ownlm.store.store import Store
 from ownlm.verbs.waiting import pools_naming
 
@@ -33,5 +33,5 @@ def consent(store: Store, user: str, share: bool | None, licence: str) -> Consen
     else:
         take_back_consent(store, user)
     pools = pools_naming(store, [sharer for sharer, _ in sharers_of(store, user)])
-    given = consents(store).get(user)
+    given = consent_of(store, user)
     return Consent(user, False, pools=pools) if given is None else Consent(user, True, *given, pools=pools)
