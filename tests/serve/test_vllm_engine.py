@@ -13,10 +13,13 @@ from threading import Barrier
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoConfig
 
 from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError, DataError, NotFoundError, OwnlmError
 from ownlm.home import Home
+from ownlm.model.adapter import Adapter, LoraPair
 from ownlm.model.random_base import make_random_base
 from ownlm.serve import vllm_copies, vllm_engine
 from ownlm.serve.engine import Busy
@@ -28,6 +31,7 @@ from ownlm.serve.vllm_terms import NOBODY, Terms, rank_for, room_for, shape_of
 from ownlm.store.rows import AdapterInfo, BaseInfo
 from ownlm.store.served import current, serving, sweep_served, version_of
 from ownlm.verbs.load import read_adapter
+from tests.model.small_bases import QWEN3_MOE, SMALL
 from tests.serve.answering import TEXTS, Office, read
 from tests.serve.fake_vllm import FakeVllm, fake_vllm, make_terms
 from tests.shell import QuickShell
@@ -168,6 +172,29 @@ def test_a_copy_is_whole_private_and_written_once(office: Office) -> None:
         assert put_copy(store, terms, version_of(info)) == folder
         assert [path.name for path in copies.iterdir()] == [version_of(info)]
     assert not copies.exists()
+
+
+def test_no_copy_is_written_that_peft_would_load_under_other_names(
+    office: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An adapter may have been made before such modules were refused."""
+    AutoConfig.for_model("qwen3_moe", **SMALL | QWEN3_MOE).save_pretrained(tmp_path / "experts")
+    info, pairs = hire(office, "ana", 1), {}
+
+    def with_these_modules(*_: object) -> Adapter:
+        return Adapter(office.adapters[info.id].lora, pairs)
+
+    monkeypatch.setattr(vllm_copies, "read_adapter", with_these_modules)
+    with serving(office.home.store) as copies:
+        terms = make_terms(office, copies, folder=str(tmp_path / "experts"))
+        for name, rows, columns in (("mlp.up_proj", 48, 32), ("self_attn.q_proj", 32, 32)):
+            pairs.clear()
+            pairs[f"model.layers.0.{name}"] = LoraPair(torch.zeros(4, columns), torch.zeros(rows, 4))
+            if name == "mlp.up_proj":
+                with pytest.raises(AdapterError, match=r"peft does not read this adapter.*up_proj"):
+                    put_copy(office.home.store, terms, version_of(info))
+                assert list(copies.iterdir()) == []
+        assert put_copy(office.home.store, terms, version_of(info)).is_dir()
 
 
 def test_who_is_forgotten_while_a_copy_is_written_leaves_none(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,10 +19,11 @@ from ownlm.model.packed import Row
 from ownlm.model.peft_names import check_folder, skeleton
 from ownlm.verbs.load import load_adapter
 from tests.community import rows, write_rows, write_task
-from tests.model.small_bases import QWEN2_MOE, QWEN3_MOE, write_base
+from tests.model.small_bases import EXPERTS, QWEN2_MOE, QWEN3_MOE, write_base
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 EVERY = (*ATTENTION, "gate_proj", "up_proj", "down_proj")
+LAGUNA = EXPERTS | {"shared_expert_intermediate_size": 16, "mlp_layer_types": ["dense", "sparse"]}
 FAST = {"epochs": 1, "learning_rate": 1e-2, "batch_size": 4}
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
@@ -75,13 +76,20 @@ def test_peft_reads_what_was_trained(
     answers_as_at_home(home, tmp_path / "adapter")
 
 
-@pytest.mark.parametrize("modules", [EVERY, ("up_proj",)])
-def test_modules_that_peft_takes_for_experts_are_refused_before_training(
-    tmp_path: Path, tiny_base: Path, modules: tuple[str, ...]
+@pytest.mark.parametrize(
+    ("kind", "changes", "modules", "named"),
+    [
+        ("qwen3_moe", QWEN3_MOE, EVERY, "down_proj, gate_proj, up_proj"),
+        ("qwen3_moe", QWEN3_MOE, ("up_proj",), "up_proj"),
+        ("laguna", LAGUNA, ("q_proj", "down_proj"), "down_proj"),  # peft finds the modules, and misnames the weights
+    ],
+)
+def test_modules_that_peft_reads_under_other_names_are_refused_before_training(
+    tmp_path: Path, tiny_base: Path, kind: str, changes: dict[str, object], modules: tuple[str, ...], named: str
 ) -> None:
-    home = home_on(write_base(tmp_path / "base", tiny_base, "qwen3_moe", **QWEN3_MOE), tmp_path)
+    home = home_on(write_base(tmp_path / "base", tiny_base, kind, **changes), tmp_path)
     for begin in (home.train, partial(home.adapt, "adapted")):
-        with pytest.raises(BaseModelError, match=r"peft cannot read.*up_proj, which peft takes for parts of fused"):
+        with pytest.raises(BaseModelError, match=rf"peft cannot read.*: {named}, which peft loads under other names"):
             begin("sorting", target_modules=modules, **FAST)
     assert not home.adapters()
 

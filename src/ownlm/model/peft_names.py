@@ -7,21 +7,23 @@ as for mixture-of-experts models, it also rewrites the names it is given: `gate_
 import warnings
 from collections.abc import Sequence
 from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
-from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 from transformers.initialization import no_init_weights
 
 from ownlm.errors import AdapterError, BaseModelError
 from ownlm.model.adapter import WEIGHTS
 
-_checked: WeakKeyDictionary[nn.Module, set[tuple[str, ...]]] = WeakKeyDictionary()
+_misnamed: WeakKeyDictionary[nn.Module, dict[tuple[str, ...], list[str]]] = WeakKeyDictionary()
+_REFUSALS = (ValueError, RuntimeError, KeyError)  # of peft and of transformers' renaming
 
 
 def skeleton(folder: str | Path) -> Any:
@@ -47,36 +49,19 @@ def peft_targets(model: nn.Module, modules: Sequence[str]) -> list[str]:
 
 
 def check_readable(model: nn.Module, modules: Sequence[str]) -> None:
-    """Raises a BaseModelError where `peft` would read an adapter on these modules as one on others."""
-    asked = tuple(modules)
-    if not isinstance(model, PreTrainedModel) or asked in _checked.setdefault(model, set()):
+    """Raises a BaseModelError where `peft` would not load an adapter on these modules under their own names."""
+    if not isinstance(model, PreTrainedModel) or not _renames(model.config):
         return
-    if get_model_conversion_mapping(model, add_legacy=False):  # else names are left as they are
-        try:
-            got = _adapted(model, peft_targets(model, asked))
-            wrong = sorted({name.rpartition(".")[2] for name in set(asked) - got})
-        except ValueError:  # some of what is fused is named, and some is not
-            wrong = sorted({name.rpartition(".")[2] for name in asked})
-        if wrong:
-            raise BaseModelError(
-                "peft cannot read an adapter on these modules of this base",
-                got=f"{', '.join(wrong)}, which peft takes for parts of fused experts",
-                expected="modules of the attention",
-                hint="leave them out",
-            )
-    _checked[model].add(asked)
-
-
-def _adapted(model: Any, targets: list[str]) -> set[str]:
-    """The modules that `peft` adapts."""
-    from peft import LoraConfig, get_peft_model
-
-    with torch.device("meta"), no_init_weights(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        config = LoraConfig(r=1, target_modules=targets, task_type="CAUSAL_LM")
-        peft = get_peft_model(type(model)(deepcopy(model.config)), config, low_cpu_mem_usage=True)
-    prefix, end = "base_model.model.", ".lora_A"
-    return {name[len(prefix) : -len(end)] for name, _ in peft.named_modules() if name.endswith(end)}
+    asked, known = tuple(modules), _misnamed.setdefault(model, {})
+    if asked not in known:
+        known[asked] = _misnamed_kinds(model, asked)
+    if known[asked]:
+        raise BaseModelError(
+            "peft cannot read an adapter on these modules of this base",
+            got=f"{', '.join(known[asked])}, which peft loads under other names, such as those of fused experts",
+            expected="modules of the attention",
+            hint="leave them out",
+        )
 
 
 def check_folder(folder: Path, base: Any) -> None:
@@ -86,26 +71,85 @@ def check_folder(folder: Path, base: Any) -> None:
         folder: an adapter as PEFT keeps it.
         base: a skeleton of the base; `peft` is put on it.
     """
-    from peft import PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+    from peft import PeftConfig
 
-    given = load_file(folder / WEIGHTS)
+    try:
+        odd = _difference(base, PeftConfig.from_pretrained(str(folder)), load_file(folder / WEIGHTS))
+    except _REFUSALS as error:
+        raise _unreadable(str(error).splitlines()[0]) from None
+    if odd:
+        raise _unreadable(f"a difference at {min(odd)!r}")
+
+
+@lru_cache(maxsize=64)
+def check_served(base: str, modules: tuple[str, ...]) -> None:
+    """Raises an AdapterError where `check_readable` refuses an adapter on these modules, however it was made.
+
+    Args:
+        base: the folder of the base; only its configuration is read.
+        modules: the names of the adapted modules.
+    """
+    bare = skeleton(base)
+    try:
+        check_readable(bare, modules)
+    except BaseModelError as error:
+        raise _unreadable(str(error.got)) from None
+
+
+def _renames(config: Any) -> bool:
+    """Whether `peft` renames the weights of adapters for this type of model; by its own condition."""
+    return get_checkpoint_conversion_mapping(config.model_type) is not None
+
+
+def _kind(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _misnamed_kinds(model: Any, modules: Sequence[str]) -> list[str]:
+    """The last names of those modules that `peft` loads under other names: of all, where it does so of all together."""
+    if not _misread(model, modules):
+        return []
+    kinds = sorted({_kind(name) for name in modules})
+    if len(kinds) == 1:
+        return kinds
+    return [kind for kind in kinds if _misread(model, [one for one in modules if _kind(one) == kind])] or kinds
+
+
+def _misread(model: Any, modules: Sequence[str]) -> bool:
+    """Whether `peft` loads an adapter on these modules otherwise than under their names. No weights are made."""
+    from peft import LoraConfig
+
+    config = LoraConfig(r=1, target_modules=peft_targets(model, modules), task_type="CAUSAL_LM")
+    try:
+        with torch.device("meta"), no_init_weights():
+            given = {}
+            for name in modules:
+                module = model.get_submodule(name)
+                given[f"base_model.model.{name}.lora_A.weight"] = torch.empty(1, module.in_features)
+                given[f"base_model.model.{name}.lora_B.weight"] = torch.empty(module.out_features, 1)
+            bare = type(model)(deepcopy(model.config))
+        return bool(_difference(bare, config, given))
+    except (*_REFUSALS, AttributeError):  # a part of what is fused is named, and not all; or there is no such module
+        return True
+
+
+def _difference(base: Any, config: Any, given: dict[str, Tensor]) -> set[str]:
+    """The names at which what `peft` loads on a skeleton of the base differs from what it is given."""
+    from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            peft: Any = get_peft_model(base, PeftConfig.from_pretrained(str(folder)), low_cpu_mem_usage=True)
-            result: Any = set_peft_model_state_dict(peft, given, low_cpu_mem_usage=True)
-            read = get_peft_model_state_dict(peft, save_embedding_layers=False)
-        except (ValueError, RuntimeError, KeyError) as error:
-            raise _unreadable(str(error).splitlines()[0]) from None
+        peft: Any = get_peft_model(base, config, low_cpu_mem_usage=True)
+        result: Any = set_peft_model_state_dict(peft, given, low_cpu_mem_usage=True)
+        read = get_peft_model_state_dict(peft, save_embedding_layers=False)
     shapes = [{(name, tuple(tensor.shape)) for name, tensor in one.items()} for one in (given, read)]
     left = set(result.unexpected_keys) - {"prompt_embeddings"}  # peft keeps them in a place of their own
-    if odd := {name for name, _ in shapes[0] ^ shapes[1]} | left:
-        raise _unreadable(f"a difference at {min(odd)!r}")
+    return {name for name, _ in shapes[0] ^ shapes[1]} | left
 
 
 def _unreadable(got: str) -> AdapterError:
     return AdapterError(
-        "peft does not read this adapter as it was made, so it is not exported",
+        "peft does not read this adapter as it was made, so it is not written for other programs",
         got=got,
         hint="train the user again on modules of the attention",
     )

@@ -13,6 +13,7 @@ from ownlm.config import LoraConfig
 from ownlm.durable import sync
 from ownlm.errors import AdapterError, BaseModelError, SupersededError
 from ownlm.model.adapter import Adapter, LoraPair, write_peft_folder
+from ownlm.model.peft_names import check_served
 from ownlm.serve.vllm_terms import NOBODY, Terms
 from ownlm.store import tables
 from ownlm.store.rows import AdapterInfo
@@ -54,6 +55,7 @@ def put_copy(store: Store, terms: Terms, version: str) -> Path:
     if folder.exists():  # it was written whole, and what a version is made of does not change
         return folder
     adapter = nothing(terms) if version == NOBODY else read_adapter(store, info, pool)
+    check_served(terms.folder, tuple(adapter.pairs))
     temporary = folder.with_name(f".{version}+{uuid4().hex}")
     try:
         temporary.mkdir(mode=0o700)
