@@ -153,6 +153,28 @@ def test_a_character_that_the_prompt_begins_is_finished_by_the_answer() -> None:
     assert "".join(pieces(text, [*before[-2:], *tokens])) == text.whole == "👩 Paris"
 
 
+REPLACED = st.lists(st.sampled_from(["\ufffd", "\ufffd", "▁a", "a", "▁", "é", "漢"]), max_size=40)
+
+
+@given(st.sampled_from(["bytes", True, False]), REPLACED, REPLACED)
+@example("bytes", ["a", "\ufffd"], ["a"])
+@example(True, ["a", "\ufffd"], ["▁a"])
+@example(True, ["\ufffd"], ["▁a"])
+@example(False, ["\ufffd"] * 20, ["\ufffd"] * 40 + ["a"])
+@example("bytes", ["\ufffd"] * 20, ["\ufffd"] * 40 + ["a"])
+def test_a_replacement_character_of_the_text_itself(
+    base: BaseLM, kind: Any, prompt: list[str], said: list[str]
+) -> None:
+    """U+FFFD at the end of a prompt is no unfinished character: it is not repeated in the answer."""
+    if kind == "bytes":
+        before, tokens = base.encode_prompt("".join(prompt)), base.encode_answer("".join(said))[:-1]
+        text, expected = AnswerText(base, continues=before), "".join(said)
+    else:
+        before, tokens = [1, *tokens_of(BASES[kind], ["b", *prompt])], tokens_of(BASES[kind], said)
+        text, expected = AnswerText(BASES[kind], continues=before), "".join(said).replace("▁", " ")
+    assert "".join(pieces(text, tokens)) == text.whole == expected
+
+
 @given(TEXTS, st.lists(st.text(alphabet="ab \né", max_size=3), max_size=4))
 @example(" Paris", [" "])
 @example("\n\na", ["\n\n"])
@@ -173,3 +195,9 @@ def test_a_stop_text_is_found_before_an_unfinished_character(base: BaseLM) -> No
     for token in base.encode_answer("ab漢")[:-2]:
         text.add(token)
     assert text.stopped and text.take() == "a"
+
+
+@pytest.mark.parametrize("prompt", [[], [400], [5, 400]])
+def test_ids_that_the_tokenizer_lacks_have_no_text(base: BaseLM, prompt: list[int]) -> None:
+    text = AnswerText(base, continues=prompt)
+    assert "".join(pieces(text, [400, *base.encode_answer("ab")[:-1], 400])) == text.whole == "ab"

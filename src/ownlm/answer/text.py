@@ -1,5 +1,6 @@
 """An answer's text, piece by piece, while its tokens come."""
 
+import re
 from collections.abc import Sequence
 
 from ownlm.model.base import BaseLM
@@ -8,6 +9,7 @@ WINDOW = 32  # tokens decoded together; what a token adds to the text depends on
 CHARACTER = 4  # bytes, each of which may be a token
 _CONTEXT = 12  # tokens of a prompt among which its last character is looked for: control tokens are no text
 _UNFINISHED = "\ufffd"  # stands where a character's last bytes are missing
+_ITSELF = re.compile("(\u00ef\u00bf\u00bd|<0xEF><0xBF><0xBD>|\ufffd)+")  # tokens of U+FFFD where a text contains it
 
 
 class AnswerText:
@@ -89,20 +91,32 @@ class AnswerText:
         A decoder may drop the first token's space, so that tokens decode to their own text only after others. Tokens
         of a character that the prompt leaves unfinished belong to the answer's text, which finishes it.
         """
-        for unfinished in range(CHARACTER):
+        complete = re.search(f"{_ITSELF.pattern}$", self._written(prompt[-_CONTEXT:])) is not None
+        for unfinished in range(1 if complete else CHARACTER):
             end = len(prompt) - unfinished
             for start in range(end - 1, max(-1, end - 1 - _CONTEXT), -1):
                 text = self._text_of(prompt[start:end])
-                if text and text[0] != _UNFINISHED and text[-1] != _UNFINISHED:
+                if text and self._begins_whole(prompt[start:end], text) and (complete or text[-1] != _UNFINISHED):
                     return list(prompt[start:]), text
         last = list(prompt[-_CONTEXT:])
         return last, self._text_of(last).rstrip(_UNFINISHED)
+
+    def _begins_whole(self, tokens: Sequence[int], text: str) -> bool:
+        """Whether tokens, which decode to a text, begin with a whole character; U+FFFD itself is one."""
+        return text[:1] != _UNFINISHED or _ITSELF.match(self._written(tokens[:CHARACTER])) is not None
+
+    def _written(self, tokens: Sequence[int]) -> str:
+        """Tokens as the vocabulary writes them, special ones left out."""
+        special = set(self.base.tokenizer.all_special_ids)
+        written = self.base.tokenizer.convert_ids_to_tokens([id for id in tokens if id not in special])
+        return "".join(token or "" for token in written)  # a model may have more ids than its tokenizer
 
     def _slide(self) -> None:
         """Moves the window on, to begin with a whole character."""
         latest = len(self._tokens) - WINDOW // 4
         starts = range(latest, latest - CHARACTER, -1)
-        self._first = next((n for n in starts if not self._decode(n).startswith(_UNFINISHED)), latest)
+        whole = (n for n in starts if self._begins_whole(self._tokens[n:], self._decode(n)))
+        self._first = next(whole, latest)
         self._window = self._decode(self._first)
 
     def _decoded(self) -> str:
