@@ -37,13 +37,21 @@ CONTROL = {
         "<|EOT|>",
     ],
     "mistral": ["[INST]", "[/INST]", "[TOOL_CALLS]", "[AVAILABLE_TOOLS]", "[IMG]", "[SYSTEM_PROMPT]"],
+    "brackets": [
+        "\u25c1think\u25b7",
+        "\u27e8think\u27e9",
+        "\u27e6tool\u27e7",
+        "\u2039think\u203a",
+        "\uff1cthink\uff1e",
+        "\u300cuser\u300d",
+    ],
     "others": ["<|START_OF_TURN_TOKEN|>", ">>QUESTION<<", "[gMASK]", "[|endofturn|]", "<\u7528\u6237>", "{{user}}"],
 }
 ORDINARY = {
     "gemma": ["\n\n", "\n" * 31, "\u2581\u2581", "\u2581" * 31, "\t\t", "<h1>", "</td>", "<blockquote>", "</strong>"],
     "phi": [" " * n for n in range(2, 8)] + ["\t" * 9],
     "deepseek coder": ["\u00f6", "\u00ff", "\u00f7"],
-    "others": ["...", "=>", "|", "Paris", " the", "user", "e-mail"],
+    "others": ["...", "=>", "|", "Paris", " the", "user", "e-mail", "don\u2019t", "f(x)", "\u201cyes\u201d"],
 }
 HTML_LIKE = {"<s>", "</s>"}  # marked as special wherever they begin and end a text
 TEMPLATE = (
@@ -174,6 +182,23 @@ def test_tokens_with_gaps_between_their_ids_keep_them(tiny_base: Path, tmp_path:
     ids = {token: again.convert_tokens_to_ids(token) for token in ("<|second|>", "\n\n")}
     text = TextTokenizer(again)
     assert text(["\n\n"]) == [[ids["\n\n"]]] and ids["<|second|>"] not in text(["<|second|>"])[0]
+
+
+@pytest.mark.parametrize("listed", [["EOM", "<b>"], {"end_token": "EOM", "bold_token": "<b>"}])
+def test_what_is_listed_as_special_is_control(tiny_base: Path, tmp_path: Path, listed: object) -> None:
+    """Whatever the token's own flag says, and whatever it looks like."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in ("EOM", "<b>", "Paris")])
+    tokenizer.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text("utf8"))
+    settings["extra_special_tokens"] = listed
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings), "utf8")
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    assert {"EOM", "<b>"} <= set(again.all_special_tokens)
+    text = TextTokenizer(again)
+    (ids,) = text(["EOM <b> Paris"])
+    assert text.control.keys().isdisjoint(ids) and again.decode(ids) == "EOM <b> Paris"
+    assert again.convert_tokens_to_ids("Paris") in ids and again.convert_tokens_to_ids("EOM") not in ids
 
 
 def test_the_embedded_base_keeps_text_text(smollm2: Path) -> None:

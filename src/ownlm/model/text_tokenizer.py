@@ -6,6 +6,7 @@ special, but many are not marked. Here they are recognised by what they look lik
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from copy import copy
 from itertools import pairwise
@@ -14,7 +15,9 @@ from typing import Any, Final
 from tokenizers import AddedToken, Tokenizer
 
 _BLANKS = str.maketrans("", "", "\u2581\u0120\u010a\u0109\u010d")  # how vocabularies write blanks and line ends
-_MARKS: Final = frozenset("<>[]{}|\uff5c\u00ab\u00bb\u3008\u3009\u3010\u3011")
+_MARKS: Final = frozenset("<>|\u226a\u226b") | frozenset(map(chr, range(0x25B2, 0x25C6)))  # the latter: triangles
+_BRACKETS: Final = {"Ps", "Pe", "Pi", "Pf"}  # Unicode's categories of what opens and closes
+_IN_PROSE: Final = frozenset("()\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f")  # of these: also within words
 _HTML_NAMES = """
     a abbr b big blockquote body br caption center cite code col dd del div dl dt em font footer form h1 h2 h3 h4 h5 h6
     head header hr html i img ins kbd li link main mark meta nav ol p pre q s samp script section small span strike
@@ -26,8 +29,8 @@ _HTML: Final = re.compile(rf"</?({'|'.join(_HTML_NAMES.split())})\s?/?>")
 def is_control(token: AddedToken, chat_template: str) -> bool:
     """Whether an added token steers the model, rather than being a piece of text.
 
-    It does where it is marked as special; or looks like a marker: a word with brackets or bars, blanks and elements of
-    HTML apart; or is more than a word, and a part of the chat template.
+    It does where it is marked as special; or looks like a marker: a word with brackets, bars or triangles, blanks and
+    elements of HTML apart; or is more than a word, and a part of the chat template.
 
     >>> [is_control(AddedToken(text), "") for text in ("<think>", "[INST]", "</h1>", "the", " \\n")]
     [True, True, False, False, False]
@@ -37,7 +40,14 @@ def is_control(token: AddedToken, chat_template: str) -> bool:
         return bool(token.special)
     if token.content in chat_template and not text.isalnum():
         return True
-    return not _MARKS.isdisjoint(text) and not _HTML.fullmatch(text)
+    return any(map(_is_mark, text)) and not _HTML.fullmatch(text)
+
+
+def _is_mark(character: str) -> bool:
+    """Whether a character is a bracket, a bar or a triangle, of any width."""
+    if character in _IN_PROSE:
+        return False
+    return unicodedata.normalize("NFKC", character) in _MARKS or unicodedata.category(character) in _BRACKETS
 
 
 class TextTokenizer:
@@ -50,7 +60,7 @@ class TextTokenizer:
     def __init__(self, tokenizer: Any) -> None:
         template, added = tokenizer.chat_template, tokenizer.added_tokens_decoder
         said = template if isinstance(template, str) else " ".join((template or {}).values())
-        self.control = {id: one.content for id, one in added.items() if is_control(one, said)}
+        self.control = _listed(tokenizer) | {id: one.content for id, one in added.items() if is_control(one, said)}
         self._never = self.control.keys() - _unknown(tokenizer)
         self._inside = re.compile("|".join(re.escape(self.control[id]) for id in self._never) or r"(?!)")
         self._tokenizer = _literal(tokenizer, self.control.keys())
@@ -82,6 +92,12 @@ class TextTokenizer:
         bare, whole = self._encoded(["a"])[0], self._tokenizer("a")["input_ids"]
         starts = [at for at in range(len(whole)) if whole[at : at + len(bare)] == bare]
         return list(whole[: starts[0]]) if starts else []
+
+
+def _listed(tokenizer: Any) -> dict[int, str]:
+    """The tokens that the tokenizer's configuration lists as special, whatever their own flags say."""
+    ids = [(tokenizer.convert_tokens_to_ids(token), token) for token in tokenizer.all_special_tokens]
+    return {id: token for id, token in ids if id is not None and tokenizer.convert_ids_to_tokens(id) == token}
 
 
 def _unknown(tokenizer: Any) -> set[int]:
