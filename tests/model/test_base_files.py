@@ -195,6 +195,18 @@ def test_what_is_not_whole_is_refused(spoil: Callable[[Path], object], message: 
         check_base_folder(base)
 
 
+@pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
+@pytest.mark.parametrize("end", ["x", [2, "x"], True, 2.0, {"a": 2}, [[2]]])
+def test_ends_of_texts_that_are_no_token_ids_are_refused(file: str, end: object, base: Path) -> None:
+    if not (base / file).exists():
+        (base / file).write_text("{}", "utf8")
+    edit(base / file, lambda content: content.update(eos_token_id=[2, 3]))
+    check_base_folder(base)
+    edit(base / file, lambda content: content.update(eos_token_id=end))
+    with pytest.raises(BaseModelError, match=rf"The eos_token_id in .*{file} is no token id"):
+        check_base_folder(base)
+
+
 def test_no_folder_is_refused(tmp_path: Path) -> None:
     for read in (check_base_folder, fingerprint, parameter_count):
         with pytest.raises(BaseModelError, match="no folder"):

@@ -72,6 +72,7 @@ def check_base_folder(folder: Path) -> None:
     for name in present:
         if name.endswith(".json"):
             _read_json(folder / name)
+    _check_ends(folder)
 
 
 def fingerprint(folder: Path) -> str:
@@ -142,13 +143,31 @@ def end_of_text_ids(folder: Path) -> list[int]:
     Raises:
         BaseModelError: a file is missing or damaged.
     """
-    generation, config = folder / GENERATION, read_config(folder)
-    settings = [_read_json(generation)] if generation.is_file() else []
-    for one in (*settings, config, _text(config)):
-        ends = one.get("eos_token_id")
-        if ends is not None:
-            return [end for end in (ends if isinstance(ends, list) else [ends]) if type(end) is int]
+    for _, ends in _ends(folder):
+        return [end for end in ends if type(end) is int]
     return []
+
+
+def _ends(folder: Path) -> Iterator[tuple[str, list[Any]]]:
+    """The file and the value of each `eos_token_id` that the model's own settings have, as a list."""
+    generation, config = folder / GENERATION, read_config(folder)
+    settings = [(GENERATION, _read_json(generation))] if generation.is_file() else []
+    for file, one in (*settings, (CONFIG, config), (CONFIG, _text(config))):
+        if (ends := one.get("eos_token_id")) is not None:
+            yield file, ends if isinstance(ends, list) else [ends]
+
+
+def _check_ends(folder: Path) -> None:
+    """Refuses settings in which what ends a text is no token id."""
+    for file, ends in _ends(folder):
+        for end in ends:
+            if type(end) is not int:
+                raise BaseModelError(
+                    f"The eos_token_id in {folder / file} is no token id",
+                    got=repr(end),
+                    expected="a whole number, or a list of them",
+                    hint="write the id of the token that ends a text, or take the setting out",
+                )
 
 
 def read_config(folder: Path) -> dict[str, Any]:
