@@ -53,7 +53,7 @@ def test_mixed_company_is_answered_as_each_alone(office: Office, people: list[Ad
     assert counts["tokens"] > counts["passes"] > 0
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 5), st.integers(1, 30))
 def test_whoever_comes_and_goes(
     office: Office, people: list[AdapterInfo], seed: int, slots: int, live: int, tokens: int

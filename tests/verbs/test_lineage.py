@@ -1,9 +1,8 @@
 """Pools that others publish: no older version, no other signature, and a key of one's own."""
 
+import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,12 @@ from ownlm.perpcs.manifest import FILE
 from ownlm.perpcs.pool import Pool, open_pool
 from ownlm.perpcs.signing import fingerprint, public_key
 from ownlm.perpcs.version import copy_pool, without, write_pool
+from ownlm.store import pools as stored
 from ownlm.store.pools import pool_versions
+from ownlm.verbs import lineage
 from ownlm.verbs.lineage import KEY, signing_key
 from tests.community import write_task
+from tests.forks import context
 from tests.sharing import TASK, everything, share
 
 OTHER = Ed25519PrivateKey.from_private_bytes(b"o" * 32)
@@ -232,35 +234,31 @@ def test_what_is_damaged_here_is_put_back(receiver: Home, published: list[Pool])
     receiver.pools.verify(info.digest)
 
 
-KILLED = """
-import os, signal, sys
-from ownlm.durable import sync
-from ownlm.home import Home
-from ownlm.store import pools as stored
-from ownlm.verbs import lineage, pools
-
-def die(*_, **__):
+def die(*_: object, **__: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
-home, folder, place = Home(sys.argv[1]), sys.argv[2], sys.argv[3]
-if place == "before it is named":
-    stored.add_pool = die
-elif place == "right after":
-    named = stored.add_pool
-    stored.add_pool = lambda *args, **how: (named(*args, **how), die())
-else:
-    lineage.sync = die
-    lineage.signing_key(home.store)
-home.pools.add(folder, "sorting")
-"""
+
+def add_and_die(home: Path, folder: str, place: str) -> None:
+    """Takes a pool in, in a process that is killed."""
+    receiver, named = Home(home), stored.add_pool
+    if place == "before it is named":
+        stored.add_pool = die  # type: ignore[assignment]
+    elif place == "right after":
+        stored.add_pool = lambda *args, **how: (named(*args, **how), die())  # type: ignore[assignment]
+    else:
+        lineage.sync = die
+        lineage.signing_key(receiver.store)
+    receiver.pools.add(folder, TASK)
 
 
 @pytest.mark.parametrize("place", ["before it is named", "right after", "while the key is written"])
 def test_a_kill_leaves_a_pool_or_none_and_a_key_or_none(receiver: Home, published: list[Pool], place: str) -> None:
     receiver.store.database.close()
     folder = receiver.store.folder
-    killed = subprocess.run([sys.executable, "-c", KILLED, folder, published[1].folder, place], capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    killed = context.Process(target=add_and_die, args=(folder, published[1].folder, place))
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
     again = Home(folder)
     if place == "right after":
         with pytest.raises(StoreError, match="already"):
