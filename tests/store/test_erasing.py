@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from ownlm.store.erasing.leftovers import Leftover, dues, erase
 from ownlm.store.erasing.passes import Passes
 from ownlm.store.forget import forget_person, forget_record
 from ownlm.store.store import Store
+from ownlm.store.tokens import give_token
 from tests.store.rows import TASK
 from tests.store.test_forget import crowd, everything, texts  # noqa: F401
 
@@ -97,6 +99,27 @@ def test_a_database_is_not_rewritten_for_a_row_of_which_there_is_no_copy(
     assert before and not set(single[-2:]) & numbers_in(everything(store.folder))
 
 
+@pytest.mark.parametrize("left", [False, True])
+def test_a_short_name_is_looked_for_too(store: Store, monkeypatch: pytest.MonkeyPatch, left: bool) -> None:
+    store.put_task(TASK)
+    with store.database.writing() as db:
+        insert = "INSERT INTO records (task, user, id, fields, digest) VALUES (?, 'bo', 'first', '{}', 'd')"
+        db.exec_driver_sql(insert, (TASK.name,))
+    give_token(store, "bo")
+    looked: list[list[bytes]] = []
+    rewritten: list[bool] = []
+
+    def found(_: Any, needles: list[tuple[bytes]], unused: bool = False) -> list[tuple[Path, set[tuple[bytes]]]]:
+        if unused:
+            looked.append([needle for (needle,) in needles])
+        return [(store.database.path, {(b"bo",)})] if left and unused else []
+
+    monkeypatch.setattr(leftovers.traces, "found", found)
+    monkeypatch.setattr(Database, "vacuum", lambda *_: rewritten.append(True))
+    forget_person(store, "bo")
+    assert b"bo" in looked[-1] and bool(rewritten) == left
+
+
 @pytest.mark.parametrize("size", [512, 4096, 65536])
 def test_pages_of_any_size_are_read(tmp_path: Path, size: int) -> None:
     path = tmp_path / "one.db"
@@ -117,7 +140,7 @@ def test_pages_of_any_size_are_read(tmp_path: Path, size: int) -> None:
 def test_few_and_many_needles_are_found_alike_wherever_they_stand(tmp_path: Path) -> None:
     draw, block = random.Random(1), 2**20
     content = bytearray(draw.randbytes(2 * block + 77))
-    needles = [(draw.randbytes(draw.randint(8, 48)),) for _ in range(200)]
+    needles = [(draw.randbytes(5 if at == 3 else draw.randint(8, 48)),) for at in range(200)]
     places = [0, 51, 103, block - 5, block + 50, 2 * block - 24, 2 * block + 25]
     for needle, place in zip(needles, places, strict=False):
         content[place : place + len(needle[0])] = needle[0]

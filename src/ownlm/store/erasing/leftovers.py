@@ -43,7 +43,7 @@ from ownlm.store.work import alone
 DUE = "forgetting "  # begins a key of the table `meta`, from a deletion until nothing of it is left in any file
 PATIENCE_S = 2.0  # for readers of an old state, and for another process that erases; the rest is done later
 PIECE = 32  # letters of a row that are looked for at a time
-SHORTEST = 8  # letters: shorter rows are not looked for, the database is rewritten instead
+SHORTEST = 8  # letters: where shorter texts are found, it is not asked whether another row holds them
 LOCAL = 4096  # bytes of a row that lie in a page with others; the rest has pages of its own, which are zeroed
 MANY = 16  # pieces: where more are found, it is not asked any more whether they are of other rows
 
@@ -179,13 +179,11 @@ def _joined(columns: list[Column[str]]) -> ColumnElement[str]:
 
 def _is_left(store: Store, images: Collection[str]) -> bool:
     """Whether unused parts of the database's pages hold pieces of deleted rows that no row holds any more."""
-    if any(0 < len(image) < SHORTEST for image in images):
-        return True
     pieces = {piece for image in images for piece in _pieces(image[:LOCAL])}
     forms = {(piece.encode(),): piece for piece in pieces}
     hits = traces.found([store.database.path], list(forms), unused=True)
     found = [forms[needle] for _, needles in hits for needle in needles]  # type: ignore[index]
-    if len(found) > MANY:
+    if len(found) > MANY or any(len(piece) < SHORTEST for piece in found):
         return True
     with store.database.reading() as db:
         return not all(_is_held(db, piece) for piece in found)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from io import BufferedReader
 
 WORD = 8  # bytes
-FEW = 64  # forms that are looked for one by one; more are looked for together, in one pass
+FEW = 64  # forms that are looked for one by one; more are looked for together, in one pass, if they have a word
 BLOCK = 2**20  # bytes read at a time: whole pages of any size
 _TREES = {2: 12, 5: 12, 10: 8, 13: 8}  # kinds of pages with cells, and the length of their headers
 
@@ -35,16 +35,18 @@ def _search(paths: list[bytes], needles: list[list[bytes]], unused: bool) -> lis
 
 def _finder(needles: list[list[bytes]]) -> Callable[[bytes], set[int]]:
     """A function that says which needles stand in a block."""
-    forms = [(form, number) for number, forms in enumerate(needles) for form in dict.fromkeys(forms)]
-    if len(forms) <= FEW:
-        return lambda block: {number for form, number in forms if form in block}
+    single = [(form, number) for number, forms in enumerate(needles) for form in dict.fromkeys(forms)]
+    together: list[tuple[bytes, int]] = []
+    if len(single) > FEW:
+        together = [one for one in single if len(one[0]) >= WORD]
+        single = [one for one in single if len(one[0]) < WORD]
     starts: dict[int, list[tuple[bytes, int]]] = {}
-    for form, number in forms:
+    for form, number in together:
         starts.setdefault(int.from_bytes(form[:WORD], sys.byteorder), []).append((form, number))
 
     def find(block: bytes) -> set[int]:
-        numbers, view = set[int](), memoryview(block)
-        for shift in range(min(WORD, len(block))):
+        numbers, view = {number for form, number in single if form in block}, memoryview(block)
+        for shift in range(min(WORD, len(block)) if starts else 0):
             words = view[shift : shift + (len(block) - shift) // WORD * WORD].cast("Q")
             for place in [place for place, word in enumerate(words) if word in starts]:
                 at = shift + WORD * place
