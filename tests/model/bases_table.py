@@ -376,16 +376,16 @@ than the model has embeddings, as in Gemma 3's tokenizer, but no more tokens of 
 
 **Modules.** `adapt`, `train`, `share` and `assemble` adapt the projections of a preset, by the names that the base has
 for them; `--modules` names others. Experts of mixture-of-experts bases are not adapted. Modules that `peft` would load
-under other names, such as parts of fused experts, are refused before anything is trained, since it could not read the
-exported adapter.
+under other names, such as parts of fused experts, are refused before anything is trained, since it could not read
+the exported adapter.
 
 **Models of pictures and text** are used for their text alone: adapters change the text decoder, and its parameters are
 those that are counted. Gemma 3n's need the package `timm`, and were not tried with it. Prompt tuning is refused where
 each layer has embeddings of the tokens (Gemma 3n, Gemma 4 E2B and E4B): virtual tokens have none.
 
 **Text stays text.** Whatever a user writes is encoded as if the tokenizer had no control tokens: neither those that are
-marked as special, nor others that look like markers (`<think>`, `[INST]`, `◁think▷`, brackets of any kind) or that the chat template
-uses. Added tokens of blanks, and of HTML's elements, stay as they are.
+marked as special, nor others that look like markers (`<think>`, `[INST]`, `◁think▷`, brackets of any kind) or that the
+chat template uses. Added tokens of blanks, and of HTML's elements, stay as they are.
 """
 REFUSED_HEAD = """
 ## Refused
