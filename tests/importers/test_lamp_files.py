@@ -207,7 +207,7 @@ def test_the_command(tmp_path: Path) -> None:
         assert [(file["bytes"], file["new"]) for file in done["files"]] == [(size, True) for size in sizes]
         out = shell.run(*base, "--split", "time", "--part", "dev", "--part", "test")
     assert out.count("there already: data/time") == 2 and out.count("fetched: data/time") == 1
-    next = "import lamp data dev.jsonl --task LaMP_2M --split time --part dev"
+    next = "import lamp --task LaMP_2M --split time --part dev data dev.jsonl"
     assert f"Next: ownlm {next}\n" in out
     assert "9 records of 3 users" in shell.run(*next.split())
     again = "import lamp data/time/LaMP_2/new/dev/dev_questions.json file.jsonl --task LaMP_2M"
