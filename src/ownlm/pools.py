@@ -1,5 +1,6 @@
 """The pools of a home: pieces of adapters that people agreed to share, and the verbs on them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -160,6 +161,14 @@ class Pools:
         """The public keys that pools of the home are, or were, signed with."""
         versions = stored.pool_versions(self._home.store)
         return frozenset(one.key for one in versions if one.key) | {one.publisher for one in self.ls() if one.publisher}
+
+    def older_in_use(self, info: PoolInfo) -> list[tuple[PoolInfo, int]]:
+        """Older versions of a signed pool, each with how many users' newest adapters are assembled from it."""
+        lines = {one.digest: one.line for one in stored.pool_versions(self._home.store)}
+        line = lines.get(info.digest)
+        older = [one for one in self.ls() if line and lines.get(one.digest) == line and one.version < info.version]
+        of = Counter(adapter.pool for adapter in self._home.latest_adapters().values())
+        return [(one, of[one.digest]) for one in older if one.digest in of]
 
     def verify(self, which: str | None = None, digest: str | None = None) -> tuple["Pool", BaseInfo | None]:
         """Checks every byte of a pool, its signature, and every piece, where the home has its base.

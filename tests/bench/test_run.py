@@ -272,6 +272,7 @@ def test_ctrl_c_while_garbage_is_collected_is_not_lost() -> None:
     one = Cycle()
     one.itself = one  # type: ignore[attr-defined]
     seen = weakref.ref(one, lambda _: signal.raise_signal(signal.SIGINT))
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore the signal
     gc.disable()
     try:
         del one
@@ -280,4 +281,5 @@ def test_ctrl_c_while_garbage_is_collected_is_not_lost() -> None:
             time.sleep(1)
     finally:
         gc.enable()
+        signal.signal(signal.SIGINT, handler)
     assert seen() is None

@@ -18,7 +18,7 @@ from ownlm.store import pools as stored
 from ownlm.store.pools import pool_versions
 from ownlm.verbs import lineage
 from ownlm.verbs.lineage import KEY, signing_key
-from tests.community import write_task
+from tests.community import rows, write_rows, write_task
 from tests.forks import context
 from tests.sharing import TASK, everything, share
 
@@ -96,6 +96,19 @@ def test_newer_versions_are_taken_and_no_older_one(receiver: Home, published: li
     with pytest.raises(PoolError, match="older version"):
         receiver.pools.add(second.folder, TASK)
     assert receiver.pools.add(third.folder, TASK).version == 3
+
+
+def test_adapters_of_an_older_version_are_counted_until_they_are_assembled_again(
+    receiver: Home, published: list[Pool], tmp_path: Path
+) -> None:
+    receiver.add_history(write_rows(tmp_path / "kara.jsonl", rows("kara", 4)), TASK)
+    first = receiver.pools.add(published[0].folder, TASK)
+    receiver.assemble(TASK, users=["kara"], top_k=2)
+    second = receiver.pools.add(published[1].folder, TASK)
+    assert receiver.pools.older_in_use(second) == [(first, 1)] and receiver.pools.older_in_use(first) == []
+    receiver.assemble(TASK, users=["kara"], top_k=2)
+    assert receiver.pools.older_in_use(second) == []
+    receiver.pools.remove(first.digest)
 
 
 def test_an_older_version_without_signatures_is_not_taken_either(

@@ -22,6 +22,7 @@ from ownlm.cli.output import (
     warn_stale,
     warn_unfinished,
 )
+from ownlm.cli.share import TOP_K
 from ownlm.errors import NotFoundError, argument
 from ownlm.perpcs.signing import fingerprint
 
@@ -272,7 +273,11 @@ def add(
     else:
         say(f"signed with the key {fingerprint(info.publisher)}, seen here for the first time: ask its publisher "
             "whether it is theirs. Later versions must be signed with it")  # fmt: skip
-    say(f"`ownlm assemble --task {info.task} --pool {info.digest[:12]}` makes adapters of its pieces")
+    fewer = f" --top-k {info.sharers}" if info.sharers < TOP_K else ""
+    say(f"`ownlm assemble --task {info.task} --pool {info.digest[:12]}{fewer}` makes adapters of its pieces")
+    for old, count in opened.pools.older_in_use(info):
+        say(f"{many(count, 'adapter')} assembled from version {old.version} before: after `ownlm assemble`, "
+            f"`ownlm pool rm {old.digest[:12]}` removes that version")  # fmt: skip
 
 
 @app.command("trust")

@@ -76,5 +76,5 @@ def check_name(name: str) -> None:
             "A base cannot be called so",
             got=name,
             expected="letters, digits, '.', '_' and '-', at most 64, with a letter or digit first",
-            hint="give it a name with --name or --out",
+            hint="choose another name: `base add --name`, or `adapt --out`",
         )
