@@ -89,6 +89,24 @@ def test_vllm_is_the_installed_one(canary: Path, tmp_path: Path, tiny_base: Path
     assert "No module named" in str(caught.value.got) and not canary.exists()
 
 
+@pytest.mark.parametrize("kind", ["pipe", "bytes"])
+def test_no_style_of_the_current_folder_is_read(tmp_path: Path, kind: str) -> None:
+    style = tmp_path / "matplotlibrc"
+    if kind == "pipe":
+        os.mkfifo(style)
+    else:
+        style.write_bytes(b"lines.linewidth: 1 # \xff")
+    code = """
+from ownlm.bench.drawing import figure_of
+from ownlm.cli.charts import check_picture
+check_picture(__import__("pathlib").Path("a.png"))
+with figure_of(1, 1):
+    print("drawn")
+"""
+    done = subprocess.run(python_command("-c", code), cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("drawn\n", "")
+
+
 def test_git_is_the_installed_one(canary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", os.environ["PATH"].removeprefix(":.:"))
     repository = Repository(tmp_path / "repository")

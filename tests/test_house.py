@@ -26,7 +26,7 @@ def test_importing_loads_no_heavy_library(module: str) -> None:
 def test_names_that_people_choose_are_quoted_in_commands(path: Path) -> None:
     """A user, a record or a file may have spaces, quotes and `;` in its name, or begin with `-`."""
     chosen, whole = (
-        re.compile(r"user|who\b|path|folder|data\b|repo|record|gone|file\b|source"),
+        re.compile(r"user|who\b|path|folder|data\b|repo|record|gone|files?\b|source"),
         re.compile(r"quoted|argument"),
     )
     bare = []
@@ -36,7 +36,7 @@ def test_names_that_people_choose_are_quoted_in_commands(path: Path) -> None:
             if isinstance(part, ast.Constant):
                 said += str(part.value)
                 continue
-            name, command = ast.unparse(part), re.search(r"(?:(?:`|^|Next: )ownlm|`git) [^`]*$", said)
+            name, command = ast.unparse(part), re.search(r"(?:(?:`|^|Next: |Then: )ownlm|`git) [^`]*$", said)
             if command and chosen.search(name) and not whole.search(name):
                 bare.append(f"{path}:{text.lineno}: {command.group()}{name}")
             said += "X"

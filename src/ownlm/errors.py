@@ -14,12 +14,17 @@ def quoted(word: object) -> str:
     ('ada', "'my files; rm'")
     >>> print(quoted("two\\nlines"))
     $'two\\nlines'
+    >>> print(quoted("a\\u202eb"))
+    $'a\\342\\200\\256b'
     """
     text = str(word)
     if text.isprintable():
         return shlex.quote(text)
     escapes = {"'": "\\'", "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
-    escaped = (escapes.get(one, one if one.isprintable() else f"\\U{ord(one):08x}") for one in text)
+    escaped = (
+        escapes.get(one) or (one if one.isprintable() else "".join(f"\\{byte:03o}" for byte in one.encode()))
+        for one in text
+    )
     return f"$'{''.join(escaped)}'"  # bash, zsh and ksh read it on one line
 
 

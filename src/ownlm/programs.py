@@ -1,4 +1,4 @@
-"""Child processes: found and started so that nothing out of the current folder is run.
+"""Child processes, and a library, that are started so that nothing out of the current folder is run or read.
 
 `python -m` and `python -c` put the current folder first on Python's search path, and an empty entry of PATH means the
 current folder too: a `json.py` or a `git` in a folder that was cloned would be run. Every child of ours is started with
@@ -8,7 +8,10 @@ what stands here, and the command line protects the children of libraries by `pr
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping
+from contextlib import chdir
+from typing import Any
 
 PYTHON = sys.executable
 
@@ -52,6 +55,19 @@ def git_command(folder: str, *args: str) -> list[str]:
     """
     harmless = ("--no-pager", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}")
     return [find_program("git"), *harmless, "-C", folder, *args]
+
+
+def import_matplotlib() -> Any:
+    """matplotlib, which reads a `matplotlibrc` of the current folder when it is imported first: an empty one here.
+
+    Use it before anything is imported from the library's parts.
+    """
+    if "matplotlib" not in sys.modules:
+        with tempfile.TemporaryDirectory() as empty, chdir(empty):
+            import matplotlib
+    import matplotlib
+
+    return matplotlib
 
 
 def _protected(environment: Mapping[str, str]) -> dict[str, str]:

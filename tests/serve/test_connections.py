@@ -9,13 +9,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import uvicorn
 
 from ownlm.home import Home
 from ownlm.serve.app import create_app
-from ownlm.serve.connections import HEAD_BYTES, Bounded, Table, network_of, server_config
+from ownlm.serve.connections import HEAD_BYTES, Bounded, Table, _Out, network_of, server_config
 from ownlm.serve.limits import Limits
 from ownlm.serve.state import State
 from ownlm.store.tokens import give_token
@@ -125,6 +126,12 @@ def test_headers_that_come_byte_by_byte_end_the_connection(here: Here) -> None:
 def test_an_idle_connection_ends(here: Here) -> None:
     with here.client(head("GET", "/healthz")) as client:
         assert status(answer(client)) == 200
+
+
+def test_a_client_that_has_gone_is_disconnected() -> None:
+    raw = Mock(**{"is_closing.return_value": False, "write_eof.side_effect": OSError(107, "not connected")})
+    _Out(raw, Mock()).end()
+    raw.abort.assert_called_once()
 
 
 @pytest.mark.parametrize("length", [{"Content_Length": 1000}, {"Transfer_Encoding": "chunked"}])

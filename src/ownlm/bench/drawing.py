@@ -9,6 +9,8 @@ from io import StringIO
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from ownlm.programs import import_matplotlib
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -45,7 +47,7 @@ _STEPS = (0.0, 1.0, -1.0, 2.0, -2.0, 3.0, -3.0)  # label heights up or down from
 @contextmanager
 def figure_of(width: float, height: float) -> Iterator["Figure"]:
     """A figure of so many inches, of 72 units each; draw and `to_svg` it within."""
-    import matplotlib
+    matplotlib = import_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -64,8 +66,7 @@ def to_svg(figure: "Figure", says: str) -> str:
     Args:
         says: what it shows, for those who do not see it; of each picture in a page another.
     """
-    import matplotlib
-
+    matplotlib = import_matplotlib()
     matplotlib.rcParams["svg.hashsalt"] = says  # ids are made from it: unique in a page, and always the same
     written = StringIO()
     figure.savefig(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ownlm.durable import sync, unfinished
 from ownlm.errors import ConfigError
+from ownlm.programs import import_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,9 +40,8 @@ def check_picture(path: Path) -> None:
 
 @contextmanager
 def _default_style() -> Iterator[None]:
-    """Without the settings of a `matplotlibrc`, which matplotlib reads from the current folder too."""
-    import matplotlib
-
+    """Without the settings of the user's `matplotlibrc`."""
+    matplotlib = import_matplotlib()
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         yield
@@ -85,6 +85,7 @@ def draw_use(use: "Use", path: Path, title: str, amount: str) -> None:
 
 
 def _new_figure(width: float = 1, height: float = 1) -> "Figure":
+    import_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -7,7 +7,7 @@ import typer
 
 from ownlm.cli import options
 from ownlm.cli.output import many, print_json, progress_bar, say, size
-from ownlm.errors import OwnlmError, argument
+from ownlm.errors import OwnlmError, argument, quoted
 
 if TYPE_CHECKING:
     from ownlm.importers.imported import Imported
@@ -192,7 +192,7 @@ def _tell(imported: "Imported", json: bool) -> None:
         say(f"  and {many(people - SHOWN, 'more user')}")
     for file in imported.files[1:]:
         say(f"also written: {file}")
-    say(f"Next: ownlm train {imported.files[0]} --task {imported.task}")
+    say(f"Next: ownlm train --task {imported.task} {argument(imported.files[0])}")
     for file in imported.files:
         if file.name.endswith(".queries.jsonl"):
-            say(f"Then: ownlm ask --file {file} --task {imported.task}")
+            say(f"Then: ownlm ask --task {imported.task} --file={quoted(file)}")

@@ -22,7 +22,7 @@ from ownlm.cli.output import (
     warn_stale,
     warn_unfinished,
 )
-from ownlm.cli.share import TOP_K
+from ownlm.cli.share import top_k
 from ownlm.errors import NotFoundError, argument
 from ownlm.perpcs.signing import fingerprint
 
@@ -273,20 +273,17 @@ def add(
     else:
         say(f"signed with the key {fingerprint(info.publisher)}, seen here for the first time: ask its publisher "
             "whether it is theirs. Later versions must be signed with it")  # fmt: skip
-    fewer = f" --top-k {info.sharers}" if info.sharers < TOP_K else ""
-    say(f"`ownlm assemble --task {info.task} --pool {info.digest[:12]}{fewer}` makes adapters of its pieces")
+    again = f"`ownlm assemble --task {info.task} --pool {info.digest[:12]}{top_k(info.sharers)}`"
+    say(f"{again} makes adapters of its pieces")
     for old, count in opened.pools.older_in_use(info):
-        say(f"{many(count, 'adapter')} assembled from version {old.version} before: after `ownlm assemble`, "
-            f"`ownlm pool rm {old.digest[:12]}` removes that version")  # fmt: skip
+        made = f"made of version {old.version}: {many(count, 'adapter')}"
+        say(f"{made}; assembled again, `ownlm pool rm {old.digest[:12]}` removes it")
 
 
 @app.command("trust")
 def trust(
     folder: Annotated[Path, typer.Argument(help="A pool that the home knows, signed with another key than before.")],
-    key: Annotated[
-        str,
-        typer.Option("--key", metavar="FINGERPRINT", help="Of its new key, as its publisher told you; or `unsigned`."),
-    ],
+    key: Annotated[str, typer.Option(metavar="FINGERPRINT", help="Its publisher's new key, or `unsigned`.")],
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:

@@ -12,6 +12,11 @@ if TYPE_CHECKING:
 TOP_K = 3  # what `assemble` selects, unless told otherwise
 
 
+def top_k(sharers: int) -> str:
+    """The option of `assemble` for a pool of fewer sharers than it selects by default."""
+    return f" --top-k {sharers}" if sharers < TOP_K else ""
+
+
 def share(
     task: options.Task,
     user: options.Users = None,
@@ -102,5 +107,5 @@ def _print(shared: "Shared") -> None:
         f"pool {pool.digest[:12]}, version {pool.version}, of {many(len(chosen), 'sharer')}: "
         f"{size(folder_size(pool.folder))} in {pool.folder}"
     )
-    fewer = f" --top-k {len(chosen)}" if len(chosen) < TOP_K else ""
-    say(f"`ownlm assemble --task {pool.task}{fewer}` now makes adapters of its pieces for people who have none")
+    command = f"`ownlm assemble --task {pool.task}{top_k(len(chosen))}`"
+    say(f"{command} now makes adapters of its pieces for people who have none")

@@ -264,7 +264,10 @@ class _Out:
     def end(self) -> None:
         """Tells the client that nothing follows."""
         if self.raw.can_write_eof() and not self.raw.is_closing():
-            self.raw.write_eof()
+            try:
+                self.raw.write_eof()
+            except OSError:  # the client has gone
+                self.raw.abort()
 
 
 def _is_too_large(data: bytes) -> bool:
