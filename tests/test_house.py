@@ -43,6 +43,14 @@ def test_names_that_people_choose_are_quoted_in_commands(path: Path) -> None:
     assert not bare
 
 
+def test_nothing_changes_a_library_for_all_threads() -> None:
+    """transformers' `no_init_weights` replaces torch's functions: of two threads within it, the later one to leave puts
+    the replacements back, and every random model after that has weights that are not set.
+    """
+    changing = re.compile(r"no_init_weights|set_default_(dtype|device)")
+    assert not [path.name for path in SOURCES if changing.search(path.read_text("utf8"))]
+
+
 def test_home_is_there_when_asked_for() -> None:
     import ownlm
     from ownlm.home import Home

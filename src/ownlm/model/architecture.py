@@ -8,7 +8,6 @@ from typing import Any, Final
 import torch
 import transformers
 from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
-from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
 
 from ownlm.errors import BaseModelError, in_one_line
@@ -48,7 +47,7 @@ def check_architecture(folder: Path, name: str) -> Any:
         raise _refused("The model is an encoder-decoder", f"model type {kind!r}", _OTHER)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise _refused("The model is no causal language model", f"model type {kind!r}", _OTHER)
-    with torch.device("meta"), no_init_weights():
+    with torch.device("meta"):
         model = _made(kind, lambda: AutoModelForCausalLM.from_config(config, trust_remote_code=False))
         if why := why_not(model, ""):
             refuse(name, why)

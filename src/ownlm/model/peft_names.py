@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
-from transformers.initialization import no_init_weights
 
 from ownlm.errors import AdapterError, BaseModelError
 from ownlm.model.adapter import WEIGHTS
@@ -34,7 +33,7 @@ def skeleton(folder: str | Path) -> Any:
     """
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        with torch.device("meta"), no_init_weights():
+        with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         what, got = f"The base in {folder} cannot be read", str(error).splitlines()[0]
@@ -121,7 +120,7 @@ def _misread(model: Any, modules: Sequence[str]) -> bool:
 
     config = LoraConfig(r=1, target_modules=peft_targets(model, modules), task_type="CAUSAL_LM")
     try:
-        with torch.device("meta"), no_init_weights():
+        with torch.device("meta"):
             given = {}
             for name in modules:
                 module = model.get_submodule(name)

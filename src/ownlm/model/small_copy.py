@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PreTrainedConfig
-from transformers.initialization import no_init_weights
 
 from ownlm.model.context import rotary_settings
 
@@ -32,7 +31,7 @@ def small_copy(config: Any, attention: str) -> Any:
     text = config.get_text_config(decoder=True)
     small = deepcopy(text if type(text) in MODEL_FOR_CAUSAL_LM_MAPPING else config)
     _shrink(small.get_text_config(decoder=True))
-    with torch.device("meta"), no_init_weights():
+    with torch.device("meta"):
         size = sum(one.numel() for one in AutoModelForCausalLM.from_config(small, trust_remote_code=False).parameters())
     if size > LARGEST:
         raise ValueError(f"its configuration does not say what makes it small: {size} parameters are left")
