@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import chdir
+from importlib import import_module
 from typing import Any
 
 PYTHON = sys.executable
@@ -64,10 +65,8 @@ def import_matplotlib() -> Any:
     """
     if "matplotlib" not in sys.modules:
         with tempfile.TemporaryDirectory() as empty, chdir(empty):
-            import matplotlib
-    import matplotlib
-
-    return matplotlib
+            import_module("matplotlib")
+    return sys.modules["matplotlib"]
 
 
 def _protected(environment: Mapping[str, str]) -> dict[str, str]:

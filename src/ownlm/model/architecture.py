@@ -17,6 +17,7 @@ from ownlm.model.base_files import read_config
 from ownlm.model.layers import refuse, why_not
 
 _TEXT: Final = "a model that writes text, such as Llama, Mistral, Qwen, Gemma or Phi"
+MOST_LAYERS: Final = 1000  # the model is built to look at its modules: a damaged number would take for ever
 _OTHER: Final = "choose another base; docs/bases.md lists those that were tried"
 
 
@@ -47,6 +48,10 @@ def check_architecture(folder: Path, name: str) -> Any:
         raise _refused("The model is an encoder-decoder", f"model type {kind!r}", _OTHER)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise _refused("The model is no causal language model", f"model type {kind!r}", _OTHER)
+    layers = getattr(config.get_text_config(decoder=True), "num_hidden_layers", None) or 0
+    if layers > MOST_LAYERS:
+        what, most = "The model has too many layers", f"at most {MOST_LAYERS:,}"
+        raise BaseModelError(what, got=f"{layers:,}", expected=most, hint="check num_hidden_layers in config.json")
     with torch.device("meta"):
         model = _made(kind, lambda: AutoModelForCausalLM.from_config(config, trust_remote_code=False))
         if why := why_not(model, ""):
