@@ -60,14 +60,14 @@ def test_a_dry_run_says_who_would_stand_where_and_changes_nothing(shell: Shell) 
     Home(shell.folder / ".ownlm").assemble("sorting", users=["bela"], adapt_steps=1)
     before = files(shell)
     report = shell.json(*LADDER, "--dry-run", "--pool", digest[:8])
-    assert list(report) == ["ladder"] and report["ladder"][0] == {
+    assert report["added"] is None and report["ladder"][0] == {
         "user": "ada", "records": 7, "rung": "adapted", "why": "5 to 49 records"}  # fmt: skip
     told = shell.run(*LADDER, "--dry-run")
     assert "1 assembled, 2 adapted, 3 own" in told and "stands there already" in told and "nothing written" in told
     assert files(shell) == before
     with working(shell.folder / ".ownlm", "a test", silent):  # nobody is waited for
         shell.run(*LADDER, "--dry-run")
-    assert "adds nobody" in shell.run(*LADDER, "--dry-run", "people.jsonl", code=1)
+    assert "not added" in shell.run(*LADDER, "--dry-run", "people.jsonl")
     assert "no home" in shell.run(*LADDER, "--dry-run", "--home", "elsewhere", code=1)
     done = shell.json(*LADDER)
     assert done["ladder"] == shell.json(*LADDER, "--dry-run")["ladder"] and len(done["ladder"]) == 6

@@ -1,7 +1,7 @@
 """A home: everybody's records, bases and adapters, and the verbs on them. Read it top to bottom for the whole flow."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +13,13 @@ from ownlm.pools import Pools
 from ownlm.progress import Progress, silent
 from ownlm.store.database import DATABASE
 from ownlm.store.forget import Forgotten, forget_record, resume
-from ownlm.store.pools import sweep
 from ownlm.store.rows import AdapterInfo, BaseInfo, Person, ProfileInfo
 from ownlm.store.store import Store
-from ownlm.store.work import working
 from ownlm.verbs.bases import add_base, check_name, pick_base, pick_raw_base
 from ownlm.verbs.consent import LICENCE, Consent, consent
 from ownlm.verbs.doctor import Diagnosis, diagnose
-from ownlm.verbs.histories import Added, add_history, as_path, find_task, known_history
-from ownlm.verbs.people import forget, newest_adapter, only_task, withdraw_left
+from ownlm.verbs.histories import Added, add_history, as_path, find_task, known_history, preview_history, with_history
+from ownlm.verbs.people import forget, newest_adapter, only_task, working_alone
 from ownlm.verbs.profile import pick_writer, profile_people
 from ownlm.verbs.report import Answer, Assemblies, Estimate, Exported, Ladder, Profiles, Training
 from ownlm.verbs.settings import settings
@@ -89,20 +87,23 @@ class Home:
         return task
 
     def add_history(
-        self, data: AnyPath, task: str, *, labels: AnyPath | None = None, skip_bad: bool = False, again: bool = False
-    ) -> Added:
+        self, data: AnyPath, task: str, *, labels: AnyPath | None = None, skip_bad: bool = False, again: bool = False,
+        dry_run: bool = False,
+    ) -> Added:  # fmt: skip
         """Adds the records of a file. Records that are there already are left as they are.
 
         Args:
             labels: the file with the right answers, where it does not lie beside the data under its usual name.
             skip_bad: leave bad rows out and tell of them, instead of adding nothing.
             again: take what was forgotten before; else it stays out.
+            dry_run: check the file and count its records; nothing is added.
 
         Raises:
             DataError: the file is not what it should be, or changes a record; nothing is added then.
             TaskError: the file's queries carry another instruction than the home's task.
         """
-        return add_history(self.store, Path(data), self.task(task), as_path(labels), skip_bad, again)
+        add = preview_history if dry_run else add_history
+        return add(self.store, Path(data), self.task(task), as_path(labels), skip_bad, again)
 
     def history(self, user: str, task: str) -> History:
         """A person's records, oldest first; a NotFoundError where the home has none."""
@@ -147,9 +148,8 @@ class Home:
         with self.working("ownlm adapt", progress):
             spec = self.keep_task(task)
             histories = outsiders_of(self.store, name, spec, users or [one.user_id for one in dataset.histories])
-            return adapt_base(
-                self.store, self.load(parent), name, parent, spec, histories, dataset.queries, config, seed, progress
-            )
+            model, queries = self.load(parent, progress), dataset.queries
+            return adapt_base(self.store, model, name, parent, spec, histories, queries, config, seed, progress)
 
     def train(
         self, task: str, *, data: AnyPath | None = None, users: Sequence[str] = (), base: str | None = None,
@@ -184,20 +184,23 @@ class Home:
         with self.working("ownlm train", progress):
             rest = users, base, preset, from_scratch, seed, slots, tokens_per_step
             plan = plan_for(self.store, self.keep_task(task), *rest, **changes)
-            train_people(self.store, lambda: self.load(plan.base), plan, progress, report)
+            train_people(self.store, lambda: self.load(plan.base, progress), plan, progress, report)
         return report
 
-    def estimate(self, task: str, *, progress: Progress = silent, **asked: Any) -> Estimate:
-        """What `train`, asked the same, would do and take. Nothing is written, and nobody waited for.
+    def estimate(
+        self, task: str, *, data: AnyPath | None = None, progress: Progress = silent, **asked: Any
+    ) -> Estimate:
+        """What `train`, asked the same, would do and take. Nothing is written; a process that trains goes on.
+
+        Args:
+            data: histories that are counted as if they had been added.
 
         Raises:
-            NotFoundError, BaseModelError, ConfigError: as for `train`; or the method is not LoRA.
+            NotFoundError, BaseModelError, DataError, ConfigError: as for `train`; or the method is not LoRA.
         """
         from ownlm.verbs.estimate import estimate
-        from ownlm.verbs.students import plan_for
 
-        plan = plan_for(self.store, self.task(task), **asked)
-        return estimate(self.store, lambda: self.load(plan.base), plan, progress)
+        return estimate(self.store, self.task(task), data, self.load, progress, **asked)
 
     # Assembling; `pools` has what is shared
 
@@ -225,7 +228,7 @@ class Home:
 
         with self.working("ownlm assemble", progress):
             plan = assembly_plan(self.store, self.keep_task(task), **asked)
-            assemble_people(self.store, lambda: self.load(plan.base), plan, progress, report)
+            assemble_people(self.store, lambda: self.load(plan.base, progress), plan, progress, report)
         return report
 
     def ladder(
@@ -237,25 +240,26 @@ class Home:
         Args:
             data, report: as for `assemble`.
             pool: what assemblies are made of, by its digest; by default the newest of the task.
-            dry_run: say where everybody stands, and nothing else: nothing is written but `data`, and nobody waited for.
+            dry_run: report everybody's tier, as if `data` had been added; nothing is written.
             asked: as for `train`; who is named is placed by their records, even if they stand higher.
 
         Raises:
             NotFoundError, PoolError, StoreError, and others: as `train` and `assemble`.
         """
         report = Ladder() if report is None else report
-        if data is not None:
-            report.added = self.add_history(data, task)
         from ownlm.verbs.ladder import climb, ladder_plan, place
         from ownlm.verbs.students import plan_for
 
         if dry_run:
-            own = plan_for(self.store, self.task(task), **asked)
-            report.placed += place(self.store, ladder_plan(self.store, own, pool))
+            store, spec, report.added = with_history(self.store, data, self.task(task))
+            report.placed += place(store, ladder_plan(store, plan_for(store, spec, **asked), pool))
             return report
+        if data is not None:
+            report.added = self.add_history(data, task)
         with self.working("ownlm train", progress):
             own = plan_for(self.store, self.keep_task(task), **asked)
-            climb(self.store, lambda: self.load(own.base), ladder_plan(self.store, own, pool), progress, report)
+            plan = ladder_plan(self.store, own, pool)
+            climb(self.store, lambda: self.load(own.base, progress), plan, progress, report)
         return report
 
     # Profiles
@@ -379,22 +383,16 @@ class Home:
         """Looks at the machine and at everything in the home: every blob is hashed, every reference followed."""
         return diagnose(self.store, progress)
 
-    @contextmanager
-    def working(self, what: str, progress: Progress) -> Iterator[None]:
-        """While it lasts, nobody else trains here; what killed runs left behind is removed first."""
-        with working(self.store.folder, what, progress):
-            self.store.sweep()
-            self.store.sweep_bases()
-            sweep(self.store)
-            withdraw_left(self.store)
-            resume(self.store)
-            yield
+    def working(self, what: str, progress: Progress) -> AbstractContextManager[None]:
+        """While it lasts, no other process trains here; what killed runs left behind is removed first."""
+        return working_alone(self.store, what, progress)
 
-    def load(self, base: BaseInfo) -> "BaseLM":
+    def load(self, base: BaseInfo, progress: Progress = silent) -> "BaseLM":
         """A base, ready to run; a BaseModelError where it is not what it was."""
         from ownlm.verbs.load import load_registered
 
         if self._loaded is None or self._loaded.fingerprint != base.fingerprint:
+            progress("loading the base", 0, 0, base.name)
             self._loaded = None  # before the next is loaded: two may not fit
             self._loaded = load_registered(base, self.device)
         return self._loaded

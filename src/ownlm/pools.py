@@ -78,7 +78,7 @@ class Pools:
                 sharers=sharers, ratio=ratio, centre=centre, embedder=None if embedder is None else Path(embedder),
                 seed=seed, slots=slots, tokens_per_step=tokens_per_step, **changes,
             )  # fmt: skip
-            return share(self._home.store, lambda: self._home.load(plan.base), plan, progress)
+            return share(self._home.store, lambda: self._home.load(plan.base, progress), plan, progress)
 
     def ls(self, task: str | None = None) -> list[PoolInfo]:
         """All pools, or those of a task, oldest first."""
@@ -141,7 +141,7 @@ class Pools:
             spec = self._home.keep_task(task)
             info = pick_base(self._home.store, spec.name, base) if base else base_of(self._home.store, Path(folder))
             wanted = check_digest(digest)
-            return add_pool(self._home.store, self._home.load(info), info, spec.name, Path(folder), wanted)
+            return add_pool(self._home.store, self._home.load(info, progress), info, spec.name, Path(folder), wanted)
 
     def trust(self, folder: str | Path, key: str) -> list[str]:
         """Accepts another signing key of a known pool, or that it is not signed any more; returns what was expected.

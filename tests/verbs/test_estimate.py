@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ownlm.errors import ConfigError, NotFoundError
+from ownlm.errors import ConfigError, DataError, NotFoundError
 from ownlm.home import Home
 from ownlm.progress import silent
 from ownlm.store.work import working
@@ -26,6 +26,12 @@ def home(tmp_path: Path, tiny_base: Path) -> Home:
 def content(home: Home) -> dict[str, bytes]:
     home.store.database.close()  # the log moves into the file
     return {str(path): path.read_bytes() for path in sorted(home.store.folder.rglob("*")) if path.is_file()}
+
+
+def files(shell: Shell) -> dict[str, bytes]:
+    """The home's files, but for the index that all who read a SQLite database share in memory."""
+    found = sorted(path for path in (shell.folder / ".ownlm").rglob("*") if path.is_file() and path.suffix != ".db-shm")
+    return {str(path): path.read_bytes() for path in found}
 
 
 @pytest.mark.parametrize("tokens", [64, 2048])
@@ -81,16 +87,81 @@ def test_what_cannot_be_estimated(home: Home, monkeypatch: pytest.MonkeyPatch) -
     assert (done.people, done.tokens, done.seconds, done.bytes) == (0, 0, 0, 0) and len(done.skipped) == 9
 
 
+@pytest.mark.parametrize("more", ["nothing", "new user", "more records", "both, and known ones"])
+def test_a_file_is_counted_as_if_it_had_been_added(home: Home, more: str) -> None:
+    """The dry run with a file says what training with it does; the home is not written."""
+    home.train("sorting", users=["user3"], **FAST)  # type: ignore[arg-type]
+    one = {"id": "late", "time": "2020-01-01", "text": "a late thing", "folder": "bin"}
+    lines = {
+        "nothing": rows("user2", 4),  # all there already
+        "new user": rows("zoe", 5),
+        "more records": [one | {"user_id": "user3"}, one | {"user_id": "user4"}],
+        "both, and known ones": [*rows("user2", 7), *rows("anna", 3)],
+    }[more]
+    file = write_rows(home.store.folder.parent / "more.jsonl", lines)
+    before = content(home)
+    found = home.estimate("sorting", data=file, tokens_per_step=256, **FAST)
+    assert content(home) == before
+    report = home.train("sorting", data=file, tokens_per_step=256, **FAST)  # type: ignore[arg-type]
+    assert found.added is not None and report.added is not None
+    counts = [(one.new, one.known, one.forgotten, one.task) for one in (found.added, report.added)]
+    assert counts[0] == counts[1]
+    assert (found.people, found.skipped) == (len(report.trained), report.skipped)
+    assert found.tokens == sum(one.tokens for one in report.trained)
+    assert found.steps == sum(one.steps for one in report.trained)
+
+
+def test_a_dry_run_keeps_what_was_forgotten_out_and_finds_conflicts(home: Home) -> None:
+    home.forget("user8")
+    file = write_rows(home.store.folder.parent / "again.jsonl", rows("user8", 10))
+    before = content(home)
+    found = home.estimate("sorting", data=file, **FAST)
+    assert found.added and found.added.forgotten == 10 and found.people == 8
+    assert home.add_history(file, "sorting", dry_run=True).forgotten == 10
+    assert home.add_history(file, "sorting", dry_run=True, again=True).new == 10
+    changed = write_rows(home.store.folder.parent / "changed.jsonl", [rows("user1", 1)[0] | {"text": "other"}])
+    for call in (
+        lambda: home.estimate("sorting", data=changed),
+        lambda: home.add_history(changed, "sorting", dry_run=True),
+    ):
+        with pytest.raises(DataError, match="another text"):
+            call()
+    assert content(home) == before
+
+
+def test_the_silent_stretches_are_reported(home: Home) -> None:
+    """Loading the base and measuring the speed are named before they begin."""
+    told: list[str] = []
+    home.estimate("sorting", progress=lambda stage, *_: told.append(stage), **FAST)
+    assert [stage for stage in dict.fromkeys(told)] == ["loading the base", "people counted", "measuring the speed"]
+
+
+def test_the_commands_with_a_file(shell: Shell) -> None:
+    shell.run("history", "add", "people.jsonl", "--task", "sorting.toml")
+    write_rows(shell.folder / "new.jsonl", rows("dora", 6), rows("ada", 8))
+    before = files(shell)
+    document = shell.json("train", "new.jsonl", "--task", "sorting", "--dry-run")
+    assert document["people"] == 4 and document["added"] == {"new": 7, "known": 7, "forgotten": 0}
+    assert "14 records of 2 users, 7 of them new, not added" in shell.run(
+        "train", "new.jsonl", "--task", "sorting", "--dry-run"
+    )
+    assert "not added" in shell.run("history", "add", "new.jsonl", "--task", "sorting", "--dry-run")
+    assert files(shell) == before
+    assert "no home" in shell.run(
+        "history", "add", "new.jsonl", "--task", "sorting", "--dry-run", "--home", "x", code=1
+    )
+    assert not (shell.folder / "x").exists()
+
+
 def test_the_command(shell: Shell) -> None:
     shell.run("history", "add", "people.jsonl", "--task", "sorting.toml")
     ask = ("train", "--task", "sorting", "--dry-run", "--epochs", "2")
     document = shell.json(*ask)
     assert set(document) == {"people", "skipped", "failed", "examples", "tokens", "steps", "seconds", "bytes",
-                             "memory_bytes", "slots", "tokens_per_step", "sampled"}  # fmt: skip
+                             "memory_bytes", "slots", "tokens_per_step", "sampled", "added"}  # fmt: skip
     assert document["people"] == 3 and document["examples"] == 14 and document["sampled"] is None
     text = shell.run(*ask)
     assert "3 adapters" in text and "nothing was trained" in text
-    assert "adds nobody" in shell.run(*ask, "people.jsonl", code=1)
     assert "no home" in shell.run(*ask, "--home", "elsewhere", code=1) and not (shell.folder / "elsewhere").exists()
     report = shell.json("train", "--task", "sorting", "--epochs", "2", "--slots", "2", "--tokens-per-step", "300")
     assert sum(one["tokens"] for one in report["trained"]) == document["tokens"]

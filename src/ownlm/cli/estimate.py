@@ -4,24 +4,19 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ownlm.cli.output import duration, many, print_json, progress_bar, say, say_skipped, size, warn_failed
-from ownlm.errors import ConfigError
+from ownlm.cli.output import duration, many, print_json, progress_bar, say, say_skipped, size, tell_added, warn_failed
 
 if TYPE_CHECKING:
+    from ownlm.verbs.histories import Added
     from ownlm.verbs.report import Estimate
 
 
 def estimate(task: str, data: Path | None, asked: dict[str, Any], home: Path, json: bool) -> None:
-    """Says what `ownlm train` with these settings would do and take.
-
-    Raises:
-        ConfigError: it is asked with a file: nothing is added, so nobody in it would be counted.
-    """
+    """Says what `ownlm train` with these settings would do and take."""
     from ownlm.home import Home
 
-    check_no_data(task, data)
     with progress_bar() as progress:
-        found = Home(home, create=False).estimate(task, progress=progress, **asked)
+        found = Home(home, create=False).estimate(task, data=data, progress=progress, **asked)
     if json:
         print_json(_document(found))
         return
@@ -30,14 +25,9 @@ def estimate(task: str, data: Path | None, asked: dict[str, Any], home: Path, js
     warn_failed(found.failed)
 
 
-def check_no_data(task: str, data: Path | None) -> None:
-    """Raises a ConfigError where a dry run is asked with a file: nothing is added, so nobody in it would be counted."""
-    if data is not None:
-        raise ConfigError(
-            "A dry run counts who is in the home, and adds nobody",
-            got="a file of histories",
-            hint=f"`ownlm history add DATA --task {task}`, then the dry run without the file",
-        )
+def added_counts(added: "Added | None") -> dict[str, int] | None:
+    """What a file adds, or would add, for `--json`."""
+    return None if added is None else {"new": added.new, "known": added.known, "forgotten": added.forgotten}
 
 
 def _document(found: "Estimate") -> dict[str, Any]:
@@ -45,10 +35,13 @@ def _document(found: "Estimate") -> dict[str, Any]:
         "skipped": [{"user": name, "reason": reason} for name, reason in found.skipped],
         "failed": [{"user": name, "error": str(error)} for name, error in found.failed],
         "seconds": round(found.seconds, 1),
+        "added": added_counts(found.added),
     }
 
 
 def _print(found: "Estimate") -> None:
+    if found.added:
+        tell_added(found.added, dry_run=True)
     about = "" if found.sampled is None else "about "
     say(
         f"to train: {about}{many(found.people, 'adapter')}, {about}{many(found.examples, 'example')}, "

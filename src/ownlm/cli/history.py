@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ownlm.cli import options
-from ownlm.cli.output import print_json, print_table, say, tell_added, tell_forgotten, warn
+from ownlm.cli.output import print_json, print_table, say, tell_added, tell_forgotten, warn_bad
 from ownlm.errors import quoted
 
 app = typer.Typer(no_args_is_help=True)
@@ -19,13 +19,15 @@ def add(
     labels: options.Labels = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out, and say how many.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Take what was forgotten too; else it stays out.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the file and count; add nothing.")] = False,
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
     """Add people's records. Adding the same file again changes nothing."""
     from ownlm.home import Home
 
-    added = Home(home).add_history(data, task, labels=labels, skip_bad=skip_bad, again=again)
+    opened = Home(home, create=not dry_run)
+    added = opened.add_history(data, task, labels=labels, skip_bad=skip_bad, again=again, dry_run=dry_run)
     people, queries = len(added.dataset.histories), len(added.dataset.queries)
     if json:
         print_json(
@@ -34,11 +36,10 @@ def add(
              "bad": added.dataset.bad}
         )  # fmt: skip
         return
-    tell_added(added)
+    tell_added(added, dry_run)
     if queries:
         say(f"The file also holds {queries:,} queries: `ownlm ask --file {quoted(data)} --task {task}` answers them")
-    for line in added.dataset.bad:
-        warn(f"left out: {line}")
+    warn_bad(added.dataset.bad)
 
 
 @app.command("ls")

@@ -113,7 +113,7 @@ DryRun = Annotated[
     typer.Option(
         "--dry-run",
         help="Train nothing, write nothing: say whom it would train, how long it takes and how much room; with "
-        "--ladder, who would stand where, and why.",
+        "--ladder, who would stand where, and why. DATA is counted, and not added.",
     ),
 ]
 Steps = Annotated[

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from unicodedata import category
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -80,6 +80,14 @@ def say_skipped(skipped: Iterable[tuple[str, str]]) -> None:
         say(f"skipped {count:,}: {reason}")
 
 
+def warn_bad(lines: Sequence[str]) -> None:
+    """The rows that --skip-bad left out; of very many the first."""
+    for line in lines[:ROWS]:
+        warn(f"left out: {line}")
+    if len(lines) > ROWS:
+        warn(f"left out: {len(lines) - ROWS:,} more rows, {len(lines):,} in all; --json lists them")
+
+
 def warn_failed(failed: "Sequence[tuple[str, OwnlmError]]") -> None:
     """Who failed, and why; of very many the first."""
     for name, error in failed[:ROWS]:
@@ -136,13 +144,13 @@ def warn_unfinished(why: str | None) -> None:
         )
 
 
-def tell_added(added: "Added") -> None:
-    """What a file of histories added."""
+def tell_added(added: "Added", dry_run: bool = False) -> None:
+    """What a file of histories added, or would add."""
     people, records = many(len(added.dataset.histories), "user"), many(added.new + added.known, "record")
-    say(f"{added.task}: {records} of {people}, {added.new:,} of them new")
+    say(f"{added.task}: {records} of {people}, {added.new:,} of them new" + (", not added" if dry_run else ""))
     if added.forgotten:
         say(f"left out {added.forgotten:,}: forgotten before; `ownlm history add --again` takes them")
-    if added.inside is not None:
+    if added.inside is not None and not dry_run:
         warn(f"the file {added.inside} lies in the home: move it out, or none of these records can be forgotten")
 
 
@@ -213,6 +221,7 @@ def progress_bar() -> Iterator[OnProgress]:
         yield _lines(console)
         return
     bars = Progress(
+        SpinnerColumn(finished_text=" "),
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -220,13 +229,19 @@ def progress_bar() -> Iterator[OnProgress]:
         TimeRemainingColumn(),
         console=console,
     )
-    known: dict[str, Any] = {}
+    known, unknown = dict[str, Any](), set[str]()  # bars by stage; stages whose length is unknown
     with bars:
 
         def on_progress(stage: str, done: float, total: float, note: str = "") -> None:
+            for endless in known.keys() - {stage} if unknown else ():
+                if endless in unknown:  # the next stage has begun: this one is over
+                    bars.update(known[endless], completed=1, total=1)
+                    unknown.discard(endless)
             if stage not in known:
-                known[stage] = bars.add_task(stage, total=total, note=note)
-            bars.update(known[stage], completed=int(done), total=int(total), note=note)
+                known[stage] = bars.add_task(stage, total=total or None, note=note)
+            if total == 0:
+                unknown.add(stage)
+            bars.update(known[stage], completed=int(done), total=int(total) or None, note=note)
 
         yield on_progress
 

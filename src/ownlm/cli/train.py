@@ -9,7 +9,7 @@ import typer
 
 from ownlm.cli import options
 from ownlm.cli.assemble import document, print_assembled
-from ownlm.cli.estimate import check_no_data, estimate
+from ownlm.cli.estimate import added_counts, estimate
 from ownlm.cli.output import (
     fall,
     many,
@@ -27,7 +27,6 @@ from ownlm.cli.output import (
 from ownlm.errors import ConfigError, OwnlmError
 
 if TYPE_CHECKING:
-    from ownlm.verbs.histories import Added
     from ownlm.verbs.report import Ladder, Training
 
 
@@ -206,11 +205,12 @@ def _placed(task: str, data: Path | None, asked: dict[str, Any], home: Path, jso
     """Who would stand where."""
     from ownlm.home import Home
 
-    check_no_data(task, data)
-    report = Home(home, create=False).ladder(task, dry_run=True, **asked)
+    report = Home(home, create=False).ladder(task, data=data, dry_run=True, **asked)
     if json:
-        print_json({"ladder": [asdict(one) for one in report.placed]})
+        print_json({"ladder": [asdict(one) for one in report.placed], "added": added_counts(report.added)})
     else:
+        if report.added:
+            tell_added(report.added, dry_run=True)
         _print_rungs(report)
         say("nothing was trained or assembled, and nothing written")
 
@@ -220,7 +220,7 @@ def _ladder_document(report: "Ladder") -> dict[str, Any]:
     trained, assembled = _document(report.training), document(report.assemblies)
     both = {name: assembled[name] + trained[name] for name in ("skipped", "failed")}
     placed = [asdict(one) for one in report.placed]
-    return trained | assembled | both | {"ladder": placed, "added": _added(report.added)}
+    return trained | assembled | both | {"ladder": placed, "added": added_counts(report.added)}
 
 
 def _print_ladder(report: "Ladder") -> None:
@@ -240,10 +240,6 @@ def _print_rungs(report: "Ladder") -> None:
         [(one.user, one.records, one.rung, one.why) for one in report.placed],
         "--json lists them all",
     )
-
-
-def _added(added: "Added | None") -> dict[str, int] | None:
-    return None if added is None else {"new": added.new, "known": added.known, "forgotten": added.forgotten}
 
 
 def _changes(
@@ -294,7 +290,7 @@ def _document(report: "Training") -> dict[str, Any]:
         "skipped": [{"user": name, "reason": reason} for name, reason in report.skipped],
         "failed": [{"user": name, "error": str(error)} for name, error in report.failed],
         "anew": report.anew,
-        "added": _added(report.added),
+        "added": added_counts(report.added),
         "tokens_per_s": round(report.tokens_per_s, 1),
     }
 

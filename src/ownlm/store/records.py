@@ -2,13 +2,14 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, LargeBinary, cast, func, select, text
 
 from ownlm.errors import DataError
-from ownlm.history.record import Record, order_of
+from ownlm.history.record import History, Record, order_of
 from ownlm.store import tables
+from ownlm.store.rows import record_digest
 
 if TYPE_CHECKING:
     from ownlm.store.store import Store
@@ -31,6 +32,30 @@ class Bounds:
         if (size := _bytes_of(db, task, user)) > self.bytes:
             expected = f"at most {self.bytes:,} bytes"
             raise DataError("The history is too large", got=f"{size:,} bytes", expected=expected, hint=hint)
+
+
+def new_rows(task: str, history: History, there: dict[str, str]) -> list[dict[str, Any]]:
+    """The records of a history that a user does not have yet, as rows of the table.
+
+    Args:
+        there: digests of the user's records by id; the new ones are added to it.
+
+    Raises:
+        DataError: a record's id is there with another text.
+    """
+    rows = []
+    for record in history.records:
+        digest = record_digest(record)
+        if record.id not in there:
+            there[record.id] = digest
+            rows.append({"task": task, "user": record.user_id, "id": record.id, "time": record.time,
+                         "fields": dict(record.fields), "digest": digest})  # fmt: skip
+        elif there[record.id] != digest:
+            raise DataError(
+                f"Record {record.id!r} of user {record.user_id!r} is in the home with another text",
+                hint="give the changed record an id of its own; nothing of this file was added",
+            )
+    return rows
 
 
 def history_bytes(store: "Store", task: str, user: str) -> int:

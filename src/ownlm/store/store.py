@@ -13,15 +13,15 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, Select, delete, func, insert, select, update
 
-from ownlm.errors import AdapterError, BaseModelError, DataError, NotFoundError, StoreError, quoted
+from ownlm.errors import AdapterError, BaseModelError, NotFoundError, StoreError, quoted
 from ownlm.history.record import History, Record, in_order
 from ownlm.history.task import Task
 from ownlm.store import tables
 from ownlm.store.blobs import Blobs
 from ownlm.store.database import Database
 from ownlm.store.meanwhile import are_there, gone_meanwhile, theirs
-from ownlm.store.records import Bounds
-from ownlm.store.rows import AdapterInfo, BaseInfo, Person, ProfileInfo, digest_of, history_digest, record_digest
+from ownlm.store.records import Bounds, new_rows
+from ownlm.store.rows import AdapterInfo, BaseInfo, Person, ProfileInfo, digest_of, history_digest
 from ownlm.store.tables import without_number
 from ownlm.store.tombstones import exhume, is_forgotten, tombstones
 
@@ -89,18 +89,7 @@ class Store:
                     kept_out += len(history) - len(wanted)
                     history = History(history.user_id, wanted)
                 there = self._digests(db, task, history.user_id)
-                rows = []
-                for record in history.records:
-                    digest = record_digest(record)
-                    if record.id not in there:
-                        there[record.id] = digest
-                        rows.append({"task": task, "user": record.user_id, "id": record.id, "time": record.time,
-                                     "fields": dict(record.fields), "digest": digest})  # fmt: skip
-                    elif there[record.id] != digest:
-                        raise DataError(
-                            f"Record {record.id!r} of user {record.user_id!r} is in the home with another text",
-                            hint="give the changed record an id of its own; nothing of this file was added",
-                        )
+                rows = new_rows(task, history, there)
                 if rows:
                     db.execute(insert(tables.records), rows)
                     if bounds is not None:

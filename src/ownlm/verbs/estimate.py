@@ -4,32 +4,54 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from ownlm.errors import ConfigError, OwnlmError
+from ownlm.history.task import Task
 from ownlm.model.bank import LoraBank
 from ownlm.model.base import BaseLM
 from ownlm.oppu.estimate import Work, tokens_per_second, work_of
 from ownlm.oppu.fleet import Job
 from ownlm.oppu.memory import Room, room_for
 from ownlm.progress import Progress
+from ownlm.store.rows import BaseInfo
 from ownlm.store.store import Store
+from ownlm.verbs.histories import with_history
 from ownlm.verbs.report import Estimate
-from ownlm.verbs.students import NOTHING_NEW, Plan, Student, checked, seat, students
+from ownlm.verbs.students import NOTHING_NEW, Plan, Student, checked, plan_for, seat, students
 
 SAMPLE = 200  # people whose examples are counted; with more to train, they stand for the rest
 TRIED = 64  # people on whose examples the speed is tried
 
 
-def estimate(store: Store, load: Callable[[], BaseLM], plan: Plan, progress: Progress) -> Estimate:
+def estimate(
+    store: Store,
+    task: Task,
+    data: str | Path | None,
+    load: Callable[[BaseInfo, Progress], BaseLM],
+    progress: Progress,
+    **asked: Any,
+) -> Estimate:
     """Counts everybody who is to be trained, or a sample of them, and tries how fast they are trained.
 
     Args:
-        load: gives the base; called if anybody is to be trained.
+        data: histories that are counted as if they had been added.
+        load: loads the base; called if anybody is to be trained.
+        asked: as for `plan_for`.
 
     Raises:
-        NotFoundError: a user named, or everybody, has no records.
+        NotFoundError: a user named, or everybody, has no records. DataError: the file is not what it should be.
         ConfigError: the method is not LoRA.
     """
+    store, task, added = with_history(store, data, task)
+    plan = plan_for(store, task, **asked)
+    found = _measured(store, lambda: load(plan.base, progress), plan, progress)
+    found.added = added
+    return found
+
+
+def _measured(store: Store, load: Callable[[], BaseLM], plan: Plan, progress: Progress) -> Estimate:
     if plan.config.method != "lora":
         raise ConfigError("Only LoRA's training can be estimated", got=f"method {plan.config.method}")
     found = Estimate()
@@ -51,6 +73,7 @@ def estimate(store: Store, load: Callable[[], BaseLM], plan: Plan, progress: Pro
     progress("people counted", len(sample), len(sample))
     found.sampled = len(sample) if total > len(sample) else None
     if tried:
+        progress("measuring the speed", 0, 0, f"with minibatches of {len(tried):,} users; nothing of it is kept")
         speed = tokens_per_second(model, tried, plan.config, room)
         found.seconds = (reading + done["tokens"] / speed) * total / len(sample)
     return _scaled(found, done, total / len(sample), room, len(bank.read(0).to_bytes()))

@@ -1,5 +1,7 @@
 """Tasks and histories, from files into the store."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from ownlm.history.readers import read_dataset
 from ownlm.history.record import Dataset, History
 from ownlm.history.task import Task, load_task, with_instruction
 from ownlm.store.forget import resume
+from ownlm.store.preview import Preview
 from ownlm.store.store import Store
 
 
@@ -47,22 +50,54 @@ def find_task(store: Store, name_or_path: str) -> Task:
 def add_history(store: Store, data: Path, task: Task, labels: Path | None, skip_bad: bool, again: bool) -> Added:
     """Reads a file and adds its records, all or none."""
     resume(store)
-    dataset = read_dataset(data, task, labels=labels, skip_bad=skip_bad)
-    if dataset.instruction is not None:
-        read, known = with_instruction(task, dataset.instruction, dataset.labels), store.task(task.name)
-        if known and (read.instruction, read.labels) != (known.instruction, known.labels) and store.people(task.name):
-            raise TaskError(
-                f"The queries in {data} carry another instruction or other labels than task {task.name!r} has here",
-                hint="use another home, or a task file of your own with another name",
-            )
-        task = read
+    dataset, task = _read(store, data, task, labels, skip_bad)
     store.put_task(task)
-    try:
+    with _about(data):
         new, there, forgotten = store.add_records(task.name, dataset.histories, again)
+    return Added(task.name, new, there, forgotten, dataset, data if lies_in(data, store.folder) else None)
+
+
+def preview_history(store: Store, data: Path, task: Task, labels: Path | None, skip_bad: bool, again: bool) -> Added:
+    """Reads a file and counts its records as `add_history` would; nothing is written."""
+    dataset, task = _read(store, data, task, labels, skip_bad)
+    with _about(data):
+        seen = Preview(store, task.name, dataset.histories, again)
+    inside = data if lies_in(data, store.folder) else None
+    return Added(task.name, seen.new, seen.known, seen.forgotten, dataset, inside)
+
+
+def with_history(store: Store, data: str | Path | None, task: Task) -> tuple[Store, Task, Added | None]:
+    """The store as it would be with a file's records, and the task as it would be kept; the same without a file."""
+    if data is None:
+        return store, task, None
+    path = Path(data)
+    dataset, task = _read(store, path, task, None, False)
+    with _about(path):
+        seen = Preview(store, task.name, dataset.histories)
+    return seen, task, Added(task.name, seen.new, seen.known, seen.forgotten, dataset)
+
+
+def _read(store: Store, data: Path, task: Task, labels: Path | None, skip_bad: bool) -> tuple[Dataset, Task]:
+    """The content of a file, and the task with the instruction and labels of the file's own queries."""
+    dataset = read_dataset(data, task, labels=labels, skip_bad=skip_bad)
+    if dataset.instruction is None:
+        return dataset, task
+    read, known = with_instruction(task, dataset.instruction, dataset.labels), store.task(task.name)
+    if known and (read.instruction, read.labels) != (known.instruction, known.labels) and store.people(task.name):
+        raise TaskError(
+            f"The queries in {data} carry another instruction or other labels than task {task.name!r} has here",
+            hint="use another home, or a task file of your own with another name",
+        )
+    return dataset, read
+
+
+@contextmanager
+def _about(data: Path) -> Iterator[None]:
+    """Errors of records name their file."""
+    try:
+        yield
     except DataError as error:
         raise DataError(f"The file {data} changes what is known: {error.what}", hint=error.hint) from None
-    inside = data if lies_in(data, store.folder) else None
-    return Added(task.name, new, there, forgotten, dataset, inside)
 
 
 def known_history(store: Store, task: str, user: str) -> History:

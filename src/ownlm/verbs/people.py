@@ -1,11 +1,13 @@
 """A person: looked up, and forgotten with what they share."""
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from ownlm.errors import NotFoundError, OwnlmError, quoted
 from ownlm.progress import Progress
-from ownlm.store.forget import Forgotten, forget_person, leaving
+from ownlm.store.forget import Forgotten, forget_person, leaving, resume
+from ownlm.store.pools import sweep
 from ownlm.store.rows import AdapterInfo
 from ownlm.store.store import Store
 from ownlm.store.work import working
@@ -28,6 +30,22 @@ def forget(store: Store, user: str, progress: Progress, *, verify: bool, wait: b
     return replace(
         done, leaving=None, pools=(), withdrawn=pools, stale=tuple(taken.affected), unfinished=unfinished
     )  # fmt: skip
+
+
+@contextmanager
+def working_alone(store: Store, what: str, progress: Progress) -> Iterator[None]:
+    """While it lasts, no other process trains in the home; what killed runs left behind is removed first.
+
+    Args:
+        what: the command, for processes that wait: "ownlm train".
+    """
+    with working(store.folder, what, progress):
+        store.sweep()
+        store.sweep_bases()
+        sweep(store)
+        withdraw_left(store)
+        resume(store)
+        yield
 
 
 def withdraw_left(store: Store) -> None:

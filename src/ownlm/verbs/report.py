@@ -60,6 +60,7 @@ class Estimate:
         memory_bytes: of the base and training at their peak, beside Python and its libraries; about.
         slots, tokens_per_step: as `train` would choose them, or as given.
         sampled: how many people's examples were counted, where they stand for the rest; None where everybody's were.
+        added: counts of the file that was given; None without a file.
     """
 
     people: int = 0
@@ -74,6 +75,7 @@ class Estimate:
     slots: int = 0
     tokens_per_step: int = 0
     sampled: int | None = None
+    added: "Added | None" = None
 
 
 @dataclass(slots=True)
