@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001
 import math
 from collections.abc import Sequence
 from functools import cache
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error, root_mean_squared_error
 
-from ownlm.bench.metrics import metric, metrics_of
+from ownlm.bench.metrics import metric, metrics_of, rouge_words
 from ownlm.errors import ConfigError, DataError
 from ownlm.history.task import Metric, load_task
 
@@ -23,7 +24,7 @@ answered = st.lists(st.tuples(said, st.sampled_from(LABELS)), min_size=1, max_si
 numbers = st.one_of(st.integers(-9, 9).map(str), st.floats(-1e9, 1e9).map(str), st.just(" 4 \n"))
 unreadable = st.sampled_from(["", " ", "nan", "NaN", "inf", "-inf", "1e999", "four", "4 stars", "3/5", "1,5", "★★★"])
 rated = st.lists(st.tuples(st.one_of(numbers, unreadable), st.sampled_from(RATINGS)), min_size=1, max_size=20)
-texts = st.text(st.sampled_from("aab c  Déé天.-\n"), max_size=30)
+texts = st.text(st.sampled_from("aab c  Déé½ß’.-\n"), max_size=30)
 written = st.lists(st.tuples(texts, texts), min_size=1, max_size=10)
 
 
@@ -64,8 +65,65 @@ def test_ratings_are_judged_as_by_scikit_learn(pairs: list[tuple[str, str]]) -> 
 @pytest.mark.parametrize("name", ["rouge1", "rougeL"])
 @given(pairs=written)
 def test_texts_are_judged_as_by_rouge_score(name: str, pairs: list[tuple[str, str]]) -> None:
+    pairs = [(f"{said} a", f"{gold} b") for said, gold in pairs]  # of a text without a-z, other letters count
     expected = [scorer(name).score(gold, said)[name].fmeasure for said, gold in pairs]
     assert value(name, pairs) == pytest.approx(np.mean(expected), abs=1e-12)
+
+
+@given(st.text(st.characters(max_codepoint=127)), st.text(st.characters(max_codepoint=127)))
+def test_ascii_texts_are_judged_as_by_rouge_score(said: str, gold: str) -> None:
+    for name in ("rouge1", "rougeL"):
+        assert value(name, [(said, gold)]) == scorer(name).score(gold.strip(), said.strip())[name].fmeasure
+
+
+# A text; another, of the same script; ROUGE-1 and ROUGE-L of the two, by hand: 2 matches / (words of both).
+SCRIPTS = [
+    ("昨日は雨が降った", "昨日は雪が降った", 14 / 16, 14 / 16),
+    ("雨が降る", "雨降る", 6 / 7, 6 / 7),
+    ("カタカナ", "ナカタカ", 1, 6 / 8),
+    ("ＡＩとﾃﾞｰﾀ", "AIとデータ", 1, 1),
+    ("今天下雨，很冷", "今天下雪，很冷", 10 / 12, 10 / 12),
+    ("GPT-4の論文", "GPT-4 論文", 8 / 9, 8 / 9),
+    ("葛󠄀城", "葛城", 1, 1),
+    ("Сегодня идёт дождь", "дождь идёт", 4 / 5, 2 / 5),
+    ("и\u0306од", "йод", 1, 1),
+    ("Об’єкт готовий", "об’єкт не готовий", 6 / 7, 6 / 7),
+    ("ΔΕΛΤΑ ΟΔΟΣ", "δέλτα οδος", 2 / 4, 2 / 4),
+    ("שלום עולם", "שלום לכולם", 2 / 4, 2 / 4),
+    ("\u200fשלום\u200e", "שלום", 1, 1),
+    ("الطقس ممطر اليوم", "الطقس مشمس اليوم", 4 / 6, 4 / 6),
+    ("می\u200cخواهم", "می خواهم", 1, 1),
+    ("हिन्दी भाषा", "हिन्दू भाषा", 2 / 4, 2 / 4),
+    ("বাংলা", "বাংলা", 1, 1),
+    ("தமிழ் மொழி", "தமிழ்", 2 / 3, 2 / 3),
+    ("สวัสดี", "สวัดี", 6 / 7, 6 / 7),
+    ("ສະບາຍດີ", "ສະບາຍດີ", 1, 1),
+    ("សួស្តី", "សួស្តី", 1, 1),
+    ("မင်္ဂလာပါ", "မင်္ဂလာပါ", 1, 1),
+    ("오늘은 비가 온다", "오늘은 눈이 온다", 4 / 6, 4 / 6),
+    ("\u1112\u1161\u11ab국", "한국", 1, 1),
+    ("ქართული ენა", "ენა", 2 / 3, 2 / 3),
+    ("አማርኛ", "አማርኛ", 1, 1),
+    ("Hayeren հայերեն", "հայերեն", 2 / 3, 2 / 3),
+    ("cafe\u0301", "café", 1, 1),
+    ("Vie\u0302\u0323t Nam", "Việt Nam", 1, 1),
+    ("Żółć", "Żółć", 1, 1),
+    ("Żółć", "Łąka", 0, 0),
+    ("👍🎉", "👍", 2 / 3, 2 / 3),
+    ("👍", "👎", 0, 0),
+    ("👍", "Great", 0, 0),
+    ("", "", 0, 0),
+    ("...", "...", 0, 0),
+    ("。", "。", 0, 0),
+]
+
+
+@pytest.mark.parametrize(("said", "gold", "rouge1", "rouge_l"), SCRIPTS)
+def test_texts_of_every_script_are_judged(said: str, gold: str, rouge1: float, rouge_l: float) -> None:
+    for one, other in ((said, gold), (gold, said)):
+        assert value("rouge1", [(one, other)]) == pytest.approx(rouge1)
+        assert value("rougeL", [(one, other)]) == pytest.approx(rouge_l)
+    assert value("rougeL", [(said, said)]) == (1 if rouge_words(said) else 0)
 
 
 @pytest.mark.parametrize("name", get_args(Metric))

@@ -41,6 +41,12 @@ def test_a_random_base_is_told_first() -> None:
     assert "random weights" in notes(with_base("random"))[0] and "mean nothing" in notes(with_base("random"))[0]
 
 
+def test_the_words_of_rouge_are_named_where_a_task_has_it() -> None:
+    with_rouge = replace(results(), sets=(one_set("news", ("rougeL",), ("1-20 records",)),))
+    assert any("runs of a-z" in note and "single characters" in note for note in notes(with_rouge))
+    assert not any("ROUGE" in note for note in notes(results()))
+
+
 def test_every_verdict_is_explained_once() -> None:
     *_, verdicts = notes(results())
     assert all(verdicts.count(verdict) == 1 for verdict in ("▲ better", "▼ worse", "○ unclear", "• equal"))

@@ -1,4 +1,6 @@
+# ruff: noqa: RUF001
 import logging
+import re
 from itertools import pairwise
 from random import Random
 
@@ -63,7 +65,36 @@ def test_few_documents_and_none() -> None:
 
 
 def test_words_are_lower_case_and_of_any_script() -> None:
-    assert words("Ärger_1, été—ΔΈΛΤΑ 東京!") == ["ärger_1", "été", "δέλτα", "東京"]
+    assert words("Ärger_1, été—ΔΈΛΤΑ 東京!") == ["ärger_1", "été", "δέλτα", "東", "京", "東京"]
+
+
+@given(st.text(st.characters(max_codepoint=0x2FF, exclude_characters="\u0130")))
+def test_words_of_latin_text_are_runs_of_letters_and_digits(text: str) -> None:
+    assert words(text) == re.findall(r"\w+", text.lower())
+
+
+@pytest.mark.parametrize(
+    ("query", "wanted", "others"),
+    [
+        ("明日の天気は？", "今日の天気は雨です。", ["猫を飼っています。", "電車が遅れた。"]),
+        ("雨", "今日は雨が降る。", ["今日は雪が降る。", "猫がいる。"]),
+        ("大学東京", "東京大学の入試", ["京都の寺", "学大東"]),
+        ("ﾃﾞｰﾀ", "データを消す", ["絵を描く", "ＡＩを使う"]),
+        ("天气怎么样", "昨天的天气很好", ["我养了一只猫", "火车晚点了"]),
+        ("ข้าวผัด", "วันนี้กินข้าวผัดไก่", ["แมวนอนหลับ", "รถไฟมาช้า"]),
+        ("ລາວ", "ພາສາລາວມ່ວນ", ["ແມວ", "ໝາ"]),
+        ("ខ្មែរ", "ភាសាខ្មែរ", ["ឆ្មា", "ឆ្កែ"]),
+        ("မြန်မာ", "ဒါကမြန်မာစာ", ["ကြောင်", "ခွေး"]),
+        ("हिन्दी", "मुझे हिन्दी पसंद है", ["हद दूर है", "नहीं"]),
+        ("שלום", "אמר שלום לכולם", ["חתול ישן", "רכבת"]),
+        ("йод", "и\u0306од в аптеке", ["од", "кошка"]),
+        ("cafe\u0301", "the café", ["a cafe", "cafes"]),
+        ("istanbul", "İSTANBUL", ["stanbul", "i"]),
+        ("비가", "오늘은 비가 온다", ["고양이가 잔다", "기차"]),
+    ],
+)
+def test_records_of_every_script_are_found(query: str, wanted: str, others: list[str]) -> None:
+    assert retrieve(query, [wanted, *others], 1) == [0]  # what matches nothing would get the latest
 
 
 def test_it_is_quiet(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:

@@ -4,10 +4,12 @@ Q queries, S sums, L labels; `...` may be nothing, or draws.
 """
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, get_args
+from unicodedata import category
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +17,17 @@ from numpy.typing import NDArray
 from ownlm.errors import ConfigError, DataError
 from ownlm.history.task import Metric as MetricName
 from ownlm.history.task import Task
+from ownlm.prompt.words import segmented
 
 Array = NDArray[np.float64]
 
 _LARGEST: Final = 1e100  # a rating beyond it is none: its square would be no number
+# Letters and numbers of Latin text that rouge_score drops: accented, letter-like symbols, superscripts, fractions.
+_DROPPED: Final = (
+    "_\u00aa-\u02ff\u1d00-\u1dbf\u1e00-\u1eff\u2070-\u218f\u2460-\u24ff\u2776-\u2793\u2c60-\u2c7f\ua720-\ua7ff"
+    "\uab30-\uab6f\ufb00-\ufb06\U0001d400-\U0001d7ff\U0001f100-\U0001f1ff"
+)
+_ROUGE_WORD: Final = re.compile(rf"[a-z0-9]+|(?![a-z0-9{_DROPPED}])\w[^a-z0-9{_DROPPED}]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +60,7 @@ def metric(name: str) -> Metric:
       An answer that is no label counts as wrong, in no class.
     - mae, rmse: of numbers. An answer that is no finite number is as wrong as a label can be: it counts as the lowest
       or the highest of them, whichever is farther from the truth.
-    - rouge1, rougeL: the mean F-measure by `rouge_score`, without stemming.
+    - rouge1, rougeL: the mean F-measure by `rouge_score`, without stemming, over the words of `rouge_words`.
 
     Blanks around answers do not count; case does, but for ROUGE.
 
@@ -170,10 +179,36 @@ def _number(text: str) -> float | None:
     return value if math.isfinite(value) and abs(value) <= _LARGEST else None
 
 
+def rouge_words(text: str) -> list[str]:
+    """The words of a text that ROUGE compares, in lower case and in Unicode's composed form (NFC).
+
+    - Latin script: `rouge_score`'s own words, runs of a-z and 0-9, so that figures compare with published ones.
+    - Scripts without blanks between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese...): single characters.
+    - Other scripts: runs of letters, digits and combining marks.
+
+    Of a text in which there is none of these, such as emoji alone, each word or symbol outside ASCII counts.
+
+    Source: ours; `rouge_score` drops all but a-z and 0-9, so identical Japanese texts score 0.
+
+    >>> rouge_words("Café, GPT-4の論文; Привет!")
+    ['caf', 'gpt', '4', 'の', '論', '文', 'привет']
+    """
+    words = [part for parts in segmented(text) for part in parts]
+    found = [word for part in words for word in _ROUGE_WORD.findall(part)]
+    if found or text.isascii():
+        return found
+    return [word for word in words if word.strip("_")] or [char for char in text if category(char)[0] == "S"]
+
+
+class _RougeTokenizer:
+    def tokenize(self, text: str) -> list[str]:
+        return rouge_words(text)
+
+
 def _rouge(predictions: Sequence[str], golds: Sequence[str], labels: Sequence[str], kind: str) -> Array:
     from rouge_score.rouge_scorer import RougeScorer  # only here: it takes long to import
 
-    scorer = RougeScorer([kind], use_stemmer=False)
+    scorer = RougeScorer([kind], tokenizer=_RougeTokenizer())
     pairs = zip(predictions, golds, strict=True)
     scores = [scorer.score(gold.strip(), said.strip())[kind].fmeasure for said, gold in pairs]
     return np.array(scores, np.float64).reshape(-1, 1)

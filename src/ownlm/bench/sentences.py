@@ -10,6 +10,10 @@ from ownlm.bench.tables import BETTER, EQUAL, UNCLEAR, VERDICTS, WORSE, figure, 
 
 _BY_CHANCE = 0.05  # of differences whose true value is none: what lies outside intervals of 95%
 _FEW = 10  # comparisons, of which chance marks hardly one
+_ROUGE = (
+    "ROUGE: F-measure by rouge-score, no stemming; words are runs of a-z and 0-9 in Latin script, single characters "
+    "in scripts without blanks between words (Chinese, Japanese, Thai...), else runs of letters, marks and digits."
+)
 
 
 def title(results: Results) -> str:
@@ -35,6 +39,7 @@ def notes(results: Results) -> list[str]:
         *([to_come] if results.to_come else []),
         *([earlier] if results.earlier else []),
         *([random] if _base(results) == "random" else []),
+        *([_ROUGE] if any(name.startswith("rouge") for one in results.sets for name in one.metrics) else []),
         "In brackets: 95% intervals, from drawing whole people again (queries, where there is one person alone), "
         f"stretched as Student's t is for few; none where they are fewer than {FEWEST}.",
         f"Verdicts on differences to the baseline, {plain(results.baseline)}: {BETTER} or {WORSE}, the interval "

@@ -1,21 +1,28 @@
 """Which of a person's earlier records a prompt shows."""
 
-import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-_WORD = re.compile(r"\w+")
+from ownlm.prompt.words import segmented
 
 
 def words(text: str) -> list[str]:
-    """The words that are matched: runs of letters, digits and '_', lower-cased.
+    """The terms that are matched: runs of letters, digits and '_', in lower case.
 
-    >>> words("It's Rain, again!")
-    ['it', 's', 'rain', 'again']
+    In a script without blanks between words, such as Japanese or Thai, the terms are characters and pairs of
+    neighbouring characters.
+
+    >>> words("It's Rain, again! 雨が")
+    ['it', 's', 'rain', 'again', '雨', 'が', '雨が']
     """
-    return _WORD.findall(text.lower())
+    terms: list[str] = []
+    for parts in segmented(text.replace("\u0130", "i")):  # Turkish: its lower case would be an i with a mark
+        terms += parts
+        terms += map("".join, pairwise(parts))
+    return terms
 
 
 def retrieve(query: str, documents: Sequence[str], k: int) -> list[int]:
