@@ -60,7 +60,7 @@ def test_a_dry_run_says_who_would_stand_where_and_changes_nothing(shell: Shell) 
     Home(shell.folder / ".ownlm").assemble("sorting", users=["bela"], adapt_steps=1)
     before = files(shell)
     report = shell.json(*LADDER, "--dry-run", "--pool", digest[:8])
-    assert report["added"] is None and report["ladder"][0] == {
+    assert report["added"] is None and report["skipped"] == [] and report["ladder"][0] == {
         "user": "ada", "records": 7, "rung": "adapted", "why": "5 to 49 records"}  # fmt: skip
     told = shell.run(*LADDER, "--dry-run")
     assert "1 assembled, 2 adapted, 3 own" in told and "stands there already" in told and "nothing written" in told
@@ -69,6 +69,9 @@ def test_a_dry_run_says_who_would_stand_where_and_changes_nothing(shell: Shell) 
         shell.run(*LADDER, "--dry-run")
     assert "not added" in shell.run(*LADDER, "--dry-run", "people.jsonl")
     assert "no home" in shell.run(*LADDER, "--dry-run", "--home", "elsewhere", code=1)
+    top = shell.json(*LADDER, "--dry-run", "--top", "2", "--min-records", "7")
+    assert [row["user"] for row in top["ladder"]] == ["sami", "tove"] and len(top["skipped"]) == 4
+    assert "skipped 3: not among the top 3 by number of records" in shell.run(*LADDER, "--dry-run", "--top", "3")
     done = shell.json(*LADDER)
     assert done["ladder"] == shell.json(*LADDER, "--dry-run")["ladder"] and len(done["ladder"]) == 6
     assert sorted(row["user"] for row in done["assembled"]) == ["ada", "bela", "ciro"]  # as it was said

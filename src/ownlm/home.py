@@ -169,7 +169,7 @@ class Home:
             slots, tokens_per_step: people in flight, and about how many tokens go through the model together; by
                 default what the free memory allows, or 1024 tokens under LoRA dropout, where they make a difference.
             report: filled as people are done, for who wants to read it while the work goes on.
-            changes: settings by their names in `TrainConfig` and its parts; held_back=True: see `verbs.held_back`.
+            changes: settings by their names in `TrainConfig` and its parts; top, min_records, held_back: see `Plan`.
 
         Raises:
             NotFoundError, BaseModelError, DataError, ConfigError: nothing is trained then; one person's errors are
@@ -252,7 +252,8 @@ class Home:
 
         if dry_run:
             store, spec, report.added = with_history(self.store, data, self.task(task))
-            report.placed += place(store, ladder_plan(store, plan_for(store, spec, **asked), pool))
+            plan = ladder_plan(store, plan_for(store, spec, **asked), pool)
+            report.placed += place(store, plan, report.training.skipped)
             return report
         if data is not None:
             report.added = self.add_history(data, task)

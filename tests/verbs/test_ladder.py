@@ -60,6 +60,18 @@ def test_the_rung_of_so_many_records(records: int, sharer: bool, no_assembly: st
     assert rung_for(records, sharer, no_assembly)[0] == rung
 
 
+def test_the_ladder_places_only_the_selected(home: Home) -> None:
+    share(home)
+    dry = home.ladder("sorting", dry_run=True, top=2, **FAST)
+    assert {one.user: one.rung for one in dry.placed} == {"ada": "own", "many": "own"}
+    reason = "not among the top 2 by number of records"
+    assert dry.training.skipped == [(user, reason) for user in ("bela", "ciro", FEW, MORE)]
+    report = home.ladder("sorting", min_records=5, top=1, users=[FEW, MORE], **FAST)
+    assert [one.user for one in report.assemblies.assembled] == [MORE] and not report.training.trained
+    assert report.training.skipped == [(FEW, "fewer than 5 records")]
+    assert home.ladder("sorting", min_records=99, **FAST).placed == []
+
+
 def test_everybody_gets_what_their_records_are_enough_for_and_then_is_up_to_date(home: Home) -> None:
     share(home)
     report = home.ladder("sorting", **FAST)
@@ -152,10 +164,10 @@ def test_somebody_forgotten_after_they_were_placed_is_told_of_and_the_others_go_
     share(home)
     load = home.load
 
-    def meanwhile(base: object) -> object:  # the first to be assembled is being assembled
+    def meanwhile(*asked: object) -> object:  # the first to be assembled is being assembled
         if home.store.knows("sorting", "many"):
             home.forget("many")
-        return load(base)  # type: ignore[arg-type]
+        return load(*asked)  # type: ignore[arg-type]
 
     monkeypatch.setattr(home, "load", meanwhile)
     report = home.ladder("sorting", report=Ladder(), **FAST)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ownlm.errors import NotFoundError
+from ownlm.errors import ConfigError, NotFoundError
 from ownlm.home import Home
 from ownlm.verbs.students import FORGOTTEN, UP_TO_DATE, Student, checked, plan_for, students
 from tests.community import rows, write_rows, write_task
@@ -34,6 +34,63 @@ def test_pages_of_any_size_hold_everybody_once(home: Home, monkeypatch: pytest.M
     assert [one.user for one in found(home)] == PEOPLE and {one.records for one in found(home)} == {3}
     named = ["ciro", "Zoe", "ciro", "日本"]
     assert [one.user for one in found(home, users=named)] == ["ciro", "Zoe", "日本"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "selected"),
+    [
+        ({"top": 2}, ["bela", "ciro"]),
+        ({"top": 3}, ["Zoe", "bela", "ciro"]),  # of equal users, the first by name
+        ({"top": 99}, PEOPLE),
+        ({"min_records": 1}, PEOPLE),
+        ({"min_records": 4}, ["bela", "ciro"]),
+        ({"min_records": 5}, ["bela"]),
+        ({"min_records": 6}, []),
+        ({"top": 1, "min_records": 4}, ["bela"]),
+        ({"top": 4, "min_records": 4}, ["bela", "ciro"]),
+        ({"top": 1, "users": ["ada", "ciro", "ada"]}, ["ciro"]),
+        ({"top": 1, "users": ["Zoe", "日本"]}, ["Zoe"]),
+        ({"min_records": 4, "users": ["ada", "ciro"]}, ["ciro"]),
+    ],
+)
+def test_users_are_selected_by_how_many_records_they_have(
+    home: Home, asked: dict[str, object], selected: list[str]
+) -> None:
+    home.add_history(write_rows(home.store.folder.parent / "m.jsonl", rows("bela", 5), rows("ciro", 4)), "sorting")
+    seen = found(home, **asked)
+    assert [one.user for one in seen if one.selected] == selected
+    assert all((one.skipped is None) == one.selected for one in seen)
+    assert {one.user for one in seen} == set(asked.get("users", PEOPLE))  # type: ignore[call-overload]
+    report = home.estimate("sorting", **asked, **FAST)
+    assert report.people == len(selected) and len(report.skipped) == len(seen) - len(selected)
+
+
+def test_the_same_top_again_trains_nobody_else(home: Home) -> None:
+    home.add_history(write_rows(home.store.folder.parent / "m.jsonl", rows("bela", 5)), "sorting")
+    out = [(user, "not among the top 2 by number of records") for user in PEOPLE[3:]]
+    assert [one.user for one in home.train("sorting", top=2, **FAST).trained] == ["Zoe", "bela"]
+    again = home.train("sorting", top=2, **FAST)
+    assert not again.trained and ("bela", UP_TO_DATE) in again.skipped and set(out) < set(again.skipped)
+
+
+def test_a_dry_run_counts_the_records_of_its_file(home: Home) -> None:
+    file = write_rows(home.store.folder.parent / "m.jsonl", rows("bela", 5), rows("dora", 4))
+    found = home.estimate("sorting", data=file, top=2, **FAST)
+    assert found.examples == 9 and [user for user, _ in found.skipped] == [one for one in PEOPLE if one != "bela"]
+    assert home.estimate("sorting", data=file, min_records=5, **FAST).examples == 5
+
+
+def test_outsiders_take_no_place_among_the_top(home: Home) -> None:
+    home.add_history(write_rows(home.store.folder.parent / "m.jsonl", rows("bela", 5)), "sorting")
+    home.adapt("adapted", "sorting", users=["bela", "Zoe"], **FAST)
+    assert [one.user for one in found(home, top=1) if one.skipped is None] == ["ada"]
+    assert [one.user for one in found(home, top=1, users=["bela", "ada"]) if one.skipped is None] == ["bela"]
+
+
+@pytest.mark.parametrize("asked", [{"top": 0}, {"top": -1}, {"min_records": 0}])
+def test_a_selection_of_less_than_one_is_refused(home: Home, asked: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=f"Invalid setting {next(iter(asked))}"):
+        found(home, **asked)
 
 
 def test_a_page_has_its_own_peoples_adapters_and_profiles(home: Home) -> None:

@@ -47,6 +47,14 @@ Rag = Annotated[
 Profile = Annotated[
     bool | None, typer.Option("--profile", help="Prompts show the person's text profile; `ownlm profile` writes it.")
 ]
+Top = Annotated[
+    int | None,
+    typer.Option("--top", metavar="N", help="Of these users, the N with most records; the others are skipped.", min=1),
+]
+MinRecords = Annotated[
+    int | None,
+    typer.Option("--min-records", metavar="N", help="Skip users with fewer records in this task.", min=1),
+]
 Recent = Annotated[
     int | None, typer.Option("--recent", metavar="K", help="Train on this many latest records only.", min=1)
 ]

@@ -85,6 +85,8 @@ def train(
     task: options.Task,
     data: options.Data = None,
     user: options.Users = None,
+    top: options.Top = None,
+    min_records: options.MinRecords = None,
     base: options.Base = None,
     preset: options.Preset = None,
     rag: options.Rag = None,
@@ -120,10 +122,10 @@ def train(
     pool). Those with fewer are assembled from the task's pool, and from 5 records on adapted. Who stands higher already
     stays there, unless --user names them. Without a pool everybody with records gets an own adapter.
     """
-    if pool is not None and not ladder:
-        raise ConfigError("A pool is for people who are assembled", hint="--ladder; or `ownlm assemble --pool`")
     asked: dict[str, Any] = {
         "users": user or [],
+        "top": top,
+        "min_records": min_records,
         "base": base,
         "preset": preset,
         "from_scratch": from_scratch,
@@ -135,6 +137,15 @@ def train(
         "virtual_tokens": virtual_tokens,
         **_changes(rag, profile, recent, since, learning_rate, epochs, rank, modules, batch_size, max_words),
     }
+    _dispatch(task, data, asked, pool, ladder, dry_run, home, json)
+
+
+def _dispatch(
+    task: str, data: Path | None, asked: dict[str, Any], pool: str | None, ladder: bool, dry_run: bool, home: Path,
+    json: bool,
+) -> None:  # fmt: skip
+    if pool is not None and not ladder:
+        raise ConfigError("A pool is for people who are assembled", hint="--ladder; or `ownlm assemble --pool`")
     if ladder:
         (_placed if dry_run else _ladder)(task, data, asked | {"pool": pool}, home, json)
     elif dry_run:
@@ -207,11 +218,14 @@ def _placed(task: str, data: Path | None, asked: dict[str, Any], home: Path, jso
 
     report = Home(home, create=False).ladder(task, data=data, dry_run=True, **asked)
     if json:
-        print_json({"ladder": [asdict(one) for one in report.placed], "added": added_counts(report.added)})
+        skipped = [{"user": name, "reason": reason} for name, reason in report.training.skipped]
+        document = {"ladder": [asdict(one) for one in report.placed], "skipped": skipped}
+        print_json(document | {"added": added_counts(report.added)})
     else:
         if report.added:
             tell_added(report.added, dry_run=True)
         _print_rungs(report)
+        say_skipped(report.training.skipped)
         say("nothing was trained or assembled, and nothing written")
 
 

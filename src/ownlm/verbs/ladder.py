@@ -77,7 +77,7 @@ def climb(store: Store, load: Callable[[], BaseLM], plan: LadderPlan, progress: 
         NotFoundError: the home does not know a user named, or nobody has records.
         PoolError: the pool is damaged, or somebody took their consent back. StoreError: the home cannot be written.
     """
-    report.placed += place(store, plan)
+    report.placed += place(store, plan, report.training.skipped)
     if users := _still_there(store, plan, "own", report):  # first: it needs no pool
         train_people(store, load, replace(plan.own, users=users), progress, report.training)
     if plan.assembly is not None:
@@ -88,8 +88,10 @@ def climb(store: Store, load: Callable[[], BaseLM], plan: LadderPlan, progress: 
                 assemble_people(store, load, assembly, progress, report.assemblies)
 
 
-def place(store: Store, plan: LadderPlan) -> list[Placed]:
+def place(store: Store, plan: LadderPlan, left_out: list[tuple[str, str]] | None = None) -> list[Placed]:
     """Everybody's rung, and why; nothing is done.
+
+    Users whom the plan's `top` or `min_records` leaves out are not placed; they go into `left_out`, with the reason.
 
     A rung goes by how many records an own adapter would learn from. Sharers of the pool train their own, as they
     did for the pool. Who stands higher than their records would place them stays there, unless they are named; who
@@ -103,8 +105,8 @@ def place(store: Store, plan: LadderPlan) -> list[Placed]:
     name, named = plan.own.task.name, set(plan.own.users)
     sharers = set(pools.people_of(store, pool=plan.assembly.pool.digest).values()) if plan.assembly else set()
     outsiders = set() if named else store.outsiders(plan.own.base.name)
-    placed = []
-    for user, history in _histories(store, plan.own):
+    placed, left_out = [], [] if left_out is None else left_out
+    for user, history in _histories(store, plan.own, left_out):
         last = store.latest_adapters(name, [user]).get((name, user))
         records = usable(plan.own, history)
         if user in outsiders and not (last and last.forgotten):
@@ -116,7 +118,7 @@ def place(store: Store, plan: LadderPlan) -> list[Placed]:
         if held and not named and RUNGS.index(held) > RUNGS.index(rung):
             rung, why = held, f"stands there already; {why}, which --user goes by"
         placed.append(Placed(user, records, rung, why))
-    if not placed:
+    if not placed and not left_out:
         raise NotFoundError(f"Nobody in the home has records for task {name!r}", hint="`ownlm history add`")
     return placed
 
@@ -163,9 +165,12 @@ def usable(own: Plan, history: History) -> int:
         return len(history)
 
 
-def _histories(store: Store, own: Plan) -> Iterator[tuple[str, History]]:
+def _histories(store: Store, own: Plan, left_out: list[tuple[str, str]]) -> Iterator[tuple[str, History]]:
     """Everybody the plan is about, with their records; who is named may have none, but must be known."""
     for student in students(store, own):
+        if not student.selected:
+            left_out.append((student.user, student.skipped or ""))
+            continue
         if student.records == 0 and own.users:
             pools.check_known(store, student.user)
         history = store.history(own.task.name, student.user)

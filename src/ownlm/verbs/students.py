@@ -1,11 +1,11 @@
 """Whom to train, page by page, and what each is trained on. However many they are, a page of them is in memory."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 from ownlm.config import TrainConfig
-from ownlm.errors import NotFoundError
+from ownlm.errors import ConfigError, NotFoundError
 from ownlm.history.record import History
 from ownlm.history.task import Task
 from ownlm.model.base import BaseLM
@@ -34,6 +34,8 @@ class Plan:
         from_scratch: with fresh weights, even where training could go on from a person's last adapter.
         slots, tokens_per_step: as for `room_for`; no adapter's key depends on them.
         held_back: whether results on held-back records are measured, too; no adapter depends on it.
+        top: train only this many of the users, those with most records of the task.
+        min_records: train only users with at least this many records of the task.
     """
 
     task: Task
@@ -45,6 +47,8 @@ class Plan:
     slots: int | None = None
     tokens_per_step: int | None = None
     held_back: bool = False
+    top: int | None = None
+    min_records: int | None = None
 
     def key(self, profile: ProfileInfo | None) -> str:
         """A digest of all that a person's adapter depends on, beside who they are and what they did."""
@@ -69,17 +73,23 @@ def plan_for(
     slots: int | None = None,
     tokens_per_step: int | None = None,
     held_back: bool = False,
+    top: int | None = None,
+    min_records: int | None = None,
     **changes: Any,
 ) -> Plan:
-    """The plan that these settings come to; arguments as for `Home.train`.
+    """The plan that these settings come to; arguments as for `Home.train` and `Plan`.
 
     Raises:
         NotFoundError: there is no such base, or none at all.
         ConfigError: a setting is unknown or out of range, or does not go with another.
     """
+    for name, value in (("top", top), ("min_records", min_records)):
+        if value is not None and value < 1:
+            raise ConfigError(f"Invalid setting {name}", got=str(value), expected="1 or more")
     info = pick_base(store, task.name, base)
     config = settings("adapter", info.parameters, preset, changes, info.folder)
-    return Plan(task, info, config, seed, users, from_scratch, slots, tokens_per_step, held_back)
+    rest = from_scratch, slots, tokens_per_step, held_back, top, min_records
+    return Plan(task, info, config, seed, users, *rest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +101,7 @@ class Student:
         last: the adapter to go on from, if any.
         anew: whether their last adapter was trained with other settings.
         skipped: why they need no training, or get none; None for who is to be trained.
+        selected: False for users whom the plan's `top` or `min_records` leaves out.
     """
 
     user: str
@@ -98,6 +109,7 @@ class Student:
     last: AdapterInfo | None = None
     anew: bool = False
     skipped: str | None = None
+    selected: bool = True
 
     def steps(self, config: TrainConfig) -> int:
         """About how many steps their training takes."""
@@ -108,16 +120,39 @@ class Student:
 def students(store: Store, plan: Plan) -> Iterator[Student]:
     """Everybody the plan is about, as they are named, else by name. No transaction is open between two pages."""
     outsiders = set() if plan.users else store.outsiders(plan.base.name)
+    left_out = _left_out(store, plan, outsiders)
     for names in pages(store, plan.task.name, plan.users):
-        people = {person.user: person for person in store.people(plan.task.name, names)}
-        latest = store.latest_adapters(plan.task.name, names)
-        profiles = store.latest_profiles(plan.task.name, names) if plan.config.prompt.profile else {}
+        wanted = [user for user in names if user not in left_out]
+        people = {person.user: person for person in store.people(plan.task.name, wanted)}
+        latest = store.latest_adapters(plan.task.name, wanted)
+        profiles = store.latest_profiles(plan.task.name, wanted) if plan.config.prompt.profile else {}
         for user in names:
-            if user in people:
+            if user in left_out:
+                yield left_out[user]
+            elif user not in people:
+                yield Student(user, 0, skipped=FORGOTTEN)
+            else:
                 last = latest.get((plan.task.name, user))
                 yield _student(store, plan, people[user], last, profiles.get(user), user in outsiders)
-            else:
-                yield Student(user, 0, skipped=FORGOTTEN)
+
+
+def _left_out(store: Store, plan: Plan, outsiders: Set[str]) -> dict[str, Student]:
+    """Users whom `top` and `min_records` leave out. Of equal users, the first by name are taken.
+
+    Outsiders take no place among the top, and users whose adapter is up to date keep theirs: the same plan, run again,
+    never goes on to the next users.
+    """
+    if plan.top is None and plan.min_records is None:
+        return {}
+    name, least = plan.task.name, plan.min_records or 0
+    people = (one for names in pages(store, name, plan.users) for one in store.people(name, names))
+    counts = {person.user: person.records for person in people}
+    why = {user: f"fewer than {least:,} records" for user, count in counts.items() if count < least}
+    if plan.top is not None:
+        ranked = sorted((-counts[user], user) for user in counts.keys() - why.keys() - outsiders)
+        rest = (user for _, user in ranked[plan.top :])
+        why |= dict.fromkeys(rest, f"not among the top {plan.top:,} by number of records")
+    return {user: Student(user, counts[user], skipped=reason, selected=False) for user, reason in why.items()}
 
 
 def checked(people: Iterable[Student], plan: Plan) -> Iterator[Student]:
