@@ -3,7 +3,7 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from ownlm.history.record import History, Record, in_order, time_key
+from ownlm.history.record import History, Record, in_order
 from ownlm.history.values import as_id, as_text, as_time, pick_fields
 from tests.history.files import SECRET
 
@@ -53,10 +53,6 @@ def test_what_is_no_time_is_refused_and_not_repeated(value: object) -> None:
     with pytest.raises(ValueError) as caught:
         as_time(value)
     assert SECRET not in str(caught.value)
-
-
-def test_milliseconds_are_numbers_not_dates() -> None:
-    assert time_key("1612011212345") == 1612011212345.0
 
 
 def test_order_is_by_time_and_what_has_none_stays_where_it_was_given() -> None:

@@ -10,8 +10,9 @@ from ownlm.bench.metrics import metric, metrics_of
 from ownlm.bench.plan import SetPlan
 from ownlm.errors import DataError
 from ownlm.history.readers import read_dataset, read_queries
-from ownlm.history.record import History, Query, Record, time_key
+from ownlm.history.record import History, Query, Record
 from ownlm.history.task import OPTION_FIELDS, Task, load_task, with_instruction
+from ownlm.history.times import time_key
 from ownlm.prompt.example import history_examples, searched_text, sought_text
 
 Thing = TypeVar("Thing")

@@ -2,13 +2,13 @@
 
 import codecs
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from ownlm.errors import DataError
-from ownlm.filesystem import DOCUMENT_BYTES, LINE_BYTES, check_regular, open_regular, read_regular
+from ownlm.filesystem import DOCUMENT_BYTES, LINE_BYTES, open_regular, read_regular
 
 
 def kind_of(path: Path) -> Literal["lines", "document", "parquet"]:
@@ -73,55 +73,6 @@ def read_document(path: Path) -> Any:
             got=f"{error.msg}, {place}" if isinstance(error, json.JSONDecodeError) else None,
             hint="perhaps it was cut off while it was written or copied; fetch it again",
         ) from None
-
-
-def read_parquet(
-    path: Path, names: Collection[str], required: Collection[str], *, at_once: int = 65_536
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of a Parquet file, some at a time, each with "file, row N".
-
-    Args:
-        names: columns to read, where the file has them.
-        required: those it must have.
-        at_once: how many rows are in memory together.
-
-    Raises:
-        DataError: the file is damaged, or lacks a column.
-    """
-    import pyarrow as pa  # here, because few need it
-    import pyarrow.parquet as pq
-
-    number = 0
-    with reading(path):
-        check_regular(path)
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            there = set(file.schema_arrow.names)
-            if missing := set(required) - there:
-                raise DataError(
-                    f"The file {path} lacks the columns {', '.join(sorted(missing))}",
-                    expected=f"the columns {', '.join(sorted(required))}",
-                    hint="rename its columns, or write a task file with its names",
-                )
-            for batch in file.iter_batches(at_once, columns=[name for name in names if name in there]):
-                for row in _in_microseconds(batch).to_pylist():
-                    number += 1
-                    yield f"{path}, row {number}", row
-    except DataError:
-        raise
-    except (pa.ArrowException, OSError, ValueError):
-        raise DataError(f"The Parquet file {path} is damaged, after row {number}", hint="fetch it again") from None
-
-
-def _in_microseconds(batch: Any) -> Any:
-    """The batch, its nanosecond times cut to what Python's datetime holds."""
-    import pyarrow as pa
-
-    for place, column in enumerate(batch.schema):
-        if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
-            cut = batch.column(place).cast(pa.timestamp("us", column.type.tz), safe=False)
-            batch = batch.set_column(place, column.name, cut)
-    return batch
 
 
 @contextmanager

@@ -10,8 +10,9 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from ownlm.errors import DataError
-from ownlm.history.files import kind_of, read_document, read_lines, read_parquet
+from ownlm.history.files import kind_of, read_document, read_lines, reading
 from ownlm.history.lamp import Asked, is_lamp, lamp_queries, lamp_records, read_people
+from ownlm.history.parquet import read_parquet
 from ownlm.history.record import Dataset, Query, Record, in_order
 from ownlm.history.row import Rows, to_query, to_record
 from ownlm.history.task import Task
@@ -63,6 +64,7 @@ def read_queries(path: Path, task: Task, *, labels: Path | None = None) -> list[
     for place, row in _plain(path, items, names, ("user_id",)):
         with rows.row(place):
             query = to_query(row, task)
+            rows.times.check(query.time, place)
             if known.setdefault((query.user_id, query.id), query).fields != query.fields:
                 raise ValueError(f"user {query.user_id!r}: the query {query.id!r} stands twice, with different content")
             queries.append(query)
@@ -83,7 +85,8 @@ def _plain(
     if items is not None:
         yield from ((f"{path}, item {number}", item) for number, item in enumerate(items, 1))
     elif kind_of(path) == "parquet":
-        yield from read_parquet(path, names, required)
+        with reading(path):
+            yield from read_parquet(path, names, required)
     else:
         yield from read_lines(path)
 
@@ -101,6 +104,7 @@ def _dataset(path: Path, records: Iterable[tuple[str, Record]], asked: Asked, ro
     people: dict[str, dict[str, Record]] = {}
     for place, record in records:
         with rows.row(place):
+            rows.times.check(record.time, place)
             known = people.setdefault(record.user_id, {}).setdefault(record.id, record)
             if known != record:
                 raise ValueError(

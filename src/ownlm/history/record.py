@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+
+from ownlm.history.times import time_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,29 +55,6 @@ class Dataset:
     instruction: str | None = None
     labels: tuple[str, ...] | None = None
     bad: list[str] = field(default_factory=list)
-
-
-def time_key(time: str) -> float:
-    """Seconds since 1970 of an ISO 8601 date or date-time, a year, or a number of seconds; for sorting.
-
-    A time without a zone counts as UTC. A number of up to four digits is a year.
-
-    Raises:
-        ValueError: it is none of these.
-
-    >>> time_key("1970-01-02") == time_key("86400") == 86400.0
-    True
-    """
-    text = time.strip()
-    if text.isdigit() and len(text) > 8:  # Python would read 1612011212345 as a moment in the year 1612
-        return float(text)
-    if text.isdigit() and len(text) <= 4:
-        text = f"{int(text):04d}-01-01"
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return float(text)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def in_order(user_id: str, records: list[Record]) -> History:

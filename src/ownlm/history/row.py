@@ -10,6 +10,7 @@ from ownlm.errors import DataError, OwnlmError
 from ownlm.history.files import parse_line
 from ownlm.history.record import Query, Record
 from ownlm.history.task import Task, parse_query
+from ownlm.history.times import UnitCheck
 from ownlm.history.values import as_id, as_text, as_time, column, pick_fields
 
 
@@ -22,11 +23,13 @@ class Rows:
 
     Attributes:
         bad: what was noted: "place: what is wrong".
+        times: the unit of the numbers in the file's times.
     """
 
     def __init__(self, skip_bad: bool, hint: str = "mend it there") -> None:
         self.skip_bad, self.hint = skip_bad, hint
         self.bad: list[str] = []
+        self.times = UnitCheck()
 
     @contextmanager
     def row(self, place: str) -> Iterator[None]:

@@ -2,12 +2,21 @@
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 from typing import Any, TypeVar
 
-from ownlm.history.record import time_key
+from ownlm.history.times import read_time
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Stands in a row for a value, or for a row, that a reader could not read; `what` ends "the field ..."."""
+
+    what: str
 
 
 def as_text(value: object) -> str | None:
@@ -21,6 +30,10 @@ def as_text(value: object) -> str | None:
     """
     if value is None:
         return None
+    if isinstance(value, Unreadable):
+        raise ValueError(value.what)
+    if isinstance(value, Decimal) and value.is_finite():
+        value = int(value) if value == value.to_integral_value() else format(value.normalize(), "f")
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f"is {_kind(value)}, not text or a number")
     if isinstance(value, float):
@@ -48,21 +61,13 @@ def as_id(value: object) -> str:
 
 
 def as_time(value: object) -> str | None:
-    """A time that `time_key` can place; None where there is none.
+    """A time as `read_time` keeps it; None where there is none.
 
     Raises:
-        ValueError: it cannot be placed.
+        ValueError: it is no time.
     """
     text = value.isoformat() if isinstance(value, date) else as_text(value)
-    if text is None:
-        return None
-    try:
-        placed = math.isfinite(time_key(text))
-    except (ValueError, OverflowError):
-        placed = False
-    if not placed:
-        raise ValueError("is no time; an ISO 8601 date or date-time, a year or a number of seconds is")
-    return text
+    return None if text is None else read_time(text)
 
 
 def column(row: Mapping[str, Any], name: str, check: Callable[[object], T]) -> T:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from ownlm.errors import DataError
-from ownlm.history.files import read_parquet
+from ownlm.history.files import reading
+from ownlm.history.parquet import read_parquet
 from ownlm.history.record import Dataset, Query, Record, in_order
 from ownlm.history.row import Rows, as_object, to_record
 from ownlm.history.task import Task, parse_query
@@ -71,15 +72,16 @@ def read_longlamp(files: Sequence[Path], task: Task, left_out: Counter[str]) -> 
 def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows, each with its place, and with the name of the column that says whose it is as `user`."""
     names = (*USER_COLUMNS, "input", "output", "profile")
-    for place, row in read_parquet(file, names, ("input", "profile"), at_once=_ROWS):
-        users = [name for name in USER_COLUMNS if name in row]
-        if len(users) != 1:
-            raise DataError(
-                f"The file {file} does not say in one column whose a row is",
-                expected=f"one of {', '.join(USER_COLUMNS)}",
-                hint="plain rows need no import: give them to `ownlm history add` as they are",
-            )
-        yield place, {**row, "user": users[0]}
+    with reading(file):
+        for place, row in read_parquet(file, names, ("input", "profile"), at_once=_ROWS):
+            users = [name for name in USER_COLUMNS if name in row]
+            if len(users) != 1:
+                raise DataError(
+                    f"The file {file} does not say in one column which user a row is of",
+                    expected=f"one of {', '.join(USER_COLUMNS)}",
+                    hint="plain rows need no import: give them to `ownlm history add` as they are",
+                )
+            yield place, {**row, "user": users[0]}
 
 
 def _profile(profile: object, task: Task, user: str) -> Iterator[Record]:

@@ -23,9 +23,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from ownlm.errors import TaskError
-from ownlm.history.record import History, Record, time_key
+from ownlm.history.record import History, Record
 from ownlm.history.task import OPTION_FIELDS, Task
 from ownlm.history.template import fill
+from ownlm.history.times import time_key
 from ownlm.prompt.retrieval import rank, retrieve, words
 
 ABOUT: Final = "About this person:"

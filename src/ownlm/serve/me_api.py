@@ -16,6 +16,7 @@ from ownlm.filesystem import read_regular
 from ownlm.history.record import Record, in_order
 from ownlm.history.row import to_record
 from ownlm.history.task import Task
+from ownlm.history.times import UnitCheck
 from ownlm.serve.offers import offers
 from ownlm.serve.openai_api import sends, task_of
 from ownlm.serve.refusals import about_field
@@ -151,10 +152,14 @@ async def add_history(user: Me, state: AnyState, asked: Records) -> dict[str, An
 
 
 def _add(state: State, user: str, asked: Records) -> dict[str, Any]:
-    task, read = task_of(state, asked.task), list[Record]()
+    task, read, times = task_of(state, asked.task), list[Record](), UnitCheck()
     for place, row in enumerate(asked.records, 1):
         with about_field(f"records[{place - 1}]"):
             read.append(_read_record(row, task, user, place))
+            try:
+                times.check(read[-1].time, f"record {place}")
+            except ValueError as error:
+                raise DataError(f"Record {place} of those sent is wrong: {error}") from None
     bounds = Bounds(state.limits.records, state.limits.history_bytes)
     new, known, forgotten = state.home.store.add_records(task.name, [in_order(user, read)], bounds=bounds)
     return {"new": new, "known": known, "forgotten": forgotten}

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import version
-from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +12,7 @@ from pydantic import ValidationError
 from ownlm import __version__, presets
 from ownlm.config import LoraConfig, PromptConfig, TrainConfig
 from ownlm.errors import BaseModelError, ConfigError
-from ownlm.history.record import time_key
+from ownlm.history.times import read_time
 from ownlm.model.default_modules import named_by
 
 _PARTS = {"lora": LoraConfig.model_fields, "prompt": PromptConfig.model_fields}
@@ -48,9 +47,7 @@ def settings(
             merged["lora"]["target_modules"] = named_by(Path(folder), merged["lora"]["target_modules"])
     try:
         checked = TrainConfig.model_validate(merged)
-        if checked.since is not None and not isfinite(time_key(checked.since)):
-            raise ValueError
-        return checked
+        return checked if checked.since is None else checked.model_copy(update={"since": read_time(checked.since)})
     except ValidationError as error:
         first = error.errors()[0]
         if first["type"] == "extra_forbidden":
@@ -59,9 +56,9 @@ def settings(
                 "There is no such setting", got=first["loc"][-1], expected=f"one of: {', '.join(sorted(known))}"
             ) from None
         raise ConfigError(f"The setting {first['loc'][-1]!r} is wrong: {first['msg']}", got=first["input"]) from None
-    except ValueError:
+    except ValueError as error:
         raise ConfigError(
-            "The setting 'since' is no time", got=merged["since"], expected="2026-03-01, 2026-03-01T12:00:00Z, or 2026"
+            f"The setting 'since' {error}", got=merged["since"], expected="2026-03-01, 2026-03-01T12:00:00Z, or 2026"
         ) from None
 
 
