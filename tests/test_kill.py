@@ -1,4 +1,4 @@
-"""kill -9 at thirty random moments of adding, training and forgetting, each followed by the same call again."""
+"""kill -9 at random moments of adding, training and forgetting, each followed by the same call again."""
 
 import random
 import shutil
@@ -17,6 +17,7 @@ from ownlm.home import Home
 from ownlm.model.adapter import Adapter
 from ownlm.store.rows import AdapterInfo
 from ownlm.store.store import Store
+from ownlm.verbs import checkpoints
 from tests.community import rows, write_rows, write_task
 from tests.forks import context
 
@@ -33,6 +34,15 @@ def train(folder: Path) -> None:
     Home(folder).train("sorting", epochs=2, batch_size=2, learning_rate=1e-2, slots=2)
 
 
+def train_with_checkpoints(folder: Path) -> None:
+    """One user's training, checkpointed after each step: it continues in the midst."""
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints, "INTERVAL_S", 0)
+        patch.setattr(checkpoints, "MOST_OF_TIME", 1)
+        Home(folder).train("sorting", users=USERS[:1], epochs=8, batch_size=2, learning_rate=1e-2)
+
+
 def train_together(folder: Path) -> None:
     """All are done at the same moment, so that several adapters come into one transaction."""
     torch.set_num_threads(1)
@@ -43,7 +53,7 @@ def forget(folder: Path) -> None:
     Home(folder).forget(USERS[0])
 
 
-def kill_at_random(work: Callable[[Path], None], before: Path, seed: int) -> Home:
+def kill_at_random(work: Callable[[Path], None], before: Path, seed: int, times: int = TIMES) -> Home:
     """Copies of a home on which `work` is killed at random moments and then done, against one that is left in peace."""
     undisturbed, moments, hits, duration = before.with_name("undisturbed"), random.Random(seed), 0, 0.0
     for _ in range(2):  # the first time also waits for the server of forks
@@ -52,8 +62,8 @@ def kill_at_random(work: Callable[[Path], None], before: Path, seed: int) -> Hom
         started = time.perf_counter()
         run(work, undisturbed)
         duration = time.perf_counter() - started
-    for number in range(4 * TIMES):
-        if hits == TIMES:
+    for number in range(4 * times):
+        if hits == times:
             return Home(undisturbed)
         folder = before.with_name(f"killed{number}")
         shutil.copytree(before, folder)
@@ -69,7 +79,7 @@ def kill_at_random(work: Callable[[Path], None], before: Path, seed: int) -> Hom
             assert work is forget  # what was to be forgotten is forgotten already
         compare(Home(undisturbed), Home(folder))
         shutil.rmtree(folder)
-    raise AssertionError(f"of {4 * TIMES} shots only {hits} hit")
+    raise AssertionError(f"of {4 * times} shots only {hits} hit")
 
 
 def run(work: Callable[[Path], None], folder: Path) -> None:
@@ -117,6 +127,11 @@ def test_adding(home: Path, tmp_path: Path) -> None:
 def test_training(home: Path) -> None:
     done = kill_at_random(train, home, seed=2)
     assert len(done.adapters()) == 6
+
+
+def test_training_with_checkpoints(home: Path) -> None:
+    done = kill_at_random(train_with_checkpoints, home, seed=5, times=3)
+    assert len(done.adapters()) == 1 and done.adapters()[0].steps == 24
 
 
 def test_training_together(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

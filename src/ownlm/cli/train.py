@@ -180,9 +180,16 @@ def _tell(report: "Training", json: bool, interrupted: bool) -> None:
         _print_report(report)
     warn_failed(report.failed)
     if interrupted:
-        warn(f"interrupted: {len(report.trained)} adapters are done and kept; the same command goes on from there")
+        warn(_interrupted(f"{many(len(report.trained), 'adapter')} done and kept", report))
     if interrupted or report.failed:
         raise typer.Exit(1)
+
+
+def _interrupted(done: str, report: "Training") -> str:
+    """What is kept of an interrupted run."""
+    users = many(report.checkpointed, "user")
+    saved = f", and the progress of {users} in flight up to the last minute" if report.checkpointed else ""
+    return f"interrupted: {done}{saved}; the same command continues from there"
 
 
 def _ladder(task: str, data: Path | None, asked: dict[str, Any], home: Path, json: bool) -> None:
@@ -207,7 +214,7 @@ def _ladder(task: str, data: Path | None, asked: dict[str, Any], home: Path, jso
     warn_failed(failed := report.assemblies.failed + report.training.failed)
     if interrupted:
         made = len(report.assemblies.assembled) + len(report.training.trained)
-        warn(f"interrupted: {made} people are done and kept; the same command goes on from there")
+        warn(_interrupted(f"{many(made, 'user')} done and kept", report.training))
     if interrupted or failed:
         raise typer.Exit(1)
 
@@ -306,10 +313,17 @@ def _document(report: "Training") -> dict[str, Any]:
         "anew": report.anew,
         "added": added_counts(report.added),
         "tokens_per_s": round(report.tokens_per_s, 1),
+        "resumed": report.resumed,
+        "checkpointed": report.checkpointed,
+        "notes": report.notes,
     }
 
 
 def _print_report(report: "Training") -> None:
+    for note in report.notes:
+        warn(note)
+    if report.resumed:
+        say(f"{many(report.resumed, 'user')} continued from a checkpoint of an interrupted run")
     if report.added:
         tell_added(report.added)
     if report.trained:

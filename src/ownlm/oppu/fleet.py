@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from math import isfinite
 
 import torch
@@ -28,6 +29,7 @@ from ownlm.model.peft_adapter import PeftAdapter
 from ownlm.oppu.heap import keeping_freed_memory
 from ownlm.oppu.minibatches import Chunk, TokenizedExample, fill, in_chunks, minibatches, tokens_of
 from ownlm.oppu.optim import adamw_, clip_, fresh_moments, linear_schedule
+from ownlm.oppu.state import RunState
 
 TOKENS_PER_STEP = 1024  # keeps a core in large matmuls
 
@@ -40,6 +42,7 @@ class Job:
         start: the adapter to go on from; None for fresh weights.
         frozen: the adapter that stays as it is: what is trained scales it, or is added to it.
         weights: those to begin with, by module, w_K; where weights are trained.
+        state: of an interrupted run of this job, to continue from.
     """
 
     user: str
@@ -48,6 +51,7 @@ class Job:
     start: Adapter | None = None
     frozen: Adapter | None = None
     weights: Mapping[str, Tensor] | None = None
+    state: RunState | None = None
 
 
 @dataclass(slots=True)
@@ -72,6 +76,11 @@ class Run:
     adapter: Adapter | PeftAdapter | None = None
     scales: dict[str, Tensor] | None = None
     error: TrainingError | None = None
+
+
+# Called after each step for each run that took it and will take more, with a function that copies its state, which is
+# to be called at once, if at all.
+OnState = Callable[[Run, Callable[[], RunState]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +112,7 @@ def train_fleet(
     scaled: Scaled | None = None,
     frozen: LoraConfig | None = None,
     on_step: Callable[[list[Run], int], None] | None = None,
+    on_state: OnState | None = None,
 ) -> Iterator[Run]:
     """Trains jobs, up to `slots` at a time, and yields each as it ends.
 
@@ -110,9 +120,8 @@ def train_fleet(
     rounding: not on who shares the batch or the slot, nor on the order of jobs.
 
     Args:
-        base: the frozen base.
+        base, config: the frozen base; the shape of LoRA and the optimizer's settings.
         jobs: the people; read one by one as slots fall free, while others are trained.
-        config: LoRA shape and optimizer settings.
         slots: how many people are in flight.
         tokens_per_step: about how many tokens go through the model together. Under dropout it also decides which
             random numbers an example meets.
@@ -121,7 +130,7 @@ def train_fleet(
         scaled: train what scales the jobs' frozen adapters, gates or weights, instead of an adapter.
         frozen: the shape of the jobs' frozen adapters, where they have any. Scaled by weights, they are pieces of the
             config's rank, stacked.
-        on_step: called after each step with the runs that took it and its tokens.
+        on_step, on_state: called after each step, with the runs that took it and its tokens; and as `OnState` says.
 
     Yields:
         Each run, with its adapter or its error. One person's failure does not touch the others.
@@ -151,7 +160,7 @@ def train_fleet(
                 runs, tokens = fleet.finish(step)
                 if on_step:
                     on_step(runs, tokens)
-                yield from fleet.ended(step)
+                yield from fleet.ended(step, on_state)
 
 
 def job_seed(seed: int, user: str) -> int:
@@ -230,7 +239,27 @@ class _Fleet:
             moment_UP[slot].zero_()
         self.runs[slot] = Run(job, minibatches(len(job.examples), self.config, generator))
         self.losses[slot] = []
+        if job.state is not None:
+            self._restore(slot, job.state)
         self.ready.append(slot)
+
+    def state(self, slot: int) -> RunState:
+        """A copy of a slot's state between two steps: a pass under way would have drawn dropout masks already."""
+        run, losses = self.runs[slot], torch.stack(self.losses[slot]).cpu()
+        everything = (self.bank.param_UP, *self.moments)
+        param_P, first_P, second_P = [whole_UP[slot].to("cpu", copy=True) for whole_UP in everything]
+        masks = self.bank.generators[slot].get_state()
+        return RunState(param_P, first_P, second_P, losses, masks, run.tokens, run.seconds)
+
+    def _restore(self, slot: int, state: RunState) -> None:
+        """Puts a state into a slot."""
+        rows = state.param_P, state.first_P, state.second_P
+        for whole_UP, own_P in zip((self.bank.param_UP, *self.moments), rows, strict=True):
+            whole_UP[slot] = own_P.to(whole_UP)
+        self.bank.generators[slot].set_state(state.generator_G)
+        self.losses[slot] = list(state.loss_S.to(self.base.device))
+        run = self.runs[slot]
+        run.step, run.tokens, run.seconds = state.step, state.tokens, state.seconds
 
     def next_pass(self) -> tuple[_Step, int] | None:
         """A pass that can be run now: its step, and its place there."""
@@ -306,12 +335,14 @@ class _Fleet:
         for whole_UP, own_WP in zip(everything, own, strict=True):
             whole_UP[rows_W] = own_WP
 
-    def ended(self, step: _Step) -> Iterator[Run]:
+    def ended(self, step: _Step, on_state: OnState | None = None) -> Iterator[Run]:
         """Who took their last step leaves their slot; the others wait for their next one."""
         for slot in step.tokens:
             run = self.runs[slot]
             if run.step < len(run.minibatches):
                 self.ready.append(slot)
+                if on_state:
+                    on_state(run, partial(self.state, slot))
                 continue
             del self.runs[slot]
             self.free.append(slot)

@@ -3,9 +3,12 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from ownlm.config import TrainConfig
 from ownlm.errors import TrainingError
@@ -13,9 +16,10 @@ from ownlm.model.base import BaseLM
 from ownlm.model.packed import Row
 from ownlm.model.peft_adapter import Attached, fresh_adapter
 from ownlm.model.spans import BASE
-from ownlm.oppu.fleet import TOKENS_PER_STEP, Job, Run, diverged, job_seed, wide
+from ownlm.oppu.fleet import TOKENS_PER_STEP, Job, OnState, Run, diverged, job_seed, wide
 from ownlm.oppu.minibatches import fill, in_chunks, minibatches, tokens_of
 from ownlm.oppu.optim import linear_schedule
+from ownlm.oppu.state import RunState
 
 
 def train_with_peft(
@@ -25,6 +29,7 @@ def train_with_peft(
     *,
     tokens_per_step: int = TOKENS_PER_STEP,
     on_step: Callable[[list[Run], int], None] | None = None,
+    on_state: OnState | None = None,
 ) -> Iterator[Run]:
     """Trains jobs one after the other, and yields each as it ends.
 
@@ -37,6 +42,7 @@ def train_with_peft(
         config: method and optimizer settings.
         tokens_per_step: about how many tokens go through the model together. Memory grows with it.
         on_step: called after each step with the run and the tokens of that step.
+        on_state: see `OnState`.
 
     Yields:
         Each run, with its adapter or its error. One person's failure does not touch the others.
@@ -52,7 +58,7 @@ def train_with_peft(
         with fresh_adapter(base.model, config, seed) as attached:
             examples = [replace(e, prompt=attached.virtual_tokens + e.prompt) for e in job.examples]
             run = Run(replace(job, examples=examples), batches)
-            _train(base, attached, run, config, tokens_per_step, on_step)
+            _train(base, attached, run, config, tokens_per_step, on_step, on_state)
         run.job = job
         yield run
 
@@ -64,6 +70,7 @@ def _train(
     config: TrainConfig,
     tokens_per_step: int,
     on_step: Callable[[list[Run], int], None] | None,
+    on_state: OnState | None,
 ) -> None:
     """Takes all of a run's steps."""
     if (longest := max(len(example.prompt) + len(example.answer) for example in run.job.examples)) > base.max_tokens:
@@ -76,6 +83,8 @@ def _train(
         return
     parameters = attached.parameters()
     optimizer = torch.optim.AdamW(parameters, weight_decay=config.weight_decay)
+    if run.job.state is not None:
+        _restore(run, parameters, optimizer, run.job.state)
     while run.step < len(run.minibatches):
         started = time.perf_counter()
         tokens, loss = _backward(base, run, tokens_per_step)
@@ -93,10 +102,30 @@ def _train(
         run.seconds += time.perf_counter() - started
         if on_step:
             on_step([run], tokens)
+        if on_state and run.step < len(run.minibatches):
+            on_state(run, partial(_state, run, parameters, optimizer))
     if not all(torch.isfinite(parameter).all() for parameter in parameters):
         run.error = diverged(run, f"weights that are no numbers at step {run.step}")
         return
     run.adapter = attached.read()
+
+
+def _state(run: Run, parameters: list[nn.Parameter], optimizer: torch.optim.AdamW) -> RunState:
+    """A copy of a run's state. These methods draw no dropout masks."""
+    moments = [[optimizer.state[one][name] for one in parameters] for name in ("exp_avg", "exp_avg_sq")]
+    everything = (parameters, *moments)
+    param_P, first_P, second_P = [parameters_to_vector(one).detach().to("cpu", copy=True) for one in everything]
+    losses, masks = torch.tensor(run.losses, dtype=torch.float64), torch.empty(0, dtype=torch.uint8)
+    return RunState(param_P, first_P, second_P, losses, masks, run.tokens, run.seconds)
+
+
+def _restore(run: Run, parameters: list[nn.Parameter], optimizer: torch.optim.AdamW, state: RunState) -> None:
+    vector_to_parameters(state.param_P.to(parameters[0]), parameters)
+    sizes = [one.numel() for one in parameters]
+    for one, first, second in zip(parameters, state.first_P.split(sizes), state.second_P.split(sizes), strict=True):
+        moments = {"exp_avg": first.view_as(one).to(one), "exp_avg_sq": second.view_as(one).to(one)}
+        optimizer.state[one] = {"step": torch.tensor(float(state.step)), **moments}
+    run.step, run.losses, run.tokens, run.seconds = state.step, state.loss_S.tolist(), state.tokens, state.seconds
 
 
 def _backward(base: BaseLM, run: Run, tokens_per_step: int) -> tuple[int, torch.Tensor]:

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, 
 
 from ownlm.errors import NotFoundError, StoreError, argument
 from ownlm.store import tables
+from ownlm.store.checkpoints import learnt_from
 from ownlm.store.drafts import drop
 from ownlm.store.erasing.copies import check_no_copies, copies_of, needles_of, other_files, prove_gone
 from ownlm.store.erasing.leftovers import PATIENCE_S, Leftover, due_key, dues, erase, erase_due, say_due
@@ -79,6 +80,7 @@ def forget_person(
     with store.database.writing() as db:
         for table in (*_THEIRS, tables.drafts, tables.outsiders, tables.sharers):
             leftover.take(db, table, table.c.user == user)
+        _drop_checkpoints(db, leftover, user)
         records, profiles, adapters, *others = (
             db.execute(delete(table).where(table.c.user == user)).rowcount for table in _THEIRS
         )
@@ -138,6 +140,7 @@ def _delete_record(
     for table in (tables.profiles, tables.drafts):
         leftover.take(db, table, (table.c.task == task) & (table.c.user == user))
     db.execute(delete(tables.records).where(this))
+    _drop_checkpoints(db, leftover, user, task)
     profiles = db.execute(
         delete(tables.profiles).where(tables.profiles.c.task == task, tables.profiles.c.user == user)
     ).rowcount
@@ -179,6 +182,13 @@ def left(store: Store, name: str) -> None:
     """Says that no pieces wait under such a name any more."""
     with store.database.writing() as db:
         db.execute(delete(tables.meta).where(tables.meta.c.key == LEAVING + name))
+
+
+def _drop_checkpoints(db: Connection, leftover: Leftover, user: str, task: str | None = None) -> None:
+    """Removes the state of training that has learnt from a user's records."""
+    theirs = learnt_from(db, user, task)
+    leftover.take(db, tables.checkpoints, theirs)
+    db.execute(delete(tables.checkpoints).where(theirs))
 
 
 def _rename_sharer(db: Connection, user: str) -> str | None:

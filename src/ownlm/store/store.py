@@ -8,21 +8,21 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Connection, Select, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from ownlm.errors import AdapterError, BaseModelError, NotFoundError, StoreError, quoted
 from ownlm.history.record import History, Record, in_order
 from ownlm.history.task import Task
 from ownlm.store import tables
 from ownlm.store.blobs import Blobs
+from ownlm.store.checkpoints import drop, owners_of
 from ownlm.store.database import Database
 from ownlm.store.meanwhile import are_there, gone_meanwhile, theirs
 from ownlm.store.records import Bounds, new_rows
 from ownlm.store.rows import AdapterInfo, BaseInfo, Person, ProfileInfo, digest_of, history_digest
-from ownlm.store.tables import without_number
+from ownlm.store.tables import narrowed, without_number
 from ownlm.store.tombstones import exhume, is_forgotten, tombstones
 
 
@@ -143,7 +143,9 @@ class Store:
     def people(self, task: str | None = None, users: Collection[str] | None = None) -> list[Person]:
         """Everybody, or each of `users`, who has records, in the order they came, with a digest of what is there."""
         r = tables.records.c
-        query = _of(select(r.task, r.user, r.id, r.digest, r.number), r, task, users).order_by(r.task, r.user, r.id)
+        query = narrowed(select(r.task, r.user, r.id, r.digest, r.number), r, task, users).order_by(
+            r.task, r.user, r.id
+        )
         people: list[tuple[int, Person]] = []
         with self.database.reading() as db:
             for (name, user), mine in groupby(db.execute(query), key=lambda row: (row.task, row.user)):
@@ -245,7 +247,7 @@ class Store:
     def latest_profiles(self, task: str, users: Collection[str] | None = None) -> dict[str, ProfileInfo]:
         """The newest profile of each person, or of each of `users`."""
         p = tables.profiles.c
-        newest = _of(select(func.max(p.number)), p, task, users).group_by(p.user)
+        newest = narrowed(select(func.max(p.number)), p, task, users).group_by(p.user)
         with self.database.reading() as db:
             rows = db.execute(select(tables.profiles).where(p.number.in_(newest))).all()
         return {row.user: ProfileInfo(**without_number(row)) for row in rows}
@@ -273,10 +275,11 @@ class Store:
             kept = [one for one, error in zip(adapters, told, strict=True) if error is None]
             self.blobs.put(weights for adapter, weights in kept if adapter.blob)
             replaced = self._make_room(db, [adapter for adapter, _ in kept])
+            done = drop(db, owners_of((own.task, own.user) for own, _ in adapters if not own.is_recipe))
             if kept:
                 db.execute(insert(tables.adapters), [asdict(adapter) for adapter, _ in kept])
-        if replaced:
-            self.sweep()
+        if replaced or done:
+            self.sweep(None if replaced else done)
         return told
 
     @contextmanager
@@ -351,7 +354,7 @@ class Store:
     ) -> dict[tuple[str, str], AdapterInfo]:
         """The newest adapter of each (task, user), or of each of `users`."""
         a = tables.adapters.c
-        newest = _of(select(func.max(a.number)), a, task, users).group_by(a.task, a.user)
+        newest = narrowed(select(func.max(a.number)), a, task, users).group_by(a.task, a.user)
         with self.database.reading() as db:
             rows = db.execute(select(tables.adapters).where(a.number.in_(newest))).all()
         return {(row.task, row.user): AdapterInfo(**without_number(row)) for row in rows}
@@ -377,12 +380,6 @@ class Store:
             blobs = {
                 *db.execute(select(tables.adapters.c.blob).where(tables.adapters.c.blob.is_not(None))).scalars(),
                 *db.execute(select(tables.drafts.c.blob)).scalars(),
+                *db.execute(select(tables.checkpoints.c.blob)).scalars(),
             }
             return self.blobs.keep_only(blobs) if only is None else self.blobs.remove(set(only) - blobs)
-
-
-def _of(query: Select[Any], columns: Any, task: str | None, users: Collection[str] | None) -> Select[Any]:
-    """The query, of one task and of some people alone where they are given."""
-    if task is not None:
-        query = query.where(columns.task == task)
-    return query if users is None else query.where(columns.user.in_(users))

@@ -1,5 +1,6 @@
 """The database of a home, and how one of an older format becomes one of this."""
 
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import (
@@ -14,13 +15,14 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     Row,
+    Select,
     String,
     Table,
     UniqueConstraint,
     text,
 )
 
-VERSION = 7  # raised whenever a table changes, with a step in `migrate`
+VERSION = 8  # raised whenever a table changes, with a step in `migrate`
 
 metadata = MetaData()
 
@@ -175,6 +177,16 @@ drafts = Table(  # what pieces of those who agree are made of: one of each kind 
     Column("created", String, nullable=False),
 )
 
+checkpoints = Table(  # state of training under way, until its adapter is stored
+    "checkpoints",
+    metadata,
+    Column("owner", String, primary_key=True),  # hash of the task and the user
+    Column("key", String, nullable=False),  # digest of all that the adapter depends on, the history too
+    Column("blob", String, nullable=False),
+    Column("bytes", Integer, nullable=False),
+    Column("created", String, nullable=False),
+)
+
 tokens = Table(  # who may ask a server, and for whom; of a token itself, its hash alone
     "tokens",
     metadata,
@@ -209,6 +221,13 @@ def without_number(row: Row[Any]) -> dict[str, Any]:
     return {key: value for key, value in row._mapping.items() if key != "number"}
 
 
+def narrowed(query: Select[Any], columns: Any, task: str | None, users: Collection[str] | None) -> Select[Any]:
+    """The query, of one task and of some users alone where they are given."""
+    if task is not None:
+        query = query.where(columns.task == task)
+    return query if users is None else query.where(columns.user.in_(users))
+
+
 def migrate(db: Connection, version: int) -> None:
     """Brings the tables of an older format up to this one, within the caller's transaction."""
     if version < 2:
@@ -237,6 +256,8 @@ def migrate(db: Connection, version: int) -> None:
         if version >= 3:  # else the table was made just now
             db.execute(text("ALTER TABLE pools ADD COLUMN publisher VARCHAR"))
         pool_versions.create(db)
+    if version < 8:
+        checkpoints.create(db)
 
 
 # Format 1 forgot nothing, so the records an adapter knew are the person's first ones. Its keys were made in another

@@ -15,6 +15,7 @@ from ownlm import __version__
 from ownlm.errors import OwnlmError, argument, quoted
 from ownlm.model.base_files import fingerprint
 from ownlm.progress import Progress
+from ownlm.store.checkpoints import checkpoint_blobs
 from ownlm.store.drafts import drafts
 from ownlm.store.erasing.copies import files_with_records
 from ownlm.store.erasing.leftovers import dues
@@ -104,6 +105,7 @@ def machine_facts(folder: Path) -> dict[str, str | int]:
 def _facts(store: Store, seen: Diagnosis, progress: Progress) -> list[Finding]:
     """The home: how much is in it, and who is at work there. Sizes are in bytes."""
     people, adapters, files, kept = store.people(), store.adapters(), store.blobs.files(), drafts(store)
+    states = checkpoint_blobs(store)
     seen.home |= {
         "read_only": "yes" if store.database.read_only else "no",
         "bases": len(store.bases()),
@@ -116,6 +118,8 @@ def _facts(store: Store, seen: Diagnosis, progress: Progress) -> list[Finding]:
         "people_who_share": len(consents(store)),
         "drafts": len(kept),
         "drafts_bytes": sum(draft.bytes for draft in kept),
+        "checkpoints": len(states),
+        "checkpoints_bytes": sum(states.values()),
         "weights_bytes": sum(file.stat().st_size for file in files),
         "at_work": at_work(store.folder) or "nobody",
     }
@@ -259,6 +263,7 @@ def _left_over(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Fi
     if at_work(store.folder):
         return  # what has no name yet may be about to get one
     named = {adapter.blob for adapter in store.adapters() if adapter.blob} | {draft.blob for draft in drafts(store)}
+    named |= checkpoint_blobs(store).keys()
     if loose := [file for file in store.blobs.files() if file.stem not in named]:
         yield Finding(f"Weights that nothing names, left by a killed run: {len(loose):,} files", _SWEEP)
     if folders := store.loose_base_folders():

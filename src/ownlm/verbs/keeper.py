@@ -7,16 +7,15 @@ from types import TracebackType
 from typing import Generic, TypeVar
 
 from ownlm.errors import NotFoundError, StoreError
-from ownlm.store.rows import AdapterInfo, DraftInfo
 
-Info = TypeVar("Info", AdapterInfo, DraftInfo)
+Info = TypeVar("Info")
 
 
 class Keeper(Generic[Info]):
-    """A thread that stores finished adapters or drafts, as many in one transaction as have gathered meanwhile.
+    """A thread that stores finished adapters or drafts, or checkpoints, in batches of as many as have gathered.
 
     At the end of its `with` block, also when that is left by an error or by Ctrl-C, everything put before is stored.
-    Whoever is killed loses what is waiting.
+    A killed process loses what is waiting.
 
     Args:
         keep: stores some, each with its weights; says of each why it was not kept, or None.
@@ -45,6 +44,11 @@ class Keeper(Generic[Info]):
         if self._error:
             raise self._error
         self._waiting.put(make)
+
+    @property
+    def has_time(self) -> bool:
+        """Whether little is waiting, so that what may be left out need not be."""
+        return 4 * self._waiting.qsize() < self._most
 
     def __enter__(self) -> "Keeper[Info]":
         self._thread.start()

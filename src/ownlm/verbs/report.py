@@ -46,6 +46,9 @@ class Training:
     anew: list[str] = field(default_factory=list)  # people whose last adapter had other settings
     tokens_per_s: float = 0.0
     added: "Added | None" = None  # what the data given with it added
+    resumed: int = 0  # users who continued from a checkpoint of an interrupted run
+    checkpointed: int = 0  # users in flight who have a checkpoint
+    notes: list[str] = field(default_factory=list)  # what went otherwise with checkpoints, a sentence each
 
 
 @dataclass(slots=True)

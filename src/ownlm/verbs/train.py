@@ -14,16 +14,19 @@ from uuid import uuid4
 from ownlm.config import TrainConfig
 from ownlm.errors import NotFoundError, OwnlmError
 from ownlm.model.base import BaseLM
-from ownlm.oppu.fleet import Job, Run, train_fleet
-from ownlm.oppu.memory import Room, room_for
+from ownlm.oppu.fleet import Job, OnState, Run, train_fleet
+from ownlm.oppu.memory import TOKENS_UNDER_DROPOUT, Room, room_for
 from ownlm.oppu.peft_methods import train_with_peft
 from ownlm.progress import Progress
 from ownlm.store.blobs import blob_name
+from ownlm.store.checkpoints import CheckpointInfo, Source
 from ownlm.store.rows import AdapterInfo, history_digest
 from ownlm.store.store import Store
+from ownlm.verbs.checkpoints import Checkpoints, Stored
 from ownlm.verbs.held_back import measure
 from ownlm.verbs.keeper import Keeper
 from ownlm.verbs.report import Trained, Training
+from ownlm.verbs.settings import digest, versions
 from ownlm.verbs.students import FORGOTTEN, NOTHING_NEW, Plan, Seated, checked, seat, students
 
 
@@ -46,6 +49,12 @@ class Meter:
         people = f"{self.people:,} people done, " if self.people else ""
         return f"{people}{self.tokens_per_s:,.0f} tokens/s"
 
+    def counted(self, jobs: Iterable[Job]) -> Iterator[Job]:
+        """The same jobs; steps that were taken before an interruption are done already."""
+        for job in jobs:
+            self.done += job.state.step if job.state else 0
+            yield job
+
     def on_step(self, runs: list[Run], tokens: int) -> None:
         """These people have taken an optimizer step."""
         self.done += len(runs)
@@ -54,15 +63,21 @@ class Meter:
 
 
 def fleet(
-    base: BaseLM, jobs: Iterable[Job], config: TrainConfig, room: Room, on_step: Callable[[list[Run], int], None]
+    base: BaseLM,
+    jobs: Iterable[Job],
+    config: TrainConfig,
+    room: Room,
+    on_step: Callable[[list[Run], int], None],
+    on_state: OnState | None = None,
 ) -> Iterator[Run]:
     """Trains jobs by the config's method, within the room there is."""
     tokens = room.tokens_per_step
     if config.method != "lora":
-        return train_with_peft(base, jobs, config, tokens_per_step=tokens, on_step=on_step)
+        return train_with_peft(base, jobs, config, tokens_per_step=tokens, on_step=on_step, on_state=on_state)
     return train_fleet(
-        base, jobs, config, slots=room.slots, tokens_per_step=tokens, workers=room.workers, on_step=on_step
-    )
+        base, jobs, config, slots=room.slots, tokens_per_step=tokens, workers=room.workers, on_step=on_step,
+        on_state=on_state,
+    )  # fmt: skip
 
 
 def train_people(store: Store, load: Callable[[], BaseLM], plan: Plan, progress: Progress, report: Training) -> None:
@@ -77,24 +92,28 @@ def train_people(store: Store, load: Callable[[], BaseLM], plan: Plan, progress:
     """
     steps = sum(one.steps(plan.config) for one in checked(students(store, plan), plan) if one.skipped is None)
     held_back = measure(store, load, plan, Meter(progress, "trial steps", steps).on_step) if plan.held_back else {}
-    seated: dict[str, Seated] = {}
-    jobs = _jobs(store, load, plan, seated, report)
+    seated, checkpoints = dict[str, Seated](), Checkpoints(store)
+    jobs = _jobs(store, load, plan, seated, checkpoints, report)
     if (first := next(jobs, None)) is None:
         return
     model = load()
     room = room_for(model, plan.config, plan.slots, plan.tokens_per_step)
     meter, made_with = Meter(progress, "training steps", steps), plan.provenance()
 
-    def told(adapter: AdapterInfo, error: NotFoundError | None) -> None:
+    def told(info: Stored, error: NotFoundError | None) -> None:
+        if isinstance(info, CheckpointInfo):
+            return
         if error:
-            _fail(store, plan, adapter.user, error, report)
+            _fail(store, plan, info.user, error, report)
         else:
-            report.trained.append(Trained.of(adapter))
+            report.trained.append(Trained.of(info))
             meter.people += 1
 
-    with Keeper(store.add_adapters, room.waiting, told) as keeper:
-        for run in fleet(model, chain([first], jobs), plan.config, room, meter.on_step):
+    with checkpoints.told(report), Keeper(checkpoints.store, room.waiting, told) as keeper:
+        on_state, everybody = partial(checkpoints.offer, keeper), meter.counted(chain([first], jobs))
+        for run in fleet(model, everybody, plan.config, room, meter.on_step, on_state):
             own = seated.pop(run.job.user)
+            checkpoints.done(run)
             if run.error:
                 _fail(store, plan, run.job.user, run.error, report)
             else:
@@ -106,7 +125,12 @@ def train_people(store: Store, load: Callable[[], BaseLM], plan: Plan, progress:
 
 
 def _jobs(
-    store: Store, load: Callable[[], BaseLM], plan: Plan, seated: dict[str, Seated], report: Training
+    store: Store,
+    load: Callable[[], BaseLM],
+    plan: Plan,
+    seated: dict[str, Seated],
+    checkpoints: Checkpoints,
+    report: Training,
 ) -> Iterator[Job]:
     """Everybody's jobs, one by one; who has none goes into the report."""
     for student in students(store, plan):
@@ -127,7 +151,18 @@ def _jobs(
             report.skipped.append((student.user, NOTHING_NEW))
             continue
         seated[student.user] = own
-        yield job
+        yield checkpoints.resume(job, _checkpoint(plan, model, own))
+
+
+def _checkpoint(plan: Plan, model: BaseLM, own: Seated) -> CheckpointInfo:
+    """What a user's run is checkpointed as. Other rounding than of the same kind of machine makes another key."""
+    user, history, weight = own.history.user_id, history_digest(own.history), next(model.model.parameters())
+    tokens = (plan.tokens_per_step or TOKENS_UNDER_DROPOUT) if plan.config.lora_dropout else 0  # they decide the masks
+    parent = own.last.id if own.last else ""
+    key = digest(
+        plan.key(own.profile), history, parent, tokens, weight.device.type, weight.dtype, sorted(versions().items())
+    )
+    return CheckpointInfo(plan.task.name, key, (Source(user, history, own.upto),), user)
 
 
 def _fail(store: Store, plan: Plan, user: str, error: OwnlmError, report: Training) -> None:

@@ -1,0 +1,138 @@
+"""Checkpoints of training under way: at most one for each task and user, until their adapter is stored.
+
+A checkpoint has learnt from records. It is removed in the transaction that stores the adapter, or deletes a record that
+it has learnt from. Rows carry a hash in place of names, so that one that was replaced leaves no name in the file.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from sqlalchemy import ColumnElement, Connection, delete, insert, select
+
+from ownlm.store import tables
+from ownlm.store.rows import digest_of, now
+
+if TYPE_CHECKING:
+    from ownlm.store.store import Store
+
+LIFETIME = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A user's records up to a number, by their digest."""
+
+    user: str
+    history: str
+    upto: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointInfo:
+    """What is checkpointed, and what it has learnt from.
+
+    Attributes:
+        key: digest of all that the result depends on.
+        sources: of the task; where one is no longer as it was, nothing is stored.
+        user: whose adapter it will be; None for the task adapter of a base.
+    """
+
+    task: str
+    key: str
+    sources: tuple[Source, ...]
+    user: str | None
+
+    @property
+    def owner(self) -> str:
+        """By what it is found."""
+        return _owner(self.task, self.user)
+
+
+def add_checkpoints(store: "Store", made: Sequence[tuple[CheckpointInfo, bytes]]) -> list[CheckpointInfo]:
+    """Stores checkpoints in place of the ones before them, in one transaction; returns those whose sources are there.
+
+    Raises:
+        StoreError: they cannot be written; what was there before is left.
+    """
+    with store.naming_blobs() as db:
+        kept = [(info, data) for info, data in made if _is_current(db, info)]
+        names = store.blobs.put(data for _, data in kept)
+        replaced = drop(db, [info.owner for info, _ in kept])
+        for (info, data), name in zip(kept, names, strict=True):
+            row = {"owner": info.owner, "key": info.key, "blob": name, "bytes": len(data), "created": now()}
+            db.execute(insert(tables.checkpoints).values(**row))
+    if replaced:
+        store.sweep(replaced)
+    return [info for info, _ in kept]
+
+
+def find_checkpoint(store: "Store", info: CheckpointInfo) -> tuple[str, str] | None:
+    """The key and the blob of the checkpoint in this one's place, whatever its key is."""
+    c = tables.checkpoints.c
+    with store.database.reading() as db:
+        row = db.execute(select(c.key, c.blob).where(c.owner == info.owner)).first()
+    return None if row is None else (row.key, row.blob)
+
+
+def remove_checkpoint(store: "Store", info: CheckpointInfo) -> None:
+    """Removes a checkpoint that cannot be continued from."""
+    with store.database.writing() as db:
+        removed = drop(db, [info.owner])
+    store.sweep(removed)
+
+
+def remove_old_checkpoints(store: "Store") -> None:
+    """Removes checkpoints that nobody continued from within their lifetime."""
+    latest, c = (datetime.now(UTC) - LIFETIME).isoformat(timespec="seconds"), tables.checkpoints.c
+    with store.database.reading() as db:
+        old = list(db.execute(select(c.owner).where(c.created < latest)).scalars())
+    if old:
+        with store.database.writing() as db:
+            removed = drop(db, old)
+        store.sweep(removed)
+
+
+def checkpoint_blobs(store: "Store") -> dict[str, int]:
+    """The blobs of all checkpoints, with their bytes."""
+    c = tables.checkpoints.c
+    with store.database.reading() as db:
+        return {row.blob: row.bytes for row in db.execute(select(c.blob, c.bytes))}
+
+
+def drop(db: Connection, owners: Collection[str]) -> set[str]:
+    """Removes rows; returns the blobs that they named, which are to be swept."""
+    where = tables.checkpoints.c.owner.in_(owners)
+    blobs = set(db.execute(select(tables.checkpoints.c.blob).where(where)).scalars())
+    if blobs:
+        db.execute(delete(tables.checkpoints).where(where))
+    return blobs
+
+
+def owners_of(users: Iterable[tuple[str, str]]) -> list[str]:
+    """Owners of the checkpoints of (task, user)s' own adapters."""
+    return [_owner(task, user) for task, user in users]
+
+
+def learnt_from(db: Connection, user: str, task: str | None = None) -> ColumnElement[bool]:
+    """Whether a row of the table may have learnt from a user's records (in a task): their own, or a task adapter's."""
+    tasks = [task] if task is not None else list(db.execute(select(tables.tasks.c.name)).scalars())
+    owners = [_owner(one, whose) for one in tasks for whose in (user, None)]
+    return tables.checkpoints.c.owner.in_(owners)
+
+
+def _is_current(db: Connection, info: CheckpointInfo) -> bool:
+    r = tables.records.c
+    for source in info.sources:
+        mine = (r.task == info.task) & (r.user == source.user) & (r.number <= source.upto)
+        rows = db.execute(select(r.id, r.digest).where(mine))
+        if digest_of((row.id, row.digest) for row in rows) != source.history:
+            return False
+    return True
+
+
+def _owner(task: str, user: str | None) -> str:
+    return hashlib.sha256(json.dumps([task, user]).encode()).hexdigest()
