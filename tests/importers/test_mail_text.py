@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ownlm.importers.mail_charsets import CharsetError, decoded
 from ownlm.importers.mail_html import html_text
-from ownlm.importers.mail_text import decoded, own_text, tidy
+from ownlm.importers.mail_text import own_text, tidy
 
 FLOWED = "text/plain; format=flowed"
 BOB = "Bob Builder <bob@example.com>"
@@ -56,7 +57,6 @@ def html(body: str) -> str:
         ("us-ascii", "utf-8", "Grüße €"),
         ("iso-8859-1", "utf-8", "Grüße €"),
         ("iso-8859-1", "latin-1", "caf\xe9"),
-        ("utf-8", "latin-1", "Grüße und so"),
         ("koi8-r", "koi8-r", "Привет"),
         ("windows-1251", "cp1251", "Привет"),
         ("iso-8859-2", "iso-8859-2", "Žluťoučký kůň"),
@@ -64,6 +64,57 @@ def html(body: str) -> str:
         ("gb2312", "gb18030", "你好，镕基"),
         ("big5", "big5", "你好"),
         ("shift_jis", "cp932", "こんにちは①"),
+        *(
+            ("SJIS", "cp932", "㈱髙橋①"),
+            ("x-sjis", "cp932", "①"),
+            ("Windows-31J", "cp932", "①"),
+            ("MS_Kanji", "cp932", "①"),
+        ),
+        *(
+            (name, "gb18030", "你好，镕基€")
+            for name in ("euc-cn", "GBK", "x-gbk", "cn-gb", "CP936", "gb_2312-80", "chinese")
+        ),
+        ("gb18030-2022", "gb18030", "你好𠮷"),
+        ("hz-gb-2312", "hz", "你好"),
+        *((name, "iso8859_8", "שלום") for name in ("iso-8859-8-i", "ISO-8859-8-E", "csISO88598I", "iso-8859-8")),
+        ("iso-8859-8-i", "cp1255", "שלום “עולם”"),
+        ("iso-8859-6-i", "iso8859_6", "مرحبا"),
+        *(
+            (name, "cp874", "สวัสดี “ครับ”")
+            for name in ("windows-874", "x-windows-874", "dos-874", "tis-620", "iso-8859-11")
+        ),
+        ("cp50221", "iso-2022-jp", "こんにちは"),
+        ("iso-2022-jp-2", "iso2022_jp_2", "你好 안녕"),
+        *((name, "euc_jp", "日本語") for name in ("euc-jp", "x-euc-jp", "eucJP-ms", "cp51932")),
+        *((name, "cp949", "안녕 똠") for name in ("ks_c_5601-1987", "ks_c_5601-1989", "windows-949", "UHC", "korean")),
+        *((name, "cp950", "測試€碁") for name in ("big5", "x-x-big5", "cn-big5", "cp950", "windows-950", "big5-eten")),
+        ("big5", "big5hkscs", "喺嚟冇"),
+        ("big5-hkscs", "big5hkscs", "喺嚟冇"),
+        *((name, "cp1251", "Привет “мир”") for name in ("win-1251", "windows1251", "x-cp1251", "cp-1251", "ANSI-1251")),
+        *((name, "koi8-u", "Їжак") for name in ("koi8-u", "koi8-ru", "cp21866")),
+        *((name, "mac_cyrillic", "Привет") for name in ("x-mac-cyrillic", "x-mac-ukrainian", "cp10007")),
+        *((name, "mac_roman", "Grüße") for name in ("macintosh", "x-mac-roman", "mac", "csMacintosh")),
+        ("x-mac-ce", "mac_latin2", "Žluťoučký"),
+        ("x-mac-greek", "mac_greek", "Γειά"),
+        *(
+            (name, "cp1252", "“Grüße”…")
+            for name in ("latin1", "8859-1", "ISO88591", "iso_8859-1:1987", "windows-28591")
+        ),
+        ("iso-8859-1", "cp1252", "Æþing á Þýðing"),
+        ("latin-9", "iso8859_15", "€ Grüße"),
+        ("iso-8859-2", "cp1250", "“Žluťoučký”"),
+        ("iso-8859-7", "cp1253", "“Γειά”"),
+        ("iso-8859-13", "cp1257", "“Ąžuolas”"),
+        ("windows-1258", "cp1258", "Đô-la"),
+        ("koi8-r", "utf-8", "Привет"),
+        *((name, "utf-7", "Grüße") for name in ("utf-7", "unicode-1-1-utf-7", "UTF7")),
+        *(
+            (name, "utf-8", "Grüße 你好")
+            for name in ("utf8mb4", "unicode-1-1-utf-8", "UTF-8; foo", "'utf-8'", "utf-8*en")
+        ),
+        *((name, "utf-8", "Grüße 你好") for name in ("ansi_x3.110", "viscii", "iso-2022-cn", "no charset", "utf-8859")),
+        ("ANSI_X3.4-1968", "cp1252", "¿Qué? «Él» l’été – naïve, Ærø"),
+        ("us-ascii", "iso-2022-jp", "こんにちは"),
         ("iso-2022-jp", "iso-2022-jp", "こんにちは"),
         ("euc-kr", "cp949", "안녕 똠"),
         ("x-unknown", "utf-8", "Grüße"),
@@ -82,6 +133,106 @@ def test_charsets_right_and_wrong(name: str, codec: str, words: str, coding: str
     assert text(words.encode(codec), f'text/plain; charset="{name}"', coding) == words
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "expected"),
+    [
+        # Vendors' rows of JIS: NEC's row 13, IBM's kanji as NEC chose them, half-width kana three ways.
+        ("iso-2022-jp", b"\x1b$B-!-j\x1b(B 1", "①㈱ 1"),
+        ("iso-2022-jp", b"\x1b$B|b66\x1b(B", "髙橋"),
+        ("iso-2022-jp", b"\x1b$B-!\x1b(B\r\n\x1b(IC^@\x1b(B", "①\nﾃﾞﾀ"),
+        ("iso-2022-jp", b"\x1b$B-!\x1b(B\x0eC^@\x0f ok", "①ﾃﾞﾀ ok"),
+        ("iso-2022-jp", b"\x1b$B-!\x1b$(D0!\x1b(B", "①丂"),
+        ("euc-jp", b"\xad\xa1\xfc\xe2\xb6\xb6\x8e\xc3\x8f\xb0\xa1 1", "①髙橋ﾃ丂 1"),
+        ("shift_jis", b"\x87\x40\xfb\xfc", "①髙"),
+    ],
+)
+def test_vendors_rows_of_japanese_charsets(name: str, data: bytes, expected: str) -> None:
+    for coding in (None, "base64", "quoted-printable"):
+        assert text(data, f"text/plain; charset={name}", coding) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        *(
+            (name, "Привет, мир".encode("cp1251"), "unknown charset ")
+            for name in ("x-foo", "ansi_x3.110", "viscii", "t.61")
+        ),
+        *(
+            (name, "Gr\xfc\xdfe".encode("latin-1"), "unknown charset ")
+            for name in ("zlib", "punycode", "mbcs", "utf-8859")
+        ),
+        ("a\x00b", b"\xff", "unknown charset with a name that is none"),
+        ("iso-2022-cn", b"\x1b$)A\x0eDc:C\x0f", "unknown charset iso-2022-cn"),
+        ("utf-8", "Grüße und so".encode("latin-1"), "not in the charset stated, utf-8"),
+        ("utf-8", "Привет".encode("koi8-r"), "not in the charset stated, utf-8"),
+        ("big5", b"\xff\xff\xff rain", "not in the charset stated, big5"),
+        ("iso-2022-jp", b"\x1b$Bx\x1b(B and rain", "not in the charset stated, iso-2022-jp"),
+        ("iso-8859-1", b"\x81\x8d\x8f", "not in the charset stated, iso-8859-1"),
+        ("iso-8859-5", "“Привет”".encode("cp1251"), "not in the charset stated, iso-8859-5"),
+        ("utf-7", b"It\xff\xfe rains", "not in the charset stated, utf-7"),
+        *(
+            (name, words.encode(codec), "no charset stated, and no UTF-8")
+            for name in ("us-ascii", "", "x-unknown", "unknown-8bit", "x-user-defined")
+            for codec, words in (
+                *(
+                    ("cp1251", "Привет, мир"),
+                    ("koi8-r", "Привет, мир"),
+                    ("cp932", "こんにちは"),
+                    ("euc_jp", "日本語です"),
+                ),
+                *(("gb18030", "你好，世界"), ("big5", "測試"), ("cp949", "안녕하세요"), ("iso8859_8", "שלום")),
+                *(("cp1253", "Γειά σου"), ("cp1256", "مرحبا بك"), ("cp874", "สวัสดี"), ("cp1250", "Žluťoučký kůň")),
+                *(
+                    ("iso8859_2", "Łódź, żółw"),
+                    ("cp1250", "Gdańsk, książka"),
+                    ("cp1254", "ışık ve güneş"),
+                    ("cp1257", "ąžuolas"),
+                ),
+            )
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_no_text(name: str, data: bytes, reason: str) -> None:
+    for coding in (None, "base64"):
+        with pytest.raises(CharsetError) as caught:
+            text(data, f'text/plain; charset="{name}"' if name else "text/plain", coding)
+        assert caught.value.reason.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("kind", "meta", "codec"),
+    [
+        ("text/html", '<meta charset="windows-1251">', "cp1251"),
+        ("text/html", "<META CHARSET=koi8-r />", "koi8-r"),
+        ("text/html", '<meta http-equiv="Content-Type" content="text/html; charset=Shift_JIS">', "cp932"),
+        ("text/html", "<meta content='text/html;charset=gb2312' http-equiv=content-type>", "gb18030"),
+        ("text/html", "<!-- <meta charset=koi8-r> --><meta charset=iso-8859-5>", "iso8859_5"),
+        ("text/html; charset=us-ascii", "<meta charset=windows-1251>", "cp1251"),
+        ("text/html; charset=x-unknown", "<meta charset=windows-1251>", "cp1251"),
+        ("text/html; charset=x-foo", "<meta charset=windows-1251>", "cp1251"),
+        ("text/html; charset=utf-8", "<meta charset=windows-1251>", "utf-8"),
+        ("text/html; charset=utf-8", "<meta charset=windows-1251>", "cp1251"),
+        ("text/html; charset=windows-1251", "<meta charset=koi8-r>", "cp1251"),
+        ("text/html", "<meta charset=utf-16>", "utf-8"),
+        ("text/html", "", "utf-16"),
+    ],
+)
+def test_html_states_its_own_charset(kind: str, meta: str, codec: str) -> None:
+    body = f"<html><head>{meta}</head><body>Привет, мир</body></html>".encode(codec)
+    for coding in ("base64", "quoted-printable"):
+        assert text(body, kind, coding) == "Привет, мир"
+
+
+def test_an_alternative_that_can_be_read_is_taken() -> None:
+    good = "Content-Type: text/html; charset=utf-8\n\n<p>Привет".encode()
+    bad = b"Content-Type: text/plain; charset=x-foo\n\n" + "Привет".encode("koi8-r")
+    assert own_text(several(bad, good, kind="alternative")) == "Привет"
+    for parts, kind in (((bad, good), "mixed"), ((bad,), "alternative")):
+        with pytest.raises(CharsetError, match="x-foo"):
+            own_text(several(*parts, kind=kind))
+
+
 def test_wide_charsets() -> None:
     for codec in ("utf-16", "utf-16-le", "utf-16-be", "utf-32"):
         assert text("Grüße 你好".encode(codec), f"text/plain; charset={codec}", "base64") == "Grüße 你好"
@@ -91,7 +242,7 @@ def test_wide_charsets() -> None:
 
 def test_text_that_was_cut_within_a_character() -> None:
     assert text("Grüße €".encode()[:-1]) == "Grüße"
-    assert text("你好".encode("gb18030")[:-1], "text/plain; charset=gb2312") == "你�"
+    assert text("你好".encode("gb18030")[:-1], "text/plain; charset=gb2312") == "你"
     whole = base64.encodebytes(b"It rains, and rains. " * 9)
     for length in range(100, 130):
         head = b"Content-Type: text/plain\nContent-Transfer-Encoding: base64\n\n"
@@ -100,14 +251,18 @@ def test_text_that_was_cut_within_a_character() -> None:
 
 def test_a_wrong_transfer_encoding() -> None:
     head = b"Content-Transfer-Encoding: %s\n\n%s"
-    assert own_text(message_from_bytes(head % (b"base64", b"no base64 at all!"))) != ""
+    with pytest.raises(CharsetError):
+        own_text(message_from_bytes(head % (b"base64", b"no base64 at all!")))
     assert own_text(message_from_bytes(head % (b"quoted-printable", b"a=ZZb =\nc=3"))) == "a=ZZb c=3"
     assert own_text(message_from_bytes(head % (b"x-uuencode", b"begin 6\n$8V]N9P\nend"))) is not None
 
 
 @given(st.binary(max_size=60), st.sampled_from(["utf-8", "utf-7", "utf-16", "gb2312", "iso-2022-jp", "hz", "x", None]))
 def test_any_bytes_become_text_that_can_be_written(data: bytes, charset: str | None) -> None:
-    text = tidy(decoded(data, charset))
+    try:
+        text = tidy(decoded(data, charset))
+    except CharsetError:
+        return
     assert text.encode("utf-8").decode("utf-8") == text
     assert not [letter for letter in text if letter != "\n" and category(letter) in ("Cc", "Cs")]
 

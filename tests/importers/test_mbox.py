@@ -152,6 +152,12 @@ def test_the_task_asks_for_the_subject(tmp_path: Path) -> None:
         ("=?iso-2022-jp?B?GyRCJDMkcxsoQg==?=", "こん"),
         ("=?us-ascii?Q?=93Rain=94?=", "“Rain”"),
         ("=?x-unknown?Q?Gr=C3=BC=C3=9Fe?=", "Grüße"),
+        ("=?SJIS?B?h0CCoA==?=", "①あ"),
+        ("=?iso-2022-jp?B?GyRCLSEtahsoQg==?=", "①㈱"),
+        ("=?euc-cn?B?xOO6ww==?=", "你好"),
+        ("=?iso-8859-8-i?B?+ezl7Q==?=", "שלום"),
+        ("=?utf-8*de?Q?Gr=C3=BC=C3?= =?UTF-8*de?B?n2U=?=", "Grüße"),
+        ("=?shift_jis?B?gqCC?= =?shift_jis?B?og==?=", "あい"),
         ("Rain\n and\n\tsun", "Rain and sun"),
         ("=?utf-8?Q?Rain_and\n sun?=", "Rain and sun"),
         ("Grüße", "Grüße"),
@@ -170,6 +176,64 @@ def test_subjects(tmp_path: Path, subject: str | bytes, expected: str) -> None:
     data = subject if isinstance(subject, bytes) else subject.encode()
     _, rows = run(mailbox(tmp_path, raw(b"Subject: " + data)))
     assert rows[0]["subject"] == expected
+
+
+STATED = "Content-Type: text/plain; charset={}\nContent-Transfer-Encoding: 8bit"
+
+
+@pytest.mark.parametrize(
+    ("charset", "codec", "words"),
+    [
+        ("koi8-r", "koi8-r", "Привет, мир"),
+        ("windows-1251", "cp1251", "Привет, мир"),
+        ("Shift_JIS", "cp932", "①こんにちは"),
+        ("SJIS", "cp932", "①こんにちは"),
+        ("euc-cn", "gb18030", "你好，镕基"),
+        ("big5", "cp950", "測試"),
+        ("iso-8859-8-i", "iso8859_8", "שלום"),
+        ("windows-874", "cp874", "สวัสดี"),
+        ("iso-2022-jp", "iso-2022-jp", "こんにちは"),
+        ("iso-8859-1", "utf-8", "Привет"),
+        ("big5", "utf-8", "Grüße"),
+        ("utf-8", "cp1252", "Grüße"),
+    ],
+)
+def test_subjects_of_bytes_are_in_the_charset_of_the_message(
+    tmp_path: Path, charset: str, codec: str, words: str
+) -> None:
+    subject = b"Subject: " + words.encode(codec)
+    body = words.encode("utf-8" if charset == "utf-8" else codec)
+    whole = raw(b"\n".join((subject, STATED.format(charset).encode())), body)
+    head = b'Content-Type: multipart/mixed; boundary="q"'
+    parts = b"--q\n" + STATED.format(charset).encode() + b"\n\n" + body + b"\n--q--\n"
+    for mail in (whole, raw(b"\n".join((subject, head)), parts)):
+        assert [row["subject"] for row in run(mailbox(tmp_path, mail))[1]] == [words]
+
+
+def test_subjects_of_bytes_are_in_the_charset_that_html_states(tmp_path: Path) -> None:
+    subject, body = "Привет".encode("cp1251"), "<html><meta charset=windows-1251><p>Мир".encode("cp1251")
+    (row,) = run(mailbox(tmp_path, raw(b"Subject: " + subject + b"\nContent-Type: text/html", body)))[1]
+    assert (row["subject"], row["text"]) == ("Привет", "Мир")
+    unknown = raw(b"Subject: " + subject + b"\nContent-Type: text/plain; charset=x-foo", body)
+    assert left_out(tmp_path, unknown) == {"unreadable: unknown charset x-foo": 1}
+
+
+@pytest.mark.parametrize(
+    ("subject", "reason"),
+    [
+        (b"=?x-foo?B?/////w==?=", "unknown charset x-foo"),
+        (b"=?utf-8?Q?Gr=FC=DFe?=", "not in the charset stated, utf-8"),
+        ("Привет".encode("koi8-r"), "no charset stated, and no UTF-8"),
+    ],
+)
+def test_subjects_that_cannot_be_read_are_counted(tmp_path: Path, subject: bytes, reason: str) -> None:
+    assert left_out(tmp_path, raw(b"Subject: " + subject)) == {f"unreadable: {reason}": 1}
+
+
+def test_texts_that_cannot_be_read_are_counted_by_charset(tmp_path: Path) -> None:
+    mail = [raw(f"Subject: {n}\n{STATED.format(f'x-foo{n % 2}')}", "Привет".encode("koi8-r")) for n in range(3)]
+    reasons = {"unreadable: unknown charset x-foo0": 2, "unreadable: unknown charset x-foo1": 1}
+    assert left_out(tmp_path, *mail) == reasons
 
 
 @pytest.mark.parametrize(
@@ -547,8 +611,10 @@ def test_a_mailbox_that_was_cut(tmp_path: Path) -> None:
 
 def test_a_text_with_nul_bytes_and_halves_of_characters(tmp_path: Path) -> None:
     body = b"It\x00rains.\n\xff\xfe\xed\xa0\x80\x1b[31m"
-    _, rows = run(mailbox(tmp_path, raw(b"Subject: Ra\x00in\nContent-Type: text/plain; charset=utf-7", body)))
-    assert rows[0]["subject"] == "Ra in" and "\x00" not in rows[0]["text"] and rows[0]["text"].startswith("It rains.")
+    _, rows = run(mailbox(tmp_path, raw(b"Subject: Ra\x00in", b"It\x00rains.\n\x1b[31m")))
+    assert rows[0]["subject"] == "Ra in" and rows[0]["text"] == "It rains.\n[31m"
+    head = b"Subject: Ra\x00in\nContent-Type: text/plain; charset=utf-7"
+    assert left_out(tmp_path, raw(head, body)) == {"unreadable: not in the charset stated, utf-7": 1}
     _, rows = run(mailbox(tmp_path, raw("Subject: a\nContent-Type: text/plain; charset=utf-7", "a +2AA- b")))
     assert rows[0]["text"] == "a b"
 

@@ -1,6 +1,7 @@
 """What a message's headers say: who sent it, when, and whether its subject is its sender's own words."""
 
 import re
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.errors import HeaderParseError
 from email.header import decode_header
@@ -9,7 +10,8 @@ from email.utils import getaddresses, parsedate_to_datetime
 from typing import Final
 
 from ownlm.importers import mail_words as words
-from ownlm.importers.mail_text import decoded, tidy
+from ownlm.importers.mail_charsets import CharsetError, decoded, html_charset, is_stated
+from ownlm.importers.mail_text import tidy
 
 _LONGEST: Final = 10_000  # bytes read of a header
 
@@ -23,24 +25,38 @@ _FORWARDED: Final = re.compile(r"\[fwd?: ?(.*)\]$|(.*) \(fwd\)$", re.I)
 
 
 def header(head: Message, name: str) -> str:
-    """A header's text, decoded, on one line; empty where there is none."""
-    raw = _raw(head, name)
-    if "=?" not in raw:
-        return _line(decoded(raw.encode("latin-1"), None))
+    """A header's text, decoded, on one line; empty where there is none. What cannot be decoded stays as it is."""
     try:
-        parts = decode_header(raw)
-    except (HeaderParseError, ValueError):
-        return ""
-    pieces = (decoded(part.encode("latin-1") if isinstance(part, str) else part, charset) for part, charset in parts)
-    return _line("".join(pieces))
+        return _decoded(head, name, head.get_content_charset())
+    except CharsetError:
+        return _line(_raw(head, name))
 
 
 def addresses(head: Message, *names: str) -> list[str]:
     """The addresses in these headers, in lower case."""
-    value = ", ".join(_line(decoded(_raw(head, name).encode("latin-1"), None)) for name in names)
+    charset = head.get_content_charset()
+    value = ", ".join(_line(_without_failure(_raw(head, name), charset)) for name in names)
     # Of "bob@example.com <ada@example.org>", versions of the library find both addresses, or none.
     found = _ANGLED.findall(_QUOTED.sub("", value)) or [address for _, address in getaddresses([value])]
     return [address.strip().lower() for address in found if address.strip()]
+
+
+def has_bytes(head: Message, name: str) -> bool:
+    """Whether a header has bytes outside ASCII, whose charset it does not state."""
+    return not _raw(head, name).isascii()
+
+
+def stated_charset(message: Message) -> str | None:
+    """The charset of the first text in a message that states one, in its headers or in its HTML."""
+    for part in message.walk():
+        if part.get_content_maintype() != "text":
+            continue
+        if is_stated(charset := part.get_content_charset()):
+            return charset
+        data = part.get_payload(decode=True)
+        if part.get_content_subtype() == "html" and isinstance(data, bytes) and (charset := html_charset(data)):
+            return charset
+    return None
 
 
 def is_sent(head: Message) -> bool:
@@ -94,9 +110,16 @@ def moment(head: Message) -> str | None:
     return datetime.fromtimestamp(seconds, UTC).isoformat() if 0 < seconds < 2**32 else None
 
 
-def own_subject(head: Message) -> tuple[str, bool]:
-    """The subject without prefixes such as 'Re:', and whether it had any: then someone else wrote it."""
-    subject = header(head, "subject")
+def own_subject(head: Message, charset: str | None = None) -> tuple[str, bool]:
+    """The subject without prefixes such as 'Re:', and whether it had any: then someone else wrote it.
+
+    Args:
+        charset: of bytes that are not encoded as headers should be.
+
+    Raises:
+        CharsetError: it cannot be read.
+    """
+    subject = _decoded(head, "subject", charset)
     if subject.lower() in words.NO_SUBJECT:
         return "", False
     in_thread = any(name in head for name in ("in-reply-to", "references"))
@@ -120,6 +143,39 @@ def _flags(head: Message, name: str) -> str:
 def _is_labelled(head: Message, labels: tuple[str, ...]) -> bool:
     given = header(head, "x-gmail-labels").lower()
     return bool(given) and any(label.strip(' "') in labels for label in given.split(","))
+
+
+def _decoded(head: Message, name: str, charset: str | None) -> str:
+    raw = _raw(head, name)
+    if "=?" not in raw:
+        return _line(_decoded_bytes(raw, charset))
+    try:
+        parts = decode_header(raw)
+    except (HeaderParseError, ValueError):
+        return ""
+    pieces = []
+    for part, stated in parts:
+        text = part if isinstance(part, str) else part.decode("latin-1")
+        pieces.append(_decoded_bytes(text, charset) if stated is None else decoded(text.encode("latin-1"), stated))
+    return _line("".join(pieces))
+
+
+def _decoded_bytes(raw: str, charset: str | None) -> str:
+    """A header's bytes in the charset that the message states, or as if none were stated."""
+    data = raw.encode("latin-1")
+    try:
+        return decoded(data, charset)
+    except CharsetError:
+        with suppress(CharsetError):
+            return decoded(data, None)
+        raise
+
+
+def _without_failure(raw: str, charset: str | None) -> str:
+    try:
+        return _decoded_bytes(raw, charset)
+    except CharsetError:
+        return raw
 
 
 def _raw(head: Message, name: str) -> str:

@@ -1,23 +1,14 @@
 """What a person wrote themselves in a message: the text of its parts, without quotes, signatures and attachments."""
 
-import codecs
 import re
 from binascii import a2b_base64
 from email.errors import InvalidBase64LengthDefect, MissingHeaderBodySeparatorDefect
 from email.message import Message
 from typing import Any, Final
 
+from ownlm.importers.mail_charsets import CharsetError, decoded, html_charset, is_stated
 from ownlm.importers.mail_html import html_text
 from ownlm.importers.mail_quotes import without_quotes
-
-_MEANT: Final = {  # what mail programs call by the name of a part of it
-    **dict.fromkeys(("gb2312", "gbk", "x-gbk", "gb_2312-80"), "gb18030"),
-    **dict.fromkeys(("ks_c_5601-1987", "euc-kr"), "cp949"),
-    **dict.fromkeys(("shift_jis", "x-sjis", "windows-31j"), "cp932"),
-    **{"iso-8859-9": "cp1254", "iso-8859-11": "cp874", "big5": "big5hkscs", "x-mac-roman": "mac_roman"},
-}
-_LATIN: Final = frozenset({"ascii", "utf-8", "iso8859-1", "cp1252"})  # any of them may stand for any other
-_NO_CHARSETS: Final = frozenset({"punycode", "idna", "unicode-escape", "raw-unicode-escape", "undefined"})
 
 _CONTROLS: Final = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _UNSEEN: Final = re.compile("[\xad\u200b\u2060\ufeff]")
@@ -27,33 +18,12 @@ def own_text(message: Message) -> str:
     """What the sender wrote in a message, without quotations, forwarded messages, signatures and attachments.
 
     Blanks and blank lines come one at a time. It may be empty.
+
+    Raises:
+        CharsetError: a part cannot be read, and no alternative to it says the same.
     """
     texts = (tidy(without_quotes(tidy(text))) for text in _texts(message))
     return "\n\n".join(text for text in texts if text)
-
-
-def decoded(data: bytes, charset: str | None) -> str:
-    """Text from bytes in a charset that may be wrong or unknown: then they are UTF-8, or else cp1252 or latin-1.
-
-    >>> [decoded("Grüße".encode(real), name) for real, name in (("cp1252", "us-ascii"), ("utf8", "x-unknown"))]
-    ['Grüße', 'Grüße']
-    """
-    name = (charset or "ascii").strip("'\" ").lower()
-    if name == "ascii" and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        name = "utf-16"
-    try:
-        codec = codecs.lookup(_MEANT.get(name, name)).name
-        if codec not in _LATIN | _NO_CHARSETS:
-            return data.decode(codec, "replace")
-    except (LookupError, ValueError):  # no charset, or not even a name
-        codec = "ascii"
-    try:
-        return codecs.utf_8_decode(data, "strict", codec != "utf-8")[0]  # where it says so, it may be cut off
-    except UnicodeDecodeError:
-        try:
-            return data.decode("cp1252")
-        except UnicodeDecodeError:
-            return data.decode("latin-1")
 
 
 def tidy(text: str) -> str:
@@ -73,16 +43,45 @@ def _texts(part: Any) -> list[str]:
     if part.is_multipart():
         inside = part.get_payload()
         if kind == "multipart/alternative":
-            inside = sorted(inside, key=lambda each: each.get_content_type() != "text/plain")
-            return next((texts for each in inside if any(map(str.strip, texts := _texts(each)))), [])
+            return _alternative(sorted(inside, key=lambda each: each.get_content_type() != "text/plain"))
         # A message within the message is someone else's.
         return [text for each in inside for text in _texts(each)] if kind.startswith("multipart/") else []
     if kind not in ("text/plain", "text/html") or _is_no_text(part):
         return []
-    text = decoded(_bytes(part), part.get_content_charset())
+    text = _decoded_part(part)
     if kind == "text/html":
         return [html_text(text)]
     return [_joined(text, _param(part, "delsp") == "yes") if _param(part, "format") == "flowed" else text]
+
+
+def _alternative(parts: list[Any]) -> list[str]:
+    """The texts of the first part that says something and can be read."""
+    failure: CharsetError | None = None
+    for part in parts:
+        try:
+            texts = _texts(part)
+        except CharsetError as error:
+            failure = failure or error
+            continue
+        if any(map(str.strip, texts)):
+            return texts
+    if failure:
+        raise failure
+    return []
+
+
+def _decoded_part(part: Message) -> str:
+    """The text of a part: in the charset that its headers state, else its HTML."""
+    data, charset = _bytes(part), part.get_content_charset()
+    own = html_charset(data) if part.get_content_type() == "text/html" else None
+    if not is_stated(charset):
+        return decoded(data, own or charset)
+    try:
+        return decoded(data, charset)
+    except CharsetError:
+        if not is_stated(own):
+            raise
+        return decoded(data, own)
 
 
 def _bytes(part: Message) -> bytes:

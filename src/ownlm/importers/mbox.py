@@ -17,9 +17,11 @@ from ownlm.errors import DataError, quoted
 from ownlm.filesystem import open_regular
 from ownlm.history.files import reading
 from ownlm.importers.imported import Imported, pseudonym, write_rows
+from ownlm.importers.mail_charsets import CharsetError
 from ownlm.importers.mail_head import (
     addresses,
     answers_invitation,
+    has_bytes,
     header,
     is_automatic,
     is_deleted,
@@ -28,6 +30,7 @@ from ownlm.importers.mail_head import (
     is_spam,
     moment,
     own_subject,
+    stated_charset,
 )
 from ownlm.importers.mail_text import own_text
 from ownlm.progress import Progress, silent
@@ -199,6 +202,8 @@ def _rows(
     for number, (message, _) in enumerate(split_mailbox(file), 1):
         try:
             found = _row(message, owner, replies, known)
+        except CharsetError as error:
+            found = f"unreadable: {error.reason}"
         except Exception:  # the library's parsers fail in all kinds of ways on what is no mail, and on hostile mail
             found = "damaged"
         if isinstance(found, str):
@@ -215,7 +220,12 @@ def _row(data: bytes, owner: _Owner, replies: bool, known: set[bytes]) -> dict[s
     head = _PARSER.parsebytes(before)
     if not owner.sent(head) or is_spam(head):
         return "not sent by you" if head.keys() else "damaged"
-    subject, answers = own_subject(head)
+
+    def whole() -> Message:
+        return _PARSER.parsebytes(before + _ESCAPED.sub(rb"\1", after))
+
+    raw = has_bytes(head, "subject")
+    subject, answers = own_subject(head, stated_charset(whole()) if raw else None)
     reasons = {
         "drafts": is_draft(head),
         "deleted": is_deleted(head),
@@ -225,7 +235,7 @@ def _row(data: bytes, owner: _Owner, replies: bool, known: set[bytes]) -> dict[s
     }
     if reason := next((reason for reason, holds in reasons.items() if holds), None):
         return reason
-    message = _PARSER.parsebytes(before + _ESCAPED.sub(rb"\1", after))
+    message = whole()
     if answers_invitation(message):
         return "automatic"
     text, time = own_text(message), moment(head)

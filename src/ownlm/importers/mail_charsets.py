@@ -1,0 +1,203 @@
+"""Bytes of mail as text: the charset that is stated, as mail programs mean it, or an error; never a guess at one."""
+
+import codecs
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import Final
+
+from ownlm.importers.mail_japanese import cp50221, cp51932
+
+_UNSTATED: Final = frozenset(
+    {
+        *("", "ascii", "unknown", "unknown-8bit", "unknown-7bit", "unspecified", "none", "default", "user-defined"),
+        *("8bit", "7bit", "binary", "ansi", "iso-646", "iso-ir-6", "-autodetect", "-autodetect-all", "autodetect"),
+    }
+)
+_NAMES: Final = {  # that Python does not know, without "x-"
+    **dict.fromkeys(("gb-2312-80", "cn-gb", "csgb2312", "iso-ir-58", "mac-chinesesimp", "euc-gb"), "gb18030"),
+    **dict.fromkeys(("x-big5", "cn-big5", "csbig5", "big5-eten", "big5-tw", "mac-chinesetrad"), "big5"),
+    **dict.fromkeys(("ks-c-5601-1989", "ks-c-5601", "ksc-5601", "iso-ir-149", "csksc56011987", "mac-korean"), "cp949"),
+    **dict.fromkeys(("iso-2022-jp-ms", "jis", "jis7", "jis-encoding", "csjisencoding"), "iso2022_jp"),
+    **dict.fromkeys(("euc", "eucjp-ms", "eucjpms", "eucjp-win", "cseucpkdfmtjapanese"), "euc_jp"),
+    **dict.fromkeys(
+        ("windows-31j", "cswindows31j", "sjis-win", "sjis-open", "mac-japanese", "csshiftjis"), "shift_jis"
+    ),
+    **dict.fromkeys(("koi", "koi8", "cskoi8r", "cp20866"), "koi8-r"),
+    **dict.fromkeys(("koi8-ru", "cp21866"), "koi8-u"),
+    **dict.fromkeys(("mac", "mac-roman", "csmacintosh", "cp10000"), "mac_roman"),
+    **dict.fromkeys(("mac-cyrillic", "mac-ukrainian", "cp10007"), "mac_cyrillic"),
+    **dict.fromkeys(("mac-ce", "mac-centraleurroman", "cp10029"), "mac_latin2"),
+    **{f"mac-{name}": f"mac_{name}" for name in ("greek", "turkish", "arabic", "farsi", "croatian", "romanian")},
+    **{"mac-icelandic": "mac_iceland", "hz": "hz", "cp50220": "iso2022_jp", "cp50221": "iso2022_jp"},
+    **{"cp50222": "iso2022_jp", "cp51932": "euc_jp", "cp51949": "cp949", "cp52936": "hz", "cp54936": "gb18030"},
+    **{"cp65000": "utf-7", "cp1200": "utf-16-le", "cp1201": "utf-16-be", "cp12000": "utf-32-le"},
+    **dict.fromkeys(("utf8mb4", "utf8mb3", "unicode-1-1-utf-8", "utf-8-mac", "utf-8n", "csutf8"), "utf-8"),
+    **dict.fromkeys(("unicode-2-0-utf-7", "csunicode11utf7", "cputf7"), "utf-7"),
+    **dict.fromkeys(("ucs-2", "iso-10646-ucs-2", "unicode", "csunicode", "ucs2"), "utf-16"),
+    "unicodefffe": "utf-16-be",
+    "latin-9": "iso8859-15",
+}
+# What is meant by the name of a part of it; where there are several, the first that fits.
+_MEANT: Final[dict[str, tuple[str, ...]]] = {
+    **dict.fromkeys(("gb2312", "gbk"), ("gb18030",)),
+    **dict.fromkeys(("shift_jis", "cp932"), ("cp932", "shift_jis_2004")),
+    **dict.fromkeys(("big5", "cp950"), ("cp950", "big5hkscs")),
+    **dict.fromkeys(("iso8859-11", "tis-620"), ("cp874",)),
+    **dict.fromkeys(
+        ("iso2022_jp", "iso2022_jp_1", "iso2022_jp_ext"),
+        ("iso2022_jp_ext", "cp50221", "iso2022_jp_2", "iso2022_jp_2004"),
+    ),
+    **{"euc_kr": ("cp949",), "euc_jp": ("euc_jp", "cp51932"), "iso8859-1": ("cp1252",), "iso8859-9": ("cp1254",)},
+    **{f"iso8859-{iso}": (f"iso8859-{iso}", f"cp{cp}") for iso, cp in ((2, 1250), (7, 1253), (8, 1255), (13, 1257))},
+}
+_NO_CHARSETS: Final = frozenset(
+    {"punycode", "idna", "unicode-escape", "raw-unicode-escape", "undefined", "mbcs", "oem"}
+)
+_OURS: Final[dict[str, Callable[[bytes], str]]] = {"cp50221": cp50221, "cp51932": cp51932}
+
+_CODE_PAGE: Final = re.compile(r"(?:microsoft-|ms-)?(?:windows|win|cp|ms|ansi|ibm|dos|pc)-?0*(\d{3,5})")
+_ISO_8859: Final = re.compile(r"(?:cs)?(?:iso)?-?8859-?(\d{1,2})(?:-?[ie])?(?:-windows.*)?(?::\d+)?")
+_JAPANESE: Final = re.compile(rb"\x1b(?:\$[@B]|\([IJ])")
+_SHIFTED: Final = re.compile(rb"[\x0e\x1b]")  # into another alphabet of 7 bits
+_CONTROLS: Final = re.compile("[\x80-\x84\x86-\x9f]")  # which no text has
+# Rare letters, signs within or after words, or several letters with accents in a row: the text is not in cp1252.
+_HIGH: Final = "[^\x00-\x7f\xa0\u2013\u2014\u2018-\u201d\u2022\u2026\u20ac]"
+_LETTER: Final = "[A-Za-z\xc0-\xff]"
+_NOT_WESTERN: Final = re.compile(
+    f"{_HIGH}{{3}}|[\xd0\xde\xf0\xfe\xd7\xf7]|{_LETTER}[\xa1-\xa9\xac\xaf\xb1\xb4-\xb6\xb8\xb9\xbc-\xbf]"
+    f"|{_LETTER}[\xaa\xab\xae\xb0\xb2\xb3\xba\xbb\u0192\u02c6\u02dc\u201a\u201e\u2020-\u2022\u2030\u2039\u203a\u2122]"
+    f"{_LETTER}"
+)
+_META: Final = re.compile(rb"<meta\b[^>]{0,300}?\bcharset\s{0,9}=\s{0,9}[\"']?\s{0,9}([\w.:+-]{1,40})", re.I)
+_COMMENT: Final = re.compile(rb"<!--.*?(?:-->|\Z)", re.S)
+
+
+class CharsetError(ValueError):
+    """Bytes that cannot be read in the charset that is stated for them.
+
+    Attributes:
+        reason: what is wrong, with the charset's name.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def decoded(data: bytes, charset: str | None) -> str:
+    """Text from bytes in the charset that is stated for them, or in UTF-8.
+
+    A name stands for what mail programs mean by it: cp1252 for iso-8859-1, cp932 for shift_jis. Valid UTF-8 is UTF-8
+    under the name of any charset of single bytes, and where the stated charset is unknown or does not fit. Where none
+    is stated, or us-ascii, other bytes are cp1252 if they look like a western language.
+
+    Raises:
+        CharsetError: the charset is unknown, or the bytes are not in it. They are not read in any other.
+
+    >>> [decoded("Grüße".encode(real), name) for real, name in (("cp1252", "us-ascii"), ("utf8", "x-unknown"))]
+    ['Grüße', 'Grüße']
+    """
+    name = _cleaned(charset)
+    if not is_stated(name):
+        return _unstated(data)
+    meant = _meant(name)
+    shown = name if re.fullmatch(r"[a-z0-9_.:+-]{1,40}", name) else "with a name that is none"
+    if not meant and _SHIFTED.search(data):
+        raise CharsetError(f"unknown charset {shown}")
+    order = meant if meant and not _is_single_byte(meant[0]) else ("utf-8", *meant)
+    fallback = () if meant and data.isascii() else ("utf-8",)
+    for codec in (*order, *fallback):
+        try:
+            return _strictly(data, codec, cut=codec == meant[0] if meant else False)
+        except (UnicodeError, ValueError):
+            continue
+    raise CharsetError(f"not in the charset stated, {shown}" if meant else f"unknown charset {shown}")
+
+
+def html_charset(data: bytes) -> str | None:
+    """The charset that an HTML document states about itself."""
+    for mark, name in ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")):
+        if data.startswith(mark):
+            return name
+    if not (found := _META.search(_COMMENT.sub(b"", data[:16384]))):
+        return None
+    name = found[1].decode("ascii", "replace").lower()
+    return "utf-8" if name.startswith("utf-16") else name  # it could not be read, were it UTF-16
+
+
+def is_stated(charset: str | None) -> bool:
+    """Whether a charset says more than that there are bytes."""
+    name = _plain(_cleaned(charset))
+    return name not in _UNSTATED and _looked_up(name) != "ascii"
+
+
+def _cleaned(charset: str | None) -> str:
+    name = re.split(r"[*;,\s]", (charset or "").strip("'\"<>= \t\r\n"), maxsplit=1)[0].strip("'\"").lower()
+    return re.sub(r"^3d['\"]?(?=[a-z])", "", name)  # "=3D", not decoded
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "-").removeprefix("x-")
+
+
+@cache
+def _meant(name: str) -> tuple[str, ...]:
+    """Codecs for a charset, the likeliest first; none for an unknown one."""
+    name = re.sub(r"^(gb18030|big5-hkscs)[-:]\d+$", r"\1", _plain(name))
+    if page := _CODE_PAGE.fullmatch(name):
+        number = int(page[1])
+        name = f"iso8859-{number - 28590}" if 28591 <= number <= 28606 else f"cp{number}"
+    elif iso := _ISO_8859.fullmatch(name):
+        name = f"iso8859-{iso[1]}"
+    codec = _looked_up(_NAMES.get(name, name))
+    return _MEANT.get(codec, (codec,)) if codec else ()
+
+
+def _looked_up(name: str) -> str:
+    """Python's name of a codec for text; empty where there is none."""
+    try:
+        codec = codecs.lookup(name)
+    except (LookupError, ValueError):
+        return ""
+    return codec.name if codec._is_text_encoding and codec.name not in _NO_CHARSETS else ""
+
+
+@cache
+def _is_single_byte(codec: str) -> bool:
+    """Whether a codec is ASCII and one character for each other byte."""
+    ascii = bytes(range(32, 127))
+    if codec in _OURS or ascii.decode(codec, "replace") != ascii.decode():
+        return False
+    return len(b"\xe3\xe3\xe3\xe3".decode(codec, "replace")) == 4 and not codec.startswith(("utf", "iso2022"))
+
+
+def _strictly(data: bytes, codec: str, cut: bool) -> str:
+    """Text in a codec; where data may be cut, without a character that is cut at its end."""
+    if ours := _OURS.get(codec):
+        return ours(data)
+    try:
+        text = data.decode(codec)
+    except UnicodeDecodeError as error:
+        if not cut or error.end < len(data) or len(data) - error.start > 4:
+            raise
+        text = data[: error.start].decode(codec)
+    if _is_single_byte(codec) and _CONTROLS.search(text):
+        raise ValueError("control characters")
+    return text
+
+
+def _unstated(data: bytes) -> str:
+    order: tuple[str, ...]
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        data, order = data[: len(data) // 2 * 2], ("utf-16",)
+    else:
+        order = _MEANT["iso2022_jp"] if _JAPANESE.search(data) else ("utf-8", "cp1252")
+    for codec in order:
+        try:
+            text = _strictly(data, codec, cut=False)
+        except ValueError:
+            continue
+        if codec != "cp1252" or not _NOT_WESTERN.search(text):
+            return text
+    raise CharsetError("no charset stated, and no UTF-8")
