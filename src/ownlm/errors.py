@@ -5,6 +5,8 @@ Every error says what failed, what it got, what it expected, and what to do next
 
 import re
 import shlex
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 def quoted(word: object) -> str:
@@ -35,6 +37,32 @@ def argument(word: object) -> str:
     ('ada', '-- -ada')
     """
     return ("-- " if str(word).startswith("-") else "") + quoted(word)
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that a typed one was perhaps meant to be; None where none is near.
+
+    Case, and characters that are neither letters nor digits, make no difference. A very long text is no typed word.
+
+    >>> nearest("ideas", ["bugs", "idea"]), nearest("Exprot", ["export", "import"]), nearest("x", ["idea"])
+    ('idea', 'export', None)
+    >>> nearest("LaMP2N", ["LaMP_2M", "LaMP_2N"]), nearest("tri", ["triage", "tasks"])
+    ('LaMP_2N', 'triage')
+    """
+    if len(word) > 100:
+        return None
+    plain = {_plain(one): one for one in reversed(list(known))}
+    typed = _plain(word)
+    close = get_close_matches(typed, plain, n=1, cutoff=0.75)
+    if typed not in plain and not close and len(typed) > 2:
+        close = [one for one in plain if one.startswith(typed)]
+        close = close if len(close) == 1 else []
+    return plain[typed] if typed in plain else plain[close[0]] if close else None
+
+
+def _plain(word: str) -> str:
+    letters = "".join(letter for letter in word.casefold() if letter.isalnum())
+    return letters or word.casefold().strip()  # such as "++" and "--"
 
 
 def in_one_line(error: Exception) -> str:

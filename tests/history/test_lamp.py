@@ -180,6 +180,7 @@ def test_queries_may_carry_none(tmp_path: Path) -> None:
     content = people()
     for number, person in enumerate(content):
         person["query"] = [{"id": number, "input": "rain"}]
+        person["profile"] = [item(1, category="politics")]
     dataset = read_dataset(write_json(tmp_path / "top.json", content), TASK)
     assert (dataset.instruction, dataset.labels) == (None, None)
     assert [dict(query.fields) for query in dataset.queries] == [{"text": "rain"}] * 2

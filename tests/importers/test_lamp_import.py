@@ -13,14 +13,14 @@ from ownlm.importers.lamp import import_lamp, to_toml
 from tests.history.files import NEWS, write_json, write_lines
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "huffpost_category"
-TOLD = "Which category does this article relate to? categories: [arts, u.s. news]"
+TOLD = "Which category does this article relate to? categories: [politics, u.s. news, 4]"
 ODD = (
     "\"quoted\" 'too' \\ b\\u0041 \t \n \r \0 \x01 \x1f \x7f \x85 \u2028 # = [x] {{y}} '''\"\"\" Grüße 🧑‍🌾 \U0010ffff"
 )
 
 
 def item(number: int, **more: Any) -> dict[str, Any]:
-    return {"id": number, "text": f"text {number}", "title": "t", "category": "arts", **more}
+    return {"id": number, "text": f"text {number}", "title": "t", "category": "politics", **more}
 
 
 def query(key: str, text: str, **more: Any) -> dict[str, Any]:
@@ -35,7 +35,7 @@ PEOPLE: list[dict[str, Any]] = [
     },
     {"user_id": 2, "profile": [item(1, category=4.0, text=ODD)], "query": [query("q3", ODD)]},
 ]
-GOLDS = {"task": "LaMP_2N", "golds": [{"id": "q1", "output": "arts"}, {"id": "q3", "output": "u.s. news"}]}
+GOLDS = {"task": "LaMP_2N", "golds": [{"id": "q1", "output": "politics"}, {"id": "q3", "output": "u.s. news"}]}
 
 
 @pytest.fixture
@@ -58,17 +58,22 @@ def test_everything_comes_back(file: Path, tmp_path: Path) -> None:
     assert imported.files == [tmp_path / f"news.v2{suffix}" for suffix in (".jsonl", ".queries.jsonl", ".toml")]
     assert (imported.task, imported.records, imported.left_out) == (str(imported.files[2]), {"u1": 3, "2": 1}, {})
     same(file, imported, "LaMP_2N")
-    assert load_task(imported.task).instruction == TOLD and load_task(imported.task).labels == ("arts", "u.s. news")
+    assert load_task(imported.task).instruction == TOLD
+    assert load_task(imported.task).labels == (
+        "politics",
+        "u.s. news",
+        "4",
+    )
     first, second = ([json.loads(line) for line in path.open(encoding="utf8")] for path in imported.files[:2])
-    assert first[0] == {"user_id": "u1", "id": "2", "time": "2021-01-01", "text": "text 2", "category": "arts"}
+    assert first[0] == {"user_id": "u1", "id": "2", "time": "2021-01-01", "text": "text 2", "category": "politics"}
     assert second[1] == {"user_id": "u1", "id": "q2", "time": "2022", "text": "sun"}
-    assert second[0] == {"user_id": "u1", "id": "q1", "text": "rain", "gold": "arts"}
+    assert second[0] == {"user_id": "u1", "id": "q1", "text": "rain", "gold": "politics"}
 
 
 def test_questions_that_are_people(tmp_path: Path) -> None:
     questions = [{"id": "110", "input": "Rain.", "profile": [item(1)]}, {"id": "111", "input": "Sun.", "profile": []}]
     file = write_json(tmp_path / "dev_questions.json", questions)
-    write_json(tmp_path / "dev_outputs.json", {"golds": [{"id": "111", "output": "arts"}]})
+    write_json(tmp_path / "dev_outputs.json", {"golds": [{"id": "111", "output": "politics"}]})
     imported = import_lamp(file, tmp_path / "out.jsonl", task="LaMP_2N")
     assert (imported.task, imported.records) == ("LaMP_2N", {"110": 1})  # no instruction, so no task file
     assert imported.files == [tmp_path / "out.jsonl", tmp_path / "out.queries.jsonl"]
@@ -77,9 +82,9 @@ def test_questions_that_are_people(tmp_path: Path) -> None:
 
 
 def test_labels_from_elsewhere(file: Path, tmp_path: Path) -> None:
-    labels = write_json(tmp_path / "else.json", {"golds": [{"id": "q2", "output": "arts"}]})
+    labels = write_json(tmp_path / "else.json", {"golds": [{"id": "q2", "output": "politics"}]})
     imported = import_lamp(file, tmp_path / "out.jsonl", task="LaMP_2N", labels=labels)
-    assert [query.gold for query in read_queries(imported.files[1], load_task("LaMP_2N"))] == [None, "arts", None]
+    assert [query.gold for query in read_queries(imported.files[1], load_task("LaMP_2N"))] == [None, "politics", None]
 
 
 def test_records_without_an_answer_are_left_out(tmp_path: Path) -> None:

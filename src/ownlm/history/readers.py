@@ -15,7 +15,7 @@ from ownlm.history.lamp import Asked, is_lamp, lamp_queries, lamp_records, read_
 from ownlm.history.parquet import read_parquet
 from ownlm.history.record import Dataset, Query, Record, in_order
 from ownlm.history.row import Rows, to_query, to_record
-from ownlm.history.task import Task
+from ownlm.history.task import Task, with_instruction
 
 
 def read_dataset(path: Path, task: Task, *, labels: Path | None = None, skip_bad: bool = False) -> Dataset:
@@ -38,7 +38,8 @@ def read_dataset(path: Path, task: Task, *, labels: Path | None = None, skip_bad
     if items is not None and is_lamp(items):
         people = list(read_people(path, items, rows))
         asked = lamp_queries(path, people, task, labels, rows)
-        return _dataset(path, lamp_records(path, people, task, rows), asked, rows)
+        labelled = with_instruction(task, None, asked.labels)  # the labels that the file's own questions list
+        return _dataset(path, lamp_records(path, people, labelled, rows), asked, rows)
     _refuse(labels, path)
     return _dataset(path, _plain_records(path, items, task, rows), Asked([]), rows)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ownlm.errors import DataError, OwnlmError
 from ownlm.history.files import parse_line
+from ownlm.history.labels import check_answer
 from ownlm.history.record import Query, Record
 from ownlm.history.task import Task, parse_query
 from ownlm.history.times import UnitCheck
@@ -62,6 +63,7 @@ def to_record(row: object, task: Task, *, unlabelled: bool = False, user: str | 
         fields, time = pick_fields(content, task.record_fields, required), time_of(content)
         if not fields:
             raise ValueError(f"the record has none of the fields {', '.join(task.record_fields)}")
+        check_answer(task.labels, task.answer_field, fields.get(task.answer_field))
         return Record(user, _own_id(content, user, time, fields), fields, time)
 
 
@@ -115,6 +117,7 @@ def _own_id(row: Mapping[str, Any], user: str, time: str | None, fields: Mapping
 def _of_user(user: str) -> Iterator[None]:
     try:
         yield
-    except (OwnlmError, ValueError) as error:
-        told = error.what if isinstance(error, OwnlmError) else str(error)
-        raise ValueError(f"user {user!r}: {told}") from None
+    except OwnlmError as error:
+        raise DataError(f"user {user!r}: {error.what}", got=error.got, expected=error.expected) from None
+    except ValueError as error:
+        raise ValueError(f"user {user!r}: {error}") from None

@@ -7,6 +7,7 @@ from pathlib import Path
 from ownlm.config import TrainConfig
 from ownlm.durable import sync
 from ownlm.errors import BaseModelError, NotFoundError, TrainingError
+from ownlm.history.labels import check_gold, check_history
 from ownlm.history.record import History, Query
 from ownlm.history.task import Task
 from ownlm.model.adapter import Adapter
@@ -119,9 +120,11 @@ def stage_one_examples(
 ) -> list[Example]:
     """An outsider's records, and their queries whose answers are known, as examples."""
     show = shown(config.prompt, history.user_id, profile)
+    check_history(task, history)
     examples = history_examples(task, history, recent=config.recent, since=config.since, **show)
     for query in queries:
         if query.user_id == history.user_id and query.gold is not None:
+            check_gold(task, query)
             prompt, retrieved = query_prompt(task, query.fields, history, **show)
             answer = answer_text(task, {task.answer_field: query.gold}, max_words=config.prompt.max_words)
             examples.append(Example(query.id, prompt, answer, retrieved))

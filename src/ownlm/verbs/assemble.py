@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from ownlm.config import TrainConfig
 from ownlm.errors import ConfigError, NotFoundError, OwnlmError
+from ownlm.history.labels import check_history
 from ownlm.history.task import Task
 from ownlm.model.base import BaseLM
 from ownlm.oppu.examples import tokenize
@@ -219,6 +220,7 @@ def _seat(store: Store, model: BaseLM, plan: AssemblyPlan, user: str) -> tuple[S
     history, numbers = store.numbered_history(plan.task.name, user)
     profile = store.profile(plan.task.name, user)
     prompt = plan.config.prompt
+    check_history(plan.task, history)
     examples = history_examples(plan.task, history, recent=plan.recent, **shown(prompt, user, profile))
     own = Seated(history, max(numbers.values(), default=0), profile, None)
     return own, tokenize(model, user, examples)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ownlm.config import TrainConfig
 from ownlm.errors import NotFoundError, OwnlmError
+from ownlm.history.labels import check_history
 from ownlm.history.record import History
 from ownlm.model.adapter import Adapter
 from ownlm.model.base import BaseLM
@@ -85,6 +86,7 @@ class Drafting:
     def _job(self, config: TrainConfig, user: str, **more: Any) -> Job:
         one = self.sharers[user]
         show = shown(config.prompt, user, one.profile)
+        check_history(self.plan.task, one.history)
         examples = history_examples(self.plan.task, one.history, recent=config.recent, since=config.since, **show)
         return Job(user, tokenize(self.model, user, examples), secret(self.plan, one.history), **more)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from ownlm.config import TrainConfig
 from ownlm.errors import ConfigError, NotFoundError
+from ownlm.history.labels import check_history
 from ownlm.history.record import History
 from ownlm.history.task import Task
 from ownlm.model.base import BaseLM
@@ -218,6 +219,7 @@ def seat(store: Store, model: BaseLM, plan: Plan, student: Student) -> tuple[Sea
     history, numbers = store.numbered_history(plan.task.name, user)
     profile = store.profile(plan.task.name, user)  # after the records: forgetting one of them takes it away too
     learnt = {record for record, number in numbers.items() if last and number <= last.upto}
+    check_history(plan.task, history)
     examples = history_examples(
         plan.task,
         history,

@@ -1,0 +1,71 @@
+"""Answers checked against the labels of their task."""
+
+import unicodedata
+from collections.abc import Sequence
+
+from ownlm.errors import DataError, nearest
+from ownlm.history.record import History, Query
+from ownlm.history.task import Task
+
+LISTED = 30  # labels that an error lists
+
+
+def nearest_label(labels: Sequence[str], answer: str) -> str | None:
+    """The label that an answer was perhaps meant to be; None where none is near.
+
+    >>> [nearest_label(["sports", "healthy living"], answer) for answer in ("Sports.", " sport", "healty living", "x")]
+    ['sports', 'sports', 'healthy living', None]
+    """
+    return nearest(unicodedata.normalize("NFKC", answer), labels)
+
+
+def check_answer(labels: Sequence[str] | None, field: str, answer: str | None) -> None:
+    """Raises a DataError where there are labels and an answer is none of them. The answer is not repeated.
+
+    Args:
+        labels: a task's; None where its answers are free text.
+        field: that holds the answer.
+        answer: None where it is not known: that is no error.
+    """
+    if answer is None or not labels or answer in labels:
+        return
+    near = nearest_label(labels, answer)
+    meant = "" if near is None else f"; did you mean {near!r}?"
+    raise DataError(f"the field {field!r} is none of the task's labels{meant}", expected=listed_labels(labels))
+
+
+def check_history(task: Task, history: History) -> None:
+    """Raises a DataError where answers of a history are none of the task's labels: how many, and one of them."""
+    if not task.labels or task.options is not None:  # records with options hold both options and no label
+        return
+    answers = ((record, record.fields.get(task.answer_field)) for record in history.records)
+    wrong = [(record.id, answer) for record, answer in answers if answer is not None and answer not in task.labels]
+    if not wrong:
+        return
+    record_id, answer = wrong[0]
+    near = nearest_label(task.labels, answer)
+    more = f", and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
+    count = "1 record" if len(wrong) == 1 else f"{len(wrong):,} records"
+    raise DataError(
+        f"{count} of user {history.user_id!r} in task {task.name!r} "
+        f"{'has' if len(wrong) == 1 else 'have'} an answer that is none of the task's labels",
+        got=f"record {record_id!r}{'' if near is None else f' (nearest label: {near!r})'}{more}",
+        expected=listed_labels(task.labels),
+        hint=f"give each a label with `ownlm history edit --task {task.name} --set {task.answer_field}=LABEL USER ID`, "
+        "remove it with `ownlm history forget`, or add its label to the task file",
+    )
+
+
+def check_gold(task: Task, query: Query) -> None:
+    """Raises a DataError where the right answer of a query is none of the task's labels."""
+    try:
+        check_answer(task.labels, "gold", query.gold)
+    except DataError as error:
+        what = f"The query {query.id!r} of user {query.user_id!r} cannot be learnt from: {error.what}"
+        raise DataError(what, expected=error.expected, hint="correct its right answer in the file") from None
+
+
+def listed_labels(labels: Sequence[str]) -> str:
+    """The labels, in words; of very many the first."""
+    more = f", and {len(labels) - LISTED:,} more" if len(labels) > LISTED else ""
+    return f"one of: {', '.join(labels[:LISTED])}{more}"
