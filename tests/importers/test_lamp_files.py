@@ -133,9 +133,9 @@ def broken(tmp_path: Path, **changed: Any) -> str:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"<!DOCTYPE html><html>", "not one whole JSON document"),
+        (b"<!DOCTYPE html><html>", "is a web page"),
         (b'[{"id": "1", "input": "x", "profile": []', "not one whole JSON document"),
-        (b"", "not one whole JSON document"),
+        (b"", "no list of questions"),
         ([], "no list of questions"),
         ({"golds": []}, "no list of questions"),
         (["x"], "no list of questions"),

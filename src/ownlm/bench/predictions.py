@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -13,7 +14,7 @@ from typing import Any, BinaryIO
 from ownlm.durable import sync, write_whole
 from ownlm.errors import DataError, StoreError
 from ownlm.filesystem import DOCUMENT_BYTES, check_regular, read_regular
-from ownlm.history.files import read_document, reading
+from ownlm.history.files import read_golds_array, reading
 from ownlm.history.row import Rows, as_object
 from ownlm.history.values import as_id, as_text, column
 from ownlm.json_lines import json_line
@@ -169,21 +170,22 @@ def read_lamp(path: Path) -> LampFile:
     Raises:
         DataError: the file is not of that format, or a query stands in it twice.
     """
-    document = read_document(path)
-    items = document.get("golds") if isinstance(document, dict) else None
-    if not isinstance(items, list):
-        raise DataError(
-            f"{path} is not in LaMP's output format", expected='{"task": ..., "golds": [{"id": ..., "output": ...}]}'
-        )
     outputs: dict[str, str] = {}
-    rows = Rows(skip_bad=False)
-    for number, item in enumerate(items, 1):
-        with rows.row(f"{path}, gold {number}"):
+    rows, numbers = Rows(skip_bad=False), count(1)
+
+    def take(item: object) -> None:
+        with rows.row(f"{path}, gold {next(numbers)}"):
             content = as_object(item)
             key = column(content, "id", as_id)
             if key in outputs:
                 raise ValueError(f"the query id {key!r} stands twice in the file")
             outputs[key] = column(content, "output", _output)
+
+    document = read_golds_array(path, take)
+    if document is None:
+        raise DataError(
+            f"{path} is not in LaMP's output format", expected='{"task": ..., "golds": [{"id": ..., "output": ...}]}'
+        )
     return LampFile(as_text(document.get("task")), outputs)
 
 

@@ -1,37 +1,94 @@
-"""Files of rows: JSON Lines, one JSON document, or Parquet. Each row comes with the place where it stands."""
+"""Files of rows: JSON Lines, a JSON array, CSV or Parquet, packed or not. Each row comes with its place."""
 
 import codecs
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from ownlm.errors import DataError
-from ownlm.filesystem import DOCUMENT_BYTES, LINE_BYTES, open_regular, read_regular
+from ownlm.filesystem import LINE_BYTES
+from ownlm.history.content import HEAD, is_parquet, open_content
+from ownlm.history.csv_rows import delimiter_of, read_csv
+from ownlm.history.json_stream import DECODER, read_items, read_members
+from ownlm.history.parquet import read_parquet
+
+Kind = Literal["lines", "array", "csv", "parquet"]
+
+_TABLES = (".csv", ".tsv")
 
 
-def kind_of(path: Path) -> Literal["lines", "document", "parquet"]:
-    """What a file holds, by its first bytes; a file called `.parquet` is meant to be one, whatever it holds.
-
-    Raises:
-        DataError: there is no such file, or it cannot be read.
-    """
-    with reading(path), open_regular(path) as file:
-        head = file.read(4096)
-    if head.startswith(b"PAR1") or path.suffix == ".parquet":
-        return "parquet"
-    start = head.removeprefix(codecs.BOM_UTF8).lstrip()
-    return "document" if start.startswith(b"[") else "lines"
-
-
-def read_lines(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The lines of a file that are not blank, one at a time, each with "file:line".
+def kind_of(path: Path) -> Kind:
+    """What a file holds, by its first bytes. A file called `.parquet`, `.csv` or `.tsv` is one, unless these deny it.
 
     Raises:
-        DataError: it cannot be read, or a line is longer than any row.
+        DataError: there is no such file, it cannot be read, or holds something that is never read.
     """
-    with reading(path), open_regular(path) as file:
+    with reading(path):
+        if is_parquet(path):
+            return "parquet"
+        with open_content(path) as file:
+            start = file.peek(HEAD)[:HEAD].removeprefix(codecs.BOM_UTF8).lstrip()
+    if start.startswith(b"["):
+        return "array"
+    lines = start.decode("utf-8", errors="replace").splitlines()
+    header = next((line for line in lines if not line.lower().startswith("sep=")), "")
+    called_so = any(path.name.endswith(end) or f"{end}." in path.name for end in _TABLES)
+    if not header.startswith("{") and (called_so or delimiter_of(header)):
+        return "csv"
+    return "lines"
+
+
+def read_rows(
+    path: Path, kind: Kind, names: Collection[str], required: Collection[str]
+) -> Iterator[tuple[str, object]]:
+    """The rows of a file, each with its place, as objects, or as lines of JSON.
+
+    Args:
+        kind: what the file is, by `kind_of`.
+        names: columns to read of CSV and Parquet, where the file has them.
+        required: those it must have.
+
+    Raises:
+        DataError: it cannot be read, is damaged, or lacks a column.
+    """
+    with reading(path):
+        if kind == "parquet":
+            yield from read_parquet(path, names, required)
+        elif kind == "csv":
+            yield from read_csv(path, names, required)
+        elif kind == "array":
+            for number, item in enumerate(read_array(path), 1):
+                yield f"{path}, item {number}", item
+        else:
+            yield from _read_lines(path)
+
+
+def read_array(path: Path) -> Iterator[object]:
+    """The items of a JSON array, of which one is in memory at a time.
+
+    Raises:
+        DataError: it cannot be read, or is not UTF-8 or not one JSON array.
+    """
+    with reading(path), open_content(path) as file:
+        yield from read_items(path, file)
+
+
+def read_golds_array(path: Path, take: Callable[[object], None]) -> dict[str, Any] | None:
+    """Passes on the items of `golds` in a file `{"golds": [...], ...}`.
+
+    Returns:
+        The other members; None where the file is JSON of another shape.
+
+    Raises:
+        DataError: as `read_array`.
+    """
+    with reading(path), open_content(path) as file:
+        return read_members(path, file, "golds", take)
+
+
+def _read_lines(path: Path) -> Iterator[tuple[str, bytes]]:
+    with open_content(path) as file:
         for number, line in enumerate(iter(lambda: file.readline(LINE_BYTES), b""), 1):
             if len(line) == LINE_BYTES:
                 raise DataError(f"A line is too long at {path}:{number}", expected=f"less than {LINE_BYTES:,} bytes")
@@ -47,37 +104,20 @@ def parse_line(line: bytes) -> Any:
         ValueError: it is not UTF-8, or not JSON.
     """
     try:
-        return json.loads(line.decode("utf-8"))
+        return DECODER.decode(line.decode("utf-8"))
     except UnicodeDecodeError:
         raise ValueError("the line is not UTF-8") from None
     except (ValueError, RecursionError):
+        if b"\0" in line:
+            raise ValueError("the line holds NUL bytes; perhaps the file was damaged when a machine stopped") from None
+        if line.strip() in (b"{", b"[") or line.startswith((b"  ", b"\t")):
+            raise ValueError("the line is not one whole JSON object; `jq -c .` writes each on one line") from None
         raise ValueError("the line is not one whole JSON object; perhaps it was cut off") from None
-
-
-def read_document(path: Path) -> Any:
-    """The one JSON value that a file holds.
-
-    Raises:
-        DataError: it cannot be read, or is not UTF-8 or not JSON.
-    """
-    with reading(path):
-        content = read_regular(path, DOCUMENT_BYTES)
-    try:
-        return json.loads(content.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        raise DataError(f"The file {path} is not UTF-8", hint="save it as UTF-8") from None
-    except (ValueError, RecursionError) as error:
-        place = f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else None
-        raise DataError(
-            f"The file {path} is not one whole JSON document",
-            got=f"{error.msg}, {place}" if isinstance(error, json.JSONDecodeError) else None,
-            hint="perhaps it was cut off while it was written or copied; fetch it again",
-        ) from None
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Tells what the system says about a file as a DataError."""
+    """Reports what the system says about a file as a DataError."""
     try:
         yield
     except FileNotFoundError:

@@ -1,25 +1,33 @@
-"""LaMP's own JSON: people with a `profile` of records and with queries, and the right answers in a file beside it.
+"""LaMP's own JSON: users with a `profile` of records and with queries, and the right answers in a file beside it.
 
-Two shapes are read as they are: LaMP's `*_questions.json`, where each question is a person, with `*_outputs.json`; and
-the shape of OPPU and Per-Pcs, where a person has several queries, with `*_label.json`.
+Two shapes are read as they are: LaMP's `*_questions.json`, an item a question, with `*_outputs.json`; and the shape of
+OPPU and Per-Pcs, where a user has several queries, with `*_label.json`. A question is of the user that its `user_id`
+names; where the file has none, each question is a user. Several questions of a user share one history, without the
+records that hold the answer to one of them.
 """
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ownlm.errors import DataError
-from ownlm.history.files import read_document
+from ownlm.history.files import read_golds_array
 from ownlm.history.record import Query, Record
-from ownlm.history.row import Rows, as_object, time_of, to_record
-from ownlm.history.task import Task, parse_query
-from ownlm.history.values import as_id, as_text, column
+from ownlm.history.row import Rows, as_object, gold_of, time_of, to_record
+from ownlm.history.task import Task, parse_query, with_instruction
+from ownlm.history.values import as_id, as_text, as_user, column
+
+_LOOKED_AT: Final = 16  # items, by which a file is known: the first ones may be bad
+_PACKED: Final = re.compile(r"\.json\.\w+$")
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """One person of such a file: raw records and queries, each with the place where it stands."""
+    """One item of such a file: raw records and queries, each with the place where it stands."""
 
     user: str
     profile: list[tuple[str, object]]
@@ -27,51 +35,158 @@ class Person:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """Queries, and the instruction and labels that they all carry, if they carry any."""
+class Labels:
+    """A label file: right answers by query id, and the users it names, by query id."""
 
-    queries: list[Query]
-    instruction: str | None = None
-    labels: tuple[str, ...] | None = None
-
-
-def is_lamp(items: Iterable[object]) -> bool:
-    """Whether these are people with profiles, rather than plain rows."""
-    return any(isinstance(item, dict) and "profile" in item for item in items)
+    golds: dict[str, str]
+    users: dict[str, str]
 
 
-def read_people(path: Path, items: Iterable[object], rows: Rows) -> Iterator[Person]:
-    """The people of a file; a person whose outline is wrong is a bad row."""
+def peek_lamp(items: Iterator[object]) -> tuple[bool, Iterator[object]]:
+    """Whether these are users with profiles, rather than plain rows, by the first items; and all items again."""
+    first: list[object] = []
+    for item in items:
+        first.append(item)
+        if (isinstance(item, dict) and "profile" in item) or len(first) == _LOOKED_AT:
+            break
+    return any(isinstance(item, dict) and "profile" in item for item in first), chain(first, items)
+
+
+def read_people(path: Path, items: Iterable[object], labels: Labels, rows: Rows) -> Iterator[Person]:
+    """The users of a file, one at a time; one whose outline is wrong is a bad row."""
+    named: bool | None = None  # whether the questions name users
     for number, item in enumerate(items, 1):
         people = []
         with rows.row(f"{path}, item {number}"):
-            people.append(_person(path, as_object(item)))
+            content = as_object(item)
+            if "query" not in content:
+                user = _asking_user(content, labels)
+                if named is None:
+                    named = user is not None
+                elif named != (user is not None):
+                    raise ValueError("some questions of the file have a `user_id`, and some have none")
+            else:
+                user = column(content, "user_id", as_user)
+            people.append(_person(path, content, user))
         yield from people
 
 
-def _person(path: Path, item: Mapping[str, Any]) -> Person:
-    if "query" in item:
-        user, queries = column(item, "user_id", as_id), item["query"]
-    else:  # LaMP: the question is the person
-        user, queries = column(item, "id", as_id), [item]
+def _asking_user(question: Mapping[str, Any], labels: Labels) -> str | None:
+    """The user that a question, or its answer in the label file, names."""
+    key, given = column(question, "id", as_id), question.get("user_id")
+    blank = given is None or (isinstance(given, str) and not given.strip())
+    user, labelled = None if blank else column(question, "user_id", as_user), labels.users.get(key)
+    if user is not None and labelled is not None and user != labelled:
+        raise ValueError(f"query {key!r}: the label file names another user")
+    return user if user is not None else labelled
+
+
+def _person(path: Path, item: Mapping[str, Any], user: str | None) -> Person:
+    queries = item.get("query", [item])
+    user = column(item, "id", as_user) if user is None else user
     profile = item.get("profile")
     if not isinstance(profile, list) or not isinstance(queries, list):
         raise ValueError(f"user {user!r}: profile and query are not both lists")
+    mine = f"{path}, user {user!r}" + ("" if "query" in item else f", question {column(item, 'id', as_id)!r}")
     return Person(
         user,
-        [(f"{path}, user {user!r}, profile item {number}", row) for number, row in enumerate(profile, 1)],
-        [(f"{path}, user {user!r}, query {number}", row) for number, row in enumerate(queries, 1)],
+        [(f"{mine}, profile item {number}", row) for number, row in enumerate(profile, 1)],
+        [(f"{mine}, query {number}", row) for number, row in enumerate(queries, 1)],
     )
 
 
-def lamp_records(path: Path, people: Iterable[Person], task: Task, rows: Rows) -> Iterator[tuple[str, Record]]:
-    """The records in people's profiles, each with its place. A record may lack its answer; all of them may not.
+@dataclass(slots=True)
+class Asked:
+    """The queries of a file, and the instruction and labels that they all carry.
+
+    Attributes:
+        queries: by id, in the file's order.
+        carried: an id for each instruction and labels that queries carry.
+        items: how many items of the file each user has.
+    """
+
+    queries: dict[str, Query] = field(default_factory=dict)
+    carried: dict[tuple[str | None, tuple[str, ...] | None], str] = field(default_factory=dict)
+    items: Counter[str] = field(default_factory=Counter)
+
+    def add(self, person: Person, task: Task, labels: Labels, rows: Rows) -> None:
+        """Takes a user's queries; a bad one is a bad row.
+
+        The right answer stands in the label file or in the query itself; where in both, they are the same.
+        """
+        self.items[person.user] += 1
+        for place, row in person.queries:
+            with rows.row(place):
+                content = as_object(row)
+                key, text = column(content, "id", as_id), column(content, "input", as_text)
+                if key in self.queries:
+                    raise ValueError(f"the query id {key!r} stands twice in the file")
+                fields, instruction, listed = parse_query(task, text or "")
+                gold, labelled = gold_of(content, task), labels.golds.get(key)
+                if gold is not None and labelled is not None and gold != labelled:
+                    raise ValueError(f"query {key!r}: its own right answer differs from the one in the label file")
+                time = time_of(content)
+                rows.query_times.check(time, place)
+                self.queries[key] = Query(person.user, key, fields, labelled if gold is None else gold, time)
+                self.carried.setdefault((instruction, listed), key)
+
+    def check(self, path: Path, label_path: Path | None, labels: Labels) -> None:
+        """Raises a DataError where queries do not carry one instruction, or a label file answers none of them."""
+        if len(self.carried) > 1:
+            one, other, *_ = self.carried.values()
+            raise DataError(
+                f"The queries {one!r} and {other!r} in {path} carry different instructions or labels",
+                expected="one instruction a file",
+                hint="split the file; or the pattern `query` of the task does not fit all of its queries",
+            )
+        if labels.golds and self.queries and not labels.golds.keys() & self.queries.keys():
+            raise DataError(
+                f"The label file {label_path} has no answer to any query in {path}",
+                hint="name the right label file with --labels",
+            )
+
+    def answers(self, task: Task) -> "Answers":
+        """What finds the records that hold the answer to a query of their user."""
+        return Answers(self, task)
+
+
+class Answers:
+    """Finds records that are a query with its answer, of users who have several items.
+
+    Such a user's profiles become one history, and the profile of one question may hold what another asks.
+    """
+
+    def __init__(self, asked: Asked, task: Task) -> None:
+        self._names: dict[str, set[tuple[str, ...]]] = {}
+        self._asked: set[tuple[str, tuple[str, ...], tuple[str, ...]]] = set()
+        for query in asked.queries.values():
+            names = tuple(name for name in query.fields if name in task.record_fields)
+            if asked.items[query.user_id] > 1 and names:
+                self._names.setdefault(query.user_id, set()).add(names)
+                self._asked.add((query.user_id, names, tuple(query.fields[name] for name in names)))
+
+    def __contains__(self, record: Record) -> bool:
+        return any(
+            (record.user_id, names, tuple(record.fields.get(name, "") for name in names)) in self._asked
+            for names in self._names.get(record.user_id, ())
+        )
+
+
+def lamp_records(
+    path: Path, people: Iterable[Person], task: Task, labels: Labels, asked: Asked, rows: Rows
+) -> Iterator[tuple[str, Record]]:
+    """The records in users' profiles, each with its place; their queries go to `asked`.
+
+    A record may lack its answer; all of them may not. The labels that the first queries list stand in place of the
+    task's.
 
     Raises:
         DataError: a row is bad, or no record has the task's answer.
     """
     read = labelled = 0
-    for person in people:
+    for person in _asked_first(people, task, labels, asked, rows):
+        if (listed := next(iter(asked.carried), (None, None))[1]) and listed != task.labels:
+            task = with_instruction(task, None, listed)
         for place, row in person.profile:
             records = []
             with rows.row(place):
@@ -87,39 +202,16 @@ def lamp_records(path: Path, people: Iterable[Person], task: Task, rows: Rows) -
         )
 
 
-def lamp_queries(path: Path, people: Iterable[Person], task: Task, labels: Path | None, rows: Rows) -> Asked:
-    """The queries, with the right answers from `labels`, or from the file beside `path` where there is one.
-
-    Raises:
-        DataError: a query or label is bad, an id stands twice, or the queries do not carry one instruction.
-    """
-    beside = label_file(path)
-    golds = read_golds(labels or beside) if labels or beside.is_file() else {}
-    queries: dict[str, Query] = {}
-    carried: dict[tuple[str | None, tuple[str, ...] | None], str] = {}
+def _asked_first(people: Iterable[Person], task: Task, labels: Labels, asked: Asked, rows: Rows) -> Iterator[Person]:
+    """The users, their queries taken; the first ones wait until a query says what the labels are."""
+    waiting: list[Person] = []
     for person in people:
-        for place, row in person.queries:
-            with rows.row(place):
-                content = as_object(row)
-                key, text = column(content, "id", as_id), column(content, "input", as_text)
-                if key in queries:
-                    raise ValueError(f"the query id {key!r} stands twice in the file")
-                fields, instruction, listed = parse_query(task, text or "")
-                queries[key] = Query(person.user, key, fields, golds.get(key), time_of(content))
-                carried.setdefault((instruction, listed), key)
-    if len(carried) > 1:
-        one, other, *_ = carried.values()
-        raise DataError(
-            f"The queries {one!r} and {other!r} in {path} carry different instructions or labels",
-            expected="one instruction a file",
-            hint="split the file; or the pattern `query` of the task does not fit all of its queries",
-        )
-    if golds and queries and not golds.keys() & queries.keys():
-        raise DataError(
-            f"The label file {labels or beside} has no answer to any query in {path}",
-            hint="name the right label file with --labels",
-        )
-    return Asked(list(queries.values()), *next(iter(carried), (None, None)))
+        asked.add(person, task, labels, rows)
+        waiting.append(person)
+        if asked.carried or len(waiting) == _LOOKED_AT:
+            yield from waiting
+            waiting.clear()
+    yield from waiting
 
 
 def label_file(path: Path) -> Path:
@@ -127,9 +219,14 @@ def label_file(path: Path) -> Path:
 
     >>> label_file(Path("dev_questions.json")).name, label_file(Path("user_others.json")).name
     ('dev_outputs.json', 'user_others_label.json')
+    >>> label_file(Path("dev_questions.json.gz")).name, label_file(Path("user_others.json.gz")).name
+    ('dev_outputs.json.gz', 'user_others_label.json.gz')
     """
     if "questions" in path.stem:
         return path.with_stem(path.stem.replace("questions", "outputs"))
+    packed = _PACKED.search(path.name)
+    if packed:
+        return path.with_name(f"{path.name[: packed.start()]}_label{packed.group()}")
     return path.with_stem(f"{path.stem}_label")
 
 
@@ -139,19 +236,29 @@ def read_golds(path: Path) -> dict[str, str]:
     Raises:
         DataError: the file is no label file, or a query stands in it twice.
     """
-    document = read_document(path)
-    items = document.get("golds") if isinstance(document, dict) else None
-    if not isinstance(items, list):
-        raise DataError(f"{path} is no label file", expected='{"golds": [{"id": ..., "output": ...}]}')
-    golds: dict[str, str] = {}
-    rows = Rows(skip_bad=False)
-    for number, item in enumerate(items, 1):
-        with rows.row(f"{path}, gold {number}"):
+    return read_labels(path).golds
+
+
+def read_labels(path: Path) -> Labels:
+    """A label file; other members of its items than `id`, `output` and `user_id` do not matter.
+
+    Raises:
+        DataError: the file is no label file, or a query stands in it twice.
+    """
+    labels, rows, numbers = Labels({}, {}), Rows(skip_bad=False), count(1)
+
+    def take(item: object) -> None:
+        with rows.row(f"{path}, gold {next(numbers)}"):
             content = as_object(item)
             key, output = column(content, "id", as_id), column(content, "output", as_text)
-            if key in golds:
+            if key in labels.golds:
                 raise ValueError(f"the query id {key!r} stands twice in the file")
             if output is None:
                 raise ValueError(f"query {key!r}: the field 'output' is missing or blank")
-            golds[key] = output
-    return golds
+            labels.golds[key] = output
+            if column(content, "user_id", as_text) is not None:
+                labels.users[key] = column(content, "user_id", as_user)
+
+    if read_golds_array(path, take) is None:
+        raise DataError(f"{path} is no label file", expected='{"golds": [{"id": ..., "output": ...}]}')
+    return labels

@@ -6,42 +6,50 @@ is made from may be missing. In LaMP's files a record may lack its answer: it is
 Fields that the task does not name are not kept.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ownlm.errors import DataError
-from ownlm.history.files import kind_of, read_document, read_lines, reading
-from ownlm.history.lamp import Asked, is_lamp, lamp_queries, lamp_records, read_people
-from ownlm.history.parquet import read_parquet
+from ownlm.history.files import Kind, kind_of, read_array, read_rows
+from ownlm.history.lamp import Asked, Labels, label_file, lamp_records, peek_lamp, read_labels, read_people
 from ownlm.history.record import Dataset, Query, Record, in_order
 from ownlm.history.row import Rows, to_query, to_record
-from ownlm.history.task import Task, with_instruction
+from ownlm.history.task import Task
+
+_NO_ROWS = "JSON Lines, JSON, CSV or Parquet with at least one"
 
 
 def read_dataset(path: Path, task: Task, *, labels: Path | None = None, skip_bad: bool = False) -> Dataset:
     """The histories in a file, and in LaMP's JSON the queries, with what they say about the task.
 
+    Of JSON, one item is in memory at a time, beside what is returned.
+
     Args:
-        path: JSON Lines, a JSON array or Parquet of plain rows; or one of LaMP's shapes.
+        path: JSON Lines, a JSON array, CSV or Parquet of plain rows; or one of LaMP's shapes. JSON and CSV may be
+            packed (gzip, bzip2, xz, zstd, or a zip archive of one file).
         labels: the right answers to a LaMP file's queries, where they do not lie beside it under their usual name.
         skip_bad: leave bad rows out and note them in `Dataset.bad`. A file that is bad as a whole is refused still.
 
     Returns:
-        People in the order in which they first appear, each with at least one record, oldest first. A record that
+        Users in the order in which they first appear, each with at least one record, oldest first. A record that
         stands twice is there once.
 
     Raises:
-        DataError: a file or row is bad. It says which, and what is wrong, and repeats nothing of the text.
+        DataError: a file or row is bad, or no row is good. It says which, and what is wrong, and repeats nothing of
+            the text.
     """
     rows = Rows(skip_bad, "mend it there; `ownlm history add --skip-bad` leaves such rows out")
-    items = _items(path)
-    if items is not None and is_lamp(items):
-        people = list(read_people(path, items, rows))
-        asked = lamp_queries(path, people, task, labels, rows)
-        labelled = with_instruction(task, None, asked.labels)  # the labels that the file's own questions list
-        return _dataset(path, lamp_records(path, people, labelled, rows), asked, rows)
+    kind, asked = kind_of(path), Asked()
+    if kind == "array":
+        lamp, items = peek_lamp(read_array(path))
+        if lamp:
+            label_path, known = _labels(path, labels)
+            people = read_people(path, items, known, rows)
+            dataset = _dataset(path, lamp_records(path, people, task, known, asked, rows), asked, task, rows)
+            asked.check(path, label_path, known)
+            return dataset
     _refuse(labels, path)
-    return _dataset(path, _plain_records(path, items, task, rows), Asked([]), rows)
+    return _dataset(path, _plain_records(path, kind, task, rows), asked, task, rows)
 
 
 def read_queries(path: Path, task: Task, *, labels: Path | None = None) -> list[Query]:
@@ -49,59 +57,55 @@ def read_queries(path: Path, task: Task, *, labels: Path | None = None) -> list[
 
     Args:
         path: plain rows with `input` (a text, or an object of fields) or the task's input fields themselves, and
-            `gold` where the right answer is known; or one of LaMP's shapes.
+            the right answer as `gold`, `output` or the task's answer field where it is known; or one of LaMP's shapes.
         labels: as for `read_dataset`.
 
     Raises:
         DataError: as `read_dataset`.
     """
-    rows, items = Rows(skip_bad=False), _items(path)
-    if items is not None and is_lamp(items):
-        return lamp_queries(path, read_people(path, items, rows), task, labels, rows).queries
+    rows, kind = Rows(skip_bad=False), kind_of(path)
+    if kind == "array":
+        lamp, items = peek_lamp(read_array(path))
+        if lamp:
+            (label_path, known), asked = _labels(path, labels), Asked()
+            for person in read_people(path, items, known, rows):
+                asked.add(person, task, known, rows)
+            asked.check(path, label_path, known)
+            return list(asked.queries.values())
     _refuse(labels, path)
     queries: list[Query] = []
-    known: dict[tuple[str, str], Query] = {}
-    names = ("user_id", "id", "time", "date", "input", "gold", *task.input_fields)
-    for place, row in _plain(path, items, names, ("user_id",)):
+    known_queries: dict[tuple[str, str], Query] = {}
+    names = dict.fromkeys(("user_id", "id", "time", "date", "input", "gold", "output"))
+    names |= dict.fromkeys((task.answer_field, *task.input_fields))
+    for place, row in read_rows(path, kind, list(names), ("user_id",)):
         with rows.row(place):
             query = to_query(row, task)
-            rows.times.check(query.time, place)
-            if known.setdefault((query.user_id, query.id), query).fields != query.fields:
+            rows.query_times.check(query.time, place)
+            if known_queries.setdefault((query.user_id, query.id), query).fields != query.fields:
                 raise ValueError(f"user {query.user_id!r}: the query {query.id!r} stands twice, with different content")
             queries.append(query)
     if not queries:
-        raise DataError(f"The file {path} holds no rows", expected="JSON Lines, JSON or Parquet with at least one")
+        raise DataError(f"The file {path} holds no rows", expected=_NO_ROWS)
     return queries
 
 
-def _items(path: Path) -> list[object] | None:
-    """What a JSON array holds; None if the file is none."""
-    return list(read_document(path)) if kind_of(path) == "document" else None
+def _labels(path: Path, given: Path | None) -> tuple[Path | None, Labels]:
+    """The label file given, or the one beside a file where there is one, and what is in it."""
+    beside = label_file(path)
+    chosen = given or (beside if beside.is_file() else None)
+    return chosen, Labels({}, {}) if chosen is None else read_labels(chosen)
 
 
-def _plain(
-    path: Path, items: list[object] | None, names: Collection[str], required: Collection[str]
-) -> Iterator[tuple[str, object]]:
-    """Rows, each with its place; `names` and `required` are for the columns of Parquet."""
-    if items is not None:
-        yield from ((f"{path}, item {number}", item) for number, item in enumerate(items, 1))
-    elif kind_of(path) == "parquet":
-        with reading(path):
-            yield from read_parquet(path, names, required)
-    else:
-        yield from read_lines(path)
-
-
-def _plain_records(path: Path, items: list[object] | None, task: Task, rows: Rows) -> Iterator[tuple[str, Record]]:
+def _plain_records(path: Path, kind: Kind, task: Task, rows: Rows) -> Iterator[tuple[str, Record]]:
     names = ("user_id", "id", "time", "date", *task.record_fields)
-    for place, row in _plain(path, items, names, ("user_id", *task.required_in_records)):
+    for place, row in read_rows(path, kind, names, ("user_id", *task.required_in_records)):
         records = []
         with rows.row(place):
             records.append(to_record(row, task))
         yield from ((place, record) for record in records)
 
 
-def _dataset(path: Path, records: Iterable[tuple[str, Record]], asked: Asked, rows: Rows) -> Dataset:
+def _dataset(path: Path, records: Iterable[tuple[str, Record]], asked: Asked, task: Task, rows: Rows) -> Dataset:
     people: dict[str, dict[str, Record]] = {}
     for place, record in records:
         with rows.row(place):
@@ -111,10 +115,20 @@ def _dataset(path: Path, records: Iterable[tuple[str, Record]], asked: Asked, ro
                 raise ValueError(
                     f"user {record.user_id!r}: the record {record.id!r} stands twice, with different content"
                 )
-    if not (people or asked.queries or rows.bad):
-        raise DataError(f"The file {path} holds no rows", expected="JSON Lines, JSON or Parquet with at least one")
-    histories = [in_order(user, list(mine.values())) for user, mine in people.items()]
-    return Dataset(histories, asked.queries, asked.instruction, asked.labels, rows.bad)
+    if not people and rows.bad:
+        raise DataError(
+            f"No row of the file {path} can be read", got=f"{len(rows.bad):,} bad ones; the first: {rows.bad[0]}",
+            expected=_NO_ROWS, hint="mend the file; leaving bad rows out leaves nothing",
+        )  # fmt: skip
+    if not (people or asked.queries):
+        raise DataError(f"The file {path} holds no rows", expected=_NO_ROWS)
+    answers, histories, given_away = asked.answers(task), [], 0
+    for user, mine in people.items():
+        kept = [record for record in mine.values() if record not in answers]
+        given_away += len(mine) - len(kept)
+        histories += [in_order(user, kept)] if kept else []
+    instruction, labels = next(iter(asked.carried), (None, None))
+    return Dataset(histories, list(asked.queries.values()), instruction, labels, rows.bad, given_away)
 
 
 def _refuse(labels: Path | None, path: Path) -> None:

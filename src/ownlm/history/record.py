@@ -48,6 +48,7 @@ class Dataset:
         instruction: the instruction that the file's own queries carry, if they do.
         labels: the labels that this instruction lists, if it does.
         bad: "file:line: what is wrong", one for each row left out (only where leaving out was asked for).
+        given_away: how many records were left out because they are the answer to a query of the same user.
     """
 
     histories: list[History] = field(default_factory=list)
@@ -55,6 +56,7 @@ class Dataset:
     instruction: str | None = None
     labels: tuple[str, ...] | None = None
     bad: list[str] = field(default_factory=list)
+    given_away: int = 0
 
 
 def in_order(user_id: str, records: list[Record]) -> History:

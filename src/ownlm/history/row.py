@@ -8,11 +8,12 @@ from typing import Any
 
 from ownlm.errors import DataError, OwnlmError
 from ownlm.history.files import parse_line
+from ownlm.history.json_stream import Repeated
 from ownlm.history.labels import check_answer
 from ownlm.history.record import Query, Record
 from ownlm.history.task import Task, parse_query
 from ownlm.history.times import UnitCheck
-from ownlm.history.values import as_id, as_text, as_time, column, pick_fields
+from ownlm.history.values import Unreadable, as_id, as_text, as_time, as_user, column, pick_fields
 
 
 class Rows:
@@ -24,13 +25,14 @@ class Rows:
 
     Attributes:
         bad: what was noted: "place: what is wrong".
-        times: the unit of the numbers in the file's times.
+        times: the unit of the numbers in the records' times.
+        query_times: the same of queries.
     """
 
     def __init__(self, skip_bad: bool, hint: str = "mend it there") -> None:
         self.skip_bad, self.hint = skip_bad, hint
         self.bad: list[str] = []
-        self.times = UnitCheck()
+        self.times, self.query_times = UnitCheck(), UnitCheck()
 
     @contextmanager
     def row(self, place: str) -> Iterator[None]:
@@ -57,7 +59,7 @@ def to_record(row: object, task: Task, *, unlabelled: bool = False, user: str | 
         ValueError: the row is no record of the task.
     """
     content = as_object(row)
-    user = column(content, "user_id", as_id) if user is None else user
+    user = column(content, "user_id", as_user) if user is None else user
     with _of_user(user):
         required = set(task.required_in_records) - ({task.answer_field} if unlabelled else set())
         fields, time = pick_fields(content, task.record_fields, required), time_of(content)
@@ -74,9 +76,11 @@ def to_query(row: object, task: Task) -> Query:
         ValueError: the row is no query of the task.
     """
     content = as_object(row)
-    user = column(content, "user_id", as_id)
+    user = column(content, "user_id", as_user)
     with _of_user(user):
         given = content.get("input")
+        if isinstance(given, str) and not given.strip() and task.required_inputs:  # an empty cell of CSV
+            given = None
         if isinstance(given, str):
             fields = parse_query(task, given)[0]
         else:
@@ -84,17 +88,36 @@ def to_query(row: object, task: Task) -> Query:
                 content if given is None else as_object(given), task.input_fields, task.required_inputs
             )
         time = time_of(content)
-        return Query(user, _own_id(content, user, time, fields), fields, column(content, "gold", as_text), time)
+        return Query(user, _own_id(content, user, time, fields), fields, gold_of(content, task), time)
+
+
+def gold_of(query: Mapping[str, Any], task: Task) -> str | None:
+    """The right answer that a query carries itself: as `gold`, as LaMP's `output`, or under the task's own name.
+
+    Raises:
+        ValueError: it carries several that differ.
+    """
+    names = dict.fromkeys(("gold", "output", task.answer_field))
+    golds = [column(query, name, as_text) for name in names if name not in task.input_fields]
+    known = list(dict.fromkeys(gold for gold in golds if gold is not None))
+    if len(known) > 1:
+        raise ValueError(f"query {query.get('id')!r} carries right answers that differ, as {' and '.join(names)}")
+    return known[0] if known else None
 
 
 def as_object(row: object) -> Mapping[str, Any]:
     """The row itself; a line of JSON is parsed.
 
     Raises:
-        ValueError: it is no object.
+        ValueError: it is no object, could not be read, or has a name twice.
     """
     if isinstance(row, bytes):
         row = parse_line(row)
+    if isinstance(row, Unreadable):
+        raise ValueError(row.what)
+    if isinstance(row, Repeated):
+        shown = f"the name {row.name!r}" if row.name.isidentifier() and len(row.name) < 40 else "a name"
+        raise ValueError(f"{shown} stands twice in the JSON object")
     if not isinstance(row, dict):
         raise ValueError(f"a JSON object is expected here, not a {type(row).__name__}")
     return row
@@ -107,7 +130,8 @@ def time_of(row: Mapping[str, Any]) -> str | None:
 
 def _own_id(row: Mapping[str, Any], user: str, time: str | None, fields: Mapping[str, str]) -> str:
     """The row's id; one that has none is known by its content, so that adding it again adds nothing."""
-    if row.get("id") is not None:
+    given = row.get("id")
+    if given is not None and not (isinstance(given, str) and not given.strip()):
         return column(row, "id", as_id)
     content = json.dumps([user, time, sorted(fields.items())])
     return hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -1,15 +1,24 @@
 """Values as they come in a file, checked. What is wrong is told without repeating the value: it may be private."""
 
 import math
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
+from unicodedata import category, is_normalized
+from unicodedata import name as unicode_name
 
 from ownlm.history.times import read_time
 
 T = TypeVar("T")
+
+_INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_IGNORED: Final = re.compile(  # letters and marks that are not shown
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+_CONTROLS: Final = {"\n": "LINE FEED", "\r": "CARRIAGE RETURN", "\t": "TAB", "\0": "NUL", "\x1b": "ESCAPE"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +56,49 @@ def as_text(value: object) -> str | None:
 
 
 def as_id(value: object) -> str:
-    """A user's, record's or query's id.
+    """A record's or query's id.
 
     Raises:
-        ValueError: it is no text or whole number, or is empty.
+        ValueError: it is no text or whole number, is empty, or holds a character that cannot be seen.
+
+    >>> as_id("ada\u202e")
+    Traceback (most recent call last):
+    ValueError: holds RIGHT-TO-LEFT OVERRIDE (U+202E), which cannot be seen; take it out
     """
     if isinstance(value, float):
         raise ValueError("is a number with a point, not text or a whole number")
     text = as_text(value)
     if text is None:
         raise ValueError("is missing or blank")
+    if invisible := invisible_in(text):
+        raise ValueError(f"holds {invisible}, which cannot be seen; take it out")
     return text
+
+
+def as_user(value: object) -> str:
+    """A user's id: as `as_id`, and in Unicode's composed form (NFC), since other forms of one name look the same.
+
+    Raises:
+        ValueError: as `as_id`, or it is in another form.
+    """
+    text = as_id(value)
+    if not is_normalized("NFC", text):
+        raise ValueError("is not in Unicode's composed form (NFC), as which one name is one user; normalise it")
+    return text
+
+
+def invisible_in(name: str) -> str | None:
+    """The first character of a name that is not seen, or changes how others are shown: controls, line ends, directions.
+
+    >>> invisible_in("two\\nlines"), invisible_in("山田 太郎")
+    ('LINE FEED (U+000A)', None)
+    """
+    if name.isascii() and name.isprintable():
+        return None
+    for letter in name:
+        if category(letter) in _INVISIBLE or _IGNORED.match(letter):
+            return f"{_CONTROLS.get(letter) or unicode_name(letter, 'a control character')} (U+{ord(letter):04X})"
+    return None
 
 
 def as_time(value: object) -> str | None:

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from ownlm.errors import DataError
-from ownlm.history.files import kind_of, read_document
-from ownlm.history.lamp import is_lamp
+from ownlm.history.files import kind_of, read_array
+from ownlm.history.lamp import peek_lamp
 from ownlm.history.readers import read_dataset
 from ownlm.history.record import Dataset, History, Query, Record
 from ownlm.history.task import Task, load_task, with_instruction
 from ownlm.importers.imported import Imported, write_rows
 from ownlm.importers.lamp_files import Kind, Split, find_lamp
-from ownlm.importers.longlamp import read_longlamp
+from ownlm.importers.longlamp import GIVEN_AWAY, read_longlamp
 
 UNLABELLED: Final = "records without an answer"
 
@@ -72,13 +72,15 @@ def _read(files: list[Path], task: Task, labels: Path | None, left_out: Counter[
         if labels is not None:
             raise DataError("LongLaMP's files hold the right answers themselves", hint="leave --labels out")
         return read_longlamp(files, task, left_out)
-    if kind != "document" or not is_lamp(list(read_document(files[0]))):
+    if kind != "array" or not peek_lamp(read_array(files[0]))[0]:
         raise DataError(
             f"The file {files[0]} is not of LaMP's shape",
             expected="a JSON array of people, each with a profile",
             hint="plain rows need no import: give them to `ownlm history add` or `ownlm train` as they are",
         )
-    return read_dataset(files[0], task, labels=labels)
+    dataset = read_dataset(files[0], task, labels=labels)
+    left_out[GIVEN_AWAY] += dataset.given_away
+    return dataset
 
 
 def to_toml(task: Task) -> str:

@@ -18,13 +18,14 @@ split (train, val, test). In which folders is not certain: what is looked for he
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from filelock import FileLock
 
 from ownlm.errors import ConfigError, DataError, NotFoundError, quoted
-from ownlm.history.files import read_document
+from ownlm.history.files import kind_of, read_array
 from ownlm.history.lamp import read_golds
+from ownlm.history.row import as_object
 from ownlm.history.task import Task, load_task
 from ownlm.history.values import as_id
 from ownlm.importers.fetch import check_url, fetch_file
@@ -193,8 +194,7 @@ def check_questions(file: Path, task: Task) -> None:
     Raises:
         DataError: it is none.
     """
-    profiles = [item["profile"] for item in _questions(file).values()]
-    fields = {name for profile in profiles for record in profile if isinstance(record, dict) for name in record}
+    _, fields = _questions(file)
     if fields and not fields >= set(task.required_in_records):
         expected = f"profiles whose records have {', '.join(task.required_in_records)}"
         raise DataError("it holds the questions of another task", expected=expected)
@@ -206,7 +206,7 @@ def check_outputs(file: Path, questions: Path) -> None:
     Raises:
         DataError: it does not.
     """
-    golds, asked = set(read_golds(file)), set(_questions(questions))
+    golds, asked = set(read_golds(file)), _questions(questions)[0]
     if golds != asked:
         raise DataError(
             "it does not answer the questions",
@@ -214,17 +214,23 @@ def check_outputs(file: Path, questions: Path) -> None:
         )
 
 
-def _questions(file: Path) -> dict[str, dict[str, Any]]:
-    """The questions by id."""
-    items = read_document(file)
-    questions = {}
+def _questions(file: Path) -> tuple[set[str], set[str]]:
+    """The ids of the questions, and the names of the fields of the records in their profiles."""
+    ids, fields = set[str](), set[str]()
     try:
-        for item in items:
-            questions[as_id(item["id"])] = item
-            if not (isinstance(item["input"], str) and isinstance(item["profile"], list)):
+        if kind_of(file) != "array":
+            raise TypeError
+        for item in read_array(file):
+            question = as_object(item)
+            key = as_id(question["id"])
+            if key in ids or not (isinstance(question["input"], str) and isinstance(question["profile"], list)):
                 raise TypeError
+            ids.add(key)
+            fields.update(name for record in question["profile"] if isinstance(record, dict) for name in record)
+    except DataError:
+        raise
     except (TypeError, KeyError, ValueError):
-        questions = {}
-    if not questions or len(questions) < len(items):
-        raise DataError("it is no list of questions", expected="people with an id of their own, input and profile")
-    return questions
+        ids = set()
+    if not ids:
+        raise DataError("it is no list of questions", expected="questions with an id of their own, input and profile")
+    return ids, fields

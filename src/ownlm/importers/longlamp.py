@@ -11,7 +11,7 @@ from ownlm.history.parquet import read_parquet
 from ownlm.history.record import Dataset, Query, Record, in_order
 from ownlm.history.row import Rows, as_object, to_record
 from ownlm.history.task import Task, parse_query
-from ownlm.history.values import as_id, as_text, column
+from ownlm.history.values import as_text, as_user, column
 
 USER_COLUMNS: Final = ("reviewerId", "name", "author")  # of reviews, abstracts, topics
 GIVEN_AWAY: Final = "records that are the answer to a query of the same person"
@@ -45,7 +45,7 @@ def read_longlamp(files: Sequence[Path], task: Task, left_out: Counter[str]) -> 
     for file in files:
         for number, (place, row) in enumerate(_rows(file), 1):
             with rows.row(place):
-                user = column(row, row["user"], as_id)
+                user = column(row, row["user"], as_user)
                 fields, instruction, _ = parse_query(task, column(row, "input", as_text) or "")
                 instructions.add(instruction)
                 queries.append(Query(user, f"{file.stem}:{number}", fields, column(row, "output", as_text)))

@@ -1,0 +1,165 @@
+"""JSON documents of any size, decoded one item at a time: memory holds the largest item, not the file."""
+
+import codecs
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from ownlm.errors import DataError
+from ownlm.filesystem import LINE_BYTES
+
+_CHUNK: Final = 1 << 20
+_BLANKS: Final = re.compile(r"[ \t\n\r]*")
+_NEAR: Final = 16  # an error so near to the end of what was read may be due to that end
+
+
+class Repeated(dict[str, Any]):
+    """An object in which a name stands twice; `name` is one such."""
+
+    name: str
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) == len(pairs):
+        return made
+    repeated = Repeated(made)
+    names = [name for name, _ in pairs]
+    repeated.name = next(name for name in made if names.count(name) > 1)
+    return repeated
+
+
+DECODER: Final = json.JSONDecoder(object_pairs_hook=_object)
+
+
+def read_items(path: Path, file: BinaryIO) -> Iterator[object]:
+    """The items of a file that is one JSON array.
+
+    Raises:
+        DataError: it is not UTF-8 or not JSON, which names the line.
+    """
+    window = _Window(path, file)
+    yield from window.items()
+    window.end()
+
+
+def read_members(path: Path, file: BinaryIO, name: str, take: Callable[[object], None]) -> dict[str, Any] | None:
+    """The members of a file that is one JSON object, but for the array of a name, whose items are passed on.
+
+    Returns:
+        The other members; None where the file is no object with such an array.
+
+    Raises:
+        DataError: as `read_items`; or a name stands twice.
+    """
+    window, others, found = _Window(path, file), dict[str, Any](), False
+    if window.peek() != "{":
+        window.value()
+        window.end()
+        return None
+    for member in window.names():
+        if member in others or (member == name and found):
+            raise DataError(f"A name stands twice in the JSON object of the file {path}", hint="leave one of them out")
+        if member == name and window.peek() == "[":
+            found = True
+            for item in window.items():
+                take(item)
+        else:
+            others[member] = window.value()
+    window.end()
+    return others if found else None
+
+
+class _Window:
+    """The part of a document that is being decoded."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self._path, self._file = path, file
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
+        self._text, self._at, self._line, self._ended = "", 0, 1, False
+
+    def peek(self) -> str:
+        """The next character that is not blank; an empty text at the end."""
+        while True:
+            match = _BLANKS.match(self._text, self._at)
+            self._at = match.end() if match else self._at
+            if self._at < len(self._text) or not self._more():
+                return self._text[self._at : self._at + 1]
+
+    def value(self) -> Any:
+        """The next value."""
+        self.peek()
+        while True:
+            try:
+                value, end = DECODER.raw_decode(self._text, self._at)
+            except json.JSONDecodeError as error:
+                cut = error.pos >= len(self._text) - _NEAR or error.msg.startswith("Unterminated string")
+                if not (cut and self._more()):
+                    raise self._error(error.msg, error.pos) from None
+            except (ValueError, RecursionError) as error:  # a number of thousands of digits, or [[[[...
+                words = "too many brackets within each other" if isinstance(error, RecursionError) else "a long number"
+                raise self._error(words, self._at) from None
+            else:
+                if end < len(self._text) or not self._more():  # a number may go on
+                    self._at = end
+                    return value
+
+    def items(self) -> Iterator[Any]:
+        """The items of the array that begins here."""
+        yield from (self.value() for _ in self._entries("[", "]"))
+
+    def names(self) -> Iterator[str]:
+        """The names in the object that begins here; the caller takes each one's value before the next name."""
+        for _ in self._entries("{", "}"):
+            name = self.value() if self.peek() == '"' else None
+            if not isinstance(name, str) or self.peek() != ":":
+                raise self._error("Expecting a name and ':'", self._at)
+            self._at += 1
+            yield name
+
+    def end(self) -> None:
+        """Raises a DataError where anything follows."""
+        if self.peek():
+            raise self._error("Extra data", self._at)
+
+    def _entries(self, first: str, last: str) -> Iterator[None]:
+        if self.peek() != first:
+            raise self._error(f"Expecting '{first}'", self._at)
+        self._at += 1
+        if self.peek() == last:
+            self._at += 1
+            return
+        while True:
+            yield
+            mark = self.peek()
+            if not mark or mark not in ("," + last):
+                raise self._error("Expecting ',' delimiter", self._at)
+            self._at += 1
+            if mark == last:
+                return
+
+    def _more(self) -> bool:
+        """Reads on, as much again as is not yet decoded; False at the end of the file."""
+        if self._ended:
+            return False
+        rest = len(self._text) - self._at
+        if rest > LINE_BYTES:
+            raise DataError(f"A value in the file {self._path} is too long", expected=f"at most {LINE_BYTES:,} letters")
+        content = self._file.read(max(_CHUNK, rest))
+        self._line += self._text.count("\n", 0, self._at)
+        self._ended = not content
+        try:
+            self._text = self._text[self._at :] + self._decoder.decode(content, final=self._ended)
+        except UnicodeDecodeError:
+            raise DataError(f"The file {self._path} is not UTF-8", hint="save it as UTF-8") from None
+        self._at = 0
+        return not self._ended
+
+    def _error(self, message: str, place: int) -> DataError:
+        return DataError(
+            f"The file {self._path} is not one whole JSON document",
+            got=f"{message}, line {self._line + self._text.count(chr(10), 0, place)}",
+            hint="perhaps it was cut off while it was written or copied; fetch it again",
+        )
