@@ -165,7 +165,14 @@ def test_the_task_asks_for_the_subject(tmp_path: Path) -> None:
         (b"Rain \x00\x07and\x1b sun\xc2\x85", "Rain and sun"),
         ("[list] Rain", "[list] Rain"),
         ("Re-reading: a report", "Re-reading: a report"),
-        ("Ref: 12", "Ref: 12"),
+        *(
+            (fresh, fresh)
+            for fresh in ("Ref: 12", "Note: rain", "Todo: soup", "Q: why?", "Minutes: Monday", "Re2", "Tr 5: x")
+        ),
+        *(
+            (fresh, fresh)
+            for fresh in ("http://example.org", "10:30 lunch", "[list] Note: rain", "Reg: rain", "Reply: x")
+        ),
         ("Reply: yes", "Reply: yes"),
         ("R: a language", "R: a language"),
         ("=?", "=?"),
@@ -323,6 +330,98 @@ def test_replies_and_forwards_only_where_they_are_asked_for(tmp_path: Path, subj
     )
 
 
+IN_THREAD = [
+    *(
+        "R: Rain",
+        "I: Rain",
+        "Xx: Rain",
+        "Ref: Rain",
+        "Hiv: Rain",
+        "Ynt : Rain",
+        "Atsak: Rain",
+        "Rép.: Rain",
+        "Xx[2]: Rain",
+    ),
+    *(
+        "Xx：Rain",
+        "Одг: Rain",
+        "Πρ: Rain",
+        "Հղ: Rain",
+        "მიმ: Rain",
+        "उत्तर: Rain",
+        "উত্তর: Rain",
+        "பதில்: Rain",
+        "ตอบ: Rain",
+    ),
+    *("Xx: Re: Rain", "Xx(3): Rain", "Xx2: Rain", "ပြန်: Rain", "פר: Rain", "返: Rain"),
+]
+LISTED = [
+    *(
+        "Re*2: Rain",
+        "Re2: Rain",
+        "RE﹕ Rain",
+        "Ｒｅ： Rain",
+        "ＦＷＤ：Rain",
+        "RÉF: Rain",
+        "Vá: Rain",
+        "ODG: Rain",
+        "ATS: Rain",
+    ),
+    *(
+        "İLT: Rain",
+        "YNT: Rain",
+        "Yanıt: Rain",
+        "ΣΧΕΤ: Rain",
+        "Απ: Rain",
+        "Відп: Rain",
+        "ОТГ: Rain",
+        "BLS: Rain",
+        "TRS: Rain",
+    ),
+    *(
+        "回覆：Rain",
+        "轉寄: Rain",
+        "返信：Rain",
+        "転送: Rain",
+        "답장: Rain",
+        "رد: Rain",
+        "إعادة توجيه: Rain",
+        "תגובה: Rain",
+    ),
+    *(
+        "הועבר: Rain",
+        "ส่งต่อ: Rain",
+        "[list] [x] Re: Rain",
+        "【list】Re: Rain",
+        "Re: AW: Rain",
+        "SV: VS: Rain",
+        "FWD: Enc: Rain",
+    ),
+]
+
+
+@pytest.mark.parametrize("subject", IN_THREAD + LISTED)
+def test_prefixes_of_every_language(tmp_path: Path, subject: str) -> None:
+    thread = {} if subject in LISTED else {"In_Reply_To": "<1@x>"}
+    assert left_out(tmp_path, message(subject, "Yes.", **thread)) == {"replies and forwards": 1}
+    (row,) = taken(tmp_path, message(subject, "Yes.", **thread), replies=True)
+    assert row["subject"].removeprefix("[list] [x] ").removeprefix("【list】") == "Rain"
+    if subject in IN_THREAD and "Re" not in subject and "ตอบ" not in subject and "Одг" not in subject:
+        plain = [{}, {"Thread_Topic": subject}]
+        kept = [
+            taken(tmp_path, message(subject, "Yes.", **head))[0]["subject"] for head in plain if "Ynt" not in subject
+        ]
+        assert all(each == subject for each in kept)
+
+
+def test_other_signs_of_a_thread(tmp_path: Path) -> None:
+    signs = ({"References": "<1@x>"}, {"Thread_Topic": "Rain"}, {"X_Forwarded_Message_Id": "<1@x>"})
+    for sign in signs:
+        assert left_out(tmp_path, message("Xx: Rain", "Yes.", **sign)) == {"replies and forwards": 1}
+    rows = taken(tmp_path, message("Re: Note: rain", "Yes.", References="<1@x>"), replies=True)
+    assert rows[0]["subject"] == "Note: rain"  # what stands after a known prefix is the subject
+
+
 def test_more_about_replies(tmp_path: Path) -> None:
     assert left_out(tmp_path, message("R: Rain", "Sì.", In_Reply_To="<1@x>")) == {"replies and forwards": 1}
     assert left_out(tmp_path, message("[list] Re: [list] Rain", "Yes.")) == {"replies and forwards": 1}
@@ -439,6 +538,82 @@ def test_gmail_says_what_was_sent(tmp_path: Path, label: str) -> None:
     assert [row["subject"] for row in rows] == ["Work", "Rain", "R"]
     assert imported.records == {pseudonym(ME): 3} and imported.left_out == {"not sent by you": 2}
     assert len(run(mailbox(tmp_path, received, work, sent), me=["ada@work.example"])[1]) == 1
+
+
+# How Gmail names sent mail, drafts and the bin.
+LANGUAGES = [
+    *(("Gesendet", "Entwürfe", "Papierkorb"), ("Messages envoyés", "Brouillons", "Corbeille")),
+    *(
+        ("Posta inviata", "Bozze", "Cestino"),
+        ("Correio enviado", "Rascunhos", "Lixo"),
+        ("Wysłane", "Wersje robocze", "Kosz"),
+    ),
+    *(("Đã gửi", "Bản nháp", "Thùng rác"), ("Thư đã gửi", "Thư nháp", "Thùng rác"), ("Terkirim", "Draf", "Sampah")),
+    *(("Poslano", "Skice", "Smeće"), ("Poslana pošta", "Osnutki", "Koš"), ("Послате", "Недовршене", "Отпад")),
+    *(("Изпратени", "Чернови", "Кошче"), ("Надіслані", "Чернетки", "Кошик"), ("Odoslaná pošta", "Koncepty", "Kôš")),
+    *(("Trimise", "Ciorne", "Coș de gunoi"), ("Saadetud kirjad", "Mustandid", "Prügikast")),
+    *(("Išsiųsti laiškai", "Juodraščiai", "Šiukšliadėžė"), ("Nosūtītās vēstules", "Melnraksti", "Miskaste")),
+    *(("דואר יוצא", "טיוטות", "אשפה"), ("بريد مرسل", "مسودات", "المهملات"), ("ارسال شده", "پیش‌نویس‌ها", "زباله‌دان")),
+    *(("भेजी गई मेल", "ड्राफ़्ट", "ट्रैश"), ("จดหมายที่ส่งแล้ว", "ร่างจดหมาย", "ถังขยะ"), ("已发送", "草稿", "已删除邮件")),
+    *(("寄件備份", "草稿", "垃圾桶"), ("보낸편지함", "임시보관함", "휴지통"), ("送信済み", "下書き", "ゴミ箱")),
+    *(("Gönderilmiş Postalar", "Taslaklar", "Çöp Kutusu"), ("GÖNDERİLENLER", "TASLAKLAR", "ÇÖP")),
+    *(("[Gmail]/Gesendet", "[Gmail]/Entwürfe", "[Google Mail]/Papierkorb"), (r"\\Sent", r"\\Draft", r"\\Trash")),
+    *(("Gestuurde pos", "Konsepte", "Asblik"), ("Bidalitakoak", "Zirriborroak", "Zakarrontzia")),
+    *(("Xsent", "Xdrafts", "Trash"),),  # a language that is not listed
+]
+
+
+def labelled(subject: str, *labels: str, **head: str | None) -> EmailMessage:
+    given = Header(",".join(labels), "utf-8", maxlinelen=60).encode(linesep="")
+    return message(subject, f"{subject}.", number=hash(subject) % 3000, X_Gmail_Labels=given, **head)
+
+
+@pytest.mark.parametrize(("sent", "drafts", "trash"), LANGUAGES)
+def test_labels_of_every_language(tmp_path: Path, sent: str, drafts: str, trash: str) -> None:
+    file = box(
+        tmp_path,
+        labelled("Received", "Xinbox", "Xopened", From=BOB),
+        *(labelled(f"Sent {n}", sent, "Xopened") for n in range(3)),
+        labelled("To myself", sent, "Xinbox"),
+        labelled("Draft", drafts, "Xopened"),
+        labelled("Another draft", drafts, To=None),
+        labelled("Binned", sent, trash),
+    )
+    listed = sent != "Xsent"
+    for me in ([ME], []) if listed else ([ME],):
+        imported, rows = run(file, me=me)
+        assert {row["subject"] for row in rows} == {"Sent 0", "Sent 1", "Sent 2", "To myself"}
+        assert imported.left_out.get("deleted") == 1
+        assert imported.labels == {sent: 4, "Xopened": 3, "Xinbox": 1}
+    if not listed:
+        assert imported.left_out["drafts, by the label Xdrafts"] == 2
+
+
+def test_what_else_is_labelled_is_no_draft(tmp_path: Path) -> None:
+    answer = labelled("An answer", "Xinbox", From=BOB, In_Reply_To="<old@x>")
+    kept = [
+        labelled("Sent", "Sent", "Work, urgent"),
+        labelled("Moved here", "Old mail", Message_ID="<old@x>"),  # somebody answered it
+        labelled("From a list", "List", Received="from x by y; Mon, 6 May 2024 10:00:00 +0200"),
+        labelled("Quoted", "Sent", '"Plans, Drafts"'),
+        message("No label", "None."),
+    ]
+    assert len(taken(tmp_path, answer, *kept)) == 5
+    assert len(taken(tmp_path, *(labelled(f"S {n}", "Xsent") for n in range(3)))) == 3
+    assert len(taken(tmp_path, labelled("S", "Xsent", "Xa"), labelled("T", "Xsent", "Xb"))) == 2
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        {"X_Unsent": "1"},
+        {"X_Uniform_Type_Identifier": "com.apple.mail-draft"},
+        {"X_Draft_Info": "type=reply; uid=1"},
+        {"X_GM_Labels": "Draft"},
+    ],
+)
+def test_programs_mark_drafts(tmp_path: Path, head: dict[str, str]) -> None:
+    assert left_out(tmp_path, message("S", "Rain", **head)) == {"drafts": 1}
 
 
 def test_one_single_sender_needs_no_telling(tmp_path: Path) -> None:

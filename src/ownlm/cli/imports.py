@@ -179,6 +179,7 @@ def _tell(imported: "Imported", json: bool) -> None:
                 "users": people,
                 "records": records,
                 "left_out": imported.left_out,
+                "labels": imported.labels,
                 "files": [str(file) for file in imported.files],
             }
         )
@@ -186,6 +187,11 @@ def _tell(imported: "Imported", json: bool) -> None:
     say(f"{imported.files[0]}: {many(records, 'record')} of {many(people, 'user')}")
     for reason, count in imported.left_out.items():
         say(f"left out {count:,}: {reason}")
+    if imported.labels:
+        say(
+            "taken, by label: "
+            + ", ".join(f"{name} {count:,}" for name, count in list(imported.labels.items())[:SHOWN])
+        )
     for user, count in sorted(imported.records.items(), key=lambda item: -item[1])[:SHOWN]:
         say(f"  {user}: {many(count, 'record')}")
     if people > SHOWN:

@@ -23,12 +23,14 @@ class Imported:
         records: how many records each person has, by user id.
         left_out: how much was not taken, by reason.
         files: what was written, the history first.
+        labels: how many records were taken with each of Gmail's labels.
     """
 
     task: str
     records: dict[str, int] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
+    labels: dict[str, int] = field(default_factory=dict)
 
 
 def pseudonym(address: str) -> str:

@@ -9,6 +9,7 @@ from email.message import Message
 from email.utils import getaddresses, parsedate_to_datetime
 from typing import Final
 
+from ownlm.importers import mail_labels
 from ownlm.importers import mail_words as words
 from ownlm.importers.mail_charsets import CharsetError, decoded, html_charset, is_stated
 from ownlm.importers.mail_text import tidy
@@ -17,10 +18,12 @@ _LONGEST: Final = 10_000  # bytes read of a header
 
 _QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 _ANGLED: Final = re.compile(r"<\s*([^<>\s]+)\s*>")
-_NUMBER: Final = r" ?(?:\[\d+\]|\(\d+\)|\^\d+)? ?[:\uff1a]"
+_NUMBER: Final = r" ?(?:\[\d+\]|\(\d+\)|[\^*]\d+|(?<=\w)\d{1,2})? ?[:\uff1a\ufe55\ufe30]"
 _PREFIX: Final = re.compile(f"(?:{'|'.join(words.PREFIXES)}){_NUMBER}", re.I)
-_LETTER: Final = re.compile(f"[RI]{_NUMBER}")  # Outlook's, in Italian
-_LIST: Final = re.compile(r"\[[^\]]{1,40}\] ?")
+_UNLISTED: Final = re.compile(
+    rf"[^\W\d_][^\s:\uff1a\ufe55\ufe30\[\](){{}}\d]{{0,11}}{_NUMBER}(?!//)"
+)  # known by its thread
+_LIST: Final = re.compile(r"(?:\[[^\]]{1,40}\]|\u3010[^\u3011]{1,40}\u3011) ?")
 _FORWARDED: Final = re.compile(r"\[fwd?: ?(.*)\]$|(.*) \(fwd\)$", re.I)
 
 
@@ -59,28 +62,36 @@ def stated_charset(message: Message) -> str | None:
     return None
 
 
+def labels(head: Message) -> dict[str, str]:
+    """The labels that Gmail gave a message: as they are compared, and as they stand there."""
+    given = header(head, "x-gmail-labels") or header(head, "x-gm-labels")
+    return mail_labels.parsed_labels(given) if given else {}
+
+
 def is_sent(head: Message) -> bool:
     """Whether Gmail labelled it as sent."""
-    return _is_labelled(head, words.SENT)
+    return _is_labelled(head, mail_labels.SENT)
 
 
 def is_spam(head: Message) -> bool:
     """Whether a filter took it for spam, which often claims to be from whom it is to."""
-    return _is_labelled(head, words.SPAM) or header(head, "x-spam-flag").lower() == "yes"
+    return _is_labelled(head, mail_labels.SPAM) or header(head, "x-spam-flag").lower() == "yes"
 
 
 def is_draft(head: Message) -> bool:
     """Whether it was never sent: by its label or flags, or because it has neither a date nor a recipient."""
     addressed = any(name in head for name in ("date", "to", "cc", "bcc", "newsgroups", "resent-to"))
-    flagged = "T" in _flags(head, "status") + _flags(head, "x-status") or "x-mozilla-draft-info" in head
-    return flagged or not addressed or _is_labelled(head, words.DRAFTS)
+    flagged = "T" in _flags(head, "status") + _flags(head, "x-status") or header(head, "x-unsent") == "1"
+    flagged |= any(name in head for name in ("x-mozilla-draft-info", "x-draft-info"))
+    flagged |= header(head, "x-uniform-type-identifier") == "com.apple.mail-draft"
+    return flagged or not addressed or _is_labelled(head, mail_labels.DRAFTS)
 
 
 def is_deleted(head: Message) -> bool:
     """Whether the person threw it away, and no program has emptied the bin yet."""
     status = header(head, "x-mozilla-status")
     expunged = re.fullmatch(r"[\da-fA-F]{4}", status) and int(status, 16) & 8
-    return bool(expunged) or "D" in _flags(head, "x-status") or _is_labelled(head, words.TRASH)
+    return bool(expunged) or "D" in _flags(head, "x-status") or _is_labelled(head, mail_labels.TRASH)
 
 
 def is_automatic(head: Message) -> bool:
@@ -90,7 +101,7 @@ def is_automatic(head: Message) -> bool:
         or header(head, "precedence").lower() in ("bulk", "junk", "auto_reply")
         or any(name in head for name in ("x-autoreply", "x-autorespond"))
         or head.get_content_type() == "multipart/report"
-        or _is_labelled(head, words.CHATS)
+        or _is_labelled(head, mail_labels.CHATS)
     )
 
 
@@ -122,12 +133,14 @@ def own_subject(head: Message, charset: str | None = None) -> tuple[str, bool]:
     subject = _decoded(head, "subject", charset)
     if subject.lower() in words.NO_SUBJECT:
         return "", False
-    in_thread = any(name in head for name in ("in-reply-to", "references"))
+    topic = header(head, "thread-topic")  # Outlook's: the subject without prefixes
+    in_thread = any(name in head for name in ("in-reply-to", "references", "x-forwarded-message-id"))
+    in_thread |= bool(topic) and subject != topic and subject.endswith(topic)
     lists, answers = "", False
     while True:
         if match := _FORWARDED.match(subject):
             subject, answers = match[1] or match[2] or "", True
-        elif match := _PREFIX.match(subject) or (_LETTER.match(subject) if in_thread else None):
+        elif match := _PREFIX.match(subject) or (_UNLISTED.match(subject) if in_thread and not answers else None):
             subject, answers = subject[match.end() :].strip(), True
         elif match := _LIST.match(subject):
             lists, subject = lists + match[0], subject[match.end() :]
@@ -140,9 +153,8 @@ def _flags(head: Message, name: str) -> str:
     return flags if re.fullmatch("[A-Z]{1,6}", flags) else ""
 
 
-def _is_labelled(head: Message, labels: tuple[str, ...]) -> bool:
-    given = header(head, "x-gmail-labels").lower()
-    return bool(given) and any(label.strip(' "') in labels for label in given.split(","))
+def _is_labelled(head: Message, listed: frozenset[str]) -> bool:
+    return not listed.isdisjoint(labels(head))
 
 
 def _decoded(head: Message, name: str, charset: str | None) -> str:

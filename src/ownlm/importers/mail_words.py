@@ -11,35 +11,13 @@ def _listed(words: str) -> tuple[str, ...]:
     return tuple(word.strip() for line in words.strip().splitlines() for word in line.split("|"))
 
 
-# Gmail's labels, as Google Takeout writes them.
-SENT: Final = _listed("""
-    sent | sent mail | sent messages | gesendet | messages envoyés | envoyés | enviados | enviado | e-mails enviados
-    inviati | posta inviata | verzonden | verzonden berichten | skickat | skickade | sendt | sendte | sendt e-post
-    lähetetyt | wysłane | odeslané | odesláno | odeslaná pošta | отправленные | надіслані | gönderilmiş postalar
-    gönderilenler | elküldött | elküldött üzenetek | trimise | enviats | απεσταλμένα | 送信済み | 送信済みメール
-    已发送 | 已发邮件 | 已傳送 | 寄件備份 | 보낸편지함
-""")
-DRAFTS: Final = _listed("""
-    draft | drafts | entwurf | entwürfe | brouillon | brouillons | borrador | borradores | bozza | bozze | rascunho
-    rascunhos | concept | concepten | utkast | kladde | kladder | luonnos | luonnokset | robocze | wersje robocze
-    koncept | koncepty | черновики | чернетки | taslaklar | piszkozatok | schițe | esborranys | πρόχειρα | 下書き
-    草稿 | 임시보관함
-""")
-TRASH: Final = _listed("""
-    trash | bin | papierkorb | corbeille | papelera | cestino | lixeira | lixo | prullenbak | papperskorgen
-    papirkurv | papirkurven | roskakori | kosz | koš | корзина | кошик | çöp kutusu | kuka | coș de gunoi | paperera
-    ゴミ箱 | 垃圾箱 | 已删除邮件 | 已刪除的郵件 | 垃圾桶 | 휴지통
-""")
-SPAM: Final = _listed(
-    "spam | junk | спам | спам-почта | 迷惑メール | 垃圾邮件 | 垃圾郵件 | 스팸함 | roskaposti | ongewenste e-mail"
-)
-CHATS: Final = _listed("chat | chats")
-
 # What stands before a subject that is an answer's or was passed on: "Re:". Not "FS:", for sale, nor "Ref:".
 PREFIXES: Final = _listed("""
-    re | fwd | fw | aw | wg | sv | vs | vb | vl | antw | antwort | doorst | rv | res | enc | tr | rif | odp | pd
-    ynt | ilt | отв | ответ | atb | απ | πρθ | 回复 | 答复 | 回覆 | 答覆 | 转发 | 轉寄 | 轉發 | 返信 | 転送 | 답장
-    전달 | 회신
+    re | fwd | fw | aw | wg | sv | vs | vb | vl | antw | antwort | doorst | rv | res | enc | tr | réf | rif | odp | pd
+    ynt | ilt | i̇lt | yanıt | отв | ответ | отвт | відп | відповідь | отг | отговор | одг | пер | пересл
+    atb | yml | απ | σχετ | πρθ | vá | továbbítás | odg | posr | ats | atsakymas | bls | trs | ｒｅ | ｆｗ | ｆｗｄ
+    回复 | 答复 | 回覆 | 答覆 | 转发 | 轉寄 | 轉發 | 返信 | 転送 | 답장 | 전달 | 회신 | تجاوب | رد | إعادة توجيه | پاسخ
+    תשובה | תגובה | הועבר | העברה | ตอบ | ตอบกลับ | ส่งต่อ | trả lời | chuyển tiếp
 """)
 NO_SUBJECT: Final = _listed("""
     no subject | (no subject) | (kein betreff) | (aucun objet) | (sans objet) | (sin asunto) | (nessun oggetto)

@@ -28,10 +28,12 @@ from ownlm.importers.mail_head import (
     is_draft,
     is_sent,
     is_spam,
+    labels,
     moment,
     own_subject,
     stated_charset,
 )
+from ownlm.importers.mail_labels import LabelUse
 from ownlm.importers.mail_text import own_text
 from ownlm.progress import Progress, silent
 
@@ -55,6 +57,7 @@ class _Owner(NamedTuple):
     address: str  # what they are known by
     sent: Callable[[Message], bool]  # whether a message is theirs
     messages: int  # how many there are, of anybody
+    drafts: frozenset[str] = frozenset()  # labels that only drafts have, as this mailbox uses them
 
 
 def import_mbox(
@@ -89,10 +92,10 @@ def import_mbox(
     _check(file, out)
     owner = _owner(file, [_address(given) for given in me], progress)
     user = owner.address if keep_names else pseudonym(owner.address)
-    imported, left_out = Imported("mail-subject", files=[out]), Counter[str]()
-    rows = _at_least_one(_rows(file, owner, replies, left_out, progress), file, left_out)
+    imported, left_out, used = Imported("mail-subject", files=[out]), Counter[str](), Counter[str]()
+    rows = _at_least_one(_rows(file, owner, replies, left_out, used, progress), file, left_out)
     imported.records[user] = write_rows(out, ({"user_id": user, **row} for row in rows))
-    imported.left_out = dict(left_out.most_common())
+    imported.left_out, imported.labels = dict(left_out.most_common()), dict(used.most_common())
     return imported
 
 
@@ -161,20 +164,24 @@ def _address(given: str) -> str:
 
 
 def _owner(file: Path, me: list[str], progress: Progress) -> _Owner:
-    count, labelled, senders = 0, Counter[str](), Counter[str]()
+    count, labelled, senders, use, mine = 0, Counter[str](), Counter[str](), LabelUse(), frozenset(me)
     size = file.stat().st_size
     for message, place in split_mailbox(file, _HEAD):
         count += 1
         if count % 256 == 0 or place >= size > 1e6:
             progress("megabytes", place / 1e6, size / 1e6)
-        if not me:
-            with suppress(Exception):  # as in _rows; there it is counted
-                head = _PARSER.parsebytes(_halves(message)[0])
-                sender = addresses(head, "from")[:1]
-                (labelled if is_sent(head) else senders).update(sender)
+        with suppress(Exception):  # as in _rows; there it is counted
+            head = _PARSER.parsebytes(_halves(message)[0])
+            if not me:
+                (labelled if is_sent(head) else senders).update(addresses(head, "from")[:1])
+            elif mine.isdisjoint(addresses(head, "from", "sender")):
+                use.add_others(labels(head), f"{header(head, 'in-reply-to')} {header(head, 'references')}")
+            else:
+                use.add_own(labels(head), header(head, "message-id"), "received" in head)
     if me:
-        mine = frozenset(me)
-        return _Owner(me[0], lambda head: not mine.isdisjoint(addresses(head, "from", "sender")), count)
+        return _Owner(
+            me[0], lambda head: not mine.isdisjoint(addresses(head, "from", "sender")), count, use.drafts()
+        )  # fmt: skip
     if labelled:
         return _Owner(labelled.most_common(1)[0][0], is_sent, count)
     if len(senders) != 1:
@@ -196,12 +203,12 @@ def _halves(message: bytes) -> tuple[bytes, bytes]:
 
 
 def _rows(
-    file: Path, owner: _Owner, replies: bool, left_out: Counter[str], progress: Progress
+    file: Path, owner: _Owner, replies: bool, left_out: Counter[str], used: Counter[str], progress: Progress
 ) -> Iterator[dict[str, str]]:
     known: set[bytes] = set()
     for number, (message, _) in enumerate(split_mailbox(file), 1):
         try:
-            found = _row(message, owner, replies, known)
+            found = _row(message, owner, replies, known, used)
         except CharsetError as error:
             found = f"unreadable: {error.reason}"
         except Exception:  # the library's parsers fail in all kinds of ways on what is no mail, and on hostile mail
@@ -214,7 +221,7 @@ def _rows(
             progress("messages", number, owner.messages)
 
 
-def _row(data: bytes, owner: _Owner, replies: bool, known: set[bytes]) -> dict[str, str] | str:
+def _row(data: bytes, owner: _Owner, replies: bool, known: set[bytes], used: Counter[str]) -> dict[str, str] | str:
     """A record, or why there is none."""
     before, after = _halves(data)
     head = _PARSER.parsebytes(before)
@@ -226,8 +233,11 @@ def _row(data: bytes, owner: _Owner, replies: bool, known: set[bytes]) -> dict[s
 
     raw = has_bytes(head, "subject")
     subject, answers = own_subject(head, stated_charset(whole()) if raw else None)
+    given = labels(head)
+    unsent = [name for label, name in given.items() if label in owner.drafts]
     reasons = {
         "drafts": is_draft(head),
+        f"drafts, by the label {unsent[0] if unsent else ''}": bool(unsent),
         "deleted": is_deleted(head),
         "automatic": is_automatic(head),
         "replies and forwards": answers and not replies,
@@ -247,6 +257,7 @@ def _row(data: bytes, owner: _Owner, replies: bool, known: set[bytes]) -> dict[s
     if not known.isdisjoint(marks):
         return "the same again"
     known |= marks
+    used.update(given.values())
     # A hash, because message ids name machines and domains.
     row = {"id": _digest(id).hex() if id else content.hex(), "time": time, "text": text, "subject": subject}
     return {name: value for name, value in row.items() if value}
