@@ -9,7 +9,8 @@ from ownlm.history.record import Query
 from ownlm.home import Home
 from ownlm.perpcs.piece import Piece
 from ownlm.perpcs.pool import Pool
-from ownlm.store.pools import add_pool, give_consent, people_of
+from ownlm.store.consents import give_consent
+from ownlm.store.pools import add_pool, people_of
 from ownlm.store.rows import AdapterInfo, PoolInfo
 from ownlm.verbs.report import Answer, Shared
 from tests.community import rows, write_rows, write_task

@@ -39,7 +39,7 @@ def test_a_journey_in_json(shell: Shell, tiny_base: Path) -> None:
     shell.run("history", "add", "more.jsonl", "--task", "sorting")
     users = shell.json("users", "ls")
     assert [sorted(row) for row in users] == [
-        ["adapter", "base", "bytes", "method", "records", "stale", "standing", "task", "user"]
+        ["adapter", "base", "bytes", "method", "records", "shares", "stale", "standing", "task", "user"]
     ] * 3
     assert {row["user"]: row["stale"] for row in users} == {"ada": True, "bela": False, "ciro": False}
     assert shell.json("users", "show", "bela")["adapters"][0]["base"] == "tiny"

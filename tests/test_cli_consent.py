@@ -45,6 +45,10 @@ def test_a_person_with_a_recipe_is_listed_shown_and_trained(shell: QuickShell) -
     assert "recipe" in shell.run("users", "ls")
     (row,) = [row for row in shell.json("users", "ls") if row["user"] == "ada"]
     assert (row["method"], row["bytes"], row["stale"]) == ("recipe", len(b"recipe 1 of ada"), False)
+    for options, expected in ((["--adapter"], ["ada"]), (["--up-to-date"], ["ada"]), (["--stale"], []),
+                              (["--no-adapter"], ["bela", "ciro"]), (["--sort", "adapter", "--limit", "1"], ["ada"]),
+                              (["--consent"], ["bela", "ciro"])):  # fmt: skip
+        assert [row["user"] for row in shell.json("users", "ls", *options)] == expected
     assert "the recipe a1 is up to date" in shell.run("users", "show", "ada")
     (shown,) = shell.json("users", "show", "ada")["adapters"]
     assert "recipe" not in shown and shown["recipe_bytes"] == len(made.recipe or b"") and shown["pool"] == pool.digest
@@ -63,6 +67,8 @@ def test_a_person_with_a_recipe_is_listed_shown_and_trained(shell: QuickShell) -
     told = shell.run("users", "show", "ada")
     assert "recipe a1 is behind: stale: too few sharers. `ownlm assemble --task sorting --user ada`" in told
     assert [row["standing"] for row in shell.json("users", "ls")] == ["stale: too few sharers", "", ""]
+    assert [row["user"] for row in shell.json("users", "ls", "--stale")] == ["ada"]
+    assert shell.json("users", "ls", "--up-to-date") == []
     assert "`ownlm assemble --task sorting`" in shell.run("doctor")
     report = shell.json("train", "--task", "sorting", "--epochs", "1", "--user", "ada")
     assert [row["parent"] for row in report["trained"]] == [None] and report["anew"] == []
@@ -74,8 +80,8 @@ def test_pieces_that_lie_in_a_pool_are_told_of_and_go_with_the_person(shell: Qui
     shell.run("history", "add", "people.jsonl", "--task", "sorting.toml")
     pool = put_pool(Home(shell.folder / ".ownlm"), "bela")
     out, err = shell.both("users", "consent", "bela", "--no-share")
-    assert "bela does not share" in out and f"still lie in 1 pool of this home: {pool.digest[:12]}. Until" in err
-    assert "Until `ownlm pool withdraw bela` removes them, nobody is assembled from there" in err
+    assert "bela does not share" in out and f"remain in 1 pool of this home: {pool.digest[:12]}. Until" in err
+    assert "Until `ownlm pool withdraw bela` removes them, no user is assembled from there" in err
     out, err = shell.both("history", "forget", "bela", "--record", "bela-0")
     assert "removed: 1 record" in out
     assert "pieces in 1 pool may have learnt from it: `ownlm pool withdraw USER` removes them" in err

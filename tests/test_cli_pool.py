@@ -187,7 +187,7 @@ def test_who_has_no_adapter_is_told_how_to_get_one(shared: QuickShell, tmp_path:
     shown = shared.run("users", "show", "ana")
     one = "--task sorting --user ana"
     assert f"no adapter yet: `ownlm train {one}`, or `ownlm assemble {one}`, makes one" in shown
-    assert "Adapters" not in shown and "Adapters, oldest first" in shared.run("users", "show", "eva")
+    assert "Adapters" not in shown and "Adapters, newest first" in shared.run("users", "show", "eva")
     empty = community(tmp_path / "empty", Path(home_of(shared).bases()[0].folder))
     assert f"no adapter yet: `ownlm train {one}` makes one" in empty.run("users", "show", "ana")
     assert "none" in empty.run("users", "ls")

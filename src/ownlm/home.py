@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ownlm.access import Access
 from ownlm.errors import NotFoundError
 from ownlm.history.readers import read_queries
 from ownlm.history.record import Dataset, History, Query
@@ -18,7 +19,8 @@ from ownlm.store.store import Store
 from ownlm.verbs.bases import add_base, check_name, pick_base, pick_raw_base
 from ownlm.verbs.consent import LICENCE, Consent, consent
 from ownlm.verbs.doctor import Diagnosis, diagnose
-from ownlm.verbs.histories import Added, add_history, as_path, find_task, known_history, preview_history, with_history
+from ownlm.verbs.histories import Added, add_history, as_path, find_task, keep_task, known_history, preview_history
+from ownlm.verbs.listing import ListedPerson, ListOptions, list_people
 from ownlm.verbs.people import forget, newest_adapter, only_task, working_alone
 from ownlm.verbs.profile import pick_writer, profile_people
 from ownlm.verbs.report import Answer, Assemblies, Estimate, Exported, Ladder, Profiles, Training
@@ -51,7 +53,7 @@ class Home:
             raise NotFoundError(f"There is no home in {folder}", hint="`ownlm base add` or `history add` makes one")
         self.store = Store(Path(folder).absolute())
         self.device = device
-        self.pools = Pools(self)
+        self.pools, self.access = Pools(self), Access(self)
         self._loaded: BaseLM | None = None  # one base is kept in memory
         resume(self.store, to_read=True)
 
@@ -81,10 +83,7 @@ class Home:
 
     def keep_task(self, name_or_path: str) -> Task:
         """A task, kept in the home as it is now: what is trained on a file's task is asked on the same."""
-        task = self.task(name_or_path)
-        if self.store.task(task.name) != task:
-            self.store.put_task(task)
-        return task
+        return keep_task(self.store, name_or_path)
 
     def add_history(
         self, data: AnyPath, task: str, *, labels: AnyPath | None = None, skip_bad: bool = False, again: bool = False,
@@ -112,6 +111,10 @@ class Home:
     def people(self, task: str | None = None) -> list[Person]:
         """Everybody with records, in the order they came."""
         return self.store.people(None if task is None else self.task(task).name)
+
+    def list_people(self, wanted: ListOptions) -> tuple[list[ListedPerson], int]:
+        """Users with their newest adapters, filtered, sorted and cut; and how many there are without the limit."""
+        return list_people(self.store, wanted)
 
     def forget_record(self, user: str, record: str, task: str | None = None, *, verify: bool = False) -> Forgotten:
         """Removes one record and the person's profiles; `train` replaces the adapters that have learnt from it.
@@ -247,13 +250,11 @@ class Home:
             NotFoundError, PoolError, StoreError, and others: as `train` and `assemble`.
         """
         report = Ladder() if report is None else report
-        from ownlm.verbs.ladder import climb, ladder_plan, place
+        from ownlm.verbs.ladder import climb, ladder_plan, place_only
         from ownlm.verbs.students import plan_for
 
         if dry_run:
-            store, spec, report.added = with_history(self.store, data, self.task(task))
-            plan = ladder_plan(store, plan_for(store, spec, **asked), pool)
-            report.placed += place(store, plan, report.training.skipped)
+            report.added = place_only(self.store, self.task(task), data, pool, report, **asked)
             return report
         if data is not None:
             report.added = self.add_history(data, task)

@@ -7,9 +7,9 @@ import pytest
 from ownlm.errors import StoreError
 from ownlm.history.record import History, Record
 from ownlm.history.task import load_task
+from ownlm.store.consents import give_consent, take_back_consent
 from ownlm.store.drafts import add_drafts, drafts, remove_drafts
 from ownlm.store.forget import forget_person, forget_record
-from ownlm.store.pools import give_consent, take_back_consent
 from ownlm.store.rows import DraftInfo
 from ownlm.store.store import Store
 from tests.store.rows import TASK, draft

@@ -7,13 +7,13 @@ import pytest
 from ownlm.errors import ConfigError, NotFoundError, PoolError, StoreError
 from ownlm.history.record import History, Record
 from ownlm.store.blobs import blob_name
+from ownlm.store.consents import give_consent, take_back_consent
 from ownlm.store.forget import forget_person, forget_record, leaving, left
 from ownlm.store.pools import (
     add_pool,
     check_not_withdrawn,
     consenting,
     consents,
-    give_consent,
     move_pool,
     people_of,
     person_of,
@@ -22,7 +22,6 @@ from ownlm.store.pools import (
     recipes_of_pool,
     replace_pool,
     sharers_of,
-    take_back_consent,
 )
 from ownlm.store.store import Store
 from tests.store.rows import TASK, keep, pool_info, recipe
@@ -52,7 +51,7 @@ def sharing(crowd: Store) -> Store:
 
 def test_consent_is_given_once_and_taken_back(crowd: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     since = consents(crowd)["zora"]
-    monkeypatch.setattr("ownlm.store.pools.now", lambda: "later")
+    monkeypatch.setattr("ownlm.store.consents.now", lambda: "later")
     give_consent(crowd, "zora", "CC-BY-4.0")
     assert consents(crowd)["zora"] == since and since[0] == "CC-BY-4.0"
     give_consent(crowd, "zora", " Only  for\nresearch ")

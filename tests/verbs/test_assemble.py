@@ -11,7 +11,7 @@ import ownlm.verbs.assemble as verb
 from ownlm.errors import ConfigError, NotFoundError, PoolError, StoreError
 from ownlm.history.record import History, Record
 from ownlm.home import Home
-from ownlm.store.pools import take_back_consent
+from ownlm.store.consents import take_back_consent
 from ownlm.verbs.pools import withdraw
 from ownlm.verbs.report import Assemblies
 from ownlm.verbs.students import UP_TO_DATE

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from ownlm.cli import options
-from ownlm.cli.output import print_json, print_table, progress_bar, say
+from ownlm.cli.output import print_json, print_some, progress_bar, say
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -54,4 +54,5 @@ def ls(home: options.Home = options.HOME, json: options.Json = False) -> None:
         )
     else:
         rows = [(b.name, f"{b.parameters / 1e6:,.1f}M", b.fingerprint[:12], b.task, b.parent, b.folder) for b in bases]
-        print_table("Bases", ["name", "parameters#", "fingerprint", "adapted to", "from", "folder"], rows)
+        columns = ["name", "parameters#", "fingerprint", "adapted to", "from", "folder"]
+        print_some("Bases, newest first", columns, rows[::-1], "--json lists them all")

@@ -6,10 +6,12 @@ from typing import Annotated
 import typer
 
 from ownlm.cli import options
-from ownlm.cli.output import print_json, print_table, say, tell_added, tell_forgotten, warn_bad
+from ownlm.cli.output import print_json, print_table, say, say_more, tell_added, tell_forgotten, warn_bad
 from ownlm.errors import quoted
 
 app = typer.Typer(no_args_is_help=True)
+
+CELL = 2000  # characters of a field in a table
 
 
 @app.command("add")
@@ -43,15 +45,33 @@ def add(
 
 
 @app.command("ls")
-def ls(task: options.AnyTask = None, home: options.Home = options.HOME, json: options.Json = False) -> None:
-    """List who has how many records."""
+def ls(
+    task: options.AnyTask = None,
+    min_records: options.ListMinRecords = None,
+    max_records: options.ListMaxRecords = None,
+    starts_with: options.StartsWith = "",
+    contains: options.Contains = "",
+    sort: options.Sort = "added",
+    limit: options.Limit = None,
+    everybody: options.All = False,
+    home: options.Home = options.HOME,
+    json: options.Json = False,
+) -> None:
+    """List users and how many records they have."""
     from ownlm.home import Home
+    from ownlm.verbs.listing import ListOptions
 
-    people = Home(home, create=False).people(task)
+    wanted = ListOptions(
+        task, min_records=min_records, max_records=max_records, starts_with=starts_with, contains=contains, sort=sort,
+        limit=options.rows_of(limit, everybody or json),
+    )  # fmt: skip
+    rows, total = Home(home, create=False).list_people(wanted)
+    people = [one.person for one in rows]
     if json:
         print_json([{"user": person.user, "task": person.task, "records": person.records} for person in people])
-    else:
-        print_table("Histories", ["user", "task", "records#"], [(p.user, p.task, p.records) for p in people])
+        return
+    print_table("Histories", ["user", "task", "records#"], [(p.user, p.task, p.records) for p in people])
+    say_more(len(rows), total)
 
 
 @app.command("show")
@@ -71,8 +91,15 @@ def show(
         print_json([{"id": r.id, "time": r.time, **r.fields} for r in records])
     else:
         names = list(dict.fromkeys(name for record in records for name in record.fields))
-        rows = [(r.id, r.time, *(r.fields.get(name) for name in names)) for r in records]
+        rows = [(r.id, r.time, *(_cut(r.fields.get(name)) for name in names)) for r in records]
         print_table(f"{user}: {len(records)} of {len(history)} records", ["id", "time", *names], rows)
+
+
+def _cut(text: str | None) -> str | None:
+    """The beginning of a text, and how long it is, where it is too long to read in a table."""
+    if text is None or len(text) <= CELL:
+        return text
+    return f"{text[:CELL]}… ({len(text):,} characters; --json shows all)"
 
 
 @app.command("forget")

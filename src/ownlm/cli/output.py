@@ -55,6 +55,12 @@ def print_some(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
         say(f"and {len(rows) - ROWS:,} more: {rest}")
 
 
+def say_more(shown: int, total: int) -> None:
+    """How many users a list leaves out, and how to see them."""
+    if total > shown:
+        say(f"and {total - shown:,} more: --all lists them; --contains, --min-records, --limit and others narrow it")
+
+
 def say(text: str) -> None:
     """Writes a line for people to stdout."""
     Console(soft_wrap=True, highlight=False, markup=False, emoji=False).print(harmless(text))

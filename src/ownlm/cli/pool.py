@@ -13,7 +13,6 @@ from ownlm.cli.output import (
     many,
     print_json,
     print_some,
-    print_table,
     progress_bar,
     say,
     size,
@@ -54,15 +53,16 @@ def ls(task: options.AnyTask = None, home: options.Home = options.HOME, json: op
     elif not pools:
         say(f"no pool yet: `ownlm share --task {task or 'T'}` makes one, `ownlm pool add` takes one in")
     else:
-        print_table(
-            "Pools, oldest first",
+        print_some(
+            "Pools, newest first",
             ["pool", "task", "base", "version#", "sharers#", "size#", "from", "signed by", "made (UTC)"],
             [
                 (p.digest[:12], p.task, p.base, p.version, p.sharers,
                  size(folder_size(p.folder)) if Path(p.folder).is_dir() else "missing",
                  "here" if p.own else "outside", fingerprint(p.publisher) or "nobody", _minute(p.created))
-                for p in pools
+                for p in reversed(pools)
             ],
+            "--json lists them all",
         )  # fmt: skip
 
 

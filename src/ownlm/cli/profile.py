@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ownlm.cli import options
-from ownlm.cli.output import many, print_json, print_table, progress_bar, say, warn
+from ownlm.cli.output import many, print_json, print_some, progress_bar, say, warn, warn_failed
 from ownlm.errors import OwnlmError
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ def profile(
         print_json(_document(report) | ({"interrupted": True} if interrupted else {}))
     else:
         _tell(report)
-    for name, error in report.failed:
-        warn(f"failed: {name}: {error}")
+    warn_failed(report.failed)
     if interrupted:
         warn(f"interrupted: {len(report.written)} profiles are written and kept; the same command goes on from there")
     if interrupted or report.failed:
@@ -85,10 +84,11 @@ def _document(report: "Profiles") -> dict[str, Any]:
 
 def _tell(report: "Profiles") -> None:
     if report.written:
-        print_table(
+        print_some(
             f"{many(len(report.written), 'profile')} ({report.written[0][0].writer})",
             ["user", "records#", "profile"],
             [(profile.user, records, _first(profile.text)) for profile, records in report.written],
+            "`ownlm users show USER`, or --json",
         )
         if report.written[0][0].writer.startswith("base "):
             say(

@@ -35,6 +35,21 @@ _PerAddress = Annotated[
     int,
     typer.Option("--connections-per-address", metavar="N", help="Of clients, or a proxy, on another machine.", min=1),
 ]
+_OperatorRate = Annotated[
+    int | None,
+    typer.Option(
+        "--operator-requests-per-minute", metavar="N", help="Of each operator's token; no limit by default.", min=1
+    ),
+]
+_AtOnce = Annotated[
+    int, typer.Option("--answers-at-once", metavar="N", help="Of one user's token; others wait for their turn.", min=1)
+]
+_Waiting = Annotated[
+    int, typer.Option("--answers-waiting", metavar="N", help="Of one token, beside those under way.", min=0)
+]
+_BodiesMb = Annotated[
+    float, typer.Option("--bodies-mb", metavar="MB", help="Of all requests under way; of one token a quarter.", min=0.1)
+]
 _RootPath = Annotated[
     str, typer.Option("--root-path", metavar="PATH", help="Prefix of every path at a reverse proxy, such as /own.")
 ]
@@ -61,8 +76,12 @@ def serve(
         int, typer.Option("--max-tokens", metavar="N", help="Of an answer; longer ones are cut.", min=1)
     ] = 1024,
     requests_per_minute: Annotated[
-        int, typer.Option("--requests-per-minute", metavar="N", help="Of each token.", min=1)
+        int, typer.Option("--requests-per-minute", metavar="N", help="Of each user's token.", min=1)
     ] = 600,
+    operator_requests_per_minute: _OperatorRate = None,
+    answers_at_once: _AtOnce = 16,
+    answers_waiting: _Waiting = 256,
+    bodies_mb: _BodiesMb = 64,
     timeout: Annotated[float, typer.Option("--timeout", metavar="S", help="Of one answer, in seconds.", min=0.1)] = 120,
     job_timeout: _JobTimeout = 21_600,
     history_mb: _HistoryMb = 20,
@@ -97,6 +116,8 @@ def serve(
     limits = Limits(
         max_tokens=max_tokens, requests_per_minute=requests_per_minute, timeout_s=timeout, job_timeout_s=job_timeout,
         history_bytes=round(history_mb * 1e6), connections_per_address=connections_per_address,
+        operator_requests_per_minute=operator_requests_per_minute, at_once=answers_at_once, queued=answers_waiting,
+        bodies_bytes=round(bodies_mb * 1e6),
     )  # fmt: skip
     with _locked(home, opened.store.folder):
         sweep_ended(opened.store)

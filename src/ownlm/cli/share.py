@@ -91,8 +91,10 @@ def _document(shared: "Shared") -> dict[str, Any]:
 
 def _print(shared: "Shared") -> None:
     pool, chosen = shared.pool, shared.sharers
-    for user, error in shared.failed:
+    for user, error in shared.failed[:ROWS]:
         warn(f"left out: {user}: {error}")
+    if len(shared.failed) > ROWS:
+        warn(f"left out: {len(shared.failed) - ROWS:,} more; --json lists them all")
     agreed = "1 person agrees" if shared.candidates == 1 else f"{shared.candidates:,} people agree"
     more = f" and {len(chosen) - ROWS:,} more" if len(chosen) > ROWS else ""
     say(f"{agreed} to share; chosen, by the number of records: {', '.join(chosen[:ROWS])}{more}")

@@ -6,54 +6,81 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ownlm.cli import options
+from ownlm.cli import access, options
 from ownlm.cli.output import (
     fall,
     folder_size,
     many,
     print_json,
+    print_some,
     print_table,
     progress_bar,
     say,
+    say_more,
     size,
     tell_forgotten,
-    warn,
 )
 from ownlm.errors import NotFoundError, argument, quoted
 
 if TYPE_CHECKING:
     from ownlm.home import Home
-    from ownlm.store.rows import AdapterInfo, Person, TokenInfo
-    from ownlm.verbs.consent import Consent
+    from ownlm.store.rows import AdapterInfo, Person
+    from ownlm.verbs.listing import ListedPerson
 
 app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("ls")
-def ls(task: options.AnyTask = None, home: options.Home = options.HOME, json: options.Json = False) -> None:
-    """List people: their records, their newest adapter, and whether it is up to date, behind, stale, or waits."""
+def ls(
+    task: options.AnyTask = None,
+    consent: Annotated[
+        bool | None, typer.Option("--consent/--no-consent", help="Only users who agree to share; or who do not.")
+    ] = None,
+    adapter: Annotated[
+        bool | None, typer.Option("--adapter/--no-adapter", help="Only users with an adapter; or without.")
+    ] = None,
+    stale: Annotated[
+        bool | None,
+        typer.Option(
+            "--stale/--up-to-date", help="Only users whose adapter is behind or stale or waits; or is up to date."
+        ),
+    ] = None,
+    min_records: options.ListMinRecords = None,
+    max_records: options.ListMaxRecords = None,
+    starts_with: options.StartsWith = "",
+    contains: options.Contains = "",
+    sort: options.Sort = "added",
+    limit: options.Limit = None,
+    everybody: options.All = False,
+    home: options.Home = options.HOME,
+    json: options.Json = False,
+) -> None:
+    """List users: their records, their newest adapter, and whether it is up to date, behind, stale, or waits."""
     from ownlm.home import Home
+    from ownlm.verbs.listing import ListOptions
 
-    opened = Home(home, create=False)
-    latest, waiting, rows = opened.latest_adapters(task), opened.pools.waiting(), []
-    for person in opened.people(task):
-        adapter = latest.get((person.task, person.user))
-        rows.append((person, adapter, _standing(opened, person, adapter, waiting)))
+    wanted = ListOptions(
+        task, consent, adapter, stale, min_records, max_records, starts_with, contains, sort,
+        options.rows_of(limit, everybody or json),
+    )  # fmt: skip
+    rows, total = Home(home, create=False).list_people(wanted)
     if json:
-        print_json([_document(*row) for row in rows])
+        print_json([_document(one) for one in rows])
         return
     print_table(
-        "People",
+        "Users",
         ["user", "task", "records#", "adapter", "base", "method", "size#", "behind"],
         [
             (p.user, p.task, p.records, *((a.id[:8], a.base, _method(a), size(a.bytes)) if a else ("none", "", "", "")),
-             standing or ("up to date" if a else ""))
-            for p, a, standing in rows
+             one.standing or ("up to date" if a else ""))
+            for one in rows for p, a in [(one.person, one.adapter)]
         ],
     )  # fmt: skip
+    say_more(len(rows), total)
 
 
-def _document(person: "Person", adapter: "AdapterInfo | None", standing: str) -> dict[str, Any]:
+def _document(one: "ListedPerson") -> dict[str, Any]:
+    person, adapter = one.person, one.adapter
     return {
         "user": person.user,
         "task": person.task,
@@ -63,23 +90,9 @@ def _document(person: "Person", adapter: "AdapterInfo | None", standing: str) ->
         "method": adapter.method if adapter else None,
         "bytes": adapter.bytes if adapter else 0,
         "stale": adapter is not None and not adapter.knows(person.history),
-        "standing": standing,
+        "standing": one.standing,
+        "shares": one.shares,
     }
-
-
-def _standing(home: "Home", person: "Person | None", adapter: "AdapterInfo | None", waiting: frozenset[str]) -> str:
-    """How far a person's adapter is behind their history, or why it is stale, in words; nothing where it is neither.
-
-    Args:
-        waiting: digests of the pools that nobody is answered from.
-    """
-    from ownlm.verbs.standing import behind
-    from ownlm.verbs.waiting import WAITS
-
-    if adapter is None:
-        return ""
-    waits = WAITS if adapter.pool in waiting else None
-    return behind(adapter, person.history if person else None, home.behind(adapter), waits)
 
 
 def _method(adapter: "AdapterInfo") -> str:
@@ -101,13 +114,14 @@ def show(
     --plot draws what an assembled person's adapter is made of: sharers' pieces by layers, for each kind of module.
     """
     from ownlm.home import Home
+    from ownlm.verbs.listing import standing_of
 
     opened = Home(home, create=False)
     if plot is not None:
         _draw(opened, user, task, plot)
     people = {person.task: person for person in opened.people(task) if person.user == user}
     waiting = opened.pools.waiting()
-    adapters = [(a, _standing(opened, people.get(a.task), a, waiting)) for a in opened.adapters(user, task)]
+    adapters = [(a, standing_of(opened.store, people.get(a.task), a, waiting)) for a in opened.adapters(user, task)]
     if not people and not adapters:
         raise NotFoundError(f"The home has no user {user!r}", hint="`ownlm users ls`")
     profiles = {name: profile for name in people if (profile := opened.store.profile(name, user))}
@@ -133,17 +147,21 @@ def show(
         if profile := profiles.get(name):
             old = "" if profile.history == person.history else ", before the history changed"
             say(f"profile ({profile.writer}{old}): {profile.text}")
-    say(_agreed(agreed) + (f"; {many(len(kept), 'draft')}, {size(sum(one.bytes for one in kept))}" if kept else ""))
+    say(
+        access.agreed(agreed)
+        + (f"; {many(len(kept), 'draft')}, {size(sum(one.bytes for one in kept))}" if kept else "")
+    )
     if not adapters:
         return
-    print_table(
-        "Adapters, oldest first",
+    print_some(
+        "Adapters, newest first",
         ["adapter", "task", "base", "method", "from", "records#", "steps#", "loss#", "size#", "made (UTC)", "behind"],
         [
             (a.id[:8], a.task, a.base, _method(a), f"pool {a.pool[:12]}" if a.pool else (a.parent or "")[:8], a.records,
              a.steps, _losses(a), size(a.bytes), a.created[:16].replace("T", " "), standing)
-            for a, standing in adapters
+            for a, standing in reversed(adapters)
         ],
+        "--json lists them all",
     )  # fmt: skip
     if plot is not None:
         say(f"{plot}: whose pieces the newest recipe is made of")
@@ -203,113 +221,8 @@ def _newest(home: "Home", person: "Person", adapters: "list[tuple[AdapterInfo, s
     return f"the {which} is behind: {standing}{known}. {go_on}"
 
 
-@app.command("consent")
-def consent(
-    user: Annotated[str, typer.Argument(help="Whose consent.")],
-    share: Annotated[
-        bool | None, typer.Option("--share/--no-share", help="They agree; they do not, or no longer.")
-    ] = None,
-    licence: Annotated[
-        str | None,
-        typer.Option(
-            "--licence", metavar="TEXT", help="Its name or its text; CC-BY-4.0 by default.", show_default=False
-        ),
-    ] = None,
-    home: options.Home = options.HOME,
-    json: options.Json = False,
-) -> None:
-    """Record whether a person agrees to share pieces of their adapters; without an option, tell it.
-
-    Nobody's pieces are shared without it. When it is taken back, what was trained of them for sharing is removed.
-    """
-    if licence is not None and not share:
-        raise typer.BadParameter("--licence goes with --share")
-    from ownlm.home import Home
-
-    opened = Home(home, create=False)
-    told = opened.consent(user, share) if licence is None else opened.consent(user, share, licence)
-    if json:
-        print_json(asdict(told))
-        return
-    say(_agreed(told))
-    if told.pools and not told.shares:
-        held = f"{many(len(told.pools), 'pool')} of this home: {', '.join(digest[:12] for digest in told.pools)}"
-        warn(
-            f"pieces of theirs still lie in {held}. Until `ownlm pool withdraw {argument(user)}` removes them, "
-            "nobody is assembled from there, and the base answers for who was"
-        )
-
-
-def _agreed(told: "Consent") -> str:
-    """Whether a person shares, in a line."""
-    if not told.shares:
-        return (
-            f"{told.user} does not share pieces of their adapters: `ownlm users consent --share {argument(told.user)}`"
-        )
-    since = str(told.since)[:16].replace("T", " ")
-    return f"{told.user} shares pieces of their adapters since {since} (UTC), under this licence: {told.licence}"
-
-
-@app.command("token")
-def token(
-    user: Annotated[
-        str | None, typer.Argument(help="Whose: known to the home, or somebody new.", show_default=False)
-    ] = None,
-    operator: Annotated[bool, typer.Option("--operator", help="An operator's: for everybody's models.")] = False,
-    listed: Annotated[bool, typer.Option("--list", help="List tokens instead, everybody's or the person's.")] = False,
-    revoke: Annotated[
-        str | None, typer.Option("--revoke", metavar="ID", help="Make the token whose id begins so worth nothing.")
-    ] = None,
-    expires: Annotated[
-        str | None,
-        typer.Option("--expires", metavar="WHEN", help="After 12h, 30d or 8w, or at a date (UTC); never by default."),
-    ] = None,
-    home: options.Home = options.HOME,
-    json: options.Json = False,
-) -> None:
-    """Give a person a token for `ownlm serve`. It is shown once: the home keeps a hash of it alone."""
-    from ownlm.home import Home
-    from ownlm.store.tokens import expiry_of, give_token, revoke_token, tokens
-
-    if (revoke is not None or listed) + operator + (user is not None and not listed) != 1:
-        raise typer.BadParameter("give one of these: USER, --operator, --list, --revoke ID")
-    if expires is not None and (listed or revoke is not None):
-        raise typer.BadParameter("--expires goes with a new token: USER, or --operator")
-    store = Home(home, create=False).store
-    if listed:
-        known = tokens(store, user)
-        if json:
-            print_json([asdict(one) | {"scope": one.scope, "expired": one.expired} for one in known])
-        else:
-            rows = [(one.id, one.user, one.scope, _minute(one.created), _end(one)) for one in known]
-            print_table("Tokens", ["id", "user", "scope", "made (UTC)", "expires (UTC)"], rows)
-        return
-    if revoke is not None:
-        info = revoke_token(store, revoke)
-        if json:
-            print_json(asdict(info) | {"scope": info.scope})
-        else:
-            say(f"the token {info.id} of {info.user or 'an operator'} is worth nothing any more")
-        return
-    info, secret = give_token(store, user, None if expires is None else expiry_of(expires))
-    if json:
-        print_json(asdict(info) | {"scope": info.scope, "token": secret})
-    else:
-        say(secret)
-        ends = f", and is worth nothing from {_minute(info.expires)} (UTC) on" if info.expires else ""
-        page = "" if info.user is None else "; the page asks for it as the access key"
-        warn(f"this is shown once{ends}{page}; `ownlm users token --revoke {info.id}` makes it worth nothing")
-
-
-def _end(token: "TokenInfo") -> str:
-    """When a token ends, for a table."""
-    if token.expires is None:
-        return "never"
-    return _minute(token.expires) + (", expired" if token.expired else "")
-
-
-def _minute(time: str) -> str:
-    return time[:16].replace("T", " ")
+app.command("consent")(access.consent)
+app.command("token")(access.token)
 
 
 @app.command("export")

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 
 from ownlm.errors import ConflictError, NotFoundError
 from ownlm.store import tables
@@ -35,6 +35,14 @@ def add_job(store: Store, kind: str, user: str, task: str) -> JobInfo:
         db.execute(delete(tables.jobs).where(j.number.in_(ended.limit(-1))))
         db.execute(insert(tables.jobs).values(**asdict(job)))
     return job
+
+
+def job_counts(store: Store) -> dict[tuple[str, str], int]:
+    """Numbers of the jobs that the home keeps, by kind and state."""
+    j = tables.jobs.c
+    query = select(j.kind, j.state, func.count()).group_by(j.kind, j.state).order_by(j.kind, j.state)
+    with store.database.reading() as db:
+        return {(kind, state): count for kind, state, count in db.execute(query)}
 
 
 def cancel_job(store: Store, job: str, user: str) -> tuple[JobInfo, str]:

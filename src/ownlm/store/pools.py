@@ -14,16 +14,14 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from ownlm.durable import sync
-from ownlm.errors import ConfigError, NotFoundError, PoolError, StoreError
+from ownlm.errors import NotFoundError, PoolError, StoreError
 from ownlm.history.record import History
 from ownlm.store import tables
-from ownlm.store.drafts import drop
 from ownlm.store.meanwhile import are_there, no_longer_shared
-from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo, PoolVersion, now
+from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo, PoolVersion
 from ownlm.store.store import Store
 from ownlm.store.tables import without_number
 from ownlm.store.tombstones import entomb, is_entombed, tombstones
-from ownlm.store.work import alone
 
 FOLDER = "pools"  # in the home, for its own pools
 REMOVED = "its pool was removed"
@@ -32,45 +30,6 @@ BATCH = 10_000  # users of one query
 _NAMED = 5  # people, of more the others are counted
 
 # Consent
-
-
-def give_consent(store: Store, user: str, licence: str) -> None:
-    """Records that a person agrees to share pieces of their adapters; under the same licence again, nothing changes.
-
-    Args:
-        licence: its name or its text, kept as given.
-
-    Raises:
-        NotFoundError: the home does not know the person.
-        ConfigError: no licence is given.
-    """
-    if not licence.strip():
-        raise ConfigError("Nobody shares without a licence", expected="a name, such as CC-BY-4.0, or a text")
-    c = tables.consents.c
-    with store.database.writing() as db:
-        _check_known(db, user)
-        if db.execute(select(c.licence).where(c.user == user)).scalar() != licence:
-            db.execute(delete(tables.consents).where(c.user == user))
-            db.execute(insert(tables.consents).values(user=user, licence=licence, created=now()))
-
-
-def take_back_consent(store: Store, user: str) -> None:
-    """Records that a person does not share, or no longer, and removes the drafts of what they would have shared.
-
-    Pieces that lie in a pool stay until they are withdrawn.
-
-    Raises:
-        NotFoundError: the home does not know the person. StoreError: the home cannot be written; the same call again
-            finishes what is left.
-    """
-    with store.database.writing() as db:
-        _check_known(db, user)
-        db.execute(delete(tables.consents).where(tables.consents.c.user == user))
-        drop(db, user)
-    store.sweep()  # even if there was none: whoever was stopped here gives the same command again
-    with alone(store.folder) as idle:
-        if idle:  # else the pool that is being made does without them
-            sweep(store)
 
 
 def consents(store: Store) -> dict[str, tuple[str, str]]:

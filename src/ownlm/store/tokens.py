@@ -6,10 +6,11 @@ A token is 256 random bits, so that a plain hash is enough: nobody can guess one
 import hashlib
 import re
 import secrets
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
 from ownlm.errors import ConfigError, NotFoundError
 from ownlm.store import tables
@@ -17,6 +18,7 @@ from ownlm.store.rows import TokenInfo
 from ownlm.store.store import Store
 
 PREFIX = "own_"  # so that a scanner for leaked secrets knows one
+BATCH = 10_000  # users of one query
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -32,13 +34,50 @@ def give_token(store: Store, user: str | None, expires: datetime | None = None) 
     Raises:
         ConfigError: the name is empty, or has blanks around it. StoreError: the home cannot be written.
     """
-    if user is not None and (not user or user != user.strip()):
-        raise ConfigError("Nobody is called so", got="an empty name, or one with blanks around it")
+    (given,) = give_tokens(store, [user], expires)
+    return given.info, given.secret
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A new token, and the secret that is shown once."""
+
+    info: TokenInfo
+    secret: str
+
+
+def give_tokens(
+    store: Store,
+    users: Sequence[str | None],
+    expires: datetime | None = None,
+    *,
+    replace: bool = False,
+    deliver: Callable[[list[Given]], None] = lambda given: None,
+) -> list[Given]:
+    """A new token for each user, all in one transaction.
+
+    Args:
+        users: as for `give_token`.
+        replace: revoke the users' earlier tokens in the same transaction.
+        deliver: writes the tokens down; where it fails, none is given.
+
+    Raises:
+        ConfigError, StoreError: as `give_token`; nothing was changed.
+    """
+    if any(user is not None and (not user or user != user.strip()) for user in users):
+        raise ConfigError("Invalid user name", got="an empty name, or one with blanks around it")
     end = None if expires is None else expires.astimezone(UTC).isoformat(timespec="seconds")
-    token, info = PREFIX + secrets.token_urlsafe(32), TokenInfo(secrets.token_hex(8), user, expires=end)
+    given = [
+        Given(TokenInfo(secrets.token_hex(8), user, expires=end), PREFIX + secrets.token_urlsafe(32)) for user in users
+    ]
+    if not given:
+        return given
     with store.database.writing() as db:
-        db.execute(insert(tables.tokens).values(**asdict(info), hash=_hash(token)))
-    return info, token
+        if replace:
+            _revoke_of(db, [user for user in users if user is not None])
+        db.execute(insert(tables.tokens), [asdict(one.info) | {"hash": _hash(one.secret)} for one in given])
+        deliver(given)
+    return given
 
 
 def expiry_of(text: str) -> datetime:
@@ -94,6 +133,22 @@ def revoke_token(store: Store, beginning: str) -> TokenInfo:
     with store.database.writing() as db:
         db.execute(delete(tables.tokens).where(tables.tokens.c.id == found[0].id))
     return found[0]
+
+
+def revoke_tokens(store: Store, users: Collection[str]) -> list[TokenInfo]:
+    """Makes all tokens of these users worth nothing, in one transaction; returns what the home kept of them."""
+    with store.database.writing() as db:
+        return _revoke_of(db, users)
+
+
+def _revoke_of(db: Connection, users: Collection[str]) -> list[TokenInfo]:
+    t, wanted, revoked = tables.tokens.c, list(dict.fromkeys(users)), list[TokenInfo]()
+    for at in range(0, len(wanted), BATCH):
+        mine = t.user.in_(wanted[at : at + BATCH])
+        rows = db.execute(select(t.id, t.user, t.created, t.expires).where(mine).order_by(t.created, t.id))
+        revoked += [TokenInfo(**row._mapping) for row in rows]
+        db.execute(delete(tables.tokens).where(mine))
+    return revoked
 
 
 def _hash(token: str) -> str:

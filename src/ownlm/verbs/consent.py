@@ -1,10 +1,12 @@
 """Whether a person shares pieces of their adapters: told, given, taken back."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from ownlm.store.pools import check_known, consent_of, give_consent, sharers_of, take_back_consent
+from ownlm.store.consents import check_all_known, give_consent, take_back_consent
+from ownlm.store.pools import check_known, consent_of, consents, people_of, pools, sharers_of
 from ownlm.store.store import Store
-from ownlm.verbs.waiting import pools_naming
+from ownlm.verbs.waiting import named_in, pools_naming
 
 LICENCE = "CC-BY-4.0"
 
@@ -35,3 +37,23 @@ def consent(store: Store, user: str, share: bool | None, licence: str) -> Consen
     pools = pools_naming(store, [sharer for sharer, _ in sharers_of(store, user)])
     given = consent_of(store, user)
     return Consent(user, False, pools=pools) if given is None else Consent(user, True, *given, pools=pools)
+
+
+def consents_of(store: Store, users: Collection[str]) -> list[Consent]:
+    """How the consents of many users stand, in their order.
+
+    Raises:
+        NotFoundError: the home does not know some of them.
+    """
+    with store.database.reading() as db:
+        check_all_known(db, users)
+    given, ids = consents(store), dict[str, list[str]]()
+    for sharer, user in people_of(store).items():
+        ids.setdefault(user, []).append(sharer)
+    named = [(info.digest, named_in(store, info)) for info in pools(store)]
+    told = []
+    for user in users:
+        mine = tuple(digest for digest, sharers in named if not sharers.isdisjoint(ids.get(user, ())))
+        agreed = given.get(user)
+        told.append(Consent(user, False, pools=mine) if agreed is None else Consent(user, True, *agreed, pools=mine))
+    return told

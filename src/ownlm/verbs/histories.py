@@ -47,6 +47,14 @@ def find_task(store: Store, name_or_path: str) -> Task:
     return known if known.model_copy(update=as_in_file) == task else task
 
 
+def keep_task(store: Store, name_or_path: str) -> Task:
+    """A task, kept in the home as it is now."""
+    task = find_task(store, name_or_path)
+    if store.task(task.name) != task:
+        store.put_task(task)
+    return task
+
+
 def add_history(store: Store, data: Path, task: Task, labels: Path | None, skip_bad: bool, again: bool) -> Added:
     """Reads a file and adds its records, all or none."""
     resume(store)

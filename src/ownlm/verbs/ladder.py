@@ -6,10 +6,13 @@ more -> assembled, then adapted                     many -> an own adapter
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from ownlm.config import TrainConfig
 from ownlm.errors import NotFoundError, OwnlmError
 from ownlm.history.record import History
+from ownlm.history.task import Task
 from ownlm.model.base import BaseLM
 from ownlm.perpcs.adapt import HELD_BACK
 from ownlm.perpcs.sharers import MIN_RECORDS
@@ -19,8 +22,9 @@ from ownlm.store import pools
 from ownlm.store.rows import AdapterInfo
 from ownlm.store.store import Store
 from ownlm.verbs.assemble import AssemblyPlan, assemble_people, assembly_plan
+from ownlm.verbs.histories import Added, with_history
 from ownlm.verbs.report import Ladder, Placed, Rung
-from ownlm.verbs.students import FORGOTTEN, PAGE, Plan, students
+from ownlm.verbs.students import FORGOTTEN, PAGE, Plan, plan_for, students
 from ownlm.verbs.train import train_people
 
 ADAPT_FROM = HELD_BACK  # records: of fewer none can be held back, to tell whether adapting helped
@@ -121,6 +125,23 @@ def place(store: Store, plan: LadderPlan, left_out: list[tuple[str, str]] | None
     if not placed and not left_out:
         raise NotFoundError(f"Nobody in the home has records for task {name!r}", hint="`ownlm history add`")
     return placed
+
+
+def place_only(
+    store: Store, task: Task, data: str | Path | None, pool: str | None, report: Ladder, **asked: Any
+) -> Added | None:
+    """Reports everybody's rung as if a file's records had been added; nothing is written.
+
+    Args:
+        asked: as for `plan_for`.
+
+    Returns:
+        Counts of the file's records; None without a file.
+    """
+    store, task, added = with_history(store, data, task)
+    plan = ladder_plan(store, plan_for(store, task, **asked), pool)
+    report.placed += place(store, plan, report.training.skipped)
+    return added
 
 
 def rung_for(records: int, sharer: bool, no_assembly: str | None) -> tuple[Rung, str]:

@@ -1,0 +1,134 @@
+"""Consent to share pieces of adapters: given and withdrawn, for one user or many in one transaction."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, delete, insert, select
+
+from ownlm.errors import ConfigError, NotFoundError
+from ownlm.store import tables
+from ownlm.store.drafts import drop
+from ownlm.store.pools import BATCH, sweep
+from ownlm.store.rows import now
+from ownlm.store.store import Store
+from ownlm.store.work import alone
+
+_TABLES = (tables.records, tables.adapters, tables.profiles, tables.consents, tables.sharers)  # that name users
+
+_NAMED = 20  # unknown users in a message; of more the rest is counted
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Numbers of users whose consent was given, withdrawn, or was as asked for already."""
+
+    given: int = 0
+    withdrawn: int = 0
+    unchanged: int = 0
+
+
+def give_consent(store: Store, user: str, licence: str) -> None:
+    """Records that a user agrees to share pieces of their adapters; under the same licence again, nothing changes.
+
+    Args:
+        licence: its name or its text, kept as given.
+
+    Raises:
+        NotFoundError: the home does not know the user.
+        ConfigError: no licence is given.
+    """
+    change_consents(store, {user: licence}, ())
+
+
+def take_back_consent(store: Store, user: str) -> None:
+    """Records that a user does not share, or no longer, and removes the drafts of what they would have shared.
+
+    Pieces that lie in a pool stay until they are withdrawn.
+
+    Raises:
+        NotFoundError: the home does not know the user. StoreError: the home cannot be written; the same call again
+            finishes what is left.
+    """
+    change_consents(store, {}, [user])
+
+
+def change_consents(store: Store, give: Mapping[str, str], withdraw: Collection[str]) -> Changed:
+    """Gives and withdraws the consents of many users: all in one transaction, or none.
+
+    Args:
+        give: licences by user.
+        withdraw: users who do not share, or no longer; drafts of what they would have shared are removed.
+
+    Raises:
+        NotFoundError: the home does not know some of them; nothing was changed.
+        ConfigError: a licence is empty; nothing was changed.
+    """
+    if not all(licence.strip() for licence in give.values()):
+        raise ConfigError("Nobody shares without a licence", expected="a name, such as CC-BY-4.0, or a text")
+    users, c = list(dict.fromkeys([*give, *withdraw])), tables.consents.c
+    with store.database.writing() as db:
+        check_all_known(db, users)
+        before = _licences(db, users)
+        changed = [user for user in give if before.get(user) != give[user]]
+        ended = [user for user in withdraw if user in before]
+        for part in _batches([*changed, *ended]):
+            db.execute(delete(tables.consents).where(c.user.in_(part)))
+        if changed:
+            rows = [{"user": user, "licence": give[user], "created": now()} for user in changed]
+            db.execute(insert(tables.consents), rows)
+        for user in withdraw:
+            drop(db, user)
+    if withdraw:
+        store.sweep()  # even if there was none: a stopped command is given again
+        with alone(store.folder) as idle:
+            if idle:  # else the pool that is being made does without them
+                sweep(store)
+    return Changed(len(changed), len(ended), len(users) - len(changed) - len(ended))
+
+
+def check_all_known(db: Connection, users: Collection[str]) -> None:
+    """Raises a NotFoundError that names the users whom the home does not know."""
+    known = set[str]()
+    for part in _batches(list(users)):
+        for table in _TABLES:
+            known |= set(db.execute(select(table.c.user).where(table.c.user.in_(part)).distinct()).scalars())
+    if unknown := [user for user in users if user not in known]:
+        if len(users) == 1:
+            raise NotFoundError(f"The home has no user {unknown[0]!r}", hint="`ownlm users ls`")
+        raise UnknownUsersError(unknown, len(users))
+
+
+class UnknownUsersError(NotFoundError):
+    """Some of the users named are not in the home.
+
+    Args:
+        unknown: all of them.
+        asked: number of users named.
+    """
+
+    def __init__(self, unknown: Collection[str], asked: int) -> None:
+        self.unknown = list(unknown)
+        named = ", ".join(map(repr, self.unknown[:_NAMED]))
+        more = f" and {len(self.unknown) - _NAMED:,} more" if len(self.unknown) > _NAMED else ""
+        super().__init__(
+            f"The home does not know {len(self.unknown):,} of the {asked:,} users; nothing was changed",
+            got=named + more,
+            hint="`ownlm users ls --contains TEXT` finds names; take the unknown ones out",
+        )
+
+    def as_dict(self) -> dict[str, str | None]:
+        """The error's parts, with all unknown users."""
+        return super().as_dict() | {"got": ", ".join(map(repr, self.unknown))}
+
+
+def _licences(db: Connection, users: list[str]) -> dict[str, str]:
+    c = tables.consents.c
+    return {
+        row.user: row.licence
+        for part in _batches(users)
+        for row in db.execute(select(c.user, c.licence).where(c.user.in_(part)))
+    }
+
+
+def _batches(users: list[str]) -> Iterable[list[str]]:
+    return (users[at : at + BATCH] for at in range(0, len(users), BATCH))
