@@ -27,7 +27,8 @@ class Ticket:
             await asyncio.wait_for(self.turn.wait(), most_s)
         except TimeoutError:
             what = "Other answers of this token took too long for this one to begin"
-            raise Busy(what, self.queue.wait_s, expected=f"{most_s:g} s of waiting at most") from None
+            expected = f"{most_s:g} s of waiting at most"
+            raise Busy(what, self.queue.wait_s, expected=expected, option="--answers-at-once") from None
 
     def give_back(self, finished: bool = False) -> None:
         """Its answer has ended, or is not wanted any more. Again is no error.
@@ -106,5 +107,6 @@ class Admission:
         queue = self._queues.setdefault(token, Queue(at_once, self._pace))
         if len(queue) + answers > at_once + self._queued:
             most = f"{self._at_once} under way and {self._queued} that wait"
-            raise Busy("Too many answers of this token wait already", queue.wait_s, expected=most)
+            what = "Too many answers of this token wait already"
+            raise Busy(what, queue.wait_s, expected=most, option="--answers-waiting")
         return queue.join(answers)

@@ -111,6 +111,10 @@ class Answering:
             with about_field(self.prompt_field):
                 raise
 
+    def note_failure(self, bound: Bound, error: OwnlmError) -> None:
+        """Counts an answer that failed, be it before its stream began or in its midst."""
+        self.state.metrics.failed(_how(bound), status_of(error)[1])
+
     async def _next(self, ticket: Ticket, pieces: AsyncIterator[Piece]) -> Piece:
         most = self.state.limits.timeout_s
         try:
@@ -132,12 +136,14 @@ class Answering:
         """Raises an AccessError or an AdapterError where the token or the adapter is gone."""
         await to_thread.run_sync(self._check_there, bound, limiter=self.state.readers)
 
-    async def check_leaving(self, bound: Bound, stream: Stream) -> None:
+    async def check_leaving(self, bound: Bound, stream: Stream, finish: Finish) -> None:
         """Looks once more whether the answer may leave; an AccessError or AdapterError where it may not."""
         check_answered(bound, stream)
         await self.look(bound)
-        self.state.metrics.tokens.labels("prompt").inc(stream.prompt_tokens)
-        self.state.metrics.tokens.labels("answer").inc(stream.completion_tokens)
+        seconds = time.perf_counter() - self.started
+        self.state.metrics.answered(
+            _how(bound), finish, stream.prompt_tokens, stream.completion_tokens, seconds
+        )  # fmt: skip
 
     def _check_there(self, bound: Bound) -> None:
         self.caller.check_still_there(self.state)
@@ -181,6 +187,14 @@ async def _unless_left(request: Request, work: Awaitable[T]) -> T:
 
 
 async def _gathered(answering: Answering, bound: Bound, ticket: Ticket, stack: ExitStack) -> Whole:
+    try:
+        return await _whole(answering, bound, ticket, stack)
+    except OwnlmError as error:
+        answering.note_failure(bound, error)
+        raise
+
+
+async def _whole(answering: Answering, bound: Bound, ticket: Ticket, stack: ExitStack) -> Whole:
     stream = await answering.begin(bound, ticket, stack)
     pieces, texts = aiter(stream), list[str]()
     while True:
@@ -189,7 +203,7 @@ async def _gathered(answering: Answering, bound: Bound, ticket: Ticket, stack: E
             answering.first(bound, stream)
         texts.append(piece.text)
         if piece.finish is not None:
-            await answering.check_leaving(bound, stream)
+            await answering.check_leaving(bound, stream, piece.finish)
             return Whole("".join(texts), piece.finish, stream.prompt_tokens, stream.completion_tokens)
 
 
@@ -262,6 +276,8 @@ async def _produce(answering: Answering, index: int, ticket: Ticket, stack: Exit
             if piece.finish is not None:
                 return
     except Exception as error:
+        if isinstance(error, OwnlmError):
+            answering.note_failure(bound, error)
         parts.put_nowait(error)
 
 
@@ -283,7 +299,7 @@ async def _events(
         while True:
             bound, stream, piece = answering.bounds[part.index], part.stream, part.piece
             if piece.finish is not None:
-                await answering.check_leaving(bound, stream)
+                await answering.check_leaving(bound, stream, piece.finish)
             elif time.monotonic() > looked + LOOK_S:
                 looked = time.monotonic()
                 await answering.look(bound)
@@ -302,6 +318,10 @@ async def _events(
         yield _event(document(message_of(error), *status_of(error), error.param))
     else:
         yield DONE
+
+
+def _how(bound: Bound) -> str:
+    return "chosen" if bound.work.labels else "written"
 
 
 def _said(chat: bool, text: str | None) -> dict[str, Any]:

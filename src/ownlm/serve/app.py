@@ -25,6 +25,7 @@ from ownlm.serve.refusals import add_refusals
 from ownlm.serve.retrieval import Retrieval
 from ownlm.serve.state import State
 from ownlm.serve.who import Operator
+from ownlm.store.jobs import job_counts
 
 _REFUSED = {"description": "Refused: what, and what to do next.", "content": {"application/json": {"schema": {
     "type": "object", "required": ["error"], "properties": {"error": {"type": "object"}}}}}}  # fmt: skip
@@ -121,7 +122,8 @@ def _add_others(app: FastAPI, state: State, root_path: str) -> None:
     @app.get("/metrics", tags=["server"], response_class=Response, responses=openai_api.sends("text/plain"))
     async def metrics(caller: Operator) -> Response:
         """Counters and gauges, for Prometheus; with an operator's token."""
-        return Response(state.metrics.text(), media_type="text/plain; version=0.0.4")
+        jobs = await to_thread.run_sync(job_counts, state.home.store, limiter=state.readers)
+        return Response(state.metrics.text(jobs), media_type="text/plain; version=0.0.4")
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:  # relative addresses: a proxy may show it below any path

@@ -86,7 +86,7 @@ class Engine(Protocol):
         ...
 
     def counts(self) -> Mapping[str, float]:
-        """Gauges: queued, live, slots_used, slots, hits, misses, evictions, tokens, passes."""
+        """Gauges: queued, live, slots_used, slots, hits, misses, evictions, tokens, passes, chosen."""
         ...
 
     async def stop(self, grace_s: float) -> None:
@@ -116,12 +116,16 @@ class Pace:
 class Busy(OwnlmError):
     """A caller asks for too much at a time.
 
+    Args:
+        option: of `ownlm serve`, that raises the limit.
+
     Attributes:
         retry_after: seconds after which it may be worth to try again.
     """
 
-    def __init__(self, what: str, retry_after: float, *, expected: object = None) -> None:
-        super().__init__(what, expected=expected, hint=f"try again in {retry_after:.0f} s")
+    def __init__(self, what: str, retry_after: float, *, expected: object = None, option: str | None = None) -> None:
+        raises = f"; whoever runs the server raises the limit with `{option}`" if option else ""
+        super().__init__(what, expected=expected, hint=f"try again in {retry_after:.0f} s{raises}")
         self.retry_after = retry_after
 
 

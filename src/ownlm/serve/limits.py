@@ -26,7 +26,8 @@ class Limits(BaseModel):
     body_s: float = Field(60.0, gt=0, description="for the body of a request")
     keep_alive_s: float = Field(30.0, gt=0, description="between two requests of a connection")
     stall_s: float = Field(30.0, gt=0, description="in which a client must read some of what it was sent")
-    requests_per_minute: int = Field(600, ge=1, description="of one token")
+    requests_per_minute: int = Field(600, ge=1, description="of one user's token")
+    operator_requests_per_minute: int | None = Field(None, ge=1, description="of one operator's token; None for any")
     at_once: int = Field(16, ge=1, description="answers under way of one token")
     queued: int = Field(256, ge=0, description="answers of one token that wait for those")
     wait_s: float = Field(300.0, gt=0, description="of one answer, for its turn among those of its token")
@@ -48,19 +49,28 @@ class Meter:
         self.admission = Admission(limits.at_once, limits.queued)
         self._bodies: Counter[str] = Counter()  # bytes in memory, by token
 
-    def count(self, token: str) -> None:
-        """One more request of a token.
+    def count(self, token: str, operator: bool = False) -> None:
+        """Counts one more request of a token.
+
+        Args:
+            operator: whether it is an operator's, which has a limit of its own, or none.
 
         Raises:
             Busy: they were too many within a minute.
         """
-        now, most = time.monotonic(), self._limits.requests_per_minute
+        most, option = self._limits.requests_per_minute, "--requests-per-minute"
+        if operator:
+            if self._limits.operator_requests_per_minute is None:
+                return
+            most, option = self._limits.operator_requests_per_minute, "--operator-requests-per-minute"
+        now = time.monotonic()
         came = self._requests.setdefault(token, deque())
         while came and came[0] <= now - WINDOW_S:
             came.popleft()
         if len(came) >= most:
             wait = max(1.0, came[0] + WINDOW_S - now)
-            raise Busy("Too many requests of this token", expected=f"{most} a minute", retry_after=wait)
+            expected = f"at most {most:,} a minute"
+            raise Busy("Too many requests of this token", expected=expected, retry_after=wait, option=option)
         came.append(now)
         if len(self._requests) > IDLE:  # tokens that ask no more take no memory
             self._requests = {one: when for one, when in self._requests.items() if when and when[-1] > now - WINDOW_S}
@@ -73,9 +83,9 @@ class Meter:
         """
         most = self._limits.bodies_bytes
         if self._bodies[token] + count > max(most // 4, self._limits.body_bytes):
-            raise Busy("Too many large requests of this token at a time", retry_after=2.0)
+            raise Busy("Too many large requests of this token at a time", retry_after=2.0, option="--bodies-mb")
         if self._bodies.total() + count > most:
-            raise Overloaded("Too many large requests at a time", retry_after=2.0)
+            raise Overloaded("Too many large requests at a time", retry_after=2.0, option="--bodies-mb")
         self._bodies[token] += count
 
     def give_back(self, token: str, count: int) -> None:
@@ -86,5 +96,7 @@ class Meter:
 
     def charge(self, token: str, body: int) -> None:
         """Counts a large body as several requests: reading it takes as long."""
-        came, now = self._requests.setdefault(token, deque()), time.monotonic()
-        came.extend([now] * min(body // BODY_OF_ONE, self._limits.requests_per_minute - len(came)))
+        if (came := self._requests.get(token)) is None:  # of an operator without a limit, or without a token
+            return
+        now = time.monotonic()
+        came.extend([now] * min(body // BODY_OF_ONE, max(0, self._limits.requests_per_minute - len(came))))

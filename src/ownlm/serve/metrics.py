@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -12,8 +12,8 @@ _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
 
 TOTALS = {
     "hits": "Requests whose adapter was in memory", "misses": "Requests whose adapter was not",
-    "evictions": "Adapters taken out of memory", "tokens": "Tokens of answers",
-    "passes": "Passes through the model",
+    "evictions": "Adapters taken out of memory", "tokens": "Tokens of answers, chosen labels included",
+    "passes": "Passes through the model", "chosen": "Labels chosen",
 }  # fmt: skip
 NOW = {
     "queued": "Requests that wait.", "live": "Answers under way.", "slots_used": "Adapters in memory.",
@@ -47,6 +47,23 @@ class Metrics:
             registry=self._registry,
         )  # fmt: skip
         self.tokens = Counter("ownlm_tokens", "Of prompts and of answers.", ("kind",), registry=self._registry)
+        self._answers = Counter(
+            "ownlm_answers", "Complete answers: written, or a label chosen; and how they ended.", ("how", "finish"),
+            registry=self._registry,
+        )  # fmt: skip
+        self._failed = Counter(
+            "ownlm_answer_errors", "Answers that failed, by code; of streams, too.", ("how", "code"),
+            registry=self._registry,
+        )  # fmt: skip
+        self.answer_seconds = Histogram(
+            "ownlm_answer_seconds", "From a request to the end of an answer.", ("how",), buckets=_SECONDS,
+            registry=self._registry,
+        )  # fmt: skip
+
+        self._jobs = Gauge(
+            "ownlm_jobs", "Jobs that the home keeps: of each user the last 200.", ("kind", "state"),
+            registry=self._registry,
+        )  # fmt: skip
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """A request is done.
@@ -57,8 +74,31 @@ class Metrics:
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def text(self) -> bytes:
-        """All of it, as Prometheus reads it."""
+    def answered(self, how: str, finish: str, prompt_tokens: int, answer_tokens: int, seconds: float) -> None:
+        """An answer is complete.
+
+        Args:
+            how: "written" or "chosen".
+            finish: "stop" or "length".
+        """
+        self._answers.labels(how, finish).inc()
+        self.tokens.labels("prompt").inc(prompt_tokens)
+        self.tokens.labels("answer").inc(answer_tokens)
+        self.answer_seconds.labels(how).observe(seconds)
+
+    def failed(self, how: str, code: str) -> None:
+        """An answer failed with an error of this code."""
+        self._failed.labels(how, code).inc()
+
+    def text(self, jobs: Mapping[tuple[str, str], int] | None = None) -> bytes:
+        """All of it, as Prometheus reads it.
+
+        Args:
+            jobs: numbers of jobs in the home, by kind and state.
+        """
+        self._jobs.clear()
+        for (kind, state), count in (jobs or {}).items():
+            self._jobs.labels(kind, state).set(count)
         return generate_latest(self._registry)
 
 

@@ -16,7 +16,7 @@ from ownlm.store.rows import BaseInfo
 from ownlm.verbs.load import load_registered
 
 TURN_S = 5.0  # for so long a base that is asked for waits until another that is in memory has nothing to do
-_GROWING = ("hits", "misses", "evictions", "tokens", "passes")
+_GROWING = ("hits", "misses", "evictions", "tokens", "passes", "chosen")
 _GAUGES = ("queued", "live", "slots_used", "slots", *_GROWING)
 
 
@@ -64,7 +64,7 @@ class OwnEngine:
         if self._stopping:
             raise Overloaded("The server is stopping", 5)
         if sum(worker.waiting for worker in (*self._workers.values(), *self._leaving)) >= self.queue:
-            raise Overloaded(f"{self.queue} requests wait already", self._retry_after())
+            raise Overloaded(f"{self.queue} requests wait already", self._retry_after(), option="--queue")
         stream = OwnStream(work)
         worker = self._workers.get(work.base.name)
         if worker is None or not worker.put(Order(stream)):

@@ -73,7 +73,7 @@ class Running:
         self.base, self.limits, self.tell = base, limits, tell
         self.slots = Slots(base, store, limits.slots)
         self.decoder = Decoder(base, self.slots.banks, prompt_tokens=limits.prompt_tokens, places=limits.places)
-        self.tokens = 0
+        self.tokens = self.chosen = self._choosing_passes = 0
         self._prompts = PromptReader(base, base.max_tokens)
         self._writing: dict[Reply, Order] = {}
         self._choosing: list[Order] = []
@@ -98,7 +98,8 @@ class Running:
             "misses": slots.misses,
             "evictions": slots.evictions,
             "tokens": self.tokens,
-            "passes": self.decoder.passes,
+            "passes": self.decoder.passes + self._choosing_passes,
+            "chosen": self.chosen,
         }
 
     def encode(self, order: Order) -> OwnlmError | None:
@@ -201,10 +202,22 @@ class Running:
     def _choose(self, orders: Sequence[Order], labels: Sequence[str]) -> list[News]:
         """Each one's likeliest label."""
         prompts = [Prompt(order.number, order.tokens) for order in orders]
-        choices = choose(self.base, self.slots.banks, prompts, [f" {label}" for label in labels])
-        news = [self._news(one, Piece(found.label, "stop"), 1) for one, found in zip(orders, choices, strict=True)]
+        choices = choose(
+            self.base, self.slots.banks, prompts, [f" {label}" for label in labels], on_done=self._count_choices
+        )
+        length = {label.strip(): len(self.base.encode_answer(f" {label}")) for label in labels}
+        self.tokens += sum(length[found.label] for found in choices)
+        news = [
+            self._news(one, Piece(found.label, "stop"), length[found.label])
+            for one, found in zip(orders, choices, strict=True)
+        ]
         self._leave(orders)
         return news
+
+    def _count_choices(self, prompts: int) -> None:
+        """A pass has chosen labels for so many prompts."""
+        self.chosen += prompts
+        self._choosing_passes += 1
 
     def _news(self, order: Order, piece: Piece, tokens: int) -> News:
         """A piece, if it comes from the adapter that was asked: nobody ever gets another's answer."""

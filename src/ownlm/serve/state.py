@@ -33,7 +33,7 @@ class Turns:
         """While it lasts, no other work of this kind is done for the user; a Busy where too much waits already."""
         lock, count = self._locks.get((kind, user), (asyncio.Lock(), 0))
         if count > MOST_WAITING:
-            raise Busy("Too many requests of yours wait for each other", retry_after=5.0)
+            raise Busy("Too many requests of yours wait for each other", 5.0, expected=f"at most {MOST_WAITING}")
         self._locks[kind, user] = lock, count + 1
         try:
             async with lock:

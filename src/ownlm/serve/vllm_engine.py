@@ -87,7 +87,7 @@ class VllmEngine:
         self._given: OrderedDict[str, None] = OrderedDict()  # versions that the server may know, the latest last
         self._dropping: dict[str, asyncio.Event] = {}
         self._pools: dict[str, Pool] = {}
-        self._counts = {"hits": 0, "misses": 0, "evictions": 0, "tokens": 0}
+        self._counts = {"hits": 0, "misses": 0, "evictions": 0, "tokens": 0, "chosen": 0}
         self._pace = Pace()
         self._stopping = False
 
@@ -106,19 +106,20 @@ class VllmEngine:
         """
         if self._stopping or len(self._live) >= self.most:
             what = "Too many requests are under way, or the server stops"
-            raise Overloaded(what, self._pace.wait_s(1, 1), expected=f"at most {self.most}")
+            raise Overloaded(what, self._pace.wait_s(1, 1), expected=f"at most {self.most}", option="--queue")
         client = self.start()
         stream = VllmStream()
         self._live[stream] = NOBODY if work.adapter is None else version_of(work.adapter)
         stream.task = asyncio.create_task(self._answer(work, stream, client))
         began = time.monotonic()
         stream.task.add_done_callback(
-            lambda _: self._done(stream, began)
+            lambda _: self._done(stream, began, bool(work.labels))
         )  # also of one that was cancelled before it began
         return stream
 
-    def _done(self, stream: VllmStream, began: float) -> None:
+    def _done(self, stream: VllmStream, began: float, chosen: bool) -> None:
         if stream.completion_tokens:
+            self._counts["chosen"] += chosen
             self._pace.ended(time.monotonic() - began)
         self._counts["tokens"] += stream.completion_tokens
         del self._live[stream]

@@ -61,7 +61,7 @@ async def authorise(scope: Scope, state: State) -> Caller:
         raise _nobody()
     if found.expired:
         raise _expired()
-    state.meter.count(found.id)
+    state.meter.count(found.id, operator=found.user is None)
     scope.setdefault("state", {})[CALLER] = Caller(found, secret)  # copies of a scope share its state
     return Caller(found, secret)
 
