@@ -35,6 +35,7 @@ _PerAddress = Annotated[
     int,
     typer.Option("--connections-per-address", metavar="N", help="Of clients, or a proxy, on another machine.", min=1),
 ]
+_UserRate = Annotated[int, typer.Option("--requests-per-minute", metavar="N", help="Of each user's token.", min=1)]
 _OperatorRate = Annotated[
     int | None,
     typer.Option(
@@ -75,9 +76,7 @@ def serve(
     max_tokens: Annotated[
         int, typer.Option("--max-tokens", metavar="N", help="Of an answer; longer ones are cut.", min=1)
     ] = 1024,
-    requests_per_minute: Annotated[
-        int, typer.Option("--requests-per-minute", metavar="N", help="Of each user's token.", min=1)
-    ] = 600,
+    requests_per_minute: _UserRate = 600,
     operator_requests_per_minute: _OperatorRate = None,
     answers_at_once: _AtOnce = 16,
     answers_waiting: _Waiting = 256,
