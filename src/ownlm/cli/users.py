@@ -153,6 +153,15 @@ def show(
     )
     if not adapters:
         return
+    _print_versions(adapters)
+    if plot is not None:
+        say(f"{plot}: whose pieces the newest recipe is made of")
+    elif adapters[-1][0].is_recipe and adapters[-1][0].stale is None and adapters[-1][0].pool not in waiting:
+        say(f"`ownlm users show --plot FILE.png {argument(user)}` draws whose pieces the recipe is made of")
+
+
+def _print_versions(adapters: "list[tuple[AdapterInfo, str]]") -> None:
+    """The versions of a user's adapters, with how far each is behind."""
     print_some(
         "Adapters, newest first",
         ["adapter", "task", "base", "method", "from", "records#", "steps#", "loss#", "size#", "made (UTC)", "behind"],
@@ -163,10 +172,6 @@ def show(
         ],
         "--json lists them all",
     )  # fmt: skip
-    if plot is not None:
-        say(f"{plot}: whose pieces the newest recipe is made of")
-    elif adapters[-1][0].is_recipe and adapters[-1][0].stale is None and adapters[-1][0].pool not in waiting:
-        say(f"`ownlm users show --plot FILE.png {argument(user)}` draws whose pieces the recipe is made of")
 
 
 def _draw(home: "Home", user: str, task: str | None, plot: Path) -> None:
