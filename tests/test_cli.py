@@ -28,7 +28,9 @@ def test_a_journey_in_json(shell: Shell, tiny_base: Path) -> None:
     assert [row["id"] for row in shown] == ["ada-5", "ada-6"] and shown[0]["text"] == "ada secret5 said"
 
     report = shell.json("train", "--task", "sorting", "--epochs", "1")
-    assert sorted(report) == ["added", "anew", "failed", "skipped", "tokens_per_s", "trained"]
+    assert sorted(report) == [
+        "added", "anew", "checkpointed", "failed", "notes", "resumed", "skipped", "tokens_per_s", "trained",
+    ]  # fmt: skip
     assert sorted(report["trained"][0]) == [
         "adapter", "loss_first", "loss_last", "parent", "records", "seconds", "steps", "tokens", "user",
         "verdict"]  # fmt: skip
@@ -57,7 +59,8 @@ def test_a_journey_in_json(shell: Shell, tiny_base: Path) -> None:
     exported = shell.json("users", "export", "ada", "out")
     assert exported["base"] == str(tiny_base)
     assert sorted(os.listdir(shell.folder / "out")) == [
-        "adapter_config.json", "adapter_model.safetensors", "ownlm.json"]  # fmt: skip
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "answer.py", "ownlm.json", "prompt.json",
+    ]  # fmt: skip
 
 
 def test_a_journey_for_people(shell: Shell, tiny_base: Path) -> None:

@@ -85,7 +85,8 @@ def test_export_is_loaded_by_peft_and_answers_alike(home: Home, tmp_path: Path) 
             mine, theirs = base.logits(row.pack()), model(torch.tensor([tokens])).logits[0, -len(tokens) :]
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
         assert {file.name for file in (tmp_path / user).iterdir()} == {
-            "adapter_config.json", "adapter_model.safetensors", "ownlm.json"}  # fmt: skip
+            "README.md", "adapter_config.json", "adapter_model.safetensors", "answer.py", "ownlm.json", "prompt.json",
+        }  # fmt: skip
 
 
 def test_training_is_skipped_or_begins_anew_and_never_goes_on(home: Home, tmp_path: Path) -> None:

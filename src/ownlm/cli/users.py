@@ -242,7 +242,10 @@ def export(
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
-    """Write a person's newest adapter as a PEFT folder, which `peft` and vLLM load unchanged.
+    """Write a user's newest adapter as a PEFT folder, which `peft` and vLLM load unchanged, with its prompt.
+
+    It has prompt.json, all that decides the prompt that the adapter was trained on, and answer.py, which answers by it
+    without ownlm.
 
     An assembly of 3 pieces of rank 8 a module becomes an adapter of rank 24, and is exact; with --rank it is smaller,
     and how far it is off is told.
@@ -261,6 +264,7 @@ def export(
         return
     what = "recipe" if adapter.is_recipe else "adapter"
     say(f"{folder}: the {what} {adapter.id[:8]} of {user}, {size(folder_size(folder))}, for the base in {base.folder}")
+    say("`python answer.py TEXT` in that folder answers without ownlm; its README.md shows the prompt")
     if rank is not None:
         say(f"of rank {rank}; relative error of its updates: {error:.2%}")
 

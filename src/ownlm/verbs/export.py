@@ -12,11 +12,12 @@ from ownlm.model.source import hub_id
 from ownlm.perpcs.materialise import of_rank
 from ownlm.store.rows import AdapterInfo
 from ownlm.store.store import Store
+from ownlm.verbs.export_prompt import write_prompt
 from ownlm.verbs.load import RECIPE, licence_of, read_adapter
 
 
 def export_adapter(store: Store, adapter: AdapterInfo, folder: Path, rank: int | None) -> float:
-    """Writes the adapter as a PEFT folder, whole or not at all, with a note of what it was made from.
+    """Writes the adapter as a PEFT folder, whole or not at all, with its prompt and a note of what it was made from.
 
     It names a base from the hub by its id and revision, any other by its folder. `peft` has read it, on the base's
     modules without their weights, before it is in its place.
@@ -62,6 +63,7 @@ def export_adapter(store: Store, adapter: AdapterInfo, folder: Path, rank: int |
             **({} if rank is None else {"rank": rank, "relative_error": error}),
             **adapter.provenance,
         }
+        write_prompt(store, adapter, temporary)
         (temporary / "ownlm.json").write_text(json.dumps(note, indent=1) + "\n", "utf8")
         if folder.exists():
             folder.rmdir()
