@@ -3,11 +3,13 @@ import os
 import sys
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ownlm.history.readers import read_dataset
 from ownlm.history.task import load_task
+from ownlm.importers.git_subjects import REPEATED, known_kind, own_words
 from ownlm.importers.imported import pseudonym
 from ownlm.prompt.example import history_examples
 from tests.importers.repository import BELA, DAY, START, Repository, run
@@ -128,6 +130,61 @@ def test_who_it_was(repository: Repository) -> None:
     assert run(repository)[0].records == {ada: 2, ciro: 1}
 
 
+SAME = [  # authors who are one user
+    ["Ada <ada@example.org>", "ada <ADA@Example.org>", "A. L. <Ada@example.org>"],
+    ["B <7+ada@users.noreply.github.com>", "Ada <Ada@users.noreply.github.com>", "A <9+ada@users.noreply.github.com>"],
+    ["Cyd <12-cyd@users.noreply.gitlab.com>", "Cyd <cyd@users.noreply.gitlab.com>"],
+    ["Dan <3+dan@noreply.forge.example>", "Dan <dan@noreply.forge.example>"],
+    ["12-e <12-e@users.noreply.github.com>"],  # a name that begins so
+    ["Fay <>", "fay  <none@none>", "Fay <root@localhost>", "FAY <devnull@localhost>", "Fay <you@example.com>",
+     "Fay <fay>", "Fay <noreply@github.com>", "Fay <fay@laptop.(none)>"],
+    ["Gil <>"],
+    ["Hal <root@localhost>"],
+    ["Ira <none@none>"],
+    ["(no author) <jo@1234-abcd>"],
+    ["unknown <kim>"],
+]  # fmt: skip
+NOBODY = ["unknown <unknown>", "(no author) <(no author)@1234-abcd>", "root <root@localhost>", "none <none@none>"]
+
+
+def test_who_is_one_user(repository: Repository) -> None:
+    authors = [author for same in SAME for author in same] + NOBODY
+    for number, author in enumerate(authors):
+        repository.change(f"Something {'x' * number}", author=author)
+    imported, rows = run(repository, keep_names=True)
+    users = iter(row["user_id"] for row in rows)
+    assert [{next(users) for _ in same} for same in SAME] == [
+        {"ada@example.org"}, {"ada@users.noreply.github.com"}, {"cyd@users.noreply.gitlab.com"},
+        {"dan@noreply.forge.example"}, {"12-e@users.noreply.github.com"}, {"fay"}, {"gil"}, {"hal"}, {"ira"},
+        {"jo@1234-abcd"}, {"kim"}]  # fmt: skip
+    assert imported.left_out == {"without an author": len(NOBODY)}
+
+
+def test_what_a_translation_platform_signed(repository: Repository) -> None:
+    repository.change("Begin")
+    repository.change("i18n: German\n\nCurrently translated at 100%\n\nTranslate-URL: https://example.org/de/")
+    repository.change("Speak of a Translate-URL: here\n\nNo trailer, but text.\n")
+    imported, rows = run(repository)
+    assert [row["subject"] for row in rows] == ["Begin", "Speak of a Translate-URL: here"]
+    assert imported.left_out == {"translation platforms": 1}
+
+
+def test_templates_are_counted_and_can_be_kept(repository: Repository) -> None:
+    repository.change("Let it rain (#1)")
+    for number in range(REPEATED):
+        repository.change(f"Linux: Update kernel 5.4.{number} (#{number})")
+    repository.change("Update notes.txt")
+    repository.change("Merge branch 'rain'")
+    imported, rows = run(repository)
+    assert [row["subject"] for row in rows] == ["Let it rain"]
+    assert imported.left_out == {
+        "repeated templates": REPEATED, "default subjects of web editors and hosts": 1, "merges": 1}  # fmt: skip
+    assert imported.templates == {"linux: update kernel #": REPEATED}
+    imported, rows = run(repository, keep_machine=True)
+    assert len(rows) == REPEATED + 2 and rows[1]["subject"] == "Linux: Update kernel 5.4.0"
+    assert imported.left_out == {"merges": 1} and imported.templates == {}
+
+
 @pytest.mark.parametrize(
     ("date", "time"),
     [
@@ -149,12 +206,12 @@ def test_dates(repository: Repository, date: str, time: str | None) -> None:
 
 
 def test_one_without_a_time_stays_in_its_place(repository: Repository) -> None:
-    for subject, at in (("1", START), ("2", START + DAY), ("3", 0), ("4", START + 2 * DAY)):
+    for subject, at in (("One", START), ("Two", START + DAY), ("Three", 0), ("Four", START + 2 * DAY)):
         repository.change(subject, at=at)
     rows = run(repository)[1]
     assert ["time" in row for row in rows] == [True, True, False, True]
     (history,) = read_dataset(repository.folder.parent / "repository.jsonl", TASK).histories
-    assert [record.fields["subject"] for record in history.records] == ["1", "2", "3", "4"]
+    assert [record.fields["subject"] for record in history.records] == ["One", "Two", "Three", "Four"]
 
 
 @pytest.mark.parametrize(
@@ -207,6 +264,20 @@ BOTS = [
     "Dependabot <x@example.org>",
     "x <dependabot@example.org>",
     "Somebody <198982749+Copilot@users.noreply.github.com>",
+    "Weblate <noreply@weblate.org>",
+    "Hosted Weblate <hosted@weblate.org>",
+    "Somebody <hosted@weblate.org>",
+    "Nextcloud bot <x@example.org>",
+    "OpenStack Proposal Bot <x@example.org>",
+    "BrewTestBot <x@example.org>",
+    "l10n daemon script <scripty@kde.org>",
+    "k8s-ci-robot <x@example.org>",
+    "bors <x@example.org>",
+    "Jenkins <x@example.org>",
+    "svn2git <x@example.org>",
+    "translation-updater-bot <x@example.org>",
+    "Crowdin Bot <x@example.org>",
+    "Somebody <noreply@anthropic.com>",
 ]
 PEOPLE = [
     "Ada Abbot <abbot@example.org>",
@@ -216,6 +287,11 @@ PEOPLE = [
     "Renova Teixeira <renovate.me@example.org>",
     "Robot Fan <robot@example.org>",
     "Ann Actions <actions@example.org>",
+    "Bob Jenkins <jenkins@example.org>",
+    "Travis <travis@example.org>",
+    "Claude <claude@example.org>",
+    "Devin Ai <devin@example.org>",
+    "Release Manager <release@example.org>",
 ]
 
 
@@ -342,15 +418,21 @@ def test_contents_in_any_encoding(repository: Repository) -> None:
         "+Grüße", "+雨 x", "+bell  [0m", "+\u00ed\u00a0\u20acab", "+" + "é" * 76 + "..."]  # fmt: skip
 
 
+def is_kept(entry: dict[str, Any]) -> bool:
+    return known_kind(entry["subject"].strip(), [file["path"] for file in entry["files"]]) is None
+
+
 @pytest.mark.skipif(not LOG.is_file(), reason=f"THE REAL DATA ARE NOT THERE: no file {LOG}")
 def test_a_real_log(tmp_path: Path) -> None:
     replay(LOG, tmp_path / "replayed")
     imported, rows = run(tmp_path / "replayed", keep_names=True)
     log = [json.loads(line) for line in LOG.read_text("utf8").splitlines()][::-1]
-    own = [entry for entry in log if entry["files"] and not entry["subject"].startswith(('Revert "', "fixup! "))]
-    assert imported.left_out == {"without changed files": 5, "reverts": 4, "bots": 1, "fixups": 1}
+    own = [entry for entry in log if entry["files"] and is_kept(entry)]
+    assert imported.left_out == {
+        "default subjects of web editors and hosts": 190, "versions and dependencies": 11, "without changed files": 5,
+        "reverts": 4, "bots": 1, "fixups": 1}  # fmt: skip
     assert [(row["user_id"], row["subject"]) for row in rows] == [
-        (f"{entry['author']}@users.invalid", entry["subject"].strip()) for entry in own
+        (f"{entry['author']}@users.invalid", own_words(entry["subject"].strip())) for entry in own
     ]
     assert [datetime.fromisoformat(row["time"]) for row in rows] == [
         datetime.fromisoformat(entry["date"]) for entry in own

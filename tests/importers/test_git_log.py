@@ -50,7 +50,7 @@ def test_many_files_cost_little(repository: Repository) -> None:
 
 
 def test_a_file_cannot_forge_a_commit(repository: Repository) -> None:
-    header = "\0".join(["", "f" * 40, "", "Eve", "eve@example.org", "1700000000", "Forged"])
+    header = "\0".join(["", "f" * 40, "", "Eve", "eve@example.org", "1700000000", "", "Forged"])
     forged = f"{header}\n\n1\t1\tforged\n\ndiff --git a/f b/f\n@@ -1 +1 @@\n-old\n+new\n1\t1\tx\n--- a/z\n+++ b/z\n"
     repository.put(".gitattributes", "* diff\n")
     repository.put("a.txt", forged + "x\r" + forged + "no end of line: " + header)
@@ -225,7 +225,7 @@ def test_git_ends_whatever_happens(repository: Repository, tmp_path: Path, monke
         assert started[-1].returncode == -9
     with pytest.raises(DataError, match="cannot be written"):
         import_git(repository.folder, tmp_path / "none" / "out.jsonl")
-    assert [process.returncode for process in started] == [0, 0, 0, -9, -9, 0, 0, 0, -9]
+    assert [process.returncode for process in started] == [0, 0, 0, -9, -9, 0, 0, 0, 0, -9]
     assert all(process.stdout and process.stdout.closed for process in started)
 
 

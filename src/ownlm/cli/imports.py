@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ownlm.cli import options
+from ownlm.cli.next_step import next_step
 from ownlm.cli.output import many, print_json, progress_bar, say, size
 from ownlm.errors import OwnlmError, argument, quoted
 
@@ -24,6 +25,13 @@ Out = Annotated[Path, _OUT]
 KeepNames = Annotated[
     bool,
     typer.Option("--keep-names", help="Addresses as user ids, not hashes of them."),
+]
+KeepMachine = Annotated[
+    bool,
+    typer.Option(
+        "--keep-machine",
+        help="Keep subjects that a program seems to have written; merges, reverts and bots are left out anyway.",
+    ),
 ]
 Source = Annotated[
     Path | None,
@@ -68,13 +76,18 @@ def git(
     repo: Annotated[Path, typer.Argument(help="A git repository, bare or not.", show_default=False)],
     out: Out,
     keep_names: KeepNames = False,
+    keep_machine: KeepMachine = False,
     json: options.Json = False,
 ) -> None:
-    """Commits: what each author changed, and the subject they gave it. Merges, bots and reverts are left out."""
+    """Commits: what each author changed, and the subject they gave it.
+
+    Merges, reverts, bots, and subjects that programs write (translations, releases, web editors, templates that the
+    repository repeats) are left out and counted.
+    """
     from ownlm.importers.git import import_git
 
     with progress_bar() as progress:
-        imported = import_git(repo, out, keep_names=keep_names, progress=progress)
+        imported = import_git(repo, out, keep_names=keep_names, keep_machine=keep_machine, progress=progress)
     _tell(imported, json)
 
 
@@ -171,7 +184,7 @@ def _download(
 
 
 def _tell(imported: "Imported", json: bool) -> None:
-    records, people = sum(imported.records.values()), len(imported.records)
+    records, people, step = sum(imported.records.values()), len(imported.records), next_step(imported)
     if json:
         print_json(
             {
@@ -180,7 +193,9 @@ def _tell(imported: "Imported", json: bool) -> None:
                 "records": records,
                 "left_out": imported.left_out,
                 "labels": imported.labels,
+                "templates": imported.templates,
                 "files": [str(file) for file in imported.files],
+                "next": {"command": step.command(imported), "seconds": round(step.seconds)},
             }
         )
         return
@@ -192,13 +207,18 @@ def _tell(imported: "Imported", json: bool) -> None:
             "taken, by label: "
             + ", ".join(f"{name} {count:,}" for name, count in list(imported.labels.items())[:SHOWN])
         )
+    for template, count in list(imported.templates.items())[:SHOWN]:
+        say(f"  {count:,} like: {template}")
+    if imported.templates:
+        say("  --keep-machine keeps these, and what web editors, releases and translation platforms write")
     for user, count in sorted(imported.records.items(), key=lambda item: -item[1])[:SHOWN]:
         say(f"  {user}: {many(count, 'record')}")
     if people > SHOWN:
-        say(f"  and {many(people - SHOWN, 'more user')}")
+        say(f"  and {people - SHOWN:,} more")
     for file in imported.files[1:]:
         say(f"also written: {file}")
-    say(f"Next: ownlm train --task {imported.task} {argument(imported.files[0])}")
+    say(f"Next: {step.command(imported)}")
+    say(f"  {step.explained(people)}")
     for file in imported.files:
         if file.name.endswith(".queries.jsonl"):
             say(f"Then: ownlm ask --task {imported.task} --file={quoted(file)}")

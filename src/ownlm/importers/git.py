@@ -2,42 +2,75 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 from ownlm.errors import DataError
 from ownlm.importers.git_log import LINES, Changed, Commit, Head, commit_log, find_head
+from ownlm.importers.git_subjects import MACHINE, MERGES, TEMPLATES, TRANSLATIONS, Templates, known_kind, own_words
 from ownlm.importers.imported import Imported, pseudonym, write_rows
 from ownlm.progress import Progress, silent
 
 _WIDTH: Final = 80  # characters of a path, or of a line of the diff, in a record
 _CUT: Final = "where the shallow clone ends"
 
-_MERGE: Final = re.compile(
-    r"Merge (branch(es)? '|remote-tracking branch|pull request #|tag '|commit ')"
-    r"|Merged in .* \(pull request #"
+_BOT_NAMES: Final = re.compile(
+    r".*( bot| BOT|[a-z]Bot)|.*[- ](?i:daemon script)|(?i:(\S+ )?(automation|automated|automatic|build|ci|crowdin"
+    r"|deploy\w*"
+    r"|github|gitlab|l10n|localization|merge|proposal|publish\w*|release|renovate|sync|test|transifex|translation"
+    r"|update\w*"
+    r"|updater|version|weblate) bot|buildbot|cursor agent|google-java-format|hudson|jenkins|(mozilla )?pontoon|zuul"
+    r"|the gitter badger|hosted weblate|cvs2(svn|git)|svn2git)"
 )
-_REVERT: Final = re.compile(r"""(Revert|Reapply|Reland) ["']|(?i:revert)(\(.*?\))?!?: """)
-_FIXUP: Final = re.compile(r"(fixup|squash|amend)! ")
-_BOTS: Final = re.compile(
-    r".*\[bot\]|allcontributors|circleci|codecov|copilot|dependabot(-preview)?|depfu|git(hub|lab)[ -](actions?|ci)"
-    r"|greenkeeper|imgbot|k8s-ci-robot|mergify|pre-commit[-. ]ci|pyup\.io bot|((mend|whitesource) )?renovate( bot)?"
-    r"|snyk bot|travis[ -]ci",
+_BOTS: Final = re.compile(  # names, or the names of their addresses
+    r".*\[bot\]|.*-bot|.*-robot|allcontributors|appveyor|azure[ -]pipelines?|bors(-\w+)?|changesets?-release"
+    r"|circleci|codecov"
+    r"|copilot|copybara(-service|-worker)?|crowdin|dependabot(-preview)?|depfu|dotnet-maestro|git(hub"
+    r"|lab)[ -](actions?|ci)"
+    r"|greenkeeper|homu|imgbot|k8s-ci-robot|libraryupgrader|mergify|openhands|pre-commit[-. ]ci|pyup\.io bot"
+    r"|release-please"
+    r"|((mend|whitesource) )?renovate( bot)?|restyled(\.io)?|scripty|semantic-release|snyk bot|sourcery-ai"
+    r"|transifex(-integration)?|translatewiki(\.net)?|travis[ -]ci|web-flow|weblate",
     re.IGNORECASE,
 )
+_BOT_ADDRESSES: Final = re.compile(
+    r"hosted@weblate\.org|(support|bot)@(greenkeeper|renovateapp|crowdin|mergify|pyup)\.(io|com)"
+    r"|cursoragent@cursor\.com"
+    r"|noreply@anthropic\.com|openhands@all-hands\.dev|(travis|builds)@travis-ci\.(org|com)"
+)
+_NOREPLY: Final = re.compile(r"(?:\d+\+|\d+-(?=[^@]+@users\.noreply\.gitlab\.))(?=[^@]+@(?:users\.)?noreply\.)")
+_SHARED: Final = re.compile(  # addresses that several people's commits may carry, because nobody set another
+    r"[^@]*|[^@]*@|@.*|.*@(none|unknown|nowhere|localhost|localhost\.localdomain|localdomain|\(none\)|.*\.\(none\)|-"
+    r"|nil|null)"
+    r"|(root|nobody|none|null|unknown|devnull|no-?reply|donotreply|\(no author\)|git|build|builder|vagrant|ubuntu"
+    r"|ec2-user)@.*"
+    r"|(you|your|me|user|username|name|email|your[-_.]?(name|email)|e?mail|someone|john\.?doe|test)@(e?mail"
+    r"|(your[-_]?)?"
+    r"(e?mail|domain|company|site)|example|test|domain|company|you|me)\.\w+"
+)
+_UNNAMED: Final = re.compile(
+    r"|\W+|none|null|nil|unknown( author)?|root|nobody|user(name)?|\(no author\)|no author|anonymous"
+    r"|your name( here)?|name"
+    r"|first(name)? last(name)?|git|ubuntu|vagrant|ec2-user|github|gitlab|build(er)?"
+)
 
 
-def import_git(repo: Path, out: Path, *, keep_names: bool = False, progress: Progress = silent) -> Imported:
+def import_git(
+    repo: Path, out: Path, *, keep_names: bool = False, keep_machine: bool = False, progress: Progress = silent
+) -> Imported:
     """Writes a history of each author out of the commits that lead to HEAD, oldest first, for the task `git-commit`.
 
-    What is nobody's own words is left out: merges, reverts, fixups and what bots did. So is a commit without a subject,
-    without changed files, or without its parents, where a shallow clone ends.
+    Subjects that are not the author's own words are left out: merges, reverts, fixups, commits of bots, and subjects
+    that a program wrote (see `git_subjects`). So is a commit without a subject, without changed files, or without its
+    parents, where a shallow clone ends. The number of a pull request, which the host appends, is cut off.
 
     Args:
         repo: a repository, bare or not, or a folder within it.
         out: the file to write.
         keep_names: mail addresses as user ids, instead of hashes of them.
+        keep_machine: keep subjects that a program seems to have written; merges, reverts, fixups and bots are still
+            left out.
 
     Returns:
         An account of it.
@@ -48,53 +81,89 @@ def import_git(repo: Path, out: Path, *, keep_names: bool = False, progress: Pro
     Source: ours.
     """
     head = find_head(repo)
-    imported, left_out = Imported("git-commit", files=[out]), Counter[str]()
+    imported, left_out, repeated = Imported("git-commit", files=[out]), Counter[str](), Counter[str]()
+    templates = Templates(())
+    if not keep_machine:
+        with commit_log(repo, head, diffs=False) as commits:
+            templates = Templates((_author(one), one.subject) for one in commits if not _why_not(one, looked=False))
+
+    def why_not(commit: Commit) -> str | None:
+        reason = _CUT if commit.hash in head.ends else _why_not(commit)
+        if reason is None and (masked := templates.repeated(_author(commit), commit.subject)):
+            repeated[masked] += 1
+            return TEMPLATES
+        return None if keep_machine and reason in MACHINE else reason
+
     with commit_log(repo, head) as commits:
-        rows = _rows(_counted(commits, head, progress), head, keep_names, imported.records, left_out)
+        rows = _rows(_counted(commits, head, progress), why_not, keep_names, imported.records, left_out)
         write_rows(out, _at_least_one(rows, repo, left_out))
-    imported.left_out = dict(left_out.most_common())
+    imported.left_out, imported.templates = dict(left_out.most_common()), dict(repeated.most_common())
     return imported
 
 
 def _rows(
-    commits: Iterator[Commit], head: Head, keep_names: bool, records: dict[str, int], left_out: Counter[str]
+    commits: Iterator[Commit],
+    why_not: Callable[[Commit], str | None],
+    keep_names: bool,
+    records: dict[str, int],
+    left_out: Counter[str],
 ) -> Iterator[dict[str, str]]:
     for commit in commits:
-        reason = _CUT if commit.hash in head.ends else _why_not(commit)
-        if reason:
+        if reason := why_not(commit):
             left_out[reason] += 1
             continue
-        person = commit.address or commit.name
-        user = person.lower() if keep_names else pseudonym(person)
+        user = _author(commit) if keep_names else pseudonym(_author(commit))
         records[user] = records.get(user, 0) + 1
         row = {"user_id": user, "id": commit.hash, "time": commit.time, "files": _files(commit), "diff": _diff(commit)}
-        yield {name: value for name, value in row.items() if value} | {"subject": commit.subject}
+        yield {name: value for name, value in row.items() if value} | {"subject": own_words(commit.subject)}
 
 
-def _why_not(commit: Commit) -> str | None:
-    """Why a commit is left out; None if it is not."""
-    reasons = {
-        "merges": commit.parents > 1 or _MERGE.match(commit.subject),
-        "bots": _is_bot(commit.name, commit.address),
-        "without a subject": not commit.subject,
-        "reverts": _REVERT.match(commit.subject),
-        "fixups": _FIXUP.match(commit.subject),
-        "without changed files": not commit.changed,
-        "without an author": not (commit.address or commit.name),
-    }
-    return next((reason for reason, holds in reasons.items() if holds), None)
+def _why_not(commit: Commit, *, looked: bool = True) -> str | None:
+    """Why a commit is left out; None if it is not.
+
+    Args:
+        looked: whether the commit's files are known.
+    """
+    if commit.parents > 1:
+        return MERGES
+    if _is_bot(commit.name, commit.address):
+        return "bots"
+    if kind := known_kind(commit.subject, [changed.path for changed in commit.files]):
+        return kind
+    if commit.translated:
+        return TRANSLATIONS
+    if looked and not commit.changed:
+        return "without changed files"
+    return None if _author(commit) else "without an author"
+
+
+def _author(commit: Commit) -> str:
+    """Who a commit's author is, in lower case: the address, or the name where the address may be several people's.
+
+    The forms in which GitHub and GitLab hide an address are one: `12+ada@users.noreply.github.com` is
+    `ada@users.noreply.github.com`. Empty where nobody is named.
+    """
+    address, name = commit.address.lower(), " ".join(commit.name.lower().split())
+    if not _SHARED.fullmatch(address):
+        return _NOREPLY.sub("", address, count=1)
+    if not _UNNAMED.fullmatch(name):
+        return name
+    login = address.partition("@")[0]
+    return "" if _UNNAMED.fullmatch(login) or "@" in address else login
 
 
 def _is_bot(name: str, address: str) -> bool:
-    """Whether an author is a program. A name may end in "bot", as people's do, but not in "-bot".
+    """Whether an author is a program. A name may end in "Bot", as people's do, but not in "-bot" or " bot".
 
     >>> _is_bot("semantic-release-bot", ""), _is_bot("", "49699333+dependabot[bot]@users.noreply.github.com")
     (True, True)
     >>> _is_bot("Ada Talbot", "talbot@example.org"), _is_bot("Jan Bot", "jan-bot@example.org")
     (False, False)
     """
-    user = address.partition("@")[0].rpartition("+")[2]
-    return name.endswith("-bot") or any(_BOTS.fullmatch(who) for who in (name, user))
+    user, _, host = address.lower().partition("@")
+    login = user.rpartition("+")[2]
+    by_login = _BOTS.fullmatch(login) and ("noreply" in host or not login.endswith(("-bot", "-robot")))
+    return any((_BOT_NAMES.fullmatch(name), _BOTS.fullmatch(name), by_login, _BOT_ADDRESSES.fullmatch(address.lower())))
 
 
 def _files(commit: Commit) -> str:

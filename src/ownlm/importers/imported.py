@@ -24,6 +24,7 @@ class Imported:
         left_out: how much was not taken, by reason.
         files: what was written, the history first.
         labels: how many records were taken with each of Gmail's labels.
+        templates: how many texts of each repeated template were left out, the most frequent first.
     """
 
     task: str
@@ -31,6 +32,7 @@ class Imported:
     left_out: dict[str, int] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
+    templates: dict[str, int] = field(default_factory=dict)
 
 
 def pseudonym(address: str) -> str:
