@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ownlm.importers.mail_charsets import CharsetError, decoded
 from ownlm.importers.mail_html import html_text
 from ownlm.importers.mail_text import own_text, tidy
+from tests.importers.mail_quotations import QUOTATIONS
 
 FLOWED = "text/plain; format=flowed"
 BOB = "Bob Builder <bob@example.com>"
@@ -585,3 +586,8 @@ def test_hostile_flowed_text_takes_no_time() -> None:
     text("word " * 12 + "\n" * 30_000, FLOWED)
     text("word \n" * 60_000, FLOWED)
     assert time.process_time() - before < 4
+
+
+@pytest.mark.parametrize(("given", "own"), [each[1:] for each in QUOTATIONS], ids=[each[0] for each in QUOTATIONS])
+def test_only_the_senders_own_words_stay(given: str, own: str) -> None:
+    assert text(given) == own

@@ -18,26 +18,41 @@ def _any(listed: Iterable[str]) -> str:
 _COLON: Final = "[:\uff1a]"
 _ENDS: Final = ":\uff1a>])"  # of a line that says who wrote what follows
 _LONGEST: Final = 400  # letters of the lines that say who wrote what follows
+_MOST_LINES: Final = 5  # of them
 _BLOCK: Final = 6  # lines of headers within which a quoted message tells its sender and subject
 
 _ON: Final = _any(words.ON)
 _WROTE: Final = _any(words.WROTE)
-_ADDRESS: Final = r"[<\[(][^<>\s]{1,80}@[^<>\s]{1,80}[>\])]"
+_ADDRESS: Final = r"[<\[(](?:mailto:)?[^<>\s]{1,80}@[^<>\s]{1,80}[>\])]"
 _DAY: Final = r"\w{2,12}[.,]|\w{2,3} \d|[(\[]?\d"
 _TIME: Final = r"\d{1,2}[:.h]\d\d"
-_OPENING: Final = re.compile(rf"(?:{_ON}\b|{_DAY})(?=.{{0,60}}\d)")
+_SAID_ON: Final = re.compile(rf"{_ON}(?:\b|(?=\W))(?=.{{0,60}}\d)")
+_DAY_AND_NUMBER: Final = re.compile(rf"(?:{_DAY})(?=.{{0,60}}\d)")
+_SAID_THEN: Final = re.compile(rf"(?:{_DAY})(?=.{{0,60}}\d)|.*{_ADDRESS}|(?=.*{_TIME}).*\d{{4}}|.*{_WROTE}.*\d")
+_MAY_OPEN: Final = re.compile(rf"(?:{_ON}(?:\b|(?=\W))|{_DAY})")
 _CLOSING: Final = re.compile(rf"{_WROTE}\S*(?: \S+){{0,5}} ?{_COLON}$|{_ADDRESS} ?{_COLON}$")
 _DATED: Final = re.compile(rf"{_TIME}|\b[12]\d{{3}}\b|{_ADDRESS}")
 _SAYING: Final = re.compile(rf"(?:{_WROTE}|{_ADDRESS}).{{0,80}}{_COLON}$|{_ADDRESS}$")
-_SAYING_ALL: Final = re.compile(rf"(?=.*{_ADDRESS})(?=.*{_TIME}).*{_WROTE}")
+_SAYING_ALL: Final = re.compile(
+    rf"(?=.*{_ADDRESS})(?=.*{_TIME})(?:.*{_WROTE}|.*\b\d{{4}}\b)|(?=.*{_TIME})(?=.*\d{{4}}).*{_WROTE}"
+)
+_SENTENCE_END: Final = re.compile(r"[.!?:;\u2026\u3002\uff01\uff1f\uff1a]['\")\]]*$")
+_ABBREVIATED: Final = re.compile(r"\b\w{1,5}\.$")  # of a day, a month, a name
+_UNCLOSED: Final = re.compile(r"[<(\[][^<>()\[\]]{0,80}$")
+_CLOSED: Final = re.compile(rf">[)\]]?,? ?(?:\S.{{0,80}})?{_COLON}$")
+_BIDIRECTIONAL: Final = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 _ORIGINAL: Final = re.compile(
     rf"[-_*=]{{2,}} ?{_any(words.ORIGINAL_MESSAGE)} ?[-_*=]{{2,}}$|{_any(words.BEGIN_FORWARDED)} ?{_COLON}$"
-    rf"|-{{2,}} ?{_ON} .{{0,200}}{_WROTE} ?-{{2,}}$",
+    rf"|-{{2,}} ?.{{0,200}}{_WROTE} ?{_COLON}? ?-{{2,}}$",
     re.I,
 )
-_FROM: Final = re.compile(rf"\W{{0,3}}{_any(words.FROM)}\*? ?{_COLON}\*? ?\S")
-_SENT_OR_SUBJECT: Final = re.compile(rf"\W{{0,3}}{_any(words.SENT_OR_SUBJECT)}\*? ?{_COLON}")
+_BETWEEN_DASHES: Final = re.compile(
+    rf"[-_*=]{{3,}}.{{2,60}}?[-_*=]{{3,}}$|{_any(words.ORIGINAL_MESSAGE)}{_COLON}?$", re.I
+)
+_FROM: Final = re.compile(rf"\W{{0,3}}{_any(words.FROM)}\*{{0,2}} ?{_COLON}\*{{0,2}} ?\S")
+_SENT_OR_SUBJECT: Final = re.compile(rf"\W{{0,3}}{_any(words.SENT_OR_SUBJECT)}\*{{0,2}} ?{_COLON}")
+_OTHER: Final = re.compile(rf"\W{{0,3}}{_any(words.OTHER_HEADER)}\*{{0,2}} ?{_COLON}")
 
 _SIGNATURE: Final = re.compile(
     r"--$|[_\u2014\u2500]{20,}$"
@@ -60,17 +75,19 @@ def without_quotes(text: str) -> str:
     lines = _PICTURE.sub("", _PGP_BLOCK.sub("", _PGP_HEAD.sub("", text))).split("\n")
     if signed:
         lines = [line.removeprefix("- ") for line in lines]
+    lines = _closed(lines)
+    bare = [_BIDIRECTIONAL.sub("", line) for line in lines]
     kept: list[str] = []
     at = 0
-    while at < len(lines) and not _ends(lines, at):
-        count, certain = _attribution(lines, at)
-        quoted = "".join(lines[at + count : at + count + 2]).startswith(">")
+    while at < len(lines) and not _ends(bare, at):
+        count, certain = _attribution(bare, at)
+        quoted = _quoted(bare, at + count)
         if certain and not quoted:
             break
         if count and quoted:
             at += count
             continue
-        if not lines[at].startswith(">"):
+        if not bare[at].startswith(">"):
             kept.append(lines[at])
         at += 1
     while kept and (not kept[-1] or _RULE.match(kept[-1]) or _DEVICE.match(kept[-1])):
@@ -78,30 +95,100 @@ def without_quotes(text: str) -> str:
     return "\n".join(kept)
 
 
+def _closed(lines: list[str]) -> list[str]:
+    """The lines; where one was broken before the '>' that closes an address, it is whole again."""
+    whole: list[str] = []
+    for line in lines:
+        if whole and line.startswith(">") and _CLOSED.match(line) and not whole[-1].startswith(">"):
+            # The address may stand in a line of its own.
+            pieces = [whole[-1]] if "<" in whole[-1] else whole[-2:]
+            if _UNCLOSED.search(" ".join(pieces)) and "@" in " ".join(pieces):
+                whole[-len(pieces) :] = ["".join(pieces) + line]
+                continue
+        whole.append(line)
+    return whole
+
+
+def _quoted(lines: list[str], at: int) -> bool:
+    """Whether a quotation begins here, at most two empty lines below."""
+    return "".join(lines[at : at + 3]).startswith(">")
+
+
 def _ends(lines: list[str], at: int) -> bool:
     """Whether the person's words end here: with a signature, or with someone else's message or its headers."""
     line = lines[at]
     if _SIGNATURE.match(line) or _ORIGINAL.match(line):
         return True
-    if not _FROM.match(line):
+    if _BETWEEN_DASHES.match(line):
+        after = next((at + n for n, each in enumerate(lines[at + 1 : at + 4], 1) if each), len(lines))
+        return after < len(lines) and _headers(lines, after, 2)
+    return _headers(lines, at, 3)
+
+
+def _headers(lines: list[str], at: int, fewest: int) -> bool:
+    """Whether a quoted message's headers begin here; those that do not begin with the sender are `fewest` at least."""
+    block = [line for line in lines[at : at + 2 * _BLOCK] if line][: _BLOCK + 1]
+    if _FROM.match(lines[at]):
+        return any(map(_SENT_OR_SUBJECT.match, block[1:]))
+    if not (_SENT_OR_SUBJECT.match(lines[at]) or _OTHER.match(lines[at])):
         return False
-    block = [line for line in lines[at + 1 : at + 2 * _BLOCK] if line][:_BLOCK]
-    return any(map(_SENT_OR_SUBJECT.match, block))
+    known = 0
+    for line in block:
+        if not (_FROM.match(line) or _SENT_OR_SUBJECT.match(line) or _OTHER.match(line)):
+            break
+        known += 1
+    block = block[:known]
+    return known >= fewest and any(map(_FROM.match, block)) and any(map(_SENT_OR_SUBJECT.match, block))
 
 
 def _attribution(lines: list[str], at: int) -> tuple[int, bool]:
     """How many lines here say who wrote what follows; and whether they must, even where no '>' follows."""
-    first = lines[at]
-    if not first or first.startswith(">") or len(first) > _LONGEST:
+    if not _may_open(lines[at]):
         return 0, False
-    if _OPENING.match(first):  # it may be broken into lines
-        told = ""
-        for count, line in enumerate(lines[at : at + 4], 1):
-            told = f"{told} {line}"
-            if not line or line.startswith(">") or len(told) > _LONGEST:
-                break
-            if line[-1] in _ENDS and _CLOSING.search(told):
-                return count, bool(_DATED.search(told))
-    if first[-1] in _ENDS and _SAYING.search(first):
-        return 1, bool(_SAYING_ALL.match(first))
+    told = ""
+    for count, line in enumerate(lines[at : at + _MOST_LINES], 1):
+        told = f"{told} {line}".lstrip(" -")
+        if not line or line.startswith(">") or len(told) > _LONGEST:
+            break
+        if line[-1] in _ENDS and _begins_at(lines, at, at + count):
+            certain = _is_certain(told, at == 0 or not lines[at - 1])
+            if certain or (_quoted(lines, at + count) and _says(told)):
+                return count, certain
+        if _SENTENCE_END.search(line) and not _ABBREVIATED.search(line):
+            break
     return 0, False
+
+
+def _may_open(line: str) -> bool:
+    """Whether a line may be the first that says who wrote what follows."""
+    if not line or line.startswith(">") or len(line) > _LONGEST:
+        return False
+    line = line.lstrip("- ")
+    return bool(
+        _MAY_OPEN.match(line) or _SAID_THEN.match(line) or (line and line[-1] in _ENDS and _SAYING.search(line))
+    )
+
+
+def _begins_at(lines: list[str], at: int, end: int) -> bool:
+    """Whether of all lines up to the end this is the first that belongs to them."""
+    if any(_SAID_ON.match(lines[later].lstrip("- ")) for later in range(at + 1, end)):
+        return False  # it begins there
+    first = lines[at].lstrip("- ")
+    if _SAID_ON.match(first) or _SAID_THEN.match(first) or end == at + 1:
+        return True
+    two = f"{first} {lines[at + 1]}"
+    return bool(_SAID_ON.match(two) or _DAY_AND_NUMBER.match(two))
+
+
+def _says(told: str) -> bool:
+    """Whether lines say who wrote the quotation that follows them."""
+    if (_SAID_ON.match(told) or _SAID_THEN.match(told)) and _CLOSING.search(told):
+        return True
+    return bool(_SAYING.search(told) or (told[-1] in ":\uff1a" and _SAYING_ALL.match(told)))
+
+
+def _is_certain(told: str, alone: bool) -> bool:
+    """Whether lines can be nothing else; `alone` stand those with an empty line before them."""
+    if (_SAID_ON.match(told) or _DAY_AND_NUMBER.match(told)) and _CLOSING.search(told):
+        return bool(_DATED.search(told))
+    return told[-1] in ":\uff1a" and bool(_SAYING_ALL.match(told)) and (alone or bool(re.search(_WROTE, told)))

@@ -25,12 +25,20 @@ NO_SUBJECT: Final = _listed("""
 
 # A line that says who wrote what follows has one of these, or ends with an address.
 WROTE: Final = _listed("""
-    wrote | writes | schrieb | schreibt | a écrit | escribió | ha scritto | scrive | escreveu | schreef | skrev
-    skriver | kirjoitti | napisał | pisze | napsal | написал | писал | пишет | пише | έγραψε | yazdı | írta | 写道
-    寫道 | さんは書きました | のメッセージ | 작성
+    wrote | writes | schrieb | schreibt | a écrit | escribió | ha scritto | scrive | escreveu | schreef
+    skrev | skriver | kirjoitti | napisał | pisze | napsal | написал | писал | пишет | пише | έγραψε | yazdı
+    írta | 写道 | 寫道 | さんは書きました | のメッセージ | 작성 | geschreven | scrisse | napísal | napisao
+    napisala | написао | написала | је написао | rašė | rakstīja | kirjutas | a scris | va escriure | escribiu
+    idatzi | skrifaði | shkroi | menulis | tulis | đã viết | viết | เขียน | כתב | כתבה | كتب | كتبت | نوشت
+    ने लिखा | লিখেছেন | எழுதினார் | 님이 쓴 글 | さんが書きました | 書きました | написа | написав | напісаў
+    skreiv | yazmış | yazan | ha escrit | έγραψαν | ezt írta
 """)
 # And begins with one of these, or with a day, if it is to be known by more than what follows it.
-ON: Final = _listed("On | At | Am | Le | El | Il | In data | Em | Op | Den | På | Dne | Dnia | W dniu | Στις | 在")
+ON: Final = _listed("""
+    On | At | Am | Le | El | Il | In data | Em | Op | Den | På | Dne | Dnia | W dniu | Στις | 在 | Il giorno
+    Dňa | Dana | Pe | În | Vào | Ngày | Pada | На | У | В | Во | Την | Τη | Kuupäeval | No dia | O dia
+    El dia | בתאריך | ב- | في | در | Tarih | 於 | เมื่อ | Á | Þann | Datë | Yn | Ar
+""")
 
 # A line of one of these, between dashes, stands before a message that is quoted whole.
 ORIGINAL_MESSAGE: Final = _listed("""
@@ -51,14 +59,31 @@ BEGIN_FORWARDED: Final = _listed("""
 """)
 # Or a block of its headers.
 FROM: Final = _listed("""
-    From | Von | De | Da | Van | Från | Fra | Lähettäjä | Od | От | Від | Feladó | Kimden | Από | 发件人 | 寄件者
-    寄件人 | 差出人 | 보낸 사람 | 보낸사람
+    From | Von | De | Da | Van | Från | Fra | Lähettäjä | Od | От | Від | Feladó | Kimden | Από | 发件人
+    寄件者 | 寄件人 | 差出人 | 보낸 사람 | 보낸사람 | От кого | Gönderen | De la | Expeditor | Expéditeur
+    Saatja | Nuo | No | Pošiljatelj | Šalje | Pošiljalac | Шаље | Absender | Mittente | Remitente | Remetente
+    Afzender | Avsändare | Avsender | Afsender | Nadawca | Odesílatel | Odosielateľ | Отправитель | Відправник
+    Подател | 送信者 | 送信元 | מאת | من | از | Dari | Từ | จาก | Prima
 """)
 SENT_OR_SUBJECT: Final = _listed("""
-    Sent | Subject | Gesendet | Betreff | Envoyé | Envoyée | Objet | Enviado | Enviado el | Enviada em | Asunto
-    Assunto | Inviato | Oggetto | Verzonden | Onderwerp | Skickat | Ämne | Sendt | Emne | Lähetetty | Aihe | Wysłano
-    Temat | Odesláno | Předmět | Отправлено | Тема | Надіслано | Elküldve | Tárgy | Gönderildi | Konu | Θέμα
-    发送时间 | 主题 | 主旨 | 送信日時 | 件名 | 보낸 날짜 | 제목
+    Sent | Subject | Gesendet | Betreff | Envoyé | Envoyée | Objet | Enviado | Enviado el | Enviada em
+    Asunto | Assunto | Inviato | Oggetto | Verzonden | Onderwerp | Skickat | Ämne | Sendt | Emne | Lähetetty
+    Aihe | Wysłano | Temat | Odesláno | Předmět | Отправлено | Тема | Надіслано | Elküldve | Tárgy
+    Gönderildi | Konu | Θέμα | 发送时间 | 主题 | 主旨 | 送信日時 | 件名 | 보낸 날짜 | 제목 | Sujet | Envoyé le
+    Enviada | Enviados | Enviado em | Enviat | Assumpte | Predmet | Zadeva | Naslov | Subiect | Trimis
+    Trimis la | Teema | Saadetud | Tema | Išsiųsta | Nosūtīts | Poslano | Poslato | Послато | Odoslané
+    Изпратено | Относно | Στάλθηκε | Εστάλη | Sent at | Gönderilme Zamanı | Gönderim | 发送日期 | 傳送日期
+    寄件日期 | 日時 | 보낸 시간 | נושא | נשלח | الموضوع | تم الإرسال | موضوع | เรื่อง | ส่ง | Chủ đề | Tiêu đề
+    Perihal | Subjek | Dikirim
+""")
+
+OTHER_HEADER: Final = _listed("""
+    To | Cc | Bcc | Date | Reply-To | Importance | Attachments | An | Kopie | Datum | Antwort an | À | Pour
+    Para | Copie | Fecha | Data | A | Aan | Till | Til | Kopia | Dato | Vastaanottaja | Kopio | Päivämäärä
+    Päiväys | Do | DW | Komu | Kopija | Кому | Копия | Дата | Копія | Címzett | Másolatot kap | Dátum | Kime
+    Bilgi | Tarih | Προς | Κοιν. | Ημερομηνία | Către | 收件人 | 收件者 | 抄送 | 副本 | 日期 | 宛先 | 日付
+    받는 사람 | 받는사람 | 참조 | 날짜 | אל | תאריך | إلى | التاريخ | تاریخ | به | ถึง | วันที่ | Đến | Ngày
+    Kepada | Tanggal | Kam | Kuupäev | Datums | Prejemnik
 """)
 
 # What a telephone signs with: how the line begins, or how it ends.
@@ -67,10 +92,19 @@ DEVICE: Final = _listed("""
     sent from the all-new | sent from samsung | sent from gmail | sent with proton | sent via | sent using
     get outlook for | gesendet von mail | gesendet von outlook | gesendet von meinem | gesendet mit der
     von meinem iphone | von meinem ipad | von meinem samsung | von meinem handy | von meinem android
-    von meinem smartphone | diese nachricht wurde von meinem | envoyé de mon | envoyé depuis | envoyé à partir d
-    télécharger outlook pour | enviado desde mi | enviado desde outlook | enviado do meu | enviado de mi
-    enviado a partir d | obtener outlook para | inviato da | verzonden vanaf mijn | verstuurd vanaf mijn
-    skickat från min | sendt fra min | lähetetty | wysłane z | odesláno z | отправлено с | отправлено из
-    надіслано з | 从我的 iphone | 从我的iphone | 发自我的 | 發自我的
+    von meinem smartphone | diese nachricht wurde von meinem | envoyé de mon | envoyé depuis
+    envoyé à partir d | télécharger outlook pour | enviado desde mi | enviado desde outlook | enviado do meu
+    enviado de mi | enviado a partir d | obtener outlook para | inviato da | verzonden vanaf mijn
+    verstuurd vanaf mijn | skickat från min | sendt fra min | lähetetty | wysłane z | odesláno z
+    отправлено с | отправлено из | надіслано з | 从我的 iphone | 从我的iphone | 发自我的 | 發自我的
+    odoslané z môjho | poslano s mojeg | poslano iz mojega | изпратено от моя | trimis de pe | στάλθηκε από το
+    enviat des del meu | נשלח מה | أرسلت من | أُرسلت من | được gửi từ | ส่งจาก | dikirim dari
+    dihantar daripada | saadetud minu | sent fra min | enviado a través de | obter o outlook | scarica outlook
+    outlook für | hämta outlook | hent outlook | download outlook | pobierz outlook | yahoo mail:
+    yahoo mail für | gesendet mit | envoyé avec | inviato con | verzonden met | verzonden via
+    von unterwegs gesendet | 从 windows | 发送自
 """)
-DEVICE_END: Final = _listed("から送信 | 에서 보냄")
+DEVICE_END: Final = _listed("""
+    から送信 | 에서 보냄
+    から送信されました | umdan gönderildi | imden gönderildi | 'ten gönderildi | を入手
+""")
