@@ -54,6 +54,8 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     plain = {_plain(one): one for one in reversed(list(known))}
     typed = _plain(word)
     close = get_close_matches(typed, plain, n=1, cutoff=0.75)
+    if not close:  # one letter of three
+        close = get_close_matches(typed, [one for one in plain if len(one) == len(typed) > 2], n=1, cutoff=0.66)
     if typed not in plain and not close and len(typed) > 2:
         close = [one for one in plain if one.startswith(typed)]
         close = close if len(close) == 1 else []
@@ -116,6 +118,21 @@ class OwnlmError(Exception):
 
 class DataError(OwnlmError, ValueError):
     """A history, query or label file cannot be read as what it claims to be."""
+
+
+class ChangedRecordError(DataError):
+    """A record is added that the home has already, under the same id, with another content.
+
+    Attributes:
+        user, record: which.
+    """
+
+    def __init__(self, user: str, record: str) -> None:
+        self.user, self.record = user, record
+        super().__init__(
+            f"Record {record!r} of user {user!r} is in the home with another text or time",
+            hint="nothing was added; change the record that is there, or give the new one an id of its own",
+        )
 
 
 class TaskError(OwnlmError, ValueError):

@@ -13,18 +13,20 @@ from ownlm.history.task import Task, parse_query
 from ownlm.pools import Pools
 from ownlm.progress import Progress, silent
 from ownlm.store.database import DATABASE
-from ownlm.store.forget import Forgotten, forget_record, resume
+from ownlm.store.forget import Forgotten, resume
 from ownlm.store.rows import AdapterInfo, BaseInfo, Person, ProfileInfo
 from ownlm.store.store import Store
 from ownlm.verbs.bases import add_base, check_name, pick_base, pick_raw_base
 from ownlm.verbs.consent import LICENCE, Consent, consent
+from ownlm.verbs.corrections import Corrections
 from ownlm.verbs.doctor import Diagnosis, diagnose
 from ownlm.verbs.histories import Added, add_history, as_path, find_task, keep_task, known_history, preview_history
 from ownlm.verbs.listing import ListedPerson, ListOptions, list_people
-from ownlm.verbs.people import forget, newest_adapter, only_task, working_alone
+from ownlm.verbs.people import forget, newest_adapter, working_alone
 from ownlm.verbs.profile import pick_writer, profile_people
 from ownlm.verbs.report import Answer, Assemblies, Estimate, Exported, Ladder, Profiles, Training
 from ownlm.verbs.settings import settings
+from ownlm.verbs.standing import learnt_from_gone
 
 if TYPE_CHECKING:  # what needs torch is imported where it is used: listing people should not wait for it
     from ownlm.model.base import BaseLM
@@ -32,7 +34,7 @@ if TYPE_CHECKING:  # what needs torch is imported where it is used: listing peop
 AnyPath = str | Path
 
 
-class Home:
+class Home(Corrections):
     """Everything ownlm keeps for a group of people, in one folder.
 
     Args:
@@ -115,14 +117,6 @@ class Home:
     def list_people(self, wanted: ListOptions) -> tuple[list[ListedPerson], int]:
         """Users with their newest adapters, filtered, sorted and cut; and how many there are without the limit."""
         return list_people(self.store, wanted)
-
-    def forget_record(self, user: str, record: str, task: str | None = None, *, verify: bool = False) -> Forgotten:
-        """Removes one record and the person's profiles; `train` replaces the adapters that have learnt from it.
-
-        The task is needed where the person has records in several; `verify`, and what is raised, are as for `forget`.
-        """
-        name = only_task(self.store, user) if task is None else self.task(task).name
-        return forget_record(self.store, name, user, record, verify=verify)
 
     # Training
 
@@ -354,7 +348,7 @@ class Home:
         from ownlm.verbs.export import export_adapter
 
         adapter = newest_adapter(self.store, user, None if task is None else self.task(task).name)
-        return Exported(adapter, export_adapter(self.store, adapter, Path(folder), rank))
+        return Exported(adapter, export_adapter(self.store, adapter, Path(folder), rank), learnt_from_gone(adapter))
 
     def behind(self, adapter: AdapterInfo) -> int:
         """How many records came after those the adapter knows."""

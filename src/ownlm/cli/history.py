@@ -1,5 +1,6 @@
 """`ownlm history`."""
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -35,7 +36,7 @@ def add(
         print_json(
             {"task": added.task, "users": people, "new": added.new, "known": added.known,
              "forgotten": added.forgotten, "queries": queries,
-             "bad": added.dataset.bad}
+             "bad": added.dataset.bad, "repeated": added.dataset.repeated}
         )  # fmt: skip
         return
     tell_added(added, dry_run)
@@ -115,3 +116,39 @@ def forget(
     from ownlm.home import Home
 
     tell_forgotten(Home(home, create=False).forget_record(user, record, task, verify=verify), json)
+
+
+@app.command("edit")
+def edit(
+    user: Annotated[str, typer.Argument(help="Whose record.")],
+    record: Annotated[str, typer.Argument(metavar="ID", help="The record's id; see `ownlm history show`.")],
+    changes: Annotated[
+        list[str],
+        typer.Option(
+            "--set", metavar="FIELD=VALUE", help="A field's new value, or the time's; nothing after = removes it. "
+            "May be given several times.",
+        ),
+    ],
+    task: options.AnyTask = None,
+    verify: options.Verify = False,
+    home: options.Home = options.HOME,
+    json: options.Json = False,
+) -> None:  # fmt: skip
+    """Correct one record. The old text is erased; adapters that have learnt from it are marked, and trained again."""
+    from ownlm.home import Home
+
+    pairs = [one.partition("=") for one in changes]
+    if wrong := [name for name, sign, _ in pairs if not sign or not name]:
+        raise typer.BadParameter(f"{wrong[0]!r} is no FIELD=VALUE", param_hint="'--set'")
+    values = {name.strip(): value.strip() or None for name, _, value in pairs}
+    edited = Home(home, create=False).edit_record(user, record, values, task, verify=verify)
+    if json:
+        removed = {name: value for name, value in asdict(edited.removed).items() if name not in ("records", "leaving")}
+        now = {"id": record, "time": edited.record.time, **edited.record.fields}
+        print_json({"user": user, "task": edited.task, "record": now, "changed": list(edited.changed)} | removed)
+        return
+    if not edited.changed:
+        say(f"{user}, record {record}: nothing changed; it has these values already")
+        return
+    say(f"{user}, record {record}: changed {', '.join(edited.changed)}")
+    tell_forgotten(replace(edited.removed, records=0), False, edited=True)

@@ -112,15 +112,17 @@ def warn_stale(stale: Iterable[tuple[str, str]]) -> None:
         warn(f"stale: {', '.join(names[:ROWS])}{more}: {why}; the base answers for them until they are assembled again")
 
 
-def tell_forgotten(forgotten: "Forgotten", as_json: bool) -> None:
-    """What was forgotten, for people or for machines."""
+def tell_forgotten(forgotten: "Forgotten", as_json: bool, edited: bool = False) -> None:
+    """What was forgotten, for people or for machines; or what went as a record was edited."""
     f = forgotten
     if as_json:
         print_json({name: value for name, value in asdict(f).items() if name != "leaving"})
         return
     counts = {"record": f.records, "profile": f.profiles, "adapter": f.adapters, "file of weights": f.blobs}
-    removed = [many(count, what) for what, count in counts.items() if count]
-    say("removed: " + (", ".join(removed) or "nothing more; an earlier forgetting is finished"))
+    if removed := [many(count, what) for what, count in counts.items() if count]:
+        say(f"removed: {', '.join(removed)}")
+    elif not edited:
+        say("removed: nothing more; an earlier forgetting is finished")
     if f.texts:
         say(f"searched the home's files for {many(f.texts, 'text')} of theirs: none is left")
     if f.short:
@@ -154,6 +156,10 @@ def tell_added(added: "Added", dry_run: bool = False) -> None:
     """What a file of histories added, or would add."""
     people, records = many(len(added.dataset.histories), "user"), many(added.new + added.known, "record")
     say(f"{added.task}: {records} of {people}, {added.new:,} of them new" + (", not added" if dry_run else ""))
+    if added.known:
+        say(f"{many(added.known, 'record')} {'was' if added.known == 1 else 'were'} there already, with the same text")
+    if same := added.dataset.repeated:
+        say(f"{many(same, 'row')} of the file {'repeats' if same == 1 else 'repeat'} another row: added once")
     if added.forgotten:
         say(f"left out {added.forgotten:,}: forgotten before; `ownlm history add --again` takes them")
     if added.inside is not None and not dry_run:

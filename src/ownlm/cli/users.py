@@ -19,6 +19,7 @@ from ownlm.cli.output import (
     say_more,
     size,
     tell_forgotten,
+    warn,
 )
 from ownlm.errors import NotFoundError, argument, quoted
 
@@ -205,7 +206,7 @@ def _losses(adapter: "AdapterInfo") -> str:
 def _newest(home: "Home", person: "Person", adapters: "list[tuple[AdapterInfo, str]]") -> str:
     """What is to be said about a person's newest adapter in a task, and the next command."""
     from ownlm.verbs.again import assemble_command, sharers_now
-    from ownlm.verbs.standing import worth_of
+    from ownlm.verbs.standing import learnt_from_gone, worth_of
     from ownlm.verbs.waiting import WAITS
 
     task, mine = person.task, [(adapter, standing) for adapter, standing in adapters if adapter.task == person.task]
@@ -221,9 +222,37 @@ def _newest(home: "Home", person: "Person", adapters: "list[tuple[AdapterInfo, s
     go_on = f"`ownlm train --task {task}`, with the settings of last time, goes on from it"
     if adapter.is_recipe:
         go_on = f"`{assemble_command(adapter, sharers_now(home.store, task), [person.user])}` makes a new one"
+    elif adapter.forgotten:
+        begins = f"`ownlm train --task {task} --user {quoted(person.user)}` begins again without them"
+        go_on = f"It {learnt_from_gone(adapter)}, and answers until a new one is made: {begins}"
     if standing == WAITS:
         return f"the {which} {WAITS}; the base answers. `ownlm doctor` says whose pieces are to be withdrawn"
     return f"the {which} is behind: {standing}{known}. {go_on}"
+
+
+@app.command("use")
+def use(
+    user: Annotated[str, typer.Argument(help="Whose adapter.")],
+    version: Annotated[str, typer.Argument(help="What the version's id begins with; see `ownlm users show`.")],
+    task: options.AnyTask = None,
+    home: options.Home = options.HOME,
+    json: options.Json = False,
+) -> None:
+    """Use an earlier version of a user's adapter again. The later ones stay.
+
+    `ownlm train` leaves the user out then, until records come or change, or --user names them: it continues from this
+    version.
+    """
+    from ownlm.home import Home
+
+    opened = Home(home, create=False)
+    adapter = opened.use_version(user, version, task)
+    new = opened.behind(adapter)
+    if json:
+        print_json({"user": user, "task": adapter.task, "adapter": adapter.id, "behind": new})
+        return
+    unknown = f"; it does not know the {many(new, 'latest record')}" if new else ""
+    say(f"{user} uses the {'recipe' if adapter.is_recipe else 'adapter'} {adapter.id[:8]} in {adapter.task}{unknown}")
 
 
 app.command("consent")(access.consent)
@@ -255,11 +284,15 @@ def export(
     opened = Home(home, create=False)
     exported = opened.export(user, folder, task=task, rank=rank)
     adapter, error = exported.adapter, exported.relative_error
+    if exported.warning:
+        from ownlm.verbs.again import remake_command
+
+        warn(f"warning: it {exported.warning}: {remake_command(opened.store, adapter)} makes one without; export that")
     base = opened.store.base(adapter.base)
     if json:
         print_json(
             {"user": user, "adapter": adapter.id, "folder": str(folder), "base": base.folder, "rank": rank,
-             "relative_error": error}
+             "relative_error": error, "warning": exported.warning}
         )  # fmt: skip
         return
     what = "recipe" if adapter.is_recipe else "adapter"

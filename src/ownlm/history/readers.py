@@ -107,6 +107,7 @@ def _plain_records(path: Path, kind: Kind, task: Task, rows: Rows) -> Iterator[t
 
 def _dataset(path: Path, records: Iterable[tuple[str, Record]], asked: Asked, task: Task, rows: Rows) -> Dataset:
     people: dict[str, dict[str, Record]] = {}
+    repeated = 0
     for place, record in records:
         with rows.row(place):
             rows.times.check(record.time, place)
@@ -115,6 +116,7 @@ def _dataset(path: Path, records: Iterable[tuple[str, Record]], asked: Asked, ta
                 raise ValueError(
                     f"user {record.user_id!r}: the record {record.id!r} stands twice, with different content"
                 )
+            repeated += known is not record
     if not people and rows.bad:
         raise DataError(
             f"No row of the file {path} can be read", got=f"{len(rows.bad):,} bad ones; the first: {rows.bad[0]}",
@@ -128,7 +130,7 @@ def _dataset(path: Path, records: Iterable[tuple[str, Record]], asked: Asked, ta
         given_away += len(mine) - len(kept)
         histories += [in_order(user, kept)] if kept else []
     instruction, labels = next(iter(asked.carried), (None, None))
-    return Dataset(histories, list(asked.queries.values()), instruction, labels, rows.bad, given_away)
+    return Dataset(histories, list(asked.queries.values()), instruction, labels, rows.bad, given_away, repeated)
 
 
 def _refuse(labels: Path | None, path: Path) -> None:

@@ -47,6 +47,7 @@ class Dataset:
         queries: new inputs, in the file's order.
         instruction: the instruction that the file's own queries carry, if they do.
         labels: the labels that this instruction lists, if it does.
+        repeated: number of rows that repeat another row of the file, and are there once.
         bad: "file:line: what is wrong", one for each row left out (only where leaving out was asked for).
         given_away: how many records were left out because they are the answer to a query of the same user.
     """
@@ -57,6 +58,7 @@ class Dataset:
     labels: tuple[str, ...] | None = None
     bad: list[str] = field(default_factory=list)
     given_away: int = 0
+    repeated: int = 0
 
 
 def in_order(user_id: str, records: list[Record]) -> History:

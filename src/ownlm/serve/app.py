@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ownlm import __version__
 from ownlm.home import Home
-from ownlm.serve import me_api, openai_api
+from ownlm.serve import corrections_api, me_api, openai_api
 from ownlm.serve.answering import ClientLeft
 from ownlm.serve.engine import Engine
 from ownlm.serve.forgetting import Forgetting
@@ -76,6 +76,7 @@ def create_app(
     app.add_exception_handler(ClientLeft, _nobody_waits)
     app.include_router(openai_api.router)
     app.include_router(me_api.router)
+    app.include_router(corrections_api.router)
     _add_others(app, state, root_path)
     app.add_middleware(_HeadAsGet)
     app.add_middleware(Guard, state=state)

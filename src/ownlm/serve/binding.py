@@ -13,6 +13,7 @@ from ownlm.serve.retrieval import LONG_BYTES, Retrieval
 from ownlm.store.records import has_records, history_bytes
 from ownlm.verbs.ask import Assignment, assign, prompt_of, prompt_settings
 from ownlm.verbs.bases import pick_base
+from ownlm.verbs.standing import learnt_from_gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +107,11 @@ def _assigned(home: Home, query: Query, task: Task, base_only: bool) -> Assignme
         if one.adapter is not None and one.adapter.pool is not None and one.adapter.pool in home.pools.waiting():
             why = "Your adapter waits for a withdrawal from its pool; the base answers"
             return replace(one, adapter=None, warning=why)
+        if one.adapter is not None and (gone := learnt_from_gone(one.adapter)) is not None:
+            again = "assembled" if one.adapter.is_recipe else "trained"
+            return replace(one, warning=f"Your adapter {gone}: ask to be {again}, and it is made anew without")
         if one.warning is not None:  # it is stale; what an operator would type is nothing for a client
             return replace(one, warning="Your assembly is stale, and waits to be made anew; the base answers")
-        if one.adapter is not None and one.adapter.forgotten:
-            many = one.adapter.forgotten
-            what = "a record that was" if many == 1 else f"{many:,} records that were"
-            why = f"Your adapter has learnt from {what} forgotten since"
-            again = "assembled" if one.adapter.is_recipe else "trained"
-            return replace(one, warning=f"{why}: ask to be {again}, and it is made anew without")
         return one
     return Assignment(query, task, pick_base(store, task.name, None), None)
 

@@ -35,14 +35,14 @@ from ownlm.verbs.standing import Worth, behind, worth_of
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute, tags=["me"])
 TaskName = Annotated[str, Query(max_length=64, description="A task.")]
-_STRICT = ConfigDict(extra="forbid")
+STRICT = ConfigDict(extra="forbid")
 UNFIT = 10_000  # records of one request
 
 
 class Records(Body):
     """Records to add: each an object with the task's fields, and perhaps `id` and `time`."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     task: str = Field(max_length=64)
     records: list[Annotated[dict[str, Any], AfterValidator(without_nulls)]] = Field(min_length=1, max_length=UNFIT)
@@ -51,7 +51,7 @@ class Records(Body):
 class Asked(Body):
     """What is to be made: an adapter for a task."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     task: str = Field(max_length=64)
 
@@ -59,7 +59,7 @@ class Asked(Body):
 class Wish(Body):
     """Whether a person shares pieces of their adapters."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     shares: bool
     licence: str = Field(LICENCE, min_length=1, max_length=10_000)

@@ -1,19 +1,22 @@
 """Forgetting: a person, or one of their records, so that nothing of it is left in the home."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 
 from ownlm.errors import NotFoundError, StoreError, argument
+from ownlm.history.record import History, Record
 from ownlm.store import tables
 from ownlm.store.checkpoints import learnt_from
 from ownlm.store.drafts import drop
 from ownlm.store.erasing.copies import check_no_copies, copies_of, needles_of, other_files, prove_gone
 from ownlm.store.erasing.leftovers import PATIENCE_S, Leftover, due_key, dues, erase, erase_due, say_due
 from ownlm.store.pools import pools_with
+from ownlm.store.records import Bounds, new_rows
 from ownlm.store.store import Store
 from ownlm.store.tombstones import entomb
 from ownlm.store.traces import Needle
@@ -120,8 +123,7 @@ def forget_record(
     with store.database.writing() as db:
         number = db.execute(select(r.number).where(this)).scalar()
         if number is None and leftover.due not in dues(db):
-            what = f"User {user!r} has no record {record!r} in task {task!r}"
-            raise NotFoundError(what, hint=f"`ownlm history show --task {task} {argument(user)}`")
+            raise no_record(task, user, record)
         done = Forgotten()
         if number is not None:
             done = _delete_record(db, leftover, task, user, this, number)
@@ -131,15 +133,66 @@ def forget_record(
     return _finished(store, leftover, replace(done, short=short), needles if verify else [], patience_s)
 
 
-def _delete_record(
-    db: Connection, leftover: Leftover, task: str, user: str, this: ColumnElement[bool], number: int
+def replace_record(
+    store: Store,
+    task: str,
+    new: Record,
+    *,
+    verify: bool = False,
+    patience_s: float = PATIENCE_S,
+    bounds: Bounds | None = None,
 ) -> Forgotten:
+    """Puts a record in the place of the one with the same id; what learnt from the old one is treated as by forgetting.
+
+    Args:
+        verify, patience_s: as for `forget_person`. Texts that the new record repeats are not searched for.
+        bounds: on what the user has then; None for none.
+
+    Returns:
+        What was removed: no record where the new one is the same as the old one.
+
+    Raises:
+        NotFoundError: there is no record of that id. DataError: the user has too much then.
+        CopyError, StoreError: as `forget_person`.
+    """
+    r, p, user = tables.records.c, tables.profiles.c, new.user_id
+    this = (r.task == task) & (r.user == user) & (r.id == new.id)
+    kept = tuple(new.fields.values())
+    needles, short = _needles(store, verify, this, (p.task == task) & (p.user == user), kept=kept)
+    copies, leftover = copies_of(store, needles), Leftover(due_key(user, task, new.id))
+    with store.database.writing() as db:
+        old = db.execute(select(r.number, r.digest).where(this)).first()
+        if old is None:
+            raise no_record(task, user, new.id)
+        (row,) = new_rows(task, History(user, (new,)), {})
+        if row["digest"] == old.digest:
+            return Forgotten()
+        done = _delete_record(db, leftover, task, user, this, old.number, row | {"number": old.number})
+        if bounds is not None:
+            bounds.check(db, task, user)
+        check_no_copies(db, copies)
+        say_due(db, leftover.due)
+    return _finished(store, leftover, replace(done, short=short), needles if verify else [], patience_s)
+
+
+def no_record(task: str, user: str, record: str) -> NotFoundError:
+    """The error of a record that is not there."""
+    what = f"User {user!r} has no record {record!r} in task {task!r}"
+    return NotFoundError(what, hint=f"`ownlm history show --task {task} {argument(user)}`")
+
+
+def _delete_record(
+    db: Connection, leftover: Leftover, task: str, user: str, this: ColumnElement[bool], number: int,
+    instead: dict[str, Any] | None = None,
+) -> Forgotten:  # fmt: skip
     r, a, o = tables.records.c, tables.adapters.c, tables.outsiders.c
     own = (a.task == task) & (a.user == user)
     leftover.take(db, tables.records, this)
     for table in (tables.profiles, tables.drafts):
         leftover.take(db, table, (table.c.task == task) & (table.c.user == user))
     db.execute(delete(tables.records).where(this))
+    if instead is not None:
+        db.execute(insert(tables.records).values(**instead))
     _drop_checkpoints(db, leftover, user, task)
     profiles = db.execute(
         delete(tables.profiles).where(tables.profiles.c.task == task, tables.profiles.c.user == user)
@@ -226,13 +279,19 @@ def _learnt_from(db: Connection, whom: ColumnElement[bool]) -> tuple[str, ...]:
 
 
 def _needles(
-    store: Store, verify: bool, of_records: ColumnElement[bool], of_profiles: ColumnElement[bool], *others: str
-) -> tuple[list[Needle], int]:
-    """What is searched for in files, and how many texts are too short for it; nothing without files to search."""
+    store: Store, verify: bool, of_records: ColumnElement[bool], of_profiles: ColumnElement[bool], *others: str,
+    kept: Collection[str] = (),
+) -> tuple[list[Needle], int]:  # fmt: skip
+    """What is searched for in files, and how many texts are too short for it; nothing without files to search.
+
+    Args:
+        kept: texts that stay in the home; what stands in one of them is not searched for.
+    """
     if not verify and next(other_files(store), None) is None:
         return [], 0
     with store.database.reading() as db:
-        return needles_of([*others, *_texts(db, of_records, of_profiles)])
+        texts = [one for one in _texts(db, of_records, of_profiles) if not any(one in text for text in kept)]
+        return needles_of([*others, *texts])
 
 
 def _texts(db: Connection, of_records: ColumnElement[bool], of_profiles: ColumnElement[bool]) -> Iterator[str]:

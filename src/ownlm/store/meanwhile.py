@@ -32,7 +32,7 @@ def gone_meanwhile(db: Connection, adapters: Sequence[AdapterInfo]) -> list[NotF
         own = records.get((one.task, one.user), [])
         known = digest_of((row.id, row.digest) for row in own if row.number <= one.upto)
         if known != one.history or (one.parent is not None and one.parent not in whole):
-            what = f"Records of user {one.user!r} were forgotten while an adapter learnt from them"
+            what = f"Records of user {one.user!r} were forgotten or changed while an adapter learnt from them"
             told.append(NotFoundError(what, hint="it was not kept; train again"))
         elif one.pool is not None and one.pool not in pools:
             what = f"The pool {one.pool[:12]} was withdrawn while a recipe of user {one.user!r} was made from it"

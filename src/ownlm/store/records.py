@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, LargeBinary, cast, func, select, text
 
-from ownlm.errors import DataError
+from ownlm.errors import ChangedRecordError, DataError
 from ownlm.history.record import History, Record, order_of
 from ownlm.store import tables
 from ownlm.store.rows import record_digest
@@ -51,10 +51,7 @@ def new_rows(task: str, history: History, there: dict[str, str]) -> list[dict[st
             rows.append({"task": task, "user": record.user_id, "id": record.id, "time": record.time,
                          "fields": dict(record.fields), "digest": digest})  # fmt: skip
         elif there[record.id] != digest:
-            raise DataError(
-                f"Record {record.id!r} of user {record.user_id!r} is in the home with another text",
-                hint="give the changed record an id of its own; nothing of this file was added",
-            )
+            raise ChangedRecordError(record.user_id, record.id)
     return rows
 
 

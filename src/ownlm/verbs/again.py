@@ -38,3 +38,10 @@ def assemble_command(recipe: AdapterInfo, sharers: int, users: Sequence[str] = (
     given = [f" {option} {how[name]}" for name, (option, usual) in _OPTIONS.items() if how.get(name, usual) != usual]
     named = [f" --user {quoted(user)}" for user in users]
     return "".join([f"ownlm assemble --task {recipe.task}", *given, *named])
+
+
+def remake_command(store: Store, adapter: AdapterInfo) -> str:
+    """The command, in backticks, that makes an adapter again from the records that are there now."""
+    if adapter.is_recipe:
+        return f"`{assemble_command(adapter, sharers_now(store, adapter.task), [adapter.user])}`"
+    return f"`ownlm train --task {adapter.task} --user {quoted(adapter.user)}`"

@@ -21,7 +21,7 @@ from ownlm.progress import Progress
 from ownlm.prompt.example import query_prompt
 from ownlm.store.rows import AdapterInfo, BaseInfo
 from ownlm.store.store import Store
-from ownlm.verbs.again import assemble_command, sharers_now
+from ownlm.verbs.again import assemble_command, remake_command, sharers_now
 from ownlm.verbs.load import (
     RECIPE,
     is_mix,
@@ -32,6 +32,7 @@ from ownlm.verbs.load import (
 )
 from ownlm.verbs.profile import shown
 from ownlm.verbs.report import Answer
+from ownlm.verbs.standing import learnt_from_gone
 from ownlm.verbs.waiting import WAITS
 
 PEOPLE_AT_ONCE = 16  # whose adapters are in memory together
@@ -101,6 +102,9 @@ def assign(store: Store, query: Query, task: Task, base: BaseInfo | None, base_o
         again = f"`{assemble_command(newest, sharers_now(store, task.name), [query.user_id])}` assembles anew"
         warning = f"The assembly of user {query.user_id!r} is stale: {newest.stale}; the base answers. {again}"
         return Assignment(query, made_for, its_base, None, warning)
+    if (gone := learnt_from_gone(newest)) is not None:
+        warning = f"The adapter of user {query.user_id!r} {gone}: {remake_command(store, newest)} makes one without"
+        return Assignment(query, made_for, its_base, newest, warning)
     return Assignment(query, made_for, its_base, newest)
 
 

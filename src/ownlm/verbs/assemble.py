@@ -22,11 +22,12 @@ from ownlm.store import pools
 from ownlm.store.blobs import blob_name
 from ownlm.store.rows import AdapterInfo, BaseInfo, Person, PoolInfo, ProfileInfo, history_digest
 from ownlm.store.store import Store
+from ownlm.store.versions import is_chosen
 from ownlm.verbs.load import RECIPE, check_agreed, open_agreed
 from ownlm.verbs.profile import shown
 from ownlm.verbs.report import Assemblies, Assembly
 from ownlm.verbs.settings import digest, versions
-from ownlm.verbs.students import FORGOTTEN, UP_TO_DATE, Seated, pages
+from ownlm.verbs.students import CHOSEN, FORGOTTEN, UP_TO_DATE, Seated, pages
 from ownlm.verbs.train import Meter
 from ownlm.verbs.waiting import WAITS, waiting_pools
 
@@ -193,6 +194,8 @@ def _waiting(store: Store, plan: AssemblyPlan, report: Assemblies) -> Iterator[s
             nobody, last, why = False, latest.get((task, user)), None
             if last and is_up_to_date(store, plan, people[user], last, profiles.get(user)):
                 why = done
+            elif not plan.users and is_chosen(last, people[user].history):
+                why = CHOSEN
             elif not plan.users and last and not last.is_recipe:
                 why = "has an adapter of their own; --user assembles anyway"
             elif not plan.users and user in sharers:

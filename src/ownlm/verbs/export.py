@@ -59,6 +59,7 @@ def export_adapter(store: Store, adapter: AdapterInfo, folder: Path, rank: int |
             "base": adapter.base,
             "base_fingerprint": adapter.base_fingerprint,
             "records": adapter.records,
+            "forgotten": adapter.forgotten,
             **({} if adapter.pool is None else {"pool": adapter.pool, "licence": licence_of(store, adapter)}),
             **({} if rank is None else {"rank": rank, "relative_error": error}),
             **adapter.provenance,

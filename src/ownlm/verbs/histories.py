@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ownlm.errors import DataError, NotFoundError, TaskError
+from ownlm.errors import ChangedRecordError, DataError, NotFoundError, TaskError, argument, quoted
 from ownlm.filesystem import lies_in
 from ownlm.history.readers import read_dataset
 from ownlm.history.record import Dataset, History
@@ -60,7 +60,7 @@ def add_history(store: Store, data: Path, task: Task, labels: Path | None, skip_
     resume(store)
     dataset, task = _read(store, data, task, labels, skip_bad)
     store.put_task(task)
-    with _about(data):
+    with _about(data, task.name):
         new, there, forgotten = store.add_records(task.name, dataset.histories, again)
     return Added(task.name, new, there, forgotten, dataset, data if lies_in(data, store.folder) else None)
 
@@ -68,7 +68,7 @@ def add_history(store: Store, data: Path, task: Task, labels: Path | None, skip_
 def preview_history(store: Store, data: Path, task: Task, labels: Path | None, skip_bad: bool, again: bool) -> Added:
     """Reads a file and counts its records as `add_history` would; nothing is written."""
     dataset, task = _read(store, data, task, labels, skip_bad)
-    with _about(data):
+    with _about(data, task.name):
         seen = Preview(store, task.name, dataset.histories, again)
     inside = data if lies_in(data, store.folder) else None
     return Added(task.name, seen.new, seen.known, seen.forgotten, dataset, inside)
@@ -80,7 +80,7 @@ def with_history(store: Store, data: str | Path | None, task: Task) -> tuple[Sto
         return store, task, None
     path = Path(data)
     dataset, task = _read(store, path, task, None, False)
-    with _about(path):
+    with _about(path, task.name):
         seen = Preview(store, task.name, dataset.histories)
     return seen, task, Added(task.name, seen.new, seen.known, seen.forgotten, dataset)
 
@@ -100,10 +100,17 @@ def _read(store: Store, data: Path, task: Task, labels: Path | None, skip_bad: b
 
 
 @contextmanager
-def _about(data: Path) -> Iterator[None]:
-    """Errors of records name their file."""
+def _about(data: Path, task: str) -> Iterator[None]:
+    """Errors of records name their file; of a record that was changed, the commands that change it in the home."""
     try:
         yield
+    except ChangedRecordError as error:
+        edit = f"`ownlm history edit --task {task} --set FIELD=VALUE {argument(error.user)} {quoted(error.record)}`"
+        raise DataError(
+            f"The file {data} changes what is known: {error.what}; nothing was added",
+            hint=f"{edit} changes it in the home; to keep the home's, take the record out of the file; to have both, "
+            "give the changed one an id of its own",
+        ) from None
     except DataError as error:
         raise DataError(f"The file {data} changes what is known: {error.what}", hint=error.hint) from None
 

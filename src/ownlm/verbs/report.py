@@ -208,6 +208,7 @@ class Exported:
 
     adapter: AdapterInfo
     relative_error: float
+    warning: str | None = None  # that it has learnt from records which are gone
 
 
 @dataclass(frozen=True, slots=True)

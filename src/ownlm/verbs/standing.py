@@ -72,6 +72,18 @@ def _of_held_back(measured: dict[str, Any]) -> Worth:
     return Worth(verdict, count, f"held-back records: {said} ({whom} {count:,} latest: {figures}; {gain})")
 
 
+def learnt_from_gone(adapter: AdapterInfo) -> str | None:
+    """That an adapter has learnt from records which are gone, in words; None where it has not.
+
+    It answers until a new one is made without them.
+    """
+    count = adapter.forgotten
+    if not count:
+        return None
+    what = "a record that was" if count == 1 else f"{count:,} records that were"
+    return f"has learnt from {what} forgotten or changed since"
+
+
 def behind(adapter: AdapterInfo, history: str | None, new: int, waits: str | None) -> str:
     """How far an adapter is behind, or why it cannot be used, in words; empty where it is up to date.
 

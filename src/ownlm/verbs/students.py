@@ -15,6 +15,7 @@ from ownlm.oppu.fleet import Job
 from ownlm.prompt.example import history_examples
 from ownlm.store.rows import AdapterInfo, BaseInfo, Person, ProfileInfo
 from ownlm.store.store import Store
+from ownlm.store.versions import is_chosen
 from ownlm.verbs.bases import pick_base
 from ownlm.verbs.load import load_adapter
 from ownlm.verbs.profile import shown
@@ -23,6 +24,7 @@ from ownlm.verbs.settings import digest, provenance, settings
 PAGE = 256  # people looked up at a time
 UP_TO_DATE = "up to date"
 FORGOTTEN = "forgotten meanwhile"
+CHOSEN = "uses a version that was chosen, and no records came since; --user trains anyway"
 NOTHING_NEW = "nothing new to learn from"
 
 
@@ -190,6 +192,8 @@ def _student(
     if outsider and not (last and last.forgotten):  # what learnt from the forgotten is to be replaced
         why = f"the base {plan.base.name!r} has learnt from these records; --user trains anyway"
         return Student(person.user, person.records, skipped=why)
+    if is_chosen(last, person.history) and not plan.users:
+        return Student(person.user, person.records, skipped=CHOSEN)
     anew = last is not None and not last.is_recipe and last.key != plan.key(profile)
     if last and (anew or last.is_recipe or last.forgotten or not store.has_weights(last)):
         last = None
