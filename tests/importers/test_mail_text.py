@@ -385,6 +385,20 @@ def test_html(given: str, expected: str) -> None:
         "To: a@x.org<br><br><div>Rain?</div></div></div>",
         '<div>Yes.</div><div id="appendonsend"></div><hr style="width:98%"><div id="divRplyFwdMsg"><b>Von:</b> Bob<br>'
         "<b>Gesendet:</b> Montag<br><b>An:</b> Ada<br><b>Betreff:</b> Regen</div><div>Regen?</div>",
+        # The same, quoted again by another program; Outlook of telephones and of macOS
+        '<div>Yes.</div><div id="x_divRplyFwdMsg"><b>Xx:</b> Bob<br><b>Yy:</b> Regen</div><div>Regen?</div>',
+        '<div>Yes.</div><div id="ms-outlook-mobile-signature">Get Outlook</div><div id="mail-editor-reference-message-'
+        'container"><div class="ms-outlook-mobile-reference-message"><b>Xx:</b> Bob</div>Rain?</div>',
+        '<div>Yes.</div><span id="OLK_SRC_BODY_SECTION"><div>Xx: Bob</div><div>Rain?</div></span>',
+        '<div>Yes.</div><div class="OutlookMessageHeader">Xx: Bob<br>Yy: Rain</div><div>Rain?</div>',
+        # Thunderbird, forwarded; Yahoo, Samsung, Spark
+        '<div>Yes.</div><div class="moz-forward-container"><table class="moz-email-headers-table"><tr><th>Xx</th></tr>'
+        "</table>Rain?</div>",
+        '<div>Yes.</div><div class="ydp1a2b3cyahoo_quoted" id="ydp1a2b3cyahoo_quoted_123">Xx<div>Rain?</div></div>',
+        '<div>Yes.</div><div id="yahoo_quoted_4711">Xx<div>Rain?</div></div>',
+        '<div>Yes.</div><div id="composeWebView_previouse_content">Xx: Bob<div>Rain?</div></div>',
+        '<div name="messageBodySection">Yes.</div><div name="messageSignatureSection">Ada</div><div name="messageReply'
+        'Section">On 6 May 2024, 10:00 +0200, Bob wrote:<blockquote>Rain?</blockquote></div>',
         # Proton
         '<div>Yes.</div><div class="protonmail_signature_block"><div>Sent with Proton Mail.</div></div><div '
         'class="protonmail_quote">On Monday, Bob wrote:<br><blockquote class="x">Rain?</blockquote></div>',

@@ -14,10 +14,22 @@ _SIGNATURES: Final = frozenset(
     {
         *("gmail_signature", "gmail_signature_prefix", "moz-signature", "applemailsignature", "signature"),
         *("ms-outlook-mobile-signature", "protonmail_signature_block", "yahoo_signature", "ymail_signature"),
+        *("mobile-signature", "ymail_android_signature", "bloop_sign", "airmail_sign", "messagesignaturesection"),
     }
 )
-_QUOTES: Final = frozenset({"yahoo_quoted", "protonmail_quote", "tutanota_quote", "zmail_extra", "gmail_chip"})
-_ENDS: Final = frozenset({"stopspelling", "divrplyfwdmsg", "appendonsend", "zwchr"})  # only a quotation follows
+_QUOTES: Final = frozenset(
+    {
+        *("yahoo_quoted", "protonmail_quote", "tutanota_quote", "zmail_extra", "gmail_chip", "bloop_original_html"),
+        *("moz-forward-container", "olk_src_body_section", "composewebview_previouse_content", "messagereplysection"),
+    }
+)
+_ENDS: Final = frozenset(  # only a quotation follows
+    {
+        *("stopspelling", "divrplyfwdmsg", "appendonsend", "zwchr", "outlookmessageheader", "moz-email-headers-table"),
+        *("ms-outlook-mobile-reference-message", "mail-editor-reference-message-container"),
+    }
+)
+_PREFIXES: Final = re.compile(r"^(?:x_|ecx|ydp[0-9a-f]+)+|(?<=yahoo_quoted)_\d+$")  # put before by programs that quote
 
 
 def html_text(html: str) -> str:
@@ -47,7 +59,12 @@ class _Reader(HTMLParser):
         if self.left_out:
             self.depth += tag == self.left_out
             return
-        names = {name for key, value in attrs if key in ("class", "id") for name in (value or "").lower().split()}
+        names = {
+            _PREFIXES.sub("", name)
+            for key, value in attrs
+            if key in ("class", "id", "name")
+            for name in (value or "").lower().split()
+        }
         quote = tag == "blockquote" or names & _QUOTES
         if tag not in _VOID and (quote or tag in _SILENT or names & _SIGNATURES):
             self.left_out, self.depth = tag, 1
