@@ -155,7 +155,7 @@ def test_what_is_no_repository(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("x")
     assert "There is no folder" in str(refused(tmp_path / "none"))
-    assert "There is no folder" in str(refused(tmp_path / "file"))
+    assert "is a file" in str(refused(tmp_path / "file"))
     error = refused(tmp_path / "folder")
     assert "not a git repository" in str(error.got) and error.hint and "folder of a repository" in error.hint
     empty = Repository(tmp_path / "empty")

@@ -48,8 +48,9 @@ class NextStep:
         chosen += [f"the latest {many(self.recent, 'record')} of each user"] if self.recent else []
         first = f" for {' and '.join(chosen)}" if chosen else ""
         rest = f"; for all records of {many(users, 'user')}, about {duration(self.all_seconds)}" if chosen else ""
+        time = "under a minute" if self.seconds < 60 else f"about {duration(self.seconds)}"
         return (
-            f"about {duration(self.seconds)}{first}{rest} (estimated from the number and length of the records, for "
+            f"{time}{first}{rest} (estimated from the number and length of the records, for "
             f"smollm2-135m on {many(self.cores, 'core')} of a CPU; --dry-run measures it)"
         )
 

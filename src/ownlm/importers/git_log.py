@@ -19,7 +19,7 @@ from tempfile import TemporaryFile
 from typing import IO, Final, NamedTuple
 
 from ownlm.errors import DataError, quoted
-from ownlm.filesystem import read_regular
+from ownlm.filesystem import open_regular, read_regular
 from ownlm.programs import child_environment, git_command
 
 FILES: Final = 10  # of a commit's files, how many are kept
@@ -40,6 +40,8 @@ _DIFF: Final = (
     *("--numstat", "--patch", "--unified=0", "--no-color", "--no-ext-diff", "--no-textconv", "-O/dev/null"),
     *("--diff-algorithm=myers", "--find-renames", "-l200", "--submodule=short", "--ignore-submodules=none"),
 )
+_SCHEME: Final = re.compile(r"^(https?|ssh|git|file|git\+ssh|ftps?):/+(?=[^/])")
+_HOST: Final = re.compile(r"[\w.-]+@[\w.-]+:(?!/?$)")
 _KEPT_VARIABLES: Final = ("GIT_CONFIG", "GIT_EXEC_PATH", "GIT_CEILING_DIRECTORIES")  # the others point elsewhere
 
 
@@ -91,7 +93,7 @@ def find_head(repo: Path) -> Head:
         DataError: there is no repository, git refuses it, or it has no commits.
     """
     if not repo.is_dir():
-        raise DataError(f"There is no folder {repo}", expected="the folder of a git repository", hint="check the path")
+        raise _no_folder(repo)
     failed, path, said = _ask(repo, "rev-parse", "--git-path", "shallow")
     if failed:
         raise _refused(f"{repo} cannot be read as a git repository", said, repo)
@@ -99,7 +101,7 @@ def find_head(repo: Path) -> Head:
     ends = _HASH.findall(read_regular(shallow)) if shallow.is_file() else ()
     failed, tip, _ = _ask(repo, "rev-parse", "--quiet", "--verify", "HEAD")
     if failed:
-        raise DataError(f"The repository {repo} has no commits", hint="commit something, or check the path")
+        raise _no_commits(repo)
     head = tip.decode("ascii").strip()
     failed, count, said = _ask(repo, "rev-list", "--count", head, "--")
     if failed:
@@ -250,10 +252,56 @@ def _started(repo: Path, *args: str, stderr: int | IO[bytes]) -> "Popen[bytes]":
     # No translated messages, no locks, no questions; and objects that a partial clone lacks are not fetched.
     env |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": ""}
     env["GIT_NO_LAZY_FETCH"] = "1"
+    # Some only let bare repositories be read that are named, not found: this one is named. Its owner is still checked.
+    trusted = ("-c", "safe.bareRepository=all") if _is_git_directory(repo) else ()
     try:
-        return Popen(git_command(str(repo), *args), stdin=DEVNULL, stdout=PIPE, stderr=stderr, env=env)
+        return Popen(git_command(str(repo), *trusted, *args), stdin=DEVNULL, stdout=PIPE, stderr=stderr, env=env)
     except OSError as error:
         raise DataError("The program git cannot be run", got=error.strerror, hint="install git") from None
+
+
+def _is_git_directory(repo: Path) -> bool:
+    """Whether a folder is itself a bare repository, or the `.git` of one."""
+    return (repo / "HEAD").is_file() and (repo / "objects").is_dir() and (repo / "refs").is_dir()
+
+
+def _no_folder(repo: Path) -> DataError:
+    """Why there is no folder: an address, a bundle, a `.git` file, or nothing."""
+    what, hint = f"There is no folder {repo}", "check the path"
+    source = _SCHEME.sub(lambda found: f"{found[1]}:/{'/' if found[1] == 'file' else ''}/", str(repo))
+    if source != str(repo) or _HOST.match(source):
+        what, hint = f"{source} is not on this machine", f"`git clone {quoted(source)} FOLDER`, then name the folder"
+    elif repo.is_file():
+        with open_regular(repo) as file:
+            start = file.read(64)
+        if start.startswith(b"# v") and b" git bundle" in start:
+            what, hint = f"{repo} is a bundle", f"`git clone {quoted(source)} FOLDER`, then name the folder"
+        else:
+            what, hint = f"{repo} is a file", "name the folder that holds it"
+    return DataError(what, expected="the folder of a git repository", hint=hint)
+
+
+def _no_commits(repo: Path) -> DataError:
+    """Why HEAD leads to no commit: the repository is empty, or its branch is not there while others are."""
+    _, name, _ = _ask(repo, "symbolic-ref", "--quiet", "HEAD")
+    order = ("--sort=-committerdate", "--format=%(refname)", "refs/heads", "refs/remotes")
+    refs = [readable(line) for line in _ask(repo, "for-each-ref", *order)[1].splitlines()]
+    own = [ref.removeprefix("refs/heads/") for ref in refs if ref.startswith("refs/heads/")]
+    branches = own or [ref.split("/", 3)[3] for ref in refs if ref.count("/") > 2 and not ref.endswith("/HEAD")]
+    if not branches:
+        return DataError(f"The repository {repo} has no commits", hint="commit something, or check the path")
+    bare = _ask(repo, "rev-parse", "--is-bare-repository")[1].strip() == b"true"
+    command = f"symbolic-ref HEAD {quoted('refs/heads/' + branches[0])}" if bare else f"switch {quoted(branches[0])}"
+    return DataError(
+        f"The HEAD of the repository {repo} is on a branch that is not there",
+        got=f"HEAD names {readable(name).strip()}, which has no commit",
+        expected=f"a branch with commits, such as {', '.join(branches[:5])}",
+        hint=f"`git -C {quoted(repo)} {command}`",
+    )
+
+
+def _is_partial(repo: Path) -> bool:
+    return not _ask(repo, "config", "--get-regexp", r"^(extensions\.partialclone|remote\..*\.promisor)$")[0]
 
 
 def _refused(what: str, said: bytes, repo: Path) -> DataError:
@@ -263,8 +311,24 @@ def _refused(what: str, said: bytes, repo: Path) -> DataError:
     trust = next((line for line in lines if line.startswith("git config --global --add safe.directory ")), None)
     if trust:
         hint = f"if you trust its owner, run `{trust}`"
+    elif got and "not a git repository: " in got:
+        hint = (
+            "its .git names a folder that is not there: for a worktree, run `git worktree repair` in the main tree; "
+            "for a submodule, `git submodule update --init`"
+        )
     elif got and "not a git repository" in got:
         hint = "name the folder of a repository, bare or not, or one within it"
+    elif got and "safe.bareRepository" in got:
+        hint = "name the bare repository itself, not a folder in it"
+    elif got and re.search("unknown repository extension|[Ee]xpected git repo version|unknown value for config", got):
+        hint = "update git: the repository was written by a newer one"
+    elif got and "Permission denied" in got:
+        hint = "ask for permission to read the repository, or clone it"
+    elif _is_partial(repo):
+        hint = (
+            f"a partial clone lacks objects, and nothing is fetched here: `git -C {quoted(repo)} fetch --refetch "
+            "--no-filter` fetches them, or clone it whole"
+        )
     else:
-        hint = f"`git -C {quoted(repo)} fsck` says what is damaged; a partial clone lacks objects, so clone it whole"
+        hint = f"`git -C {quoted(repo)} fsck` says what is damaged"
     return DataError(what, got=got and got[:300], expected="a git repository that is whole and yours", hint=hint)
