@@ -18,7 +18,7 @@ from ownlm.store.checkpoints import (
     remove_checkpoint,
     remove_old_checkpoints,
 )
-from ownlm.store.forget import forget_person, forget_record
+from ownlm.store.forget import forget_person, forget_record, replace_record
 from ownlm.store.rows import history_digest
 from ownlm.store.store import Store
 from tests.store.rows import TASK, adapter, keep, recipe
@@ -84,6 +84,10 @@ ENDS: dict[str, tuple[Callable[[Store], object], list[int]]] = {
     "their adapter is stored": (adapter_of_zora, [1, 2, 3]),
     "they are assembled": (recipe_of_zora, [0, 1, 2, 3]),
     "a record is forgotten": (lambda store: forget_record(store, TASK.name, "zora", "zora-1"), [1, 2]),
+    "a record is edited": (
+        lambda store: replace_record(store, TASK.name, Record("zora", "zora-1", {"text": "other", "title": "t"})),
+        [1, 2],
+    ),
     "the user is forgotten": (lambda store: forget_person(store, "zora"), [1]),
     "a record is added": (
         lambda store: store.add_records(TASK.name, [History("zora", (Record("zora", "9", {"text": "t"}),))]),
@@ -97,7 +101,7 @@ def test_they_are_removed_with_what_they_learnt_from(crowd: Store, end: str) -> 
     (happens, left), late = ENDS[end], [made(crowd, *run) for run in RUNS]
     happens(crowd)
     assert runs(crowd) == [RUNS[n] for n in left]
-    if "forgotten" in end:  # training goes on for a while, and must not bring them back
+    if "forgotten" in end or "edited" in end:  # training goes on for a while, and must not bring them back
         add_checkpoints(crowd, late)
         assert runs(crowd) == [RUNS[n] for n in left]
 

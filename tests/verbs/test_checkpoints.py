@@ -1,6 +1,7 @@
 """Training that is stopped continues from its checkpoints, and comes to the same adapters."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -90,6 +91,39 @@ def test_a_stopped_run_continues_and_comes_to_the_same(home: Home, how: str) -> 
     assert seen[0] >= 3  # of 12 steps at least two were taken before
     assert len(seen) < 12 and report.trained[0].steps == 12
     assert weights(home) == whole
+
+
+def interrupted_adaptation(home: Home) -> None:
+    def on_progress(stage: str, done: float, total: float, note: str = "") -> None:
+        if "task adapter" in stage and done >= 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        home.adapt("adapted", "sorting", progress=on_progress, **ADAPT)
+    assert len(checkpoint_blobs(home.store)) == 1 and home.doctor().wrong == []
+
+
+ADAPT = {"epochs": 4, "batch_size": 4, "learning_rate": 1e-2}  # 12 steps
+
+
+def test_an_interrupted_adaptation_continues_and_comes_to_the_same_base(home: Home, tmp_path: Path) -> None:
+    undisturbed, seen = Home(shutil.copytree(home.store.folder, tmp_path / "undisturbed")), list[float]()
+    whole = undisturbed.adapt("adapted", "sorting", **ADAPT)
+    interrupted_adaptation(home)
+    interrupted_adaptation(home)  # the last of its steps again
+    adapted = home.adapt("adapted", "sorting", progress=lambda stage, done, *_: seen.append(done), **ADAPT)
+    assert min(done for done in seen if done > 1) >= 9 and adapted.fingerprint == whole.fingerprint
+    assert not checkpoint_blobs(home.store) and not home.store.blobs.files()
+
+
+@pytest.mark.parametrize("user", [None, "ada"])
+def test_a_task_adapter_s_checkpoint_goes_with_any_record_it_learnt_from(home: Home, user: str | None) -> None:
+    interrupted_adaptation(home)
+    if user is None:
+        home.forget_record("bela", "bela-1", task="sorting")
+    else:
+        home.forget(user)
+    assert not checkpoint_blobs(home.store) and not home.store.blobs.files()
 
 
 def damage(home: Home) -> None:

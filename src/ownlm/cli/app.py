@@ -55,7 +55,8 @@ def main() -> None:
     except SystemExit as end:
         if end.code != INTERRUPTED:
             raise
-        fail(OwnlmError("Interrupted; what was not finished was not kept", hint="run the same command again"))
+        what = "Interrupted; of what was not finished, only checkpoints of training are kept"
+        fail(OwnlmError(what, hint="run the same command again"))
     except BrokenPipeError:  # the reader had enough
         sys.stderr.close()
         sys.exit(1)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ColumnElement, Connection, delete, insert, select
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select
 
 from ownlm.store import tables
 from ownlm.store.rows import digest_of, now
@@ -94,6 +94,12 @@ def remove_old_checkpoints(store: "Store") -> None:
         with store.database.writing() as db:
             removed = drop(db, old)
         store.sweep(removed)
+
+
+def last_number(store: "Store") -> int:
+    """The number of the record that came last; later ones have higher numbers."""
+    with store.database.reading() as db:
+        return db.execute(select(func.max(tables.records.c.number))).scalar() or 0
 
 
 def checkpoint_blobs(store: "Store") -> dict[str, int]:

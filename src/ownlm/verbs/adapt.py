@@ -1,12 +1,16 @@
 """Stage 1: the task adapter, trained on outsiders and merged into the base."""
 
+import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from ownlm.config import TrainConfig
 from ownlm.durable import sync
-from ownlm.errors import BaseModelError, NotFoundError, TrainingError
+from ownlm.errors import BaseModelError, NotFoundError, StoreError, TrainingError
 from ownlm.history.labels import check_gold, check_history
 from ownlm.history.record import History, Query
 from ownlm.history.task import Task
@@ -16,13 +20,17 @@ from ownlm.model.base_files import fingerprint
 from ownlm.oppu.examples import tokenize
 from ownlm.oppu.fleet import Job, Run
 from ownlm.oppu.memory import room_for
+from ownlm.oppu.minibatches import TokenizedExample
 from ownlm.progress import Progress
 from ownlm.prompt.example import Example, answer_text, history_examples, query_prompt
-from ownlm.store.rows import BaseInfo, ProfileInfo
+from ownlm.store.checkpoints import CheckpointInfo, Source, last_number, remove_checkpoint
+from ownlm.store.rows import BaseInfo, ProfileInfo, history_digest
 from ownlm.store.store import Store
+from ownlm.verbs.checkpoints import Checkpoints, Stored, machine_key
 from ownlm.verbs.histories import known_history
+from ownlm.verbs.keeper import Keeper
 from ownlm.verbs.profile import shown
-from ownlm.verbs.settings import provenance
+from ownlm.verbs.settings import digest, provenance
 from ownlm.verbs.train import Meter, fleet
 
 
@@ -61,7 +69,7 @@ def adapt_base(
     Raises:
         DataError, NotFoundError, TrainingError: nothing is registered then.
     """
-    run = stage_one(base, name, task, histories, queries, store.latest_profiles(task.name), config, seed, progress)
+    run = stage_one(store, base, name, task, histories, queries, config, seed, progress)
     assert isinstance(run.adapter, Adapter)
     folder = write_adapted(store, base, run.adapter, name)
     try:
@@ -77,21 +85,23 @@ def adapt_base(
     except BaseException:
         shutil.rmtree(folder)  # who is forgotten meanwhile leaves no weights
         raise
+    with suppress(StoreError):
+        remove_checkpoint(store, CheckpointInfo(task.name, "", (), None))
     return store.base(name)
 
 
 def stage_one(
+    store: Store,
     base: BaseLM,
     name: str,
     task: Task,
     histories: Sequence[History],
     queries: Sequence[Query],
-    profiles: Mapping[str, ProfileInfo],
     config: TrainConfig,
     seed: int,
     progress: Progress,
 ) -> Run:
-    """Trains the task adapter on everybody's examples.
+    """Trains the task adapter on everybody's examples; after an interruption it continues from its checkpoint.
 
     Raises:
         DataError, NotFoundError: somebody's examples cannot be made.
@@ -99,6 +109,7 @@ def stage_one(
 
     Source: OPPU (arXiv 2402.04401), section 3.1.
     """
+    profiles, upto = store.latest_profiles(task.name), last_number(store)
     examples = [
         example
         for history in histories
@@ -109,10 +120,25 @@ def stage_one(
         )
     ]
     meter = Meter(progress, "task adapter, steps", config.steps_for(len(examples)))
-    run = next(fleet(base, [Job(name, examples, seed)], config, room_for(base, config, slots=1), meter.on_step))
+    sources = tuple(Source(one.user_id, history_digest(one), upto) for one in histories)
+    key = digest(_digest(examples), name, seed, base.fingerprint, config.model_dump_json())
+    info = CheckpointInfo(task.name, digest(key, machine_key(base, config, None)), sources, None)
+    checkpoints, room = Checkpoints(store), room_for(base, config, slots=1)
+    job = checkpoints.resume(Job(name, examples, seed), info)
+    with Keeper[Stored](checkpoints.store, 1, lambda stored, error: None) as keeper:
+        on_state = partial(checkpoints.offer, keeper)
+        run = next(fleet(base, meter.counted([job]), config, room, meter.on_step, on_state))
+    checkpoints.done(run)
     if run.adapter is None:
         raise run.error or TrainingError("The task adapter was not trained")
     return run
+
+
+def _digest(examples: Sequence[TokenizedExample]) -> str:
+    hasher = hashlib.sha256()
+    for one in examples:
+        hasher.update(array("q", [len(one.prompt), *one.prompt, len(one.answer), *one.answer]).tobytes())
+    return hasher.hexdigest()
 
 
 def stage_one_examples(

@@ -5,8 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
+from ownlm.config import TrainConfig
 from ownlm.errors import NotFoundError, OwnlmError, StoreError
+from ownlm.model.base import BaseLM
 from ownlm.oppu.fleet import Job, Run
+from ownlm.oppu.memory import TOKENS_UNDER_DROPOUT
 from ownlm.oppu.state import RunState
 from ownlm.store.checkpoints import (
     CheckpointInfo,
@@ -19,11 +22,18 @@ from ownlm.store.rows import AdapterInfo
 from ownlm.store.store import Store
 from ownlm.verbs.keeper import Keeper
 from ownlm.verbs.report import Training
+from ownlm.verbs.settings import digest, versions
 
 INTERVAL_S = 60.0  # between two checkpoints of a run
 MOST_OF_TIME = 0.1  # that is spent on writing them; where it would be more, they are written less often
 
 Stored = AdapterInfo | CheckpointInfo
+
+
+def machine_key(base: BaseLM, config: TrainConfig, tokens_per_step: int | None) -> str:
+    """A digest of what the rounding of a run depends on; and under dropout its masks, on the tokens of a step."""
+    weight, tokens = next(base.model.parameters()), tokens_per_step or TOKENS_UNDER_DROPOUT
+    return digest(weight.device.type, weight.dtype, sorted(versions().items()), tokens if config.lora_dropout else 0)
 
 
 class Checkpoints:

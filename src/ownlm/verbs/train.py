@@ -15,18 +15,18 @@ from ownlm.config import TrainConfig
 from ownlm.errors import NotFoundError, OwnlmError
 from ownlm.model.base import BaseLM
 from ownlm.oppu.fleet import Job, OnState, Run, train_fleet
-from ownlm.oppu.memory import TOKENS_UNDER_DROPOUT, Room, room_for
+from ownlm.oppu.memory import Room, room_for
 from ownlm.oppu.peft_methods import train_with_peft
 from ownlm.progress import Progress
 from ownlm.store.blobs import blob_name
 from ownlm.store.checkpoints import CheckpointInfo, Source
 from ownlm.store.rows import AdapterInfo, history_digest
 from ownlm.store.store import Store
-from ownlm.verbs.checkpoints import Checkpoints, Stored
+from ownlm.verbs.checkpoints import Checkpoints, Stored, machine_key
 from ownlm.verbs.held_back import measure
 from ownlm.verbs.keeper import Keeper
 from ownlm.verbs.report import Trained, Training
-from ownlm.verbs.settings import digest, versions
+from ownlm.verbs.settings import digest
 from ownlm.verbs.students import FORGOTTEN, NOTHING_NEW, Plan, Seated, checked, seat, students
 
 
@@ -155,13 +155,9 @@ def _jobs(
 
 
 def _checkpoint(plan: Plan, model: BaseLM, own: Seated) -> CheckpointInfo:
-    """What a user's run is checkpointed as. Other rounding than of the same kind of machine makes another key."""
-    user, history, weight = own.history.user_id, history_digest(own.history), next(model.model.parameters())
-    tokens = (plan.tokens_per_step or TOKENS_UNDER_DROPOUT) if plan.config.lora_dropout else 0  # they decide the masks
-    parent = own.last.id if own.last else ""
-    key = digest(
-        plan.key(own.profile), history, parent, tokens, weight.device.type, weight.dtype, sorted(versions().items())
-    )
+    """What a user's run is checkpointed as."""
+    user, history, parent = own.history.user_id, history_digest(own.history), own.last.id if own.last else ""
+    key = digest(plan.key(own.profile), history, parent, machine_key(model, plan.config, plan.tokens_per_step))
     return CheckpointInfo(plan.task.name, key, (Source(user, history, own.upto),), user)
 
 
