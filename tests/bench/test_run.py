@@ -12,6 +12,7 @@ from sklearn.metrics import accuracy_score
 
 import ownlm.bench.run as module
 from ownlm.bench.case import Case
+from ownlm.bench.data import read_set
 from ownlm.bench.plan import MethodPlan, Plan, read_plan
 from ownlm.bench.predictions import read_lamp, read_predictions
 from ownlm.bench.results import Costs, Results, read_results
@@ -221,7 +222,7 @@ def test_other_outsiders_are_other_answers(tmp_path: Path) -> None:
     (one,) = few().sets
     changed = one.model_copy(update={"sharing": 0, "outsiders": None})
     first = few("adapted base", adapt=False, sets=(changed,))
-    case = module._case(first, module.read_set(changed), tmp_path, 0, None, silent)
+    case = module._case(first, read_set(changed), tmp_path, 0, None, silent)
     moved = replace(case.data, outsiders=dict(list(case.data.targets.items())[:1]))
     method = first.methods[0]
     assert module._place(case, method, {}) != module._place(replace(case, data=moved), method, {})

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from ownlm.bench.data import SetData
 from ownlm.bench.plan import ProfilePlan
 from ownlm.bench.results import Costs, SharedCost
+from ownlm.bench.warnings import few_steps
 from ownlm.durable import write_whole
 from ownlm.errors import ConfigError, PoolError
 from ownlm.filesystem import read_regular
@@ -45,6 +46,14 @@ def known_of(histories: Mapping[str, History]) -> list[tuple[str, str]]:
     )
 
 
+def no_outsiders(name: str) -> ConfigError:
+    """A set has no users whom stage 1 could learn from."""
+    return ConfigError(
+        f"The set {name!r} has no outsiders to adapt the base on",
+        hint="name a file of theirs as `outsiders`, or leave stage 1 out with `adapt = false`",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Made:
     """A method, ready to answer, and what it took.
@@ -69,6 +78,7 @@ class Case:
         share: settings of pools; a method's own stand above.
         choose: choose among the task's labels by likelihood, where it has any; else generate.
         shared: what was done once for all people, by what it is; filled as methods are made.
+        warnings: what the reader of the results should know of a method's training; filled as it is made.
     """
 
     folder: Path
@@ -82,6 +92,7 @@ class Case:
     device: str | None = None
     progress: Progress = silent
     shared: dict[str, SharedCost] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def task(self) -> Task:
@@ -107,6 +118,13 @@ class Case:
         info = self._raw()
         return self._bases().load(info)
 
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of texts, as the raw base counts them."""
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(self.raw() / "tokenizer.json"))
+        return [len(tokenizer.encode(text, add_special_tokens=False).ids) for text in texts]
+
     def adapted(self, **changes: Any) -> Path:
         """The folder of the adapted base: stage 1 on the outsiders, once for each of its settings.
 
@@ -116,10 +134,7 @@ class Case:
         if self.adapt is None:
             return self.raw()
         if not self.data.outsiders:
-            raise ConfigError(
-                f"The set {self.data.name!r} has no outsiders to adapt the base on",
-                hint="name a file of theirs as `outsiders`, or leave stage 1 out with `adapt = false`",
-            )
+            raise no_outsiders(self.data.name)
         settings = {**self.adapt, **changes}
         home = self.home("adapt", self.raw(), "outsiders", **settings)
         known = {base.name: base for base in home.bases()}
@@ -129,6 +144,7 @@ class Case:
         if made is None:
             made = home.adapt(ADAPTED, self.task.name, base=BASE, seed=self.seed, progress=self.progress, **settings)
         told = made.provenance or {}
+        self.warnings.extend(few_steps("stage 1", [len(told["losses"])] if "losses" in told else []))
         self.note("stage 1", changes, len(self.data.outsiders), told.get("seconds"), told.get("tokens"))
         return Path(made.folder)
 

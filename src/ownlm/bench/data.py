@@ -1,9 +1,9 @@
 """A set's data: who is asked what, on which histories, and who shares."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ownlm.bench.metrics import metric, metrics_of
@@ -16,6 +16,7 @@ from ownlm.history.times import time_key
 from ownlm.prompt.example import history_examples, searched_text, sought_text
 
 Thing = TypeVar("Thing")
+ALIKE = "left out: for the most part the records of a person asked"
 _AT_MOST = 5  # of how many records one is held back
 
 
@@ -31,6 +32,8 @@ class SetData:
             outsiders.
         outsiders: histories for stage 1; what is known of their queries stands in them as the latest records.
         unlabelled: how many queries of people with records are not asked, since their right answer is not known.
+        people: what became of the people in the data, by what it is; the numbers add up to all of them.
+        outsiders_found: the same of the people in the file of outsiders.
     """
 
     name: str
@@ -40,6 +43,8 @@ class SetData:
     sharers: dict[str, History]
     outsiders: dict[str, History]
     unlabelled: int = 0
+    people: Mapping[str, int] = field(default_factory=dict)
+    outsiders_found: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def learnable(self) -> bool:
@@ -86,14 +91,37 @@ def read_set(plan: SetPlan) -> SetData:
             f"In the set {plan.name!r} nobody is left to ask", got=f"{len(people)} people, who all share",
             hint="set `sharing = 0`: then outsiders alone share",
         )  # fmt: skip
-    outsiders = _outsiders(plan, task, histories.keys() | queries.keys())
+    found = _outsiders(plan, task, histories.keys() | queries.keys())
     own = {user: histories[user] for user in sorted(targets)}
     chosen = tuple(query for user in own for query in spread(queries[user], plan.queries_each))
     _check_own(plan, task, own, chosen)
-    outsiders = _strangers(task, outsiders, own, chosen)
+    outsiders = _strangers(task, found.used, own, chosen)
     sharers = _strangers(task, {user: histories[user] for user in sorted(sharing)}, own, chosen)
     _check_golds(plan, task, chosen)
-    return SetData(plan.name, task, own, chosen, sharers | outsiders, outsiders, unlabelled)
+    known = {query.user_id for query in asked}
+    became = (
+        ("asked", own.keys()),
+        ("share and are not asked", sharers.keys()),
+        (ALIKE, sharing),
+        ("without a usable record", {user for user in histories.keys() | known if not histories.get(user)}),
+        ("with too few records to hold one back" if plan.held_back else "without a query", histories.keys() - known),
+        ("without a query whose right answer is known", known - queries.keys()),
+        ("not taken: the plan asks for fewer", queries.keys()),
+    )
+    learnt = (("learnt from", outsiders.keys()), (ALIKE, found.used.keys()), *found.unused)
+    return SetData(
+        plan.name, task, own, chosen, sharers | outsiders, outsiders, unlabelled, _counted(became), _counted(learnt)
+    )  # fmt: skip
+
+
+def _counted(became: Iterable[tuple[str, AbstractSet[str]]]) -> dict[str, int]:
+    """Numbers of people by what became of them; each counts where they stand first."""
+    seen, counts = set[str](), dict[str, int]()
+    for what, users in became:
+        if new := users - seen:
+            counts[what] = len(new)
+            seen |= new
+    return counts
 
 
 def _held_back(
@@ -169,14 +197,22 @@ def _chosen(people: list[str], histories: dict[str, History], plan: SetPlan) -> 
     return set(spread(people, plan.people))
 
 
-def _outsiders(plan: SetPlan, task: Task, others: AbstractSet[str]) -> dict[str, History]:
-    """Who is only learnt from; nobody, where the plan names no file.
+@dataclass(frozen=True, slots=True)
+class _Outsiders:
+    """Histories of those who are only learnt from, and why others of the file are not."""
+
+    used: dict[str, History]
+    unused: tuple[tuple[str, AbstractSet[str]], ...] = ()
+
+
+def _outsiders(plan: SetPlan, task: Task, others: AbstractSet[str]) -> _Outsiders:
+    """The outsiders of a set; none where the plan names no file.
 
     Raises:
         DataError: one of them is among the others, the people of the data.
     """
     if plan.outsiders is None:
-        return {}
+        return _Outsiders({})
     dataset = read_dataset(plan.outsiders, task, labels=plan.outsiders_labels)
     known: dict[str, list[Query]] = {}
     for query in dataset.queries:
@@ -192,7 +228,12 @@ def _outsiders(plan: SetPlan, task: Task, others: AbstractSet[str]) -> dict[str,
     everybody = {
         user: _with(_usable(histories.get(user, History(user, ())), task), known.get(user, []), task) for user in chosen
     }
-    return {user: history for user, history in everybody.items() if len(history)}
+    used = {user: history for user, history in everybody.items() if len(history)}
+    unused = (
+        ("without a usable record", everybody.keys()),
+        ("not taken: the plan asks for fewer", histories.keys() | known.keys()),
+    )
+    return _Outsiders(used, unused)
 
 
 def _check_own(plan: SetPlan, task: Task, targets: dict[str, History], queries: Sequence[Query]) -> None:

@@ -24,15 +24,18 @@ some of its size's sets, and change them:
     shift = "bm25"
 """
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ownlm.bench.problems import Problems, nearest
 from ownlm.errors import ConfigError, NotFoundError
 from ownlm.filesystem import read_regular
 
+_SHIFT_SHARE = 0.25
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -64,7 +67,7 @@ class SetPlan(BaseModel):
     shift: Literal["bm25", "embedding"] | None = Field(
         None, description="ask only what is least like the person's history, by this measure"
     )
-    shift_share: float = Field(0.25, gt=0, le=1, description="which share of all queries that is")
+    shift_share: float = Field(_SHIFT_SHARE, gt=0, le=1, description="which share of all queries that is")
 
     @field_validator("sharing")
     @classmethod
@@ -72,6 +75,16 @@ class SetPlan(BaseModel):
         if sharing == 1:
             raise ValueError("where every person shares, nobody is asked: 0 for no sharers, else 2 or more")
         return sharing
+
+    @model_validator(mode="after")
+    def _go_together(self) -> "SetPlan":
+        of_outsiders = {"outsiders_labels": self.outsiders_labels, "outsiders_people": self.outsiders_people}
+        lone = [name for name, value in of_outsiders.items() if value is not None and self.outsiders is None]
+        lone += ["shift_share"] if self.shift is None and self.shift_share != _SHIFT_SHARE else []
+        if lone:
+            without = "shift" if lone == ["shift_share"] else "outsiders"
+            raise ValueError(f"{', '.join(lone)} of the set {self.name!r} have no use without `{without}`")
+        return self
 
 
 class ProfilePlan(BaseModel):
@@ -89,6 +102,8 @@ class ProfilePlan(BaseModel):
     def _one_writer(self) -> "ProfilePlan":
         if self.url is not None and self.writer is not None:
             raise ValueError("profiles have one writer: `writer`, or an endpoint's `url` and `model`")
+        if (self.url is None) != (self.model is None):
+            raise ValueError("an endpoint that writes profiles has both a `url` and a `model`")
         return self
 
 
@@ -135,11 +150,16 @@ class Plan(BaseModel):
 
     @model_validator(mode="after")
     def _check_names(self) -> "Plan":
+        wrong = []
         for what, names in {"set": [one.name for one in self.sets], "method": [m.name for m in self.methods]}.items():
-            if twice := [name for name in names if names.count(name) > 1]:
-                raise ValueError(f"two of the {what}s are called {twice[0]!r}")
+            twice = dict.fromkeys(name for name in names if names.count(name) > 1)
+            wrong += [f"two of the {what}s are called {name!r}" for name in twice]
         if self.baseline not in (names := [method.name for method in self.methods]):
-            raise ValueError(f"the baseline {self.baseline!r} is none of the methods: {', '.join(names)}")
+            meant = nearest(self.baseline, names)
+            wrong.append(f"the baseline {self.baseline!r} is none of the methods: {', '.join(names)}")
+            wrong += [meant] if meant else []
+        if wrong:
+            raise ValueError("; ".join(wrong))
         return self
 
     def settings_of(self, method: MethodPlan) -> dict[str, Any]:
@@ -172,20 +192,37 @@ def read_plan(path: Path, size: str | None = None) -> Plan:
         for method in {**below.get("settings", {}), **spec.get("settings", {})}
     }
     merged = {**below, **spec, "sets": chosen, "size": size, "settings": settings}
-    try:
-        return Plan.model_validate(merged)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        why = first["msg"].removeprefix("Value error, ")
-        unknown = first["type"] == "extra_forbidden"
-        table = SetPlan if "sets" in first["loc"] else ProfilePlan if "profile" in first["loc"] else Plan
-        raise ConfigError(
-            f"The plan {path} is wrong" + (f" at {place!r}" if place else ""),
-            got="a key that there is not" if unknown else why,
-            expected=f"one of: {', '.join(table.model_fields)}" if unknown else None,
-            hint="the plans in reproduce/ show how",
-        ) from None
+    problems = Problems()
+    for _ in range(2):  # the second time without the keys that there are not: they hide what else is wrong
+        try:
+            plan = Plan.model_validate(merged)
+            break
+        except ValidationError as error:
+            for one in error.errors():
+                problems.add(_wrong(path, one["loc"], one["type"], one["msg"]))
+                if one["type"] == "extra_forbidden":
+                    _remove(merged, one["loc"])
+    problems.raise_all(f"The plan {path}")
+    return plan
+
+
+def _remove(document: Any, loc: tuple[int | str, ...]) -> None:
+    """Removes the key at a place."""
+    for part in loc[:-1]:
+        document = document[part]
+    del document[loc[-1]]
+
+
+def _wrong(path: Path, loc: tuple[int | str, ...], kind: str, message: str) -> ConfigError:
+    """One of the things that are wrong with a plan, where it stands."""
+    place, unknown = ".".join(map(str, loc)), kind == "extra_forbidden"
+    table = SetPlan if "sets" in loc else ProfilePlan if "profile" in loc else Plan
+    return ConfigError(
+        f"The plan {path} is wrong" + (f" at {place!r}" if place else ""),
+        got="a key that there is not" if unknown else message.removeprefix("Value error, "),
+        expected=f"one of: {', '.join(table.model_fields)}" if unknown else None,
+        hint=(unknown and nearest(str(loc[-1]), list(table.model_fields))) or "the plans in reproduce/ show how",
+    )
 
 
 def _size(file: Path, size: str) -> dict[str, Any]:
@@ -252,3 +289,12 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"The file {path} cannot be read", got=error.strerror) from None
     except ValueError as error:  # of TOML or of UTF-8
         raise ConfigError(f"The file {path} is no TOML file", got=error, hint="mend it there") from None
+
+
+def slug_of(name: str) -> str:
+    """A name as a part of a file's.
+
+    >>> slug_of("RAG, k=1"), slug_of("Stücke")
+    ('RAG-k-1', 'Stücke')
+    """
+    return re.sub(r"\W+", "-", name).strip("-")[:40]

@@ -16,7 +16,6 @@ name both.
 
 import gc
 import json
-import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
@@ -28,16 +27,18 @@ from typing import Any
 
 from ownlm import __version__
 from ownlm.bench.case import Case, fingerprint, known_of
-from ownlm.bench.data import SetData, read_set
+from ownlm.bench.check import check_plan
+from ownlm.bench.data import SetData
 from ownlm.bench.machine import commit, hardware, versions
-from ownlm.bench.methods import LEARN, METHODS, NEEDS_LABELS, NO_OPTIONS, check_adapt, check_settings, check_share
-from ownlm.bench.plan import MethodPlan, Plan, SetPlan
+from ownlm.bench.methods import METHODS, WITHOUT_MODEL
+from ownlm.bench.plan import MethodPlan, Plan, SetPlan, slug_of
 from ownlm.bench.predictions import Prediction, Writer, read_predictions, write_lamp
 from ownlm.bench.report import write_report
 from ownlm.bench.results import Answered, Costs, Results, SetResult, SharedCost, measure, write_results
 from ownlm.bench.shift import least_like
+from ownlm.bench.warnings import of_answers
 from ownlm.durable import write_whole
-from ownlm.errors import ConfigError, DataError
+from ownlm.errors import DataError
 from ownlm.filesystem import read_regular
 from ownlm.history.record import Query
 from ownlm.progress import Progress, silent
@@ -56,35 +57,28 @@ def run_plan(plan: Plan, folder: Path, *, device: str | None = None, progress: P
         device: where models run; by default a GPU if there is one, else the CPU.
 
     Raises:
-        ConfigError: a method or a setting is unknown, or a set's data are not what they should be; nothing has run.
+        ConfigError: the plan is wrong: one error lists all that is; nothing has run.
         OwnlmError: a stage failed. What is done stays, and the same call goes on from there.
 
     Source: ours.
     """
-    check_share(plan.share)
-    check_adapt(plan.adapt or {})
-    for kind in plan.settings:
-        check_settings(kind, plan.settings[kind])
-    sets = [read_set(one) for one in plan.sets]
-    if len({slug_of(one.name) for one in plan.sets}) < len(plan.sets):
-        raise ConfigError(
-            "Two sets of the plan would be kept in one folder", expected="names that differ in their first 40 letters"
-        )
-    asked = [[method for method in plan.methods if _applies(plan, method, data)] for data in sets]
+    progress("checking the plan", 0, 0, "its files are read")
+    ready = check_plan(plan, folder)
     folder.mkdir(parents=True, exist_ok=True)
     with working(folder, "ownlm bench run", progress):
         write_whole(folder / "plan.json", (json.dumps(plan.model_dump(mode="json"), indent=1) + "\n").encode())
         earlier = _note_code(folder)
-        total, done = len(plan.seeds) * sum(map(len, asked)), 0
+        total, done = len(plan.seeds) * sum(len(one.methods) for one in ready), 0
         measured: list[SetResult] = []
-        for spec, data, methods in zip(plan.sets, sets, asked, strict=True):
-            data = _shifted(_case(plan, data, folder, 0, device, progress), spec)
+        for one in ready:
+            data = _shifted(_case(plan, one.data, folder, 0, device, progress), one.spec)
             cases = [_case(plan, data, folder, seed, device, progress) for seed in plan.seeds]
             golds = _by_id(data.queries, (query.gold or "" for query in data.queries))
             write_lamp(_folder(cases[0]) / "golds.json", data.task.name, golds)
             answered: list[Answered] = []
             shared: dict[str, SharedCost] = {}
-            for method in methods:
+            warnings = list(one.notes)
+            for method in one.methods:
                 given: list[tuple[list[str], Costs]] = []
                 for case in cases:
                     progress("methods", done, total, f"{data.name}: {method.name}")
@@ -93,34 +87,14 @@ def run_plan(plan: Plan, folder: Path, *, device: str | None = None, progress: P
                     _collect()  # a home and its pools know each other: else the next base comes beside this one
                 shared |= cases[0].shared
                 outputs, costs = zip(*given, strict=True)
+                warnings += _warnings(cases, method, outputs)
                 answered.append(Answered(method.name, method.method, plan.settings_of(method), outputs, costs))
-            left_out = tuple(method.name for method in plan.methods if method not in methods)
-            measured.append(_measured(plan, data, answered, left_out, shared.values()))
+            measured.append(_measured(plan, data, answered, one.left_out, shared.values(), warnings))
             results = _results(plan, measured, earlier)
             write_results(results, folder)  # after each set: the first can be read while the others run
             write_report(results, folder)
         progress("methods", done, total, "all done")
     return results
-
-
-def _applies(plan: Plan, method: MethodPlan, data: SetData) -> bool:
-    """Whether a set has what a method needs; its settings are checked."""
-    settings = plan.settings_of(method)
-    try:
-        check_settings(method.method, settings)
-        if not _says_something(method.method, settings, data):
-            return False
-        check_settings(method.method, settings, data.task)
-    except ConfigError as error:
-        what = f"The plan's method {method.name!r} is wrong: {error.what}"
-        raise ConfigError(what, got=error.got, expected=error.expected, hint=error.hint) from None
-    return True
-
-
-def _says_something(method: str, settings: dict[str, Any], data: SetData) -> bool:
-    if (method in NEEDS_LABELS and not data.task.labels) or (method in NO_OPTIONS and data.task.options):
-        return False
-    return data.learnable or not (method in LEARN or settings.get("profile"))
 
 
 def _collect() -> None:
@@ -148,6 +122,7 @@ def _damaged(path: Path) -> DataError:
 def _answered(case: Case, method: MethodPlan, settings: dict[str, Any]) -> tuple[list[str], Costs]:
     """A method's answers to all queries of a case, and what they cost; `Case.shared` is what it shares with others."""
     case.shared.clear()
+    case.warnings.clear()
     kept = _place(case, method, settings)
     costs_file = kept.with_suffix(".costs.json")
     queries = case.data.queries
@@ -164,12 +139,16 @@ def _answered(case: Case, method: MethodPlan, settings: dict[str, Any]) -> tuple
                 started = told
         outputs = [known[query.user_id, query.id].output for query in queries]
         write_lamp(kept.with_suffix(".lamp.json"), case.task.name, _by_id(queries, outputs))
-        took = {"costs": asdict(made.costs), "shared": [asdict(one) for one in case.shared.values()]}
+        took = {
+            "costs": asdict(made.costs), "shared": [asdict(one) for one in case.shared.values()],
+            "warnings": list(dict.fromkeys(case.warnings)),
+        }  # fmt: skip
         write_whole(costs_file, (json.dumps(took) + "\n").encode())
     try:
         took = json.loads(read_regular(costs_file))
         costs = Costs(**took["costs"])
         case.shared.update((one["name"], SharedCost(**one)) for one in took["shared"])
+        case.warnings[:] = map(str, took.get("warnings", ()))  # what earlier versions left has none
     except (OSError, ValueError, TypeError, KeyError):
         raise _damaged(costs_file) from None
     mine = [known[query.user_id, query.id] for query in queries]
@@ -202,15 +181,6 @@ def _folder(case: Case) -> Path:
     return folder
 
 
-def slug_of(name: str) -> str:
-    """A name as a part of a file's.
-
-    >>> slug_of("RAG, k=1"), slug_of("Stücke")
-    ('RAG-k-1', 'Stücke')
-    """
-    return re.sub(r"\W+", "-", name).strip("-")[:40]
-
-
 def _case(plan: Plan, data: SetData, folder: Path, seed: int, device: str | None, progress: Progress) -> Case:
     adapt = None if plan.adapt is False else plan.adapt
     return Case(folder, data, plan.base, seed, adapt, plan.share, plan.profile, plan.choose, device, progress)
@@ -234,10 +204,27 @@ def _results(plan: Plan, measured: Sequence[SetResult], earlier: tuple[str, ...]
     )  # fmt: skip
 
 
+def _warnings(cases: Sequence[Case], method: MethodPlan, outputs: Sequence[Sequence[str]]) -> list[str]:
+    """What the reader should know of a method's answers and training, under each seed."""
+    found: dict[str, list[int]] = {}
+    for case, texts in zip(cases, outputs, strict=True):
+        golds = [query.gold or "" for query in case.data.queries]
+        written = method.method not in WITHOUT_MODEL and not (case.choose and case.task.labels)
+        lengths = case.token_counts(texts) if written else ()
+        for told in (*case.warnings, *of_answers(case.task, texts, golds, lengths)):
+            found.setdefault(told, []).append(case.seed)
+    all_seeds = [case.seed for case in cases]
+    under = {
+        told: "" if seeds == all_seeds else f" (seed {', '.join(map(str, seeds))})" for told, seeds in found.items()
+    }
+    return [f"{method.name}: {told}{seeds}." for told, seeds in under.items()]
+
+
 def _measured(
-    plan: Plan, data: SetData, answered: list[Answered], left_out: tuple[str, ...], shared: Iterable[SharedCost]
-) -> SetResult:
-    return measure(
+    plan: Plan, data: SetData, answered: list[Answered], left_out: tuple[str, ...], shared: Iterable[SharedCost],
+    warnings: Sequence[str],
+) -> SetResult:  # fmt: skip
+    result = measure(
         data.name,
         data.task,
         [query.user_id for query in data.queries],
@@ -250,4 +237,15 @@ def _measured(
         unlabelled=data.unlabelled,
         left_out=left_out,
         shared=tuple(shared),
+    )
+    people, outsiders = _people(data), dict(data.outsiders_found)
+    return replace(result, warnings=tuple(warnings), people=people, outsiders_found=outsiders)
+
+
+def _people(data: SetData) -> dict[str, int]:
+    """What became of the people in the data; where a shift leaves nothing to ask of some, they are counted apart."""
+    asked, told = len({query.user_id for query in data.queries}), dict(data.people)
+    unlike = told["asked"] - asked
+    return told | (
+        {"asked": asked, "none of their queries is among the least like their history": unlike} if unlike else {}
     )

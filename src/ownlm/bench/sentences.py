@@ -55,12 +55,14 @@ def about(results: Results, one: SetResult) -> list[str]:
         f"{many(one.queries, 'query', 'queries')}, answered under {many(len(results.seeds), 'seed')}; "
         f"{many(one.outsiders, 'outsider')}, {many(one.sharers, 'possible sharer')}."
     ]
+    lines += _of_people("the data", one.people) + _of_people("the file of outsiders", one.outsiders_found)
     if one.unlabelled:
         lines.append(f"Left out: {many(one.unlabelled, 'query', 'queries')} without a known right answer.")
     if one.left_out:
         names = "; ".join(map(plain, one.left_out))
         why = "as the task has no labels (or shows its options in each query), or records hold nothing to learn from"
         lines.append(f"Methods left out, {why}: {names}.")
+    lines += [f"Warning: {plain(warning)}" for warning in one.warnings]
     buckets = one.methods[0].buckets if one.methods else ()
     if len(buckets) == 1:
         lines.append(f"All people have {buckets[0].label}, so that there is no table by activity.")
@@ -70,6 +72,14 @@ def about(results: Results, one: SetResult) -> list[str]:
     return lines + [
         f"{name}: {_direction(name)} is better. {_summary(name, compared)}".rstrip() for name in one.metrics
     ]
+
+
+def _of_people(where: str, counts: dict[str, int]) -> list[str]:
+    """What became of the people in a file; nothing where all of them were asked, or learnt from."""
+    if len(counts) < 2:
+        return []
+    told = ", ".join(f"{count:,} {what}" for what, count in counts.items())
+    return [f"Of {many(sum(counts.values()), 'person', 'people')} in {where}: {plain(told)}."]
 
 
 def _summary(name: str, compared: list[MethodResult]) -> str:

@@ -71,7 +71,7 @@ def consent(
         return
     say(agreed(told))
     if told.pools and not told.shares:
-        _warn_of_pools(len(told.pools), ", ".join(digest[:12] for digest in told.pools), argument(name))
+        _warn_of_pools(len(told.pools), ", ".join(digest[:12] for digest in told.pools), name)
 
 
 def _consents(access: "Access", file: Path, share: bool | None, licence: str | None, json: bool) -> None:
@@ -100,8 +100,8 @@ def _consents(access: "Access", file: Path, share: bool | None, licence: str | N
     _say_changed(changed)
     if held:
         pools = {digest for digests in held.values() for digest in digests}
-        first = argument(next(iter(held)))
-        _warn_of_pools(len(pools), f"of {many(len(held), 'user')}, such as {next(iter(held))}", first)
+        first = next(iter(held))
+        _warn_of_pools(len(pools), f"of {many(len(held), 'user')}, such as {first}", first)
 
 
 def _say_changed(changed: "Changed") -> None:
@@ -120,8 +120,9 @@ def _show_consents(told: "list[Consent]", json: bool) -> None:
 
 def _warn_of_pools(count: int, which: str, user: str) -> None:
     warn(
-        f"pieces of theirs remain in {many(count, 'pool')} of this home: {which}. Until `ownlm pool withdraw {user}` "
-        "removes them, no user is assembled from there, and the base answers for those who were"
+        f"pieces of theirs remain in {many(count, 'pool')} of this home: {which}. "
+        f"Until `ownlm pool withdraw {argument(user)}` removes them, no user is assembled from there, and the base "
+        "answers for those who were"
     )
 
 

@@ -10,6 +10,7 @@ from ownlm.cli.output import many, print_json, print_table, progress_bar, say, w
 from ownlm.cli.results import show as show_results
 
 if TYPE_CHECKING:
+    from ownlm.bench.plan import Plan
     from ownlm.bench.results import Results
     from ownlm.bench.score import Score
 
@@ -23,6 +24,9 @@ def run(
     size: Annotated[
         str | None, typer.Option("--size", metavar="NAME", help="Instead of the size that the plan names.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the whole plan and print its size; run and write nothing.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Run a plan: every method on every set, with intervals and costs. A run that was stopped goes on."""
@@ -30,6 +34,9 @@ def run(
     from ownlm.bench.run import run_plan
 
     read = read_plan(plan, size)
+    if dry_run:
+        _print_size(read, out, json)
+        return
     try:
         with progress_bar() as progress:
             results = run_plan(read, out, progress=progress)
@@ -41,6 +48,27 @@ def run(
     _show(results, json)
     if not json:
         say(f"Also in {out / 'report.html'}, {out / 'report.md'} and {out / 'results.json'}")
+
+
+def _print_size(plan: "Plan", out: Path, json: bool) -> None:
+    from ownlm.bench.check import check_plan, size_of
+
+    sets = [size_of(plan, one) for one in check_plan(plan, out)]
+    answers = sum(one["answers"] for one in sets)
+    if json:
+        print_json({"plan": plan.name, "base": plan.base, "seeds": plan.seeds, "answers": answers, "sets": sets})
+        return
+    columns = ["set", "asked#", "queries#", "outsiders#", "sharers#", "methods#", "answers#"]
+    names = ("name", "asked", "queries", "outsiders", "sharers", "methods", "answers")
+    print_table(f"{plan.name}: nothing is wrong with it", columns, [[one[name] for name in names] for one in sets])
+    for one in sets:
+        if len(one["people"]) > 1:
+            say(f"{one['name']}: " + ", ".join(f"{count:,} {what}" for what, count in one["people"].items()))
+        if one["left_out"]:
+            say(f"{one['name']}: methods left out: {', '.join(one['left_out'])}")
+        for note in one["notes"]:
+            warn(f"{one['name']}: {note}")
+    say(f"{many(answers, 'answer')} under {many(len(plan.seeds), 'seed')}; nothing was run, and nothing written")
 
 
 @app.command("show")
