@@ -98,6 +98,7 @@ _OWN_WORDS = {
     "dashes": "---- Agenda ----\nFrom noon on: rain\nThen: sun",
     "a bracket": "The value is < 5\nand > 2:\nrain.",
     "an announcement": "On 6 May the office writes as follows:\nIt rains.\nI agree.",
+    "a sentence like a telephone's signature": "It rains.\n\nSent from my desk, it is easier than by telephone.",
     "an open bracket": f"Mail him <{B}>\nif it rains: call.",
 }
 

@@ -57,7 +57,7 @@ _OTHER: Final = re.compile(rf"\W{{0,3}}{_any(words.OTHER_HEADER)}\*{{0,2}} ?{_CO
 _SIGNATURE: Final = re.compile(
     r"--$|[_\u2014\u2500]{20,}$"
 )  # "-- ", whose blank is often lost; or a rule across the page
-_DEVICE: Final = re.compile(rf"{_any(words.DEVICE)}.{{0,80}}$|.{{0,80}}{_any(words.DEVICE_END)}\.?$", re.I)
+_DEVICE: Final = re.compile(rf"(?!.*, .*\.$){_any(words.DEVICE)}.{{0,80}}$|.{{0,80}}{_any(words.DEVICE_END)}\.?$", re.I)
 _RULE: Final = re.compile(r"[-_=*~#]{3,}$")
 
 _PGP_HEAD: Final = re.compile(r"^-----BEGIN PGP SIGNED MESSAGE-----\n(?:.+\n)*", re.M)
