@@ -21,17 +21,17 @@ _BOT_NAMES: Final = re.compile(
     r"|github|gitlab|l10n|localization|merge|proposal|publish\w*|release|renovate|sync|test|transifex|translation"
     r"|update\w*"
     r"|updater|version|weblate) bot|buildbot|cursor agent|google-java-format|hudson|jenkins|(mozilla )?pontoon|zuul"
-    r"|the gitter badger|hosted weblate|cvs2(svn|git)|svn2git)"
+    r"|the gitter badger|(hosted )?weblate|crowdin|transifex(-integration)?|cvs2(svn|git)|svn2git)"
 )
 _BOTS: Final = re.compile(  # names, or the names of their addresses
     r".*\[bot\]|.*-bot|.*-robot|allcontributors|appveyor|azure[ -]pipelines?|bors(-\w+)?|changesets?-release"
     r"|circleci|codecov"
-    r"|copilot|copybara(-service|-worker)?|crowdin|dependabot(-preview)?|depfu|dotnet-maestro|git(hub"
+    r"|copilot|copybara(-service|-worker)?|dependabot(-preview)?|depfu|dotnet-maestro|git(hub"
     r"|lab)[ -](actions?|ci)"
     r"|greenkeeper|homu|imgbot|k8s-ci-robot|libraryupgrader|mergify|openhands|pre-commit[-. ]ci|pyup\.io bot"
     r"|release-please"
     r"|((mend|whitesource) )?renovate( bot)?|restyled(\.io)?|scripty|semantic-release|snyk bot|sourcery-ai"
-    r"|transifex(-integration)?|translatewiki(\.net)?|travis[ -]ci|web-flow|weblate",
+    r"|translatewiki(\.net)?|travis[ -]ci|web-flow",
     re.IGNORECASE,
 )
 _BOT_ADDRESSES: Final = re.compile(
@@ -161,7 +161,7 @@ def _is_bot(name: str, address: str) -> bool:
     (False, False)
     """
     user, _, host = address.lower().partition("@")
-    login = user.rpartition("+")[2]
+    login = re.sub(r"^\d+\+", "", user)
     by_login = _BOTS.fullmatch(login) and ("noreply" in host or not login.endswith(("-bot", "-robot")))
     return any((_BOT_NAMES.fullmatch(name), _BOTS.fullmatch(name), by_login, _BOT_ADDRESSES.fullmatch(address.lower())))
 
