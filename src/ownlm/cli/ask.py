@@ -80,13 +80,17 @@ def _document(answer: "Answer") -> dict[str, Any]:
 def _summarise(answers: "list[Answer]", json: bool) -> None:
     failed = [answer for answer in answers if answer.error]
     judged = [answer for answer in answers if answer.query.gold is not None]
+    unjudged = len(answers) - len(judged)
     if judged and not json:
         right = sum(answer.answer == answer.query.gold for answer in judged)
         without = sum(answer.error is not None for answer in judged)
         say(
             f"answered right, word for word: {right:,} of {len(judged):,} ({right / len(judged):.1%})"
             + (f"; without an answer: {without:,}" if without else "")
+            + (f"; not judged, as no right answer is known: {unjudged:,}" if unjudged else "")
         )
+    elif unjudged and not judged:
+        warn("not judged: no query carries its right answer; give it as `gold`, or name a label file with --labels")
     _warn(answers)
     for answer in failed[:TOLD]:
         warn(f"no answer: {answer.query.id}: {answer.error}")

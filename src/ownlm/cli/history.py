@@ -17,7 +17,10 @@ CELL = 2000  # characters of a field in a table
 
 @app.command("add")
 def add(
-    data: Annotated[Path, typer.Argument(help="JSON Lines, Parquet, or LaMP's JSON.")],
+    data: Annotated[
+        Path,
+        typer.Argument(help="JSON Lines, JSON, CSV, Parquet, or LaMP's JSON; gzip, zstd and so on."),
+    ],
     task: options.Task,
     labels: options.Labels = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out, and say how many.")] = False,
@@ -32,16 +35,21 @@ def add(
     opened = Home(home, create=not dry_run)
     added = opened.add_history(data, task, labels=labels, skip_bad=skip_bad, again=again, dry_run=dry_run)
     people, queries = len(added.dataset.histories), len(added.dataset.queries)
+    golds = sum(query.gold is not None for query in added.dataset.queries)
     if json:
         print_json(
             {"task": added.task, "users": people, "new": added.new, "known": added.known,
-             "forgotten": added.forgotten, "queries": queries,
+             "forgotten": added.forgotten, "given_away": added.dataset.given_away, "queries": queries, "golds": golds,
              "bad": added.dataset.bad, "repeated": added.dataset.repeated}
         )  # fmt: skip
         return
     tell_added(added, dry_run)
+    if given_away := added.dataset.given_away:
+        say(f"left out {given_away:,}: records that are the answer to a query of the same user")
     if queries:
-        say(f"The file also holds {queries:,} queries: `ownlm ask --file {quoted(data)} --task {task}` answers them")
+        answers = f"{golds:,} of them" if golds else "none of them"
+        say(f"The file also holds {queries:,} queries, {answers} with the right answer.")
+        say(f"Next: ownlm ask --task {task} --file={quoted(data)}")
     warn_bad(added.dataset.bad)
 
 

@@ -194,6 +194,8 @@ def _tell(imported: "Imported", json: bool) -> None:
                 "left_out": imported.left_out,
                 "labels": imported.labels,
                 "templates": imported.templates,
+                "queries": imported.queries,
+                "golds": imported.golds,
                 "files": [str(file) for file in imported.files],
                 "next": {"command": step.command(imported), "seconds": round(step.seconds)},
             }
@@ -217,6 +219,9 @@ def _tell(imported: "Imported", json: bool) -> None:
         say(f"  and {people - SHOWN:,} more")
     for file in imported.files[1:]:
         say(f"also written: {file}")
+    if imported.queries:
+        answers = f"{imported.golds:,} of them" if imported.golds else "none of them"
+        say(f"{imported.queries:,} queries, {answers} with the right answer")
     say(f"Next: {step.command(imported)}")
     say(f"  {step.explained(people)}")
     for file in imported.files:

@@ -12,6 +12,8 @@ from ownlm.filesystem import LINE_BYTES
 
 _CHUNK: Final = 1 << 20
 _BLANKS: Final = re.compile(r"[ \t\n\r]*")
+_NUMBER_END: Final = re.compile(r"[.eE+-]*")  # before the end of what was read: the number may go on
+_CUT_OFF: Final = "perhaps it was cut off while it was written or copied; fetch it again"
 _NEAR: Final = 16  # an error so near to the end of what was read may be due to that end
 
 
@@ -102,7 +104,7 @@ class _Window:
                 words = "too many brackets within each other" if isinstance(error, RecursionError) else "a long number"
                 raise self._error(words, self._at) from None
             else:
-                if end < len(self._text) or not self._more():  # a number may go on
+                if not _NUMBER_END.fullmatch(self._text, end) or not self._more():
                     self._at = end
                     return value
 
@@ -122,7 +124,7 @@ class _Window:
     def end(self) -> None:
         """Raises a DataError where anything follows."""
         if self.peek():
-            raise self._error("Extra data", self._at)
+            raise self._error("Extra data", self._at, "write one array of all objects, or one object a line")
 
     def _entries(self, first: str, last: str) -> Iterator[None]:
         if self.peek() != first:
@@ -157,9 +159,9 @@ class _Window:
         self._at = 0
         return not self._ended
 
-    def _error(self, message: str, place: int) -> DataError:
+    def _error(self, message: str, place: int, hint: str = _CUT_OFF) -> DataError:
         return DataError(
             f"The file {self._path} is not one whole JSON document",
             got=f"{message}, line {self._line + self._text.count(chr(10), 0, place)}",
-            hint="perhaps it was cut off while it was written or copied; fetch it again",
+            hint=hint,
         )

@@ -25,6 +25,8 @@ class Imported:
         files: what was written, the history first.
         labels: how many records were taken with each of Gmail's labels.
         templates: how many texts of each repeated template were left out, the most frequent first.
+        queries: how many queries were written.
+        golds: how many of them have their right answer.
     """
 
     task: str
@@ -33,6 +35,8 @@ class Imported:
     files: list[Path] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
     templates: dict[str, int] = field(default_factory=dict)
+    queries: int = 0
+    golds: int = 0
 
 
 def pseudonym(address: str) -> str:

@@ -57,7 +57,8 @@ def import_lamp(
     write_rows(out, _rows(dataset.histories, loaded, imported, file))
     imported.left_out |= {reason: count for reason, count in left_out.items() if count}
     if dataset.queries:
-        write_rows(queries_file, map(_query_row, dataset.queries))
+        imported.queries = write_rows(queries_file, map(_query_row, dataset.queries))
+        imported.golds = sum(query.gold is not None for query in dataset.queries)
         imported.files.append(queries_file)
     if dataset.instruction or dataset.labels:
         _write(task_file, to_toml(with_instruction(loaded, dataset.instruction, dataset.labels)))

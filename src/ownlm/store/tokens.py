@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Connection, delete, insert, select
 
 from ownlm.errors import ConfigError, NotFoundError
+from ownlm.history.values import as_user
 from ownlm.store import tables
 from ownlm.store.rows import TokenInfo
 from ownlm.store.store import Store
@@ -32,7 +33,8 @@ def give_token(store: Store, user: str | None, expires: datetime | None = None) 
         What the home keeps of it, and the token itself.
 
     Raises:
-        ConfigError: the name is empty, or has blanks around it. StoreError: the home cannot be written.
+        ConfigError: the name is empty, has blanks around it, or is no user id that `as_user` reads. StoreError: the
+            home cannot be written.
     """
     (given,) = give_tokens(store, [user], expires)
     return given.info, given.secret
@@ -66,6 +68,11 @@ def give_tokens(
     """
     if any(user is not None and (not user or user != user.strip()) for user in users):
         raise ConfigError("Invalid user name", got="an empty name, or one with blanks around it")
+    for user in users:
+        try:
+            _ = None if user is None else as_user(user)
+        except ValueError as error:
+            raise ConfigError(f"Invalid user name: it {error}", hint="give another name") from None
     end = None if expires is None else expires.astimezone(UTC).isoformat(timespec="seconds")
     given = [
         Given(TokenInfo(secrets.token_hex(8), user, expires=end), PREFIX + secrets.token_urlsafe(32)) for user in users
