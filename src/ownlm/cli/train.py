@@ -115,8 +115,9 @@ def train(
     """Stage 2: train everybody's own adapter.
 
     People whose history, base and settings are as they were at their last adapter are skipped. Where only records were
-    added, training goes on from the last adapter, on the new ones. Each adapter is kept soon after it is done; after
-    Ctrl-C the same command goes on where it stopped. While another process trains in this home, it waits.
+    added, training goes on from the last adapter, on the new ones. Each adapter is kept soon after it is done, and
+    users in flight are checkpointed every minute; after Ctrl-C the same command continues from there. While another
+    process trains in this home, it waits.
 
     With --ladder, only people with many records get an adapter of their own (50, or more than 10 and a place in the
     pool). Those with fewer are assembled from the task's pool, and from 5 records on adapted. Who stands higher already
