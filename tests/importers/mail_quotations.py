@@ -46,6 +46,10 @@ _MARKED = {
     "bulgarian": f"На пн, 6.05.2024 г. в 10:00 Bob Builder <{B}> написа:",
     "croatian": f"pon, 6. svi 2024. u 10:00 Bob Builder <{B}> napisao je:",
     "hebrew": f"\u202bבתאריך יום ב׳, 6 במאי 2024 ב-10:00 מאת \u202aBob\u202c\u200f <\u202a{B}\u202c\u200f>:\u202c",
+    "hebrew, closing bracket": f"\u202bבתאריך 6 במאי 2024 ב-10:00 מאת Bob <\u202a{B}\u202c\u200f\n>:\u202c",
+    "korean, without an address": "2024. 5. 6. 오전 10:00, Bob Builder 이(가) 쓴 글:",
+    "gmail without a verb": "Bob Builder, Mo., 6. Mai 2024, 10:00:",
+    "usenet": "In reply to Bob's message of Mon, 6 May 2024 10:00:02 +0200:",
     "arabic": f"في الاثنين، 6 مايو 2024 في 10:00 ص تمت كتابة ما يلي بواسطة Bob\nBuilder <{B}>:",
     "vietnamese": f"Vào Th 2, 6 thg 5, 2024 vào lúc 10:00 Bob Builder <{B}>\nđã viết:",
     "thai": f"ในวันที่ จ. 6 พ.ค. 2024 เวลา 10:00 Bob Builder <{B}> เขียนว่า:",
@@ -99,6 +103,9 @@ _OWN_WORDS = {
     "a bracket": "The value is < 5\nand > 2:\nrain.",
     "an announcement": "On 6 May the office writes as follows:\nIt rains.\nI agree.",
     "a sentence like a telephone's signature": "It rains.\n\nSent from my desk, it is easier than by telephone.",
+    "a schedule": "Monday, 6 May 2024:\n10:00 rain:\n11:00 sun\n\nFrom: 10:00\nTo: 11:00\nSubject: rain",
+    "two sentences": "At 10:00 on 6 May 2024 I was there.\nBob wrote a book:\nRain.",
+    "two lines like headers": "Od: jutra\nTemat: deszcz\n\nTak.",
     "an open bracket": f"Mail him <{B}>\nif it rains: call.",
 }
 
@@ -118,5 +125,6 @@ QUOTATIONS: list[tuple[str, str, str]] = [
         f"Call me at 10:00 on 6 May 2024\nOn Mon, May 6, 2024 at 10:00 AM Bob Builder <{B}> wrote:\n> Rain?",
         "Call me at 10:00 on 6 May 2024",
     ),
+    ("figures marked by >", "As of 10:00 on 6 May 2024, status:\n> 5 open", "As of 10:00 on 6 May 2024, status:"),
     ("one's own words above prose", "I agree\nOn it\n\nAm 6. Mai 2024 schrieb Bob:\n> Rain?", "I agree\nOn it"),
 ]

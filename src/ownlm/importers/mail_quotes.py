@@ -36,8 +36,11 @@ _SAYING: Final = re.compile(rf"(?:{_WROTE}|{_ADDRESS}).{{0,80}}{_COLON}$|{_ADDRE
 _SAYING_ALL: Final = re.compile(
     rf"(?=.*{_ADDRESS})(?=.*{_TIME})(?:.*{_WROTE}|.*\b\d{{4}}\b)|(?=.*{_TIME})(?=.*\d{{4}}).*{_WROTE}"
 )
+_TIME_AND_YEAR: Final = re.compile(
+    rf"(?=.*{_TIME})(?=.*{_ADDRESS}|.*{_WROTE}|(?:{_DAY})|.*\d\S* ?{_COLON}$).*\b\d{{4}}(?!\d)"
+)
 _SENTENCE_END: Final = re.compile(r"[.!?:;\u2026\u3002\uff01\uff1f\uff1a]['\")\]]*$")
-_ABBREVIATED: Final = re.compile(r"\b\w{1,5}\.$")  # of a day, a month, a name
+_ABBREVIATED: Final = re.compile(r"\b\w{1,5}\.\n(?![A-Z])")  # of a day, a month, a name
 _UNCLOSED: Final = re.compile(r"[<(\[][^<>()\[\]]{0,80}$")
 _CLOSED: Final = re.compile(rf">[)\]]?,? ?(?:\S.{{0,80}})?{_COLON}$")
 _BIDIRECTIONAL: Final = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -50,7 +53,7 @@ _ORIGINAL: Final = re.compile(
 _BETWEEN_DASHES: Final = re.compile(
     rf"[-_*=]{{3,}}.{{2,60}}?[-_*=]{{3,}}$|{_any(words.ORIGINAL_MESSAGE)}{_COLON}?$", re.I
 )
-_FROM: Final = re.compile(rf"\W{{0,3}}{_any(words.FROM)}\*{{0,2}} ?{_COLON}\*{{0,2}} ?\S")
+_FROM: Final = re.compile(rf"\W{{0,3}}{_any(words.FROM)}\*{{0,2}} ?{_COLON}\*{{0,2}} ?.{{0,80}}[^\W\d_]")
 _SENT_OR_SUBJECT: Final = re.compile(rf"\W{{0,3}}{_any(words.SENT_OR_SUBJECT)}\*{{0,2}} ?{_COLON}")
 _OTHER: Final = re.compile(rf"\W{{0,3}}{_any(words.OTHER_HEADER)}\*{{0,2}} ?{_COLON}")
 
@@ -99,7 +102,12 @@ def _closed(lines: list[str]) -> list[str]:
     """The lines; where one was broken before the '>' that closes an address, it is whole again."""
     whole: list[str] = []
     for line in lines:
-        if whole and line.startswith(">") and _CLOSED.match(line) and not whole[-1].startswith(">"):
+        if (
+            whole
+            and line.startswith(">")
+            and _CLOSED.match(_BIDIRECTIONAL.sub("", line))
+            and not whole[-1].startswith(">")
+        ):
             # The address may stand in a line of its own.
             pieces = [whole[-1]] if "<" in whole[-1] else whole[-2:]
             if _UNCLOSED.search(" ".join(pieces)) and "@" in " ".join(pieces):
@@ -129,16 +137,21 @@ def _headers(lines: list[str], at: int, fewest: int) -> bool:
     """Whether a quoted message's headers begin here; those that do not begin with the sender are `fewest` at least."""
     block = [line for line in lines[at : at + 2 * _BLOCK] if line][: _BLOCK + 1]
     if _FROM.match(lines[at]):
-        return any(map(_SENT_OR_SUBJECT.match, block[1:]))
-    if not (_SENT_OR_SUBJECT.match(lines[at]) or _OTHER.match(lines[at])):
+        named = "@" in lines[at] or sum(map(_is_header, block)) > 2
+        return any(map(_SENT_OR_SUBJECT.match, block[1:])) and (named or fewest < 3)
+    if not _is_header(lines[at]):
         return False
     known = 0
     for line in block:
-        if not (_FROM.match(line) or _SENT_OR_SUBJECT.match(line) or _OTHER.match(line)):
+        if not _is_header(line):
             break
         known += 1
     block = block[:known]
     return known >= fewest and any(map(_FROM.match, block)) and any(map(_SENT_OR_SUBJECT.match, block))
+
+
+def _is_header(line: str) -> bool:
+    return bool(_FROM.match(line) or _SENT_OR_SUBJECT.match(line) or _OTHER.match(line))
 
 
 def _attribution(lines: list[str], at: int) -> tuple[int, bool]:
@@ -154,7 +167,7 @@ def _attribution(lines: list[str], at: int) -> tuple[int, bool]:
             certain = _is_certain(told, at == 0 or not lines[at - 1])
             if certain or (_quoted(lines, at + count) and _says(told)):
                 return count, certain
-        if _SENTENCE_END.search(line) and not _ABBREVIATED.search(line):
+        if _SENTENCE_END.search(line) and not _ABBREVIATED.search("\n".join(lines[at + count - 1 : at + count + 1])):
             break
     return 0, False
 
@@ -184,7 +197,7 @@ def _says(told: str) -> bool:
     """Whether lines say who wrote the quotation that follows them."""
     if (_SAID_ON.match(told) or _SAID_THEN.match(told)) and _CLOSING.search(told):
         return True
-    return bool(_SAYING.search(told) or (told[-1] in ":\uff1a" and _SAYING_ALL.match(told)))
+    return bool(_SAYING.search(told) or (told[-1] in ":\uff1a" and _TIME_AND_YEAR.match(told)))
 
 
 def _is_certain(told: str, alone: bool) -> bool:

@@ -27,10 +27,10 @@ NO_SUBJECT: Final = _listed("""
 WROTE: Final = _listed("""
     wrote | writes | schrieb | schreibt | a écrit | escribió | ha scritto | scrive | escreveu | schreef
     skrev | skriver | kirjoitti | napisał | pisze | napsal | написал | писал | пишет | пише | έγραψε | yazdı
-    írta | 写道 | 寫道 | さんは書きました | のメッセージ | 작성 | geschreven | scrisse | napísal | napisao
+    írta | 写道 | 寫道 | さんは書きました | のメッセージ | のメール | 작성 | geschreven | scrisse | napísal | napisao
     napisala | написао | написала | је написао | rašė | rakstīja | kirjutas | a scris | va escriure | escribiu
     idatzi | skrifaði | shkroi | menulis | tulis | đã viết | viết | เขียน | כתב | כתבה | كتب | كتبت | نوشت
-    ने लिखा | লিখেছেন | எழுதினார் | 님이 쓴 글 | さんが書きました | 書きました | написа | написав | напісаў
+    ने लिखा | লিখেছেন | எழுதினார் | 쓴 글 | さんが書きました | 書きました | написа | написав | напісаў
     skreiv | yazmış | yazan | ha escrit | έγραψαν | ezt írta
 """)
 # And begins with one of these, or with a day, if it is to be known by more than what follows it.
@@ -61,9 +61,9 @@ BEGIN_FORWARDED: Final = _listed("""
 FROM: Final = _listed("""
     From | Von | De | Da | Van | Från | Fra | Lähettäjä | Od | От | Від | Feladó | Kimden | Από | 发件人
     寄件者 | 寄件人 | 差出人 | 보낸 사람 | 보낸사람 | От кого | Gönderen | De la | Expeditor | Expéditeur
-    Saatja | Nuo | No | Pošiljatelj | Šalje | Pošiljalac | Шаље | Absender | Mittente | Remitente | Remetente
+    Saatja | Nuo | Pošiljatelj | Šalje | Pošiljalac | Шаље | Absender | Mittente | Remitente | Remetente
     Afzender | Avsändare | Avsender | Afsender | Nadawca | Odesílatel | Odosielateľ | Отправитель | Відправник
-    Подател | 送信者 | 送信元 | מאת | من | از | Dari | Từ | จาก | Prima
+    Подател | 送信者 | 送信元 | מאת | من | از | Dari | Từ | จาก
 """)
 SENT_OR_SUBJECT: Final = _listed("""
     Sent | Subject | Gesendet | Betreff | Envoyé | Envoyée | Objet | Enviado | Enviado el | Enviada em
