@@ -39,6 +39,25 @@ def argument(word: object) -> str:
     return ("-- " if str(word).startswith("-") else "") + quoted(word)
 
 
+_PLURALS = {"person": "people", "query": "queries", "history": "histories", "library": "libraries", "loss": "losses"}
+
+
+def many(count: int, noun: str) -> str:
+    """A number of things: the noun in the number that goes with it, up to an "of".
+
+    >>> many(1, "file of weights"), many(1200, "file of weights"), many(2, "more user")
+    ('1 file of weights', '1,200 files of weights', '2 more users')
+    >>> many(1, "person"), many(0, "person"), many(2, "query with an answer")
+    ('1 person', '0 people', '2 queries with an answer')
+    """
+    if count == 1:
+        return f"1 {noun}"
+    part = re.match(r"(?P<before>.*?)(?P<head>\S+)(?P<after>(?: (?:of|with|without|in|for|from|that|who)\b.*)?)$", noun)
+    assert part is not None, noun
+    head = _PLURALS.get(part["head"], part["head"] + "s")
+    return f"{count:,} {part['before']}{head}{part['after']}"
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that a typed one was perhaps meant to be; None where none is near.
 

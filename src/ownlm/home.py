@@ -174,6 +174,7 @@ class Home(Corrections):
         """
         report = Training() if report is None else report
         if data is not None:
+            pick_base(self.store, self.task(task).name, base)  # before anything is added
             report.added = self.add_history(data, task)
         from ownlm.verbs.students import plan_for
         from ownlm.verbs.train import train_people
@@ -220,6 +221,7 @@ class Home(Corrections):
         """
         report = Assemblies() if report is None else report
         if data is not None:
+            pick_base(self.store, self.task(task).name, asked.get("base"))
             report.added = self.add_history(data, task)
         from ownlm.verbs.assemble import assemble_people, assembly_plan
 
@@ -251,6 +253,7 @@ class Home(Corrections):
             report.added = place_only(self.store, self.task(task), data, pool, report, **asked)
             return report
         if data is not None:
+            pick_base(self.store, self.task(task).name, asked.get("base"))
             report.added = self.add_history(data, task)
         with self.working("ownlm train", progress):
             own = plan_for(self.store, self.keep_task(task), **asked)

@@ -1,19 +1,42 @@
 """`ownlm`: the commands. Each opens a home, calls one verb, and prints what came of it."""
 
 import sys
+from typing import Any
 
 import typer
 
 from ownlm import __version__
 from ownlm.cli import ask, assemble, base, bench, doctor, history, imports, pool, profile, serve, share, train, users
 from ownlm.cli.output import print_json, warn
-from ownlm.errors import OwnlmError
+from ownlm.errors import OwnlmError, nearest
 from ownlm.programs import protect_children
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
 
+
+class Commands(typer.core.TyperGroup):
+    """The commands; for one that is mistyped, those whose name is near, in groups too."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As typer does, with suggestions of ours."""
+        self.suggest_commands = False
+        name = args[0] if args else ""
+        if not name or name.startswith("-") or self.get_command(ctx, name):
+            return super().resolve_command(ctx, args)
+        known = {one: one for one in self.commands}
+        for group, command in self.commands.items():
+            for one in getattr(command, "commands", {}):
+                known.setdefault(one, f"{group} {one}")
+        exact = [f"{group} {name}" for group, one in self.commands.items() if name in getattr(one, "commands", {})]
+        near = nearest(name, known)
+        meant = exact or ([known[near]] if near else [])
+        hint = f" Did you mean {' or '.join(f'`ownlm {one}`' for one in meant)}?" if meant else ""
+        ctx.fail(f"No such command {name!r}.{hint}")
+
+
 app = typer.Typer(
     name="ownlm",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

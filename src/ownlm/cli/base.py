@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from ownlm.cli import options
+from ownlm.cli.new_home import making_home
 from ownlm.cli.output import print_json, print_some, progress_bar, say
 
 app = typer.Typer(no_args_is_help=True)
@@ -12,7 +13,10 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.command("add")
 def add(
-    source: Annotated[str, typer.Argument(help="smollm2-135m, a hub id, or a folder with safetensors weights.")],
+    source: Annotated[
+        str,
+        typer.Argument(help="smollm2-135m, a hub id, a folder with safetensors weights; or random, to try commands."),
+    ],
     name: Annotated[
         str | None, typer.Option("--name", help="What to call it; by default the source's last part.")
     ] = None,
@@ -20,10 +24,8 @@ def add(
     json: options.Json = False,
 ) -> None:
     """Add a base model. Nothing is copied from a folder: it is used where it lies."""
-    from ownlm.home import Home
-
-    with progress_bar() as progress:
-        base = Home(home).add_base(source, name, progress)
+    with making_home(home) as opened, progress_bar() as progress:
+        base = opened.add_base(source, name, progress)
     if json:
         print_json(
             {"name": base.name, "folder": base.folder, "fingerprint": base.fingerprint, "parameters": base.parameters}

@@ -37,6 +37,11 @@ def doctor(home: options.Home = options.HOME, json: options.Json = False) -> Non
 
 def _shown(facts: dict[str, str | int]) -> list[tuple[str, str]]:
     return [
-        (name.removesuffix("_bytes").replace("_", " "), size(int(fact)) if name.endswith("_bytes") else f"{fact}")
-        for name, fact in facts.items()
+        (_row(name, facts), size(int(fact)) if name.endswith("_bytes") else f"{fact}") for name, fact in facts.items()
     ]
+
+
+def _row(name: str, facts: dict[str, str | int]) -> str:
+    """A fact's name in the table; where a count has the name already, it is the size of that."""
+    plain = name.removesuffix("_bytes")
+    return (f"size of {plain}" if plain != name and plain in facts else plain).replace("_", " ")

@@ -48,7 +48,7 @@ def _print(found: "Estimate") -> None:
         f"{about}{many(found.steps, 'step')}, {about}{many(found.tokens, 'token')}"
     )
     if found.sampled is not None:
-        say(f"examples and tokens are those of {found.sampled:,} people taken at random, scaled up")
+        say(f"examples and tokens are those of {many(found.sampled, 'user')} taken at random, scaled up")
     if found.people:
         say(
             f"it takes about {duration(found.seconds)}, {size(found.bytes)} of disk and about "

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from ownlm.cli import options
-from ownlm.cli.output import print_json, print_table, say, say_more, tell_added, tell_forgotten, warn_bad
+from ownlm.cli.new_home import making_home
+from ownlm.cli.output import many, print_json, print_table, say, say_more, tell_added, tell_forgotten, warn_bad
 from ownlm.errors import quoted
 
 app = typer.Typer(no_args_is_help=True)
@@ -30,10 +31,8 @@ def add(
     json: options.Json = False,
 ) -> None:
     """Add people's records. Adding the same file again changes nothing."""
-    from ownlm.home import Home
-
-    opened = Home(home, create=not dry_run)
-    added = opened.add_history(data, task, labels=labels, skip_bad=skip_bad, again=again, dry_run=dry_run)
+    with making_home(home, create=not dry_run) as opened:
+        added = opened.add_history(data, task, labels=labels, skip_bad=skip_bad, again=again, dry_run=dry_run)
     people, queries = len(added.dataset.histories), len(added.dataset.queries)
     golds = sum(query.gold is not None for query in added.dataset.queries)
     if json:
@@ -48,7 +47,7 @@ def add(
         say(f"left out {given_away:,}: records that are the answer to a query of the same user")
     if queries:
         answers = f"{golds:,} of them" if golds else "none of them"
-        say(f"The file also holds {queries:,} queries, {answers} with the right answer.")
+        say(f"The file also holds {many(queries, 'query')}, {answers} with the right answer.")
         say(f"Next: ownlm ask --task {task} --file={quoted(data)}")
     warn_bad(added.dataset.bad)
 
@@ -101,7 +100,7 @@ def show(
     else:
         names = list(dict.fromkeys(name for record in records for name in record.fields))
         rows = [(r.id, r.time, *(_cut(r.fields.get(name)) for name in names)) for r in records]
-        print_table(f"{user}: {len(records)} of {len(history)} records", ["id", "time", *names], rows)
+        print_table(f"{user}: {len(records):,} of {many(len(history), 'record')}", ["id", "time", *names], rows)
 
 
 def _cut(text: str | None) -> str | None:

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
+from ownlm.errors import many as many
 from ownlm.json_lines import json_line
 from ownlm.progress import Progress as OnProgress
 
@@ -171,16 +172,6 @@ def warn_added(added: "Added | None") -> None:
     if added is not None:
         people, records = many(len(added.dataset.histories), "user"), many(added.new + added.known, "record")
         warn(f"the file's {records} of {people} are in the home all the same: go on without giving the file again")
-
-
-def many(count: int, noun: str) -> str:
-    """A number of things.
-
-    >>> many(1, "file of weights"), many(1200, "file of weights")
-    ('1 file of weights', '1,200 files of weights')
-    """
-    first, *rest = noun.split(" ", 1)
-    return " ".join([f"{count:,}", first + ("" if count == 1 else "s"), *rest])
 
 
 def fall(first: float, last: float) -> str:

@@ -10,6 +10,7 @@ import typer
 from ownlm.cli import options
 from ownlm.cli.assemble import document, print_assembled
 from ownlm.cli.estimate import added_counts, estimate
+from ownlm.cli.new_home import making_home
 from ownlm.cli.output import (
     fall,
     many,
@@ -56,10 +57,9 @@ def adapt(
     The task adapter is trained on them and merged; the adapted base is then what `train` starts from, and they are
     left out there. They are those of DATA, else those named by --user, else everybody in the home.
     """
-    from ownlm.home import Home
 
-    with progress_bar() as progress:
-        base_info = Home(home).adapt(
+    with making_home(home) as opened, progress_bar() as progress:
+        base_info = opened.adapt(
             out,
             task,
             data=data,
@@ -156,13 +156,12 @@ def _dispatch(
 
 
 def _train(task: str, data: Path | None, asked: dict[str, Any], home: Path, json: bool) -> None:
-    from ownlm.home import Home
     from ownlm.verbs.report import Training
 
     report, interrupted = Training(), False
     try:
-        with progress_bar() as progress:
-            Home(home).train(task, data=data, progress=progress, report=report, **asked)
+        with making_home(home) as opened, progress_bar() as progress:
+            opened.train(task, data=data, progress=progress, report=report, **asked)
     except KeyboardInterrupt:
         interrupted = True
     except OwnlmError:  # what is done is kept, and told
@@ -194,13 +193,12 @@ def _interrupted(done: str, report: "Training") -> str:
 
 
 def _ladder(task: str, data: Path | None, asked: dict[str, Any], home: Path, json: bool) -> None:
-    from ownlm.home import Home
     from ownlm.verbs.report import Ladder
 
     report, interrupted = Ladder(), False
     try:
-        with progress_bar() as progress:
-            Home(home).ladder(task, data=data, progress=progress, report=report, **asked)
+        with making_home(home) as opened, progress_bar() as progress:
+            opened.ladder(task, data=data, progress=progress, report=report, **asked)
     except KeyboardInterrupt:
         interrupted = True
     except OwnlmError:  # what is done is kept, and told

@@ -144,7 +144,7 @@ def show(
         )
         return
     for name, person in people.items():
-        say(f"{user}: {person.records:,} records in {name}; {_newest(opened, person, adapters)}")
+        say(f"{user}: {many(person.records, 'record')} in {name}; {_newest(opened, person, adapters)}")
         if profile := profiles.get(name):
             old = "" if profile.history == person.history else ", before the history changed"
             say(f"profile ({profile.writer}{old}): {profile.text}")

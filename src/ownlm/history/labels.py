@@ -3,7 +3,7 @@
 import unicodedata
 from collections.abc import Sequence
 
-from ownlm.errors import DataError, nearest
+from ownlm.errors import DataError, many, nearest
 from ownlm.history.record import History, Query
 from ownlm.history.task import Task
 
@@ -45,7 +45,7 @@ def check_history(task: Task, history: History) -> None:
     record_id, answer = wrong[0]
     near = nearest_label(task.labels, answer)
     more = f", and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
-    count = "1 record" if len(wrong) == 1 else f"{len(wrong):,} records"
+    count = many(len(wrong), "record")
     raise DataError(
         f"{count} of user {history.user_id!r} in task {task.name!r} "
         f"{'has' if len(wrong) == 1 else 'have'} an answer that is none of the task's labels",

@@ -3,14 +3,14 @@
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ownlm.errors import NotFoundError, TaskError
+from ownlm.errors import NotFoundError, TaskError, nearest
 from ownlm.filesystem import read_regular
 from ownlm.history.template import fill, template_fields
 from ownlm.history.values import pick_fields
@@ -190,16 +190,23 @@ def load_task(name_or_path: str | Path) -> Task:
     elif Path(name).exists() and not Path(name).is_dir():
         text = _read(Path(name))
     else:
-        raise NotFoundError(
-            f"There is no task {name!r}",
-            expected=f"one of {', '.join(shipped_tasks())}, or the path of a TOML file",
-            hint="write a task file of your own; the shipped ones in ownlm/history/tasks show how",
-        )
+        raise no_task(name, shipped_tasks())
     try:
         spec = tomllib.loads(text.decode("utf-8"))
     except ValueError as error:  # of TOML or of UTF-8
         raise TaskError(f"The task file {name} is no TOML file", got=error, hint="mend it there") from None
     return _validated(spec, f"The task {name}")
+
+
+def no_task(name: str, known: Sequence[str]) -> NotFoundError:
+    """The error of a task that is none of those known, and no file."""
+    near = nearest(name, known)
+    meant = "" if near is None else f"; did you mean {near!r}?"
+    return NotFoundError(
+        f"There is no task {name!r}{meant}",
+        expected=f"one of {', '.join(known)}, or the path of a TOML file",
+        hint="write a task file: `name`, `instruction`, `input`, `answer`, and `labels` where the answers are few",
+    )
 
 
 def with_instruction(task: Task, instruction: str | None, labels: tuple[str, ...] | None) -> Task:
@@ -292,9 +299,16 @@ def _validated(spec: Mapping[str, Any], what: str) -> Task:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         value = first["input"]
+        if first["type"] == "extra_forbidden":
+            known = list((Options if len(first["loc"]) > 1 else Task).model_fields)
+            near = nearest(str(first["loc"][-1]), known)
+            meant = "" if near is None else f"; did you mean {near!r}?"
+            what, expected = f"{what} has a key that no task has, {place!r}{meant}", f"one of: {', '.join(known)}"
+            raise TaskError(what, expected=expected, hint="correct the key, or leave it out") from None
+        missing = first["type"] == "missing"
         raise TaskError(
             f"{what} is wrong" + (f" at {place!r}" if place else ""),
             got=repr(value) if isinstance(value, str | int | float | list) else None,
-            expected=first["msg"].removeprefix("Value error, "),
-            hint="see the tasks in ownlm/history/tasks for examples",
+            expected="the key, which is missing" if missing else first["msg"].removeprefix("Value error, "),
+            hint="a task file has `name`, `instruction`, `input`, `answer`, and perhaps `labels` and `metrics`",
         ) from None

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from ownlm.durable import sync
-from ownlm.errors import NotFoundError, PoolError, StoreError
+from ownlm.errors import NotFoundError, PoolError, StoreError, many
 from ownlm.history.record import History
 from ownlm.store import tables
 from ownlm.store.meanwhile import are_there, no_longer_shared
@@ -248,7 +248,7 @@ def remove_pool(
         current = select(a.user).where(a.number.in_(newest), a.pool == digest, a.stale.is_(None)).order_by(a.user)
         if users := list(db.execute(current).scalars()):
             raise PoolError(
-                f"The pool {digest[:12]} is in use: recipes of {len(users):,} people are made of its pieces",
+                f"The pool {digest[:12]} is in use: recipes of {many(len(users), 'user')} are made of its pieces",
                 got=", ".join(users[:_NAMED]) + (f" and {len(users) - _NAMED:,} more" if users[_NAMED:] else ""),
                 hint="assemble them from another pool (`ownlm assemble --pool ID --user USER`), or `ownlm train` them",
             )

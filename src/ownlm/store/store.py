@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from ownlm.errors import AdapterError, BaseModelError, NotFoundError, StoreError, quoted
+from ownlm.errors import AdapterError, BaseModelError, NotFoundError, StoreError, nearest, quoted
 from ownlm.history.record import History, Record, in_order
 from ownlm.history.task import Task
 from ownlm.store import tables
@@ -199,8 +199,9 @@ class Store:
         """
         found = {base.name: base for base in self.bases()}
         if name not in found:
+            near = nearest(name, found)
             raise NotFoundError(
-                f"The home has no base {name!r}",
+                f"The home has no base {name!r}" + ("" if near is None else f"; did you mean {near!r}?"),
                 expected=f"one of: {', '.join(found)}" if found else None,
                 hint="`ownlm base add SOURCE` adds one",
             )

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 from ownlm.config import TrainConfig
-from ownlm.errors import ConfigError, NotFoundError, OwnlmError
+from ownlm.errors import ConfigError, NotFoundError, OwnlmError, many
 from ownlm.history.labels import check_history
 from ownlm.history.task import Task
 from ownlm.model.base import BaseLM
@@ -164,7 +164,8 @@ class _Bars:
     def on_module(self, people: int, modules: int = 1) -> None:
         """Pieces of a module, or of several, are chosen for some people."""
         self.done += people * modules
-        self.progress("assembling, modules", self.done, self.total, f"{len(self.report.assembled):,} people assembled")
+        note = f"{many(len(self.report.assembled), 'user')} assembled"
+        self.progress("assembling, modules", self.done, self.total, note)
 
     def end(self) -> None:
         """Everybody is done: who was too short of records to adapt to, as well."""

@@ -1,6 +1,7 @@
 """Adding a base, and picking one."""
 
 import re
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -11,11 +12,15 @@ from ownlm.progress import Progress
 from ownlm.store.rows import BaseInfo
 from ownlm.store.store import Store
 
+RANDOM = "random"  # a source: a tiny base of random weights
+
 
 def add_base(store: Store, source: str, name: str | None, progress: Progress) -> BaseInfo:
     """Fetches, checks and registers a base; the same one again is no error."""
     name = name or source.rstrip("/").rsplit("/", 1)[-1]
     check_name(name)
+    if source == RANDOM and not Path(RANDOM).exists():
+        return _add_random(store, name)
     folder = resolve_source(source, progress, partial(check_before_download, name=name))
     check_base_folder(folder)
     from ownlm.model.architecture import check_architecture, check_tokenizer
@@ -36,6 +41,23 @@ def add_base(store: Store, source: str, name: str | None, progress: Progress) ->
     progress("trial run", 1, 1)
     store.add_base(base)
     return base
+
+
+def _add_random(store: Store, name: str) -> BaseInfo:
+    """Registers a tiny base of random weights, to try commands with; the home keeps it."""
+    from ownlm.model.random_base import make_random_base
+
+    if any((known.name, known.source) == (name, RANDOM) for known in store.bases()):
+        return store.base(name)
+    folder = store.new_base_folder(name)
+    try:
+        make_random_base(folder)
+        base = BaseInfo(name, str(folder), fingerprint(folder), parameter_count(folder), RANDOM)
+        store.add_base(base)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return store.base(name)
 
 
 def check_before_download(folder: Path, name: str) -> None:

@@ -12,7 +12,7 @@ import psutil
 from sqlalchemy import text
 
 from ownlm import __version__
-from ownlm.errors import OwnlmError, argument, quoted
+from ownlm.errors import OwnlmError, argument, many, quoted
 from ownlm.model.base_files import fingerprint
 from ownlm.progress import Progress
 from ownlm.store.checkpoints import checkpoint_blobs
@@ -149,7 +149,8 @@ def _database(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Fin
 def _copies(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Finding]:
     """Files that somebody put into the home, and that stand in the way of deletions."""
     for path, records in files_with_records(store).items():
-        what = f"The file {path} holds copies of {records:,} records: they cannot be deleted while it lies in the home"
+        held = many(records, "record")
+        what = f"The file {path} holds copies of {held}: they cannot be deleted while it lies in the home"
         yield Finding(what, f"move {quoted(path)} out of the home, or remove it")
 
 

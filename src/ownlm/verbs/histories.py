@@ -9,7 +9,7 @@ from ownlm.errors import ChangedRecordError, DataError, NotFoundError, TaskError
 from ownlm.filesystem import lies_in
 from ownlm.history.readers import read_dataset
 from ownlm.history.record import Dataset, History
-from ownlm.history.task import Task, load_task, with_instruction
+from ownlm.history.task import Task, load_task, no_task, shipped_tasks, with_instruction
 from ownlm.store.forget import resume
 from ownlm.store.preview import Preview
 from ownlm.store.store import Store
@@ -38,7 +38,12 @@ def find_task(store: Store, name_or_path: str) -> Task:
     What the home read off its data's own queries, instruction and labels, stands above what the file says.
     """
     if not name_or_path.endswith(".toml"):
-        return store.task(name_or_path) or load_task(name_or_path)
+        if (kept := store.task(name_or_path)) is not None:
+            return kept
+        try:
+            return load_task(name_or_path)
+        except NotFoundError:
+            raise no_task(name_or_path, sorted({*store.tasks(), *shipped_tasks()})) from None
     task = load_task(name_or_path)
     known = store.task(task.name)
     if known is None or task.query is None:

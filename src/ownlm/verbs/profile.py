@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ownlm.config import PromptConfig
-from ownlm.errors import ConfigError, DataError, NotFoundError, OwnlmError
+from ownlm.errors import ConfigError, DataError, NotFoundError, OwnlmError, many
 from ownlm.history.record import Record
 from ownlm.history.task import Task
 from ownlm.progress import Progress
@@ -221,7 +221,7 @@ def _by_endpoint(endpoint: "Endpoint", task: Task, subjects: Sequence[Subject], 
     named = ", ".join(f"{one.user} ({len(one.records)})" for one in subjects[:NAMED])
     others = f" and {len(subjects) - NAMED:,} more people" if len(subjects) > NAMED else ""
     tell(
-        f"sending {sum(len(one.records) for one in subjects):,} records to {endpoint.host}, for the model "
+        f"sending {many(sum(len(one.records) for one in subjects), 'record')} to {endpoint.host}, for the model "
         f"{endpoint.model}{'' if endpoint.encrypted or endpoint.local else ', NOT ENCRYPTED'}: {named}{others}"
     )
     by_user = {one.user: one for one in subjects}

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 from ownlm.config import TrainConfig
-from ownlm.errors import NotFoundError, OwnlmError
+from ownlm.errors import NotFoundError, OwnlmError, many
 from ownlm.model.base import BaseLM
 from ownlm.oppu.fleet import Job, OnState, Run, train_fleet
 from ownlm.oppu.memory import Room, room_for
@@ -46,7 +46,7 @@ class Meter:
     @property
     def note(self) -> str:
         """How far and how fast, in words."""
-        people = f"{self.people:,} people done, " if self.people else ""
+        people = f"{many(self.people, 'user')} done, " if self.people else ""
         return f"{people}{self.tokens_per_s:,.0f} tokens/s"
 
     def counted(self, jobs: Iterable[Job]) -> Iterator[Job]:

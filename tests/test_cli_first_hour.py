@@ -1,0 +1,84 @@
+"""What a first hour meets: names that are mistyped, commands that fail, counts in words."""
+
+from pathlib import Path
+
+import pytest
+
+from ownlm.history.task import shipped_tasks
+from tests.community import rows, write_rows, write_task
+from tests.shell import QuickShell
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> QuickShell:
+    """A folder with a task file and a history, and no home."""
+    write_task(tmp_path)
+    write_rows(tmp_path / "one.jsonl", rows("ada", 1))
+    (tmp_path / "empty").mkdir()
+    return QuickShell(tmp_path)
+
+
+FAILING = [
+    ("base", "add", "./empty"),
+    ("base", "add", "./none"),
+    ("history", "add", "none.jsonl", "--task", "sorting.toml"),
+    ("history", "add", "one.jsonl", "--task", "none.toml"),
+    ("train", "one.jsonl", "--task", "sorting.toml"),
+    ("train", "--task", "sorting.toml"),
+    ("train", "one.jsonl", "--task", "sorting.toml", "--ladder"),
+    ("adapt", "one.jsonl", "--task", "sorting.toml", "--out", "adapted"),
+]
+
+
+@pytest.mark.parametrize("command", FAILING, ids=" ".join)
+def test_a_command_that_fails_leaves_no_empty_home(command: tuple[str, ...], empty: QuickShell) -> None:
+    told = empty.run(*command, code=1)
+    assert told.startswith("error: ") and "are in the home all the same" not in told
+    assert not (empty.folder / ".ownlm").exists()
+    before = sorted((empty.folder / "empty").iterdir())
+    empty.run(*command, "--home", "empty", code=1)
+    assert sorted((empty.folder / "empty").iterdir()) == before
+
+
+MISTYPED = [
+    (("export", "ada", "out"), "Did you mean `ownlm users export`?"),
+    (("forget", "ada"), "Did you mean `ownlm history forget` or `ownlm users forget`?"),
+    (("trian",), "Did you mean `ownlm train`?"),
+    (("user", "ls"), "Did you mean `ownlm users`?"),
+    (("xyzzy",), "No such command 'xyzzy'."),
+]
+
+
+@pytest.mark.parametrize(("command", "told"), MISTYPED)
+def test_a_mistyped_command(command: tuple[str, ...], told: str, empty: QuickShell) -> None:
+    said = " ".join(empty.run(*command, code=2).replace("│", " ").split())
+    assert told in said and (said.count("Did you mean") == ("Did" in told))
+
+
+def test_a_mistyped_task_is_told_with_the_tasks_of_the_home(shell: QuickShell) -> None:
+    shell.run("history", "add", "people.jsonl", "--task", "sorting.toml")
+    told = shell.run("train", "--task", "sortng", code=1)
+    assert "There is no task 'sortng'; did you mean 'sorting'?" in told and "src" not in told
+    assert all(name in told for name in (*shipped_tasks(), "sorting")) and "ownlm/history" not in told
+
+
+@pytest.mark.parametrize(
+    ("key", "told"), [("lables", "'lables'; did you mean 'labels'?"), ("xyzzy", "a key that no task has, 'xyzzy'")]
+)
+def test_a_stray_key_of_a_task_file_is_named(key: str, told: str, empty: QuickShell) -> None:
+    with (empty.folder / "sorting.toml").open("a") as file:
+        file.write(f'{key} = ["a", "b"]\n')
+    said = empty.run("history", "add", "one.jsonl", "--task", "sorting.toml", code=1)
+    assert told in said and "Expected: one of: name, instruction, input, answer, labels" in said
+
+
+def test_the_random_base_is_added_by_name(empty: QuickShell) -> None:
+    assert "random: 0." in empty.run("base", "add", "random")
+    assert empty.json("base", "add", "random") == empty.json("base", "add", "random")
+    assert [base["name"] for base in empty.json("base", "ls")] == ["random"]
+    told = empty.run("train", "one.jsonl", "--task", "sorting.toml", "--base", "randon", code=1)
+    assert "no base 'randon'; did you mean 'random'?" in told
+    assert len(empty.json("train", "one.jsonl", "--task", "sorting.toml", "--epochs", "1")["trained"]) == 1
+    assert "ada: 1 record in sorting" in empty.run("users", "show", "ada")
+    told = empty.run("doctor")
+    assert "size of drafts" in told and "size of checkpoints" in told
