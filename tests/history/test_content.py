@@ -184,7 +184,7 @@ TABLES: list[tuple[str, str, int]] = [  # a table, what is wrong in it, and how 
     ("text,category\nrain,arts\n", "lacks the columns user_id", 0),
     ("user_id,text,text,category\nu,rain,sun,arts\n", "two columns 'text'", 0),
     (HEADER, "holds no rows", 0),
-    ("", "lacks the columns", 0),
+    ("", "holds no rows", 0),
 ]
 
 
