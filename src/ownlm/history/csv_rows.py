@@ -5,6 +5,7 @@ import io
 import re
 from collections import deque
 from collections.abc import Collection, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -129,7 +130,8 @@ def _are_rows(lines: list[str], delimiter: str, columns: int) -> bool:
     looked_at = lines[:-1] if f'"{delimiter}' in lines[-1] else lines[1:]
     filled = [line.rstrip("\r\n").split(delimiter) for line in looked_at if line.strip()]
     alike = sum(
-        len(cells) == columns and sum(map(bool, map(str.strip, cells))) > 1 and not _is_prose(cells) for cells in filled
+        len(cells) == columns and sum(bool(cell.strip('" \t')) for cell in cells) > 1 and not _is_prose(cells)
+        for cells in filled
     )
     return alike > 0 and 2 * alike >= len(filled)
 
@@ -142,7 +144,7 @@ def _is_prose(cells: list[str]) -> bool:
     """
     return any(
         cell.startswith(" ") or bool(re.search(r"(^|\s)\d{1,3}$", before) and re.match(r"\d{3}\b", cell))
-        for before, cell in zip(cells, cells[1:], strict=False)
+        for before, cell in pairwise(cells)
     )
 
 
