@@ -119,20 +119,24 @@ def _row(cells: list[str], places: dict[str, int], required: Collection[str]) ->
 def _are_rows(lines: list[str], delimiter: str, columns: int) -> bool:
     """Whether the lines of one row are rows themselves, as where a quotation mark of a text is not escaped.
 
-    Half of them or more have as many columns as the first line of the file, two of them filled, and are no prose. The line in which the
-    row's other cells stand does not count: the last one where they follow the quoted cell, else the first one.
+    Half of them or more have as many columns as the first line of the file, two of them filled, and are no prose. The
+    line in which the row's other cells stand does not count: the last one where they follow the quoted cell, else the
+    first one.
 
     >>> _are_rows(['ada,"hello', "bob,hello", 'cem,bye"'], ",", 2), _are_rows(['ada,"Hello', 'Well, bye"'], ",", 2)
     (True, False)
     """
     if columns < 2 or len(lines) < 2:
         return False
-    looked_at = lines[:-1] if f'"{delimiter}' in lines[-1] else lines[1:]
+    cells_follow = f'"{delimiter}' in lines[-1]
+    looked_at = lines[:-1] if cells_follow else lines[1:]
     filled = [line.rstrip("\r\n").split(delimiter) for line in looked_at if line.strip()]
     alike = sum(
         len(cells) == columns and sum(bool(cell.strip('" \t')) for cell in cells) > 1 and not _is_prose(cells)
         for cells in filled
     )
+    if cells_follow and lines[0].rstrip().endswith(delimiter):  # such as "Dear all,
+        alike -= 1
     return alike > 0 and 2 * alike >= len(filled)
 
 
