@@ -48,7 +48,8 @@ def test_tokens_of_format_5_never_expire(store: Store) -> None:
     with sqlite3.connect(store.folder / "ownlm.db") as db:
         db.execute("ALTER TABLE tokens DROP COLUMN expires")
         db.execute("ALTER TABLE pools DROP COLUMN publisher")  # and what later formats added
-        db.execute("DROP TABLE pool_versions")
+        for table in ("pool_versions", "checkpoints"):
+            db.execute(f"DROP TABLE {table}")
         db.execute("UPDATE meta SET value = '5'")
     db.close()
     assert find_token(Store(store.folder), secret) == info and info.expires is None

@@ -1,5 +1,7 @@
 """A dry run counts what training then does, and changes nothing."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -28,10 +30,13 @@ def content(home: Home) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in sorted(home.store.folder.rglob("*")) if path.is_file()}
 
 
-def files(shell: Shell) -> dict[str, bytes]:
-    """The home's files, but for the index that all who read a SQLite database share in memory."""
-    found = sorted(path for path in (shell.folder / ".ownlm").rglob("*") if path.is_file() and path.suffix != ".db-shm")
-    return {str(path): path.read_bytes() for path in found}
+def files(shell: Shell) -> tuple[list[str], dict[str, bytes]]:
+    """The database's content, and the home's other files. SQLite moves its log into the database at any time."""
+    home = shell.folder / ".ownlm"
+    with closing(sqlite3.connect(home / "ownlm.db")) as db:
+        lines = list(db.iterdump())
+    others = (path for path in home.rglob("*") if path.is_file() and not path.name.startswith("ownlm.db"))
+    return lines, {str(path): path.read_bytes() for path in others}
 
 
 @pytest.mark.parametrize("tokens", [64, 2048])
