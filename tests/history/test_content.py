@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.feather
 import pyarrow.orc
+import pyarrow.parquet as pq
 import pytest
 
 from ownlm.errors import DataError
@@ -62,6 +63,10 @@ READ: dict[str, bytes] = {
     "two gzip members": gzip.compress(LINES[:40]) + gzip.compress(LINES[40:]),
     "two xz streams": lzma.compress(LINES[:40]) + lzma.compress(LINES[40:]) + b"\0" * 8,
     "two zstd frames": zstd(LINES[:40]) + zstd(LINES[40:]),
+    "two bzip2 streams": bz2.compress(LINES[:40]) + bz2.compress(LINES[40:]),
+    "lzma": lzma.compress(LINES, lzma.FORMAT_ALONE),
+    "zstd after a frame that is skipped": b"\x5a\x2a\x4d\x18\x04\0\0\0rain" + zstd(LINES),
+    "zip by a Mac": zipped(LINES, "rows/d.jsonl", "rows/.DS_Store", "__MACOSX/rows/._d.jsonl"),
     "UTF-16": LINES.decode().encode("utf-16"),
     "UTF-16 big": "\ufeff".encode("utf-16-be") + LINES.decode().encode("utf-16-be"),
     "UTF-32": ARRAY.decode().encode("utf-32"),
@@ -143,6 +148,17 @@ REFUSED: dict[str, tuple[bytes | Callable[[Path], bytes], str]] = {
     "half UTF-16": (LINES.decode().encode("utf-16") + b"x", "not the UTF-16"),
     **{f"half a {name}": (pack(LINES * 99)[:-30], "damaged or cut off") for name, pack in PACKERS.items()},
     "gzip with rubbish": (gzip.compress(LINES) + b"rubbish", "damaged or cut off"),
+    "bzip2 with rubbish": (bz2.compress(LINES) + b"rubbish", "damaged or cut off"),
+    "bzip2 with a damaged second stream": (bz2.compress(LINES) + b"BZh9rubbish" * 9, "damaged or cut off"),
+    "bzip2 with half a second stream": (bz2.compress(LINES) + bz2.compress(LINES * 9)[:-20], "damaged or cut off"),
+    "Parquet with a column twice": (
+        saved(
+            lambda file: pq.write_table(
+                pa.Table.from_arrays([pa.array(["u"])] * 4, ["user_id", "text", "category", "text"]), file
+            )
+        ),
+        "two columns 'text'",
+    ),
     "an array and more": (ARRAY + b"\n" + ARRAY, "Extra data, line 2"),
     "an object over lines": (
         json.dumps(ROWS[0], indent=2).encode(),

@@ -1,5 +1,6 @@
 """Whose LaMP's questions are, and where their right answers stand."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -158,3 +159,44 @@ def test_right_answers(
         assert read_dataset(file, TASK).queries == [query]
         imported = import_lamp(file, tmp_path / "out.jsonl", task="LaMP_4")
         assert [one.gold for one in read_queries(imported.files[1], TASK)] == [expected]
+
+
+TWICE: list[tuple[list[str | None], list[str] | None]] = [  # right answers of one query, and what each then has
+    (["yes", "no"], None),
+    ([None, "yes", "no"], None),
+    (["yes", "yes"], ["yes", "yes"]),
+    ([None, "yes"], ["yes", "yes"]),
+    (["yes", None, None], ["yes", "yes", "yes"]),
+]
+
+
+@pytest.mark.parametrize(("golds", "expected"), TWICE)
+def test_a_query_that_stands_twice(tmp_path: Path, golds: list[str | None], expected: list[str] | None) -> None:
+    rows = [{"user_id": "u", "id": "q", "input": "asked", "gold": gold} for gold in golds]
+    file = write_lines(tmp_path / "q.jsonl", rows)
+    if expected is None:
+        with pytest.raises(DataError, match=rf"q\.jsonl:{len(golds)}: .*'q' stands twice"):
+            read_queries(file, TASK)
+    else:
+        assert [query.gold for query in read_queries(file, TASK)] == expected
+
+
+@pytest.mark.parametrize("packed", ["", ".gz"])
+@pytest.mark.parametrize(
+    ("questions", "labels"),
+    [
+        ("dev_questions.json.gz", "dev_outputs.json"),
+        ("dev_questions.json", "dev_outputs.json.gz"),
+        ("dev_questions.json.xz", "dev_outputs.json.bz2"),
+        ("top.json.gz", "top_label.json"),
+        ("top.json", "top_label.json.zst"),
+    ],
+)
+def test_labels_beside_packed_questions(tmp_path: Path, questions: str, labels: str, packed: str) -> None:
+    """Files are read by their content, so each is written with and without packing under the same name."""
+    golds = {"golds": [{"id": "q", "output": "yes", "user_id": "ada"}]}
+    for name, document in ((questions, [question("q", item("a"))]), (labels, golds)):
+        content = json.dumps(document).encode()
+        (tmp_path / name).write_bytes(gzip.compress(content) if packed else content)
+    (query,) = read_queries(tmp_path / questions, TASK)
+    assert (query.user_id, query.gold) == ("ada", "yes")

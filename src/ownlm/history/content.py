@@ -9,7 +9,7 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, Final, cast
 
@@ -22,13 +22,16 @@ _MOST_UNPACKED: Final = 256 << 20  # or so many times the packed size: what grow
 _MOST_TIMES: Final = 200
 _XZ_MEMORY: Final = 256 << 20
 
-_PACKED: Final = (
+_PACKED: Final[tuple[tuple[bytes, str], ...]] = (
     (b"\x1f\x8b", "gzip"),
     (b"BZh", "bzip2"),
     (b"\xfd7zXZ\x00", "xz"),
+    (b"\x5d\x00\x00", "lzma"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
     (b"PK\x03\x04", "zip"),
+    *((bytes([first]) + b"\x2a\x4d\x18", "zstd") for first in range(0x50, 0x60)),  # a frame that decoders skip
 )
+_BESIDE: Final = re.compile(r"(^|/)(\._[^/]*|\.DS_Store|Thumbs\.db|desktop\.ini)$|^__MACOSX/|/$")  # not a user's
 _TABLE: Final = "save the table as CSV (UTF-8), JSON Lines or Parquet"
 _UNPACK: Final = "unpack it first"
 _OTHERS: Final = (
@@ -101,7 +104,7 @@ def is_parquet(path: Path) -> bool:
     """
     with open_regular(path) as file:
         head = file.read(HEAD)
-    other = any(head.startswith(magic) for magic, *_ in (*_PACKED, *_OTHERS))
+    other = head.startswith((*(magic for magic, _ in _PACKED), *(magic for magic, *_ in _OTHERS)))
     return head.startswith(b"PAR1") or (path.suffix == ".parquet" and not other)
 
 
@@ -171,14 +174,15 @@ def _unpacked(path: Path, file: BinaryIO, packed: str) -> Iterator[bytes]:
 
 
 def _pieces(path: Path, file: BinaryIO, packed: str) -> Iterator[bytes]:
-    if packed == "xz":
-        yield from _xz(file)
+    if packed in ("xz", "lzma"):
+        yield from _streams(file, lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY))
+        return
+    if packed == "bzip2":  # BZ2File ends without a word where a second stream is damaged
+        yield from _streams(file, bz2.BZ2Decompressor)
         return
     unpacking: IO[bytes]
     if packed == "gzip":
         unpacking = cast(IO[bytes], gzip.GzipFile(fileobj=file))
-    elif packed == "bzip2":
-        unpacking = bz2.BZ2File(file)
     elif packed == "zip":
         unpacking = _zipped(path, file)
     else:
@@ -189,15 +193,17 @@ def _pieces(path: Path, file: BinaryIO, packed: str) -> Iterator[bytes]:
         yield bytes(chunk)
 
 
-def _xz(file: BinaryIO) -> Iterator[bytes]:
-    """The content of one or more xz streams; what needs much memory is refused by a LZMAError."""
-    decoder, content = lzma.LZMADecompressor(memlimit=_XZ_MEMORY), b""
+def _streams(file: BinaryIO, new: Callable[[], lzma.LZMADecompressor | bz2.BZ2Decompressor]) -> Iterator[bytes]:
+    """The content of one or more streams, one after the other; what xz needs much memory for is a LZMAError."""
+    decoder, content = new(), b""
     while True:
         if decoder.eof:
-            content = (decoder.unused_data or file.read(_CHUNK)).lstrip(b"\0")
-            if not content:
-                return
-            decoder = lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
+            content = decoder.unused_data.lstrip(b"\0")
+            while not content:
+                if not (content := file.read(_CHUNK)):
+                    return
+                content = content.lstrip(b"\0")
+            decoder = new()
         elif decoder.needs_input:
             content = file.read(_CHUNK)
             if not content:
@@ -210,7 +216,7 @@ def _xz(file: BinaryIO) -> Iterator[bytes]:
 def _zipped(path: Path, file: BinaryIO) -> IO[bytes]:
     """The one file in a zip archive."""
     archive = zipfile.ZipFile(file)
-    names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
+    names = [name for name in archive.namelist() if not _BESIDE.search(name)]
     kinds = (
         ("xl/", "an Excel workbook", "save the sheet as CSV UTF-8"),
         ("word/", "a Word document", _TABLE),

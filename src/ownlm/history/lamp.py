@@ -23,6 +23,7 @@ from ownlm.history.values import as_id, as_text, as_user, column
 
 _LOOKED_AT: Final = 16  # items, by which a file is known: the first ones may be bad
 _PACKED: Final = re.compile(r"\.json\.\w+$")
+_PACKING: Final = (".gz", ".bz2", ".xz", ".lzma", ".zst", ".zip")
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +229,17 @@ def label_file(path: Path) -> Path:
     if packed:
         return path.with_name(f"{path.name[: packed.start()]}_label{packed.group()}")
     return path.with_stem(f"{path.stem}_label")
+
+
+def label_files(path: Path) -> list[Path]:
+    """Where the right answers may lie, packed or not, whether the questions are or not; the likeliest comes first.
+
+    >>> [file.name for file in label_files(Path("dev_questions.json.gz"))][:3]
+    ['dev_outputs.json.gz', 'dev_outputs.json', 'dev_outputs.json.bz2']
+    """
+    usual = label_file(path)
+    bare = usual.with_suffix("") if usual.suffix in _PACKING else usual
+    return list(dict.fromkeys([usual, bare, *(bare.with_name(bare.name + end) for end in _PACKING)]))
 
 
 def read_golds(path: Path) -> dict[str, str]:

@@ -23,7 +23,7 @@ def read_parquet(
         Rows; a value that Python cannot hold, such as a time of the year 12000, is `Unreadable`.
 
     Raises:
-        DataError: the file is damaged, or lacks a column.
+        DataError: the file is damaged, lacks a column, or has two of one name.
         OSError: it cannot be read.
     """
     import pyarrow as pa  # here, because few need it
@@ -41,6 +41,8 @@ def read_parquet(
                     expected=f"the columns {', '.join(sorted(required))}",
                     hint="rename its columns, or write a task file with its names",
                 )
+            if twice := [name for name in names if file.schema_arrow.names.count(name) > 1]:
+                raise DataError(f"The file {path} has two columns {twice[0]!r}", hint="rename or remove one")
             wanted = [name for name in names if name in there]
             for batch in file.iter_batches(at_once, columns=wanted):
                 columns = [_values(column) for column in batch.columns]

@@ -7,11 +7,12 @@ Fields that the task does not name are not kept.
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from ownlm.errors import DataError
 from ownlm.history.files import Kind, kind_of, read_array, read_rows
-from ownlm.history.lamp import Asked, Labels, label_file, lamp_records, peek_lamp, read_labels, read_people
+from ownlm.history.lamp import Asked, Labels, label_files, lamp_records, peek_lamp, read_labels, read_people
 from ownlm.history.record import Dataset, Query, Record, in_order
 from ownlm.history.row import Rows, to_query, to_record
 from ownlm.history.task import Task
@@ -81,18 +82,22 @@ def read_queries(path: Path, task: Task, *, labels: Path | None = None) -> list[
         with rows.row(place):
             query = to_query(row, task)
             rows.query_times.check(query.time, place)
-            if known_queries.setdefault((query.user_id, query.id), query).fields != query.fields:
+            earlier = known_queries.setdefault((query.user_id, query.id), query)
+            golds = {gold for gold in (earlier.gold, query.gold) if gold is not None}
+            if earlier.fields != query.fields or len(golds) > 1:
                 raise ValueError(f"user {query.user_id!r}: the query {query.id!r} stands twice, with different content")
+            if earlier.gold is None:
+                known_queries[query.user_id, query.id] = query
             queries.append(query)
     if not queries:
         raise DataError(f"The file {path} holds no rows", expected=_NO_ROWS)
-    return queries
+    # a query that stands twice, once with its right answer, has it
+    return [replace(query, gold=known_queries[query.user_id, query.id].gold) for query in queries]
 
 
 def _labels(path: Path, given: Path | None) -> tuple[Path | None, Labels]:
     """The label file given, or the one beside a file where there is one, and what is in it."""
-    beside = label_file(path)
-    chosen = given or (beside if beside.is_file() else None)
+    chosen = given or next((beside for beside in label_files(path) if beside.is_file()), None)
     return chosen, Labels({}, {}) if chosen is None else read_labels(chosen)
 
 
