@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from ownlm.errors import UnknownUserError
 from ownlm.history.task import shipped_tasks
+from ownlm.home import Home
+from ownlm.serve.refusals import message_of, status_of
 from tests.community import rows, write_rows, write_task
 from tests.shell import QuickShell
 
@@ -82,3 +85,35 @@ def test_the_random_base_is_added_by_name(empty: QuickShell) -> None:
     assert "ada: 1 record in sorting" in empty.run("users", "show", "ada")
     told = empty.run("doctor")
     assert "size of drafts" in told and "size of checkpoints" in told
+
+
+WITH_A_MISTYPED_USER = [
+    ("ask", "Adda", "thing", "--task", "sorting"),
+    ("users", "show", "Adda"),
+    ("users", "export", "Adda", "out"),
+    ("users", "forget", "Adda"),
+    ("users", "use", "Adda", "1"),
+    ("users", "consent", "Adda"),
+    ("users", "consent", "Adda", "--share"),
+    ("history", "show", "Adda", "--task", "sorting"),
+    ("history", "edit", "Adda", "1", "--set", "text=thing"),
+    ("history", "forget", "Adda", "--record", "1"),
+    ("train", "--task", "sorting", "--user", "Adda"),
+    ("profile", "--task", "sorting", "--user", "Adda"),
+    ("adapt", "--task", "sorting", "--user", "Adda", "--out", "adapted"),
+]
+
+
+def test_a_mistyped_user_is_answered_with_the_nearest_name(shell: QuickShell) -> None:
+    shell.run("history", "add", "people.jsonl", "--task", "sorting.toml")
+    for command in WITH_A_MISTYPED_USER:
+        told = shell.run(*command, code=1)
+        assert "user 'Adda'" in told and "; did you mean 'ada'?" in told, command
+        assert "did you mean" not in shell.run(*("zoltan" if one == "Adda" else one for one in command), code=1)
+
+
+def test_the_server_suggests_no_other_users_name(shell: QuickShell) -> None:
+    shell.run("history", "add", "people.jsonl", "--task", "sorting.toml")
+    with pytest.raises(UnknownUserError, match="'ada'") as raised:
+        Home(shell.folder / ".ownlm").history("adda", "sorting")
+    assert "'ada'" not in message_of(raised.value) and status_of(raised.value) == (404, "not_found")

@@ -194,6 +194,25 @@ class NotFoundError(OwnlmError, LookupError):
     """No user, task, base or adapter has that name."""
 
 
+class UnknownUserError(NotFoundError):
+    """The home does not know a user, or has no records of them in a task.
+
+    Args:
+        what: as one sentence without a full stop, without a suggestion.
+        near: the name of another user, for whoever runs the home; the server leaves it out.
+    """
+
+    def __init__(self, what: str, near: str | None = None, *, hint: str | None = None) -> None:
+        self.near = near
+        meant = "" if near is None else f"; did you mean {near!r}?"
+        super().__init__(what + meant, hint=hint)
+        self.plain = what
+
+    def without_name(self) -> NotFoundError:
+        """The same error without the other user's name."""
+        return NotFoundError(self.plain, hint=self.hint)
+
+
 class SupersededError(AdapterError, NotFoundError):
     """The adapter was replaced or removed while it answered: the same request is answered by the newest one."""
 

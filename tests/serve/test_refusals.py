@@ -13,6 +13,7 @@ from ownlm.errors import (
     AccessError,
     AdapterError,
     BaseModelError,
+    ChangedRecordError,
     ConfigError,
     ConflictError,
     CopyError,
@@ -26,6 +27,7 @@ from ownlm.errors import (
     SupersededError,
     TaskError,
     TrainingError,
+    UnknownUserError,
 )
 from ownlm.serve import engine
 from ownlm.serve.engine import AnswerTimeoutError, Busy, EngineDownError, EngineError, Overloaded, StoppedError
@@ -37,12 +39,14 @@ VERDICTS = {  # kind: status, whether a client repeats it
     AccessError: (401, False),
     ForbiddenError: (403, False),
     NotFoundError: (404, False),
+    UnknownUserError: (404, False),
     SupersededError: (409, True),
     AdapterError: (409, False),
     PoolError: (409, False),
     CopyError: (409, False),
     ConflictError: (409, False),
     DataError: (400, False),
+    ChangedRecordError: (400, False),
     TaskError: (400, False),
     ConfigError: (400, False),
     Busy: (429, True),
@@ -72,7 +76,8 @@ def test_every_kind_of_error_has_its_verdict() -> None:
 
 
 def made(kind: type[OwnlmError]) -> OwnlmError:
-    return kind("It failed", 3.0) if issubclass(kind, Busy) else kind("It failed")
+    further = {Busy: (3.0,), ChangedRecordError: ("record-1",)}
+    return kind("It failed", *further.get(kind, further[Busy] if issubclass(kind, Busy) else ()))
 
 
 @pytest.mark.parametrize("kind", VERDICTS, ids=lambda kind: kind.__name__)

@@ -21,7 +21,7 @@ from ownlm.cli.output import (
     tell_forgotten,
     warn,
 )
-from ownlm.errors import NotFoundError, argument, quoted
+from ownlm.errors import argument, quoted
 
 if TYPE_CHECKING:
     from ownlm.home import Home
@@ -115,6 +115,7 @@ def show(
     --plot draws what an assembled person's adapter is made of: sharers' pieces by layers, for each kind of module.
     """
     from ownlm.home import Home
+    from ownlm.store.unknown_user import unknown_user
     from ownlm.verbs.listing import standing_of
 
     opened = Home(home, create=False)
@@ -124,7 +125,7 @@ def show(
     waiting = opened.pools.waiting()
     adapters = [(a, standing_of(opened.store, people.get(a.task), a, waiting)) for a in opened.adapters(user, task)]
     if not people and not adapters:
-        raise NotFoundError(f"The home has no user {user!r}", hint="`ownlm users ls`")
+        raise unknown_user(opened.store, user)
     profiles = {name: profile for name in people if (profile := opened.store.profile(name, user))}
     agreed, kept = opened.consent(user), opened.pools.drafts(task, user)
     if json:

@@ -1,6 +1,6 @@
 """What clients are told of an error, where its own words are for the operator alone."""
 
-from ownlm.errors import BaseModelError, CopyError, OwnlmError, PoolError, StoreBusyError, StoreError
+from ownlm.errors import BaseModelError, CopyError, OwnlmError, PoolError, StoreBusyError, StoreError, UnknownUserError
 
 
 def told(error: OwnlmError) -> OwnlmError:
@@ -9,6 +9,8 @@ def told(error: OwnlmError) -> OwnlmError:
     Errors of the home, and of bases, name files of the server. Errors of pools name people: who took their consent back
     is nobody else's business.
     """
+    if isinstance(error, UnknownUserError):  # may suggest another user's name
+        return told(error.without_name())
     if isinstance(error, StoreBusyError):
         return StoreBusyError("The server's database is busy", hint="try again in some seconds")
     if isinstance(error, CopyError):

@@ -11,6 +11,7 @@ from ownlm.store.drafts import drop
 from ownlm.store.pools import BATCH, sweep
 from ownlm.store.rows import now
 from ownlm.store.store import Store
+from ownlm.store.unknown_user import unknown_user_in
 from ownlm.store.work import alone
 
 _TABLES = (tables.records, tables.adapters, tables.profiles, tables.consents, tables.sharers)  # that name users
@@ -94,7 +95,7 @@ def check_all_known(db: Connection, users: Collection[str]) -> None:
             known |= set(db.execute(select(table.c.user).where(table.c.user.in_(part)).distinct()).scalars())
     if unknown := [user for user in users if user not in known]:
         if len(users) == 1:
-            raise NotFoundError(f"The home has no user {unknown[0]!r}", hint="`ownlm users ls`")
+            raise unknown_user_in(db, unknown[0])
         raise UnknownUsersError(unknown, len(users))
 
 

@@ -20,6 +20,7 @@ from ownlm.store.records import Bounds, new_rows
 from ownlm.store.store import Store
 from ownlm.store.tombstones import entomb
 from ownlm.store.traces import Needle
+from ownlm.store.unknown_user import unknown_user_in
 
 QUICK_BYTES = 16_000_000  # of a database that is rewritten in a fraction of a second
 LEAVING = "leaving "  # begins a key of the table `meta`: a name under which pieces of somebody deleted wait in pools
@@ -92,7 +93,7 @@ def forget_person(
         db.execute(delete(tables.outsiders).where(o.user == user))
         pools, leaving = tuple(pools_with(db, user)), _rename_sharer(db, user)
         if not (records or profiles or adapters or any(others) or bases or pools or leftover.due in dues(db)):
-            raise NotFoundError(f"The home has no user {user!r}", hint="`ownlm users ls`")
+            raise unknown_user_in(db, user)
         check_no_copies(db, copies)
         say_due(db, leftover.due)
         entomb(db, user)

@@ -22,6 +22,7 @@ from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo, PoolVersion
 from ownlm.store.store import Store
 from ownlm.store.tables import without_number
 from ownlm.store.tombstones import entomb, is_entombed, tombstones
+from ownlm.store.unknown_user import unknown_user_in
 
 FOLDER = "pools"  # in the home, for its own pools
 REMOVED = "its pool was removed"
@@ -65,7 +66,7 @@ def check_known(store: Store, user: str) -> None:
 def _check_known(db: Connection, user: str) -> None:
     theirs = (tables.records, tables.adapters, tables.profiles, tables.consents, tables.sharers)
     if all(db.execute(select(table.c.user).where(table.c.user == user).limit(1)).first() is None for table in theirs):
-        raise NotFoundError(f"The home has no user {user!r}", hint="`ownlm users ls`")
+        raise unknown_user_in(db, user)
 
 
 # Whose pieces lie in pools

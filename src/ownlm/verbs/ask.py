@@ -21,6 +21,7 @@ from ownlm.progress import Progress
 from ownlm.prompt.example import query_prompt
 from ownlm.store.rows import AdapterInfo, BaseInfo
 from ownlm.store.store import Store
+from ownlm.store.unknown_user import unknown_user
 from ownlm.verbs.again import assemble_command, remake_command, sharers_now
 from ownlm.verbs.load import (
     RECIPE,
@@ -81,9 +82,7 @@ def assign(store: Store, query: Query, task: Task, base: BaseInfo | None, base_o
         NotFoundError: the home does not know the person, or has no adapter of theirs (on this base).
     """
     if not store.knows(task.name, query.user_id):
-        raise NotFoundError(
-            f"The home has no records of user {query.user_id!r} in task {task.name!r}", hint="`ownlm users ls`"
-        )
+        raise unknown_user(store, query.user_id, task.name)
     if base_only and base is not None:
         return Assignment(query, task, base, None)
     if base is None:

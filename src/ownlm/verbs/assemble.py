@@ -22,6 +22,7 @@ from ownlm.store import pools
 from ownlm.store.blobs import blob_name
 from ownlm.store.rows import AdapterInfo, BaseInfo, Person, PoolInfo, ProfileInfo, history_digest
 from ownlm.store.store import Store
+from ownlm.store.unknown_user import unknown_user
 from ownlm.store.versions import is_chosen
 from ownlm.verbs.load import RECIPE, check_agreed, open_agreed
 from ownlm.verbs.profile import shown
@@ -190,7 +191,7 @@ def _waiting(store: Store, plan: AssemblyPlan, report: Assemblies) -> Iterator[s
         for user in names:
             if user not in people:
                 if plan.users:
-                    raise NotFoundError(f"The home has no records of user {user!r}", hint="`ownlm users ls`")
+                    raise unknown_user(store, user, task)
                 continue  # forgotten just now
             nobody, last, why = False, latest.get((task, user)), None
             if last and is_up_to_date(store, plan, people[user], last, profiles.get(user)):

@@ -82,7 +82,7 @@ def _measured(store: Store, load: Callable[[], BaseLM], plan: Plan, progress: Pr
 def _sample(store: Store, plan: Plan, found: Estimate) -> tuple[list[Student], int]:
     """At most `SAMPLE` of those who are to be trained, each as likely as any other; and how many they all are."""
     sample, total, chance = list[Student](), 0, random.Random(plan.seed)
-    for student in checked(students(store, plan), plan):
+    for student in checked(store, students(store, plan), plan):
         if student.skipped is not None:
             found.skipped.append((student.user, student.skipped))
             continue

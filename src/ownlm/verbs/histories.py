@@ -13,6 +13,7 @@ from ownlm.history.task import Task, load_task, no_task, shipped_tasks, with_ins
 from ownlm.store.forget import resume
 from ownlm.store.preview import Preview
 from ownlm.store.store import Store
+from ownlm.store.unknown_user import unknown_user
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,5 +125,5 @@ def known_history(store: Store, task: str, user: str) -> History:
     """A person's records, oldest first; a NotFoundError where the home has none."""
     history = store.history(task, user)
     if not history.records:
-        raise NotFoundError(f"The home has no records of user {user!r} in task {task!r}", hint="`ownlm history ls`")
+        raise unknown_user(store, user, task)
     return history

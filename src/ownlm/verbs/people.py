@@ -10,6 +10,7 @@ from ownlm.store.forget import Forgotten, forget_person, leaving, resume
 from ownlm.store.pools import sweep
 from ownlm.store.rows import AdapterInfo
 from ownlm.store.store import Store
+from ownlm.store.unknown_user import unknown_user
 from ownlm.store.work import working
 
 
@@ -66,6 +67,8 @@ def newest_adapter(store: Store, user: str, task: str | None) -> AdapterInfo:
     """
     mine = store.adapters(task, user)
     tasks = sorted({adapter.task for adapter in mine})
+    if not tasks and not any(person.user == user for person in store.people(users=[user])):
+        raise unknown_user(store, user)
     if len(tasks) != 1:
         raise NotFoundError(
             f"User {user!r} has " + (f"adapters for {len(tasks)} tasks" if tasks else "no adapter"),
@@ -83,7 +86,7 @@ def only_task(store: Store, user: str) -> str:
     """
     tasks = [person.task for person in store.people() if person.user == user]
     if not tasks:
-        raise NotFoundError(f"The home has no records of user {user!r}", hint="`ownlm users ls`")
+        raise unknown_user(store, user)
     if len(tasks) > 1:
         what = f"User {user!r} has records in {len(tasks)} tasks"
         raise NotFoundError(what, got=", ".join(tasks), hint="name one with --task")

@@ -15,6 +15,7 @@ from ownlm.progress import Progress
 from ownlm.prompt.profile import OPENING, RECORDS, answered, cleaned, counted, request
 from ownlm.store.rows import BaseInfo, ProfileInfo, history_digest
 from ownlm.store.store import Store
+from ownlm.store.unknown_user import unknown_user
 from ownlm.verbs.bases import pick_raw_base
 from ownlm.verbs.report import Profiles
 
@@ -105,7 +106,7 @@ def profile_people(
     """
     there = {person.user: person.history for person in store.people(task.name)}
     if missing := [user for user in users if user not in there]:
-        raise NotFoundError(f"The home has no records of user {missing[0]!r}", hint="`ownlm users ls`")
+        raise unknown_user(store, missing[0], task.name)
     if not there:
         raise NotFoundError(f"Nobody in the home has records for task {task.name!r}", hint="`ownlm history add`")
     latest, people = store.latest_profiles(task.name), list[str]()

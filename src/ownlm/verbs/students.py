@@ -15,6 +15,7 @@ from ownlm.oppu.fleet import Job
 from ownlm.prompt.example import history_examples
 from ownlm.store.rows import AdapterInfo, BaseInfo, Person, ProfileInfo
 from ownlm.store.store import Store
+from ownlm.store.unknown_user import unknown_user
 from ownlm.store.versions import is_chosen
 from ownlm.verbs.bases import pick_base
 from ownlm.verbs.load import load_adapter
@@ -158,7 +159,7 @@ def _left_out(store: Store, plan: Plan, outsiders: Set[str]) -> dict[str, Studen
     return {user: Student(user, counts[user], skipped=reason, selected=False) for user, reason in why.items()}
 
 
-def checked(people: Iterable[Student], plan: Plan) -> Iterator[Student]:
+def checked(store: Store, people: Iterable[Student], plan: Plan) -> Iterator[Student]:
     """The same people.
 
     Raises:
@@ -167,7 +168,7 @@ def checked(people: Iterable[Student], plan: Plan) -> Iterator[Student]:
     nobody = True
     for student in people:
         if student.records == 0 and student.user in plan.users:  # else they were forgotten just now
-            raise NotFoundError(f"The home has no records of user {student.user!r}", hint="`ownlm users ls`")
+            raise unknown_user(store, student.user, plan.task.name)
         nobody = False
         yield student
     if nobody:

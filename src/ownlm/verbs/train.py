@@ -90,7 +90,7 @@ def train_people(store: Store, load: Callable[[], BaseLM], plan: Plan, progress:
         NotFoundError: a user named, or everybody, has no records; nothing is trained then.
         StoreError: the home cannot be written; what is done is kept.
     """
-    steps = sum(one.steps(plan.config) for one in checked(students(store, plan), plan) if one.skipped is None)
+    steps = sum(one.steps(plan.config) for one in checked(store, students(store, plan), plan) if one.skipped is None)
     held_back = measure(store, load, plan, Meter(progress, "trial steps", steps).on_step) if plan.held_back else {}
     seated, checkpoints = dict[str, Seated](), Checkpoints(store)
     jobs = _jobs(store, load, plan, seated, checkpoints, report)
