@@ -215,6 +215,8 @@ def test_what_cannot_be_read_is_no_text(name: str, data: bytes, reason: str) -> 
         ("text/html; charset=utf-8", "<meta charset=windows-1251>", "utf-8"),
         ("text/html; charset=utf-8", "<meta charset=windows-1251>", "cp1251"),
         ("text/html; charset=windows-1251", "<meta charset=koi8-r>", "cp1251"),
+        ("text/html; charset=iso-8859-1", "<meta charset=windows-1251>", "cp1251"),
+        ("text/html; charset=windows-1252", "<meta charset=koi8-r>", "koi8-r"),
         ("text/html", "<meta charset=utf-16>", "utf-8"),
         ("text/html", "", "utf-16"),
     ],

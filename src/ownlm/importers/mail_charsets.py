@@ -7,6 +7,7 @@ from functools import cache
 from typing import Final
 
 from ownlm.importers.mail_japanese import cp50221, cp51932
+from ownlm.importers.mail_likely import is_likely_utf8, is_western, is_windows_greek
 
 _UNSTATED: Final = frozenset(
     {
@@ -54,11 +55,31 @@ _MEANT: Final[dict[str, tuple[str, ...]]] = {
 _NO_CHARSETS: Final = frozenset(
     {"punycode", "idna", "unicode-escape", "raw-unicode-escape", "undefined", "mbcs", "oem"}
 )
+_DOUBLE_BYTES: Final = frozenset({"gb18030", "cp932", "cp950", "big5hkscs", "cp949", "euc_jp", "johab"})
 _OURS: Final[dict[str, Callable[[bytes], str]]] = {"cp50221": cp50221, "cp51932": cp51932}
+
+_WESTERN: Final = frozenset({"cp1252", "iso8859-15"})
+# National variants of ASCII (ISO 646), which have letters in the place of brackets and braces.
+_NATIONAL: Final = re.compile(
+    r"(?P<german>din-66003|ia5-german|iso646-de|iso-ir-21|csiso21german|cp20106)"
+    r"|(?P<swedish>sen-850200-[bc]|ia5-swedish|iso646-(?:se2?|fi)|iso-ir-1[01]|csiso1[01]swedish.*|cp20107)"
+    r"|(?P<norwegian>ns-4551-1|ia5-norwegian|iso646-(?:no|dk)|iso-ir-60|csiso60.*norwegian1|ds-?2089|cp20108)"
+    r"|iso646-.*|ia5(?:-.*)?|ns-4551-2|bs-4730|nf-z-62-010.*|csa-z243\.4.*|jus-i\.b1\.00\d|msz-7795\.3|nc-nc00-10.*"
+    r"|jis-c6220.*|gb-1988-80|iso-ir-(?:4|1[4-7]|25|57|61|69|8[4-6]|12[12]|141|151)|es2?|pt2?|uk|it|yu|hu|cuba|cn|dk"
+)
+_VARIANT: Final = re.compile(rb"[#$@\[\\\]^`{|}~]")
+_NATIONAL_LETTERS: Final = {
+    "german": str.maketrans("@[\\]{|}~", "\xa7\xc4\xd6\xdc\xe4\xf6\xfc\xdf"),
+    "swedish": str.maketrans("$[\\]{|}~", "\xa4\xc4\xd6\xc5\xe4\xf6\xe5\u203e"),
+    "norwegian": str.maketrans("[\\]{|}~", "\xc6\xd8\xc5\xe6\xf8\xe5\u203e"),
+}
 
 _CODE_PAGE: Final = re.compile(r"(?:microsoft-|ms-)?(?:windows|win|cp|ms|ansi|ibm|dos|pc)-?0*(\d{3,5})")
 _ISO_8859: Final = re.compile(r"(?:cs)?(?:iso)?-?8859-?(\d{1,2})(?:-?[ie])?(?:-windows.*)?(?::\d+)?")
-_JAPANESE: Final = re.compile(rb"\x1b(?:\$[@B]|\([IJ])")
+_ISO_2022: Final = re.compile(rb"\x1b(?:\$(?:[@AB]|[()*+][A-Z])|\([IJ])")
+_KOREAN: Final = re.compile(rb"\x1b\$\)C")
+_CHINESE: Final = re.compile(rb"\x1b\$[)*+][A-Z]")
+_HZ: Final = re.compile(rb"(?:[\x00-}]|~(?!\{)|~\{(?:[!-w][!-~])+~\})*")
 _SHIFTED: Final = re.compile(rb"[\x0e\x1b]")  # into another alphabet of 7 bits
 _CONTROLS: Final = re.compile("[\x80-\x84\x86-\x9f]")  # which no text has
 # Rare letters, signs within or after words, or several letters with accents in a row: the text is not in cp1252.
@@ -89,11 +110,16 @@ def decoded(data: bytes, charset: str | None) -> str:
     """Text from bytes in the charset that is stated for them, or in UTF-8.
 
     A name stands for what mail programs mean by it: cp1252 for iso-8859-1, cp932 for shift_jis. Valid UTF-8 is UTF-8
-    under the name of any charset of single bytes, and where the stated charset is unknown or does not fit. Where none
-    is stated, or us-ascii, other bytes are cp1252 if they look like a western language.
+    under the name of any charset of single bytes, under that of one of double bytes if it is likelier, and where the
+    stated charset is unknown or does not fit. Escape sequences of ISO 2022 are followed under any name. Where no
+    charset is stated, or us-ascii, other bytes are cp1252 if they look like a western language; so are they where
+    iso-8859-1 or windows-1252 is stated, which programs write that do not know the charset.
+
+    Not detected: one charset of double bytes under the name of another (GB 18030 stated as Big5), one Cyrillic charset
+    under the name of another, UTF-7 under another name. That takes statistics of each language.
 
     Raises:
-        CharsetError: the charset is unknown, or the bytes are not in it. They are not read in any other.
+        CharsetError: the charset is unknown, or the bytes are not in it.
 
     >>> [decoded("Grüße".encode(real), name) for real, name in (("cp1252", "us-ascii"), ("utf8", "x-unknown"))]
     ['Grüße', 'Grüße']
@@ -103,15 +129,23 @@ def decoded(data: bytes, charset: str | None) -> str:
         return _unstated(data)
     meant = _meant(name)
     shown = name if re.fullmatch(r"[a-z0-9_.:+-]{1,40}", name) else "with a name that is none"
+    if not meant and (national := _NATIONAL.fullmatch(_plain(name))) and data.isascii():
+        if (letters := _NATIONAL_LETTERS.get(national.lastgroup or "")) is None and _VARIANT.search(data):
+            raise CharsetError(f"unknown charset {shown}")
+        return data.decode("ascii").translate(letters or {})
+    meant = _shifted(data, meant) or meant
     if not meant and _SHIFTED.search(data):
         raise CharsetError(f"unknown charset {shown}")
-    order = meant if meant and not _is_single_byte(meant[0]) else ("utf-8", *meant)
+    first = not meant or _is_single_byte(meant[0]) or (meant[0] in _DOUBLE_BYTES and is_likely_utf8(data))
+    order = ("utf-8", *meant) if first else meant
     fallback = () if meant and data.isascii() else ("utf-8",)
     for codec in (*order, *fallback):
         try:
-            return _strictly(data, codec, cut=codec == meant[0] if meant else False)
+            text = _strictly(data, codec, cut=codec == meant[0] if meant else False)
         except (UnicodeError, ValueError):
             continue
+        if codec not in _WESTERN or is_western(text):
+            return text
     raise CharsetError(f"not in the charset stated, {shown}" if meant else f"unknown charset {shown}")
 
 
@@ -187,17 +221,37 @@ def _strictly(data: bytes, codec: str, cut: bool) -> str:
     return text
 
 
+def _shifted(data: bytes, meant: tuple[str, ...]) -> tuple[str, ...]:
+    """Codecs for what the bytes show, under the name of another charset: ISO 2022, HZ, Greek of Windows.
+
+    Raises:
+        CharsetError: there is no codec for it.
+    """
+    if meant[:1] == ("iso8859-7",) and is_windows_greek(data):
+        return ("cp1253",)
+    if meant[:1] == ("gb18030",) and data.isascii() and b"~{" in data and _HZ.fullmatch(data):
+        return ("hz",)
+    keeps_escapes = not meant or (meant[0] not in _OURS and b"\x1b$B".decode(meant[0], "replace") == "\x1b$B")
+    if not keeps_escapes or not _ISO_2022.search(data):
+        return ()
+    if _KOREAN.search(data):
+        return ("iso2022_kr",)
+    if _CHINESE.search(data):
+        raise CharsetError("unknown charset iso-2022-cn")
+    return _MEANT["iso2022_jp"]
+
+
 def _unstated(data: bytes) -> str:
     order: tuple[str, ...]
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         data, order = data[: len(data) // 2 * 2], ("utf-16",)
     else:
-        order = _MEANT["iso2022_jp"] if _JAPANESE.search(data) else ("utf-8", "cp1252")
+        order = _shifted(data, ()) or ("utf-8", "cp1252")
     for codec in order:
         try:
             text = _strictly(data, codec, cut=False)
         except ValueError:
             continue
-        if codec != "cp1252" or not _NOT_WESTERN.search(text):
+        if codec != "cp1252" or (is_western(text) and not _NOT_WESTERN.search(text)):
             return text
     raise CharsetError("no charset stated, and no UTF-8")

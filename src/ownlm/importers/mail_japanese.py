@@ -29,7 +29,23 @@ def cp50221(data: bytes) -> str:
         elif b"\x1b" in piece:
             raise ValueError("another escape sequence")
         else:
-            text += (_high(piece) if mode == b"I" else piece).decode("cp932")
+            text += _high(piece).decode("cp932") if mode == b"I" else _eight_bits(piece)
+    return text
+
+
+def _eight_bits(piece: bytes) -> str:
+    """Bytes between escape sequences, which should be ASCII: UTF-8, else Shift JIS if it cannot be EUC-JP."""
+    for codec in ("utf-8", "euc_jp"):
+        try:
+            text = piece.decode(codec)
+        except UnicodeDecodeError:
+            continue
+        if codec == "utf-8":
+            return text
+        raise ValueError("EUC-JP, or half-width kana")
+    text = piece.decode("cp932")
+    if re.search("[\ue000-\uf8ff]", text):
+        raise ValueError("characters of no vendor")
     return text
 
 

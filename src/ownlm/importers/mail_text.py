@@ -71,7 +71,7 @@ def _alternative(parts: list[Any]) -> list[str]:
 
 
 def _decoded_part(part: Message) -> str:
-    """The text of a part: in the charset that its headers state, else its HTML."""
+    """The text of a part: in the charset that its headers state; where it is not in that, in the one of its HTML."""
     data, charset = _bytes(part), part.get_content_charset()
     own = html_charset(data) if part.get_content_type() == "text/html" else None
     if not is_stated(charset):
