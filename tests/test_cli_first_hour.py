@@ -43,6 +43,18 @@ def test_a_command_that_fails_leaves_no_empty_home(command: tuple[str, ...], emp
     assert sorted((empty.folder / "empty").iterdir()) == before
 
 
+@pytest.mark.parametrize("home", [".ownlm", "empty"])
+def test_a_file_is_checked_without_a_home(home: str, empty: QuickShell) -> None:
+    check = ("history", "add", "--dry-run", "--home", home, "--task", "sorting.toml")
+    assert "1 of them new, not added" in empty.run(*check, "one.jsonl")
+    assert "none.jsonl" in empty.run(*check, "none.jsonl", code=1)
+    (empty.folder / "timed.jsonl").write_text('{"user_id": "u", "text": "rain", "created_at": "2021-03-04"}', "utf8")
+    timed = ("history", "add", "--dry-run", "--home", home, "--task", "free-text", "timed.jsonl")
+    told = empty.both(*timed)[1]
+    assert "rename it to 'time'" in told and len(empty.json(*timed)["notes"]) == 1
+    assert not (empty.folder / home).exists() or not list((empty.folder / home).iterdir())
+
+
 MISTYPED = [
     (("export", "ada", "out"), "Did you mean `ownlm users export`?"),
     (("forget", "ada"), "Did you mean `ownlm history forget` or `ownlm users forget`?"),

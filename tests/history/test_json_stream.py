@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from ownlm.errors import DataError
 from ownlm.history import json_stream
 from ownlm.history.json_stream import Repeated, read_items, read_members
+from ownlm.history.readers import read_dataset
+from ownlm.history.task import load_task
 
 PATH = Path("d.json")
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
@@ -140,3 +142,25 @@ def test_a_value_may_be_larger_than_many_pieces(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(json_stream, "LINE_BYTES", 100_000)
     with pytest.raises(DataError, match="too long"):
         items(json.dumps([text, 1]).encode())
+
+
+@pytest.mark.parametrize(
+    ("content", "cut"),
+    [
+        ('[{"a": 1}, {"a', True),
+        ('[{"a": 1},', True),
+        ('[{"a": 1}', True),
+        ("[{'a': 1}]", False),
+        ('[{"a": 1} {"a": 2}]', False),
+        ('{"user_id": "u", "text": "ra', True),
+        ('{"user_id": "u", "text": ', True),
+        ("{'user_id': 'u'}", False),
+        ('{"user_id": "u",}', False),
+        ('{"user_id": NULL}', False),
+    ],
+)
+def test_only_what_was_cut_off_is_said_to_be(tmp_path: Path, content: str, cut: bool) -> None:
+    (tmp_path / "d").write_text(content, "utf8")
+    with pytest.raises(DataError) as caught:
+        read_dataset(tmp_path / "d", load_task("free-text"))
+    assert ("cut off" in str(caught.value)) == cut

@@ -96,3 +96,20 @@ def test_a_history_with_answers_that_are_no_labels(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_the_nearest_label(answer: str, label: str | None) -> None:
     assert nearest_label(("ideas", "to-do", "bin"), answer) == label
+
+
+@pytest.mark.parametrize(
+    ("answer", "labels", "near"),
+    [
+        ("4.0", "1 2 3 4 5", "4"),
+        ("4.00", "1 2 3 4 5", "4"),
+        ("4", "1.0 2.0 4.0", "4.0"),
+        ("+4", "1 4", "4"),
+        ("4.0", "10 40", None),
+        ("4.5", "1 45", None),
+        ("-4", "1 4", None),
+        ("ideas", "bug idea", "idea"),
+    ],
+)
+def test_numbers_are_near_to_no_other_number(answer: str, labels: str, near: str | None) -> None:
+    assert nearest_label(labels.split(), answer) == near

@@ -200,3 +200,54 @@ def test_labels_beside_packed_questions(tmp_path: Path, questions: str, labels: 
         (tmp_path / name).write_bytes(gzip.compress(content) if packed else content)
     (query,) = read_queries(tmp_path / questions, TASK)
     assert (query.user_id, query.gold) == ("ada", "yes")
+
+
+def test_json_lines_of_questions(tmp_path: Path) -> None:
+    questions = [question(1, item("a"), user_id="u"), question(2, item("b"), user_id="u")]
+    write_json(tmp_path / "dev_outputs.json", {"golds": [{"id": "2", "output": "yes"}]})
+    expected = read_dataset(write_json(tmp_path / "dev_questions.json", questions), TASK)
+    file = write_lines(tmp_path / "dev_questions.jsonl", questions)
+    assert read_dataset(file, TASK, labels=tmp_path / "dev_outputs.json") == expected
+    assert read_queries(file, TASK, labels=tmp_path / "dev_outputs.json") == expected.queries
+    assert import_lamp(file, tmp_path / "out.jsonl", task="LaMP_4").files
+    with file.open("ab") as more:
+        more.write(b'{"id": 3\n')
+    with pytest.raises(DataError, match=r"dev_questions\.jsonl:3: "):
+        read_dataset(file, TASK)
+    assert len(read_dataset(file, TASK, skip_bad=True).bad) == 1
+
+
+@pytest.mark.parametrize("lines", [False, True])
+def test_a_column_called_profile_is_no_history(tmp_path: Path, lines: bool) -> None:
+    rows = [{"user_id": "u", "text": "rain", "title": "T", "profile": "likes rain"}]
+    file = write_lines(tmp_path / "d", rows) if lines else write_json(tmp_path / "d", rows)
+    (history,) = read_dataset(file, TASK).histories
+    assert [dict(record.fields) for record in history.records] == [{"text": "rain", "title": "T"}]
+
+
+def test_ids_that_begin_again_in_each_question(tmp_path: Path) -> None:
+    questions = [question(1, item(0, "a"), user_id="u"), question(2, item(0, "b"), user_id="u")]
+    with pytest.raises(DataError, match=r"'0' stands twice, .* leave `id` out of its records"):
+        read_dataset(write_json(tmp_path / "dev_questions.json", questions), TASK)
+    for one in questions:
+        del one["profile"][0]["id"]
+    (history,) = read_dataset(write_json(tmp_path / "dev_questions.json", questions), TASK).histories
+    assert sorted(record.fields["text"] for record in history.records) == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["userid", "author", "user", "userId"])
+def test_a_user_under_another_name_is_noted(tmp_path: Path, name: str) -> None:
+    questions = [question(1, item("a"), **{name: "u"}), question(2, item("b"), **{name: "u"})]
+    (note,) = read_dataset(write_json(tmp_path / "dev_questions.json", questions), TASK).notes
+    assert f"{name!r} is not read; rename it to 'user_id'" in note
+
+
+@pytest.mark.parametrize("blank", [True, False])
+def test_a_first_question_that_is_the_odd_one(tmp_path: Path, blank: bool) -> None:
+    users = ["", "u", "u", "v"] if blank else ["u", "", "", None]
+    questions = [question(key, item(key), user_id=user) for key, user in enumerate(users)]
+    file = write_json(tmp_path / "dev_questions.json", questions)
+    with pytest.raises(DataError, match=r"item 1.*item 2"):
+        read_dataset(file, TASK, skip_bad=True)
+    write_json(file, [questions[1], questions[0], *questions[2:]][:3])
+    assert len(read_dataset(file, TASK, skip_bad=True).bad) == 1

@@ -68,12 +68,14 @@ def test_one_moment_in_many_forms(given: object) -> None:
         (-86400000000, "-"),
         (0, "1970-01-01"),
         (86400.0, "1970-01-02"),
+        (9999, "9999-01-01"),
+        (-44259, "-"),
     ],
 )
 def test_days(given: object, day: str) -> None:
     time = as_time(given)
     assert time is not None
-    assert time_key(time) == (time_key(day) if day != "-" else -86400000000)
+    assert time_key(time) == (time_key(day) if day != "-" else given)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +83,8 @@ def test_days(given: object, day: str) -> None:
     [
         "03/04/2021", "3/4/21", "04.03.2021", "2021/03/04", "March 4, 2021", "2021-063", "2021-02-29", "10:15",
         "2021-03-04T25:00", "2021-03-04T24:30", "2021-03-04T10:15:60", "9999-12-31T24:00", "0000", "NaT", "nan",
+        -2**63, float(-2**63), str(-2**63), -9223372036855, -9223372036854776, -9223372037,
+        44259, "44259", 44259.427, 25569, 18690, "10000", 73050,
         "-inf", "infinity", "null", "1_614_852_900", "1,614,852,900", "٢٠٢١", "²", "1e400", 1e20, 10**20,
         202103, "202103041015", 2021.5, "+2021", True, [2021], {"a": 1}, b"2021", float("inf"),
         "Thu, 34 Mar 2021 10:15:00 +0000", f"{SECRET} day",
@@ -151,6 +155,46 @@ def test_one_unit_a_file(tmp_path: Path, times: list[object], bad: int | None, k
     if kind != "queries":
         dataset = read_dataset(file, NEWS, skip_bad=True)
         assert len(dataset.bad) == 1 and len(dataset.histories) == len(times) - 1
+
+
+@pytest.mark.parametrize("kind", ["lines", "lamp", "queries"])
+def test_a_first_time_that_is_the_odd_one(tmp_path: Path, kind: str) -> None:
+    """Left out would be the good rows; so this is an error of the file, which names both places."""
+    times = [SECONDS * 1000, SECONDS, SECONDS + 1, SECONDS + 2]
+    rows = [row("u", text=f"text {time}", id=str(place), time=time) for place, time in enumerate(times)]
+    people = [{"user_id": "u", "profile": rows, "query": []}]
+    file = write_json(tmp_path / "d", people) if kind == "lamp" else write_lines(tmp_path / "d", rows)
+    with pytest.raises(DataError) as caught:
+        read_queries(file, NEWS) if kind == "queries" else read_dataset(file, NEWS, skip_bad=True)
+    first, second = ("profile item 1", "profile item 2") if kind == "lamp" else ("d:1", "d:2")
+    assert first in str(caught.value) and second in str(caught.value)
+
+
+NAMED: list[tuple[str, dict[str, Any], bool]] = [  # a column, another, and whether the first is noted
+    *((name, {}, True) for name in ("timestamp", "created_at", "datetime", "Time", "Date", "createdAt", "created_utc")),
+    ("timestamp", {"time": 2021}, False),
+    ("timestamp", {"date": "2021"}, False),
+    ("times", {}, False),
+    ("dateline", {}, False),
+]
+
+
+@pytest.mark.parametrize("kind", ["lines", "csv", "parquet"])
+@pytest.mark.parametrize(("name", "more", "noted"), NAMED)
+def test_a_time_under_another_name_is_noted(
+    tmp_path: Path, name: str, more: dict[str, Any], noted: bool, kind: str
+) -> None:
+    one = row(**{name: "2021-03-04"}, **more)
+    if kind == "lines":
+        file = write_lines(tmp_path / "d", [one, one | {"user_id": "v"}])
+    elif kind == "csv":
+        file = tmp_path / "d.csv"
+        file.write_text("\n".join(",".join(map(str, cells)) for cells in (one, one.values())) + "\n", "utf8")
+    else:
+        file = tmp_path / "d.parquet"
+        pq.write_table(pa.table({key: [str(value)] for key, value in one.items()}), file)
+    notes = read_dataset(file, NEWS).notes
+    assert [f"column {name!r} is not read; rename it to 'time'" in note for note in notes] == [True] * noted
 
 
 def test_units() -> None:

@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime
 import pytest
 
 from ownlm.history.record import History, Record, in_order
-from ownlm.history.values import as_id, as_text, as_time, pick_fields
+from ownlm.history.values import as_id, as_text, as_time, as_user, pick_fields
 from tests.history.files import SECRET
 
 
@@ -76,3 +76,33 @@ def test_picking_fields() -> None:
             pick_fields(row, ["a", "c", "d"], {required})
     with pytest.raises(ValueError, match="the field 'a' is a list"):
         pick_fields({"a": []}, ["a"], ())
+
+
+NAMES: list[tuple[str, str | None]] = [  # a user, and what is said of it where it is refused
+    ("Ada Byron", None),
+    ("山田 太郎", None),
+    ("علی\u200cرضی", None),
+    ("क्\u200dष", None),
+    ("شر\u200dیف 2", None),
+    ("ada\u200c", "ZERO WIDTH NON-JOINER"),
+    ("a\u200cda", "ZERO WIDTH NON-JOINER"),
+    ("علی\u200c", "ZERO WIDTH NON-JOINER"),
+    ("\u200cعلی", "ZERO WIDTH NON-JOINER"),
+    ("علی\u200d\u200cرضی", "ZERO WIDTH JOINER"),
+    ("علی\u200cada", "ZERO WIDTH NON-JOINER"),
+    ("علی\u200bرضی", "ZERO WIDTH SPACE"),
+    ("Ada\u00a0Byron", "NO-BREAK SPACE"),
+    ("Ada\u2007Byron", "FIGURE SPACE"),
+    ("山田\u3000太郎", "IDEOGRAPHIC SPACE"),
+    ("Ada\u1680Byron", "OGHAM SPACE MARK"),
+    ("Ada  Byron", "two blanks in a row"),
+]
+
+
+@pytest.mark.parametrize(("name", "said"), NAMES)
+def test_names_that_look_like_others(name: str, said: str | None) -> None:
+    if said is None:
+        assert as_user(name) == name
+        return
+    with pytest.raises(ValueError, match=said):
+        as_user(name)

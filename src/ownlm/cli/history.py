@@ -10,6 +10,7 @@ from ownlm.cli import options
 from ownlm.cli.new_home import making_home
 from ownlm.cli.output import many, print_json, print_table, say, say_more, tell_added, tell_forgotten, warn_bad
 from ownlm.errors import quoted
+from ownlm.store.database import DATABASE
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -31,15 +32,20 @@ def add(
     json: options.Json = False,
 ) -> None:
     """Add people's records. Adding the same file again changes nothing."""
-    with making_home(home, create=not dry_run) as opened:
-        added = opened.add_history(data, task, labels=labels, skip_bad=skip_bad, again=again, dry_run=dry_run)
+    if dry_run and not (home / DATABASE).exists():
+        from ownlm.verbs.histories import check_history_file
+
+        added = check_history_file(data, task, labels, skip_bad)
+    else:
+        with making_home(home, create=not dry_run) as opened:
+            added = opened.add_history(data, task, labels=labels, skip_bad=skip_bad, again=again, dry_run=dry_run)
     people, queries = len(added.dataset.histories), len(added.dataset.queries)
     golds = sum(query.gold is not None for query in added.dataset.queries)
     if json:
         print_json(
             {"task": added.task, "users": people, "new": added.new, "known": added.known,
              "forgotten": added.forgotten, "given_away": added.dataset.given_away, "queries": queries, "golds": golds,
-             "bad": added.dataset.bad, "repeated": added.dataset.repeated}
+             "bad": added.dataset.bad, "repeated": added.dataset.repeated, "notes": added.dataset.notes}
         )  # fmt: skip
         return
     tell_added(added, dry_run)

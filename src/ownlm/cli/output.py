@@ -163,6 +163,8 @@ def tell_added(added: "Added", dry_run: bool = False) -> None:
         say(f"{many(same, 'row')} of the file {'repeats' if same == 1 else 'repeat'} another row: added once")
     if added.forgotten:
         say(f"left out {added.forgotten:,}: forgotten before; `ownlm history add --again` takes them")
+    for note in added.dataset.notes:
+        warn(note)
     if added.inside is not None and not dry_run:
         warn(f"the file {added.inside} lies in the home: move it out, or none of these records can be forgotten")
 

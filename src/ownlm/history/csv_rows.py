@@ -12,7 +12,7 @@ from typing import Final
 from ownlm.errors import DataError
 from ownlm.filesystem import LINE_BYTES
 from ownlm.history.content import open_content
-from ownlm.history.values import Unreadable
+from ownlm.history.values import Unreadable, is_time_like
 
 _DELIMITERS: Final = ",;\t|"
 _NOT_UTF8: Final = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of such bytes
@@ -46,7 +46,7 @@ def read_csv(
     """The rows, each with "file:line", the line on which it begins; an empty cell is there as an empty text.
 
     Args:
-        names: columns to read, where the file has them.
+        names: columns to read, where the file has them; those that may be a time are read too.
         required: those it must have.
 
     Returns:
@@ -67,7 +67,8 @@ def read_csv(
         delimiter = delimiter_of(first) or ","
         header = _header(first, delimiter)
         _check_header(path, header, names, required)
-        places = {name: header.index(name) for name in names if name in header}
+        wanted = [name for name in header if name in names or is_time_like(name)]
+        places = {name: header.index(name) for name in wanted}
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
         while True:
             lines.begin_row()

@@ -1,6 +1,7 @@
 """Files of rows: JSON Lines, a JSON array, CSV or Parquet, packed or not. Each row comes with its place."""
 
 import codecs
+import json
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from ownlm.errors import DataError
 from ownlm.filesystem import LINE_BYTES
 from ownlm.history.content import HEAD, is_parquet, open_content
 from ownlm.history.csv_rows import delimiter_of, read_csv
-from ownlm.history.json_stream import DECODER, read_items, read_members
+from ownlm.history.json_stream import DECODER, ends_early, read_items, read_members
 from ownlm.history.parquet import read_parquet
 
 Kind = Literal["lines", "array", "csv", "parquet"]
@@ -107,12 +108,13 @@ def parse_line(line: bytes) -> Any:
         return DECODER.decode(line.decode("utf-8"))
     except UnicodeDecodeError:
         raise ValueError("the line is not UTF-8") from None
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError) as error:
         if b"\0" in line:
             raise ValueError("the line holds NUL bytes; perhaps the file was damaged when a machine stopped") from None
         if line.strip() in (b"{", b"[") or line.startswith((b"  ", b"\t")):
             raise ValueError("the line is not one whole JSON object; `jq -c .` writes each on one line") from None
-        raise ValueError("the line is not one whole JSON object; perhaps it was cut off") from None
+        cut = isinstance(error, json.JSONDecodeError) and ends_early(error)
+        raise ValueError(f"the line is not one whole JSON object{'; perhaps it was cut off' if cut else ''}") from None
 
 
 @contextmanager

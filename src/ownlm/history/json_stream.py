@@ -36,6 +36,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 DECODER: Final = json.JSONDecoder(object_pairs_hook=_object)
 
 
+def ends_early(error: json.JSONDecodeError) -> bool:
+    """Whether a document ends before it is whole, rather than holding something wrong."""
+    return not error.doc[error.pos :].strip() or error.msg.startswith("Unterminated string")
+
+
 def read_items(path: Path, file: BinaryIO) -> Iterator[object]:
     """The items of a file that is one JSON array.
 
@@ -159,9 +164,10 @@ class _Window:
         self._at = 0
         return not self._ended
 
-    def _error(self, message: str, place: int, hint: str = _CUT_OFF) -> DataError:
+    def _error(self, message: str, place: int, hint: str | None = None) -> DataError:
+        cut = not self._text[place:].strip() or message.startswith("Unterminated string")
         return DataError(
             f"The file {self._path} is not one whole JSON document",
             got=f"{message}, line {self._line + self._text.count(chr(10), 0, place)}",
-            hint=hint,
+            hint=hint or (_CUT_OFF if cut else "mend it there"),
         )

@@ -1,5 +1,6 @@
 """Answers checked against the labels of their task."""
 
+import re
 import unicodedata
 from collections.abc import Sequence
 
@@ -7,6 +8,7 @@ from ownlm.errors import DataError, many, nearest
 from ownlm.history.record import History, Query
 from ownlm.history.task import Task
 
+_NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?", re.ASCII)
 LISTED = 30  # labels that an error lists
 
 
@@ -15,8 +17,15 @@ def nearest_label(labels: Sequence[str], answer: str) -> str | None:
 
     >>> [nearest_label(["sports", "healthy living"], answer) for answer in ("Sports.", " sport", "healty living", "x")]
     ['sports', 'sports', 'healthy living', None]
+    >>> nearest_label(["1", "2", "4", "40"], "4.0"), nearest_label(["1", "40"], "4.0"), nearest_label(["4"], "-4")
+    ('4', None, None)
     """
-    return nearest(unicodedata.normalize("NFKC", answer), labels)
+    plain = unicodedata.normalize("NFKC", answer).strip()
+    if _NUMBER.fullmatch(plain):  # a number is meant as it stands: 4.0 is 4 and never 40
+        same = (label for label in labels if _NUMBER.fullmatch(label.strip()) and float(label) == float(plain))
+        if (number := next(same, None)) is not None or not plain.isdigit():
+            return number
+    return nearest(plain, labels)
 
 
 def check_answer(labels: Sequence[str] | None, field: str, answer: str | None) -> None:

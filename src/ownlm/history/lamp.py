@@ -1,9 +1,9 @@
 """LaMP's own JSON: users with a `profile` of records and with queries, and the right answers in a file beside it.
 
-Two shapes are read as they are: LaMP's `*_questions.json`, an item a question, with `*_outputs.json`; and the shape of
-OPPU and Per-Pcs, where a user has several queries, with `*_label.json`. A question is of the user that its `user_id`
-names; where the file has none, each question is a user. Several questions of a user share one history, without the
-records that hold the answer to one of them.
+Two shapes are read as they are, as a JSON array or as JSON Lines: LaMP's `*_questions.json`, an item a question, with
+`*_outputs.json`; and the shape of OPPU and Per-Pcs, where a user has several queries, with `*_label.json`. A question
+is of the user that its `user_id` names; where the file has none, each question is a user. Several questions of a user
+share one history, without the records that hold the answer to one of them.
 """
 
 import re
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ownlm.errors import DataError
-from ownlm.history.files import read_golds_array
+from ownlm.history.files import Kind, parse_line, read_golds_array, read_rows
 from ownlm.history.record import Query, Record
 from ownlm.history.row import Rows, as_object, gold_of, time_of, to_record
 from ownlm.history.task import Task, parse_query, with_instruction
@@ -43,33 +43,65 @@ class Labels:
     users: dict[str, str]
 
 
-def peek_lamp(items: Iterator[object]) -> tuple[bool, Iterator[object]]:
-    """Whether these are users with profiles, rather than plain rows, by the first items; and all items again."""
-    first: list[object] = []
-    for item in items:
-        first.append(item)
-        if (isinstance(item, dict) and "profile" in item) or len(first) == _LOOKED_AT:
+def lamp_items(path: Path, kind: Kind) -> Iterator[tuple[str, object]] | None:
+    """The items of a file of LaMP's shapes, each with its place; None of a file of plain rows.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    if kind not in ("array", "lines"):
+        return None
+    items, first = read_rows(path, kind, (), ()), list[tuple[str, object]]()
+    for place, item in items:
+        first.append((place, item))
+        if _has_profile(item) or len(first) == _LOOKED_AT:
             break
-    return any(isinstance(item, dict) and "profile" in item for item in first), chain(first, items)
+    return chain(first, items) if any(_has_profile(item) for _, item in first) else None
 
 
-def read_people(path: Path, items: Iterable[object], labels: Labels, rows: Rows) -> Iterator[Person]:
-    """The users of a file, one at a time; one whose outline is wrong is a bad row."""
-    named: bool | None = None  # whether the questions name users
-    for number, item in enumerate(items, 1):
+def _has_profile(item: object) -> bool:
+    """Whether an item is a user or a question with records, rather than a plain row: one may have a text `profile`."""
+    if isinstance(item, bytes):
+        try:
+            item = parse_line(item)
+        except ValueError:
+            return False
+    if not isinstance(item, dict) or "profile" not in item:
+        return False
+    return isinstance(item["profile"], list) or "query" in item or not isinstance(item["profile"], str)
+
+
+def read_people(path: Path, items: Iterable[tuple[str, object]], labels: Labels, rows: Rows) -> Iterator[Person]:
+    """The users of a file, one at a time; one whose outline is wrong is a bad row.
+
+    Raises:
+        DataError: a row is bad; or the first question names a user or none, unlike most others.
+    """
+    named, first = dict[bool, list[str]](), True  # places of questions with a user, and without one
+    for place, item in items:
         people = []
-        with rows.row(f"{path}, item {number}"):
+        with rows.row(place):
             content = as_object(item)
             if "query" not in content:
                 user = _asking_user(content, labels)
-                if named is None:
-                    named = user is not None
-                elif named != (user is not None):
-                    raise ValueError("some questions of the file have a `user_id`, and some have none")
+                rows.see_user(content)
+                first = next(iter(named), user is not None)
+                named.setdefault(user is not None, []).append(place)
+                if first != (user is not None):
+                    raise ValueError(
+                        "some questions of the file have a `user_id`, and some have none: this has "
+                        f"{'one' if user else 'none'}, and {named[first][0]} has {'one' if first else 'none'}"
+                    )
             else:
                 user = column(content, "user_id", as_user)
             people.append(_person(path, content, user))
         yield from people
+    if len(named) > 1 and len(named[first]) < len(named[not first]):
+        raise DataError(
+            f"The first question of the file {path} {'names a user' if first else 'names no user'}, unlike most others",
+            got=f"{named[first][0]} against {named[not first][0]}",
+            hint="name the user of each question as `user_id`, or of none",
+        )
 
 
 def _asking_user(question: Mapping[str, Any], labels: Labels) -> str | None:

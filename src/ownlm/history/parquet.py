@@ -6,7 +6,7 @@ from typing import Any
 
 from ownlm.errors import DataError
 from ownlm.filesystem import check_regular
-from ownlm.history.values import Unreadable
+from ownlm.history.values import Unreadable, is_time_like
 
 
 def read_parquet(
@@ -15,7 +15,7 @@ def read_parquet(
     """The rows of a Parquet file, some at a time, each with "file, row N".
 
     Args:
-        names: columns to read, where the file has them.
+        names: columns to read, where the file has them; those that may be a time are read too.
         required: those it must have.
         at_once: how many rows are in memory together.
 
@@ -43,7 +43,7 @@ def read_parquet(
                 )
             if twice := [name for name in names if file.schema_arrow.names.count(name) > 1]:
                 raise DataError(f"The file {path} has two columns {twice[0]!r}", hint="rename or remove one")
-            wanted = [name for name in names if name in there]
+            wanted = [name for name in there if name in names or is_time_like(name)]
             for batch in file.iter_batches(at_once, columns=wanted):
                 columns = [_values(column) for column in batch.columns]
                 for values in zip(*columns, strict=True):

@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ownlm.errors import DataError
-from ownlm.history.files import Kind, kind_of, read_array, read_rows
-from ownlm.history.lamp import Asked, Labels, label_files, lamp_records, peek_lamp, read_labels, read_people
+from ownlm.history.files import Kind, kind_of, read_rows
+from ownlm.history.lamp import Asked, Labels, label_files, lamp_items, lamp_records, read_labels, read_people
 from ownlm.history.record import Dataset, Query, Record, in_order
-from ownlm.history.row import Rows, to_query, to_record
+from ownlm.history.row import Rows, as_object, to_query, to_record
 from ownlm.history.task import Task
 
 _NO_ROWS = "JSON Lines, JSON, CSV or Parquet with at least one"
@@ -41,14 +41,12 @@ def read_dataset(path: Path, task: Task, *, labels: Path | None = None, skip_bad
     """
     rows = Rows(skip_bad, "mend it there; `ownlm history add --skip-bad` leaves such rows out")
     kind, asked = kind_of(path), Asked()
-    if kind == "array":
-        lamp, items = peek_lamp(read_array(path))
-        if lamp:
-            label_path, known = _labels(path, labels)
-            people = read_people(path, items, known, rows)
-            dataset = _dataset(path, lamp_records(path, people, task, known, asked, rows), asked, task, rows)
-            asked.check(path, label_path, known)
-            return dataset
+    if (items := lamp_items(path, kind)) is not None:
+        label_path, known = _labels(path, labels)
+        people = read_people(path, items, known, rows)
+        dataset = _dataset(path, lamp_records(path, people, task, known, asked, rows), asked, task, rows)
+        asked.check(path, label_path, known)
+        return dataset
     _refuse(labels, path)
     return _dataset(path, _plain_records(path, kind, task, rows), asked, task, rows)
 
@@ -65,14 +63,12 @@ def read_queries(path: Path, task: Task, *, labels: Path | None = None) -> list[
         DataError: as `read_dataset`.
     """
     rows, kind = Rows(skip_bad=False), kind_of(path)
-    if kind == "array":
-        lamp, items = peek_lamp(read_array(path))
-        if lamp:
-            (label_path, known), asked = _labels(path, labels), Asked()
-            for person in read_people(path, items, known, rows):
-                asked.add(person, task, known, rows)
-            asked.check(path, label_path, known)
-            return list(asked.queries.values())
+    if (items := lamp_items(path, kind)) is not None:
+        (label_path, known), asked = _labels(path, labels), Asked()
+        for person in read_people(path, items, known, rows):
+            asked.add(person, task, known, rows)
+        asked.check(path, label_path, known)
+        return list(asked.queries.values())
     _refuse(labels, path)
     queries: list[Query] = []
     known_queries: dict[tuple[str, str], Query] = {}
@@ -106,7 +102,9 @@ def _plain_records(path: Path, kind: Kind, task: Task, rows: Rows) -> Iterator[t
     for place, row in read_rows(path, kind, names, ("user_id", *task.required_in_records)):
         records = []
         with rows.row(place):
-            records.append(to_record(row, task))
+            content = as_object(row)
+            records.append(to_record(content, task))
+            rows.see_times(content, task)
         yield from ((place, record) for record in records)
 
 
@@ -118,10 +116,13 @@ def _dataset(path: Path, records: Iterable[tuple[str, Record]], asked: Asked, ta
             rows.times.check(record.time, place)
             known = people.setdefault(record.user_id, {}).setdefault(record.id, record)
             if known != record:
+                several = asked.items[record.user_id] > 1
                 raise ValueError(
                     f"user {record.user_id!r}: the record {record.id!r} stands twice, with different content"
+                    + ("; where ids begin again in each question, leave `id` out of its records" if several else "")
                 )
             repeated += known is not record
+    rows.check_majority(path)
     if not people and rows.bad:
         raise DataError(
             f"No row of the file {path} can be read", got=f"{len(rows.bad):,} bad ones; the first: {rows.bad[0]}",
@@ -135,7 +136,8 @@ def _dataset(path: Path, records: Iterable[tuple[str, Record]], asked: Asked, ta
         given_away += len(mine) - len(kept)
         histories += [in_order(user, kept)] if kept else []
     instruction, labels = next(iter(asked.carried), (None, None))
-    return Dataset(histories, list(asked.queries.values()), instruction, labels, rows.bad, given_away, repeated)
+    notes = rows.notes(path, timed=any(one.time is not None for history in histories for one in history.records))
+    return Dataset(histories, list(asked.queries.values()), instruction, labels, rows.bad, given_away, repeated, notes)
 
 
 def _refuse(labels: Path | None, path: Path) -> None:

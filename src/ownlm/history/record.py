@@ -49,6 +49,7 @@ class Dataset:
         labels: the labels that this instruction lists, if it does.
         repeated: number of rows that repeat another row of the file, and are there once.
         bad: "file:line: what is wrong", one for each row left out (only where leaving out was asked for).
+        notes: columns of the file that were not read though they may be a time or a user, and how to rename them.
         given_away: how many records were left out because they are the answer to a query of the same user.
     """
 
@@ -59,6 +60,7 @@ class Dataset:
     bad: list[str] = field(default_factory=list)
     given_away: int = 0
     repeated: int = 0
+    notes: list[str] = field(default_factory=list)
 
 
 def in_order(user_id: str, records: list[Record]) -> History:

@@ -4,7 +4,8 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from ownlm.errors import DataError, OwnlmError
 from ownlm.history.files import parse_line
@@ -13,7 +14,9 @@ from ownlm.history.labels import check_answer
 from ownlm.history.record import Query, Record
 from ownlm.history.task import Task, parse_query
 from ownlm.history.times import UnitCheck
-from ownlm.history.values import Unreadable, as_id, as_text, as_time, as_user, column, pick_fields
+from ownlm.history.values import Unreadable, as_id, as_text, as_time, as_user, column, is_time_like, pick_fields
+
+_USER_LIKE: Final = frozenset({"userid", "user", "author", "author_id", "reviewer_id", "reviewerid", "uid"})
 
 
 class Rows:
@@ -33,6 +36,8 @@ class Rows:
         self.skip_bad, self.hint = skip_bad, hint
         self.bad: list[str] = []
         self.times, self.query_times = UnitCheck(), UnitCheck()
+        self._time_like: str | None = None
+        self._user_like: str | None = None
 
     @contextmanager
     def row(self, place: str) -> Iterator[None]:
@@ -46,6 +51,42 @@ class Rows:
                     f"{place}: {told.what}", got=told.got, expected=told.expected, hint=told.hint or self.hint
                 ) from None
             self.bad.append(f"{place}: {told.what}")
+
+    def see_times(self, row: Mapping[str, Any], task: Task) -> None:
+        """Remembers a column that is perhaps the time, and is not read as it."""
+        if self._time_like is None:
+            names = (name for name in row if is_time_like(name) and name not in task.record_fields)
+            self._time_like = next((name for name in names if row[name] not in (None, "")), None)
+
+    def see_user(self, question: Mapping[str, Any]) -> None:
+        """Remembers a member that perhaps names the user of a question of LaMP, and is not read as such."""
+        if self._user_like is None and question.get("user_id") is None:
+            self._user_like = next((name for name in question if name.casefold() in _USER_LIKE), None)
+
+    def notes(self, path: Path, *, timed: bool) -> list[str]:
+        """What to say about columns that are not read; `timed` where records have times all the same."""
+        notes = []
+        if self._time_like is not None and not timed:
+            notes.append(
+                f"the records of {path} have no time and stand in the file's order: its column {self._time_like!r} is "
+                "not read; rename it to 'time' if it is one"
+            )
+        if self._user_like is not None:
+            notes.append(
+                f"each question of {path} is a user of its own: {self._user_like!r} is not read; rename it to "
+                "'user_id' if it names the user"
+            )
+        return notes
+
+    def check_majority(self, path: Path) -> None:
+        """Raises a DataError where the first row is the odd one: the rows left out would be the good ones."""
+        for check in (self.times, self.query_times):
+            if check.outnumbered:
+                raise DataError(
+                    f"The first time of the file {path} is in another unit than most others",
+                    got=check.outnumbered.partition("; ")[0], expected="one unit, or ISO 8601 dates",
+                    hint="mend the first one, or write all of them in one unit",
+                )  # fmt: skip
 
 
 def to_record(row: object, task: Task, *, unlabelled: bool = False, user: str | None = None) -> Record:

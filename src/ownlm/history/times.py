@@ -34,6 +34,8 @@ _MAIL: Final = re.compile(
     r"\d\d:\d\d(:\d\d)? ([+-]\d{4}|GMT|UT|UTC|Z)",
     re.ASCII,
 )
+_NAT: Final = -(2**63)  # what pandas and NumPy store for a time that is missing
+_SERIAL: Final = (10_000, 73_051)  # numbers that may be days: since 1900 those up to 2100, as spreadsheets count
 _SLASHES: Final = re.compile(r"\d{1,4}[/.]\d{1,2}[/.]\d{1,4}\b.*", re.ASCII | re.DOTALL)
 
 
@@ -108,6 +110,10 @@ def _read_number(text: str) -> str:
         return moment.isoformat()
     if (digits == 6 and _compact(text, "%Y%m")) or (digits == 12 and _compact(text, "%Y%m%d%H%M")):
         raise ValueError("is a number that may be a date or a time since 1970; write it as 2021-03-04")
+    if any(number in (_NAT // unit, -(-_NAT // unit)) for unit in (1, 10**3, 10**6, 10**9)):
+        raise ValueError("is the number that stands for a missing time (NaT); leave it blank")
+    if _SERIAL[0] <= number < _SERIAL[1]:
+        raise ValueError("is a number that may be a spreadsheet's days or seconds since 1970; write it as 2021-03-04")
     if not digits and 1000 <= number < 10_000:
         raise ValueError("is a number with a point or a sign that may be a year; write it as 2021-03-04")
     if digits in (2, 3, 4) and number == 0:
@@ -133,7 +139,7 @@ def _unit(number: float) -> str:
 
 
 def unit_of(time: str) -> str | None:
-    """The unit of a time that is a number; None of one that is a date.
+    """The unit of a time that is a number; None of one that is a date, as 14 digits are once they are read.
 
     >>> unit_of("2021"), unit_of("86400"), unit_of("1612011212345"), unit_of("2021-03-04")
     ('years or dates', 'seconds', 'milliseconds', None)
@@ -150,11 +156,13 @@ def unit_of(time: str) -> str | None:
 
 
 class UnitCheck:
-    """Compares the units of the numbers in one file's times: the first number decides."""
+    """Compares the units of the numbers in one file's times: the first number decides, unless most others differ."""
 
     def __init__(self) -> None:
         self._first: tuple[str, str] | None = None
         self._zero: str | None = None
+        self._alike = 0
+        self._differ, self._place = 0, ""
 
     def check(self, time: str | None, place: str) -> None:
         """Raises a ValueError where a time is a number of another unit than those before it.
@@ -170,11 +178,19 @@ class UnitCheck:
                 return
         elif self._first is None:
             if unit != _CALENDAR or self._zero is None:
-                self._first = unit, place
+                self._first, self._alike = (unit, place), 1
                 return
-            self._first = "seconds", self._zero
+            self._first, self._alike = ("seconds", self._zero), 1
         if unit != self._first[0] or time == "0":
-            raise ValueError(
+            message = (
                 f"the time is a number of {unit} by its size, and the one at {self._first[1]} of {self._first[0]}; "
                 "write all of them in one unit, or as ISO 8601 dates"
             )
+            self._differ, self._place = self._differ + 1, self._place or f"{place}: {message}"
+            raise ValueError(message)
+        self._alike += 1
+
+    @property
+    def outnumbered(self) -> str | None:
+        """Where the first time is the odd one: the first place that differs, and how."""
+        return self._place if self._differ > self._alike else None

@@ -18,6 +18,15 @@ _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _IGNORED: Final = re.compile(  # letters and marks that are not shown
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
+_JOINERS: Final = "\u200c\u200d"  # between letters of some scripts they are a part of the spelling
+_JOINING: Final = re.compile(
+    "ARABIC|SYRIAC|MANDAIC|NKO|MONGOLIAN|DEVANAGARI|BENGALI|GURMUKHI|GUJARATI|ORIYA|TAMIL|TELUGU|KANNADA|MALAYALAM|"
+    "SINHALA|KHMER|MYANMAR|TIBETAN|BALINESE|JAVANESE"
+)
+_TIMES: Final = re.compile(
+    "time|date|timestamp|datetime|ts|epoch|(creat|updat|post|publish|sent)(ed|ion|e)?(at|time|date|utc)?|pubdate|"
+    "unixtime|(unix)?reviewtime|eventtime"
+)
 _CONTROLS: Final = {"\n": "LINE FEED", "\r": "CARRIAGE RETURN", "\t": "TAB", "\0": "NUL", "\x1b": "ESCAPE"}
 
 
@@ -76,12 +85,20 @@ def as_id(value: object) -> str:
 
 
 def as_user(value: object) -> str:
-    """A user's id: as `as_id`, and in Unicode's composed form (NFC), since other forms of one name look the same.
+    """A user's id: as `as_id`, in Unicode's composed form (NFC), with single plain blanks: others look the same.
 
     Raises:
         ValueError: as `as_id`, or it is in another form.
+
+    >>> as_user("Ada\u00a0Byron")
+    Traceback (most recent call last):
+    ValueError: holds NO-BREAK SPACE (U+00A0), which looks like a blank; write a blank
     """
     text = as_id(value)
+    if blank := next((letter for letter in text if letter != " " and category(letter) == "Zs"), None):
+        raise ValueError(f"holds {unicode_name(blank)} (U+{ord(blank):04X}), which looks like a blank; write a blank")
+    if "  " in text:
+        raise ValueError("holds two blanks in a row, which look like one; write one")
     if not is_normalized("NFC", text):
         raise ValueError("is not in Unicode's composed form (NFC), as which one name is one user; normalise it")
     return text
@@ -90,15 +107,38 @@ def as_user(value: object) -> str:
 def invisible_in(name: str) -> str | None:
     """The first character of a name that is not seen, or changes how others are shown: controls, line ends, directions.
 
-    >>> invisible_in("two\\nlines"), invisible_in("山田 太郎")
-    ('LINE FEED (U+000A)', None)
+    Joiners between letters of a script that needs them, such as Arabic or Devanagari, are no such characters.
+
+    >>> invisible_in("two\\nlines"), invisible_in("山田 太郎"), invisible_in("علی\u200cرضی")
+    ('LINE FEED (U+000A)', None, None)
     """
     if name.isascii() and name.isprintable():
         return None
-    for letter in name:
+    for place, letter in enumerate(name):
+        if letter in _JOINERS and _joins(name, place):
+            continue
         if category(letter) in _INVISIBLE or _IGNORED.match(letter):
             return f"{_CONTROLS.get(letter) or unicode_name(letter, 'a control character')} (U+{ord(letter):04X})"
     return None
+
+
+def _joins(name: str, place: int) -> bool:
+    """Whether a joiner stands between letters, or marks of letters, of one script that needs joiners."""
+    scripts = [
+        match.group() if (match := _JOINING.match(unicode_name(letter, ""))) and category(letter)[0] in "LM" else ""
+        for letter in (name[place - 1 : place] or " ", name[place + 1 : place + 2] or " ")
+    ]
+    return scripts[0] != "" and scripts[0] == scripts[1]
+
+
+def is_time_like(name: str) -> bool:
+    """Whether a column's name is that of a time, but for `time` and `date`, which are read.
+
+    >>> [is_time_like(name) for name in ("created_at", "Date", "timestamp", "time", "text")]
+    [True, True, True, False, False]
+    """
+    plain = re.sub(r"[^a-z]", "", name.casefold())
+    return name not in ("time", "date") and plain not in ("post", "sent") and bool(_TIMES.fullmatch(plain))
 
 
 def as_time(value: object) -> str | None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from ownlm.errors import DataError
-from ownlm.history.files import kind_of, read_array
-from ownlm.history.lamp import peek_lamp
+from ownlm.history.files import kind_of
+from ownlm.history.lamp import lamp_items
 from ownlm.history.readers import read_dataset
 from ownlm.history.record import Dataset, History, Query, Record
 from ownlm.history.task import Task, load_task, with_instruction
@@ -73,10 +73,10 @@ def _read(files: list[Path], task: Task, labels: Path | None, left_out: Counter[
         if labels is not None:
             raise DataError("LongLaMP's files hold the right answers themselves", hint="leave --labels out")
         return read_longlamp(files, task, left_out)
-    if kind != "array" or not peek_lamp(read_array(files[0]))[0]:
+    if lamp_items(files[0], kind) is None:
         raise DataError(
             f"The file {files[0]} is not of LaMP's shape",
-            expected="a JSON array of people, each with a profile",
+            expected="a JSON array, or JSON Lines, of users or questions, each with a profile",
             hint="plain rows need no import: give them to `ownlm history add` or `ownlm train` as they are",
         )
     dataset = read_dataset(files[0], task, labels=labels)

@@ -80,6 +80,13 @@ def preview_history(store: Store, data: Path, task: Task, labels: Path | None, s
     return Added(task.name, seen.new, seen.known, seen.forgotten, dataset, inside)
 
 
+def check_history_file(data: Path, name_or_path: str, labels: Path | None, skip_bad: bool) -> Added:
+    """Reads a file and counts its records as a new home would have them; the task is a shipped one or a file's."""
+    task = load_task(name_or_path)
+    dataset = read_dataset(data, task, labels=labels, skip_bad=skip_bad)
+    return Added(task.name, sum(map(len, dataset.histories)), 0, 0, dataset)
+
+
 def with_history(store: Store, data: str | Path | None, task: Task) -> tuple[Store, Task, Added | None]:
     """The store as it would be with a file's records, and the task as it would be kept; the same without a file."""
     if data is None:
