@@ -84,10 +84,10 @@ def test_whole_characters_and_control_characters_are_text(served: Served) -> Non
     text = '"\\ud83d\\ude00 \\u0000 \\\\ud800 \\u2028 \\ufdd0"'
     assert send(served, CHAT, chat(text).encode())[0] == 200
     assert send(served, CHAT, b"\xef\xbb\xbf" + chat().encode())[0] == 200
-    assert send(served, HISTORY, record(text=text, id='"\\u0000"').encode())[0] == 201
+    assert send(served, HISTORY, record(text=text, id='"\\ud83d\\ude00"').encode())[0] == 201
     page = served.get(f"{HISTORY}?task={TASK}&limit=1", served.token("ada"))
-    assert page["records"][0]["fields"]["text"] == json.loads(text) and page["records"][0]["id"] == "\0"
-    assert served.get(f"{HISTORY}?task={TASK}&id=%00", served.token("ada"))["total"] == 1
+    assert page["records"][0]["fields"]["text"] == json.loads(text) and page["records"][0]["id"] == "\U0001f600"
+    assert send(served, HISTORY, record(id='"\\u0000"').encode())[0] == 400  # an id can be seen
 
 
 def test_of_a_name_that_stands_twice_the_last_one_counts(served: Served) -> None:

@@ -355,7 +355,7 @@ def test_a_pool_that_nobody_uses_is_removed_with_its_bytes(shared: Home, publish
     ids = ids_of(shared, GIVERS)
     newer = share(shared, seed=1).pool
     before = everything(shared.store.folder / "pools")
-    with pytest.raises(PoolError, match=r"recipes of 2 people.*kara, luca.*ownlm assemble --pool ID --user USER"):
+    with pytest.raises(PoolError, match=r"recipes of 2 users.*kara, luca.*ownlm assemble --pool ID --user USER"):
         shared.pools.remove(old.digest[:12])
     for digest in ("", "beef"):
         with pytest.raises(NotFoundError):
