@@ -19,6 +19,11 @@ GIVEN_AWAY: Final = "records that are the answer to a query of the same person"
 _ROWS: Final = 128  # in memory together: a row holds a whole history
 
 
+def _as_author(value: object) -> str:
+    """An author's name as a user: the data's own blanks of other kinds and double ones become plain single ones."""
+    return as_user(" ".join(value.split()) if isinstance(value, str) else value)
+
+
 def read_longlamp(files: Sequence[Path], task: Task, left_out: Counter[str]) -> Dataset:
     """The histories and queries in the pieces of one split.
 
@@ -45,7 +50,7 @@ def read_longlamp(files: Sequence[Path], task: Task, left_out: Counter[str]) -> 
     for file in files:
         for number, (place, row) in enumerate(_rows(file), 1):
             with rows.row(place):
-                user = column(row, row["user"], as_user)
+                user = column(row, row["user"], _as_author)
                 fields, instruction, _ = parse_query(task, column(row, "input", as_text) or "")
                 instructions.add(instruction)
                 queries.append(Query(user, f"{file.stem}:{number}", fields, column(row, "output", as_text)))
