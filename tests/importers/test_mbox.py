@@ -1,6 +1,7 @@
 # ruff: noqa: RUF001
 """Mailboxes, well-kept and broken, as histories."""
 
+import base64
 import json
 import os
 import socket
@@ -253,11 +254,15 @@ def test_texts_that_cannot_be_read_are_counted_by_charset(tmp_path: Path) -> Non
         *((nonsense, None) for nonsense in ("", "yesterday", "Mon, 99 May 2024 99:99:99", "1 Jan 1960 00:00:00 GMT")),
         *((nonsense, None) for nonsense in ("1 Jan 9999999999 00:00:00", "6 May 2024 10:00:00 +99999999", "\x00", "²")),
         ("Thu, 1 Jan 1970 00:00:00 +0000", None),
+        ("2024-05-06 10:00:00", "2024-05-06T10:00:00+00:00"),
+        ("2024-05-06T10:00:00+02:00", "2024-05-06T08:00:00+00:00"),
+        ("2024-05-06 10:00:00 UTC", "2024-05-06T10:00:00+00:00"),
+        *((other, None) for other in ("05/06/2024 10:00", "2024-13-06 10:00:00", "2024-05-06")),
     ],
 )
 def test_times(tmp_path: Path, date: str, expected: str | None) -> None:
-    _, rows = run(mailbox(tmp_path, raw(f"Subject: Rain\nDate: {date}")))
-    assert rows[0].get("time") == expected
+    imported, rows = run(mailbox(tmp_path, raw(f"Subject: Rain\nDate: {date}")))
+    assert rows[0].get("time") == expected and imported.without_time == (expected is None)
 
 
 def test_times_without_a_zone_are_utc_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -651,7 +656,7 @@ def test_what_is_no_mailbox(tmp_path: Path) -> None:
         import_mbox(file, tmp_path / "out.jsonl")
     contents = {
         b"": "an empty file",
-        b"\n\nFrom a\n": "another beginning",
+        b"\n\nSubject: a\n": "another beginning",
         b"Subject: a single message\n\nIt rains.": "another beginning",
         b'{"user_id": "u"}\n': "another beginning",
         b"from a Mon May  6 10:00:00 2024\n": "another beginning",
@@ -739,8 +744,50 @@ def test_lines_that_begin_with_from(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        "From here it goes on, said Bob.\nfoo: bar",
+        "From here it goes on, said Bob.\nSubject: none",
+        "From me at 10:00 Mon\nend",
+        "From Bob on Mon at 10:00\nend",
+        "From Mon, 10:00, it rains\nfoo: bar",
+        "From what I know of Mon May 6 10:00:00 2024\nend",
+        "From here\nfoo: bar",
+        "From: Bob\nSubject: Sun",
+        "From bob@example.com I know this.\nend: now",
+    ],
+)
+def test_lines_of_text_that_begin_with_from_after_a_blank_line(tmp_path: Path, line: str) -> None:
+    body = f"Hello,\n\n{line}\n\nMore of it."
+    _, rows = run(mailbox(tmp_path, raw("Subject: Rain", body), raw("Subject: Sun")))
+    assert [row["subject"] for row in rows] == ["Rain", "Sun"] and rows[0]["text"].startswith("Hello,\n\nFrom")
+    assert rows[0]["text"].endswith("More of it.")
+
+
+@pytest.mark.parametrize("before", [b"\xef\xbb\xbf", b"\n\r\n", b"\xef\xbb\xbf\n \n", b"\n" * 5000])
+def test_a_mailbox_that_begins_with_a_mark_or_blank_lines(tmp_path: Path, before: bytes) -> None:
+    file = mailbox(tmp_path, raw("Subject: Rain"), raw("Subject: Sun"))
+    file.write_bytes(before + file.read_bytes())
+    assert [row["subject"] for row in run(file)[1]] == ["Rain", "Sun"]
+
+
+@pytest.mark.parametrize("charset", ["utf-16", "utf-16le", "UTF-16BE", "utf-32", "ucs-2", "ibm037", "hz-gb-2312"])
+def test_ascii_headers_are_not_in_the_charset_of_the_body(tmp_path: Path, charset: str) -> None:
+    codec = {"ucs-2": "utf-16", "ibm037": "cp037", "hz-gb-2312": "hz"}.get(charset, charset)
+    body = base64.b64encode("It rains.".encode(codec))
+    head = f"Subject: The ~{{rain~~\nContent-Type: text/plain; charset={charset}\nContent-Transfer-Encoding: base64"
+    (row,) = taken(tmp_path, raw(head, body))
+    assert (row["subject"], row["text"]) == ("The ~{rain~~", "It rains.")
+
+
+@pytest.mark.parametrize(
     "start",
     [
+        b"From ada at example.org  Mon May  6 10:00:00 2024\n",
+        b"From MAILER-DAEMON@localhost Mon May  6 10:00 CEST 2024\n",
+        b"From Ada Lovelace Mon May  6 10:00:00 2024\n",
+        b"From ada@example.org 2024-05-06 10:00:00\n",
+        b"From ada@example.org  Mon May  6 10:00:00 2024 remote from host\n",
         b"From - Mon May 06 10:00:00 2024\n",
         b"From 1798000000000000000@xxx Mon May 06 10:00:00 +0000 2024\n",
         b"From ada@example.org Mon, 6 May 2024 10:00:00 +0000\n",

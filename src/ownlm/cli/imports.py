@@ -194,6 +194,7 @@ def _tell(imported: "Imported", json: bool) -> None:
                 "left_out": imported.left_out,
                 "labels": imported.labels,
                 "templates": imported.templates,
+                "without_time": imported.without_time,
                 "queries": imported.queries,
                 "golds": imported.golds,
                 "files": [str(file) for file in imported.files],
@@ -209,6 +210,8 @@ def _tell(imported: "Imported", json: bool) -> None:
             "taken, by label: "
             + ", ".join(f"{name} {count:,}" for name, count in list(imported.labels.items())[:SHOWN])
         )
+    if imported.without_time:
+        say(f"without a time: {many(imported.without_time, 'record')}, because its date is missing or cannot be read")
     for template, count in list(imported.templates.items())[:SHOWN]:
         say(f"  {count:,} like: {template}")
     if imported.templates:

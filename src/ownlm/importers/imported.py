@@ -25,6 +25,7 @@ class Imported:
         files: what was written, the history first.
         labels: how many records were taken with each of Gmail's labels.
         templates: how many texts of each repeated template were left out, the most frequent first.
+        without_time: how many records have no time, because none that can be read was given.
         queries: how many queries were written.
         golds: how many of them have their right answer.
     """
@@ -35,6 +36,7 @@ class Imported:
     files: list[Path] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
     templates: dict[str, int] = field(default_factory=dict)
+    without_time: int = 0
     queries: int = 0
     golds: int = 0
 

@@ -166,6 +166,12 @@ def is_stated(charset: str | None) -> bool:
     return name not in _UNSTATED and _looked_up(name) != "ascii"
 
 
+def holds_ascii(charset: str | None) -> bool:
+    """Whether ASCII bytes are themselves in a charset; they are not in UTF-16."""
+    meant = _meant(_cleaned(charset))
+    return not meant or b"az".decode(meant[0] if meant[0] not in _OURS else "ascii", "replace") == "az"
+
+
 def _cleaned(charset: str | None) -> str:
     name = re.split(r"[*;,\s]", (charset or "").strip("'\"<>= \t\r\n"), maxsplit=1)[0].strip("'\"").lower()
     return re.sub(r"^3d['\"]?(?=[a-z])", "", name)  # "=3D", not decoded
@@ -181,7 +187,7 @@ def _meant(name: str) -> tuple[str, ...]:
     name = re.sub(r"^(gb18030|big5-hkscs)[-:]\d+$", r"\1", _plain(name))
     if page := _CODE_PAGE.fullmatch(name):
         number = int(page[1])
-        name = f"iso8859-{number - 28590}" if 28591 <= number <= 28606 else f"cp{number}"
+        name = f"iso8859-{number - 28590}" if 28591 <= number <= 28606 else f"cp{number:03}"
     elif iso := _ISO_8859.fullmatch(name):
         name = f"iso8859-{iso[1]}"
     codec = _looked_up(_NAMES.get(name, name))

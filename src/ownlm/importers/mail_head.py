@@ -9,9 +9,10 @@ from email.message import Message
 from email.utils import getaddresses, parsedate_to_datetime
 from typing import Final
 
+from ownlm.history.times import read_time
 from ownlm.importers import mail_labels
 from ownlm.importers import mail_words as words
-from ownlm.importers.mail_charsets import CharsetError, decoded, html_charset, is_stated
+from ownlm.importers.mail_charsets import CharsetError, decoded, holds_ascii, html_charset, is_stated
 from ownlm.importers.mail_text import tidy
 
 _LONGEST: Final = 10_000  # bytes read of a header
@@ -23,6 +24,7 @@ _PREFIX: Final = re.compile(f"(?:{'|'.join(words.PREFIXES)}){_NUMBER}", re.I)
 _UNLISTED: Final = re.compile(
     rf"[^\W\d_][^\s:\uff1a\ufe55\ufe30\[\](){{}}\d]{{0,11}}{_NUMBER}(?!//)"
 )  # known by its thread
+_ISO_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d", re.ASCII)
 _LIST: Final = re.compile(r"(?:\[[^\]]{1,40}\]|\u3010[^\u3011]{1,40}\u3011) ?")
 _FORWARDED: Final = re.compile(r"\[fwd?: ?(.*)\]$|(.*) \(fwd\)$", re.I)
 
@@ -114,11 +116,17 @@ def answers_invitation(message: Message) -> bool:
 def moment(head: Message) -> str | None:
     """When it was sent, in ISO 8601 and UTC; None before 1970 and from 2106 on, where a clock was wrong."""
     try:
-        date = parsedate_to_datetime(header(head, "date"))
+        date = _date(header(head, "date"))
         seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError, TypeError, IndexError):  # the library's, on nonsense
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat() if 0 < seconds < 2**32 else None
+
+
+def _date(text: str) -> datetime:
+    if _ISO_DATE.match(text):
+        return datetime.fromisoformat(read_time(text))
+    return parsedate_to_datetime(text)
 
 
 def own_subject(head: Message, charset: str | None = None) -> tuple[str, bool]:
@@ -173,8 +181,10 @@ def _decoded(head: Message, name: str, charset: str | None) -> str:
 
 
 def _decoded_bytes(raw: str, charset: str | None) -> str:
-    """A header's bytes in the charset that the message states, or as if none were stated."""
+    """A header's bytes in the charset that the message states, or as if none were stated, as where they are ASCII."""
     data = raw.encode("latin-1")
+    if data.isascii() or not holds_ascii(charset):
+        return decoded(data, None)
     try:
         return decoded(data, charset)
     except CharsetError:

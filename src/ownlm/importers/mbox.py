@@ -2,6 +2,7 @@
 
 import os
 import re
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -41,8 +42,20 @@ _MOST: Final = 4 << 20  # bytes read of a message: what a person writes stands b
 _HEAD: Final = 64 << 10  # bytes in which its headers end
 _PIECE: Final = 64 << 10  # bytes read of a line at a time
 
-_SENDER_LINE: Final = re.compile(rb"From .{0,200}?\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b.{0,40}\d\d:\d\d")
+_DAY: Final = rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
+_MONTH: Final = rb"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
+_DATE: Final = rb"%s,? +(?:%s +\d{1,2}|\d{1,2}[ -]%s)\b.{0,12}?\b\d{1,2}:\d\d" % (_DAY, _MONTH, _MONTH)
+# "From ", an address or what stands for one ("-", "a at example.org"), and a date as asctime or mail writes it.
+_SENDER_LINE: Final = re.compile(rb"From (?:\S{1,200}(?: at \S{1,200})?)? *" + _DATE)
+# Without such a date: one word or none, an address with a date of another form, or a name with such a date.
+_UNDATED_LINE: Final = re.compile(rb"From (?:\S*\s*$|(?:-|\S*@\S*|MAILER-DAEMON) .*\d|.{1,200} %s)" % _DATE)
 _FIELD: Final = re.compile(rb"[!-9;-~]{1,80}[ \t]*:|>From ")
+_USUAL_FIELD: Final = re.compile(
+    rb"(?:From|To|Cc|Bcc|Subject|Date|Received|Return-Path|Delivered-To|Envelope-To|Message-ID|MIME-Version|Sender"
+    rb"|Reply-To|In-Reply-To|References|Status|Content-[\w-]+|X-[\w-]+|DKIM-Signature|Authentication-Results"
+    rb"|ARC-[\w-]+|Thread-[\w-]+|User-Agent|List-[\w-]+|Resent-[\w-]+|Priority|Importance|Organization)[ \t]*:|>From ",
+    re.I,
+)
 _ESCAPED: Final = re.compile(rb"^>(>*From )", re.M)
 _BLANK: Final = re.compile(rb"\r?\n\r?\n")
 _NO_HEADER: Final = re.compile(rb"^(?![!-9;-~]+:|[ \t\r\n]).*\n?", re.M)  # after such a line the parser expects text
@@ -95,6 +108,7 @@ def import_mbox(
     imported, left_out, used = Imported("mail-subject", files=[out]), Counter[str](), Counter[str]()
     rows = _at_least_one(_rows(file, owner, replies, left_out, used, progress), file, left_out)
     imported.records[user] = write_rows(out, ({"user_id": user, **row} for row in rows))
+    imported.without_time = used.pop("", 0)
     imported.left_out, imported.labels = dict(left_out.most_common()), dict(used.most_common())
     return imported
 
@@ -102,15 +116,16 @@ def import_mbox(
 def split_mailbox(file: Path, most: int = _MOST) -> Iterator[tuple[bytes, int]]:
     """The messages in a mailbox, each cut to its first bytes, without the line "From ..." before it; and how far it is.
 
-    Mail programs do not agree on how such a line in a text is told from one between two messages. Here two of three
-    must hold: a blank line comes before it, a header after it, and it names a day and a time.
+    Mail programs do not agree on how such a line differs from a line of text that begins with "From ". Here it names
+    an address and a date, and a blank line comes before it or a header after it. Without a date that is sure, it is at
+    most one word, an address or a name with a date, and comes between a blank line and a header that mail usually has.
     """
     message, place, held = bytearray(), 0, b""
     starts, blank, begun = True, False, False
     with reading(file), open_regular(file) as stream:
         while piece := stream.readline(_PIECE):
             if held and starts:
-                if not begun or blank + bool(_SENDER_LINE.match(held)) + bool(_FIELD.match(piece)) > 1:
+                if not begun or _separates(held, piece, blank):
                     if begun:
                         yield bytes(message), place
                     message.clear()
@@ -118,6 +133,8 @@ def split_mailbox(file: Path, most: int = _MOST) -> Iterator[tuple[bytes, int]]:
                 else:
                     message += held
                 held, blank = b"", False
+            if not place:
+                piece, place = piece.removeprefix(BOM_UTF8), len(piece) - len(piece.removeprefix(BOM_UTF8))
             if starts and piece.startswith(b"From "):
                 held = piece
             elif not held:
@@ -127,6 +144,13 @@ def split_mailbox(file: Path, most: int = _MOST) -> Iterator[tuple[bytes, int]]:
             starts = piece.endswith(b"\n")
             place += len(piece)
     yield bytes(message if _SENDER_LINE.match(held) else message + held), place
+
+
+def _separates(line: bytes, following: bytes, blank: bool) -> bool:
+    """Whether a line that begins with "From " is one between messages; blank: an empty line comes before it."""
+    if _SENDER_LINE.match(line):
+        return blank or bool(_FIELD.match(following))
+    return blank and bool(_UNDATED_LINE.match(line) and _USUAL_FIELD.match(following))
 
 
 def _check(file: Path, out: Path) -> None:
@@ -143,7 +167,7 @@ def _check(file: Path, out: Path) -> None:
                 f"{file} is no regular file", expected="a mailbox, which is read twice", hint="save it first"
             )
         with open_regular(file) as stream:
-            head = stream.read(5)
+            head = stream.read(_HEAD).removeprefix(BOM_UTF8).lstrip()[:5]
         if out.exists() and os.path.samefile(file, out):
             raise DataError(f"The history would be written over the mailbox {file}", hint="give it another name")
     if head != b"From ":
@@ -257,7 +281,7 @@ def _row(data: bytes, owner: _Owner, replies: bool, known: set[bytes], used: Cou
     if not known.isdisjoint(marks):
         return "the same again"
     known |= marks
-    used.update(given.values())
+    used.update(given.values() if time else [*given.values(), ""])
     # A hash, because message ids name machines and domains.
     row = {"id": _digest(id).hex() if id else content.hex(), "time": time, "text": text, "subject": subject}
     return {name: value for name, value in row.items() if value}
