@@ -5,8 +5,9 @@ Every error says what failed, what it got, what it expected, and what to do next
 
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from typing import Any
 
 
 def quoted(word: object) -> str:
@@ -98,6 +99,39 @@ def in_one_line(error: Exception) -> str:
     return words or "no reason is given"
 
 
+_FITTING = {  # what fits where pydantic reports an error, by the first words of its type
+    "int": "a whole number", "float": "a number", "decimal": "a number", "finite_number": "a finite number",
+    "string_too_short": "a text that is not empty", "string": "a text", "bool": "true or false",
+    "list": "a list", "tuple": "a list", "set": "a list", "dict": "a table", "mapping": "a table", "model": "a table",
+    "path": "a path", "none_required": "nothing", "missing": "a value: it is required",
+}  # fmt: skip
+_BOUNDS = {
+    "greater_than_equal": "{ge} or more", "greater_than": "more than {gt}", "less_than_equal": "{le} or less",
+    "less_than": "less than {lt}", "too_short": "{min_length} or more of them", "too_long": "{max_length} at most",
+    "literal_error": "{expected}", "enum": "{expected}",
+}  # fmt: skip
+
+
+def fitting(error: Mapping[str, Any]) -> str:
+    """What would fit instead of a value that pydantic refuses.
+
+    Args:
+        error: one of its `errors()`.
+
+    >>> fitting({"type": "int_parsing", "msg": "Input should be"}), fitting({"type": "greater_than", "ctx": {"gt": 0}})
+    ('a whole number', 'more than 0')
+    """
+    kind = str(error["type"])
+    if kind in _BOUNDS:
+        return _BOUNDS[kind].format(**error["ctx"])
+    known = [words for start, words in _FITTING.items() if kind.startswith(start)]
+    return known[0] if known else str(error["msg"]).removeprefix("Value error, ")
+
+
+def _ended(sentence: str) -> str:
+    return sentence if sentence.endswith(("?", "!")) else sentence.rstrip(".") + "."
+
+
 class OwnlmError(Exception):
     """Something a person can act on went wrong.
 
@@ -115,13 +149,13 @@ class OwnlmError(Exception):
 
     def __init__(self, what: str, *, got: object = None, expected: object = None, hint: str | None = None) -> None:
         self.what, self.got, self.expected, self.hint = what, got, expected, hint
-        parts = [what.rstrip(".") + "."]
+        parts = [_ended(what)]
         if got is not None:
             parts.append(f"Got: {got}.")
         if expected is not None:
             parts.append(f"Expected: {expected}.")
         if hint is not None:
-            parts.append(f"Next: {hint}.")
+            parts.append(_ended(f"Next: {hint}"))
         super().__init__(" ".join(parts))
 
     def as_dict(self) -> dict[str, str | None]:

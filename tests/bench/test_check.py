@@ -1,23 +1,29 @@
 """Plans are checked whole: one error says all that is wrong, before a base is loaded or anything is written."""
 
 import json
+import re
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import ownlm.bench.check as checking
 import ownlm.bench.run as running
 from ownlm.bench.case import Case
 from ownlm.bench.check import check_plan, size_of
-from ownlm.bench.data import read_set
+from ownlm.bench.data import SetData, read_set
+from ownlm.bench.methods import METHODS, check_settings
 from ownlm.bench.plan import MethodPlan, Plan, SetPlan, read_plan
+from ownlm.bench.problems import Problems
 from ownlm.bench.results import read_results
 from ownlm.bench.run import run_plan
 from ownlm.bench.sentences import about
 from ownlm.bench.tables import quality
 from ownlm.bench.warnings import of_adapters, of_answers
 from ownlm.errors import ConfigError, OwnlmError
+from ownlm.history.record import History
 from ownlm.history.task import load_task
 from tests.community import rows, write_rows, write_task
 from tests.shell import QuickShell
@@ -132,7 +138,7 @@ def test_one_error_lists_all_faults(tmp_path: Path, nothing_runs: None) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ('colour = "red"\nsede = 1\nbaseline = "nobody"', ["3 places", "'colour'", "did you mean 'seeds'"]),
+        ('colour = "red"\nsede = 1\nbaseline = "nobody"', ["3 places", "'colour'", "did you mean 'seeds'", "'nobody'"]),
         (
             "[[sets]]\nname='a'\ntask='t'\ndata='d'\noutsiders_people=3\nshift_share=0.5",
             ["outsiders_people, shift_share"],
@@ -254,3 +260,109 @@ def test_a_single_fault_keeps_its_own_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="method 'own' is wrong"):
         check_plan(plan(tmp_path, {"method": "own", "epochs": -1}), tmp_path / "out")
     assert MethodPlan(name="a", method="own").settings == {}
+
+
+WRONG_SETTINGS = [
+    (method, setting, meant)
+    for method in METHODS
+    for setting, meant in (
+        (
+            {"adaptt": {}},
+            "did you mean 'adapt'" if "adapt" in signature(METHODS[method]).parameters else "such setting",
+        ),
+        ({"ragg": 1}, "did you mean 'rag'" if "rag" in signature(METHODS[method]).parameters else "such setting"),
+        ({"kk": 1}, "no such setting .*kk"),
+        ({"share": 3}, "share"),
+        ({"adapt": "x"}, "adapt"),
+        ({"profile": 3}, "profile"),
+        ({"rag": "two"}, "rag"),
+        ({"k": "two"}, "k"),
+        ({"top_k": "two"}, "top_k"),
+        ({"epochs": "two"}, "epochs"),
+        ({"preset": 3}, "preset"),
+        ({"since": 3.5}, "since"),
+        ({"target_modules": 3}, "target_modules"),
+    )
+]
+
+
+@pytest.mark.parametrize(
+    ("method", "setting", "meant"), WRONG_SETTINGS, ids=lambda one: str(one)[:20] if isinstance(one, str | dict) else ""
+)
+def test_a_wrong_setting_of_any_method_is_named(
+    method: str, setting: dict[str, Any], meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match=meant):
+        check_settings(method, setting, TASK)
+    whole = {
+        "name": "trial",
+        "base": "random",
+        "baseline": "it",
+        "sets": [{"name": "a", "task": "LaMP_2N", "data": "a"}],
+    }
+    wrong = Plan.model_validate({**whole, "methods": [{"name": "it", "method": method, **setting}]})
+    monkeypatch.setattr(checking, "_check_files", lambda _: Problems())
+    monkeypatch.setattr(checking, "read_set", lambda _: SetData("a", TASK, {"ada": History("ada", ())}, (), {}, {}))
+    with pytest.raises(ConfigError, match=meant) as found:
+        check_plan(wrong, tmp_path / "out")
+    assert "Input should" not in str(found.value)
+
+
+BAD = """
+name = "bad"
+base = "random"
+baselin = "x"
+baseline = "nope"
+seeds = ["zero"]
+share = { sharers = "x" }
+settings.own = { epochs = 0 }
+
+[[sets]]
+name = "notes"
+task = "triag.toml"
+data = "nofile.jsonl"
+held_bck = 2
+
+[[sets]]
+name = "notes"
+task = "LaMP_2X"
+data = "here.jsonl"
+
+[[sets]]
+name = "third"
+people = "many"
+
+[[methods]]
+name = "a"
+method = "mostfrequent"
+
+[[methods]]
+name = "a"
+method = "own"
+learningrate = 3
+
+[[methods]]
+name = "b"
+"""
+
+
+def test_one_run_names_all_mistakes_of_a_file_each_once_on_its_line(shell: QuickShell) -> None:
+    (shell.folder / "plan.toml").write_text(BAD)
+    (shell.folder / "here.jsonl").write_text("")
+    told = shell.run("bench", "run", "plan.toml", "out", code=1)
+    places = (
+        "in the set 'notes': there is no key 'held_bck'", "in the set 'third' at 'people'",
+        "in the set 'third': 'data' is missing", "in the set 'third': 'task' is missing",
+        "in the method 'b': 'method' is missing", "no key 'baselin' .*did you mean 'baseline'",
+        "at 'seeds' .*'zero', expected: a whole number", "2 sets of the plan are called 'notes'",
+        "2 methods of the plan are called 'a'", "baseline 'nope' .*expected: a, b[)]", "'sharers' .*a whole number",
+        "'epochs' .*1 or more", "did you mean 'most_frequent'", "did you mean 'learning_rate'",
+        "no task '[^ ]*triag.toml",
+        "no file .*nofile.jsonl", "did you mean 'LaMP_2N'",
+    )  # fmt: skip
+    lines = [line for line in told.splitlines() if line.startswith("  ")]
+    for place in places:
+        assert sum(re.search(place, line) is not None for line in lines) == 1, (place, told)
+    assert len(lines) == len(places) and f"in {len(places)} places" in told
+    assert "Input should" not in told and "Tuple" not in told and "reproduce/" not in told
+    assert not (shell.folder / "out").exists()

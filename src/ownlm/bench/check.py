@@ -18,9 +18,10 @@ from ownlm.bench.methods import (
     check_settings,
     check_share,
 )
-from ownlm.bench.plan import MethodPlan, Plan, SetPlan, slug_of
+from ownlm.bench.plan import MethodPlan, Plan, SetPlan, check_names, slug_of
 from ownlm.bench.problems import Problems
-from ownlm.errors import ConfigError, DataError
+from ownlm.errors import ConfigError, DataError, NotFoundError
+from ownlm.history.task import load_task
 from ownlm.model import smollm2
 from ownlm.model.architecture import check_architecture, check_tokenizer
 from ownlm.model.base_files import check_base_folder, decoder_shapes
@@ -48,22 +49,28 @@ class Ready:
     notes: tuple[str, ...]
 
 
-def check_plan(plan: Plan, folder: Path) -> list[Ready]:
+def check_plan(plan: Plan, folder: Path, problems: Problems | None = None) -> list[Ready]:
     """Checks a plan, and reads its sets; no base is loaded or downloaded, and nothing is written.
 
     Args:
         folder: OUT.
+        problems: found in the plan's file before.
 
     Raises:
         ConfigError: several things are wrong: all of them are listed.
         OwnlmError: one thing is wrong: its own error.
     """
-    problems = Problems()
-    check_share(plan.share, problems=problems)
+    problems = Problems() if problems is None else problems
+    check_names(plan, problems)
+    of_pools = Problems()
+    check_share(plan.share, problems=of_pools)
+    problems.take(of_pools)
     check_adapt(plan.adapt or {}, problems=problems)
-    for kind, settings in plan.settings.items():
-        check_settings(kind, settings, problems=problems)
-    if len({slug_of(one.name) for one in plan.sets}) < len(plan.sets):
+    of_kinds = {kind: _found_in(kind, settings) for kind, settings in plan.settings.items()}
+    for found in of_kinds.values():
+        problems.take(found)
+    names = {one.name for one in plan.sets}
+    if len({slug_of(name) for name in names}) < len(names):
         expected = "names that differ in their first 40 letters"
         problems.add(ConfigError("Two sets of the plan would be kept in one folder", expected=expected))
     with problems.collect():
@@ -71,10 +78,19 @@ def check_plan(plan: Plan, folder: Path) -> list[Ready]:
     with problems.collect():
         _check_base(plan)
     for method in plan.methods:  # without a set: what is wrong whatever the data are
-        check_settings(method.method, plan.settings_of(method), problems=problems, where=_where(method))
+        wrong = of_kinds.get(method.method)  # is reported once, and not for each of its methods
+        problems.take(_found_in(method.method, method.settings if wrong else plan.settings_of(method), _where(method)))
+    plan = plan.model_copy(update={"share": {}}) if of_pools else plan
     ready = [one for spec in plan.sets for one in _read(plan, spec, problems)]
     problems.raise_all(f"The plan {plan.name!r}")
     return ready
+
+
+def _found_in(kind: str, settings: Mapping[str, Any], where: str = "") -> Problems:
+    found = Problems()
+    if kind:  # a method of a plan's file without one is reported there
+        check_settings(kind, settings, problems=found, where=where)
+    return found
 
 
 def size_of(plan: Plan, ready: Ready) -> dict[str, Any]:
@@ -88,13 +104,17 @@ def size_of(plan: Plan, ready: Ready) -> dict[str, Any]:
 
 
 def _read(plan: Plan, spec: SetPlan, problems: Problems) -> Iterator[Ready]:
+    files = _check_files(spec)
+    problems.take(files)
     data = None
-    with problems.collect():
-        data = read_set(spec)
+    if not files and spec.task and spec.data is not None:
+        with problems.collect():
+            data = read_set(spec)
     if data is None:
         return
-    methods = tuple(method for method in plan.methods if _says_something(method.method, plan.settings_of(method), data))
-    if not methods:
+    sound = [one for one in plan.methods if one.method and not _found_in(one.method, plan.settings_of(one))]
+    methods = tuple(method for method in sound if _says_something(method.method, plan.settings_of(method), data))
+    if sound and not methods:
         what = f"No method of the plan has anything to say to the set {spec.name!r}"
         problems.add(ConfigError(what, hint="leave the set out, or add a method such as `base`"))
     for method in methods:
@@ -107,6 +127,18 @@ def _read(plan: Plan, spec: SetPlan, problems: Problems) -> Iterator[Ready]:
                 _check_pool(plan, method, settings, data)
     left_out = tuple(method.name for method in plan.methods if method not in methods)
     yield Ready(spec, data, methods, left_out, tuple(_notes(plan, spec, data, methods)))
+
+
+def _check_files(spec: SetPlan) -> Problems:
+    """What is wrong with a set's task, and which of its files are not there; more than one of them may be."""
+    found, where = Problems(), f"The set {spec.name!r}"
+    if spec.task:
+        with found.collect(where):
+            load_task(spec.task)
+    for path in (spec.data, spec.queries, spec.labels, spec.outsiders, spec.outsiders_labels):
+        if path is not None and not path.exists():
+            found.add(NotFoundError(f"{where}: there is no file {path}"))
+    return found
 
 
 def _where(method: MethodPlan) -> str:

@@ -26,15 +26,17 @@ some of its size's sets, and change them:
 
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ownlm.bench.problems import Problems, nearest
-from ownlm.errors import ConfigError, NotFoundError
+from ownlm.errors import ConfigError, NotFoundError, fitting
 from ownlm.filesystem import read_regular
 
+PATHS = frozenset({"data", "queries", "labels", "outsiders", "outsiders_labels"})  # of a set
 _SHIFT_SHARE = 0.25
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -148,30 +150,33 @@ class Plan(BaseModel):
             raise ValueError("a seed stands twice")
         return seeds
 
-    @model_validator(mode="after")
-    def _check_names(self) -> "Plan":
-        wrong = []
-        for what, names in {"set": [one.name for one in self.sets], "method": [m.name for m in self.methods]}.items():
-            twice = dict.fromkeys(name for name in names if names.count(name) > 1)
-            wrong += [f"two of the {what}s are called {name!r}" for name in twice]
-        if self.baseline not in (names := [method.name for method in self.methods]):
-            meant = nearest(self.baseline, names)
-            wrong.append(f"the baseline {self.baseline!r} is none of the methods: {', '.join(names)}")
-            wrong += [meant] if meant else []
-        if wrong:
-            raise ValueError("; ".join(wrong))
-        return self
-
     def settings_of(self, method: MethodPlan) -> dict[str, Any]:
         """A method's settings, those of its kind included."""
         return {**self.settings.get(method.method, {}), **method.settings}
 
 
-def read_plan(path: Path, size: str | None = None) -> Plan:
+def check_names(plan: Plan, problems: Problems) -> None:
+    """Checks that names of sets and methods differ, and that the baseline is one of the methods."""
+    sets, methods = [one.name for one in plan.sets], [one.name for one in plan.methods]
+    for what, names in {"set": sets, "method": methods}.items():
+        for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+            problems.add(ConfigError(f"{names.count(name)} {what}s of the plan are called {name!r}"))
+    if methods and plan.baseline and plan.baseline not in methods:
+        problems.add(
+            ConfigError(
+                f"The baseline {plan.baseline!r} is none of the methods", expected=", ".join(dict.fromkeys(methods)),
+                hint=nearest(plan.baseline, methods),
+            )
+        )  # fmt: skip
+
+
+def read_plan(path: Path, size: str | None = None, problems: Problems | None = None) -> Plan:
     """Reads a plan and resolves its size.
 
     Args:
         size: instead of the one that the plan names.
+        problems: takes what is wrong with the plan's keys, and the plan is what of it could be read: only good for
+            further checks. By default it is raised.
 
     Raises:
         NotFoundError: there is no such file, size or set. ConfigError: a file is no plan; it says where.
@@ -192,37 +197,77 @@ def read_plan(path: Path, size: str | None = None) -> Plan:
         for method in {**below.get("settings", {}), **spec.get("settings", {})}
     }
     merged = {**below, **spec, "sets": chosen, "size": size, "settings": settings}
-    problems = Problems()
-    for _ in range(2):  # the second time without the keys that there are not: they hide what else is wrong
-        try:
-            plan = Plan.model_validate(merged)
-            break
-        except ValidationError as error:
-            for one in error.errors():
-                problems.add(_wrong(path, one["loc"], one["type"], one["msg"]))
-                if one["type"] == "extra_forbidden":
-                    _remove(merged, one["loc"])
-    problems.raise_all(f"The plan {path}")
+    found = Problems() if problems is None else problems
+    merged["sets"] = [_read_part(SetPlan, one, n, path, found) for n, one in enumerate(chosen, 1)]
+    methods = merged.get("methods")
+    if isinstance(methods, list) and all(isinstance(one, dict) for one in methods):
+        merged["methods"] = [_read_part(MethodPlan, one, n, path, found) for n, one in enumerate(methods, 1)]
+    if isinstance(merged.get("profile"), dict):
+        merged["profile"] = _read_part(ProfilePlan, merged["profile"], 1, path, found)
+    plan = _read_part(Plan, merged, 1, path, found)
+    if problems is None:
+        check_names(plan, found)
+        found.raise_all(f"The plan {path}")
     return plan
 
 
-def _remove(document: Any, loc: tuple[int | str, ...]) -> None:
-    """Removes the key at a place."""
-    for part in loc[:-1]:
-        document = document[part]
-    del document[loc[-1]]
+_Part = TypeVar("_Part", Plan, SetPlan, MethodPlan, ProfilePlan)
 
 
-def _wrong(path: Path, loc: tuple[int | str, ...], kind: str, message: str) -> ConfigError:
-    """One of the things that are wrong with a plan, where it stands."""
-    place, unknown = ".".join(map(str, loc)), kind == "extra_forbidden"
-    table = SetPlan if "sets" in loc else ProfilePlan if "profile" in loc else Plan
-    return ConfigError(
-        f"The plan {path} is wrong" + (f" at {place!r}" if place else ""),
-        got="a key that there is not" if unknown else message.removeprefix("Value error, "),
-        expected=f"one of: {', '.join(table.model_fields)}" if unknown else None,
-        hint=(unknown and nearest(str(loc[-1]), list(table.model_fields))) or "the plans in reproduce/ show how",
+def _read_part(kind: type[_Part], given: dict[str, Any], number: int, path: Path, problems: Problems) -> _Part:
+    """A plan, or one of its tables; without the keys that are wrong, which are added to the problems.
+
+    Args:
+        number: of the table, the first is 1.
+    """
+    name = given.get("name")
+    called = repr(name) if isinstance(name, str) and name else str(number)
+    table = {SetPlan: f" in the set {called}", MethodPlan: f" in the method {called}", ProfilePlan: " in `profile`"}
+    where, right = f"The plan {path} is wrong{table.get(kind, '')}", dict(given)
+    for _ in range(2):  # the second time what does not go together, which wrong keys hide
+        try:
+            return kind.model_validate(right)
+        except ValidationError as error:
+            wrong = {one["loc"][0] if one["loc"] else "": one for one in reversed(error.errors())}
+        for key in sorted(wrong, key=list(given).index if wrong.keys() <= given.keys() else str):
+            if key in right or key not in given:
+                problems.add(_mistake(kind, where, str(key), wrong[key], right.pop(str(key), None)))
+    stand_in = {
+        "name": called,
+        "task": "",
+        "data": None,
+        "method": "",
+        "base": "random",
+        "baseline": "",
+        "sets": (),
+        "methods": (),
+    }
+    known = {one: value for one, value in stand_in.items() if one in kind.model_fields}
+    paths = {one: Path(right[one]) for one in PATHS & right.keys()}
+    return kind.model_construct(**known | right | paths)
+
+
+def _mistake(kind: type[BaseModel], where: str, key: str, error: Mapping[str, Any], value: Any) -> ConfigError:
+    """What is wrong with a key of a plan's table, or with several that do not go together."""
+    known = list(kind.model_fields)
+    if error["type"] == "extra_forbidden":
+        return ConfigError(
+            f"{where}: there is no key {key!r}", expected=f"one of: {', '.join(known)}", hint=nearest(key, known)
+        )
+    if error["type"] == "missing":
+        return ConfigError(f"{where}: {key!r} is missing", expected=kind.model_fields[key].description)
+    if error["type"] == "value_error":
+        return ConfigError(f"{where}: {fitting(error)}")
+    at = next((part for part in error["loc"][1:] if isinstance(part, int)), None)
+    found = error["input"] if at is None else value[at]
+    got = (
+        "nothing in it"
+        if error["type"] == "too_short"
+        else repr(found)
+        if isinstance(found, str | int | float)
+        else None
     )
+    return ConfigError(f"{where} at {key!r}", got=got, expected=fitting(error))
 
 
 def _size(file: Path, size: str) -> dict[str, Any]:
@@ -272,8 +317,7 @@ def _chosen(one: Any, known: dict[Any, dict[str, Any]], path: Path) -> list[dict
 
 def _anchored(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The same with paths that count from a folder."""
-    names = {"data", "queries", "labels", "outsiders", "outsiders_labels"}
-    paths = {name: folder / value for name, value in spec.items() if name in names and isinstance(value, str)}
+    paths = {name: folder / value for name, value in spec.items() if name in PATHS and isinstance(value, str)}
     task = spec.get("task")
     if isinstance(task, str) and task.endswith(".toml"):
         paths["task"] = folder / task

@@ -18,6 +18,15 @@ class Problems:
         self._at_once = at_once
         self._found: dict[str, OwnlmError] = {}
 
+    def __bool__(self) -> bool:
+        """Whether something was found."""
+        return bool(self._found)
+
+    def take(self, others: "Problems") -> None:
+        """Adds what another check found."""
+        for error in others._found.values():
+            self.add(error)
+
     @contextmanager
     def collect(self, where: str = "") -> Iterator[None]:
         """Errors raised within are collected, and the check goes on behind it.
@@ -46,14 +55,8 @@ class Problems:
         if len(found) == 1:
             raise found[0]
         if found:
-            raise ConfigError(
-                f"{what} is wrong in {len(found)} places; nothing has run",
-                got="; ".join(
-                    f"({number}) {_in_short(error).removeprefix(f'{what} is wrong ')}"
-                    for number, error in enumerate(found, 1)
-                ),
-                hint="correct them, and run it again",
-            )
+            lines = (f"\n  {number}. {_in_short(error)}" for number, error in enumerate(found, 1))
+            raise ConfigError(f"{what} is wrong in {len(found)} places; nothing has run:{''.join(lines)}")
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:
@@ -67,11 +70,12 @@ def nearest(word: str, known: Sequence[str]) -> str | None:
 
 
 def _at(where: str, error: OwnlmError) -> OwnlmError:
-    return ConfigError(f"{where}: {error.what}", got=error.got, expected=error.expected, hint=error.hint)
+    kind = type(error) if type(error).__init__ is OwnlmError.__init__ else ConfigError
+    return kind(f"{where}: {error.what}", got=error.got, expected=error.expected, hint=error.hint)
 
 
 def _in_short(error: OwnlmError) -> str:
     parts = {"got": error.got, "expected": error.expected}
-    told = ", ".join(f"{name}: {value}" for name, value in parts.items() if value is not None)
+    found = ", ".join(f"{name}: {value}" for name, value in parts.items() if value is not None)
     hint = f"; {error.hint}" if error.hint else ""
-    return f"{error.what.rstrip('.')}{f' ({told})' if told else ''}{hint}"
+    return f"{error.what.rstrip('.')}{f' ({found})' if found else ''}{hint}"

@@ -30,10 +30,15 @@ def run(
     json: options.Json = False,
 ) -> None:
     """Run a plan: every method on every set, with intervals and costs. A run that was stopped goes on."""
+    from ownlm.bench.check import check_plan
     from ownlm.bench.plan import read_plan
+    from ownlm.bench.problems import Problems
     from ownlm.bench.run import run_plan
 
-    read = read_plan(plan, size)
+    problems = Problems()
+    read = read_plan(plan, size, problems)
+    if problems:
+        check_plan(read, out, problems)  # raises all that is wrong
     if dry_run:
         _print_size(read, out, json)
         return

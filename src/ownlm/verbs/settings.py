@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from ownlm import __version__, presets
 from ownlm.config import LoraConfig, PromptConfig, TrainConfig
-from ownlm.errors import BaseModelError, ConfigError
+from ownlm.errors import BaseModelError, ConfigError, fitting
 from ownlm.history.times import read_time
 from ownlm.model.default_modules import named_by
 
@@ -55,7 +55,10 @@ def settings(
             raise ConfigError(
                 "There is no such setting", got=first["loc"][-1], expected=f"one of: {', '.join(sorted(known))}"
             ) from None
-        raise ConfigError(f"The setting {first['loc'][-1]!r} is wrong: {first['msg']}", got=first["input"]) from None
+        wrong = next((one for one in first["loc"] if one in given), first["loc"][-1])
+        raise ConfigError(
+            f"The setting {wrong!r} is wrong", got=repr(first["input"]), expected=fitting(first)
+        ) from None
     except ValueError as error:
         raise ConfigError(
             f"The setting 'since' {error}", got=merged["since"], expected="2026-03-01, 2026-03-01T12:00:00Z, or 2026"

@@ -16,7 +16,7 @@ from ownlm.bench.methods.sharers import arrow, averaged, nearest
 from ownlm.bench.problems import Problems
 from ownlm.bench.problems import nearest as nearest_to
 from ownlm.config import LoraConfig, PromptConfig, TrainConfig
-from ownlm.errors import ConfigError
+from ownlm.errors import ConfigError, fitting
 from ownlm.history.task import Task
 from ownlm.verbs.assemble import AssemblyPlan
 from ownlm.verbs.settings import Stage, settings
@@ -68,6 +68,15 @@ def check_settings(
         problems: takes what is wrong; by default it is raised, as a ConfigError.
         where: begins the messages.
     """
+    found = Problems()
+    _check_alone(method, given, found, where)
+    if not found:  # settings of a wrong kind are not compared with each other, nor with the task
+        _check_together(method, given, task, found, where)
+    problems.take(found)
+
+
+def _check_alone(method: str, given: Mapping[str, Any], problems: Problems, where: str) -> None:
+    """Checks the method's name, and each setting by itself."""
     if method not in METHODS:
         with problems.collect(where):
             hint = nearest_to(method, list(METHODS))
@@ -80,6 +89,11 @@ def check_settings(
     for name, check in (("share", check_share), ("adapt", check_adapt)):
         if isinstance(given.get(name, {}), Mapping):
             check(given.get(name, {}), what, problems=problems, where=where)
+
+
+def _check_together(method: str, given: Mapping[str, Any], task: Task | None, problems: Problems, where: str) -> None:
+    """Checks settings that are right by themselves: whether they go together, and with a set's task."""
+    function = METHODS[method]
     with problems.collect(where):
         if function is own:
             check_format(**{name: given[name] for name in ("format", "rag", "profile") if name in given})
@@ -89,7 +103,7 @@ def check_settings(
         if task is not None and function is most_frequent:
             check_most_frequent(task)
         if task is not None and function is knn:
-            check_knn(task, **given)
+            check_knn(task, given.get("k", 1))
 
 
 def check_share(
@@ -124,8 +138,8 @@ def _check(
                 try:
                     TypeAdapter(kinds[name]).validate_python(value, strict=True)
                 except ValidationError as error:
-                    wrong = error.errors()[0]["msg"]
-                    raise ConfigError(f"The setting {name!r} {what} is wrong: {wrong}", got=repr(value)) from None
+                    fits = fitting(error.errors()[0])
+                    raise ConfigError(f"The setting {name!r} {what} is wrong", got=repr(value), expected=fits) from None
     if trains:
         changes = {name: value for name, value in given.items() if name in {*_OF_TRAINING, "preset"}}
         _check_training(stage, {**changes, **fixed}, problems, where)
