@@ -3,11 +3,15 @@
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
+from ownlm.cli import serve
+from ownlm.cli.output import progress_bar
 from ownlm.errors import UnknownUserError
 from ownlm.history.task import shipped_tasks
 from ownlm.home import Home
 from ownlm.serve.refusals import message_of, status_of
+from ownlm.store import tables
 from tests.community import rows, write_rows, write_task
 from tests.shell import QuickShell
 
@@ -129,3 +133,57 @@ def test_the_server_suggests_no_other_users_name(shell: QuickShell) -> None:
     with pytest.raises(UnknownUserError, match="'ada'") as raised:
         Home(shell.folder / ".ownlm").history("adda", "sorting")
     assert "'ada'" not in message_of(raised.value) and status_of(raised.value) == (404, "not_found")
+
+
+SOURCES = [  # beside the folders `mybase-1` and `models/smol-1`
+    ("./mybase1", "did you mean 'mybase-1'?"),
+    ("models/smol1", "and there is no such folder; did you mean 'models/smol-1'?"),
+    ("model/smol-1", "and there is no such folder; there is no folder 'model'"),
+    ("./model/deep/smol", "there is no folder 'model/deep'"),
+    ("smollm2-135", "did you mean 'smollm2-135m'?"),
+    ("randon", "did you mean 'random'?"),
+]
+
+
+@pytest.mark.parametrize(("source", "told"), SOURCES)
+def test_a_mistyped_source_of_a_base(source: str, told: str, empty: QuickShell) -> None:
+    for folder in ("mybase-1", "models/smol-1"):
+        (empty.folder / folder).mkdir(parents=True)
+    said = empty.run("base", "add", source, code=1)
+    assert told in said and said.count("did you mean") == told.count("did you mean")
+
+
+def test_a_stage_that_ends_often_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar() as progress:
+        for done, total in ((0, 4), (4, 4), (5, 9), (9, 9), (9, 9), (0, 2), (2, 2)):
+            progress("download", done, total)
+    assert capsys.readouterr().err.splitlines() == ["download: 4 of 4", "download: 2 of 2"]
+
+
+def test_a_users_name_stays_in_one_line(shell: QuickShell) -> None:
+    shell.run("history", "add", "people.jsonl", "--task", "sorting.toml")
+    user = "two\nlines\x1b"  # a home made before such names were refused
+    with Home(shell.folder / ".ownlm").store.database.writing() as db:
+        db.execute(update(tables.records).where(tables.records.c.user == "ada").values(user=user))
+    for command in (
+        ("users", "consent", user, "--share"), ("users", "consent", user, "--no-share"), ("users", "ls"),
+        ("users", "show", user), ("history", "ls"), ("history", "show", user, "--task", "sorting"),
+        ("history", "edit", user, "1", "--set", "text=thing"),
+    ):  # fmt: skip
+        out, err = shell.both(*command, code="edit" in command)
+        assert r"two\nlines\x1b" in out + err and "two\nlines" not in out + err, command
+
+
+def test_serve_interrupted_before_it_listens(shell: QuickShell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(serve, "_engine", interrupted)
+    told = shell.run("serve", "--port", "0", code=1)
+    assert "Interrupted before the server was ready" in told and "training" not in told
+
+
+def test_the_address_of_a_server_has_its_root_path(shell: QuickShell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: None)
+    said = shell.run("serve", "--port", "0", "--root-path", "own/models")
+    assert said.count("/own/models") == 3 and "/own/models/v1: the API" in said

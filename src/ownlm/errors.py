@@ -31,6 +31,15 @@ def quoted(word: object) -> str:
     return f"$'{''.join(escaped)}'"  # bash, zsh and ksh read it on one line
 
 
+def shown(name: object) -> str:
+    """A name as a message has it, in one line: what is not printable is escaped.
+
+    >>> shown("Zoë"), shown("two\\nlines"), shown("a\\u202eb\\x1b")
+    ('Zoë', 'two\\\\nlines', 'a\\\\u202eb\\\\x1b')
+    """
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in str(name))
+
+
 def argument(word: object) -> str:
     """A name or a path as the last argument of a command: one that begins with `-` must not be read as an option.
 

@@ -276,7 +276,11 @@ def test_an_operator_asks_for_others_and_nobody_else_does(served: Served) -> Non
     for model in (f"{TASK}:bela", f"{TASK}:nobody", f"{TASK}:ada", "nothing:bela", "nothing"):
         refusals.append(served.post(CHAT, ada, 404, model=model, messages=say()))
     assert all(refusal == refusals[0] for refusal in refusals)
-    assert served.post(CHAT, served.token(None), 404, model=f"{TASK}:nobody", messages=say()) == refusals[0]
+    for path, text in ((CHAT, {"messages": say()}), ("/v1/completions", {"prompt": "x"})):
+        refused = served.post(path, served.token(None), 404, model=f"{TASK}:nobody", **text)["error"]
+        assert "no such user: 'nobody'" in refused["message"] and refused["code"] == "not_found", path
+        assert refused["param"] == "model"
+    assert served.post(CHAT, served.token(None), 404, model="nothing:bela", messages=say()) == refusals[0]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import typer
 from ownlm.cli import options
 from ownlm.cli.output import many, print_json, print_some, say, warn
 from ownlm.durable import sync, unfinished
-from ownlm.errors import ConfigError, DataError, argument
+from ownlm.errors import ConfigError, DataError, argument, shown
 from ownlm.json_lines import json_line
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _consents(access: "Access", file: Path, share: bool | None, licence: str | N
     if held:
         pools = {digest for digests in held.values() for digest in digests}
         first = next(iter(held))
-        _warn_of_pools(len(pools), f"of {many(len(held), 'user')}, such as {first}", first)
+        _warn_of_pools(len(pools), f"of {many(len(held), 'user')}, such as {shown(first)}", first)
 
 
 def _say_changed(changed: "Changed") -> None:
@@ -113,7 +113,7 @@ def _show_consents(told: "list[Consent]", json: bool) -> None:
         print_json([asdict(one) for one in told])
         return
     sharing = sum(one.shares for one in told)
-    rows = [(one.user, "yes" if one.shares else "no", one.licence, _minute(one.since or "")) for one in told]
+    rows = [(shown(one.user), "yes" if one.shares else "no", one.licence, _minute(one.since or "")) for one in told]
     title = f"Consents: {sharing:,} of {many(len(told), 'user')} share"
     print_some(title, ["user", "shares", "licence", "since (UTC)"], rows, "--json lists them all")
 
@@ -129,11 +129,10 @@ def _warn_of_pools(count: int, which: str, user: str) -> None:
 def agreed(told: "Consent") -> str:
     """Whether a user shares, in a line."""
     if not told.shares:
-        return (
-            f"{told.user} does not share pieces of their adapters: `ownlm users consent --share {argument(told.user)}`"
-        )
+        give = f"`ownlm users consent --share {argument(told.user)}`"
+        return f"{shown(told.user)} does not share pieces of their adapters: {give}"
     since = _minute(str(told.since))
-    return f"{told.user} shares pieces of their adapters since {since} (UTC), under this licence: {told.licence}"
+    return f"{shown(told.user)} shares pieces of their adapters since {since} (UTC), under this licence: {told.licence}"
 
 
 def token(
@@ -201,7 +200,7 @@ def _list_tokens(known: "list[TokenInfo]", json: bool) -> None:
     if json:
         print_json([asdict(one) | {"scope": one.scope, "expired": one.expired} for one in known])
         return
-    rows = [(one.id, one.user, one.scope, _minute(one.created), _end(one)) for one in reversed(known)]
+    rows = [(one.id, shown(one.user or ""), one.scope, _minute(one.created), _end(one)) for one in reversed(known)]
     columns = ["id", "user", "scope", "made (UTC)", "expires (UTC)"]
     print_some("Tokens, newest first", columns, rows, "`ownlm users token --list USER`, or --json, which lists all")
 
@@ -211,7 +210,7 @@ def _revoke(access: "Access", beginning: str, json: bool) -> None:
     if json:
         print_json(asdict(info) | {"scope": info.scope})
     else:
-        say(f"the token {info.id} of {info.user or 'an operator'} is revoked")
+        say(f"the token {info.id} of {shown(info.user or 'an operator')} is revoked")
 
 
 def _revoke_all(access: "Access", users: list[str], json: bool) -> None:

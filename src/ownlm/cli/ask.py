@@ -7,6 +7,7 @@ import typer
 
 from ownlm.cli import options
 from ownlm.cli.output import print_json, progress_bar, say, warn
+from ownlm.errors import shown
 
 if TYPE_CHECKING:
     from ownlm.verbs.report import Answer
@@ -61,7 +62,7 @@ def ask(
             if json:
                 print_json({"id": answer.query.id, **_document(answer), "gold": answer.query.gold}, line=True)
             elif answer.error is None:
-                say(f"{answer.query.user_id}\t{answer.query.id}\t{answer.answer}")
+                say(f"{shown(answer.query.user_id)}\t{shown(answer.query.id)}\t{answer.answer}")
     _summarise(answers, json)
 
 

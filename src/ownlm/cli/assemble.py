@@ -19,7 +19,7 @@ from ownlm.cli.output import (
     warn_failed,
     warn_stale,
 )
-from ownlm.errors import OwnlmError
+from ownlm.errors import OwnlmError, shown
 
 if TYPE_CHECKING:
     from ownlm.verbs.report import Assemblies
@@ -109,7 +109,7 @@ def print_assembled(report: "Assemblies") -> None:
         many(len(report.assembled), "recipe"),
         ["user", "recipe", "records#", "size#", "seconds#", "sharers that weigh most", *(["kept"] if adapted else [])],
         [
-            (a.user, a.id[:8], a.records, size(a.bytes), f"{a.seconds:.2f}",
+            (shown(a.user), a.id[:8], a.records, size(a.bytes), f"{a.seconds:.2f}",
              ", ".join(f"{sharer[:6]} {share:.0%}" for sharer, share in a.top_sharers), *([a.kept] if adapted else []))
             for a in report.assembled
         ],

@@ -9,7 +9,7 @@ import typer
 from ownlm.cli import options
 from ownlm.cli.new_home import making_home
 from ownlm.cli.output import many, print_json, print_table, say, say_more, tell_added, tell_forgotten, warn_bad
-from ownlm.errors import quoted
+from ownlm.errors import quoted, shown
 from ownlm.store.database import DATABASE
 
 app = typer.Typer(no_args_is_help=True)
@@ -84,7 +84,7 @@ def ls(
     if json:
         print_json([{"user": person.user, "task": person.task, "records": person.records} for person in people])
         return
-    print_table("Histories", ["user", "task", "records#"], [(p.user, p.task, p.records) for p in people])
+    print_table("Histories", ["user", "task", "records#"], [(shown(p.user), p.task, p.records) for p in people])
     say_more(len(rows), total)
 
 
@@ -105,8 +105,8 @@ def show(
         print_json([{"id": r.id, "time": r.time, **r.fields} for r in records])
     else:
         names = list(dict.fromkeys(name for record in records for name in record.fields))
-        rows = [(r.id, r.time, *(_cut(r.fields.get(name)) for name in names)) for r in records]
-        print_table(f"{user}: {len(records):,} of {many(len(history), 'record')}", ["id", "time", *names], rows)
+        rows = [(shown(r.id), r.time, *(_cut(r.fields.get(name)) for name in names)) for r in records]
+        print_table(f"{shown(user)}: {len(records):,} of {many(len(history), 'record')}", ["id", "time", *names], rows)
 
 
 def _cut(text: str | None) -> str | None:
@@ -161,7 +161,7 @@ def edit(
         print_json({"user": user, "task": edited.task, "record": now, "changed": list(edited.changed)} | removed)
         return
     if not edited.changed:
-        say(f"{user}, record {record}: nothing changed; it has these values already")
+        say(f"{shown(user)}, record {shown(record)}: nothing changed; it has these values already")
         return
-    say(f"{user}, record {record}: changed {', '.join(edited.changed)}")
+    say(f"{shown(user)}, record {shown(record)}: changed {', '.join(edited.changed)}")
     tell_forgotten(replace(edited.removed, records=0), False, edited=True)

@@ -8,7 +8,7 @@ import typer
 from ownlm.cli import options
 from ownlm.cli.next_step import next_step
 from ownlm.cli.output import many, print_json, progress_bar, say, size
-from ownlm.errors import OwnlmError, argument, quoted
+from ownlm.errors import OwnlmError, argument, quoted, shown
 
 if TYPE_CHECKING:
     from ownlm.importers.imported import Imported
@@ -217,7 +217,7 @@ def _tell(imported: "Imported", json: bool) -> None:
     if imported.templates:
         say("  --keep-machine keeps these, and what web editors, releases and translation platforms write")
     for user, count in sorted(imported.records.items(), key=lambda item: -item[1])[:SHOWN]:
-        say(f"  {user}: {many(count, 'record')}")
+        say(f"  {shown(user)}: {many(count, 'record')}")
     if people > SHOWN:
         say(f"  and {people - SHOWN:,} more")
     for file in imported.files[1:]:

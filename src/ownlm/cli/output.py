@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ownlm.errors import many as many
+from ownlm.errors import shown
 from ownlm.json_lines import json_line
 from ownlm.progress import Progress as OnProgress
 
@@ -98,7 +99,7 @@ def warn_bad(lines: Sequence[str]) -> None:
 def warn_failed(failed: "Sequence[tuple[str, OwnlmError]]") -> None:
     """Who failed, and why; of very many the first."""
     for name, error in failed[:ROWS]:
-        warn(f"failed: {name}: {error}")
+        warn(f"failed: {shown(name)}: {error}")
     if len(failed) > ROWS:
         warn(f"failed: {len(failed) - ROWS:,} more; --json lists them all")
 
@@ -110,7 +111,8 @@ def warn_stale(stale: Iterable[tuple[str, str]]) -> None:
         people.setdefault(why, []).append(name)
     for why, names in people.items():
         more = f" and {len(names) - ROWS:,} more" if len(names) > ROWS else ""
-        warn(f"stale: {', '.join(names[:ROWS])}{more}: {why}; the base answers for them until they are assembled again")
+        who = ", ".join(map(shown, names[:ROWS]))
+        warn(f"stale: {who}{more}: {why}; the base answers for them until they are assembled again")
 
 
 def tell_forgotten(forgotten: "Forgotten", as_json: bool, edited: bool = False) -> None:
@@ -136,7 +138,7 @@ def tell_forgotten(forgotten: "Forgotten", as_json: bool, edited: bool = False) 
     if f.withdrawn:
         say(f"withdrawn: their pieces from {many(len(f.withdrawn), 'pool')}; published copies are not touched")
     if f.stale:
-        who = ", ".join(f.stale[:ROWS])
+        who = ", ".join(map(shown, f.stale[:ROWS]))
         warn(f"stale: the assemblies of {who}; the base answers until `ownlm assemble` makes new ones")
     if f.pools:
         warn(f"pieces in {many(len(f.pools), 'pool')} may have learnt from it: `ownlm pool withdraw USER` removes them")
@@ -252,16 +254,21 @@ def progress_bar() -> Iterator[OnProgress]:
 
 
 def _lines(console: Console) -> OnProgress:
-    """Progress as lines: at each stage's end, every ten seconds of each, and where it begins with a note."""
-    told: dict[str, float] = {}
+    """Progress as lines: once at each stage's end, every ten seconds of each, and where it begins with a note."""
+    told, ended = dict[str, float](), set[str]()
 
     def on_progress(stage: str, done: float, total: float, note: str = "") -> None:
         begins = bool(note) and stage not in told  # what has something to say says it at once
         told.setdefault(stage, time.monotonic())
+        if done == 0:  # it begins, perhaps once more
+            ended.discard(stage)
+        ends = done >= total and stage not in ended
         if total == 0:  # nothing to count: said once
             if begins:
                 console.print(f"{stage} {note}", highlight=False, soft_wrap=True)
-        elif begins or done >= total or time.monotonic() - told[stage] > 10:
+        elif begins or ends or time.monotonic() - told[stage] > 10:
+            if ends:
+                ended.add(stage)
             told[stage] = time.monotonic()
             console.print(f"{stage}: {done:,.0f} of {total:,.0f} {note}".rstrip(), highlight=False, soft_wrap=True)
 

@@ -22,7 +22,7 @@ from ownlm.cli.output import (
     warn_unfinished,
 )
 from ownlm.cli.share import top_k
-from ownlm.errors import NotFoundError, argument
+from ownlm.errors import NotFoundError, argument, shown
 from ownlm.perpcs.signing import fingerprint
 
 if TYPE_CHECKING:
@@ -368,7 +368,7 @@ def withdraw(
     warn_stale(stale)
     warn_failed(done.again.failed)
     if _agrees(opened, who):
-        warn(f"{who} still agrees to share, and may be chosen again: `ownlm users consent --no-share {argument(who)}`")
+        warn(f"{shown(who)} still agrees to share, and may be chosen: `ownlm users consent --no-share {argument(who)}`")
     if done.again.failed:
         raise typer.Exit(1)
 
@@ -384,7 +384,7 @@ def _print_withdrawal(done: "Withdrawal", versions: dict[str, int]) -> None:
     for old, new in done.pools:
         became = "is gone: nobody was left in it" if new is None else f"is now {new[:12]}, version {versions[new]}"
         say(f"pool {old[:12]} {became}")
-    people = "1 person" if len(done.affected) == 1 else f"{len(done.affected):,} people"
+    people = many(len(done.affected), "person")
     say(f"recipes that used them: those of {people}; {many(done.untouched, 'recipe')} did not, and go on as before")
     print_assembled(done.again)
 

@@ -4,7 +4,8 @@ import logging
 import signal
 import socket
 import sys
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,7 +14,7 @@ import typer
 
 from ownlm.cli import options
 from ownlm.cli.output import print_json, say, warn
-from ownlm.errors import ConfigError, StoreError
+from ownlm.errors import ConfigError, OwnlmError, StoreError
 from ownlm.programs import PYTHON
 
 if TYPE_CHECKING:
@@ -102,27 +103,38 @@ def serve(
     Who asks is said by a token: `ownlm users token USER`, or --operator, makes one. Ctrl-C ends it, and lets answers
     that are under way come to their end.
     """
-    from ownlm.serve.origins import clean_origin, clean_root_path
+    with _interruptible():
+        from ownlm.serve.origins import clean_origin, clean_root_path
 
-    root_path, origins = clean_root_path(root_path), [clean_origin(one) for one in allow_origin or ()]
-    listening = _listen(host, port)
-    from ownlm.home import Home
-    from ownlm.serve.app import create_app
-    from ownlm.serve.limits import Limits
-    from ownlm.store.served import sweep_ended
+        root_path, origins = clean_root_path(root_path), [clean_origin(one) for one in allow_origin or ()]
+        listening = _listen(host, port)
+        from ownlm.home import Home
+        from ownlm.serve.app import create_app
+        from ownlm.serve.limits import Limits
+        from ownlm.store.served import sweep_ended
 
-    opened = Home(home, create=False)
-    limits = Limits(
-        max_tokens=max_tokens, requests_per_minute=requests_per_minute, timeout_s=timeout, job_timeout_s=job_timeout,
-        history_bytes=round(history_mb * 1e6), connections_per_address=connections_per_address,
-        operator_requests_per_minute=operator_requests_per_minute, at_once=answers_at_once, queued=answers_waiting,
-        bodies_bytes=round(bodies_mb * 1e6),
-    )  # fmt: skip
-    with _locked(home, opened.store.folder):
-        sweep_ended(opened.store)
-        answers = _engine(opened, engine, slots, queue, vllm_python)
-        app = create_app(opened, answers, limits, root_path=root_path, origins=origins)
-        _run(app, listening, limits, json)
+        opened = Home(home, create=False)
+        limits = Limits(
+            max_tokens=max_tokens, requests_per_minute=requests_per_minute, timeout_s=timeout,
+            job_timeout_s=job_timeout,
+            history_bytes=round(history_mb * 1e6), connections_per_address=connections_per_address,
+            operator_requests_per_minute=operator_requests_per_minute, at_once=answers_at_once, queued=answers_waiting,
+            bodies_bytes=round(bodies_mb * 1e6),
+        )  # fmt: skip
+        with _locked(home, opened.store.folder):
+            sweep_ended(opened.store)
+            answers = _engine(opened, engine, slots, queue, vllm_python)
+            app = create_app(opened, answers, limits, root_path=root_path, origins=origins)
+            _run(app, listening, limits, root_path, json)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C before the server answers requests is an error of its own; later uvicorn takes it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise OwnlmError("Interrupted before the server was ready", hint="run the same command again") from None
 
 
 def _locked(home: Path, folder: Path) -> AbstractContextManager[object]:
@@ -167,13 +179,14 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def _run(app: "FastAPI", listening: socket.socket, limits: "Limits", json: bool) -> None:
+def _run(app: "FastAPI", listening: socket.socket, limits: "Limits", root_path: str, json: bool) -> None:
     import uvicorn
 
     from ownlm.serve.connections import server_config
 
     host, port = listening.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    address += root_path
     if json:
         print_json({"address": address}, line=True)
     else:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ownlm.cli import options
 from ownlm.cli.output import ROWS, folder_size, many, print_json, progress_bar, say, size, warn
+from ownlm.errors import shown
 
 if TYPE_CHECKING:
     from ownlm.verbs.report import Shared
@@ -92,7 +93,7 @@ def _document(shared: "Shared") -> dict[str, Any]:
 def _print(shared: "Shared") -> None:
     pool, chosen = shared.pool, shared.sharers
     for user, error in shared.failed[:ROWS]:
-        warn(f"left out: {user}: {error}")
+        warn(f"left out: {shown(user)}: {error}")
     if len(shared.failed) > ROWS:
         warn(f"left out: {len(shared.failed) - ROWS:,} more; --json lists them all")
     agreed = "1 person agrees" if shared.candidates == 1 else f"{shared.candidates:,} people agree"

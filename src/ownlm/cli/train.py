@@ -25,7 +25,7 @@ from ownlm.cli.output import (
     warn_added,
     warn_failed,
 )
-from ownlm.errors import ConfigError, OwnlmError
+from ownlm.errors import ConfigError, OwnlmError, shown
 
 if TYPE_CHECKING:
     from ownlm.verbs.report import Ladder, Training
@@ -257,7 +257,7 @@ def _print_rungs(report: "Ladder") -> None:
     print_some(
         ", ".join(f"{counts[rung]:,} {rung}" for rung in ("base", "assembled", "adapted", "own") if counts[rung]),
         ["user", "records#", "rung", "why"],
-        [(one.user, one.records, one.rung, one.why) for one in report.placed],
+        [(shown(one.user), one.records, one.rung, one.why) for one in report.placed],
         "--json lists them all",
     )
 
@@ -330,7 +330,7 @@ def _print_report(report: "Training") -> None:
             f"{many(len(report.trained), 'adapter')}, {report.tokens_per_s:,.0f} tokens/s",
             ["user", "adapter", "from", "records#", "steps#", "loss#", "seconds#", "size#"],
             [
-                (a.user, a.id[:8], (a.parent or "")[:8], a.records, a.steps, fall(a.loss_first, a.loss_last),
+                (shown(a.user), a.id[:8], (a.parent or "")[:8], a.records, a.steps, fall(a.loss_first, a.loss_last),
                  f"{a.seconds:.1f}", size(a.bytes))
                 for a in report.trained
             ],

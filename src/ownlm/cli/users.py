@@ -21,7 +21,7 @@ from ownlm.cli.output import (
     tell_forgotten,
     warn,
 )
-from ownlm.errors import argument, quoted
+from ownlm.errors import argument, quoted, shown
 
 if TYPE_CHECKING:
     from ownlm.home import Home
@@ -72,7 +72,8 @@ def ls(
         "Users",
         ["user", "task", "records#", "adapter", "base", "method", "size#", "behind"],
         [
-            (p.user, p.task, p.records, *((a.id[:8], a.base, _method(a), size(a.bytes)) if a else ("none", "", "", "")),
+            (shown(p.user), p.task, p.records,
+             *((a.id[:8], a.base, _method(a), size(a.bytes)) if a else ("none", "", "", "")),
              one.standing or ("up to date" if a else ""))
             for one in rows for p, a in [(one.person, one.adapter)]
         ],
@@ -145,7 +146,7 @@ def show(
         )
         return
     for name, person in people.items():
-        say(f"{user}: {many(person.records, 'record')} in {name}; {_newest(opened, person, adapters)}")
+        say(f"{shown(user)}: {many(person.records, 'record')} in {name}; {_newest(opened, person, adapters)}")
         if profile := profiles.get(name):
             old = "" if profile.history == person.history else ", before the history changed"
             say(f"profile ({profile.writer}{old}): {profile.text}")
@@ -185,7 +186,8 @@ def _draw(home: "Home", user: str, task: str | None, plot: Path) -> None:
     how, kept = recipe.provenance["assembly"], recipe.provenance.get("kept")
     adapted = ", adapted" if kept == "adapted" else ""
     on_top = f", with a LoRA of rank {how['residual_rank']} on top" if recipe.blob else ""
-    title = f"{user}, {recipe.task}: recipe {recipe.id[:8]}, {how['combine']} of {many(how['top_k'], 'piece')} a module"
+    whose = f"{shown(user)}, {recipe.task}"
+    title = f"{whose}: recipe {recipe.id[:8]}, {how['combine']} of {many(how['top_k'], 'piece')} a module"
     draw_use(use, plot, f"{title}{adapted}{on_top}", "weight of the piece")
 
 
@@ -253,7 +255,8 @@ def use(
         print_json({"user": user, "task": adapter.task, "adapter": adapter.id, "behind": new})
         return
     unknown = f"; it does not know the {many(new, 'latest record')}" if new else ""
-    say(f"{user} uses the {'recipe' if adapter.is_recipe else 'adapter'} {adapter.id[:8]} in {adapter.task}{unknown}")
+    kind = "recipe" if adapter.is_recipe else "adapter"
+    say(f"{shown(user)} uses the {kind} {adapter.id[:8]} in {adapter.task}{unknown}")
 
 
 app.command("consent")(access.consent)
@@ -297,7 +300,8 @@ def export(
         )  # fmt: skip
         return
     what = "recipe" if adapter.is_recipe else "adapter"
-    say(f"{folder}: the {what} {adapter.id[:8]} of {user}, {size(folder_size(folder))}, for the base in {base.folder}")
+    which = f"the {what} {adapter.id[:8]} of {shown(user)}"
+    say(f"{folder}: {which}, {size(folder_size(folder))}, for the base in {base.folder}")
     say("`python answer.py TEXT` in that folder answers without ownlm; its README.md shows the prompt")
     if rank is not None:
         say(f"of rank {rank}; relative error of its updates: {error:.2%}")

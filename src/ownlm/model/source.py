@@ -5,16 +5,18 @@ import logging
 import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from ownlm.errors import BaseModelError, in_one_line
+from ownlm.errors import BaseModelError, in_one_line, nearest
 from ownlm.model import smollm2
 from ownlm.model.base_files import CONFIG, INDEX, TOKENIZER_FILES
 from ownlm.progress import Progress, silent
 
+BUILT_IN = (smollm2.NAME, "random")  # sources that are neither a folder nor on a hub
 HUB_FILES = (CONFIG, INDEX, "generation_config.json", "model*.safetensors", *TOKENIZER_FILES)  # no pickles, no code
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _REVISION = re.compile(r"[0-9a-f]{40}")
@@ -42,13 +44,30 @@ def resolve_source(
     folder = Path(os.path.expanduser(source))  # as a shell does: an unknown ~user stays as it is
     if source and folder.is_dir():
         return folder.resolve()
+    meant = _meant(folder, source)
     if folder.exists() or not _HUB_ID.fullmatch(source):
         raise BaseModelError(
-            "The source of a base is neither a folder nor a hub id",
+            "The source of a base is neither a folder nor a hub id" + meant,
             got=source,
             expected=f"{smollm2.NAME}, a folder, or an id such as Qwen/Qwen2.5-0.5B",
         )
-    return _from_hub(source, progress, check_config)
+    try:
+        return _from_hub(source, progress, check_config)
+    except BaseModelError as error:
+        if not meant:
+            raise
+        what = f"{error.what}, and there is no such folder{meant}"
+        raise BaseModelError(what, got=error.got, expected=error.expected, hint=error.hint) from None
+
+
+def _meant(folder: Path, source: str) -> str:
+    """The question that suggests what a source was perhaps meant to be; empty where nothing is near."""
+    with suppress(OSError):
+        known = {one.name: str(one) for one in sorted(folder.parent.iterdir()) if one.is_dir()}
+        known |= {name: name for name in BUILT_IN if "/" not in source}
+        if (near := nearest(folder.name, known)) is not None:
+            return f"; did you mean {known[near]!r}?"
+    return "" if folder.parent.exists() else f"; there is no folder {str(folder.parent)!r}"
 
 
 def hub_id(folder: Path) -> tuple[str, str] | None:
@@ -62,7 +81,7 @@ def hub_id(folder: Path) -> tuple[str, str] | None:
 def _from_hub(name: str, progress: Progress, check_config: Callable[[Path], None]) -> Path:
     """Downloads a model from the Hugging Face hub into its own cache; a stopped download goes on where it was."""
     progress("download", 0, 1)
-    folder = _download(name, None, (CONFIG,), progress)
+    folder = _download(name, None, (CONFIG,), silent)
     if not (folder / CONFIG).is_file():
         raise _not_downloaded(name, f"it has no {CONFIG}", "choose a model in transformers' format")
     check_config(folder)
@@ -104,8 +123,8 @@ def _bar(progress: Progress) -> type[Any]:
 
         def update(self, n: float | None = 1) -> bool | None:
             drawn: bool | None = super().update(n)
-            if self.unit == "B" and self.total:  # the others count files
-                progress("download", min(self.n, self.total), self.total)
+            if self.unit == "B" and self.total and self.n < self.total:  # not files; the caller reports the end
+                progress("download", self.n, self.total)
             return drawn
 
     return Bar

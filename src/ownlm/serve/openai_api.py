@@ -22,6 +22,7 @@ from ownlm.serve.requests import ChatRequest, CompletionRequest, Sampling
 from ownlm.serve.retrieval import Retrieval
 from ownlm.serve.state import AnyState, State
 from ownlm.serve.strict_json import StrictRoute
+from ownlm.serve.validation_errors import LONGEST
 from ownlm.serve.who import AnyCaller, Caller
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute, tags=["answers"])
@@ -99,12 +100,14 @@ def task_of(state: State, name: str, field: str = "task") -> Task:
 
 
 def _asked_for(state: State, caller: Caller, model: str) -> tuple[Task, str | None]:
-    """The task, and who is to be answered for. Of another person and of an unknown one the error is the same."""
+    """The task, and the user to be answered for. A user's token gets the same error for others, known or unknown."""
     name, colon, other = model.partition(":")
     task, user = task_of(state, name, "model"), caller.token.user
     if colon:
-        if not caller.is_operator or not state.home.store.knows(task.name, other):
+        if not caller.is_operator:
             raise _no_model("model")
+        if not state.home.store.knows(task.name, other):
+            raise _no_user(task.name, other)
         user = other
     return task, user
 
@@ -149,6 +152,14 @@ def _no_model(field: str) -> NotFoundError:
     hint = "GET /v1/models lists them; who runs the server adds one with its first records"
     error = NotFoundError(what, hint=hint)
     error.param = field
+    return error
+
+
+def _no_user(task: str, user: str) -> NotFoundError:
+    """For operators alone: which users there are is nothing for others."""
+    what = f"There is no such user: {user[:LONGEST]!r} has no records in task {task!r}"
+    error = NotFoundError(what, hint="see who has records on the machine that serves, or add records first")
+    error.param = "model"
     return error
 
 
