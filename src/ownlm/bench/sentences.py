@@ -6,7 +6,8 @@ from statistics import median
 from ownlm.bench.metrics import metric
 from ownlm.bench.results import MethodResult, Results, SetResult
 from ownlm.bench.statistics import FEWEST
-from ownlm.bench.tables import BETTER, EQUAL, UNCLEAR, VERDICTS, WORSE, figure, many, plain, verdict, without_folders
+from ownlm.bench.tables import BETTER, EQUAL, UNCLEAR, VERDICTS, WORSE, figure, plain, verdict, without_folders
+from ownlm.errors import many
 
 _BY_CHANCE = 0.05  # of differences whose true value is none: what lies outside intervals of 95%
 _FEW = 10  # comparisons, of which chance marks hardly one
@@ -51,13 +52,13 @@ def notes(results: Results) -> list[str]:
 def about(results: Results, one: SetResult) -> list[str]:
     """What must be known to read a set's tables, a sentence or two each."""
     lines = [
-        f"Task {plain(one.task)}: {many(one.users, 'person', 'people')} with "
-        f"{many(one.queries, 'query', 'queries')}, answered under {many(len(results.seeds), 'seed')}; "
+        f"Task {plain(one.task)}: {many(one.users, 'person')} with "
+        f"{many(one.queries, 'query')}, answered under {many(len(results.seeds), 'seed')}; "
         f"{many(one.outsiders, 'outsider')}, {many(one.sharers, 'possible sharer')}."
     ]
     lines += _of_people("the data", one.people) + _of_people("the file of outsiders", one.outsiders_found)
     if one.unlabelled:
-        lines.append(f"Left out: {many(one.unlabelled, 'query', 'queries')} without a known right answer.")
+        lines.append(f"Left out: {many(one.unlabelled, 'query')} without a known right answer.")
     if one.left_out:
         names = "; ".join(map(plain, one.left_out))
         why = "as the task has no labels (or shows its options in each query), or records hold nothing to learn from"
@@ -79,7 +80,7 @@ def _of_people(where: str, counts: dict[str, int]) -> list[str]:
     if len(counts) < 2:
         return []
     told = ", ".join(f"{count:,} {what}" for what, count in counts.items())
-    return [f"Of {many(sum(counts.values()), 'person', 'people')} in {where}: {plain(told)}."]
+    return [f"Of {many(sum(counts.values()), 'person')} in {where}: {plain(told)}."]
 
 
 def _summary(name: str, compared: list[MethodResult]) -> str:

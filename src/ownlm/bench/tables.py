@@ -9,6 +9,7 @@ from unicodedata import category
 from ownlm.bench.metrics import metric
 from ownlm.bench.results import Results, SetResult
 from ownlm.bench.statistics import Difference, Estimate
+from ownlm.errors import many
 
 BETTER, WORSE, UNCLEAR, EQUAL = VERDICTS = "▲ better", "▼ worse", "○ unclear", "• equal"
 NOTHING = "-"  # what does not apply
@@ -82,10 +83,7 @@ def activity(one: SetResult) -> Iterator[Table]:
     buckets = one.methods[0].buckets if one.methods else ()
     if len(buckets) < 2:
         return
-    heads = [
-        f"{bucket.label} ({many(bucket.users, 'person', 'people')}, {many(bucket.queries, 'query', 'queries')})#"
-        for bucket in buckets
-    ]
+    heads = [f"{bucket.label} ({many(bucket.users, 'person')}, {many(bucket.queries, 'query')})#" for bucket in buckets]
     for name in one.metrics:
         rows = ((plain(m.name), *(interval(bucket.scores[name]) for bucket in m.buckets)) for m in one.methods)
         title = f"{plain(one.name)}: {with_arrow(name)} by how active people are"
@@ -194,15 +192,6 @@ def escaped(text: str) -> str:
     for sign in "\\|`*_<&~$":
         text = text.replace(sign, "\\" + sign)
     return text.replace("](", "]\\(")
-
-
-def many(count: int, one: str, more: str = "") -> str:
-    """A count of things.
-
-    >>> many(1, "query", "queries"), many(1200, "seed")
-    ('1 query', '1,200 seeds')
-    """
-    return f"{count:,} {one if count == 1 else more or one + 's'}"
 
 
 def _signed(value: float) -> str:

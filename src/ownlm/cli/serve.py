@@ -116,10 +116,9 @@ def serve(
         opened = Home(home, create=False)
         limits = Limits(
             max_tokens=max_tokens, requests_per_minute=requests_per_minute, timeout_s=timeout,
-            job_timeout_s=job_timeout,
+            job_timeout_s=job_timeout, bodies_bytes=round(bodies_mb * 1e6),
             history_bytes=round(history_mb * 1e6), connections_per_address=connections_per_address,
             operator_requests_per_minute=operator_requests_per_minute, at_once=answers_at_once, queued=answers_waiting,
-            bodies_bytes=round(bodies_mb * 1e6),
         )  # fmt: skip
         with _locked(home, opened.store.folder):
             sweep_ended(opened.store)
