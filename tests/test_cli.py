@@ -56,6 +56,7 @@ def test_a_journey_in_json(shell: Shell, tiny_base: Path) -> None:
     by_id = {line["id"]: line for line in map(json.loads, lines)}
     assert by_id["q-ada"]["gold"] == "bin" and "nobody" in by_id["q-nobody"]["error"] and by_id["q-ciro"]["answer"]
 
+    assert "`python answer.py TEXT --choose` in" in shell.run("users", "export", "ada", "told")  # it has labels
     exported = shell.json("users", "export", "ada", "out")
     assert exported["base"] == str(tiny_base)
     assert sorted(os.listdir(shell.folder / "out")) == [

@@ -128,7 +128,8 @@ def test_tokens_of_a_file(crowd: QuickShell) -> None:
         found = find_token(store, one["token"])
         assert found and (found.id, found.user, found.scope) == (one["id"], one["user"], "user")
         assert one["scope"] == "user" and one["expires"] and not found.expired
-    assert "already" in crowd.run("users", "token", "--file", "a.txt", "--out", "tokens.jsonl", code=1)
+    there = crowd.run("users", "token", "--file", "a.txt", "--out", "tokens.jsonl", code=1)
+    assert "already" in there and "another --out; with --replace, the new tokens revoke" in there
     assert len(crowd.json("users", "token", "--list")) == 3
     newer = crowd.json("users", "token", "--file", "a.txt", "--replace")
     assert find_token(store, given[0]["token"]) is None and len(crowd.json("users", "token", "--list")) == 3

@@ -84,7 +84,7 @@ def test_pieces_that_lie_in_a_pool_are_told_of_and_go_with_the_person(shell: Qui
     assert "Until `ownlm pool withdraw bela` removes them, no user is assembled from there" in err
     out, err = shell.both("history", "forget", "bela", "--record", "bela-0")
     assert "removed: 1 record" in out
-    assert "pieces in 1 pool may have learnt from it: `ownlm pool withdraw USER` removes them" in err
+    assert "pieces in 1 pool may have learnt from it: `ownlm pool withdraw bela` removes them" in err
     assert len(shell.json("history", "forget", "bela", "--record", "bela-1")["pools"]) == 1
     assert shell.json("users", "forget", "bela")["records"] == 2  # and the pool, of which nobody is left
     assert len(shell.json("users", "ls")) == 2 and not list((shell.folder / ".ownlm" / "pools").iterdir())

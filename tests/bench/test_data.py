@@ -187,3 +187,10 @@ def test_a_record_without_an_input_is_no_query(spec: SetPlan, tmp_path: Path) ->
     written[9]["prompt"] = "what then?"
     data = read_set(change(spec, **how, data=write_rows(tmp_path / "texts.jsonl", written)))
     assert [(query.user_id, query.id) for query in data.queries] == [("u", "9")] and len(data.targets["u"]) == 8
+
+
+def test_a_bad_row_of_a_plans_data_is_to_be_corrected_there(tmp_path: Path) -> None:
+    (tmp_path / "d.jsonl").write_text('{"user_id": "ada", "article": "x", "category": "no such label"}\n')
+    with pytest.raises(DataError, match="correct the file, or the task") as error:
+        read_set(SetPlan(name="a", task="LaMP_2N", data=tmp_path / "d.jsonl"))
+    assert "skip-bad" not in str(error.value)

@@ -11,7 +11,7 @@ from ownlm.bench.predictions import official_name, read_lamp
 from ownlm.bench.statistics import Estimate, Resampling
 from ownlm.errors import DataError
 from ownlm.history.lamp import read_golds
-from ownlm.history.readers import read_dataset, read_queries
+from ownlm.history.readers import MEND, read_dataset, read_queries
 from ownlm.history.task import Task, with_instruction
 
 
@@ -100,7 +100,7 @@ def _by_activity(users_Q: list[str], records: Mapping[str, int], term_of: Mappin
 
 
 def _people(data: Path, task: Task, golds: Path, ids: Collection[str]) -> _People:
-    dataset = read_dataset(data, task)
+    dataset = read_dataset(data, task, hint=MEND)
     queries, source = dataset.queries, data
     if not queries:
         source = data.parent / f"{data.stem}.queries.jsonl"

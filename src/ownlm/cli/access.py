@@ -241,7 +241,10 @@ def _give_all(
         print_json([_document(one) for one in access.give_tokens(users, expires=expires, replace=replace)])
         return
     if out.exists() or out.is_symlink():
-        raise ConfigError(f"There is a file {out} already", hint="choose another --out: tokens are shown once")
+        raise ConfigError(
+            f"There is a file {out} already",
+            hint="choose another --out; with --replace, the new tokens revoke the earlier ones",
+        )
     with unfinished(out) as temporary:
 
         def write(given: "list[Given]") -> None:

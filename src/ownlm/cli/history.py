@@ -128,7 +128,7 @@ def forget(
     """Remove one record for good. Adapters that have learnt from it are marked, and trained anew by `ownlm train`."""
     from ownlm.home import Home
 
-    tell_forgotten(Home(home, create=False).forget_record(user, record, task, verify=verify), json)
+    tell_forgotten(Home(home, create=False).forget_record(user, record, task, verify=verify), json, user)
 
 
 @app.command("edit")
@@ -164,4 +164,4 @@ def edit(
         say(f"{shown(user)}, record {shown(record)}: nothing changed; it has these values already")
         return
     say(f"{shown(user)}, record {shown(record)}: changed {', '.join(edited.changed)}")
-    tell_forgotten(replace(edited.removed, records=0), False, edited=True)
+    tell_forgotten(replace(edited.removed, records=0), False, user, edited=True)

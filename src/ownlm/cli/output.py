@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
+from ownlm.errors import argument, shown
 from ownlm.errors import many as many
-from ownlm.errors import shown
 from ownlm.json_lines import json_line
 from ownlm.progress import Progress as OnProgress
 
@@ -115,8 +115,8 @@ def warn_stale(stale: Iterable[tuple[str, str]]) -> None:
         warn(f"stale: {who}{more}: {why}; the base answers for them until they are assembled again")
 
 
-def tell_forgotten(forgotten: "Forgotten", as_json: bool, edited: bool = False) -> None:
-    """What was forgotten, for people or for machines; or what went as a record was edited."""
+def tell_forgotten(forgotten: "Forgotten", as_json: bool, user: str, edited: bool = False) -> None:
+    """What was forgotten of a user, for people or for machines; or what went as a record was edited."""
     f = forgotten
     if as_json:
         print_json({name: value for name, value in asdict(f).items() if name != "leaving"})
@@ -141,7 +141,8 @@ def tell_forgotten(forgotten: "Forgotten", as_json: bool, edited: bool = False) 
         who = ", ".join(map(shown, f.stale[:ROWS]))
         warn(f"stale: the assemblies of {who}; the base answers until `ownlm assemble` makes new ones")
     if f.pools:
-        warn(f"pieces in {many(len(f.pools), 'pool')} may have learnt from it: `ownlm pool withdraw USER` removes them")
+        command = f"`ownlm pool withdraw {argument(user)}`"
+        warn(f"pieces in {many(len(f.pools), 'pool')} may have learnt from it: {command} removes them")
     for base in f.bases:
         warn(f"the base {base} has learnt from this person and stays as it is: `ownlm adapt` makes one without them")
 
@@ -265,11 +266,12 @@ def _lines(console: Console) -> OnProgress:
         ends = done >= total and stage not in ended
         if total == 0:  # nothing to count: said once
             if begins:
-                console.print(f"{stage} {note}", highlight=False, soft_wrap=True)
+                console.print(f"{stage}: {note}", highlight=False, soft_wrap=True)
         elif begins or ends or time.monotonic() - told[stage] > 10:
             if ends:
                 ended.add(stage)
             told[stage] = time.monotonic()
-            console.print(f"{stage}: {done:,.0f} of {total:,.0f} {note}".rstrip(), highlight=False, soft_wrap=True)
+            after = f"; {note}" if note else ""
+            console.print(f"{stage}: {done:,.0f} of {total:,.0f}{after}", highlight=False, soft_wrap=True)
 
     return on_progress

@@ -302,7 +302,8 @@ def export(
     what = "recipe" if adapter.is_recipe else "adapter"
     which = f"the {what} {adapter.id[:8]} of {shown(user)}"
     say(f"{folder}: {which}, {size(folder_size(folder))}, for the base in {base.folder}")
-    say("`python answer.py TEXT` in that folder answers without ownlm; its README.md shows the prompt")
+    choose = " --choose" if opened.task(adapter.task).labels else ""
+    say(f"`python answer.py TEXT{choose}` in that folder answers without ownlm; its README.md shows the prompt")
     if rank is not None:
         say(f"of rank {rank}; relative error of its updates: {error:.2%}")
 
@@ -322,4 +323,4 @@ def forget(
 
     with progress_bar() as progress:
         forgotten = Home(home, create=False).forget(user, progress, verify=verify)
-    tell_forgotten(forgotten, json)
+    tell_forgotten(forgotten, json, user)

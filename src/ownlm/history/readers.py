@@ -19,8 +19,13 @@ from ownlm.history.task import Task
 
 _NO_ROWS = "JSON Lines, JSON, CSV or Parquet with at least one"
 
+SKIP_BAD = "mend it there; `ownlm history add --skip-bad` leaves such rows out"
+MEND = "correct the file, or the task"  # where no row can be left out
 
-def read_dataset(path: Path, task: Task, *, labels: Path | None = None, skip_bad: bool = False) -> Dataset:
+
+def read_dataset(
+    path: Path, task: Task, *, labels: Path | None = None, skip_bad: bool = False, hint: str = SKIP_BAD
+) -> Dataset:
     """The histories in a file, and in LaMP's JSON the queries, with what they say about the task.
 
     Of JSON, one item is in memory at a time, beside what is returned.
@@ -30,6 +35,7 @@ def read_dataset(path: Path, task: Task, *, labels: Path | None = None, skip_bad
             packed (gzip, bzip2, xz, zstd, or a zip archive of one file).
         labels: the right answers to a LaMP file's queries, where they do not lie beside it under their usual name.
         skip_bad: leave bad rows out and note them in `Dataset.bad`. A file that is bad as a whole is refused still.
+        hint: what to do about a bad row.
 
     Returns:
         Users in the order in which they first appear, each with at least one record, oldest first. A record that
@@ -39,7 +45,7 @@ def read_dataset(path: Path, task: Task, *, labels: Path | None = None, skip_bad
         DataError: a file or row is bad, or no row is good. It says which, and what is wrong, and repeats nothing of
             the text.
     """
-    rows = Rows(skip_bad, "mend it there; `ownlm history add --skip-bad` leaves such rows out")
+    rows = Rows(skip_bad, hint)
     kind, asked = kind_of(path), Asked()
     if (items := lamp_items(path, kind)) is not None:
         label_path, known = _labels(path, labels)
