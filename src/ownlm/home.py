@@ -52,7 +52,9 @@ class Home(Corrections):
 
     def __init__(self, folder: AnyPath, *, device: str | None = None, create: bool = True) -> None:
         if not create and not (Path(folder) / DATABASE).exists():
-            raise NotFoundError(f"There is no home in {folder}", hint="`ownlm base add` or `history add` makes one")
+            raise NotFoundError(
+                f"There is no home in {folder}", hint="`ownlm base add` or `ownlm history add` makes one"
+            )
         self.store = Store(Path(folder).absolute())
         self.device = device
         self.pools, self.access = Pools(self), Access(self)

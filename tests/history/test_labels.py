@@ -49,7 +49,7 @@ def test_an_answer_that_is_no_label_is_a_bad_row(written: Any, place: str, tmp_p
     file = written(tmp_path)
     with pytest.raises(DataError) as caught:
         read_dataset(file, NEWS)
-    what = f"{place}: the field 'category' is none of the task's labels; did you mean 'politics'?"
+    what = f"{place}: the value of 'category' is no label of the task; did you mean 'politics'?"
     assert caught.value.what.endswith(what), caught.value.what
     assert caught.value.expected == "one of: arts, politics" and "--skip-bad" in str(caught.value.hint)
     dataset = read_dataset(file, NEWS, skip_bad=True)

@@ -59,5 +59,5 @@ def test_a_right_answer_to_a_query_that_is_no_label_is_not_learnt(shared: Home) 
 def test_on_the_command_line(shell: QuickShell) -> None:
     (shell.folder / "bad.jsonl").write_text('{"user_id": "ada", "text": "thing", "folder": "Homes"}\n')
     told = shell.run("train", "bad.jsonl", "--task", "sorting.toml", code=1)
-    assert "bad.jsonl:1: user 'ada': the field 'folder' is none of the task's labels; did you mean 'home'?" in told
+    assert "bad.jsonl:1: user 'ada': the value of 'folder' is no label of the task; did you mean 'home'?" in told
     assert shell.run("train", "bad.jsonl", "--task", "sorting.toml", code=1).count("Expected: one of: home, work, bin")

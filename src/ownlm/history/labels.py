@@ -40,7 +40,7 @@ def check_answer(labels: Sequence[str] | None, field: str, answer: str | None) -
         return
     near = nearest_label(labels, answer)
     meant = "" if near is None else f"; did you mean {near!r}?"
-    raise DataError(f"the field {field!r} is none of the task's labels{meant}", expected=listed_labels(labels))
+    raise DataError(f"the value of {field!r} is no label of the task{meant}", expected=listed_labels(labels))
 
 
 def check_history(task: Task, history: History) -> None:
