@@ -21,7 +21,7 @@ def estimate(task: str, data: Path | None, asked: dict[str, Any], home: Path, js
         print_json(_document(found))
         return
     _print(found)
-    say_skipped(found.skipped)
+    say_skipped(found.skipped, found.not_chosen)
     warn_failed(found.failed)
 
 

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -82,8 +82,10 @@ def warn(text: str) -> None:
     Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False).print(harmless(text))
 
 
-def say_skipped(skipped: Iterable[tuple[str, str]]) -> None:
-    """How many people were skipped, by why."""
+def say_skipped(skipped: Iterable[tuple[str, str]], not_chosen: Mapping[str, int] | None = None) -> None:
+    """How many users were skipped, and how many were not chosen, by reason."""
+    for reason, count in (not_chosen or {}).items():
+        say(f"not chosen {count:,}: {reason}")
     for reason, count in Counter(reason for _, reason in skipped).items():
         say(f"skipped {count:,}: {reason}")
 

@@ -308,6 +308,7 @@ def _document(report: "Training") -> dict[str, Any]:
             for a in report.trained
         ],
         "skipped": [{"user": name, "reason": reason} for name, reason in report.skipped],
+        "not_chosen": report.not_chosen,
         "failed": [{"user": name, "error": str(error)} for name, error in report.failed],
         "anew": report.anew,
         "added": added_counts(report.added),
@@ -352,4 +353,4 @@ def _print_report(report: "Training") -> None:
             f"on held-back records, {verdicts['better']:,} of {tried:,} did better than the base, "
             f"{verdicts['worse']:,} worse; of {verdicts['unclear']:,} the records do not say"
         )
-    say_skipped(report.skipped)
+    say_skipped(report.skipped, report.not_chosen)

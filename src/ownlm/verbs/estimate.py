@@ -83,6 +83,9 @@ def _sample(store: Store, plan: Plan, found: Estimate) -> tuple[list[Student], i
     """At most `SAMPLE` of those who are to be trained, each as likely as any other; and how many they all are."""
     sample, total, chance = list[Student](), 0, random.Random(plan.seed)
     for student in checked(store, students(store, plan), plan):
+        if not student.selected:
+            found.not_chosen[student.skipped or ""] += 1
+            continue
         if student.skipped is not None:
             found.skipped.append((student.user, student.skipped))
             continue

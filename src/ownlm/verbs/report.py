@@ -1,5 +1,6 @@
 """What training, writing profiles and asking came to."""
 
+from collections import Counter
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Literal
 
@@ -43,6 +44,7 @@ class Training:
     trained: list[Trained] = field(default_factory=list)  # in the order they were stored
     skipped: list[tuple[str, str]] = field(default_factory=list)  # person, why
     failed: list[tuple[str, OwnlmError]] = field(default_factory=list)
+    not_chosen: Counter[str] = field(default_factory=Counter)  # users outside `top` and `min_records`, by reason
     anew: list[str] = field(default_factory=list)  # people whose last adapter had other settings
     tokens_per_s: float = 0.0
     added: "Added | None" = None  # what the data given with it added
@@ -69,6 +71,7 @@ class Estimate:
     people: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)  # person, why
     failed: list[tuple[str, OwnlmError]] = field(default_factory=list)  # of those whose examples were counted
+    not_chosen: Counter[str] = field(default_factory=Counter)  # users outside `top` and `min_records`, by reason
     examples: int = 0
     tokens: int = 0
     steps: int = 0

@@ -134,6 +134,9 @@ def _jobs(
 ) -> Iterator[Job]:
     """Everybody's jobs, one by one; who has none goes into the report."""
     for student in students(store, plan):
+        if not student.selected:
+            report.not_chosen[student.skipped or ""] += 1
+            continue
         if student.skipped is not None:
             report.skipped.append((student.user, student.skipped))
             continue
