@@ -105,12 +105,12 @@ def test_an_adapter_that_learnt_from_what_was_forgotten_meanwhile_is_not_kept(cr
         5, "zora", history=history_digest(learnt), upto=max(numbers.values()), blob=blob_name(b"late")
     )  # fmt: skip
     forget_record(crowd, TASK.name, "zora", "zora-3")
-    with pytest.raises(NotFoundError, match="forgotten while"):
+    with pytest.raises(NotFoundError, match="forgotten or changed while"):
         keep(crowd, late, b"late")
     forget_person(crowd, "zora")
-    with pytest.raises(NotFoundError, match="forgotten while"):
+    with pytest.raises(NotFoundError, match="forgotten or changed while"):
         keep(crowd, late, b"late")
-    with pytest.raises(NotFoundError, match="forgotten while"):
+    with pytest.raises(NotFoundError, match="forgotten or changed while"):
         crowd.add_base(BaseInfo("late", "/l", "2", 10, "adapted", TASK.name, "base"), [learnt])
     with pytest.raises(NotFoundError, match="changed while"):
         crowd.add_profile(ProfileInfo(TASK.name, "zora", "late", "counted", history_digest(learnt)))
