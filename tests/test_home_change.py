@@ -159,7 +159,7 @@ def test_outsiders_who_are_forgotten_while_a_base_learns_leave_no_base(home: Hom
         if "ada" in {p.user for p in home.people()}:
             home.forget("ada")
 
-    with pytest.raises(NotFoundError, match="forgotten while"):
+    with pytest.raises(NotFoundError, match="forgotten or changed while"):
         home.adapt("news", "sorting", progress=on_progress, **FAST)
     assert [base.name for base in home.bases()] == ["tiny"] and not list((home.store.folder / "bases").iterdir())
     assert not home.doctor().wrong

@@ -169,10 +169,9 @@ class Store:
             db.execute(insert(tables.bases).values(**asdict(base) | {"folder": self.kept(base.folder)}))
             for history in outsiders:
                 if not are_there(db, base.task or "", history):
-                    raise NotFoundError(
-                        f"Records of user {history.user_id!r} were forgotten while the base learnt from them",
-                        hint="it was not kept; adapt again",
-                    )
+                    user = history.user_id
+                    what = f"Records of user {user!r} were forgotten or changed while the base learnt from them"
+                    raise NotFoundError(what, hint="it was not kept; adapt again")
                 db.execute(insert(tables.outsiders).values(base=base.name, user=history.user_id))
 
     def move_base(self, name: str, folder: str) -> None:
