@@ -29,7 +29,8 @@ def test_a_journey_in_json(shell: Shell, tiny_base: Path) -> None:
 
     report = shell.json("train", "--task", "sorting", "--epochs", "1")
     assert sorted(report) == [
-        "added", "anew", "checkpointed", "failed", "not_chosen", "notes", "resumed", "skipped", "tokens_per_s", "trained",
+        "added", "anew", "checkpointed", "failed", "not_chosen", "notes", "resumed", "skipped",
+        "tokens_per_s", "trained",
     ]  # fmt: skip
     assert sorted(report["trained"][0]) == [
         "adapter", "loss_first", "loss_last", "parent", "records", "seconds", "steps", "tokens", "user",

@@ -33,8 +33,8 @@ def test_the_ladder_in_json_and_in_words(shell: Shell) -> None:
     }  # fmt: skip
     assert report["ladder"][0] == {"user": "ada", "records": 7, "rung": "adapted", "why": "5 to 49 records"}
     assert sorted(report) == [
-        "added", "anew", "assembled", "checkpointed", "failed", "ladder", "notes", "resumed", "skipped", "stale",
-        "tokens_per_s", "trained",
+        "added", "anew", "assembled", "checkpointed", "failed", "ladder", "not_chosen", "notes", "resumed", "skipped",
+        "stale", "tokens_per_s", "trained",
     ]  # fmt: skip
     assert [row["user"] for row in report["assembled"]] == ["bela", "ciro", "ada"]
     assert sorted(report["assembled"][0]) == [
