@@ -121,7 +121,7 @@ def test_pictures_of_a_person_and_a_pool(shared: QuickShell) -> None:
     assert "was trained" in error and "`ownlm assemble --task sorting --user eva`" in error
     assert "no folder nowhere" in shared.run("users", "show", "finn", "--plot", "nowhere/a.png", code=1)
     assert "the suffix '.odd'" in shared.run("pool", "show", "--plot", "a.odd", code=1)
-    assert "'nobody' has no adapter" in shared.run("users", "show", "nobody", "--plot", "own.png", code=1)
+    assert "no user 'nobody'" in shared.run("users", "show", "nobody", "--plot", "own.png", code=1)
     home_of(shared).pools.withdraw("ana", again=False)
     home_of(shared).pools.withdraw("ben", again=False)
     home_of(shared).train("sorting", users=["finn"], epochs=1)

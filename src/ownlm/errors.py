@@ -255,6 +255,10 @@ class UnknownUserError(NotFoundError):
         """The same error without the other user's name."""
         return NotFoundError(self.plain, hint=self.hint)
 
+    def as_dict(self) -> dict[str, str | None]:
+        """The error's parts, under the name that scripts know."""
+        return super().as_dict() | {"error": NotFoundError.__name__}
+
 
 class SupersededError(AdapterError, NotFoundError):
     """The adapter was replaced or removed while it answered: the same request is answered by the newest one."""
