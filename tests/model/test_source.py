@@ -11,7 +11,7 @@ import pytest
 from ownlm.errors import BaseModelError
 from ownlm.model import smollm2 as embedded
 from ownlm.model.base_files import fingerprint
-from ownlm.model.source import resolve_source
+from ownlm.model.source import _bar, resolve_source
 from tests.hub import running_hub
 
 
@@ -49,7 +49,16 @@ def test_a_hub_model_comes_without_pickles_and_code(hub: str, tmp_path: Path, ti
     names = {path.name for path in Path(folder).iterdir()}
     assert names == {path.name for path in tiny_base.iterdir()}
     assert fingerprint(Path(folder)) == fingerprint(tiny_base)
-    assert int(heard) > 2
+    assert int(heard) >= 2  # its beginning and its end, and what a longer download has between them
+
+
+def test_a_download_is_reported_in_bytes_and_its_end_by_the_caller_alone() -> None:
+    heard = list[tuple[str, float, float]]()
+    bytes_bar = _bar(lambda *told: heard.append(told))(total=10, unit="B")
+    files_bar = _bar(lambda *told: heard.append(told))(total=2, unit="it")
+    for bar, count in ((bytes_bar, 4), (files_bar, 1), (bytes_bar, 6)):
+        bar.update(count)
+    assert heard == [("download", 4, 10)]
 
 
 @pytest.mark.parametrize(

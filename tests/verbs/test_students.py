@@ -122,7 +122,7 @@ def test_nobody_is_an_error_before_anything_starts(home: Home, monkeypatch: pyte
     monkeypatch.setattr(Home, "load", lambda *_: pytest.fail("the base was loaded"))
     plan = plan_for(home.store, home.task("sorting"), ["ada", "bela", "nobody"])
     with pytest.raises(NotFoundError, match="nobody"):
-        list(checked(students(home.store, plan), plan))
+        list(checked(home.store, students(home.store, plan), plan))
     with pytest.raises(NotFoundError, match="nobody"):
         home.train("sorting", users=["ada", "bela", "nobody"], **FAST)
     for user in PEOPLE:
