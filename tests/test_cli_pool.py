@@ -156,7 +156,7 @@ def test_every_id_that_is_shown_short_is_taken_short(shared: QuickShell) -> None
 def test_a_pool_is_removed_when_nobody_uses_it(shared: QuickShell) -> None:
     (pool,) = home_of(shared).pools.ls()
     error = shared.json("pool", "rm", pool.digest[:12], code=1)["error"]
-    assert "recipes of 2 people" in error["what"] and error["got"] == "eva, finn" and "ownlm train" in error["hint"]
+    assert "recipes of 2 users" in error["what"] and error["got"] == "eva, finn" and "ownlm train" in error["hint"]
     for user in OTHERS:
         shared.json("users", "forget", user)
     assert f"pool {pool.digest[:12]}, version 1, of 4 sharers" in shared.run("pool", "rm", pool.digest[:12])
@@ -203,9 +203,9 @@ def test_what_was_best_of_an_adapted_recipe_is_listed(shared: QuickShell) -> Non
 @pytest.mark.parametrize("command", ["assemble", "train", "train --ladder"])
 def test_what_was_added_before_a_failure_is_told(shared: QuickShell, command: str) -> None:
     write_rows(shared.folder / "new.jsonl", rows("gus", 3))
-    line = (*command.split(), "new.jsonl", "--task", "sorting", "--base", "nowhere")
+    line = (*command.split(), "new.jsonl", "--task", "sorting", "--user", "nowhere")
     _, err = shared.both(*line, code=1)
-    assert "3 records of 1 user are in the home all the same" in err and "no base 'nowhere'" in err
+    assert "3 records of 1 user are in the home all the same" in err and "user 'nowhere'" in err
     assert [row["user"] for row in shared.json("history", "ls")][-1] == "gus"
     error = shared.json(*line, code=1)["error"]
     assert "nowhere" in error["what"]

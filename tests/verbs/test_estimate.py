@@ -152,9 +152,10 @@ def test_the_commands_with_a_file(shell: Shell) -> None:
     )
     assert "not added" in shell.run("history", "add", "new.jsonl", "--task", "sorting", "--dry-run")
     assert files(shell) == before
-    assert "no home" in shell.run(
+    assert "no task 'sorting'" in shell.run(
         "history", "add", "new.jsonl", "--task", "sorting", "--dry-run", "--home", "x", code=1
     )
+    shell.run("history", "add", "new.jsonl", "--task", "sorting.toml", "--dry-run", "--home", "x")
     assert not (shell.folder / "x").exists()
 
 
@@ -163,7 +164,7 @@ def test_the_command(shell: Shell) -> None:
     ask = ("train", "--task", "sorting", "--dry-run", "--epochs", "2")
     document = shell.json(*ask)
     assert set(document) == {"people", "skipped", "failed", "examples", "tokens", "steps", "seconds", "bytes",
-                             "memory_bytes", "slots", "tokens_per_step", "sampled", "added"}  # fmt: skip
+                             "memory_bytes", "slots", "tokens_per_step", "sampled", "added", "not_chosen"}  # fmt: skip
     assert document["people"] == 3 and document["examples"] == 14 and document["sampled"] is None
     text = shell.run(*ask)
     assert "3 adapters" in text and "nothing was trained" in text
