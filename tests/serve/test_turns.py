@@ -90,9 +90,9 @@ def test_choosing_leaves_others_their_turns(
 ) -> None:
     sizes, choose = list[int](), running.choose
 
-    def watched(base: Any, banks: Any, prompts: Any, labels: Any) -> Any:
+    def watched(base: Any, banks: Any, prompts: Any, labels: Any, **how: Any) -> Any:
         sizes.append(sum(len(prompt.tokens) for prompt in prompts))
-        return choose(base, banks, prompts, labels)
+        return choose(base, banks, prompts, labels, **how)
 
     monkeypatch.setattr(running, "choose", watched)
     works = [office.work(one, "Sort this" * 5, labels=("a", "b")) for one in people]
