@@ -20,7 +20,7 @@ from ownlm.bench.methods import (
 )
 from ownlm.bench.plan import MethodPlan, Plan, SetPlan, check_names, slug_of
 from ownlm.bench.problems import Problems
-from ownlm.errors import ConfigError, DataError, NotFoundError
+from ownlm.errors import ConfigError, DataError, NotFoundError, many
 from ownlm.history.task import load_task
 from ownlm.model import smollm2
 from ownlm.model.architecture import check_architecture, check_tokenizer
@@ -185,12 +185,13 @@ def _notes(plan: Plan, spec: SetPlan, data: SetData, methods: tuple[MethodPlan, 
         wanted = max(settings.get("rag", 0), settings.get("k", 0) if method.method in ("knn", "random") else 0)
         if wanted > fewest:
             few = sum(len(history) < wanted for history in data.targets.values())
-            people = f"{few:,} of {len(data.targets):,} people"
+            people = f"{few:,} of {many(len(data.targets), 'person')}"
             yield f"{method.name}: {people} have fewer than the {wanted} records it takes."
         share = {**plan.share, **settings.get("share", {})}
         able, most = _sharers(plan, settings, data)
         if method.method in NEEDS_POOL and share.get("sharers", most) > most:
-            yield f"{method.name}: {share['sharers']} sharers are asked for; {able} people have records enough."
+            there = many(able, "person with records enough")
+            yield f"{method.name}: {share['sharers']} sharers are asked for; the data have {there}."
 
 
 def _check_folder(folder: Path) -> None:
