@@ -36,8 +36,8 @@ from bases import SHAPES, open_base
 from charts import line_charts
 from fleet import HAS_PEFT, OURS, mean, method, on, settings, warm_up
 from record import save, table
+from timing import Clock, peak_memory, peak_rss, run_child, waited
 from transformers import AutoModelForCausalLM, LlamaConfig
-from turn import Clock, peak_memory, peak_rss, run_child, waited
 from workload import SETS, open_users
 
 from ownlm.config import LoraConfig

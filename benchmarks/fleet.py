@@ -31,8 +31,8 @@ from charts import line_chart
 from peers import PEERS
 from record import save, table
 from roof import Rate, Shape, matmul_rate, needed, total
+from timing import Clock, Trained, peak_memory, peak_rss, run_child, waited
 from transformers import LlamaConfig
-from turn import Clock, Trained, peak_memory, peak_rss, run_child, waited
 from workload import SETS, open_users
 
 from ownlm.config import TrainConfig

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timing import Clock, Trained
 from torch import Tensor, nn
-from turn import Clock, Trained
 
 from ownlm.config import TrainConfig
 from ownlm.oppu.fleet import Job, job_seed

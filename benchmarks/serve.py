@@ -31,15 +31,15 @@ from typing import Any
 import numpy as np
 import torch
 from record import save, table
-from stand import LORA, Stand, alone, open_stand, prompt, random_adapter
+from serving_fixture import LORA, Stand, alone, open_stand, prompt, random_adapter
 
-from ownlm.answer.decoder import Decoder, Reply
-from ownlm.answer.text import AnswerText
+from ownlm.inference.decoder import Decoder, Reply
+from ownlm.inference.text import AnswerText
 from ownlm.model.adapter import write_peft_folder
 from ownlm.model.bank import LoraBank
-from ownlm.serve.engine import Work
-from ownlm.serve.own_engine import OwnEngine
-from ownlm.serve.stream import OwnStream
+from ownlm.server.engine import Work
+from ownlm.server.own_engine import OwnEngine
+from ownlm.server.stream import OwnStream
 from ownlm.store.rows import AdapterInfo
 
 PARTS = ("throughput", "latency", "people", "joining")

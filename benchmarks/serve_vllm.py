@@ -21,13 +21,13 @@ from pathlib import Path
 
 import torch
 from record import save, table
-from stand import alone, open_stand
+from serving_fixture import alone, open_stand
 
 from ownlm.home import Home
-from ownlm.serve.engine import Engine, Work
-from ownlm.serve.own_engine import OwnEngine
-from ownlm.serve.vllm_engine import start_engine
-from ownlm.serve.vllm_server import VllmSettings
+from ownlm.server.engine import Engine, Work
+from ownlm.server.own_engine import OwnEngine
+from ownlm.server.vllm.engine import start_engine
+from ownlm.server.vllm.server import VllmSettings
 
 PYTHON = Path(__file__).resolve().parents[1] / ".venv-vllm" / "bin" / "python"
 

@@ -12,7 +12,7 @@ from ownlm.perpcs.pool import Pool
 from ownlm.store.consents import give_consent
 from ownlm.store.pools import add_pool, people_of
 from ownlm.store.rows import AdapterInfo, PoolInfo
-from ownlm.verbs.report import Answer, Shared
+from ownlm.workflows.report import Answer, Shared
 from tests.community import rows, write_rows, write_task
 from tests.perpcs.pools import make_pool, random_pieces
 from tests.store.rows import keep, pool_info, recipe

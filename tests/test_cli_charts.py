@@ -7,7 +7,7 @@ import pytest
 
 from ownlm.cli import charts
 from ownlm.errors import ConfigError
-from ownlm.verbs.use import Use
+from ownlm.workflows.piece_usage import Use
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -10,7 +10,7 @@ from ownlm.cli.output import progress_bar
 from ownlm.errors import UnknownUserError
 from ownlm.history.task import shipped_tasks
 from ownlm.home import Home
-from ownlm.serve.refusals import message_of, status_of
+from ownlm.server.errors import message_of, status_of
 from ownlm.store import tables
 from tests.community import rows, write_rows, write_task
 from tests.shell import QuickShell

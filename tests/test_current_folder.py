@@ -14,8 +14,8 @@ from ownlm.errors import OwnlmError
 from ownlm.home import Home
 from ownlm.importers.git import import_git
 from ownlm.programs import child_environment, find_program, python_command
-from ownlm.serve.jobs import Jobs
-from ownlm.serve.vllm_server import VllmSettings, start_server
+from ownlm.server.jobs import Jobs
+from ownlm.server.vllm.server import VllmSettings, start_server
 from ownlm.store.rows import BaseInfo
 from ownlm.store.traces import found
 from tests.importers.repository import Repository

@@ -159,7 +159,7 @@ def test_a_prompt_shows_as_many_records_as_the_adapter_was_trained_with(home: Ho
 
 def test_nobodys_text_reaches_another_persons_prompt(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     import ownlm.oppu.examples as examples
-    import ownlm.verbs.ask as ask
+    import ownlm.workflows.ask as ask
 
     seen: dict[str, str] = {}
 
@@ -168,7 +168,7 @@ def test_nobodys_text_reaches_another_persons_prompt(home: Home, monkeypatch: py
         seen[user] = " ".join(one.prompt + one.answer for one in made)
         return examples.tokenize(base, user, made)
 
-    monkeypatch.setattr("ownlm.verbs.students.tokenize", watch)
+    monkeypatch.setattr("ownlm.workflows.selection.tokenize", watch)
     home.train("sorting", rag=4, **FAST)
     asked: dict[str, str] = {}
     genuine = ask.query_prompt

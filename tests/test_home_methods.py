@@ -10,13 +10,13 @@ from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError, ConfigError, DataError
 from ownlm.history.record import Query
 from ownlm.home import Home
-from ownlm.model.packed import Row
-from ownlm.model.spans import BASE
+from ownlm.model.packed import BatchBuilder
+from ownlm.model.segments import BASE
 from ownlm.prompt.example import query_prompt
-from ownlm.verbs.load import load_peft_adapter
-from ownlm.verbs.settings import settings
-from tests.answer.test_peft_answer import make_attentive
+from ownlm.workflows.load import load_peft_adapter
+from ownlm.workflows.settings import settings
 from tests.community import rows, with_context, write_rows, write_task
+from tests.inference.test_peft_answer import make_attentive
 from tests.shell import Shell
 
 FAST = {"epochs": 6, "batch_size": 4, "learning_rate": 0.1}
@@ -80,7 +80,7 @@ def test_export_is_loaded_by_peft_and_answers_alike(home: Home, tmp_path: Path) 
         tokens = base.encode_prompt("message: bela thing")
         model = AutoPeftModelForCausalLM.from_pretrained(tmp_path / user, dtype=torch.float32)
         with load_peft_adapter(home.store, info, base).attached(base.model) as attached, torch.no_grad():
-            row = Row()
+            row = BatchBuilder()
             row.predict(BASE, row.add(BASE, attached.virtual_tokens + tokens)[-len(tokens) :])
             mine, theirs = base.logits(row.pack()), model(torch.tensor([tokens])).logits[0, -len(tokens) :]
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)

@@ -20,8 +20,8 @@ from ownlm.perpcs.pool import Pool, open_pool
 from ownlm.perpcs.version import write_pool
 from ownlm.store import pools
 from ownlm.store.pools import people_of
-from ownlm.verbs.lineage import signing_key
-from ownlm.verbs.load import read_adapter
+from ownlm.workflows.lineage import signing_key
+from ownlm.workflows.load import read_adapter
 from tests.community import rows, write_rows, write_task
 from tests.namespace import run_with_mount
 from tests.sharing import GIVERS, OTHERS, TASK, ask, everything, ids_of, share
@@ -161,7 +161,7 @@ def test_a_pool_that_goes_while_people_are_answered_costs_only_who_needs_it(
     shared.train(TASK, users=["kara"], epochs=1, batch_size=4, learning_rate=1e-2)
     shared.assemble(TASK, users=["luca"])
     (trained,) = ask(shared, "kara")
-    import ownlm.verbs.ask as module
+    import ownlm.workflows.ask as module
 
     genuine = module.answer
 

@@ -17,7 +17,7 @@ from ownlm.home import Home
 from ownlm.model.adapter import Adapter
 from ownlm.store.rows import AdapterInfo
 from ownlm.store.store import Store
-from ownlm.verbs import checkpoints
+from ownlm.workflows import checkpoints
 from tests.community import rows, write_rows, write_task
 from tests.forks import context
 

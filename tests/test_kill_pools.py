@@ -172,7 +172,7 @@ def test_what_was_trained_before_the_kill_is_not_trained_again(before: Path, und
 
 def killed_once_kept(count: int, folder: Path) -> None:
     """Kills itself while it shares, as soon as so many drafts are kept."""
-    import ownlm.verbs.drafts as verb
+    import ownlm.workflows.drafts as verb
 
     genuine, left = verb.add_drafts, [count]
 
@@ -230,7 +230,7 @@ def test_what_was_assembled_before_the_kill_is_kept(before: Path) -> None:
 
 
 def killed_after_one(folder: Path) -> None:
-    import ownlm.verbs.assemble as verb
+    import ownlm.workflows.assemble as verb
 
     genuine = verb.assemble
 

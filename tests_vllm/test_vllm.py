@@ -16,11 +16,11 @@ import pytest
 from ownlm.errors import NotFoundError
 from ownlm.history.record import Query
 from ownlm.home import Home
-from ownlm.serve.engine import Work
-from ownlm.serve.vllm_engine import VllmEngine, start_engine
-from ownlm.serve.vllm_server import VllmSettings
+from ownlm.server.engine import Work
+from ownlm.server.vllm.engine import VllmEngine, start_engine
+from ownlm.server.vllm.server import VllmSettings
 from ownlm.store.served import version_of
-from ownlm.verbs.ask import assign, prompt_of
+from ownlm.workflows.ask import assign, prompt_of
 from tests_vllm.people import ASSEMBLED, QUESTIONS, SAYS, TRAINED, make_home, train
 
 PEOPLE = (*TRAINED, *ASSEMBLED)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from ownlm.store.consents import Changed, change_consents
 from ownlm.store.rows import TokenInfo
 from ownlm.store.tokens import Given, give_tokens, revoke_token, revoke_tokens, tokens
-from ownlm.verbs.consent import LICENCE, Consent, consents_of
-from ownlm.verbs.user_list import ListedUser, read_user_list
+from ownlm.workflows.consent import LICENCE, Consent, consents_of
+from ownlm.workflows.user_list import ListedUser, read_user_list
 
 if TYPE_CHECKING:
     from ownlm.home import Home

@@ -16,17 +16,17 @@ from ownlm.store.database import DATABASE
 from ownlm.store.forget import Forgotten, resume
 from ownlm.store.rows import AdapterInfo, BaseInfo, Person, ProfileInfo
 from ownlm.store.store import Store
-from ownlm.verbs.bases import add_base, check_name, pick_base, pick_raw_base
-from ownlm.verbs.consent import LICENCE, Consent, consent
-from ownlm.verbs.corrections import Corrections
-from ownlm.verbs.doctor import Diagnosis, diagnose
-from ownlm.verbs.histories import Added, add_history, as_path, find_task, keep_task, known_history, preview_history
-from ownlm.verbs.listing import ListedPerson, ListOptions, list_people
-from ownlm.verbs.people import forget, newest_adapter, working_alone
-from ownlm.verbs.profile import pick_writer, profile_people
-from ownlm.verbs.report import Answer, Assemblies, Estimate, Exported, Ladder, Profiles, Training
-from ownlm.verbs.settings import settings
-from ownlm.verbs.standing import learnt_from_gone
+from ownlm.workflows.bases import add_base, check_name, pick_base, pick_raw_base
+from ownlm.workflows.consent import LICENCE, Consent, consent
+from ownlm.workflows.corrections import Corrections
+from ownlm.workflows.doctor import Diagnosis, diagnose
+from ownlm.workflows.histories import Added, add_history, as_path, find_task, keep_task, known_history, preview_history
+from ownlm.workflows.listing import ListedPerson, ListOptions, list_people
+from ownlm.workflows.people import forget, newest_adapter, working_alone
+from ownlm.workflows.profile import pick_writer, profile_people
+from ownlm.workflows.report import Answer, Assemblies, Estimate, Exported, Ladder, Profiles, Training
+from ownlm.workflows.settings import settings
+from ownlm.workflows.standing import learnt_from_gone
 
 if TYPE_CHECKING:  # what needs torch is imported where it is used: listing people should not wait for it
     from ownlm.model.base import BaseLM
@@ -142,7 +142,7 @@ class Home(Corrections):
         parent = pick_raw_base(self.store, base)
         config = settings("task_adapter", parent.parameters, preset, changes, parent.folder)
         dataset = self.add_history(data, task).dataset if data is not None else Dataset()
-        from ownlm.verbs.adapt import adapt_base, outsiders_of
+        from ownlm.workflows.adapt import adapt_base, outsiders_of
 
         with self.working("ownlm adapt", progress):
             spec = self.keep_task(task)
@@ -178,8 +178,8 @@ class Home(Corrections):
         if data is not None:
             pick_base(self.store, self.task(task).name, base)  # before anything is added
             report.added = self.add_history(data, task)
-        from ownlm.verbs.students import plan_for
-        from ownlm.verbs.train import train_people
+        from ownlm.workflows.selection import plan_for
+        from ownlm.workflows.train import train_people
 
         with self.working("ownlm train", progress):
             rest = users, base, preset, from_scratch, seed, slots, tokens_per_step
@@ -198,7 +198,7 @@ class Home(Corrections):
         Raises:
             NotFoundError, BaseModelError, DataError, ConfigError: as for `train`; or the method is not LoRA.
         """
-        from ownlm.verbs.estimate import estimate
+        from ownlm.workflows.estimate import estimate
 
         return estimate(self.store, self.task(task), data, self.load, progress, **asked)
 
@@ -214,7 +214,7 @@ class Home(Corrections):
             data: histories to add first.
             asked: users, by default everybody but sharers, outsiders, and who has an adapter of their own; pool, by its
                 digest, and base, by default the newest of the task; top_k 3, tau 1.0, combine "product" or "factors",
-                recent 2000; adapt_steps 0, residual_rank, seed 0; see `verbs.assemble.AssemblyPlan`.
+                recent 2000; adapt_steps 0, residual_rank, seed 0; see `workflows.assemble.AssemblyPlan`.
             report: filled as people are done, for who wants to read it while the work goes on.
 
         Raises:
@@ -225,7 +225,7 @@ class Home(Corrections):
         if data is not None:
             pick_base(self.store, self.task(task).name, asked.get("base"))
             report.added = self.add_history(data, task)
-        from ownlm.verbs.assemble import assemble_people, assembly_plan
+        from ownlm.workflows.assemble import assemble_people, assembly_plan
 
         with self.working("ownlm assemble", progress):
             plan = assembly_plan(self.store, self.keep_task(task), **asked)
@@ -248,8 +248,8 @@ class Home(Corrections):
             NotFoundError, PoolError, StoreError, and others: as `train` and `assemble`.
         """
         report = Ladder() if report is None else report
-        from ownlm.verbs.ladder import climb, ladder_plan, place_only
-        from ownlm.verbs.students import plan_for
+        from ownlm.workflows.cold_start import ladder_plan, place_only, start_cold
+        from ownlm.workflows.selection import plan_for
 
         if dry_run:
             report.added = place_only(self.store, self.task(task), data, pool, report, **asked)
@@ -260,7 +260,7 @@ class Home(Corrections):
         with self.working("ownlm train", progress):
             own = plan_for(self.store, self.keep_task(task), **asked)
             plan = ladder_plan(self.store, own, pool)
-            climb(self.store, lambda: self.load(own.base, progress), plan, progress, report)
+            start_cold(self.store, lambda: self.load(own.base, progress), plan, progress, report)
         return report
 
     # Profiles
@@ -321,7 +321,7 @@ class Home(Corrections):
             base: answer with the adapter on this base; by default with the newest adapter.
             base_only: without any adapter.
         """
-        from ownlm.verbs.ask import answer_queries, assign_all
+        from ownlm.workflows.ask import answer_queries, assign_all
 
         spec, show = self.task(task), {"rag": rag, "profile": profile}
         info = pick_base(self.store, spec.name, base) if base is not None or base_only else None
@@ -350,7 +350,7 @@ class Home(Corrections):
         Raises:
             NotFoundError, AdapterError, StoreError: there is no adapter; the folder is not empty; weights are damaged.
         """
-        from ownlm.verbs.export import export_adapter
+        from ownlm.workflows.export import export_adapter
 
         adapter = newest_adapter(self.store, user, None if task is None else self.task(task).name)
         return Exported(adapter, export_adapter(self.store, adapter, Path(folder), rank), learnt_from_gone(adapter))
@@ -390,7 +390,7 @@ class Home(Corrections):
 
     def load(self, base: BaseInfo, progress: Progress = silent) -> "BaseLM":
         """A base, ready to run; a BaseModelError where it is not what it was."""
-        from ownlm.verbs.load import load_registered
+        from ownlm.workflows.load import load_registered
 
         if self._loaded is None or self._loaded.fingerprint != base.fingerprint:
             progress("loading the base", 0, 0, base.name)

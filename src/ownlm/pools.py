@@ -9,15 +9,15 @@ from ownlm.progress import Progress, silent
 from ownlm.store import pools as stored
 from ownlm.store.drafts import drafts as stored_drafts
 from ownlm.store.rows import AdapterInfo, BaseInfo, DraftInfo, PoolInfo
-from ownlm.verbs.bases import pick_base
-from ownlm.verbs.people import newest_adapter
-from ownlm.verbs.report import Shared, Withdrawal
-from ownlm.verbs.waiting import waiting_pools
+from ownlm.workflows.bases import pick_base
+from ownlm.workflows.people import newest_adapter
+from ownlm.workflows.report import Shared, Withdrawal
+from ownlm.workflows.waiting import waiting_pools
 
 if TYPE_CHECKING:  # the home has its pools, and what needs torch is imported where it is used
     from ownlm.home import Home
     from ownlm.perpcs.pool import Pool
-    from ownlm.verbs.use import Use
+    from ownlm.workflows.piece_usage import Use
 
 
 class Pools:
@@ -69,8 +69,8 @@ class Pools:
             NotFoundError: nobody agrees, or somebody no longer does when the pool is done. DataError: nobody has enough
                 records. ConfigError, BaseModelError, TrainingError, PoolError, StoreError. There is no pool then.
         """
-        from ownlm.verbs.share import share
-        from ownlm.verbs.share_plan import share_plan
+        from ownlm.workflows.share import share
+        from ownlm.workflows.share_plan import share_plan
 
         with self._home.working("ownlm share", progress):
             plan = share_plan(
@@ -97,7 +97,7 @@ class Pools:
 
     def use(self, info: PoolInfo, pool: "Pool") -> "Use":
         """How often each piece of a pool, as `open` gives it, is used by the home's current recipes."""
-        from ownlm.verbs.use import use_of_pool
+        from ownlm.workflows.piece_usage import use_of_pool
 
         return use_of_pool(self._home.store, info, pool)
 
@@ -108,7 +108,7 @@ class Pools:
             NotFoundError, AdapterError, PoolError: they have none, or several tasks and none is named; it is stale, or
                 without a piece; its pool is damaged, or may not be used.
         """
-        from ownlm.verbs.use import use_of_person
+        from ownlm.workflows.piece_usage import use_of_person
 
         store = self._home.store
         adapter = newest_adapter(store, user, None if task is None else self._home.task(task).name)
@@ -135,7 +135,7 @@ class Pools:
             PoolError, NotFoundError, StoreError: it is not what it should be, or not for this base; or is here already.
             ConfigError: the digest is none.
         """
-        from ownlm.verbs.pools import add_pool, base_of, check_digest
+        from ownlm.workflows.pools import add_pool, base_of, check_digest
 
         with self._home.working("ownlm pool add", progress):
             spec = self._home.keep_task(task)
@@ -153,7 +153,7 @@ class Pools:
         Raises:
             PoolError, NotFoundError: it is not signed so; the home expects no other key.
         """
-        from ownlm.verbs.lineage import trust
+        from ownlm.workflows.lineage import trust
 
         return trust(self._home.store, Path(folder), key)
 
@@ -183,7 +183,7 @@ class Pools:
         Raises:
             NotFoundError, PoolError: there is none; it is not what it should be.
         """
-        from ownlm.verbs.pools import check_digest, verify_pool
+        from ownlm.workflows.pools import check_digest, verify_pool
 
         return verify_pool(self._home.store, self._home.load, which, check_digest(digest))
 
@@ -201,7 +201,7 @@ class Pools:
             NotFoundError: nothing of theirs is shared, or several ids begin so. StoreError: the home cannot be
                 written.
         """
-        from ownlm.verbs.pools import assemble_again, withdraw
+        from ownlm.workflows.pools import assemble_again, withdraw
 
         with self._home.working("ownlm pool withdraw", progress):
             done = withdraw(self._home.store, who)
@@ -220,7 +220,7 @@ class Pools:
         Raises:
             NotFoundError, PoolError, StoreError: there is none; recipes are made of it; the home cannot be written.
         """
-        from ownlm.verbs.pools import remove_pool
+        from ownlm.workflows.pools import remove_pool
 
         with self._home.working("ownlm pool rm", progress):
             return remove_pool(self._home.store, digest)

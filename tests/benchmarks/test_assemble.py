@@ -15,7 +15,7 @@ import assemble as benchmark
 import charts
 import record
 from bases import open_base
-from turn import run_child
+from timing import run_child
 
 from ownlm.model.base import BaseLM
 from ownlm.model.targets import target_modules

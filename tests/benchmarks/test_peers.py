@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from peers import PEERS, TOGETHER, lora_config
-from turn import Clock
+from timing import Clock
 
 from ownlm.config import TrainConfig
 from ownlm.model.base import BaseLM, load_base

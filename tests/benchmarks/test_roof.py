@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from roof import Load, Shape, job_load, load_of, needed
 
 from ownlm.config import LoraConfig, TrainConfig
-from ownlm.model.packed import Row
+from ownlm.model.packed import BatchBuilder
 from ownlm.oppu.fleet import Job
 from ownlm.oppu.minibatches import TokenizedExample
 
@@ -44,7 +44,7 @@ def test_the_load_is_the_packed_rows() -> None:
         TokenizedExample([1, 2, 9], [5]),
         TokenizedExample([1, 2], [7, 7, 7]),
     ]
-    row = Row()
+    row = BatchBuilder()
     prefix = row.add(0, [1])
     ends: list[int] = [1]
     asked_pairs = 0

@@ -13,10 +13,10 @@ from ownlm.errors import AdapterError, BaseModelError
 from ownlm.model.adapter import Adapter, LoraPair, write_peft_folder
 from ownlm.model.bank import LoraBank
 from ownlm.model.base import BaseLM, load_base, save_merged
-from ownlm.model.flight import flying
+from ownlm.model.forward_context import set_forward_context
 from ownlm.model.lora import down, lora_merge, lora_update, up_
-from ownlm.model.packed import Row
-from ownlm.model.spans import BASE, make_spans
+from ownlm.model.packed import BatchBuilder
+from ownlm.model.segments import BASE, make_segments
 from tests.peft_folder import read_peft_folder
 
 LORA = LoraConfig(r=4, lora_alpha=12, target_modules=("q_proj", "v_proj", "down_proj"))
@@ -34,8 +34,8 @@ def random_adapter(base: BaseLM, seed: int, lora: LoraConfig = LORA) -> Adapter:
     return bank.read(0)
 
 
-def row_of(slots: list[int]) -> Row:
-    row = Row()
+def row_of(slots: list[int]) -> BatchBuilder:
+    row = BatchBuilder()
     for slot in slots:
         row.predict(slot, row.add(slot, IDS))
     return row
@@ -43,11 +43,11 @@ def row_of(slots: list[int]) -> Row:
 
 def test_equations_against_naive_loops() -> None:
     x_TD, A_URD, B_UOR = (torch.randn(n, dtype=torch.float64) for n in ((7, 5), (3, 2, 5), (3, 4, 2)))
-    spans = make_spans([(BASE, 1), (0, 2), (2, 4)], "cpu")
+    segments = make_segments([(BASE, 1), (0, 2), (2, 4)], "cpu")
     base_1TO = torch.randn(1, 7, 4, dtype=torch.float64)
-    h_TR = down(x_TD[None], A_URD, None, spans)
-    out_TO, token = up_(base_1TO.clone(), h_TR, B_UOR, None, spans, 1.5)[0], 0
-    for slot, tokens in spans.parts:
+    h_TR = down(x_TD[None], A_URD, None, segments)
+    out_TO, token = up_(base_1TO.clone(), h_TR, B_UOR, None, segments, 1.5)[0], 0
+    for slot, tokens in segments.parts:
         for _ in range(tokens):
             for o in range(4):
                 naive = float(base_1TO[0, token, o])
@@ -186,12 +186,12 @@ class Parallel(torch.nn.Module):
 
 def test_each_module_gets_its_own_adapter_whatever_it_reads() -> None:
     model, lora = Parallel(), LoraConfig(r=2, lora_alpha=3, target_modules=("q_proj", "v_proj", "gate_proj"))
-    row = Row()
+    row = BatchBuilder()
     row.predict(0, row.add(0, IDS))
     batch, bank, x_1TD = row.pack(), LoraBank(model, lora, 1), torch.randn(1, len(IDS), 5)
     bank.param_UP.normal_(generator=torch.Generator().manual_seed(0))
     pairs = bank.read(0).pairs
-    with bank.attached(), flying(batch, bank, None), torch.no_grad():
+    with bank.attached(), set_forward_context(batch, bank, None), torch.no_grad():
         out_1TO = model(x_1TD)
     expected = [
         module(x_1TD[0] * times) + lora_update(x_1TD[0] * times, pairs[name].A_RD, pairs[name].B_OR, 1.5)

@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM
 from ownlm.config import LoraConfig
 from ownlm.model.bank import LoraBank
 from ownlm.model.base import BaseLM, load_base
-from ownlm.model.packed import Row
-from ownlm.model.spans import BASE
+from ownlm.model.packed import BatchBuilder
+from ownlm.model.segments import BASE
 from tests.model.test_self_test import save
 
 SEQUENCES = [[5, 6, 7, 8, 9], [10], list(range(20, 90)), [5, 6, 7]]
@@ -21,9 +21,9 @@ def base(tiny_base: Path) -> BaseLM:
     return load_base(tiny_base, name="tiny", fingerprint="tiny")
 
 
-def rows() -> tuple[Row, Row]:
+def rows() -> tuple[BatchBuilder, BatchBuilder]:
     """A row that asks for nothing, and one that asks for a single token, few enough for the last MLP to be trimmed."""
-    silent, asking = Row(), Row()
+    silent, asking = BatchBuilder(), BatchBuilder()
     for sequence in SEQUENCES:
         silent.add(BASE, sequence)
         chain = asking.add(BASE, sequence)
@@ -50,7 +50,7 @@ def test_every_position_is_the_stock_models(tmp_path: Path, tiny_base: Path, kin
 def test_a_bank_changes_nothing(base: BaseLM) -> None:
     bank = LoraBank(base.model, LoraConfig(r=4, lora_alpha=8), 1)
     bank.param_UP.normal_(generator=torch.Generator().manual_seed(1))
-    row = Row()
+    row = BatchBuilder()
     row.predict(0, row.add(0, SEQUENCES[0]))
     batch = row.pack()
     before_TD, before_PV = base.hidden(batch), base.logits(batch)

@@ -20,7 +20,7 @@ from ownlm.config import LoraConfig
 from ownlm.model.bank import LoraBank
 from ownlm.model.banks import attached
 from ownlm.model.base import BaseLM, load_base
-from ownlm.model.packed import Row
+from ownlm.model.packed import BatchBuilder
 from ownlm.model.piece_bank import PieceBank
 from tests.model.test_self_test import save
 from tests.peft_reference import weights
@@ -70,7 +70,7 @@ class User:
         prefix, *bodies = (draw.integers(3, 250, size).tolist() for size in (self.prefix, *self.bodies))
         return prefix, bodies
 
-    def fill(self, row: Row, slot: int) -> int:
+    def fill(self, row: BatchBuilder, slot: int) -> int:
         prefix, bodies = self.tokens()
         shared, asked = row.add(slot, prefix), 0
         for body in bodies:
@@ -88,7 +88,7 @@ users = st.builds(
 def in_bank(case: Case, lora: LoraConfig, people: Sequence[User]) -> list[tuple[Tensor, Tensor]]:
     """Each user's logits, and the gradient of a loss of their own."""
     bank = LoraBank(case.base.model, lora, len(people))
-    row, counts = Row(), []
+    row, counts = BatchBuilder(), []
     for slot, user in enumerate(people):
         bank.param_UP[slot].normal_(std=0.1, generator=torch.Generator().manual_seed(user.seed))
         counts.append(user.fill(row, slot))
@@ -161,13 +161,13 @@ def test_each_module_alone_in_a_bank_of_pieces(case: Case) -> None:
 
         bank, modules = PieceBank(case.base.model, shape, stacked, len(people)), list(adapters[0])
         weight_MK = torch.tensor([[0.7, 0.3]], dtype=torch.float64).expand(len(modules), 2)
-        row, counts = Row(), []
+        row, counts = BatchBuilder(), []
         with attached(bank) as banks, torch.no_grad():
             alone = []
             for slot, user in enumerate(people):
                 bank.load(slot, modules, torch.tensor([[slot, slot + 1]]).expand(len(modules), 2), weight_MK)
                 counts.append(user.fill(row, slot))
-                own = Row()
+                own = BatchBuilder()
                 user.fill(own, slot)
                 alone.append(case.base.logits(own.pack(), banks))
             together = case.base.logits(row.pack(), banks).split(counts)

@@ -19,7 +19,7 @@ from ownlm.home import Home
 from ownlm.model.adapter import Adapter, LoraPair
 from ownlm.model.base import BaseLM, load_base, load_without_weights, save_merged
 from ownlm.model.base_files import parameter_count
-from ownlm.model.packed import Row
+from ownlm.model.packed import BatchBuilder
 from ownlm.model.targets import target_modules
 from ownlm.oppu.memory import bytes_per_token
 from tests.community import rows, write_rows, write_task
@@ -47,7 +47,7 @@ def copied(base: Path, folder: Path) -> Path:
 
 
 def logits(base: BaseLM, ids: list[int]) -> torch.Tensor:
-    row = Row()
+    row = BatchBuilder()
     row.predict(0, row.add(0, ids))
     return base.logits(row.pack(base.device))
 

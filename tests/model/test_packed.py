@@ -16,10 +16,10 @@ from transformers.masking_utils import chunked_causal_mask_function
 from ownlm.model import attention
 from ownlm.model.attention import Scores, packed_attention
 from ownlm.model.base import BaseLM, load_base
-from ownlm.model.flight import flying
+from ownlm.model.forward_context import set_forward_context
 from ownlm.model.kv_cache import KvCache
-from ownlm.model.packed import Mask, Row, common_prefix
-from ownlm.model.spans import BASE
+from ownlm.model.packed import BatchBuilder, Mask, common_prefix
+from ownlm.model.segments import BASE
 
 tokens = st.lists(st.integers(3, 90), min_size=1, max_size=40)
 
@@ -38,7 +38,7 @@ def plain(tiny_base: Path) -> torch.nn.Module:
 def test_a_tree_of_sequences_equals_each_alone(
     packed: BaseLM, plain: torch.nn.Module, prefix: list[int], bodies: list[list[int]]
 ) -> None:
-    row = Row()
+    row = BatchBuilder()
     shared = row.add(BASE, prefix)
     for body in bodies:
         row.predict(BASE, row.add(BASE, body, after=shared))
@@ -49,11 +49,11 @@ def test_a_tree_of_sequences_equals_each_alone(
 
 
 def test_a_cached_row_goes_on_where_it_stopped(packed: BaseLM, plain: torch.nn.Module) -> None:
-    prompts, cache, row = [[5, 6, 7, 8], [9, 10]], KvCache(), Row()
+    prompts, cache, row = [[5, 6, 7, 8], [9, 10]], KvCache(), BatchBuilder()
     places = cache.take(8)[::-1].copy()  # anywhere will do
     chains = [row.add(BASE, prompts[0], at=places[:4]), row.add(BASE, prompts[1], at=places[4:6])]
     packed.logits(row.pack(), cache=cache.writing(places[:6], packed.device))
-    following = Row()
+    following = BatchBuilder()
     for number, (prompt, chain) in enumerate(zip(prompts, chains, strict=True)):
         following.add(BASE, [prompt[0] + 20], after=chain, at=places[6 + number : 7 + number])
         following.predict(BASE, np.array([number]))
@@ -63,11 +63,11 @@ def test_a_cached_row_goes_on_where_it_stopped(packed: BaseLM, plain: torch.nn.M
 
 
 def test_a_window_limits_what_is_seen() -> None:
-    row = Row()
+    row = BatchBuilder()
     row.predict(BASE, row.add(BASE, range(10)))
     q = torch.randn(1, 4, 10, 8)
     k, v = torch.randn(1, 2, 10, 8), torch.randn(1, 2, 10, 8)
-    with flying(row.pack(), None, None):
+    with set_forward_context(row.pack(), None, None):
         out, _ = packed_attention(torch.nn.Identity(), q, k, v, None, sliding_window=3)
     for place in range(10):
         seen = slice(max(0, place - 2), place + 1)
@@ -92,7 +92,7 @@ def test_attention_without_padding_is_asked_for_the_same(window: int | None, mon
         return torch.cat(outputs)
 
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", one_by_one)
-    row = Row()
+    row = BatchBuilder()
     shared = row.add(0, range(7))
     for length in (3, 20, 1):
         row.add(0, range(length), after=shared)
@@ -106,12 +106,12 @@ def test_attention_without_padding_is_asked_for_the_same(window: int | None, mon
 
 @pytest.mark.parametrize("scores", [{}, {"softcap": 2.0, "s_aux": torch.ones(4)}], ids=["plain", "capped with sinks"])
 def test_nothing_of_a_neighbour_is_read(packed: BaseLM, scores: dict[str, Any]) -> None:
-    row = Row()
+    row = BatchBuilder()
     row.predict(0, row.add(0, [5, 6, 7]))
     row.predict(1, row.add(1, [8]))
     batch = row.pack()
     q, k, v = torch.randn(1, 4, 4, 16), torch.randn(1, 2, 4, 16), torch.randn(1, 2, 4, 16)
-    with flying(batch, None, None):
+    with set_forward_context(batch, None, None):
         clean, _ = packed_attention(torch.nn.Identity(), q, k, v, None, **scores)
         for tensor in (q, k, v):
             tensor[:, :, :3] = float("nan")
@@ -132,7 +132,7 @@ def test_nothing_of_a_neighbour_is_read(packed: BaseLM, scores: dict[str, Any]) 
 )
 def test_scores_and_masks_against_a_naive_loop(mask: Mask, sees: Any, cap: float | None, sinks: bool) -> None:
     """Soft capping, sinks, windows and chunks behind a shared prefix, with values narrower than keys, in float64."""
-    row, draw = Row(), torch.Generator().manual_seed(0)
+    row, draw = BatchBuilder(), torch.Generator().manual_seed(0)
     prefix = row.add(0, range(5))
     chains = [prefix, *(row.add(0, range(length), after=prefix) for length in (6, 1, 1))]
     batch = row.pack()
@@ -153,7 +153,7 @@ def test_scores_and_masks_against_a_naive_loop(mask: Mask, sees: Any, cap: float
 
 
 def test_slots_must_ascend() -> None:
-    row = Row()
+    row = BatchBuilder()
     row.add(1, [5])
     with pytest.raises(ValueError, match="ascend"):
         row.add(0, [5])

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from ownlm.answer.ask import Question, answer, banks_of
 from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError
+from ownlm.inference.ask import Question, answer, banks_of
 from ownlm.model.adapter import Adapter
 from ownlm.model.bank import LoraBank
 from ownlm.model.banks import attached
 from ownlm.model.base import BaseLM, load_base
-from ownlm.model.packed import Row
-from ownlm.model.spans import BASE
+from ownlm.model.packed import BatchBuilder
+from ownlm.model.segments import BASE
 from ownlm.oppu.minibatches import TokenizedExample
 from ownlm.perpcs.materialise import materialise, recipe_bank
 from ownlm.perpcs.pool import Pool
@@ -71,7 +71,7 @@ def test_a_mixed_row_of_which_little_is_asked(
     base: BaseLM, pool: Pool, assembled: dict[str, Recipe], trained: dict[str, Adapter]
 ) -> None:
     """The last MLP then sees the asked positions alone."""
-    row = Row()
+    row = BatchBuilder()
     for slot in (BASE, 0, 1, 2, 3, 4):
         row.predict(slot, row.add(slot, IDS)[-1:])
     with attached(*banks_of(base, trained, assembled, pool)) as banks, torch.no_grad():
@@ -82,7 +82,7 @@ def test_a_mixed_row_of_which_little_is_asked(
 
 
 def test_spans_of_every_length(base: BaseLM, pool: Pool, assembled: dict[str, Recipe]) -> None:
-    row, lengths = Row(), {BASE: 3, 0: 1, 1: 2, 2: 6}
+    row, lengths = BatchBuilder(), {BASE: 3, 0: 1, 1: 2, 2: 6}
     for slot, length in lengths.items():
         row.predict(slot, row.add(slot, IDS[:length]))
     with attached(recipe_bank(base, pool, list(assembled.values()))) as banks, torch.no_grad():

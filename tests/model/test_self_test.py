@@ -15,9 +15,9 @@ from ownlm.model import layers
 from ownlm.model.bank import LoraBank
 from ownlm.model.base import load_base
 from ownlm.model.kv_cache import KvCache
-from ownlm.model.packed import CAUSAL, Row
+from ownlm.model.packed import CAUSAL, BatchBuilder
+from ownlm.model.segments import BASE
 from ownlm.model.self_test import check_packed
-from ownlm.model.spans import BASE
 
 SMALL = {
     "vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -96,18 +96,18 @@ def test_what_is_accepted_equals_the_stock_model(tmp_path: Path, tiny_base: Path
     draw = torch.Generator().manual_seed(0)
     sequences = [torch.randint(3, 250, (length,), generator=draw).tolist() for length in (40, 3, 21)]
     alone = [plain(torch.tensor([tokens]), use_cache=False).logits[0] for tokens in sequences]
-    row, cache, chains = Row(), KvCache(), []
+    row, cache, chains = BatchBuilder(), KvCache(), []
     for tokens in sequences:
         row.predict(BASE, row.add(BASE, tokens))
     together = base.logits(row.pack()).split([len(tokens) for tokens in sequences])
     for got, expected in zip(together, alone, strict=True):
         torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-3)
-    first, places = Row(), [cache.take(len(tokens)) for tokens in sequences]
+    first, places = BatchBuilder(), [cache.take(len(tokens)) for tokens in sequences]
     for tokens, at in zip(sequences, places, strict=True):
         chains.append(first.add(BASE, tokens[:-2], at=at[:-2]))
     base.logits(first.pack(), cache=cache.writing(np.concatenate([at[:-2] for at in places]), base.device))
     for step in (-2, -1):
-        row = Row()
+        row = BatchBuilder()
         for number, (tokens, at) in enumerate(zip(sequences, places, strict=True)):
             chains[number] = row.add(BASE, [tokens[step]], after=chains[number], at=at[[step]])
             row.predict(BASE, np.array([number]))
@@ -178,7 +178,7 @@ def test_adapters_on_modules_that_see_other_tokens_are_refused(tmp_path: Path, t
 def test_beyond_the_original_context_is_an_error(tmp_path: Path, tiny_base: Path) -> None:
     kind, changes = ACCEPTED["original context"]
     base = load_base(save(tmp_path / kind, tiny_base, kind, **changes), name=kind, fingerprint=kind)
-    row = Row()
+    row = BatchBuilder()
     row.predict(BASE, row.add(BASE, [5] * 65)[-1:])
     with pytest.raises(BaseModelError, match="at most 64"):
         base.logits(row.pack())

@@ -16,7 +16,7 @@ from ownlm.config import LoraConfig, TrainConfig
 from ownlm.errors import TrainingError
 from ownlm.model import attention
 from ownlm.model.base import BaseLM, load_base
-from ownlm.model.spans import make_spans, pad
+from ownlm.model.segments import make_segments, pad
 from ownlm.oppu import fleet
 from ownlm.oppu.fleet import Job, Run, train_fleet
 from ownlm.oppu.minibatches import Chunk, TokenizedExample, in_chunks, minibatches, tokens_of
@@ -191,7 +191,7 @@ MLP = LoraConfig(r=4, lora_alpha=8, target_modules=("q_proj", "v_proj", "gate_pr
 
 def every_span_padded(parts, device, whole=None):
     """As on a GPU."""
-    spans = make_spans(parts, device, whole)
+    spans = make_segments(parts, device, whole)
     return replace(spans, padded=pad(spans, device))
 
 
@@ -202,7 +202,7 @@ WITHOUT = {
     "A of siblings at once": ("ownlm.model.targets.SIBLINGS", ()),
     "queries in blocks": ("ownlm.model.packed.BLOCK", 10**9),
     "queries in small blocks": ("ownlm.model.packed.BLOCK", 3),
-    "products one by one": ("ownlm.model.packed.make_spans", every_span_padded),
+    "products one by one": ("ownlm.model.packed.make_segments", every_span_padded),
     "a pass on each core": ("ownlm.oppu.fleet.workers_for", lambda device, config: 1),
     "freed memory kept": ("ownlm.oppu.fleet.keeping_freed_memory", nullcontext),
 }

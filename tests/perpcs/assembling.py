@@ -10,7 +10,7 @@ from ownlm.config import LoraConfig
 from ownlm.model.adapter import Adapter
 from ownlm.model.bank import LoraBank
 from ownlm.model.base import BaseLM
-from ownlm.model.packed import Row
+from ownlm.model.packed import BatchBuilder
 from ownlm.model.targets import target_modules
 from ownlm.oppu.minibatches import TokenizedExample
 from ownlm.perpcs.assemble import Assembled, Target, assemble
@@ -73,9 +73,9 @@ def same_recipe(one: Recipe, other: Recipe, close: float = 1e-6) -> bool:
     return bool((one.place_MK == other.place_MK).all() and (abs(one.weight_MK - other.weight_MK) <= close).all())
 
 
-def row_of(slots: Sequence[int], ids: Sequence[int] = IDS) -> Row:
+def row_of(slots: Sequence[int], ids: Sequence[int] = IDS) -> BatchBuilder:
     """The same tokens for several slots, every next one asked for."""
-    row = Row()
+    row = BatchBuilder()
     for slot in slots:
         row.predict(slot, row.add(slot, ids))
     return row

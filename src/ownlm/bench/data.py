@@ -13,7 +13,7 @@ from ownlm.history.readers import MEND, read_dataset, read_queries
 from ownlm.history.record import History, Query, Record
 from ownlm.history.task import OPTION_FIELDS, Task, load_task, with_instruction
 from ownlm.history.times import time_key
-from ownlm.prompt.example import history_examples, searched_text, sought_text
+from ownlm.prompt.example import history_examples, retrieval_document, retrieval_query
 
 Thing = TypeVar("Thing")
 ALIKE = "left out: for the most part the records of a person asked"
@@ -238,12 +238,12 @@ def _outsiders(plan: SetPlan, task: Task, others: AbstractSet[str]) -> _Outsider
 
 def _check_own(plan: SetPlan, task: Task, targets: dict[str, History], queries: Sequence[Query]) -> None:
     """Raises a DataError where somebody's history holds their query with its answer, or what came after it."""
-    content = {user: {(one.id, sought_text(task, one.fields)) for one in h.records} for user, h in targets.items()}
+    content = {user: {(one.id, retrieval_query(task, one.fields)) for one in h.records} for user, h in targets.items()}
     latest = {
         user: max((time_key(one.time) for one in history.records if one.time is not None), default=float("-inf"))
         for user, history in targets.items()
     }
-    same = sum((one.id, sought_text(task, one.fields)) in content[one.user_id] for one in queries)
+    same = sum((one.id, retrieval_query(task, one.fields)) in content[one.user_id] for one in queries)
     late = sum(one.time is not None and time_key(one.time) < latest[one.user_id] for one in queries)
     if same or late:
         raise DataError(
@@ -261,12 +261,12 @@ def _strangers(
     holders: dict[str, set[str]] = {}
     for user, history in targets.items():
         for record in history.records:
-            holders.setdefault(searched_text(task, record), set()).add(user)
-    answered = {f"{sought_text(task, one.fields)} {one.gold}" for one in queries} if task.options is None else set()
+            holders.setdefault(retrieval_document(task, record), set()).add(user)
+    answered = {f"{retrieval_query(task, one.fields)} {one.gold}" for one in queries} if task.options is None else set()
     sizes = Counter(user for users in holders.values() for user in users)
     kept: dict[str, History] = {}
     for user, history in others.items():
-        texts = [searched_text(task, record) for record in history.records]
+        texts = [retrieval_document(task, record) for record in history.records]
         shared = Counter(target for text in set(texts) for target in holders.get(text, ()))
         if any(2 * count > max(len(set(texts)), sizes[target]) for target, count in shared.items()):
             continue

@@ -11,7 +11,7 @@ from ownlm.bench.data import SetData
 from ownlm.history.record import Query
 from ownlm.model.base import BaseLM
 from ownlm.perpcs.embedding import embed_histories
-from ownlm.prompt.example import searched_text, sought_text
+from ownlm.prompt.example import retrieval_document, retrieval_query
 from ownlm.prompt.retrieval import bm25, words
 
 Measure = Literal["bm25", "embedding"]
@@ -41,12 +41,12 @@ def least_like(data: SetData, by: Measure, share: float, load: Callable[[], Base
 def _by_words(data: SetData) -> list[float]:
     """How like their person's history the queries are, by the words they share with the record most like them."""
     documents = {
-        user: [words(searched_text(data.task, record)) for record in history.records]
+        user: [words(retrieval_document(data.task, record)) for record in history.records]
         for user, history in data.targets.items()
     }
     like = []
     for query in data.queries:
-        own = words(sought_text(data.task, query.fields))
+        own = words(retrieval_query(data.task, query.fields))
         *scores, itself = bm25(own, [*documents[query.user_id], own])
         like.append(max(scores) / itself if itself else 0.0)
     return like
@@ -55,9 +55,9 @@ def _by_words(data: SetData) -> list[float]:
 def _by_embedding(data: SetData, base: BaseLM) -> list[float]:
     """How like their person's history the queries are, by the angle between embeddings."""
     history_UD = embed_histories(
-        base, ([searched_text(data.task, record) for record in one.records] for one in data.targets.values())
+        base, ([retrieval_document(data.task, record) for record in one.records] for one in data.targets.values())
     )
-    query_QD = embed_histories(base, ([sought_text(data.task, query.fields)] for query in data.queries))
+    query_QD = embed_histories(base, ([retrieval_query(data.task, query.fields)] for query in data.queries))
     mean_D = history_UD.mean(0)
     person = {user: number for number, user in enumerate(data.targets)}
     own_QD = history_UD[torch.tensor([person[query.user_id] for query in data.queries])]

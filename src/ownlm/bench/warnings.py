@@ -6,7 +6,7 @@ from math import isfinite
 
 from ownlm.history.task import Task
 from ownlm.store.rows import AdapterInfo
-from ownlm.verbs.standing import FEW_STEPS, worth_of
+from ownlm.workflows.standing import FEW_STEPS, worth_of
 
 MOSTLY = 0.95  # share of answers, from which on a method gives the same one throughout
 LEAST = 5  # queries, of fewer equal answers say nothing

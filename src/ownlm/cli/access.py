@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ownlm.store.consents import Changed
     from ownlm.store.rows import TokenInfo
     from ownlm.store.tokens import Given
-    from ownlm.verbs.consent import Consent
+    from ownlm.workflows.consent import Consent
 
 UserFile = Annotated[
     Path | None,
@@ -76,7 +76,7 @@ def consent(
 
 def _consents(access: "Access", file: Path, share: bool | None, licence: str | None, json: bool) -> None:
     """Changes, or shows, the consents of all users that a file lists."""
-    from ownlm.verbs.consent import LICENCE
+    from ownlm.workflows.consent import LICENCE
 
     listed = access.read_users(file)
     shares = {one.user: share if one.share is None else one.share for one in listed}

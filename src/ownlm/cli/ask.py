@@ -10,7 +10,7 @@ from ownlm.cli.output import print_json, progress_bar, say, warn
 from ownlm.errors import shown
 
 if TYPE_CHECKING:
-    from ownlm.verbs.report import Answer
+    from ownlm.workflows.report import Answer
 
 TOLD = 10  # queries without an answer, and people with a stale assembly, that are told one by one
 

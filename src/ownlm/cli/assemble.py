@@ -22,7 +22,7 @@ from ownlm.cli.output import (
 from ownlm.errors import OwnlmError, shown
 
 if TYPE_CHECKING:
-    from ownlm.verbs.report import Assemblies
+    from ownlm.workflows.report import Assemblies
 
 
 def assemble(
@@ -49,7 +49,7 @@ def assemble(
     While another process trains in this home, it waits.
     """
     from ownlm.home import Home
-    from ownlm.verbs.report import Assemblies
+    from ownlm.workflows.report import Assemblies
 
     opened, report, interrupted = Home(home, create=False), Assemblies(), False
     if data is not None:

@@ -12,7 +12,7 @@ from ownlm.errors import NotFoundError
 def doctor(home: options.Home = options.HOME, json: options.Json = False) -> None:
     """Look at the machine, check everything in the home, and say what to do next. Exit code 1 if something is wrong."""
     from ownlm.home import Home
-    from ownlm.verbs.doctor import without_home
+    from ownlm.workflows.doctor import without_home
 
     with progress_bar() as progress:
         try:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from ownlm.cli.output import duration, many, print_json, progress_bar, say, say_skipped, size, tell_added, warn_failed
 
 if TYPE_CHECKING:
-    from ownlm.verbs.histories import Added
-    from ownlm.verbs.report import Estimate
+    from ownlm.workflows.histories import Added
+    from ownlm.workflows.report import Estimate
 
 
 def estimate(task: str, data: Path | None, asked: dict[str, Any], home: Path, json: bool) -> None:

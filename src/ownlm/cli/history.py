@@ -33,7 +33,7 @@ def add(
 ) -> None:
     """Add people's records. Adding the same file again changes nothing."""
     if dry_run and not (home / DATABASE).exists():
-        from ownlm.verbs.histories import check_history_file
+        from ownlm.workflows.histories import check_history_file
 
         added = check_history_file(data, task, labels, skip_bad)
     else:
@@ -73,7 +73,7 @@ def ls(
 ) -> None:
     """List users and how many records they have."""
     from ownlm.home import Home
-    from ownlm.verbs.listing import ListOptions
+    from ownlm.workflows.listing import ListOptions
 
     wanted = ListOptions(
         task, min_records=min_records, max_records=max_records, starts_with=starts_with, contains=contains, sort=sort,

@@ -23,7 +23,7 @@ from ownlm.progress import Progress as OnProgress
 if TYPE_CHECKING:
     from ownlm.errors import OwnlmError
     from ownlm.store.forget import Forgotten
-    from ownlm.verbs.histories import Added
+    from ownlm.workflows.histories import Added
 
 ROWS = 20  # of a table that is about as many people as there are
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from ownlm.home import Home
     from ownlm.perpcs.pool import Pool
     from ownlm.store.rows import BaseInfo, PoolInfo
-    from ownlm.verbs.report import Withdrawal
-    from ownlm.verbs.use import Use
+    from ownlm.workflows.piece_usage import Use
+    from ownlm.workflows.report import Withdrawal
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -193,7 +193,7 @@ def verify(
     """
     from ownlm.home import Home
     from ownlm.perpcs.pool import open_pool
-    from ownlm.verbs.pools import check_digest
+    from ownlm.workflows.pools import check_digest
 
     base: BaseInfo | None = None
     try:

@@ -10,7 +10,7 @@ from ownlm.cli.output import many, print_json, print_some, progress_bar, say, wa
 from ownlm.errors import OwnlmError
 
 if TYPE_CHECKING:
-    from ownlm.verbs.report import Profiles
+    from ownlm.workflows.report import Profiles
 
 FIRST_WORDS = 100  # letters of a profile in the table
 
@@ -46,7 +46,7 @@ def profile(
     if (base is not None) + (url is not None) + counted > 1 or (url is None) != (model is None):
         raise typer.BadParameter("give --base, or --profile-url with --profile-model, or --counted, or none of them")
     from ownlm.home import Home
-    from ownlm.verbs.report import Profiles
+    from ownlm.workflows.report import Profiles
 
     report, interrupted = Profiles(), False
     how: dict[str, Any] = {"base": base, "url": url, "model": model, "counted": counted}

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from ownlm.home import Home
-    from ownlm.serve.engine import Engine
-    from ownlm.serve.limits import Limits
+    from ownlm.server.engine import Engine
+    from ownlm.server.limits import Limits
 
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -104,13 +104,13 @@ def serve(
     that are under way come to their end.
     """
     with _interruptible():
-        from ownlm.serve.origins import clean_origin, clean_root_path
+        from ownlm.server.origins import clean_origin, clean_root_path
 
         root_path, origins = clean_root_path(root_path), [clean_origin(one) for one in allow_origin or ()]
         listening = _listen(host, port)
         from ownlm.home import Home
-        from ownlm.serve.app import create_app
-        from ownlm.serve.limits import Limits
+        from ownlm.server.app import create_app
+        from ownlm.server.limits import Limits
         from ownlm.store.served import sweep_ended
 
         opened = Home(home, create=False)
@@ -153,11 +153,11 @@ def _locked(home: Path, folder: Path) -> AbstractContextManager[object]:
 
 def _engine(home: "Home", kind: str, slots: int, queue: int, python: Path) -> "Engine":
     if kind == "own":
-        from ownlm.serve.own_engine import OwnEngine
+        from ownlm.server.own_engine import OwnEngine
 
         return OwnEngine(home, slots=slots, queue=queue)
-    from ownlm.serve.vllm_engine import on_other_bases, served_base, start_engine
-    from ownlm.serve.vllm_server import VllmSettings
+    from ownlm.server.vllm.engine import on_other_bases, served_base, start_engine
+    from ownlm.server.vllm.server import VllmSettings
 
     settings, base = VllmSettings(python=str(python), slots=slots, in_memory=max(256, slots)), served_base(home.store)
     if apart := len(on_other_bases(home.store, base)):
@@ -181,7 +181,7 @@ def _listen(host: str, port: int) -> socket.socket:
 def _run(app: "FastAPI", listening: socket.socket, limits: "Limits", root_path: str, json: bool) -> None:
     import uvicorn
 
-    from ownlm.serve.connections import server_config
+    from ownlm.server.connections import server_config
 
     host, port = listening.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -8,7 +8,7 @@ from ownlm.cli.output import ROWS, folder_size, many, print_json, progress_bar, 
 from ownlm.errors import shown
 
 if TYPE_CHECKING:
-    from ownlm.verbs.report import Shared
+    from ownlm.workflows.report import Shared
 
 TOP_K = 3  # what `assemble` selects, unless told otherwise
 

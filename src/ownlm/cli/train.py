@@ -28,7 +28,7 @@ from ownlm.cli.output import (
 from ownlm.errors import ConfigError, OwnlmError, shown
 
 if TYPE_CHECKING:
-    from ownlm.verbs.report import Ladder, Training
+    from ownlm.workflows.report import Ladder, Training
 
 
 def adapt(
@@ -156,7 +156,7 @@ def _dispatch(
 
 
 def _train(task: str, data: Path | None, asked: dict[str, Any], home: Path, json: bool) -> None:
-    from ownlm.verbs.report import Training
+    from ownlm.workflows.report import Training
 
     report, interrupted = Training(), False
     try:
@@ -193,7 +193,7 @@ def _interrupted(done: str, report: "Training") -> str:
 
 
 def _ladder(task: str, data: Path | None, asked: dict[str, Any], home: Path, json: bool) -> None:
-    from ownlm.verbs.report import Ladder
+    from ownlm.workflows.report import Ladder
 
     report, interrupted = Ladder(), False
     try:

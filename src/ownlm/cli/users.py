@@ -26,7 +26,7 @@ from ownlm.errors import argument, quoted, shown
 if TYPE_CHECKING:
     from ownlm.home import Home
     from ownlm.store.rows import AdapterInfo, Person
-    from ownlm.verbs.listing import ListedPerson
+    from ownlm.workflows.listing import ListedPerson
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -58,7 +58,7 @@ def ls(
 ) -> None:
     """List users: their records, their newest adapter, and whether it is up to date, behind, stale, or waits."""
     from ownlm.home import Home
-    from ownlm.verbs.listing import ListOptions
+    from ownlm.workflows.listing import ListOptions
 
     wanted = ListOptions(
         task, consent, adapter, stale, min_records, max_records, starts_with, contains, sort,
@@ -117,7 +117,7 @@ def show(
     """
     from ownlm.home import Home
     from ownlm.store.unknown_user import unknown_user
-    from ownlm.verbs.listing import standing_of
+    from ownlm.workflows.listing import standing_of
 
     opened = Home(home, create=False)
     if plot is not None:
@@ -193,7 +193,7 @@ def _draw(home: "Home", user: str, task: str | None, plot: Path) -> None:
 
 def _version(adapter: "AdapterInfo", standing: str) -> dict[str, Any]:
     """An adapter in JSON: of its recipe, the length."""
-    from ownlm.verbs.standing import worth_of
+    from ownlm.workflows.standing import worth_of
 
     told = asdict(adapter) | {"standing": standing, "worth": asdict(worth_of(adapter))}
     recipe = told.pop("recipe")
@@ -208,9 +208,9 @@ def _losses(adapter: "AdapterInfo") -> str:
 
 def _newest(home: "Home", person: "Person", adapters: "list[tuple[AdapterInfo, str]]") -> str:
     """What is to be said about a person's newest adapter in a task, and the next command."""
-    from ownlm.verbs.again import assemble_command, sharers_now
-    from ownlm.verbs.standing import learnt_from_gone, worth_of
-    from ownlm.verbs.waiting import WAITS
+    from ownlm.workflows.recipes import assemble_command, sharers_now
+    from ownlm.workflows.standing import learnt_from_gone, worth_of
+    from ownlm.workflows.waiting import WAITS
 
     task, mine = person.task, [(adapter, standing) for adapter, standing in adapters if adapter.task == person.task]
     if not mine:
@@ -289,7 +289,7 @@ def export(
     exported = opened.export(user, folder, task=task, rank=rank)
     adapter, error = exported.adapter, exported.relative_error
     if exported.warning:
-        from ownlm.verbs.again import remake_command
+        from ownlm.workflows.recipes import remake_command
 
         warn(f"warning: it {exported.warning}: {remake_command(opened.store, adapter)} makes one without; export that")
     base = opened.store.base(adapter.base)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from ownlm.model.flight import flight
+from ownlm.model.forward_context import forward_context
 from ownlm.model.layers import Layer, layer_of
 from ownlm.model.packed import Bucket, Mask, PackedBatch
 
@@ -69,7 +69,7 @@ def packed_attention(
     Returns:
         [1, T, heads, value width], and None in place of attention weights.
     """
-    now = flight()
+    now = forward_context()
     assert now is not None, "packed attention outside of a forward pass on a packed row"
     packed, layer = now.batch, layer_of(module) or Layer(Mask(sliding_window))
     if layer.temperature is not None:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError
 from ownlm.model.adapter import Adapter, LoraPair
-from ownlm.model.flight import Flight, flight
+from ownlm.model.forward_context import ForwardContext, forward_context
 from ownlm.model.lora import down, up_
 from ownlm.model.packed import PackedBatch
-from ownlm.model.spans import Spans, renumbered
+from ownlm.model.segments import Segments, renumbered
 from ownlm.model.targets import Target, check_fits, lay_out, target_modules
 
 Scaled = Literal["gates", "weights"]
@@ -79,11 +79,13 @@ class LoraBank:
             self.param_UP = zeros(slots, (one.at_weights.stop for one in last))
         self.dropout = 0.0
         self.generators: list[torch.Generator] = []  # one a slot, used by dropout alone
-        self.before: Callable[[str, Tensor, Flight], None] | None = None  # told a module's input before it is adapted
+        self.before: Callable[[str, Tensor, ForwardContext], None] | None = (
+            None  # told a module's input before it is adapted
+        )
 
     def new_grads(self, batch: PackedBatch) -> Tensor:
         """Zeros for the gradients of the W slots in a row, grads_WP."""
-        return self.param_UP.new_zeros(len(batch.spans.slots), self.param_UP.shape[1])
+        return self.param_UP.new_zeros(len(batch.segments.slots), self.param_UP.shape[1])
 
     def initialise(self, slot: int, generator: torch.Generator) -> None:
         """Fresh LoRA weights: A uniform within 1/sqrt(D), B zero, as in PEFT; or gates or weights of zero."""
@@ -165,7 +167,7 @@ class LoraBank:
         kin = [one for one in self._targets.values() if one.family == target.family]
 
         def add_update(_: nn.Module, args: tuple[Tensor, ...], y_1TO: Tensor) -> Tensor | None:
-            now = flight()
+            now = forward_context()
             if now is None or not now.has(self):
                 return None
             x_1TD = args[0]
@@ -185,7 +187,7 @@ class LoraBank:
 
         return add_update
 
-    def _reduced(self, now: Flight, own: Spans, x_1TD: Tensor, kin: list[Target]) -> Tensor:
+    def _reduced(self, now: ForwardContext, own: Segments, x_1TD: Tensor, kin: list[Target]) -> Tensor:
         """e * A x, of modules that read the same input, side by side."""
         x_dropped_1TD = self._drop(x_1TD, own) if self.dropout else x_1TD
         width, at_A = x_1TD.shape[-1], slice(kin[0].at_A.start, kin[-1].at_A.stop)
@@ -204,28 +206,28 @@ class LoraBank:
             e_TM = _down(ones_1T1, weight_UM1, self._grads(now, at, *weight_UM1.shape[1:]), own)
         return h_TH * e_TM.repeat_interleave(self.lora.r, dim=1)
 
-    def _grads(self, now: Flight, at: slice, *shape: int) -> Tensor | None:
+    def _grads(self, now: ForwardContext, at: slice, *shape: int) -> Tensor | None:
         """Where the gradients of a part of the slots' rows gather."""
         wanted = now.grads_WP is not None and now.bank is self
         return now.grads_WP[:, at].view(-1, *shape) if wanted else None  # type: ignore[index]
 
-    def _spans(self, now: Flight, name: str, x_1TD: Tensor) -> Spans:
-        """The spans of a module's input, by this bank's slots."""
-        row = now.spans_of(name, x_1TD)
+    def _spans(self, now: ForwardContext, name: str, x_1TD: Tensor) -> Segments:
+        """The segments of a module's input, by this bank's slots."""
+        row = now.segments_of(name, x_1TD)
         key = id(self), id(row)
         if key not in now.views:
             now.views[key] = renumbered(row, self.first, self.slots, self.pairs_UP.device)
-        spans: Spans = now.views[key]
-        return spans
+        segments: Segments = now.views[key]
+        return segments
 
-    def _drop(self, x_1TD: Tensor, spans: Spans) -> Tensor:
+    def _drop(self, x_1TD: Tensor, segments: Segments) -> Tensor:
         """LoRA dropout, drawn from each slot's own generator: who else is in the batch makes no difference."""
         keep_TD = torch.ones(x_1TD.numel() // x_1TD.shape[-1], x_1TD.shape[-1], dtype=torch.float32)
-        for slot, at in spans.rows():
+        for slot, at in segments.rows():
             keep_TD[at].bernoulli_(1 - self.dropout, generator=self.generators[slot])
         return x_1TD * keep_TD.view(x_1TD.shape).to(x_1TD) / (1 - self.dropout)
 
 
-def _down(x_1TI: Tensor, weight_UHI: Tensor, grad_WHI: Tensor | None, spans: Spans) -> Tensor:
+def _down(x_1TI: Tensor, weight_UHI: Tensor, grad_WHI: Tensor | None, segments: Segments) -> Tensor:
     """`down`; nothing below the first adapted module needs a gradient, so autograd must be told that this does."""
-    return down(x_1TI, weight_UHI if grad_WHI is None else weight_UHI.requires_grad_(), grad_WHI, spans)
+    return down(x_1TI, weight_UHI if grad_WHI is None else weight_UHI.requires_grad_(), grad_WHI, segments)

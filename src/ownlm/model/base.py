@@ -19,7 +19,7 @@ from ownlm.model.bank import LoraBank
 from ownlm.model.banks import Banks
 from ownlm.model.base_files import end_of_text_ids
 from ownlm.model.context import context, has_original_context
-from ownlm.model.flight import flying
+from ownlm.model.forward_context import set_forward_context
 from ownlm.model.kv_cache import KvCache
 from ownlm.model.last_mlp import trim_last_mlp
 from ownlm.model.layers import probe, refuse
@@ -146,7 +146,7 @@ class BaseLM:
                 expected=f"at most {self.max_tokens}: beyond, its rotary embeddings change at all positions",
                 hint="shorten the prompt, or use a base of a longer context",
             )
-        with flying(batch, bank, grads_WP):
+        with set_forward_context(batch, bank, grads_WP):
             output = self.model(
                 input_ids=batch.input_ids_T[None],
                 position_ids=batch.position_ids_T[None],
@@ -169,7 +169,7 @@ class BaseLM:
             hidden_TD.
         """
         decoder = self.model.get_decoder()
-        with flying(batch, None, None, trim=False):
+        with set_forward_context(batch, None, None, trim=False):
             output = (self.model.model if decoder is self.model else decoder)(  # of Llama 4 it is the whole model
                 input_ids=batch.input_ids_T[None], position_ids=batch.position_ids_T[None], use_cache=False
             )

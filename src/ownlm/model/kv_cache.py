@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
-from ownlm.model.packed import Chain
+from ownlm.model.packed import TokenPositions
 
 FIRST = 256  # places made at first; their number doubles as it must
 
@@ -31,7 +31,7 @@ class KvCache(Cache):
         """How many places are taken."""
         return self._places - len(self._free)
 
-    def take(self, count: int) -> Chain:
+    def take(self, count: int) -> TokenPositions:
         """That many free places, which are taken from now on."""
         while count > len(self._free):
             self._free = np.concatenate([np.arange(self._places, 2 * self._places), self._free])
@@ -39,11 +39,11 @@ class KvCache(Cache):
         taken, self._free = self._free[len(self._free) - count :], self._free[: len(self._free) - count]
         return taken
 
-    def give_back(self, places: Chain) -> None:
+    def give_back(self, places: TokenPositions) -> None:
         """Frees places that were taken."""
         self._free = np.concatenate([self._free, places])
 
-    def writing(self, places: Chain, device: torch.device) -> "KvCache":
+    def writing(self, places: TokenPositions, device: torch.device) -> "KvCache":
         """The cache, ready for a row whose tokens go to these places."""
         self._at_T = torch.from_numpy(places).to(device)
         return self

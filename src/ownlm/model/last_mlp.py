@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ownlm.model.flight import flight
+from ownlm.model.forward_context import forward_context
 
 WORTH = 2  # at most one in so many positions must be asked for
 
@@ -25,7 +25,7 @@ def trim_last_mlp(model: Any) -> None:
 
 
 def _take_asked(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-    now = flight()
+    now = forward_context()
     if now is None or not now.trim or WORTH * len(now.batch.asked_A) > now.batch.tokens:
         return None
     if now.bank is not None and now.bank.dropout:  # draws a number for each token: as many, whoever is in the row
@@ -36,7 +36,7 @@ def _take_asked(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | 
 
 
 def _put_back(_: nn.Module, __: tuple[Tensor, ...], y_1AD: Tensor) -> Tensor | None:
-    now = flight()
+    now = forward_context()
     if now is None or y_1AD.shape[1] == now.batch.tokens:
         return None
     y_1TD = y_1AD.new_zeros(1, now.batch.tokens, y_1AD.shape[2])

@@ -20,7 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ownlm.errors import BaseModelError, in_one_line
 from ownlm.model.kv_cache import KvCache
-from ownlm.model.packed import CAUSAL, Chain, Mask
+from ownlm.model.packed import CAUSAL, Mask, TokenPositions
 
 PROBE = "ownlm_probe"
 RECURRENT = re.compile(
@@ -44,7 +44,7 @@ class Layer:
 
 @dataclass(slots=True)
 class _Recorder:
-    place: Chain  # of the token in the cache
+    place: TokenPositions  # of the token in the cache
     masks: list[Mask] = field(default_factory=list)
     calls: list[tuple[nn.Module, Tensor | None, dict[str, Any]]] = field(default_factory=list)
 

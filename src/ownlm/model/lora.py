@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from ownlm.model.spans import Spans, add_mm_, add_outer_, mm
+from ownlm.model.segments import Segments, add_mm_, add_outer_, mm
 
 
 def lora_update(x_TD: Tensor, lora_A_RD: Tensor, lora_B_OR: Tensor, scaling: float) -> Tensor:
@@ -40,26 +40,26 @@ def lora_merge(weight_OD: Tensor, lora_A_RD: Tensor, lora_B_OR: Tensor, scaling:
     return (weight_OD.to(wide) + lora_B_OR.to(wide) @ lora_A_RD.to(wide) * scaling).to(weight_OD.dtype)
 
 
-def down(x_1TD: Tensor, lora_A_UHD: Tensor, grad_A_WHD: Tensor | None, spans: Spans) -> Tensor:
+def down(x_1TD: Tensor, lora_A_UHD: Tensor, grad_A_WHD: Tensor | None, segments: Segments) -> Tensor:
     """h = A_u x for each token x of the person in slot u; A's gradient goes straight to its place.
 
     Args:
         x_1TD: the modules' input, [1, T, D] or [T, D].
         lora_A_UHD: A of all slots; of several modules that read this input, stacked: H is R for each.
         grad_A_WHD: where the gradients of the row's W slots gather; None where none are wanted.
-        spans: whose the tokens are.
+        segments: whose the tokens are.
 
     Returns:
         h_TH, in the matrices' type.
 
     Source: ours.
     """
-    h_TH: Tensor = _Down.apply(x_1TD, lora_A_UHD, grad_A_WHD, spans)  # type: ignore[no-untyped-call]
+    h_TH: Tensor = _Down.apply(x_1TD, lora_A_UHD, grad_A_WHD, segments)  # type: ignore[no-untyped-call]
     return h_TH
 
 
 def up_(
-    y_1TO: Tensor, h_TR: Tensor, lora_B_UOR: Tensor, grad_B_WOR: Tensor | None, spans: Spans, scaling: float
+    y_1TO: Tensor, h_TR: Tensor, lora_B_UOR: Tensor, grad_B_WOR: Tensor | None, segments: Segments, scaling: float
 ) -> Tensor:
     """y + (alpha / r) B_u h for each token of the person in slot u, in place on y; B's gradient as in `down`.
 
@@ -68,7 +68,7 @@ def up_(
         h_TR: what `down` gave for this module.
         lora_B_UOR: B of all slots.
         grad_B_WOR: as above.
-        spans: whose the tokens are.
+        segments: whose the tokens are.
         scaling: alpha / r.
 
     Returns:
@@ -76,7 +76,7 @@ def up_(
 
     Source: ours.
     """
-    added_1TO: Tensor = _Up.apply(y_1TO, h_TR, lora_B_UOR, grad_B_WOR, spans, scaling)  # type: ignore[no-untyped-call]
+    added_1TO: Tensor = _Up.apply(y_1TO, h_TR, lora_B_UOR, grad_B_WOR, segments, scaling)  # type: ignore[no-untyped-call]
     return added_1TO
 
 
@@ -85,19 +85,19 @@ def up_(
 
 class _Down(Function):
     @staticmethod
-    def forward(ctx: Any, x_1TD: Tensor, lora_A_UHD: Tensor, grad_A_WHD: Tensor | None, spans: Spans) -> Tensor:
+    def forward(ctx: Any, x_1TD: Tensor, lora_A_UHD: Tensor, grad_A_WHD: Tensor | None, segments: Segments) -> Tensor:
         ctx.save_for_backward(x_1TD)
-        ctx.A_UHD, ctx.grad_WHD, ctx.spans = lora_A_UHD, grad_A_WHD, spans
-        return mm(x_1TD.flatten(0, -2), lora_A_UHD.transpose(1, 2), spans)
+        ctx.A_UHD, ctx.grad_WHD, ctx.segments = lora_A_UHD, grad_A_WHD, segments
+        return mm(x_1TD.flatten(0, -2), lora_A_UHD.transpose(1, 2), segments)
 
     @staticmethod
     def backward(ctx: Any, g_TH: Tensor) -> tuple[Tensor | None, None, None, None]:
         (x_1TD,) = ctx.saved_tensors
         if ctx.grad_WHD is not None:
-            add_outer_(ctx.grad_WHD, g_TH, x_1TD.flatten(0, -2), ctx.spans)
+            add_outer_(ctx.grad_WHD, g_TH, x_1TD.flatten(0, -2), ctx.segments)
         if not ctx.needs_input_grad[0]:
             return None, None, None, None
-        return mm(g_TH, ctx.A_UHD, ctx.spans).view(x_1TD.shape).to(x_1TD.dtype), None, None, None
+        return mm(g_TH, ctx.A_UHD, ctx.segments).view(x_1TD.shape).to(x_1TD.dtype), None, None, None
 
 
 class _Up(Function):
@@ -108,12 +108,12 @@ class _Up(Function):
         h_TR: Tensor,
         lora_B_UOR: Tensor,
         grad_B_WOR: Tensor | None,
-        spans: Spans,
+        segments: Segments,
         scaling: float,
     ) -> Tensor:
         ctx.save_for_backward(h_TR)
-        ctx.B_UOR, ctx.grad_WOR, ctx.spans, ctx.scaling = lora_B_UOR, grad_B_WOR, spans, scaling
-        add_mm_(y_1TO.view(-1, y_1TO.shape[-1]), h_TR, lora_B_UOR.transpose(1, 2), spans, scaling)
+        ctx.B_UOR, ctx.grad_WOR, ctx.segments, ctx.scaling = lora_B_UOR, grad_B_WOR, segments, scaling
+        add_mm_(y_1TO.view(-1, y_1TO.shape[-1]), h_TR, lora_B_UOR.transpose(1, 2), segments, scaling)
         ctx.mark_dirty(y_1TO)
         return y_1TO
 
@@ -121,5 +121,5 @@ class _Up(Function):
     def backward(ctx: Any, g_1TO: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         (h_TR,) = ctx.saved_tensors
         if ctx.grad_WOR is not None:
-            add_outer_(ctx.grad_WOR, g_1TO.flatten(0, -2), h_TR, ctx.spans, ctx.scaling)
-        return g_1TO, mm(g_1TO.flatten(0, -2), ctx.B_UOR, ctx.spans, ctx.scaling), None, None, None, None
+            add_outer_(ctx.grad_WOR, g_1TO.flatten(0, -2), h_TR, ctx.segments, ctx.scaling)
+        return g_1TO, mm(g_1TO.flatten(0, -2), ctx.B_UOR, ctx.segments, ctx.scaling), None, None, None, None

@@ -19,11 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ownlm.model.spans import Spans, make_spans
+from ownlm.model.segments import Segments, make_segments
 
-Chain = NDArray[np.int64]
-Segment = tuple[int, int, Chain]  # first row position, length, chain up to its end
-EMPTY: Chain = np.empty(0, dtype=np.int64)
+TokenPositions = NDArray[np.int64]
+AttentionSegment = tuple[int, int, TokenPositions]  # first row position, length, chain up to its end
+EMPTY: TokenPositions = np.empty(0, dtype=np.int64)
 BLOCK = 64  # queries; smaller blocks save less than their gathers cost
 
 
@@ -108,11 +108,11 @@ class PackedBatch:
     Attributes:
         input_ids_T: token ids.
         position_ids_T: each token's place in its own sequence.
-        spans: whose the tokens are; slots ascend.
-        segments: first row position, length, and chain up to its end.
+        segments: whose the tokens are; slots ascend.
+        attention_segments: first row position, length, and chain up to its end.
         at_P: row positions whose next token is asked for.
         asked_A: the same without repetition, in row order: the positions that the head sees.
-        asked: the spans of these A positions.
+        asked: the segments of these A positions.
         row_P: where among the A positions each of the P lies; None where the two are the same.
         target_P: that next token; empty if it is not known.
         weight_P: its weight in the loss.
@@ -121,11 +121,11 @@ class PackedBatch:
 
     input_ids_T: Tensor
     position_ids_T: Tensor
-    spans: Spans
-    segments: Sequence[Segment]
+    segments: Segments
+    attention_segments: Sequence[AttentionSegment]
     at_P: Tensor
     asked_A: Tensor
-    asked: Spans
+    asked: Segments
     row_P: Tensor | None
     target_P: Tensor
     weight_P: Tensor
@@ -135,7 +135,7 @@ class PackedBatch:
     def padded(self) -> Padded:
         """For attention that wants sequences of one length."""
         device = self.at_P.device
-        parts = [_pad(group) for group in _alike(_blocks(self.segments))]
+        parts = [_pad(group) for group in _alike(_blocks(self.attention_segments))]
         query_q = np.concatenate([query_NQ.ravel() for query_NQ, _, _ in parts])
         restore_T = np.empty(self.tokens, dtype=np.int64)
         restore_T[query_q[::-1]] = np.arange(len(query_q))[::-1]  # of a position and its padding, the first
@@ -150,9 +150,10 @@ class PackedBatch:
     def ragged(self) -> Ragged:
         """For attention that takes sequences of any lengths."""
         device = self.at_P.device
-        queries, keys = [n for _, n, _ in self.segments], [len(chain) for _, _, chain in self.segments]
+        queries = [n for _, n, _ in self.attention_segments]
+        keys = [len(chain) for _, _, chain in self.attention_segments]
         return Ragged(
-            key_k=_put(np.concatenate([chain for _, _, chain in self.segments]), device),
+            key_k=_put(np.concatenate([chain for _, _, chain in self.attention_segments]), device),
             query_ends=_put(np.cumsum([0, *queries]), device, torch.int32),
             key_ends=_put(np.cumsum([0, *keys]), device, torch.int32),
             longest_query=max(queries),
@@ -162,7 +163,7 @@ class PackedBatch:
     @property
     def longest(self) -> int:
         """Number of tokens of its longest sequence, cached ones counted."""
-        return max(len(chain) for _, _, chain in self.segments)
+        return max(len(chain) for _, _, chain in self.attention_segments)
 
     @property
     def tokens(self) -> int:
@@ -170,10 +171,10 @@ class PackedBatch:
         return len(self.input_ids_T)
 
 
-class Row:
+class BatchBuilder:
     """Collects segments, in ascending order of slot, and packs them.
 
-    >>> row = Row()
+    >>> row = BatchBuilder()
     >>> shared = row.add(0, [5, 6, 7])
     >>> first, second = row.add(0, [8], after=shared), row.add(0, [9], after=shared)
     >>> first.tolist(), second.tolist()
@@ -182,15 +183,17 @@ class Row:
 
     def __init__(self) -> None:
         self.tokens: list[int] = []
-        self._places: list[Chain] = []
-        self._spans: list[tuple[int, int]] = []
-        self._segments: list[Segment] = []
-        self._at: list[Chain] = []
+        self._places: list[TokenPositions] = []
+        self._segments: list[tuple[int, int]] = []
+        self._attention_segments: list[AttentionSegment] = []
+        self._at: list[TokenPositions] = []
         self._targets: list[Sequence[int]] = []
         self._weights: list[float] = []
         self._slots: list[int] = []
 
-    def add(self, slot: int, tokens: Sequence[int], after: Chain = EMPTY, at: Chain | None = None) -> Chain:
+    def add(
+        self, slot: int, tokens: Sequence[int], after: TokenPositions = EMPTY, at: TokenPositions | None = None
+    ) -> TokenPositions:
         """Appends a segment that continues the chain `after`; returns the chain up to its last token.
 
         Args:
@@ -198,17 +201,17 @@ class Row:
         """
         if len(tokens) == 0:
             return after
-        if self._spans and slot < self._spans[-1][0]:
-            raise ValueError(f"slots must ascend along a row: {slot} after {self._spans[-1][0]}")
+        if self._segments and slot < self._segments[-1][0]:
+            raise ValueError(f"slots must ascend along a row: {slot} after {self._segments[-1][0]}")
         first = len(self.tokens)
         self.tokens.extend(tokens)
         chain = np.concatenate([after, np.arange(first, first + len(tokens)) if at is None else at])
         self._places.append(np.arange(len(after), len(chain)))
-        self._segments.append((first, len(tokens), chain))
-        self._spans.append((slot, len(tokens)))
+        self._attention_segments.append((first, len(tokens), chain))
+        self._segments.append((slot, len(tokens)))
         return chain
 
-    def predict(self, slot: int, positions: Chain, targets: Sequence[int] = (), weight: float = 1.0) -> None:
+    def predict(self, slot: int, positions: TokenPositions, targets: Sequence[int] = (), weight: float = 1.0) -> None:
         """Asks for the next token at these row positions; `targets`, where known, holds one token for each."""
         self._at.append(positions)
         self._targets.append(targets)
@@ -220,21 +223,21 @@ class Row:
         counts = [len(at) for at in self._at]
         at_P = np.concatenate([EMPTY, *self._at])
         asked_A, row_P = np.unique(at_P, return_inverse=True)
-        slot_T = np.repeat([slot for slot, _ in self._spans], [tokens for _, tokens in self._spans])
-        spans = make_spans(self._spans, device)
+        slot_T = np.repeat([slot for slot, _ in self._segments], [tokens for _, tokens in self._segments])
+        segments = make_segments(self._segments, device)
 
         return PackedBatch(
             input_ids_T=_put(self.tokens, device),
             position_ids_T=_put(np.concatenate(self._places), device),
-            spans=spans,
-            segments=self._segments,
+            segments=segments,
+            attention_segments=self._attention_segments,
             at_P=_put(at_P, device),
             asked_A=_put(asked_A, device),
-            asked=make_spans([(slot, 1) for slot in slot_T[asked_A].tolist()], device, spans),
+            asked=make_segments([(slot, 1) for slot in slot_T[asked_A].tolist()], device, segments),
             row_P=None if np.array_equal(at_P, asked_A) else _put(row_P, device),
             target_P=_put([token for tokens in self._targets for token in tokens], device),
             weight_P=_put(np.repeat(self._weights, counts), device, torch.float64),
-            place_P=_put(np.repeat(np.searchsorted(spans.slots, self._slots), counts), device),
+            place_P=_put(np.repeat(np.searchsorted(segments.slots, self._slots), counts), device),
         )
 
 
@@ -255,7 +258,7 @@ def common_prefix(sequences: Sequence[list[int]]) -> int:
     return min(len(shortest), len(longest))
 
 
-def _blocks(segments: Sequence[Segment]) -> Iterator[Segment]:
+def _blocks(segments: Sequence[AttentionSegment]) -> Iterator[AttentionSegment]:
     """Segments, long ones in blocks of about `BLOCK` queries: the first ones need not see keys that come later."""
     for first, n, chain in segments:
         count = max(1, round(n / BLOCK))
@@ -264,16 +267,16 @@ def _blocks(segments: Sequence[Segment]) -> Iterator[Segment]:
             yield first + start, end - start, chain[: len(chain) - n + end]
 
 
-def _alike(segments: Iterable[Segment]) -> Iterable[list[Segment]]:
+def _alike(segments: Iterable[AttentionSegment]) -> Iterable[list[AttentionSegment]]:
     """Segments grouped so that little is lost to padding: queries to the next 16, keys to the next 32."""
-    groups: dict[tuple[int, int], list[Segment]] = {}
+    groups: dict[tuple[int, int], list[AttentionSegment]] = {}
     for segment in segments:
         _, n, chain = segment
         groups.setdefault((-(-n // 16) if n > 1 else 0, -(-len(chain) // 32)), []).append(segment)
     return list(groups.values())
 
 
-def _pad(group: Sequence[Segment]) -> tuple[Chain, Chain, Chain]:
+def _pad(group: Sequence[AttentionSegment]) -> tuple[TokenPositions, TokenPositions, TokenPositions]:
     """Query positions, key positions and distances of segments, padded to one shape: NQ, NK, NQK."""
     longest_q, longest_k = max(n for _, n, _ in group), max(len(chain) for _, _, chain in group)
     firsts_N = np.array([first for first, _, _ in group])

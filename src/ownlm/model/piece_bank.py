@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError
-from ownlm.model.flight import Flight, flight
-from ownlm.model.spans import SHORT, Spans, add_at_, renumbered
+from ownlm.model.forward_context import ForwardContext, forward_context
+from ownlm.model.segments import SHORT, Segments, add_at_, renumbered
 from ownlm.model.targets import families, target_modules
 
 FEW = 5  # people's own pieces are multiplied where nobody in a row has more than one in so many, else all pieces
@@ -41,7 +41,7 @@ class _Lines:
 
 @dataclass(frozen=True, slots=True)
 class _Picks:
-    """What a row is multiplied with. Own pieces: those of short spans' t tokens at once, long spans one by one."""
+    """What a row is multiplied with. Own pieces: short segments' t tokens at once, long segments one by one."""
 
     own: bool  # else all pieces, most of them weighted zero
     row_t: Tensor
@@ -143,7 +143,7 @@ class PieceBank:
         names = list(self._number)[family.at]
 
         def add_update(_: nn.Module, args: tuple[Tensor, ...], y_1TO: Tensor) -> Tensor | None:
-            now = flight()
+            now = forward_context()
             if now is None or not now.has(self):
                 return None
             x_1TD, first = args[0], family.at.start
@@ -158,17 +158,17 @@ class PieceBank:
 
         return add_update
 
-    def _picks(self, now: Flight, name: str, x_1TD: Tensor) -> _Picks | None:
+    def _picks(self, now: ForwardContext, name: str, x_1TD: Tensor) -> _Picks | None:
         """What the tokens of a module's input are multiplied with; None where none of them has a user."""
-        row = now.spans_of(name, x_1TD)
+        row = now.segments_of(name, x_1TD)
         key = id(self), id(row)
         if key not in now.views:
             now.views[key] = self._picks_of(renumbered(row, self.first, self.slots, self._device))
         picks: _Picks | None = now.views[key]
         return picks
 
-    def _picks_of(self, spans: Spans) -> _Picks | None:
-        people = [(at, held) for slot, at in spans.rows() if (held := self._held[slot]) is not None]
+    def _picks_of(self, segments: Segments) -> _Picks | None:
+        people = [(at, held) for slot, at in segments.rows() if (held := self._held[slot]) is not None]
         if not people:
             return None
         most = max(place_MK.shape[1] for _, (place_MK, _) in people)
@@ -205,7 +205,7 @@ def _widened(of_MK: Tensor, most: int, more_M1: Tensor) -> Tensor:
 def _down(x_TD: Tensor, family: _Family, picks: _Picks) -> Tensor:
     """A_n x of each token, of the family's modules side by side: h_TJ; J = F H, or all G. Zeros where nobody is.
 
-    It is weighted here but for long spans, whose B is.
+    It is weighted here but for long segments, whose B is.
     """
     everywhere = len(picks.row_t) == len(x_TD)
     x_tD = x_TD if everywhere else x_TD.index_select(0, picks.row_t)

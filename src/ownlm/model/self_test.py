@@ -24,9 +24,9 @@ from ownlm.model.kv_cache import KvCache
 from ownlm.model.last_mlp import trim_last_mlp
 from ownlm.model.layers import probe, refuse, why_failed, why_not
 from ownlm.model.lora import lora_update
-from ownlm.model.packed import Row
+from ownlm.model.packed import BatchBuilder
+from ownlm.model.segments import BASE
 from ownlm.model.small_copy import VOCABULARY, small_copy
-from ownlm.model.spans import BASE
 from ownlm.model.targets import target_modules
 
 PEOPLE = ((12, 30, 9), (25,), (2, 40))  # tokens of each user's beginning, and of what follows it, once each
@@ -62,7 +62,7 @@ def check_packed(base: BaseLM) -> None:
 def _gap(base: BaseLM) -> float:
     """The worst relative difference between packed rows and the stock model on one sequence alone."""
     tokens = [7 + step % 5 for step in range(9)]
-    row, cached, last, cache = Row(), Row(), Row(), KvCache()
+    row, cached, last, cache = BatchBuilder(), BatchBuilder(), BatchBuilder(), KvCache()
     for neighbour in (3, 5):
         row.add(BASE, [neighbour + step % 11 for step in range(40)])
     row.predict(BASE, row.add(BASE, tokens))
@@ -160,7 +160,7 @@ def _loss(logits_PV: Tensor) -> Tensor:
     return logits_PV.log_softmax(dim=1)[:, :7].sum()
 
 
-def _ask(row: Row, slot: int, tokens: int) -> None:
+def _ask(row: BatchBuilder, slot: int, tokens: int) -> None:
     """Asks at the ends of the sequence that a row was given last, at its very end twice."""
     end = len(row.tokens)
     row.predict(slot, np.arange(end - min(tokens, ASKED), end))
@@ -169,7 +169,7 @@ def _ask(row: Row, slot: int, tokens: int) -> None:
 
 def _packed(base: BaseLM, bank: LoraBank, people: list[list[list[int]]]) -> tuple[Sequence[Tensor], Tensor]:
     """All users in one row, beside tokens of the base: each one's logits and gradients."""
-    row = Row()
+    row = BatchBuilder()
     row.add(BASE, [5 + step % 7 for step in range(40)])
     for slot, (beginning, *ends) in enumerate(people):
         shared = row.add(slot, beginning)
@@ -187,7 +187,7 @@ def _packed(base: BaseLM, bank: LoraBank, people: list[list[list[int]]]) -> tupl
 @torch.no_grad()
 def _cached(base: BaseLM, bank: LoraBank, people: list[list[list[int]]]) -> list[Tensor]:
     """The same logits in two passes: all beginnings, then what follows them, behind their cached keys."""
-    cache, first, then = KvCache(), Row(), Row()
+    cache, first, then = KvCache(), BatchBuilder(), BatchBuilder()
     places = [[cache.take(len(tokens)) for tokens in person] for person in people]
     for slot, ((beginning, *ends), (at, *others)) in enumerate(zip(people, places, strict=True)):
         chain = first.add(slot, beginning, at=at)
@@ -199,7 +199,7 @@ def _cached(base: BaseLM, bank: LoraBank, people: list[list[list[int]]]) -> list
     for row, used in ((first, [at for at, *_ in places]), (then, [at for _, *others in places for at in others])):
         batch = row.pack()
         logits_PV = base.logits(batch, bank, cache.writing(np.concatenate(used), base.device))
-        for place, slot in enumerate(batch.spans.slots):
+        for place, slot in enumerate(batch.segments.slots):
             parts[slot].append(logits_PV[batch.place_P == place])
     return [torch.cat(part) for part in parts]
 

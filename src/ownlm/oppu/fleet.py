@@ -24,9 +24,9 @@ from ownlm.errors import TrainingError
 from ownlm.model.adapter import Adapter
 from ownlm.model.bank import LoraBank, Scaled
 from ownlm.model.base import BaseLM
-from ownlm.model.packed import Row
+from ownlm.model.packed import BatchBuilder
 from ownlm.model.peft_adapter import PeftAdapter
-from ownlm.oppu.heap import keeping_freed_memory
+from ownlm.oppu.malloc import keeping_freed_memory
 from ownlm.oppu.minibatches import Chunk, TokenizedExample, fill, in_chunks, minibatches, tokens_of
 from ownlm.oppu.optim import adamw_, clip_, fresh_moments, linear_schedule
 from ownlm.oppu.state import RunState
@@ -290,7 +290,7 @@ class _Fleet:
 
     def run_pass(self, chunks: list[Chunk]) -> _Passed:
         """Forward and backward, for the mean loss of each slot's minibatch."""
-        started, row = time.perf_counter(), Row()
+        started, row = time.perf_counter(), BatchBuilder()
         for chunk in chunks:
             fill(row, chunk, self.share_prefix)
         batch = row.pack(self.base.device)
@@ -298,7 +298,7 @@ class _Fleet:
         logits_PV = wide(self.base.logits(batch, self.bank, grads_WP=grads_WP))
         losses_P = F.cross_entropy(logits_PV, batch.target_P, reduction="none") * batch.weight_P.to(logits_PV.dtype)
         losses_P.sum().backward()
-        loss_W = losses_P.new_zeros(len(batch.spans.slots), dtype=torch.float64)
+        loss_W = losses_P.new_zeros(len(batch.segments.slots), dtype=torch.float64)
         loss_W.index_add_(0, batch.place_P, losses_P.detach().double())
         return _Passed(loss_W, grads_WP, time.perf_counter() - started)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from ownlm.config import TrainConfig
-from ownlm.model.packed import Row, common_prefix
+from ownlm.model.packed import BatchBuilder, common_prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def in_chunks(
     return [Chunk(slot, part, weight) for part in parts if part]
 
 
-def fill(row: Row, chunk: Chunk, share_prefix: bool) -> None:
+def fill(row: BatchBuilder, chunk: Chunk, share_prefix: bool) -> None:
     """Adds a chunk to a row; the beginning that its prompts share is there once."""
     shared = shared_prefix(chunk.examples) if share_prefix else 0
     prefix = row.add(chunk.slot, chunk.examples[0].prompt[:shared])

@@ -13,9 +13,9 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from ownlm.config import TrainConfig
 from ownlm.errors import TrainingError
 from ownlm.model.base import BaseLM
-from ownlm.model.packed import Row
+from ownlm.model.packed import BatchBuilder
 from ownlm.model.peft_adapter import Attached, fresh_adapter
-from ownlm.model.spans import BASE
+from ownlm.model.segments import BASE
 from ownlm.oppu.fleet import TOKENS_PER_STEP, Job, OnState, Run, diverged, job_seed, wide
 from ownlm.oppu.minibatches import fill, in_chunks, minibatches, tokens_of
 from ownlm.oppu.optim import linear_schedule
@@ -133,7 +133,7 @@ def _backward(base: BaseLM, run: Run, tokens_per_step: int) -> tuple[int, torch.
     examples = [run.job.examples[index] for index in run.minibatches[run.step]]
     loss = torch.zeros((), dtype=torch.float64)
     for chunk in in_chunks(BASE, examples, tokens_per_step, share_prefix=True):
-        row = Row()
+        row = BatchBuilder()
         fill(row, chunk, share_prefix=True)
         batch = row.pack(base.device)
         losses_P = F.cross_entropy(wide(base.logits(batch)), batch.target_P, reduction="none")

@@ -13,8 +13,8 @@ from ownlm.errors import TrainingError
 from ownlm.model.adapter import Adapter
 from ownlm.model.bank import LoraBank
 from ownlm.model.base import BaseLM
-from ownlm.model.packed import Row
-from ownlm.model.spans import BASE
+from ownlm.model.packed import BatchBuilder
+from ownlm.model.segments import BASE
 from ownlm.oppu.fleet import Job, Run, train_fleet, wide
 from ownlm.oppu.minibatches import TokenizedExample, in_chunks
 from ownlm.oppu.minibatches import fill as fill_row
@@ -154,7 +154,7 @@ def answer_loss(base: BaseLM, adapter: Adapter | None, examples: Sequence[Tokeni
         bank = LoraBank(base.model, adapter.lora, 1)
         bank.load(0, adapter)
     for chunk in in_chunks(slot, examples, TOKENS_PER_PASS, share_prefix=True):
-        row = Row()
+        row = BatchBuilder()
         fill_row(row, chunk, share_prefix=True)
         batch = row.pack(base.device)
         if bank is None:

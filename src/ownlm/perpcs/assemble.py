@@ -18,9 +18,9 @@ from torch import Tensor
 from ownlm.errors import PoolError
 from ownlm.model.bank import LoraBank
 from ownlm.model.base import BaseLM
-from ownlm.model.flight import Flight
-from ownlm.model.packed import PackedBatch, Row
-from ownlm.oppu.heap import keeping_freed_memory
+from ownlm.model.forward_context import ForwardContext
+from ownlm.model.packed import BatchBuilder, PackedBatch
+from ownlm.oppu.malloc import keeping_freed_memory
 from ownlm.oppu.minibatches import TokenizedExample, shared_prefix
 from ownlm.perpcs.equations import history_feature, scores, select
 from ownlm.perpcs.materialise import pieces
@@ -172,7 +172,7 @@ class _Group:
             raise error  # the first cause, rather than what it broke
         seconds, tokens = time.perf_counter() - started, [0] * len(self.targets)
         for batch in self.batches:
-            for slot, at in batch.spans.rows():
+            for slot, at in batch.segments.rows():
                 tokens[slot] += at.stop - at.start
         return [
             Assembled(target.user, self._recipe(slot), tokens[slot], seconds * tokens[slot] / sum(tokens))
@@ -215,7 +215,7 @@ class _Group:
             self.meeting.abort()
             raise
 
-    def _before(self, name: str, x_1TD: Tensor, now: Flight) -> None:
+    def _before(self, name: str, x_1TD: Tensor, now: ForwardContext) -> None:
         """Tells what a row shows this module, and waits until its pieces are chosen."""
         batch = now.batch
         self.features[id(batch)] = features_of(x_1TD[0], batch)
@@ -233,7 +233,7 @@ class _Group:
         name, gate_ND = self.module, self.pool.gates(self.module)
         feature_UD = torch.zeros(len(self.targets), gate_ND.shape[1], dtype=torch.float64)
         for batch in self.batches:  # always in this order, whoever came first
-            feature_UD[list(batch.spans.slots)] += self.features[id(batch)].cpu()
+            feature_UD[list(batch.segments.slots)] += self.features[id(batch)].cpu()
         if not feature_UD.isfinite().all():
             raise PoolError(f"What histories show the module {name!r} are no finite numbers", hint="use another pool")
         k = min(self.top_k, len(gate_ND))
@@ -249,17 +249,17 @@ class _Group:
             self.on_module(len(self.targets))
 
 
-def rows_of(targets: list[Target], tokens_per_pass: int) -> list[Row]:
+def rows_of(targets: list[Target], tokens_per_pass: int) -> list[BatchBuilder]:
     """Everybody's records in rows, each person's beginning once a row; the weights are those of `history_feature`."""
     total = sum(len(e.prompt) + len(e.answer) for target in targets for e in target.examples)
-    most, rows = max(tokens_per_pass, total // PASSES), [Row()]
+    most, rows = max(tokens_per_pass, total // PASSES), [BatchBuilder()]
     for slot, target in enumerate(targets):
         shared = shared_prefix(target.examples)
         prefix = None
         for example in target.examples:
             tokens = (example.prompt + example.answer[:-1])[shared:]
             if rows[-1].tokens and len(rows[-1].tokens) + len(tokens) + (shared if prefix is None else 0) > most:
-                rows.append(Row())
+                rows.append(BatchBuilder())
                 prefix = None
             if prefix is None:
                 prefix = rows[-1].add(slot, example.prompt[:shared])
@@ -274,7 +274,7 @@ def features_of(x_TD: Tensor, batch: PackedBatch) -> Tensor:
     trimmed = len(x_TD) != batch.tokens  # the last MLP sees the asked positions alone
     x_PD = x_TD[torch.searchsorted(batch.asked_A, batch.at_P) if trimmed else batch.at_P]
     feature_WD = []
-    for place in range(len(batch.spans.slots)):
+    for place in range(len(batch.segments.slots)):
         own_P = batch.place_P == place
         feature_WD.append(history_feature(x_PD[own_P], batch.weight_P[own_P]))
     return torch.stack(feature_WD)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ownlm.errors import ConfigError, DataError
 from ownlm.model.base import BaseLM, default_device
-from ownlm.model.packed import Row
-from ownlm.model.spans import BASE
+from ownlm.model.packed import BatchBuilder
+from ownlm.model.segments import BASE
 
 TOKENS_PER_RECORD = 512
 TOKENS_PER_PASS = 4096
@@ -111,7 +111,7 @@ def _passes(records: Iterable[tuple[int, list[int]]], tokens_per_pass: int) -> I
 @torch.inference_mode()
 def _embed(base: BaseLM, records: Sequence[list[int]]) -> Tensor:
     """Each record's mean hidden state, in one pass: mean_ND, float64 on the CPU."""
-    row = Row()
+    row = BatchBuilder()
     for tokens in records:
         row.add(BASE, tokens)
     hidden_TD = base.hidden(row.pack(base.device)).double()

@@ -8,8 +8,8 @@ from torch import Tensor
 from ownlm.config import LoraConfig
 from ownlm.model.bank import LoraBank
 from ownlm.model.base import BaseLM
-from ownlm.model.flight import Flight
-from ownlm.oppu.heap import keeping_freed_memory
+from ownlm.model.forward_context import ForwardContext
+from ownlm.oppu.malloc import keeping_freed_memory
 from ownlm.perpcs.assemble import TOKENS_PER_PASS, Target, features_of, rows_of
 
 
@@ -26,7 +26,7 @@ def mean_features(base: BaseLM, lora: LoraConfig, people: Sequence[Target]) -> d
     bank = LoraBank(base.model, lora.model_copy(update={"r": 1}), 1)  # of zeros, which add nothing
     mean: dict[str, Tensor] = {}
 
-    def look(name: str, x_1TD: Tensor, now: Flight) -> None:
+    def look(name: str, x_1TD: Tensor, now: ForwardContext) -> None:
         own_D = features_of(x_1TD[0], now.batch).sum(0).cpu() / len(people)
         mean[name] = mean[name] + own_D if name in mean else own_D
 

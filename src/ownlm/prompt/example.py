@@ -86,7 +86,7 @@ def history_examples(
     Source: OPPU (arXiv 2402.04401), section 3. Differs: retrieval sees earlier records only, so no answer leaks.
     """
     records = history.records
-    documents = [words(searched_text(task, record)) for record in records] if rag else []
+    documents = [words(retrieval_document(task, record)) for record in records] if rag else []
     earliest = float("-inf") if since is None else time_key(since)
     examples: list[Example] = []
     taken = 0
@@ -102,7 +102,7 @@ def history_examples(
         shown: list[Record] = []
         if rag:
             earlier = _showable(task, records[:place], fields)
-            found = rank(words(sought_text(task, fields)), [documents[index] for index in earlier], rag)
+            found = rank(words(retrieval_query(task, fields)), [documents[index] for index in earlier], rag)
             shown = [records[earlier[index]] for index in found]
         prompt = prompt_text(
             task, fields, shown, profile=profile, max_words=max_words, max_words_retrieved=max_words_retrieved
@@ -131,8 +131,8 @@ def query_prompt(
     Raises:
         TaskError: the query lacks a field that the task's input needs.
     """
-    documents = [searched_text(task, record) for record in history.records] if rag else []
-    shown = [history.records[index] for index in retrieve(sought_text(task, fields), documents, rag)]
+    documents = [retrieval_document(task, record) for record in history.records] if rag else []
+    shown = [history.records[index] for index in retrieve(retrieval_query(task, fields), documents, rag)]
     prompt = prompt_text(
         task, fields, shown, profile=profile, max_words=max_words, max_words_retrieved=max_words_retrieved
     )
@@ -228,15 +228,15 @@ def _hash(identity: str, purpose: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{purpose}\0{identity}".encode()).digest()[:8])
 
 
-def sought_text(task: Task, fields: Mapping[str, str]) -> str:
+def retrieval_query(task: Task, fields: Mapping[str, str]) -> str:
     """What is searched for: the input; of a choice between options what they are given for, not the options."""
     names = (name for name in task.input_fields if task.options is None or name not in OPTION_FIELDS)
     return " ".join(fields[name] for name in names if name in fields)
 
 
-def searched_text(task: Task, record: Record) -> str:
+def retrieval_document(task: Task, record: Record) -> str:
     """What is searched: a record's input and its answer."""
-    return f"{sought_text(task, record.fields)} {_answer(task, record) or ''}"
+    return f"{retrieval_query(task, record.fields)} {_answer(task, record) or ''}"
 
 
 def _answer(task: Task, record: Record) -> str | None:

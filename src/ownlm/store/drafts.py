@@ -13,7 +13,7 @@ from sqlalchemy import Connection, delete, insert, select
 from ownlm.errors import NotFoundError
 from ownlm.history.record import History
 from ownlm.store import tables
-from ownlm.store.meanwhile import are_there, no_longer_shared
+from ownlm.store.conflicts import are_there, no_longer_shared
 from ownlm.store.rows import DraftInfo
 from ownlm.store.store import Store
 

@@ -18,7 +18,7 @@ from ownlm.store.erasing.leftovers import PATIENCE_S, Leftover, due_key, dues, e
 from ownlm.store.pools import pools_with
 from ownlm.store.records import Bounds, new_rows
 from ownlm.store.store import Store
-from ownlm.store.tombstones import entomb
+from ownlm.store.tombstones import add_tombstone
 from ownlm.store.traces import Needle
 from ownlm.store.unknown_user import unknown_user_in
 
@@ -96,7 +96,7 @@ def forget_person(
             raise unknown_user_in(db, user)
         check_no_copies(db, copies)
         say_due(db, leftover.due)
-        entomb(db, user)
+        add_tombstone(db, user)
     done = Forgotten(records, profiles, adapters, bases=bases, short=short, pools=pools, leaving=leaving)
     return _finished(store, leftover, done, needles if verify else [], patience_s)
 
@@ -130,7 +130,7 @@ def forget_record(
             done = _delete_record(db, leftover, task, user, this, number)
             check_no_copies(db, copies)
             say_due(db, leftover.due)
-            entomb(db, task, user, record)
+            add_tombstone(db, task, user, record)
     return _finished(store, leftover, replace(done, short=short), needles if verify else [], patience_s)
 
 

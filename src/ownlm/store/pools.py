@@ -17,11 +17,11 @@ from ownlm.durable import sync
 from ownlm.errors import NotFoundError, PoolError, StoreError, many
 from ownlm.history.record import History
 from ownlm.store import tables
-from ownlm.store.meanwhile import are_there, no_longer_shared
+from ownlm.store.conflicts import are_there, no_longer_shared
 from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo, PoolVersion
 from ownlm.store.store import Store
 from ownlm.store.tables import without_number
-from ownlm.store.tombstones import entomb, is_entombed, tombstones
+from ownlm.store.tombstones import add_tombstone, has_tombstone, tombstones
 from ownlm.store.unknown_user import unknown_user_in
 
 FOLDER = "pools"  # in the home, for its own pools
@@ -155,7 +155,7 @@ def check_not_withdrawn(store: Store, sharers: Iterable[str]) -> None:
     """
     with store.database.reading() as db:
         noted = tombstones(db)
-    if gone := sorted(sharer for sharer in sharers if is_entombed(noted, _SHARER, sharer)):
+    if gone := sorted(sharer for sharer in sharers if has_tombstone(noted, _SHARER, sharer)):
         what = "The pool has pieces of sharers who were withdrawn here, or whose pool was removed here"
         hint = "get a version of it without them, or let them share again"
         raise PoolError(what, got=", ".join(gone), hint=hint)
@@ -214,7 +214,7 @@ def replace_pool(
             db.execute(update(tables.sharers).where(gone, s.id.not_in(withdrawn)).values(pool=new.digest))
         db.execute(delete(tables.sharers).where(gone))
         for sharer in withdrawn:
-            entomb(db, _SHARER, sharer)
+            add_tombstone(db, _SHARER, sharer)
         db.execute(delete(tables.pools).where(p.digest == old))
         if new is not None:  # in its place: withdrawing makes no pool the newest
             db.execute(update(tables.pools).where(p.digest == new.digest).values(number=number))
@@ -259,7 +259,7 @@ def remove_pool(
                 db.execute(update(tables.sharers).where(s.id == sharer).values(pool=elsewhere[sharer]))
             else:
                 db.execute(delete(tables.sharers).where(s.id == sharer))
-                entomb(db, _SHARER, sharer)
+                add_tombstone(db, _SHARER, sharer)
         db.execute(delete(tables.pools).where(p.digest == digest))
         note(db)
 

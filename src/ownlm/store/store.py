@@ -18,12 +18,12 @@ from ownlm.history.task import Task
 from ownlm.store import tables
 from ownlm.store.blobs import Blobs
 from ownlm.store.checkpoints import drop, owners_of
+from ownlm.store.conflicts import are_there, lost_to_conflict, theirs
 from ownlm.store.database import Database
-from ownlm.store.meanwhile import are_there, gone_meanwhile, theirs
 from ownlm.store.records import Bounds, new_rows
 from ownlm.store.rows import AdapterInfo, BaseInfo, Person, ProfileInfo, digest_of, history_digest
 from ownlm.store.tables import narrowed, without_number
-from ownlm.store.tombstones import exhume, is_forgotten, tombstones
+from ownlm.store.tombstones import clear_tombstone, is_forgotten, tombstones
 
 
 class Store:
@@ -83,7 +83,7 @@ class Store:
             forgotten = tombstones(db)
             for history in histories:
                 if again:
-                    exhume(db, task, history)
+                    clear_tombstone(db, task, history)
                 elif forgotten:
                     wanted = tuple(one for one in history.records if not is_forgotten(forgotten, task, one))
                     kept_out += len(history) - len(wanted)
@@ -271,7 +271,7 @@ class Store:
             StoreError: they cannot be written; none is kept then.
         """
         with self.naming_blobs() as db:
-            told = gone_meanwhile(db, [adapter for adapter, _ in adapters])
+            told = lost_to_conflict(db, [adapter for adapter, _ in adapters])
             kept = [one for one, error in zip(adapters, told, strict=True) if error is None]
             self.blobs.put(weights for adapter, weights in kept if adapter.blob)
             replaced = self._make_room(db, [adapter for adapter, _ in kept])

@@ -11,18 +11,18 @@ from ownlm.store import tables
 _PREFIX = "forgotten "  # begins a key of the table `meta`
 
 
-def entomb(db: Connection, *whose: str) -> None:
+def add_tombstone(db: Connection, *whose: str) -> None:
     """Notes that a person (user), or one of their records (task, user, id), was forgotten; or a sharer withdrawn."""
     if (key := _key(*whose)) not in tombstones(db):
         db.execute(insert(tables.meta).values(key=key, value=""))
 
 
-def is_entombed(keys: set[str], *whose: str) -> bool:
+def has_tombstone(keys: set[str], *whose: str) -> bool:
     """Whether that was noted."""
     return _key(*whose) in keys
 
 
-def exhume(db: Connection, task: str, history: History) -> None:
+def clear_tombstone(db: Connection, task: str, history: History) -> None:
     """Lets a person, and these records of theirs, be known again."""
     wanted = {_key(history.user_id), *(_key(task, history.user_id, record.id) for record in history.records)}
     for key in wanted & tombstones(db):

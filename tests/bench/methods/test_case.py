@@ -7,7 +7,7 @@ from ownlm.bench.case import Case
 from ownlm.bench.methods import METHODS
 from ownlm.bench.plan import ProfilePlan
 from ownlm.errors import PoolError
-from ownlm.verbs.report import Answer
+from ownlm.workflows.report import Answer
 from tests.bench.methods.cases import SHARE, TRAIN
 
 
@@ -19,7 +19,7 @@ def test_bases_are_loaded_before_answers_are_timed(case: Case, name: str, monkey
     def fail(*_: object) -> None:
         raise AssertionError("a base is loaded")
 
-    monkeypatch.setattr("ownlm.verbs.load.load_registered", fail)
+    monkeypatch.setattr("ownlm.workflows.load.load_registered", fail)
     assert len(list(made.answer(case.data.queries))) == len(case.data.queries)
 
 

@@ -11,7 +11,7 @@ from ownlm.bench.methods import METHODS
 from ownlm.errors import ConfigError, DataError
 from ownlm.history.record import History, Query, Record
 from ownlm.history.task import load_task
-from ownlm.prompt.example import searched_text
+from ownlm.prompt.example import retrieval_document
 from ownlm.prompt.retrieval import retrieve
 from tests.bench.methods.cases import ask, with_task
 from tests.community import FOLDERS
@@ -41,7 +41,7 @@ def test_the_most_frequent_label_and_of_equals_the_latest(case: Case, records: l
 @given(records=RECORDS, k=st.integers(1, 5), text=st.sampled_from(["rain", "bus", "snow"]))
 def test_the_nearest_records_vote(case: Case, records: list[tuple[str, str]], k: int, text: str) -> None:
     own = of(case, records)
-    documents = [searched_text(case.task, record) for record in own.histories["kara"].records]
+    documents = [retrieval_document(case.task, record) for record in own.histories["kara"].records]
     near = [records[place][1] for place in retrieve(text, documents, k)]
     best = max(near.count(label) for label in near)
     expected = next(label for label in near if near.count(label) == best)

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from ownlm.answer.ask import Question, answer
 from ownlm.bench.case import BASE, Case
 from ownlm.bench.methods.asking import retrieving
 from ownlm.bench.methods.pool import pool_of
 from ownlm.bench.methods.sharers import average_of, nearest_places, recipe_of
 from ownlm.home import Home
+from ownlm.inference.ask import Question, answer
 from ownlm.model.adapter import Adapter, LoraPair
-from ownlm.model.packed import Row
-from ownlm.model.spans import BASE as BASE_SLOT
+from ownlm.model.packed import BatchBuilder
+from ownlm.model.segments import BASE as BASE_SLOT
 from ownlm.perpcs.materialise import materialise
 from ownlm.perpcs.pool import Pool
-from ownlm.prompt.example import searched_text
+from ownlm.prompt.example import retrieval_document
 from ownlm.store.drafts import drafts
 from ownlm.store.pools import people_of
 from tests.bench.methods.cases import SHARE, SHARERS, ask
@@ -54,8 +54,8 @@ def test_the_nearest_sharers_whole_adapter_answers(case: Case, generating: Case,
         records = case.histories[user].records if user in case.histories else home.history(user, "sorting").records
         means = []
         for record in records[-16:]:
-            row = Row()
-            row.add(BASE_SLOT, base.encode_prompt(searched_text(case.task, record)))
+            row = BatchBuilder()
+            row.add(BASE_SLOT, base.encode_prompt(retrieval_document(case.task, record)))
             means.append(base.hidden(row.pack()).mean(0))
         return torch.stack(means).mean(0).detach().numpy()
 

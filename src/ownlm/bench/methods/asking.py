@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from ownlm.answer.ask import Question, answer
-from ownlm.answer.choose import answer_tokens
 from ownlm.bench.case import Case
 from ownlm.history.record import Query
+from ownlm.inference.ask import Question, answer
+from ownlm.inference.label_scoring import answer_tokens
 from ownlm.model.adapter import Adapter
 from ownlm.model.base import BaseLM
 from ownlm.oppu.examples import check_length
 from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.recipe import Recipe
 from ownlm.prompt.example import query_prompt
-from ownlm.verbs.ask import PEOPLE_AT_ONCE, QUERIES_AT_ONCE
+from ownlm.workflows.ask import PEOPLE_AT_ONCE, QUERIES_AT_ONCE
 
 Prompts = Callable[[Query], str]
 Owners = Callable[[Query], str | None]

@@ -8,7 +8,7 @@ from ownlm.bench.methods.costs import of_assembling
 from ownlm.bench.methods.pool import pool_of
 from ownlm.bench.methods.values import Changes, Count, Records, Temperature
 from ownlm.perpcs.recipe import Combine
-from ownlm.verbs.assemble import RECENT
+from ownlm.workflows.assemble import RECENT
 
 
 def assembled(

@@ -10,8 +10,8 @@ from ownlm.bench.methods.asking import ask_with, retrieving
 from ownlm.bench.methods.costs import of_training
 from ownlm.history.record import History, Query, Record
 from ownlm.history.task import Task, load_task
-from ownlm.prompt.example import searched_text, sought_text
-from ownlm.verbs.load import load_adapter
+from ownlm.prompt.example import retrieval_document, retrieval_query
+from ownlm.workflows.load import load_adapter
 
 Format = Literal["task", "answers", "inputs", "text"]
 
@@ -59,4 +59,4 @@ def texts_of(task: Task, history: History, format: Format) -> History:
 def _text(task: Task, record: Record, format: Format) -> str:
     if format == "answers":
         return record.fields.get(task.options.right if task.options else task.answer_field, "")
-    return sought_text(task, record.fields) if format == "inputs" else searched_text(task, record)
+    return retrieval_query(task, record.fields) if format == "inputs" else retrieval_document(task, record)

@@ -8,7 +8,7 @@ from ownlm.bench.methods.values import Changes, Count, Fraction
 from ownlm.home import Home
 from ownlm.store.pools import people_of
 from ownlm.store.rows import PoolInfo
-from ownlm.verbs.share_plan import Select
+from ownlm.workflows.share_plan import Select
 
 
 def pool_of(case: Case, base: Path, share: Changes) -> tuple[Home, PoolInfo]:

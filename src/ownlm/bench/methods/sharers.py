@@ -21,7 +21,7 @@ from ownlm.model.base import BaseLM
 from ownlm.perpcs.embedding import embed_histories
 from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.recipe import Recipe
-from ownlm.prompt.example import searched_text
+from ownlm.prompt.example import retrieval_document
 from ownlm.store.pools import people_of
 
 LOOKED_AT = 16  # latest records of each person, to find the nearest sharer
@@ -146,5 +146,5 @@ def _open(case: Case, share: Changes, adapt: Changes) -> Opened:
 
 
 def _embedded(case: Case, base: BaseLM, histories: Sequence[History]) -> Tensor:
-    texts = [[searched_text(case.task, record) for record in one.records[-LOOKED_AT:]] for one in histories]
+    texts = [[retrieval_document(case.task, record) for record in one.records[-LOOKED_AT:]] for one in histories]
     return embed_histories(base, texts)

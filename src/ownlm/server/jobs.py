@@ -1,0 +1,263 @@
+"""Jobs of a server: people who ask to be trained or assembled, as many at once as wait for the same."""
+
+import json
+import logging
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from ownlm.errors import OwnlmError
+from ownlm.home import Home
+from ownlm.programs import child_environment, python_command
+from ownlm.server.job_settings import job_settings
+from ownlm.store.jobs import OPEN, add_job, begin_jobs, cancel_job, end_job, jobs, requeue_jobs
+from ownlm.store.rows import JobInfo
+
+log = logging.getLogger("ownlm.server")
+AT_ONCE = 256  # people of one process
+RETRY_S = 5.0
+
+Report = dict[str, Any]
+
+
+@dataclass(slots=True)
+class _Outcomes:
+    """What a process told so far."""
+
+    failed: dict[str, dict[str, str | None]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    error: dict[str, str | None] | None = None
+    ended: bool = False
+
+
+class Jobs:
+    """Runs a home's jobs, oldest first, in a process of their own, one at a time.
+
+    What is acknowledged is in the home: a server that was killed goes on with it when it is started again.
+
+    Args:
+        timeout_s: after which a process is ended; waiting for another process that trains in the home does not count.
+    """
+
+    def __init__(self, home: Home, timeout_s: float = 6 * 3600) -> None:
+        self._home, self._timeout_s = home, timeout_s
+        self._wake, self._over = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
+        self._process: subprocess.Popen[str] | None = None
+        self._ending = threading.Lock()  # between the start of a process and what ends it
+        self._deadline = 0.0
+        self._running: dict[str, Report | None] = {}  # by job: how far it is
+        self._stopped: str | None = None  # why the running process was ended: "cancelled" or "timeout"
+        self._alone: set[str] = set()  # jobs whose process died: one of them may be why
+        self._apart: set[str] = set()  # users who cancelled a running job: their jobs share no process with others
+
+    def start(self) -> None:
+        """Begins with what is left of last time."""
+        requeue_jobs(self._home.store)
+        self._thread.start()
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Ends; what runs is begun anew by the next server."""
+        self._over.set()
+        self._wake.set()
+        self._kill(None)
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def ask(self, kind: str, user: str, task: str) -> JobInfo:
+        """A job, kept before this returns."""
+        job = add_job(self._home.store, kind, user, task)
+        self._wake.set()
+        return job
+
+    def cancel(self, job: str, user: str) -> JobInfo:
+        """Ends a user's job: a queued one never begins, the process of a running one is killed.
+
+        What the process has committed stays. Jobs of other users in the same process are started again.
+
+        Raises:
+            NotFoundError: the user has no such job. ConflictError: it has ended.
+        """
+        cancelled, before = cancel_job(self._home.store, job, user)
+        if before == "running":
+            self._apart.add(user)
+            with self._ending:
+                if job in self._running:
+                    self._kill("cancelled")
+        return cancelled
+
+    def progress(self, job: str) -> Report | None:
+        """How far a running job's process is: stage, done, total."""
+        return self._running.get(job)
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            self._wake.wait()
+            self._wake.clear()
+            try:
+                while not self._over.is_set() and (waiting := jobs(self._home.store, states=["queued"])):
+                    self._do(*self._together(waiting))
+            except Exception as error:  # the home cannot be read or written just now, say: jobs wait
+                log.error("jobs wait: %s", error.what if isinstance(error, OwnlmError) else type(error).__name__)
+                self._over.wait(RETRY_S)
+                with suppress(OwnlmError):
+                    requeue_jobs(self._home.store)
+                self._wake.set()
+
+    def _together(self, waiting: list[JobInfo]) -> tuple[list[JobInfo], dict[str, Any]]:
+        """The oldest job, and those that ask for the same with the same settings; of each person one."""
+        first, settings = waiting[0], job_settings(self._home.store, waiting[0])
+        if self._is_alone(first):
+            return [first], settings
+        same = (j for j in waiting[1:] if (j.kind, j.task) == (first.kind, first.task) and not self._is_alone(j))
+        alike = [first, *(job for job in same if job_settings(self._home.store, job) == settings)]
+        return alike[:AT_ONCE], settings
+
+    def _is_alone(self, job: JobInfo) -> bool:
+        return job.id in self._alone or job.user in self._apart
+
+    def _do(self, alike: list[JobInfo], settings: dict[str, Any]) -> None:
+        store = self._home.store
+        if not (alike := self._without_gone(alike)):
+            return
+        with self._ending:  # who cancels now finds the job either queued or in `_running`
+            begun = begin_jobs(store, [job.id for job in alike])
+            alike = [job for job in alike if job.id in begun]
+            self._running, self._stopped = dict.fromkeys((job.id for job in alike), None), None
+        if alike:
+            before = self._newest(alike)
+            asked = {
+                "home": str(store.folder), "device": self._home.device, "kind": alike[0].kind,
+                "task": alike[0].task, "users": [job.user for job in alike], "settings": settings,
+            }  # fmt: skip
+            told = self._process_of(asked)
+            if not self._over.is_set():
+                self._settle(alike, told, before)
+        with self._ending:
+            self._running = {}
+
+    def _settle(self, alike: list[JobInfo], told: _Outcomes, before: dict[str, str]) -> None:
+        """Writes down what came of jobs, or queues them again; those that were cancelled stay so."""
+        is_open = {job.id for job in jobs(self._home.store, states=OPEN)}
+        rest, company = [job for job in alike if job.id in is_open], len(alike) > 1
+        if self._stopped == "timeout":
+            newest = self._newest(rest)
+            done = [job for job in rest if newest.get(job.user) != before.get(job.user)]
+            for job in done:
+                self._end(job, _Outcomes())
+            rest = [job for job in rest if job not in done]
+            if company and not done:
+                self._alone.update(job.id for job in rest)
+        died = self._stopped is None and not told.ended and company
+        if died:
+            self._alone.update(job.id for job in rest)
+        left_out = told.error is not None and len(self._without_gone(rest)) < len(rest)
+        if died or left_out or (company and self._stopped is not None):
+            requeue_jobs(self._home.store)  # who was forgotten, cancelled, or breaks it, must not fail the others
+            return
+        for job in rest:
+            self._end(job, told)
+
+    def _newest(self, alike: list[JobInfo]) -> dict[str, str]:
+        """Ids of the users' newest adapters in the jobs' task."""
+        made = self._home.store.latest_adapters(alike[0].task, [job.user for job in alike]) if alike else {}
+        return {user: adapter.id for (_, user), adapter in made.items()}
+
+    def _without_gone(self, alike: list[JobInfo]) -> list[JobInfo]:
+        """Those jobs whose people still have records; the others end here."""
+        there = [job for job in alike if self._home.store.knows(job.task, job.user)]
+        for job in alike:
+            if job not in there:
+                gone: dict[str, str | None] = {
+                    "what": "There are no records any more",
+                    "hint": "add records, and ask for it again",
+                }
+                end_job(self._home.store, job.id, error=gone)
+        return there
+
+    def _process_of(self, asked: Report) -> _Outcomes:
+        """Starts a process, and listens until it ends."""
+        told = _Outcomes()
+        command = python_command("-m", "ownlm.server.job_process")
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf8",
+            start_new_session=True,  # what ends the server's group must not end it before the server knows
+            env=child_environment({"OMP_WAIT_POLICY": "passive"}),  # threads that wait leave their core to the answers
+        ) as process, self._watched(process):  # fmt: skip
+            assert process.stdin is not None and process.stdout is not None
+            with suppress(BrokenPipeError):
+                process.stdin.write(json.dumps(asked) + "\n")
+                process.stdin.flush()
+            for line in process.stdout:
+                with suppress(ValueError):  # half a line, of one that was killed
+                    self._hear(json.loads(line), told)
+        if self._stopped == "timeout":
+            limit = f"{self._timeout_s:,.0f} s"
+            told.error = {"what": f"The job took longer than {limit}", "hint": "ask again later, or with fewer records"}
+        elif not told.ended and told.error is None:
+            told.error = {"what": f"The work ended with status {process.returncode}", "hint": "ask for it again"}
+        return told
+
+    @contextmanager
+    def _watched(self, process: subprocess.Popen[str]) -> Iterator[None]:
+        """While it lasts, the process is killed where its job is cancelled, takes too long, or the server stops."""
+        ended = threading.Event()
+
+        def watch() -> None:
+            while not ended.wait(max(0.0, self._deadline - time.monotonic())):
+                if time.monotonic() >= self._deadline:
+                    self._kill("timeout")
+                    return
+
+        with self._ending:
+            self._process, self._deadline = process, time.monotonic() + self._timeout_s
+            if self._over.is_set() or self._stopped is not None:  # it was not there yet to be killed
+                process.kill()
+        watcher = threading.Thread(target=watch, name="job watch", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watcher.join()
+            self._process = None
+
+    def _kill(self, why: str | None) -> None:
+        self._stopped = self._stopped or why
+        if (process := self._process) is not None:
+            process.kill()
+
+    def _hear(self, message: Report, told: _Outcomes) -> None:
+        match message["event"]:
+            case "progress":
+                self._running = dict.fromkeys(self._running, message["progress"])
+                if message["progress"]["stage"] == "waiting":  # for another process that trains in the home
+                    self._deadline = time.monotonic() + self._timeout_s
+            case "failed":
+                told.failed[message["user"]] = message["error"]
+            case "skipped":
+                told.skipped[message["user"]] = message["why"]
+            case "error":
+                told.error = message["error"]
+            case "end":
+                told.ended = True
+
+    def _end(self, job: JobInfo, told: _Outcomes) -> None:
+        """Says what came of one job: whoever was neither trained nor failed is up to date."""
+        error = told.failed.get(job.user) or told.error
+        newest = self._home.store.latest_adapters(job.task, [job.user]).get((job.task, job.user))
+        if error is None and newest is None:
+            why = told.skipped.get(job.user, "nothing came of it")
+            error = {"what": f"No adapter was made: {why}", "hint": "add records, and ask for it again"}
+        elif error is None and newest and newest.is_recipe and newest.pool in self._home.pools.waiting():
+            error = {
+                "what": "The pieces of your adapter wait for a withdrawal, and answer nobody until it is done",
+                "hint": "ask for it again later, or ask to be trained",
+            }
+        self._alone.discard(job.id)
+        end_job(self._home.store, job.id, adapter=None if error or newest is None else newest.id, error=error)

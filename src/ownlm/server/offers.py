@@ -1,0 +1,59 @@
+"""What a user can ask for now, decided as the work itself would decide it: no offer that comes to nothing."""
+
+from collections.abc import Collection
+from typing import Literal
+
+from ownlm.errors import NotFoundError, OwnlmError
+from ownlm.server.job_settings import job_settings
+from ownlm.server.state import State
+from ownlm.store.pools import pools
+from ownlm.store.rows import JobInfo
+from ownlm.workflows.assemble import assembly_plan, is_up_to_date
+from ownlm.workflows.selection import UP_TO_DATE, candidates, plan_for
+
+Kind = Literal["train", "assemble"]
+Reason = Literal["at_work", "no_base", "no_pieces", "no_records", "up_to_date", "waits"]
+
+
+def offers(state: State, user: str, task: str, at_work: Collection[str]) -> dict[Kind, Reason | None]:
+    """For each kind of job, why it cannot be asked for now, or would change nothing; None where it can.
+
+    Args:
+        at_work: kinds of the user's jobs in the task that have not ended.
+    """
+    if not state.home.store.knows(task, user):
+        return {"train": "no_records", "assemble": "no_records"}
+    return {
+        "train": "at_work" if "train" in at_work else _train(state, user, task),
+        "assemble": "at_work" if "assemble" in at_work else _assemble(state, user, task),
+    }
+
+
+def _train(state: State, user: str, task: str) -> Reason | None:
+    store = state.home.store
+    try:
+        how = job_settings(store, JobInfo("", "train", user, task))
+        plan = plan_for(store, state.home.task(task), [user], **how)
+        student = next(candidates(store, plan))
+    except NotFoundError:
+        return "no_base"
+    except OwnlmError:  # the job will say what is wrong
+        return None
+    return "up_to_date" if student.skipped == UP_TO_DATE else None
+
+
+def _assemble(state: State, user: str, task: str) -> Reason | None:
+    store = state.home.store
+    if not pools(store, task):
+        return "no_pieces"
+    try:
+        how = job_settings(store, JobInfo("", "assemble", user, task))
+        plan = assembly_plan(store, state.home.task(task), users=[user], **how)
+        if plan.pool.digest in state.home.pools.waiting():
+            return "waits"
+        last = store.latest_adapters(task, [user]).get((task, user))
+        (person,) = store.people(task, [user])
+        profile = store.profile(task, user) if plan.config.prompt.profile else None
+    except (OwnlmError, ValueError):  # the job will say what is wrong
+        return None
+    return "up_to_date" if last and is_up_to_date(store, plan, person, last, profile) else None

@@ -1,0 +1,1 @@
+"""Serving through vLLM: its process, its protocol, the adapters that it loads."""

@@ -1,0 +1,106 @@
+"""Adapters written out as folders that vLLM reads: whole or not at all, and only what the home still has."""
+
+import os
+import shutil
+from pathlib import Path
+from uuid import uuid4
+
+import torch
+from safetensors import safe_open
+from sqlalchemy import select
+
+from ownlm.config import LoraConfig
+from ownlm.durable import sync
+from ownlm.errors import AdapterError, BaseModelError, SupersededError
+from ownlm.model.adapter import Adapter, LoraPair, write_peft_folder
+from ownlm.model.peft_names import check_served
+from ownlm.server.vllm.terms import NOBODY, Terms
+from ownlm.store import tables
+from ownlm.store.rows import AdapterInfo
+from ownlm.store.served import current, id_of, version_of
+from ownlm.store.store import Store
+from ownlm.store.tables import without_number
+from ownlm.workflows.load import open_unless_taken_back, read_adapter
+
+
+def find(store: Store, version: str) -> AdapterInfo:
+    """An adapter, if it still is what it was when a name was given out for it.
+
+    Raises:
+        SupersededError: it is gone, or its recipe has become another.
+    """
+    with store.database.reading() as db:
+        row = db.execute(select(tables.adapters).where(tables.adapters.c.id == id_of(version))).first()
+    if row is None or version_of(found := AdapterInfo(**without_number(row))) != version:
+        raise SupersededError("The adapter is no longer there", hint="ask again: the newest one answers")
+    return found
+
+
+def put_copy(store: Store, terms: Terms, version: str) -> Path:
+    """Writes out an adapter; of a recipe, what it makes, exactly.
+
+    Returns:
+        Its folder, which nobody else may read.
+
+    Raises:
+        SupersededError, AdapterError, PoolError, StoreError: it is gone, cannot be served, or is damaged.
+    """
+    folder = Path(terms.copies) / version
+    if version != NOBODY:
+        info = find(store, version)
+        terms.check(store, info)
+        pool = None
+        if info.is_recipe and (pool := open_unless_taken_back(store, info)) is None:
+            raise AdapterError(f"The assembly of user {info.user!r} waits for a withdrawal: somebody took consent back")
+    if folder.exists():  # it was written whole, and what a version is made of does not change
+        return folder
+    adapter = nothing(terms) if version == NOBODY else read_adapter(store, info, pool)
+    check_served(terms.folder, tuple(adapter.pairs))
+    temporary = folder.with_name(f".{version}+{uuid4().hex}")
+    try:
+        temporary.mkdir(mode=0o700)
+        write_peft_folder(temporary, adapter.to_bytes(), adapter.lora, terms.folder)
+        for file in temporary.iterdir():
+            file.chmod(0o600)
+            sync(file)
+        sync(temporary)
+        try:
+            os.rename(temporary, folder)
+            sync(folder.parent)
+        except OSError:
+            if not folder.exists():  # else another request was quicker
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    if version != NOBODY and version not in current(store, {version}):  # forgotten while it was written
+        remove_copy(folder.parent, version)
+        raise SupersededError("The adapter is no longer there", hint="ask again")
+    return folder
+
+
+def remove_copy(copies: Path, version: str) -> None:
+    """Removes an adapter's folder, and what an interrupted write left of one: first by name, so that none is half."""
+    for path in [copies / version, *copies.glob(f".{version}+*")]:
+        if path.exists():
+            dying = path.with_name(f".{version}+{uuid4().hex}")
+            path.rename(dying)
+            shutil.rmtree(dying)
+    sync(copies)
+
+
+def nothing(terms: Terms) -> Adapter:
+    """An adapter that adds zero to what the base says.
+
+    Who asks the base alone is answered with it. vLLM's CPU build would give a sequence without an adapter, in a batch
+    with others, the adapter of the last slot (0.32: an index of -1 into the stacked weights).
+    """
+    kind = terms.modules[0]
+    for file in sorted(Path(terms.folder).glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118
+                if name.endswith(f".{kind}.weight"):
+                    height, width = tensors.get_slice(name).get_shape()
+                    pair = LoraPair(torch.zeros(1, width), torch.zeros(height, 1))
+                    shape = LoraConfig(r=1, lora_alpha=1.0, target_modules=(kind,))
+                    return Adapter(shape, {name.removesuffix(".weight"): pair})
+    raise BaseModelError(f"The base {terms.base!r} has no modules called {kind!r}", hint="serve another base")

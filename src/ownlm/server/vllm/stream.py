@@ -1,0 +1,179 @@
+"""One answer that a vLLM server gives: what is sent, and how what comes back is read."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+from secrets import token_urlsafe
+from typing import Any, Final
+
+import httpx2 as httpx
+
+from ownlm.errors import OwnlmError, SupersededError
+from ownlm.inference.text import AnswerText
+from ownlm.model.base import BaseLM
+from ownlm.server.engine import EngineError, Piece, Work
+from ownlm.server.vllm.terms import NOBODY, Terms
+from ownlm.store.served import id_of
+
+PATH: Final = "/v1/completions"
+_AGAIN: Final = "ask again"
+
+
+class VllmStream:
+    """An answer as it comes. Whoever ends the loop over it early should `cancel` it.
+
+    Attributes:
+        adapter: id of the adapter that vLLM says it answered with; None for the base alone.
+    """
+
+    def __init__(self) -> None:
+        self.adapter: str | None = None
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
+        self.task: asyncio.Task[None] | None = None
+        self._came: asyncio.Queue[Piece | OwnlmError | None] = asyncio.Queue()
+
+    async def __aiter__(self) -> AsyncIterator[Piece]:
+        while (came := await self._came.get()) is not None:
+            if isinstance(came, OwnlmError):
+                raise came
+            yield came
+            if came.finish:
+                return
+
+    def cancel(self) -> None:
+        """Closes the connection, at which vLLM gives up the answer."""
+        if self.task is not None:
+            self.task.cancel()
+
+    def put(self, came: Piece | OwnlmError | None) -> None:
+        """A piece; or why nothing more comes, None for nobody wants it."""
+        self._came.put_nowait(came)
+
+
+def generating(model: str, prompt: list[int], work: Work, room: int, ends: set[int]) -> dict[str, Any]:
+    """The request for a text of at most `room` tokens. Stop texts are found on our side, in the tokens that come."""
+    request = {
+        "model": model,
+        "prompt": prompt,
+        "max_tokens": min(work.max_tokens, room),
+        "temperature": work.temperature,
+        "stop_token_ids": sorted(ends),
+        "stream": True,
+        "return_token_ids": True,
+    }
+    if work.adapter is None:
+        request["cache_salt"] = token_urlsafe()  # how soon an answer begins must not tell who asked the same before
+    if work.temperature:
+        request |= {"top_p": work.top_p} | ({} if work.seed is None else {"seed": work.seed})
+    return request
+
+
+async def read_text(
+    client: httpx.AsyncClient,
+    request: Mapping[str, Any],
+    text: AnswerText,
+    stream: VllmStream,
+    ends: set[int],
+    terms: Terms,
+) -> None:
+    """Puts the answer's pieces on the stream.
+
+    Raises:
+        SupersededError, EngineError: vLLM does not know the adapter; it says something else than an answer.
+    """
+    async with client.stream("POST", PATH, json=request) as response:
+        _check(response)
+        async for line in _lines(response):
+            if not line.startswith(b"data: ") or line == b"data: [DONE]":
+                continue
+            model, choice = _choice(line.removeprefix(b"data: "))
+            stream.adapter = _answered(model, request, terms)
+            finish = choice.get("finish_reason")
+            for token in choice.get("token_ids") or ():
+                stream.completion_tokens += 1
+                if token in ends:
+                    finish = "stop"
+                    break
+                text.add(token)
+                if text.stopped:
+                    finish = "stop"
+                    break
+            if finish:
+                text.end()
+                finish = "stop" if text.stopped else finish
+                stream.put(Piece(text.take(), "stop" if finish == "stop" else "length"))
+                return  # closes the connection: vLLM gives up what it still would say
+            if piece := text.take():
+                stream.put(Piece(piece, None))
+    raise EngineError("vLLM ended an answer in its midst", hint=_AGAIN)
+
+
+async def read_likeliest(
+    client: httpx.AsyncClient,
+    model: str,
+    prompt: list[int],
+    labels: Sequence[str],
+    base: BaseLM,
+    stream: VllmStream,
+    terms: Terms,
+) -> None:
+    """Puts the likeliest label on the stream: each is given to vLLM as part of a prompt, for its tokens' likelihoods.
+
+    log p(label) = sum over its tokens, end of text included: as `ownlm.inference.label_scoring`.
+    """
+    encoded = [base.encode_answer(f" {label}") for label in labels]
+    prompts = [[*prompt, *tokens] for tokens in encoded]
+    request = {"model": model, "prompt": prompts, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
+    response = await client.post(PATH, json=request)
+    _check(response)
+    likelihood = [0.0] * len(labels)
+    try:
+        document = response.json()
+        for choice in document["choices"]:
+            place = choice["index"]
+            last = choice["prompt_logprobs"][-len(encoded[place]) :]
+            of_label = zip(last, encoded[place], strict=True)
+            likelihood[place] = sum(of[str(token)]["logprob"] for of, token in of_label)
+        stream.adapter = _answered(document["model"], request, terms)
+        complete = len(document["choices"]) == len(labels)
+    except (ValueError, LookupError, TypeError):
+        complete = False
+    if not complete:
+        raise EngineError("vLLM gave no likelihoods", hint=_AGAIN)
+    best = max(range(len(labels)), key=likelihood.__getitem__)
+    stream.completion_tokens = len(encoded[best])
+    stream.put(Piece(labels[best].strip(), "stop"))
+
+
+def _check(response: httpx.Response) -> None:
+    """Raises where vLLM refuses. What it says of it is not repeated: it may hold the text."""
+    if response.status_code == 404:
+        raise SupersededError("The adapter is no longer there, or vLLM cannot read it", hint=_AGAIN)
+    if response.status_code != 200:
+        raise EngineError("vLLM refuses to answer", got=f"status {response.status_code}", hint=_AGAIN)
+
+
+async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
+    """The lines of a stream of events. Unlike `aiter_lines`, it splits at no letter of an answer, such as U+2028."""
+    rest = b""
+    async for part in response.aiter_bytes():
+        *lines, rest = (rest + part).split(b"\n")
+        for line in lines:
+            yield line.rstrip(b"\r")
+
+
+def _choice(line: bytes) -> tuple[str, dict[str, Any]]:
+    with suppress(ValueError, LookupError, TypeError):
+        document = json.loads(line)
+        return document["model"], document["choices"][0]
+    raise EngineError("vLLM could not go on with an answer", hint=_AGAIN)
+
+
+def _answered(model: str, request: Mapping[str, Any], terms: Terms) -> str | None:
+    """The id of the adapter with which vLLM says that it answers; an EngineError where another was asked for."""
+    version = terms.version(model)
+    if model != request["model"] or version is None:
+        raise EngineError("vLLM answered with another adapter; the answer was thrown away", hint=_AGAIN)
+    return None if version == NOBODY else id_of(version)

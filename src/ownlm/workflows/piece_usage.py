@@ -1,0 +1,125 @@
+"""Which pieces are used: in one person's recipe with which weights, in everybody's how often."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ownlm.errors import AdapterError, quoted
+from ownlm.perpcs.pool import Pool
+from ownlm.perpcs.recipe import Recipe
+from ownlm.store.rows import AdapterInfo, PoolInfo
+from ownlm.store.store import Store
+from ownlm.workflows.load import load_pool, load_recipe
+from ownlm.workflows.recipes import assemble_command, sharers_now
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """How much of what everybody gives.
+
+    Attributes:
+        sharers: S random ids; whose pieces are used most comes first.
+        kinds: C kinds of modules, such as q_proj, in the model's order.
+        layers: L of them, by number.
+        amount_CSL: weights, or counts; 0 where a piece is not used, or not there.
+        recipes: how many recipes that is taken from.
+    """
+
+    sharers: tuple[str, ...]
+    kinds: tuple[str, ...]
+    layers: tuple[int, ...]
+    amount_CSL: NDArray[np.float64]
+    recipes: int
+
+    @property
+    def total_S(self) -> NDArray[np.float64]:
+        """How much each sharer gives, without signs."""
+        total_S: NDArray[np.float64] = np.abs(self.amount_CSL).sum((0, 2))
+        return total_S
+
+    @property
+    def share_S(self) -> NDArray[np.float64]:
+        """Each sharer's part of everything; 0 where nothing is used."""
+        return self.total_S / (self.total_S.sum() or 1.0)
+
+    @property
+    def only_used(self) -> "Use":
+        """The same, without the sharers of whom nothing is used."""
+        used = int((self.total_S > 0).sum())
+        return Use(self.sharers[:used], self.kinds, self.layers, self.amount_CSL[:, :used], self.recipes)
+
+
+def weights(recipe: Recipe, pool: Pool) -> Use:
+    """The weights of one recipe."""
+    amounts = _none_of(pool)
+    for name, place_K, weight_K in zip(pool.modules, recipe.place_MK, recipe.weight_MK, strict=True):
+        chosen = weight_K != 0
+        np.add.at(amounts[name], place_K[chosen], weight_K[chosen])
+    return _laid_out(pool, amounts, 1)
+
+
+def counts(recipes: Iterable[Recipe], pool: Pool) -> Use:
+    """How many of these recipes use each piece."""
+    amounts, many = _none_of(pool), 0
+    for recipe in recipes:
+        many += 1
+        for name, place_K, weight_K in zip(pool.modules, recipe.place_MK, recipe.weight_MK, strict=True):
+            amounts[name][place_K[weight_K != 0]] += 1
+    return _laid_out(pool, amounts, many)
+
+
+def use_of_person(store: Store, adapter: AdapterInfo) -> Use:
+    """What a person's newest adapter is made of.
+
+    Raises:
+        AdapterError: it was trained, or is stale, or the base alone was best for them.
+        NotFoundError, PoolError: its pool is gone, or damaged.
+    """
+    which, again = f"of user {adapter.user!r}", f"`ownlm assemble --task {adapter.task} --user {quoted(adapter.user)}`"
+    if not adapter.is_recipe:
+        raise AdapterError(f"The newest adapter {which} was trained: no piece of a pool is in it", hint=again)
+    if adapter.stale is not None:
+        again = f"`{assemble_command(adapter, sharers_now(store, adapter.task), [adapter.user])}`"
+        raise AdapterError(f"The assembly {which} is stale: {adapter.stale}", hint=again)
+    pool = load_pool(store, adapter)
+    use = weights(load_recipe(adapter, pool), pool).only_used
+    if not use.sharers:
+        raise AdapterError(f"The recipe {which} uses no piece: the base alone was best on records held back")
+    return use
+
+
+def use_of_pool(store: Store, info: PoolInfo, pool: Pool) -> Use:
+    """How often the pieces of a pool are used by what answers for people now; a PoolError where a recipe is damaged."""
+    current = store.latest_adapters().values()
+    mine = (one for one in current if one.is_recipe and one.stale is None and one.pool == info.digest)
+    return counts((load_recipe(one, pool) for one in mine), pool)
+
+
+def _none_of(pool: Pool) -> dict[str, NDArray[np.float64]]:
+    """A zero for each piece, by module."""
+    return {name: np.zeros(len(pool.gates(name))) for name in pool.modules}
+
+
+def _laid_out(pool: Pool, amounts: Mapping[str, NDArray[np.float64]], recipes: int) -> Use:
+    sharers, where = pool.manifest.sharers, {name: _kind_and_layer(name) for name in pool.modules}
+    kinds = tuple(dict.fromkeys(kind for kind, _ in where.values()))
+    layers = tuple(sorted({layer for _, layer in where.values()}))
+    row = {sharer: number for number, sharer in enumerate(sharers)}
+    amount_CSL = np.zeros((len(kinds), len(sharers), len(layers)))
+    for name, (kind, layer) in where.items():
+        rows = [row[pool.sharer(name, place)] for place in range(len(amounts[name]))]
+        amount_CSL[kinds.index(kind), rows, layers.index(layer)] += amounts[name]
+    most = np.argsort(-np.abs(amount_CSL).sum((0, 2)), kind="stable")  # of equals, the id that sorts first
+    return Use(tuple(sharers[n] for n in most), kinds, layers, amount_CSL[:, most], recipes)
+
+
+def _kind_and_layer(module: str) -> tuple[str, int]:
+    """What a module is called in its layer, and the layer's number.
+
+    >>> _kind_and_layer("model.layers.12.self_attn.q_proj")
+    ('q_proj', 12)
+    """
+    *path, kind = module.split(".")
+    return kind, next((int(part) for part in path if part.isdigit()), 0)

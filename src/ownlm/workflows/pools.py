@@ -1,0 +1,366 @@
+"""Pools of the home: looked at, taken in from outside, removed, and sharers' pieces withdrawn from them."""
+
+import re
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+from sqlalchemy import ColumnElement
+
+from ownlm.config import TrainConfig
+from ownlm.durable import sync
+from ownlm.errors import ConfigError, NotFoundError, OwnlmError, PoolError, StoreError
+from ownlm.history.task import Task
+from ownlm.model.base import BaseLM
+from ownlm.model.targets import target_modules
+from ownlm.perpcs.admission import admit
+from ownlm.perpcs.pool import Pool, open_pool
+from ownlm.perpcs.recipe import Recipe
+from ownlm.perpcs.version import copy_pool, without
+from ownlm.progress import Progress
+from ownlm.store import pools, tables
+from ownlm.store.drafts import remove_drafts
+from ownlm.store.erasing.leftovers import Leftover, due_key, erase, say_due
+from ownlm.store.forget import left
+from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo
+from ownlm.store.served import sweep_served
+from ownlm.store.store import Store
+from ownlm.workflows.assemble import AssemblyPlan, assemble_people
+from ownlm.workflows.lineage import check_newer, key_of, signing_key, version_of
+from ownlm.workflows.report import Withdrawal
+from ownlm.workflows.share import new_pool_folder, pool_info
+from ownlm.workflows.waiting import named_in
+
+WITHDRAWN = "a sharer withdrew pieces that it uses"
+EMPTIED = "everybody withdrew from its pool"
+DAMAGED = "its pool was damaged, and removed when a sharer withdrew"
+LOOK = "`ownlm pool ls` lists the home's pools; of another give the folder that holds its pool.json"
+SHORTEST = 6  # of a random id's beginning, as tables show it: fewer letters may be anybody's
+
+
+def add_pool(
+    store: Store, model: BaseLM, base: BaseInfo, task: str, folder: Path, digest: str | None = None
+) -> PoolInfo:
+    """Takes a copy of a pool from outside into the home, after every byte and every piece was checked.
+
+    A pool that the home has, and that is damaged there, is put back so. The key that it is signed with is remembered:
+    later versions must be signed with it.
+
+    Args:
+        digest: which pool it must be; any, by default.
+
+    Raises:
+        PoolError: it is damaged, another, for another base, or holds a piece that is not fit, or one that was withdrawn
+            here; it is an older version of one that the home knows, or signed with another key. StoreError: it cannot
+            be written, or the home has it.
+    """
+    pool = open_pool(folder, digest)
+    pools.check_not_withdrawn(store, pool.manifest.sharers)
+    check_newer(store, pool, folder)
+    admit(pool, dict(target_modules(model.model, pool.lora)), base.fingerprint)
+    _check_provenance(pool)
+    damaged = next((one for one in pools.pools(store) if one.digest == pool.digest and not _is_whole(one)), None)
+    if damaged:
+        pools.check_own_folder(store, damaged)
+    copy = copy_pool(pool, new_pool_folder(store))
+    try:
+        if damaged:
+            pools.move_pool(store, pool.digest, str(copy.folder))
+        else:
+            seen = version_of(copy, key=pool.manifest.publisher, source=folder)
+            pools.add_pool(store, pool_info(task, base, copy, own=False), {}, seen=seen)
+    except OwnlmError:  # what ends it otherwise may come after the commit; a folder without a name is swept later
+        shutil.rmtree(copy.folder)
+        raise
+    if damaged:
+        shutil.rmtree(damaged.folder, ignore_errors=True)  # else the next run removes it
+    return pools.pool(store, pool.digest)
+
+
+def check_digest(digest: str | None) -> str | None:
+    """A whole SHA-256 in small letters, or None; a ConfigError for anything else."""
+    if digest is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
+        raise ConfigError("That is no SHA-256", got=f"{len(digest)} letters", expected="64 hexadecimal digits")
+    return digest and digest.lower()
+
+
+def _check_provenance(pool: Pool) -> None:
+    """Raises a PoolError where a pool does not tell how its pieces' prompts were made."""
+    try:
+        lora = TrainConfig.model_validate(pool.manifest.provenance["config"]).lora
+    except (KeyError, ValidationError):
+        lora = None
+    if lora != pool.lora:
+        raise PoolError(
+            "The pool does not tell how its pieces were trained",
+            expected='settings under "config" of its provenance, for the shape that the pieces have',
+        )
+
+
+def _is_whole(info: PoolInfo) -> bool:
+    try:
+        open_pool(Path(info.folder), info.digest)
+    except PoolError:
+        return False
+    return True
+
+
+def base_of(store: Store, folder: Path) -> BaseInfo:
+    """The base of the home that a pool was made for.
+
+    Raises:
+        PoolError: there is no pool, or it is damaged. NotFoundError: the home has no such base.
+    """
+    fingerprint = open_pool(folder).manifest.base_fingerprint
+    found = [base for base in store.bases() if base.fingerprint == fingerprint]
+    if not found:
+        raise NotFoundError(
+            "The home has no base that the pool was made for",
+            expected=f"one with the fingerprint {fingerprint[:12]}",
+            hint="`ownlm base add` it first",
+        )
+    return found[0]
+
+
+def verify_pool(
+    store: Store, load: Callable[[BaseInfo], BaseLM], which: str | None, digest: str | None = None
+) -> tuple[Pool, BaseInfo | None]:
+    """Checks every byte of a pool, and its pieces, if the home has its base.
+
+    Args:
+        which: any folder, or what the digest of a pool of the home begins with; None for the newest.
+        digest: which pool it must be; any, by default.
+
+    Returns:
+        The pool; and the base that its pieces were checked against, if there is one.
+
+    Raises:
+        NotFoundError, PoolError: there is none; it is not what it should be.
+    """
+    if which is not None and Path(which).is_dir():
+        pool = open_pool(Path(which), digest)
+    else:
+        if which is not None and not any(info.digest.startswith(which) for info in pools.pools(store)):
+            raise NotFoundError(f"There is neither a pool {which} in the home nor such a folder", hint=LOOK)
+        info = pools.pool(store, which)
+        pool = open_pool(Path(info.folder), digest or info.digest)
+    base = next((one for one in store.bases() if one.fingerprint == pool.manifest.base_fingerprint), None)
+    if base is not None:
+        admit(pool, dict(target_modules(load(base).model, pool.lora)), base.fingerprint)
+    return pool, base
+
+
+def withdraw(store: Store, who: str) -> Withdrawal:
+    """Takes a sharer's pieces out of every pool of the home, and removes the drafts that they were made of.
+
+    A version without them replaces each pool, and their bytes are removed. Recipes that do not use them go on with the
+    new version; the others are marked stale. A damaged pool of this home is removed whole.
+
+    Args:
+        who: a person; or the random id of a sharer, or its beginning, which stands for the person where the home knows
+            them.
+
+    Raises:
+        NotFoundError: neither a piece of theirs lies in a pool of the home nor a draft beside it, or several ids begin
+            so. StoreError: the home cannot be written. PoolError: neither is known of theirs, and there are damaged
+            pools from outside.
+    """
+    who = _sharer(store, who)
+    person = pools.person_of(store, who) or who
+    ids = {sharer for sharer, _ in pools.sharers_of(store, person)} or {who}
+    leftover = _leftover(store, due_key("withdrawal", person), tables.sharers.c.user == person)
+    done, damaged = Withdrawal(sorted(ids), drafts=remove_drafts(store, person)), list[PoolError]()
+    for info in pools.pools(store):
+        pool, sharers = None, set(pools.people_of(store, pool=info.digest))
+        try:
+            pool = open_pool(Path(info.folder), info.digest)
+            sharers = set(pool.manifest.sharers)
+        except PoolError as error:
+            damaged.append(error)
+            if not info.own:
+                done.unread.append(info.digest)
+        if mine := ids & sharers:
+            _withdraw(store, info, pool, mine, done, leftover)
+    if not done.pools and not done.drafts and damaged:
+        raise damaged[0]
+    if not done.pools and not done.drafts:
+        hint = f"`ownlm pool ls`, `ownlm pool show`; of a random id give {SHORTEST} letters or more"
+        raise NotFoundError(f"No pool of the home has pieces of {who!r}", hint=hint)
+    done.unfinished = _erased(store, leftover)
+    return done
+
+
+def withdraw_leaving(store: Store, name: str) -> Withdrawal:
+    """Withdraws the pieces that somebody deleted has left under a made-up name; `withdraw` says what it raises."""
+    try:
+        done = withdraw(store, name)
+    except NotFoundError:  # a run that was killed has done it
+        done = Withdrawal()
+    left(store, name)
+    return done
+
+
+def _leftover(store: Store, due: str, links: ColumnElement[bool]) -> Leftover:
+    """What links people to random ids, and is about to be deleted."""
+    leftover = Leftover(due)
+    with store.database.reading() as db:
+        leftover.take(db, tables.sharers, links)
+    return leftover
+
+
+def _erased(store: Store, leftover: Leftover) -> str | None:
+    """Why something may be left in files."""
+    try:
+        erase(store, leftover)
+    except StoreError as error:
+        return error.what
+    return None
+
+
+def _sharer(store: Store, who: str) -> str:
+    """The whole of a random id that is given by its beginning; a person, or what is neither, as it is."""
+    with suppress(NotFoundError):
+        pools.check_known(store, who)  # a name may look like the beginning of somebody else's id
+        return who
+    named = {sharer for info in pools.pools(store) for sharer in named_in(store, info)}
+    found = sorted(sharer for sharer in named if sharer.startswith(who)) if len(who) >= SHORTEST else []
+    if len({pools.person_of(store, sharer) or sharer for sharer in found}) > 1:
+        what = f"The ids of {len(found)} sharers begin with {who!r}"
+        raise NotFoundError(what, got=", ".join(found), hint="give more of the id")
+    return found[0] if found else who
+
+
+def remove_pool(store: Store, digest: str) -> tuple[PoolInfo, int]:
+    """Takes a pool that no current recipe is made of out of the home, and its bytes.
+
+    Who shared in it still agrees to share, and can be chosen for another pool. One of this home cannot be taken in
+    again: when it goes, the home forgets whose pieces lie in it.
+
+    Args:
+        digest: what its digest begins with.
+
+    Returns:
+        The pool as it was, and how many bytes went.
+
+    Raises:
+        NotFoundError: there is none. PoolError: people's recipes are made of it. StoreError: the home cannot be
+            written.
+    """
+    if not digest:  # the newest is not meant
+        raise NotFoundError("No pool is named", hint="`ownlm pool ls`")
+    info = pools.pool(store, digest)
+    pools.check_own_folder(store, info)
+    others = [one for one in pools.pools(store) if one.digest != info.digest]
+    elsewhere = {sharer: one.digest for one in others for sharer in named_in(store, one)}
+    leftover = _leftover(store, due_key("pool", info.digest), tables.sharers.c.pool == info.digest)
+    size = sum(path.stat().st_size for path in Path(info.folder).rglob("*") if path.is_file())
+    pools.remove_pool(store, info.digest, elsewhere, partial(say_due, due=leftover.due))
+    _remove_folder(info)
+    sweep_served(store)
+    _erased(store, leftover)
+    return info, size
+
+
+def _withdraw(
+    store: Store, info: PoolInfo, pool: Pool | None, gone: set[str], done: Withdrawal, leftover: Leftover
+) -> None:
+    """Of one pool; None where it cannot be read."""
+    pools.check_own_folder(store, info)
+    base = store.base(info.base)
+    left = set(pool.manifest.sharers) - gone if pool else ()
+    version = _next(store, info, pool, gone) if pool and left else None
+    why = WITHDRAWN if version else EMPTIED if pool else DAMAGED
+    try:
+        recipes, stale = dict[str, bytes](), dict[str, str]()
+        for adapter in pools.recipes_of_pool(store, info.digest):
+            moved = _moved(adapter, pool, version, gone)
+            if moved is None:
+                stale[adapter.id] = why
+                if adapter.user not in done.affected:
+                    done.affected.append(adapter.user)
+            else:
+                recipes[adapter.id] = moved
+        new = pool_info(info.task, base, version, own=info.own) if version else None
+        key = key_of(store, info, version) if version else None
+        seen = version_of(version, key=key, local=not info.own) if version else None
+        note = partial(say_due, due=leftover.due)
+        pools.replace_pool(store, info.digest, new, recipes, stale, withdrawn=gone, seen=seen, note=note)
+    except OwnlmError:  # what ends it otherwise may come after the commit; a folder without a name is swept later
+        if version:
+            shutil.rmtree(version.folder)
+        raise
+    done.untouched += len(recipes)
+    done.pools.append((info.digest, version.digest if version else None))
+    _remove_folder(info)
+    sweep_served(store)
+
+
+def _next(store: Store, info: PoolInfo, pool: Pool, gone: set[str]) -> Pool:
+    """A pool's next version, signed by this home; of a pool from outside it is a new line, which its publisher has not.
+
+    The version that it replaces is remembered, so that it does not come back.
+    """
+    line = pool.manifest.line if info.own else None
+    return without(pool, gone, new_pool_folder(store), signing_key(store), line)
+
+
+def _remove_folder(info: PoolInfo) -> None:
+    """Of a pool that the home does not name any more."""
+    try:
+        with suppress(FileNotFoundError):
+            shutil.rmtree(info.folder)
+            sync(Path(info.folder).parent)
+    except OSError as error:
+        hint = "remove this folder by hand"
+        raise StoreError(f"The pool's folder {info.folder} cannot be removed", got=error, hint=hint) from None
+
+
+def _moved(adapter: AdapterInfo, pool: Pool | None, version: Pool | None, gone: set[str]) -> bytes | None:
+    """A recipe as it is in the new version; None where it used a piece that is gone, or cannot be read."""
+    if pool is None or version is None or adapter.recipe is None:
+        return None
+    try:
+        recipe = Recipe.from_bytes(adapter.recipe)
+    except OwnlmError:
+        return None
+    place_MK = np.zeros_like(recipe.place_MK)
+    for number, name in enumerate(pool.modules):
+        there = {version.sharer(name, place): place for place in range(len(version.gates(name)))}
+        for k, weight in enumerate(recipe.weight_MK[number].tolist()):
+            if weight:
+                sharer = pool.sharer(name, int(recipe.place_MK[number, k]))
+                if sharer in gone:
+                    return None
+                place_MK[number, k] = there[sharer]
+    return Recipe(recipe.combine, place_MK, recipe.weight_MK).to_bytes()
+
+
+def assemble_again(store: Store, load: Callable[[BaseInfo], BaseLM], done: Withdrawal, progress: Progress) -> None:
+    """Assembles those whose recipes a withdrawal made stale, with the settings that each had."""
+    following = dict(done.pools)
+    groups: dict[tuple[str, str], tuple[AssemblyPlan, list[str]]] = {}
+    for user in done.affected:
+        for adapter in store.latest_adapters(None, [user]).values():
+            if adapter.stale is None or adapter.pool not in following:
+                continue  # another version answers by now
+            digest = following[adapter.pool]
+            if digest is None or not store.knows(adapter.task, user):
+                done.again.stale.append((user, adapter.stale))
+                continue
+            task, how = Task.model_validate(adapter.provenance["task"]), adapter.provenance["assembly"]
+            info, base = pools.pool(store, digest), store.base(adapter.base)
+            plan = AssemblyPlan(task, base, info, adapter.provenance["seed"], **how)
+            groups.setdefault((digest, plan.key(None)), (plan, []))[1].append(user)
+    for plan, users in groups.values():
+        try:
+            assemble_people(store, partial(load, plan.base), replace(plan, users=users), progress, done.again)
+        except OwnlmError as error:  # too few are left to select from, or the base cannot be loaded
+            for user in users:
+                last = store.latest_adapters(plan.task.name, [user]).get((plan.task.name, user))
+                if last and last.stale:
+                    done.again.stale.append((user, f"{last.stale}; {error.what}"))

@@ -1,0 +1,232 @@
+"""Text profiles: what is written about a person, and shown in their prompts."""
+
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from ownlm.config import PromptConfig
+from ownlm.errors import ConfigError, DataError, NotFoundError, OwnlmError, many
+from ownlm.history.record import Record
+from ownlm.history.task import Task
+from ownlm.progress import Progress
+from ownlm.prompt.profile import OPENING, RECORDS, answered, cleaned, counted, request
+from ownlm.store.rows import BaseInfo, ProfileInfo, history_digest
+from ownlm.store.store import Store
+from ownlm.store.unknown_user import unknown_user
+from ownlm.workflows.bases import pick_raw_base
+from ownlm.workflows.report import Profiles
+
+if TYPE_CHECKING:  # counting, and asking elsewhere, need no torch
+    from ownlm.inference.endpoint import Endpoint
+    from ownlm.model.base import BaseLM
+
+KEY = "OWNLM_PROFILE_KEY"  # the environment variable with an endpoint's key
+PEOPLE_AT_ONCE = 64  # whose requests to a base are in memory together
+TOKENS_PER_PASS = 4096
+NEW_TOKENS = 96
+NAMED = 10  # people named before their records leave the machine
+
+
+def shown(config: PromptConfig, user: str, profile: ProfileInfo | None) -> dict[str, Any]:
+    """What a prompt of a person shows, as arguments of `history_examples` and `query_prompt`.
+
+    Raises:
+        NotFoundError: it shows a profile, and the person has none.
+    """
+    if config.profile and profile is None:
+        raise NotFoundError(f"User {user!r} has no profile", hint="`ownlm profile --task T` writes it")
+    return config.model_dump() | {"profile": profile.text if config.profile and profile else ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A person to write about."""
+
+    user: str
+    history: str  # digest of all they had
+    records: tuple[Record, ...]  # those that the profile is made from, oldest first
+
+
+Texts = Generator[tuple[Subject, str | OwnlmError], None, None]  # what was written about whom, or why nothing was
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Who writes profiles."""
+
+    name: str  # as profiles keep it
+    records: int | None  # how many of a person's latest it wants; None for all
+    write: Callable[[Iterator[Subject]], Texts]
+
+
+def pick_writer(
+    store: Store,
+    load: Callable[[BaseInfo], "BaseLM"],
+    task: Task,
+    base: str | None,
+    url: str | None,
+    model: str | None,
+    counted: bool,
+    tell: Callable[[str], None],
+) -> Writer:
+    """The one that the settings name: a base of the home, an endpoint, or counting.
+
+    Raises:
+        ConfigError: they name several, or what cannot be used.
+        NotFoundError: there is no such base.
+        TaskError: the task has no labels to count.
+    """
+    if (base is not None) + (url is not None) + counted > 1 or (url is None) != (model is None):
+        raise ConfigError("One writer is needed", expected="a base, an endpoint's URL and its model, or counting")
+    if counted:
+        return _counting(task)
+    if url is not None and model is not None:
+        from ownlm.inference.endpoint import Endpoint
+
+        endpoint = Endpoint(url, model, os.environ.get(KEY, "").strip() or None)
+        name = f"{model} at {endpoint.host}"
+        return Writer(name, RECORDS, lambda subjects: _by_endpoint(endpoint, task, list(subjects), tell))
+    info = pick_raw_base(store, base)
+    return Writer(f"base {info.name}", RECORDS, lambda subjects: _by_base(load(info), task, subjects))
+
+
+def profile_people(
+    store: Store, task: Task, users: Sequence[str], writer: Writer, progress: Progress, report: Profiles
+) -> Profiles:
+    """Writes everybody's profile who has none from this writer and the history they have now.
+
+    Each is kept as soon as it is there, each outcome goes into the report.
+
+    Raises:
+        NotFoundError: a user named, or everybody, has no records.
+        OwnlmError: the writer cannot be used; what is written is kept.
+    """
+    there = {person.user: person.history for person in store.people(task.name)}
+    if missing := [user for user in users if user not in there]:
+        raise unknown_user(store, missing[0], task.name)
+    if not there:
+        raise NotFoundError(f"Nobody in the home has records for task {task.name!r}", hint="`ownlm history add`")
+    latest, people = store.latest_profiles(task.name), list[str]()
+    for user in dict.fromkeys(users) or there:
+        last = latest.get(user)
+        if last and (last.history, last.writer) == (there[user], writer.name):
+            report.skipped.append((user, "up to date"))
+        else:
+            people.append(user)
+    if not people:
+        return report
+    place = {user: number for number, user in enumerate(people)}
+    done = 0
+    progress("profiles", done, len(people))
+    try:
+        with closing(writer.write(_subjects(store, task, people, writer.records, report))) as texts:
+            for done, (subject, text) in enumerate(texts, 1):
+                _keep(store, task, writer, subject, text, report)
+                progress("profiles", done, len(people))
+        if done < len(people):  # of the others there was nothing to write from
+            progress("profiles", len(people), len(people))
+    finally:  # an endpoint answers in an order of its own
+        report.written.sort(key=lambda written: place.get(written[0].user, -1))
+        report.failed.sort(key=lambda failed: place.get(failed[0], -1))
+    return report
+
+
+def _subjects(
+    store: Store, task: Task, people: Sequence[str], count: int | None, report: Profiles
+) -> Iterator[Subject]:
+    for user in people:
+        history = store.history(task.name, user)
+        records = answered(task, history)
+        if not history.records:
+            report.skipped.append((user, "forgotten meanwhile"))
+        elif records:
+            yield Subject(user, history_digest(history), tuple(records if count is None else records[-count:]))
+        else:
+            what = f"User {user!r} has no record with an answer, and so nothing to write a profile from"
+            report.failed.append((user, DataError(what, hint="look at `ownlm history show`")))
+
+
+def _keep(store: Store, task: Task, writer: Writer, subject: Subject, text: str | OwnlmError, report: Profiles) -> None:
+    """Keeps what was written about a person, or tells why there is nothing to keep."""
+    if isinstance(text, str) and not (text := cleaned(text)):
+        text = OwnlmError(
+            f"The profile of user {subject.user!r} is empty", expected="a few words", hint="try another writer"
+        )
+    if isinstance(text, OwnlmError):
+        report.failed.append((subject.user, text))
+        return
+    profile = ProfileInfo(task.name, subject.user, text, writer.name, subject.history)
+    try:
+        store.add_profile(profile)
+    except NotFoundError as error:
+        if store.knows(task.name, subject.user):
+            report.failed.append((subject.user, error))
+        else:
+            report.skipped.append((subject.user, "forgotten meanwhile"))
+    else:
+        report.written.append((profile, len(subject.records)))
+
+
+def _counting(task: Task) -> Writer:
+    counted(task, [])  # whether there are labels
+    return Writer("counted", None, lambda subjects: ((one, counted(task, one.records)) for one in subjects))
+
+
+def _by_base(base: "BaseLM", task: Task, subjects: Iterator[Subject]) -> Texts:
+    """What a base writes, about many people in one pass."""
+    from ownlm.inference.generate import generate
+    from ownlm.inference.prompt_row import Prompt, in_passes
+    from ownlm.model.segments import BASE
+
+    while some := list(islice(subjects, PEOPLE_AT_ONCE)):
+        fitting, prompts = list[Subject](), list[Prompt]()
+        for subject in some:
+            try:
+                shortened, tokens = _fitted(base, task, subject)
+            except DataError as error:
+                yield subject, error
+            else:
+                fitting.append(shortened)
+                prompts.append(Prompt(BASE, tokens))
+        for indices in in_passes(prompts, NEW_TOKENS, TOKENS_PER_PASS):
+            together = [prompts[index] for index in indices]
+            texts = generate(base, None, together, max_new_tokens=NEW_TOKENS, tokens_per_pass=TOKENS_PER_PASS)
+            for index, text in zip(indices, texts, strict=True):
+                yield fitting[index], f"{OPENING} {text}" if cleaned(text) else ""
+
+
+def _fitted(base: "BaseLM", task: Task, subject: Subject) -> tuple[Subject, list[int]]:
+    """A person with as many of their latest records as the base can read, and the request about them in tokens."""
+    for first in range(len(subject.records)):
+        records = subject.records[first:]
+        tokens = base.encode_chat(request(task, records), OPENING)
+        if len(tokens) + NEW_TOKENS <= base.max_tokens:
+            return replace(subject, records=records), tokens
+    raise DataError(
+        f"The latest record of user {subject.user!r} is longer than the context of the base {base.name!r}",
+        got=f"{len(tokens) + NEW_TOKENS} tokens, with what is asked about it and the answer",
+        expected=f"at most {base.max_tokens}",
+        hint="choose another base with --base",
+    )
+
+
+def _by_endpoint(endpoint: "Endpoint", task: Task, subjects: Sequence[Subject], tell: Callable[[str], None]) -> Texts:
+    """What a model elsewhere writes; whose records go there is told before they go."""
+    from ownlm.inference.endpoint import answers
+
+    if not subjects:
+        return
+    named = ", ".join(f"{one.user} ({len(one.records)})" for one in subjects[:NAMED])
+    others = f" and {len(subjects) - NAMED:,} more people" if len(subjects) > NAMED else ""
+    tell(
+        f"sending {many(sum(len(one.records) for one in subjects), 'record')} to {endpoint.host}, for the model "
+        f"{endpoint.model}{'' if endpoint.encrypted or endpoint.local else ', NOT ENCRYPTED'}: {named}{others}"
+    )
+    by_user = {one.user: one for one in subjects}
+    questions = {user: request(task, one.records) for user, one in by_user.items()}
+    with closing(answers(endpoint, questions)) as given:
+        for user, text in given:
+            yield by_user[user], text

@@ -1,0 +1,80 @@
+"""An engine that computes nothing: it says which adapter it was given, and what it was to read."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ownlm.errors import OwnlmError
+from ownlm.server.engine import Busy, Piece, Work
+
+
+@dataclass(slots=True)
+class FakeStream:
+    """An answer word by word."""
+
+    work: Work
+    engine: "FakeEngine"
+    adapter: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cancelled: bool = False
+
+    async def __aiter__(self) -> AsyncIterator[Piece]:
+        engine = self.engine
+        if engine.error is not None:
+            raise engine.error
+        own = self.work.adapter
+        self.adapter = engine.swap or (own.id if own else None)
+        self.prompt_tokens = len(self.work.prompt)
+        words = engine.words or f"{own.user if own else 'base'} read {len(self.work.prompt)} letters".split()
+        words = self.work.labels[:1] or words
+        for place, word in enumerate(words, 1):
+            await engine.gate.wait()
+            if word in engine.before:
+                await asyncio.to_thread(engine.before.pop(word))
+            self.completion_tokens += 1
+            engine.said.set()
+            last = engine.last_with_text and place == len(words)
+            yield Piece(("" if place == 1 else " ") + word, "stop" if last else None)
+        yield Piece("", "stop")
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+@dataclass(slots=True)
+class FakeEngine:
+    """Set `error` to have it fail, `swap` to have another adapter answer, `words` for the answer itself; clear `gate`
+    to have it wait.
+    """
+
+    error: OwnlmError | None = None
+    swap: str | None = None
+    full: bool = False
+    words: Sequence[str] = ()
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    said: asyncio.Event = field(default_factory=asyncio.Event)
+    streams: list[FakeStream] = field(default_factory=list)
+    stopped: bool = False
+    last_with_text: bool = False  # whether the last word comes with the end of the answer
+    before: dict[str, Callable[[], object]] = field(default_factory=dict)  # what happens before a word of the answer
+    meanwhile: Callable[[], object] = lambda: None  # what happens between a request and its answer
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def start(self) -> None:
+        pass
+
+    def submit(self, work: Work) -> FakeStream:
+        if self.full:
+            raise Busy("Too much is waiting", retry_after=3.0)
+        self.meanwhile()
+        self.streams.append(FakeStream(work, self))
+        return self.streams[-1]
+
+    def counts(self) -> Mapping[str, float]:
+        return {"live": float(len(self.streams))}
+
+    async def stop(self, grace_s: float) -> None:
+        self.stopped = True
