@@ -146,9 +146,9 @@ def show_pieces(home: Home, people: list[community.Person], newcomers: list[comm
 
 def weight_by_archetype(home: Home, user: str, people: list[community.Person]) -> Counter[str]:
     """The share of a recipe's weight that lies on the pieces of each archetype's sharers."""
+    from ownlm.inference.load import load_pool, load_recipe
     from ownlm.store.pools import people_of
     from ownlm.workflows.assemble import top_sharers
-    from ownlm.workflows.load import load_pool, load_recipe
 
     info = home.latest_adapters("triage")["triage", user]
     pool = load_pool(home.store, info)

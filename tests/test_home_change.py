@@ -13,6 +13,7 @@ import torch
 from ownlm.config import TrainConfig
 from ownlm.errors import BaseModelError, ConfigError, NotFoundError, StoreError
 from ownlm.home import Home
+from ownlm.inference.load import load_adapter
 from ownlm.model.adapter import Adapter
 from ownlm.model.base import load_base
 from ownlm.oppu.examples import tokenize
@@ -20,7 +21,6 @@ from ownlm.oppu.fleet import Job, train_fleet
 from ownlm.progress import silent
 from ownlm.prompt.example import history_examples
 from ownlm.store.work import working
-from ownlm.workflows.load import load_adapter
 from tests.community import rows, write_rows, write_task
 from tests.forks import context
 from tests.namespace import run_with_mount

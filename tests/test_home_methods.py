@@ -10,10 +10,10 @@ from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError, ConfigError, DataError
 from ownlm.history.record import Query
 from ownlm.home import Home
+from ownlm.inference.load import load_peft_adapter
 from ownlm.model.packed import BatchBuilder
 from ownlm.model.segments import BASE
 from ownlm.prompt.example import query_prompt
-from ownlm.workflows.load import load_peft_adapter
 from ownlm.workflows.settings import settings
 from tests.community import rows, with_context, write_rows, write_task
 from tests.inference.test_peft_answer import make_attentive

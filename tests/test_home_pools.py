@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ownlm.errors import ConfigError, NotFoundError, PoolError, StoreError
 from ownlm.home import Home
+from ownlm.inference.load import read_adapter
 from ownlm.model.adapter import Adapter
 from ownlm.perpcs.piece import Piece
 from ownlm.perpcs.pool import Pool, open_pool
@@ -21,7 +22,6 @@ from ownlm.perpcs.version import write_pool
 from ownlm.store import pools
 from ownlm.store.pools import people_of
 from ownlm.workflows.lineage import signing_key
-from ownlm.workflows.load import read_adapter
 from tests.community import rows, write_rows, write_task
 from tests.namespace import run_with_mount
 from tests.sharing import GIVERS, OTHERS, TASK, ask, everything, ids_of, share

@@ -390,7 +390,7 @@ class Home(Corrections):
 
     def load(self, base: BaseInfo, progress: Progress = silent) -> "BaseLM":
         """A base, ready to run; a BaseModelError where it is not what it was."""
-        from ownlm.workflows.load import load_registered
+        from ownlm.inference.load import load_registered
 
         if self._loaded is None or self._loaded.fingerprint != base.fingerprint:
             progress("loading the base", 0, 0, base.name)

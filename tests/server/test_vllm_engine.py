@@ -19,6 +19,7 @@ from transformers import AutoConfig
 from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError, DataError, NotFoundError, OwnlmError
 from ownlm.home import Home
+from ownlm.inference.load import read_adapter
 from ownlm.model.adapter import Adapter, LoraPair
 from ownlm.model.random_base import make_random_base
 from ownlm.server.engine import Busy
@@ -31,7 +32,6 @@ from ownlm.server.vllm.server import VllmSettings, arguments
 from ownlm.server.vllm.terms import NOBODY, Terms, rank_for, room_for, shape_of
 from ownlm.store.rows import AdapterInfo, BaseInfo
 from ownlm.store.served import current, serving, sweep_served, version_of
-from ownlm.workflows.load import read_adapter
 from tests.model.small_bases import QWEN3_MOE, SMALL
 from tests.server.answering import TEXTS, Office, read
 from tests.server.fake_vllm import FakeVllm, fake_vllm, make_terms

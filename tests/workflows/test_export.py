@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 
 from ownlm.errors import AdapterError, BaseModelError
 from ownlm.home import Home
+from ownlm.inference.load import load_adapter
 from ownlm.model.adapter import WEIGHTS
 from ownlm.model.bank import LoraBank
 from ownlm.model.packed import BatchBuilder
 from ownlm.model.peft_names import check_folder, skeleton
-from ownlm.workflows.load import load_adapter
 from tests.community import rows, write_rows, write_task
 from tests.model.small_bases import EXPERTS, QWEN2_MOE, QWEN3_MOE, write_base
 

@@ -122,7 +122,7 @@ def test_a_guessed_name_cannot_be_checked_against_the_pieces(agreed: Home, monke
     assert [list(given[user]) for user in GIVERS] != guessed
     one = given["gina"]
     agreed.train(TASK, users=["gina"], epochs=1, learning_rate=1e-12, target_modules=pool.lora.target_modules)
-    from ownlm.workflows.load import read_adapter
+    from ownlm.inference.load import read_adapter
 
     fresh = read_adapter(agreed.store, agreed.adapters("gina")[-1])  # as good as what the seed and the name begin with
     assert not any(torch.allclose(piece.A_RD, fresh.pairs[name].A_RD, atol=1e-4) for name, piece in one.items())

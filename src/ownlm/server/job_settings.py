@@ -6,12 +6,12 @@ from sqlalchemy import select
 
 from ownlm.config import LoraConfig, PromptConfig, TrainConfig
 from ownlm.errors import NotFoundError
+from ownlm.inference.load import RECIPE
 from ownlm.store import tables
 from ownlm.store.rows import AdapterInfo, JobInfo
 from ownlm.store.store import Store
 from ownlm.store.tables import without_number
 from ownlm.workflows.bases import pick_base
-from ownlm.workflows.load import RECIPE
 
 
 def job_settings(store: Store, job: JobInfo) -> dict[str, Any]:

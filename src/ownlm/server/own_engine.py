@@ -8,12 +8,12 @@ from contextlib import suppress
 
 from ownlm.errors import OwnlmError
 from ownlm.home import Home
+from ownlm.inference.load import load_registered
 from ownlm.server.engine import Overloaded, Pace, Work
 from ownlm.server.running import Limits, Order
 from ownlm.server.stream import News, OwnStream
 from ownlm.server.worker import Worker
 from ownlm.store.rows import BaseInfo
-from ownlm.workflows.load import load_registered
 
 TURN_S = 5.0  # for so long a base that is asked for waits until another that is in memory has nothing to do
 _GROWING = ("hits", "misses", "evictions", "tokens", "passes", "chosen")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError, NotFoundError, PoolError, SupersededError
+from ownlm.inference.load import RECIPE, is_mix, load_adapter, load_recipe, who_took_back
 from ownlm.model.adapter import Adapter
 from ownlm.model.bank import LoraBank
 from ownlm.model.banks import Banks
@@ -18,7 +19,6 @@ from ownlm.perpcs.recipe import Recipe
 from ownlm.store import pools
 from ownlm.store.rows import AdapterInfo
 from ownlm.store.store import Store
-from ownlm.workflows.load import RECIPE, is_mix, load_adapter, load_recipe, who_took_back
 
 MOST_SHELVES = 6  # shapes of adapters, and pools, that are in memory together
 MIXES = 1024  # assembled people of one pool: each is small

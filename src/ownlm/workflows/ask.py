@@ -10,6 +10,14 @@ from ownlm.history.record import History, Query
 from ownlm.history.task import Task
 from ownlm.inference.ask import Question, answer
 from ownlm.inference.label_scoring import answer_tokens
+from ownlm.inference.load import (
+    RECIPE,
+    is_mix,
+    load_adapter,
+    load_peft_adapter,
+    load_recipe,
+    open_unless_taken_back,
+)
 from ownlm.inference.peft_answer import answer_with_peft
 from ownlm.model.adapter import Adapter
 from ownlm.model.base import BaseLM
@@ -22,14 +30,6 @@ from ownlm.prompt.example import query_prompt
 from ownlm.store.rows import AdapterInfo, BaseInfo
 from ownlm.store.store import Store
 from ownlm.store.unknown_user import unknown_user
-from ownlm.workflows.load import (
-    RECIPE,
-    is_mix,
-    load_adapter,
-    load_peft_adapter,
-    load_recipe,
-    open_unless_taken_back,
-)
 from ownlm.workflows.profile import shown
 from ownlm.workflows.recipes import assemble_command, remake_command, sharers_now
 from ownlm.workflows.report import Answer

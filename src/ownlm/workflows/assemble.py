@@ -9,6 +9,7 @@ from ownlm.config import TrainConfig
 from ownlm.errors import ConfigError, NotFoundError, OwnlmError, many
 from ownlm.history.labels import check_history
 from ownlm.history.task import Task
+from ownlm.inference.load import RECIPE, check_agreed, open_agreed
 from ownlm.model.base import BaseLM
 from ownlm.oppu.examples import tokenize
 from ownlm.oppu.minibatches import TokenizedExample
@@ -24,7 +25,6 @@ from ownlm.store.rows import AdapterInfo, BaseInfo, Person, PoolInfo, ProfileInf
 from ownlm.store.store import Store
 from ownlm.store.unknown_user import unknown_user
 from ownlm.store.versions import is_chosen
-from ownlm.workflows.load import RECIPE, check_agreed, open_agreed
 from ownlm.workflows.profile import shown
 from ownlm.workflows.report import Assemblies, Assembly
 from ownlm.workflows.selection import CHOSEN, FORGOTTEN, UP_TO_DATE, TrainingSeat, pages

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ownlm.durable import unfinished
 from ownlm.errors import AdapterError, quoted
+from ownlm.inference.load import RECIPE, licence_of, read_adapter
 from ownlm.model.adapter import write_peft_folder
 from ownlm.model.peft_adapter import PeftAdapter
 from ownlm.model.peft_names import check_folder, peft_targets, skeleton
@@ -13,7 +14,6 @@ from ownlm.perpcs.materialise import of_rank
 from ownlm.store.rows import AdapterInfo
 from ownlm.store.store import Store
 from ownlm.workflows.export_prompt import write_prompt
-from ownlm.workflows.load import RECIPE, licence_of, read_adapter
 
 
 def export_adapter(store: Store, adapter: AdapterInfo, folder: Path, rank: int | None) -> float:

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ownlm.errors import AdapterError, quoted
+from ownlm.inference.load import load_pool, load_recipe
 from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.recipe import Recipe
 from ownlm.store.rows import AdapterInfo, PoolInfo
 from ownlm.store.store import Store
-from ownlm.workflows.load import load_pool, load_recipe
 from ownlm.workflows.recipes import assemble_command, sharers_now
 
 

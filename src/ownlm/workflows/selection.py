@@ -9,6 +9,7 @@ from ownlm.errors import ConfigError, NotFoundError
 from ownlm.history.labels import check_history
 from ownlm.history.record import History
 from ownlm.history.task import Task
+from ownlm.inference.load import load_adapter
 from ownlm.model.base import BaseLM
 from ownlm.oppu.examples import tokenize
 from ownlm.oppu.fleet import Job
@@ -18,7 +19,6 @@ from ownlm.store.store import Store
 from ownlm.store.unknown_user import unknown_user
 from ownlm.store.versions import is_chosen
 from ownlm.workflows.bases import pick_base
-from ownlm.workflows.load import load_adapter
 from ownlm.workflows.profile import shown
 from ownlm.workflows.settings import digest, provenance, settings
 

@@ -10,8 +10,8 @@ from ownlm.bench.methods.asking import ask_with, retrieving
 from ownlm.bench.methods.costs import of_training
 from ownlm.history.record import History, Query, Record
 from ownlm.history.task import Task, load_task
+from ownlm.inference.load import load_adapter
 from ownlm.prompt.example import retrieval_document, retrieval_query
-from ownlm.workflows.load import load_adapter
 
 Format = Literal["task", "answers", "inputs", "text"]
 

@@ -12,6 +12,7 @@ from sqlalchemy import select
 from ownlm.config import LoraConfig
 from ownlm.durable import sync
 from ownlm.errors import AdapterError, BaseModelError, SupersededError
+from ownlm.inference.load import open_unless_taken_back, read_adapter
 from ownlm.model.adapter import Adapter, LoraPair, write_peft_folder
 from ownlm.model.peft_names import check_served
 from ownlm.server.vllm.terms import NOBODY, Terms
@@ -20,7 +21,6 @@ from ownlm.store.rows import AdapterInfo
 from ownlm.store.served import current, id_of, version_of
 from ownlm.store.store import Store
 from ownlm.store.tables import without_number
-from ownlm.workflows.load import open_unless_taken_back, read_adapter
 
 
 def find(store: Store, version: str) -> AdapterInfo:

@@ -12,6 +12,7 @@ import httpx2 as httpx
 
 from ownlm.errors import AdapterError, OwnlmError, SupersededError
 from ownlm.inference.label_scoring import answer_tokens
+from ownlm.inference.load import RECIPE, who_took_back
 from ownlm.inference.text import AnswerText
 from ownlm.model.base import load_without_weights
 from ownlm.perpcs.pool import Pool, open_pool
@@ -27,7 +28,6 @@ from ownlm.store.rows import AdapterInfo, BaseInfo
 from ownlm.store.served import current, gone, version_of
 from ownlm.store.store import Store
 from ownlm.workflows.bases import pick_base
-from ownlm.workflows.load import RECIPE, who_took_back
 
 LOOK_S: Final = 1.0  # how often copies of adapters that are gone are looked for
 ABORT_S: Final = 1.0  # within which vLLM gives up an answer whose connection was closed

@@ -13,6 +13,7 @@ from typing import Final
 from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError, NotFoundError, PoolError
 from ownlm.filesystem import read_regular
+from ownlm.inference.load import RECIPE
 from ownlm.model.default_modules import named_by
 from ownlm.perpcs.manifest import FILE, Manifest
 from ownlm.perpcs.recipe import Recipe, assembled_shape
@@ -20,7 +21,6 @@ from ownlm.store import pools
 from ownlm.store.rows import AdapterInfo, BaseInfo
 from ownlm.store.served import version_of
 from ownlm.store.store import Store
-from ownlm.workflows.load import RECIPE
 
 VARIABLE: Final = "OWNLM_VLLM"  # of the environment, which other users of the machine cannot read
 NOBODY: Final = "nobody"  # the version of the adapter that does nothing
