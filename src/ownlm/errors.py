@@ -148,7 +148,8 @@ class OwnlmError(Exception):
         what: what failed, as one sentence without a full stop.
         got: what was found instead, if that helps. Never a person's text.
         expected: what would have been right.
-        hint: what to do next.
+        hint: what to do next: an action, in words that do not depend on the caller.
+        command: the shell command for that action, without quotes. Only the command line shows it.
 
     Attributes:
         param: the field of a server's request that is wrong, where that is known.
@@ -156,16 +157,47 @@ class OwnlmError(Exception):
 
     param: str | None = None
 
-    def __init__(self, what: str, *, got: object = None, expected: object = None, hint: str | None = None) -> None:
-        self.what, self.got, self.expected, self.hint = what, got, expected, hint
-        parts = [_ended(what)]
-        if got is not None:
-            parts.append(f"Got: {got}.")
-        if expected is not None:
-            parts.append(f"Expected: {expected}.")
+    def __init__(
+        self,
+        what: str,
+        *,
+        got: object = None,
+        expected: object = None,
+        hint: str | None = None,
+        command: str | None = None,
+    ) -> None:
+        self.what, self.got, self.expected, self.hint, self.command = what, got, expected, hint, command
+        super().__init__(self._message(hint))
+
+    def _message(self, hint: str | None) -> str:
+        parts = [_ended(self.what)]
+        if self.got is not None:
+            parts.append(f"Got: {self.got}.")
+        if self.expected is not None:
+            parts.append(f"Expected: {self.expected}.")
         if hint is not None:
             parts.append(_ended(f"Next: {hint}"))
-        super().__init__(" ".join(parts))
+        return " ".join(parts)
+
+    @property
+    def hint_with_command(self) -> str | None:
+        """The hint as the command line shows it.
+
+        >>> OwnlmError("There is no base", hint="add one", command="ownlm base add").hint_with_command
+        'add one: `ownlm base add`'
+        """
+        command = None if self.command is None else f"`{self.command}`"
+        return ": ".join(part for part in (self.hint, command) if part is not None) or None
+
+    @property
+    def with_command(self) -> str:
+        """The message as the command line shows it.
+
+        >>> error = OwnlmError("There is no base", hint="add one", command="ownlm base add")
+        >>> error.with_command, str(error)
+        ('There is no base. Next: add one: `ownlm base add`.', 'There is no base. Next: add one.')
+        """
+        return self._message(self.hint_with_command)
 
     def as_dict(self) -> dict[str, str | None]:
         """The error's parts, for `--json`."""
@@ -174,7 +206,7 @@ class OwnlmError(Exception):
             "what": self.what,
             "got": None if self.got is None else str(self.got),
             "expected": None if self.expected is None else str(self.expected),
-            "hint": self.hint,
+            "hint": self.hint_with_command,
         }
 
 
@@ -245,15 +277,17 @@ class UnknownUserError(NotFoundError):
         near: the name of another user, for whoever runs the home; the server leaves it out.
     """
 
-    def __init__(self, what: str, near: str | None = None, *, hint: str | None = None) -> None:
+    def __init__(
+        self, what: str, near: str | None = None, *, hint: str | None = None, command: str | None = None
+    ) -> None:
         self.near = near
         meant = "" if near is None else f"; did you mean {near!r}?"
-        super().__init__(what + meant, hint=hint)
+        super().__init__(what + meant, hint=hint, command=command)
         self.plain = what
 
     def without_name(self) -> NotFoundError:
         """The same error without the other user's name."""
-        return NotFoundError(self.plain, hint=self.hint)
+        return NotFoundError(self.plain, hint=self.hint, command=self.command)
 
     def as_dict(self) -> dict[str, str | None]:
         """The error's parts, under the name that scripts know."""

@@ -91,5 +91,5 @@ def fail(error: OwnlmError) -> None:
     """Tells an error, and ends."""
     if "--json" in sys.argv:
         print_json({"error": error.as_dict()})
-    warn(f"error: {error}")
+    warn(f"error: {error.with_command}")
     sys.exit(1)

@@ -101,7 +101,7 @@ def warn_bad(lines: Sequence[str]) -> None:
 def warn_failed(failed: "Sequence[tuple[str, OwnlmError]]") -> None:
     """Who failed, and why; of very many the first."""
     for name, error in failed[:ROWS]:
-        warn(f"failed: {shown(name)}: {error}")
+        warn(f"failed: {shown(name)}: {error.with_command}")
     if len(failed) > ROWS:
         warn(f"failed: {len(failed) - ROWS:,} more; --json lists them all")
 

@@ -28,6 +28,6 @@ def told(error: OwnlmError) -> OwnlmError:
             "The pool of pieces cannot be used just now: it waits for a withdrawal, is too small, or is damaged",
             hint="try again later, or ask to be trained; the operator's `ownlm doctor` says why",
         )
-    if error.hint and "`ownlm " in error.hint:  # a command of the operator's
+    if error.command is not None or (error.hint and "`ownlm " in error.hint):  # what only the operator can do
         return type(error)(error.what, got=error.got, expected=error.expected, hint="ask who runs this server")
     return error
