@@ -8,7 +8,7 @@ from ownlm.bench.results import FILE
 from ownlm.bench.run import slug_of
 from tests.shell import QuickShell
 
-MAIN = Path(__file__).resolve().parents[1] / "reproduce" / "main.toml"
+MAIN = Path(__file__).resolve().parents[1] / "plans" / "main.toml"
 
 
 def answers(out: Path, method: str) -> dict[str, str]:

@@ -12,14 +12,14 @@ from ownlm.bench.results import Results, read_results
 from ownlm.bench.run import run_plan
 from tests.forks import context
 
-REPRODUCE = Path(__file__).resolve().parents[1] / "reproduce"
+PLANS_FOLDER = Path(__file__).resolve().parents[1] / "plans"
 TIMES = 10
 METHODS = ("adapted base", "own-history kNN", "own adapter, k=0", "pieces, product, k=0")
 
 
 def plan() -> Plan:
     """The main plan at its smallest; generated text tells more apart than a few labels do."""
-    whole = read_plan(REPRODUCE / "main.toml", "tiny")
+    whole = read_plan(PLANS_FOLDER / "main.toml", "tiny")
     settings = {**whole.settings, "own": {"epochs": 2, "learning_rate": 0.05}}
     methods = tuple(method for method in whole.methods if method.name in METHODS)
     sets = tuple(one.model_copy(update={"people": 3, "queries_each": 2}) for one in whole.sets)

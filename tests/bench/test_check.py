@@ -364,5 +364,5 @@ def test_one_run_names_all_mistakes_of_a_file_each_once_on_its_line(shell: Quick
     for place in places:
         assert sum(re.search(place, line) is not None for line in lines) == 1, (place, told)
     assert len(lines) == len(places) and f"in {len(places)} places" in told
-    assert "Input should" not in told and "Tuple" not in told and "reproduce/" not in told
+    assert "Input should" not in told and "Tuple" not in told and "plans/" not in told
     assert not (shell.folder / "out").exists()

@@ -6,8 +6,8 @@ from ownlm.bench.methods import METHODS, check_settings
 from ownlm.bench.plan import read_plan
 from ownlm.errors import ConfigError, NotFoundError
 
-REPRODUCE = Path(__file__).resolve().parents[2] / "reproduce"
-PLANS = sorted(path for path in REPRODUCE.glob("*.toml") if path.name != "sizes.toml")
+PLANS_FOLDER = Path(__file__).resolve().parents[2] / "plans"
+PLANS = sorted(path for path in PLANS_FOLDER.glob("*.toml") if path.name != "sizes.toml")
 
 SIZES = """
 [small]
@@ -150,7 +150,7 @@ def test_the_shipped_plans(path: Path, size: str) -> None:
 
 
 def test_the_main_plan_has_every_method() -> None:
-    assert {method.method for method in read_plan(REPRODUCE / "main.toml").methods} == set(METHODS)
+    assert {method.method for method in read_plan(PLANS_FOLDER / "main.toml").methods} == set(METHODS)
 
 
 @pytest.mark.parametrize("wrong", ["sets = 3", "sets = [3]", "settings = 3", "settings.own = 3"])

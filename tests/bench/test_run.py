@@ -24,13 +24,13 @@ from ownlm.progress import silent
 from tests.bench.made import citations
 from tests.community import write_rows
 
-REPRODUCE = Path(__file__).resolve().parents[2] / "reproduce"
+PLANS_FOLDER = Path(__file__).resolve().parents[2] / "plans"
 FEW = ("adapted base", "most frequent label", "RAG, k=1", "own adapter, k=0", "pieces, product, k=0")
 
 
 def few(*names: str, **changes: object) -> Plan:
     """The main plan at its smallest, with some of its methods."""
-    plan = read_plan(REPRODUCE / "main.toml", "tiny")
+    plan = read_plan(PLANS_FOLDER / "main.toml", "tiny")
     methods = [method for method in plan.methods if method.name in (names or FEW)]
     return plan.model_copy(update={"methods": tuple(methods), **changes})
 
@@ -46,7 +46,7 @@ def test_every_query_is_answered_and_scored(done: tuple[Path, Results]) -> None:
     (one,) = results.sets
     assert [method.name for method in one.methods] == list(FEW)
     assert (one.users, one.queries) == (6, 18)
-    golds = {row["id"]: row["gold"] for row in map(json.loads, (REPRODUCE / "tiny" / "queries.jsonl").open())}
+    golds = {row["id"]: row["gold"] for row in map(json.loads, (PLANS_FOLDER / "tiny" / "queries.jsonl").open())}
     files = [path for path in (folder / "predictions" / "triage").glob("*.jsonl")]
     assert len(files) == 2 * len(FEW)
     for method in one.methods:
@@ -73,7 +73,7 @@ def test_predictions_in_lamps_format_are_scored_alike(done: tuple[Path, Results]
     folder, results = done
     place = folder / "predictions" / "triage"
     answers, _ = place.glob("most-frequent*.lamp.json")  # of both seeds, which are alike
-    scored = score(place / "golds.json", answers, load_task(REPRODUCE.parent / "examples" / "triage.toml"))
+    scored = score(place / "golds.json", answers, load_task(PLANS_FOLDER.parent / "examples" / "triage.toml"))
     (method,) = [one for one in results.sets[0].methods if one.name == "most frequent label"]
     assert scored.scores["accuracy"].value == pytest.approx(method.scores["accuracy"].value)
     assert len(read_lamp(answers).outputs) == 18
@@ -148,7 +148,7 @@ def test_the_queries_least_like_the_history(tmp_path: Path) -> None:
 
 def test_lamps_citations_run_to_their_end(tmp_path: Path) -> None:
     """Their records hold no answers: stage 1 learns from outsiders' queries, the rest is left out."""
-    plan = read_plan(REPRODUCE / "main.toml", "tiny").model_copy(update={"sets": (citations(tmp_path),)})
+    plan = read_plan(PLANS_FOLDER / "main.toml", "tiny").model_copy(update={"sets": (citations(tmp_path),)})
     results = run_plan(plan, tmp_path / "out")
     (one,) = results.sets
     assert [method.name for method in one.methods] == [

@@ -17,7 +17,7 @@ from tests.importers.repository import BELA, DAY, START, Repository, run
 ROOT = Path(__file__).resolve().parents[2]
 LOG = ROOT.parent / "shared" / "data" / "git_commits" / "lm_eval_harness.jsonl"
 TASK = load_task("git-commit")
-sys.path.insert(0, str(ROOT / "benchmarks"))  # scripts beside each other, not a package
+sys.path.insert(0, str(ROOT / "studies"))  # scripts beside each other, not a package
 
 from replay_commits import replay  # noqa: E402
 

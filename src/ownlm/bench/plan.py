@@ -290,9 +290,7 @@ def _check_tables(file: Path, content: dict[str, Any]) -> None:
     whole = isinstance(settings, dict) and all(isinstance(one, dict) for one in settings.values())
     fit = dict if "methods" not in content else (dict, str)  # a size writes its sets out
     if not isinstance(sets, list) or not all(isinstance(one, fit) for one in sets):
-        raise ConfigError(
-            f"The sets in {file} are no list", expected="[[sets]]", hint="the plans in reproduce/ show how"
-        )
+        raise ConfigError(f"The sets in {file} are no list", expected="[[sets]]", hint="the plans in plans/ show how")
     if not whole:
         raise ConfigError(f"The settings in {file} are no tables", expected="[settings.METHOD]")
 
@@ -328,7 +326,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(read_regular(path).decode("utf8"))
     except FileNotFoundError:
-        raise NotFoundError(f"There is no file {path}", hint="the plans in reproduce/ show how to write one") from None
+        raise NotFoundError(f"There is no file {path}", hint="the plans in plans/ show how to write one") from None
     except OSError as error:
         raise ConfigError(f"The file {path} cannot be read", got=error.strerror) from None
     except ValueError as error:  # of TOML or of UTF-8

@@ -19,7 +19,7 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.command("run")
 def run(
-    plan: Annotated[Path, typer.Argument(help="A plan; those in reproduce/ show how.", show_default=False)],
+    plan: Annotated[Path, typer.Argument(help="A plan; those in plans/ show how.", show_default=False)],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder of all that it makes.", show_default=False)],
     size: Annotated[
         str | None, typer.Option("--size", metavar="NAME", help="Instead of the size that the plan names.")

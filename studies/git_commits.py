@@ -1,6 +1,6 @@
 """OPPU on real people's commits: who writes which subject line, on SmolLM2-135M.
 
-    python benchmarks/git_commits.py [--recent 48] [--home DIR]
+    python studies/git_commits.py [--recent 48] [--home DIR]
 
 The log in the shared data is replayed into a repository and imported from there; the diffs are left out of the prompts,
 since the replayed files' contents are made up. Stage 1 learns from authors with fewer
@@ -10,13 +10,13 @@ written by the base, the adapted base, both shown the author's two most similar 
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from record import DATA, save
 from replay_commits import replay
 from rouge_score.rouge_scorer import RougeScorer
 
@@ -24,6 +24,10 @@ from ownlm import Home
 from ownlm.cli.output import print_table, progress_bar
 from ownlm.history.record import Query
 from ownlm.importers.git import import_git
+
+STUDIES = Path(__file__).parent
+sys.path.append(str(STUDIES.with_name("benchmarks")))
+from record import DATA, save  # noqa: E402
 
 TASK, LEAST, HELD_BACK = "git-commit", 30, 10
 
@@ -88,6 +92,7 @@ def main() -> None:
             "records": {a.user: a.records for a in home.adapters(task=TASK)},
             "config": adapter.provenance["config"], "stage 1": (home.store.base("commits").provenance or {})["config"],
         },
+        folder=STUDIES,
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """A log of commits, replayed into a git repository: real people's subjects, dates and file names, made-up contents.
 
-    python benchmarks/replay_commits.py LOG.jsonl NEW_REPOSITORY
+    python studies/replay_commits.py LOG.jsonl NEW_REPOSITORY
 
 The log is JSON Lines, newest first: author, date, subject, and files with how many lines were added and removed. Names,
 addresses and contents are made up. No line stands twice, so that git counts what the log says. What the log's commits
