@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from ownlm.errors import BaseModelError
 from ownlm.model.attention import NAME
 from ownlm.model.base import BaseLM, load_base
-from ownlm.model.last_mlp import trim_last_mlp
+from ownlm.model.forward_context import trim_last_mlp
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {
@@ -50,7 +50,7 @@ def open_base(name: str, device: str) -> tuple[BaseLM, str]:
 def smollm2_folder() -> tuple[Path | None, str]:
     """Where the embedded base lies, fetched if need be; or None, and why not."""
     try:
-        from ownlm.model import smollm2
+        from ownlm.model.bases import smollm2
 
         return smollm2.fetch(), ""
     except ImportError as error:

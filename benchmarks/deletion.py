@@ -102,7 +102,7 @@ def _child(step: str, home: str, number: str) -> None:
 
 
 def _make(folder: Path, megabytes: int) -> int:
-    from ownlm.model.random_base import make_random_base
+    from ownlm.model.bases.random_base import make_random_base
 
     home, rng = Home(folder), random.Random(0)
     home.add_base(str(make_random_base(folder.parent / "tiny")), "tiny")

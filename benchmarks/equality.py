@@ -15,8 +15,8 @@ from record import save
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ownlm.config import TrainConfig
-from ownlm.model import smollm2
 from ownlm.model.base import load_base
+from ownlm.model.bases import smollm2
 from ownlm.oppu.fleet import train_fleet
 from tests.oppu.test_fleet import PEOPLE, distance, in_bank, make_jobs
 from tests.peft_reference import train_with_peft, weights

@@ -25,7 +25,7 @@ from server import Reply, Server, send
 
 from ownlm.history.record import Query
 from ownlm.home import Home
-from ownlm.model.random_base import make_random_base
+from ownlm.model.bases.random_base import make_random_base
 from ownlm.store.tokens import give_token, revoke_token
 
 TASK = """

@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from ownlm import Home
 from ownlm.config import LoraConfig
 from ownlm.model.adapter import Adapter
-from ownlm.model.random_base import make_random_base
+from ownlm.model.bases.random_base import make_random_base
 from tests.community import FOLDERS, TASK
 
 OWNLM = [sys.executable, "-P", "-c", "from ownlm.cli.app import main; main()"]

@@ -18,7 +18,7 @@ from ownlm.home import Home
 from ownlm.model.adapter import Adapter
 from ownlm.model.bank import LoraBank
 from ownlm.model.base import BaseLM
-from ownlm.model.random_base import make_random_base
+from ownlm.model.bases.random_base import make_random_base
 from ownlm.model.targets import target_modules
 from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.recipe import made_of

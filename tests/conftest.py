@@ -13,8 +13,8 @@ from hypothesis import settings
 
 from ownlm.home import Home
 from ownlm.model import piece_bank
-from ownlm.model import smollm2 as embedded
-from ownlm.model.random_base import make_random_base
+from ownlm.model.bases import smollm2 as embedded
+from ownlm.model.bases.random_base import make_random_base
 from tests.community import rows, write_rows, write_task
 from tests.sharing import make_home, share
 from tests.shell import QuickShell

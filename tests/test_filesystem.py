@@ -23,7 +23,7 @@ from ownlm.home import Home
 from ownlm.importers.git_log import find_head
 from ownlm.importers.lamp import import_lamp
 from ownlm.importers.mbox import import_mbox
-from ownlm.model.base_files import check_base_folder, fingerprint
+from ownlm.model.bases.files import check_base_folder, fingerprint
 from ownlm.perpcs.manifest import FILE as MANIFEST
 from ownlm.perpcs.pool import open_pool
 from ownlm.store.blobs import Blobs

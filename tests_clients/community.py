@@ -23,7 +23,7 @@ LIMITS = ("--max-tokens", "64", "--requests-per-minute", "100000")
 def make(folder: Path) -> dict[str, str]:
     """Makes the home; each user's token."""
     from ownlm.home import Home
-    from ownlm.model.random_base import make_random_base
+    from ownlm.model.bases.random_base import make_random_base
     from ownlm.store.tokens import give_token
 
     make_random_base(folder / "tiny")

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from ownlm.home import Home
-from ownlm.model import smollm2
+from ownlm.model.bases import smollm2
 
 TASK = """
 name = "gate"

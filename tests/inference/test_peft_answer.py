@@ -20,9 +20,9 @@ from ownlm.inference.label_scoring import choose
 from ownlm.inference.peft_answer import answer_with_peft
 from ownlm.inference.prompt_row import Prompt
 from ownlm.model.base import BaseLM, load_base
+from ownlm.model.bases.random_base import make_random_base
 from ownlm.model.packed import BatchBuilder
 from ownlm.model.peft_adapter import PeftAdapter, fresh_adapter
-from ownlm.model.random_base import make_random_base
 from ownlm.model.segments import BASE
 
 TEXTS = ["Sort this: a", "Sort this: a longer message, about something else", "Other words", "b"]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from ownlm.errors import BaseModelError
-from ownlm.model.base_files import check_base_folder, fingerprint, parameter_count
-from ownlm.model.random_base import make_random_base
+from ownlm.model.bases.files import check_base_folder, fingerprint, parameter_count
+from ownlm.model.bases.random_base import make_random_base
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from ownlm.config import LoraConfig, TrainConfig
 from ownlm.errors import BaseModelError
 from ownlm.home import Home
 from ownlm.model.base import load_base
-from ownlm.model.default_modules import named_by
+from ownlm.model.bases.files import named_by
 from ownlm.oppu.fleet import Job, train_fleet
 from ownlm.oppu.memory import bytes_per_token
 from ownlm.oppu.minibatches import TokenizedExample

@@ -18,7 +18,7 @@ from ownlm.errors import BaseModelError
 from ownlm.home import Home
 from ownlm.model.adapter import Adapter, LoraPair
 from ownlm.model.base import BaseLM, load_base, load_without_weights, save_merged
-from ownlm.model.base_files import parameter_count
+from ownlm.model.bases.files import parameter_count
 from ownlm.model.packed import BatchBuilder
 from ownlm.model.targets import target_modules
 from ownlm.oppu.memory import bytes_per_token
@@ -139,7 +139,7 @@ def test_a_token_of_text_without_an_embedding_is_refused(tiny_base: Path, tmp_pa
 def test_tokenizers_that_need_what_is_not_here(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], object], what: str
 ) -> None:
-    monkeypatch.setattr("ownlm.model.architecture.distributions", lambda name: [])
+    monkeypatch.setattr("ownlm.model.bases.architecture.distributions", lambda name: [])
     spoil(folder := copied(tiny_base, tmp_path / "base"))
     with pytest.raises(BaseModelError) as caught:
         Home(tmp_path / "home").add_base(str(folder))

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ownlm.errors import ConfigError
-from ownlm.model.base_files import check_base_folder, fingerprint
-from ownlm.model.random_base import make_random_base
+from ownlm.model.bases.files import check_base_folder, fingerprint
+from ownlm.model.bases.random_base import make_random_base
 
 
 def test_it_loads_in_the_asked_shape(tmp_path: Path) -> None:

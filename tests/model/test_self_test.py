@@ -14,10 +14,10 @@ from ownlm.home import Home
 from ownlm.model import layers
 from ownlm.model.bank import LoraBank
 from ownlm.model.base import load_base
+from ownlm.model.bases.self_test import check_packed
 from ownlm.model.kv_cache import KvCache
 from ownlm.model.packed import CAUSAL, BatchBuilder
 from ownlm.model.segments import BASE
-from ownlm.model.self_test import check_packed
 
 SMALL = {
     "vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -6,10 +6,10 @@ import pytest
 from transformers import AutoConfig
 
 from ownlm.errors import BaseModelError
-from ownlm.model import self_test
 from ownlm.model.base import load_base
-from ownlm.model.self_test import check_packed, check_small_copy
-from ownlm.model.small_copy import small_copy
+from ownlm.model.bases import self_test
+from ownlm.model.bases.self_test import check_packed, check_small_copy
+from ownlm.model.bases.small_copy import small_copy
 
 DBRX = {"attn_config": {"rope_theta": 5e5, "kv_n_heads": 8, "clip_qkv": 8}, "ffn_config": {"moe_num_experts": 16}}
 BOTH = ["full_attention", "sliding_attention"]

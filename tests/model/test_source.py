@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from ownlm.errors import BaseModelError
-from ownlm.model import smollm2 as embedded
-from ownlm.model.base_files import fingerprint
-from ownlm.model.source import _bar, resolve_source
+from ownlm.model.bases import smollm2 as embedded
+from ownlm.model.bases.files import fingerprint
+from ownlm.model.bases.source import _bar, resolve_source
 from tests.hub import running_hub
 
 
@@ -29,7 +29,7 @@ def resolve(name: str, hub: str, home: Path) -> subprocess.CompletedProcess[str]
     code = """if True:
         import sys
         from ownlm.errors import BaseModelError
-        from ownlm.model.source import resolve_source
+        from ownlm.model.bases.source import resolve_source
         heard = []
         try:
             print(resolve_source(sys.argv[1], lambda stage, done, total, note="": heard.append((stage, done, total))))

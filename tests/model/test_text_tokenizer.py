@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from ownlm.model.base import BaseLM, load_base, load_without_weights
-from ownlm.model.text_tokenizer import TextTokenizer, is_control
+from ownlm.model.bases.text_tokenizer import TextTokenizer, is_control
 
 # Added tokens of published tokenizers. None is marked as special: those are control tokens whatever they are called.
 CONTROL = {

@@ -198,7 +198,7 @@ def every_span_padded(parts, device, whole=None):
 # Each shortcut, and what it is without.
 WITHOUT = {
     "prefix shared": ("ownlm.oppu.minibatches.shared_prefix", lambda examples: 0),
-    "last MLP at asked positions": ("ownlm.model.last_mlp.WORTH", 10**9),
+    "last MLP at asked positions": ("ownlm.model.forward_context.TRIM_ONE_IN", 10**9),
     "A of siblings at once": ("ownlm.model.targets.SIBLINGS", ()),
     "queries in blocks": ("ownlm.model.packed.BLOCK", 10**9),
     "queries in small blocks": ("ownlm.model.packed.BLOCK", 3),

@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from ownlm.config import LoraConfig
 from ownlm.model.attention import NAME
 from ownlm.model.base import BaseLM
-from ownlm.model.last_mlp import trim_last_mlp
+from ownlm.model.forward_context import trim_last_mlp
 from ownlm.oppu.minibatches import TokenizedExample
 from ownlm.perpcs.assemble import Target, assemble
 from ownlm.perpcs.materialise import materialise

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ownlm.errors import BaseModelError
-from ownlm.model.random_base import make_random_base
+from ownlm.model.bases.random_base import make_random_base
 from ownlm.server import own_engine, running
 from ownlm.server.engine import Work
 from ownlm.server.own_engine import OwnEngine

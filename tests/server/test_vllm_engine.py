@@ -21,7 +21,7 @@ from ownlm.errors import AdapterError, DataError, NotFoundError, OwnlmError
 from ownlm.home import Home
 from ownlm.inference.load import read_adapter
 from ownlm.model.adapter import Adapter, LoraPair
-from ownlm.model.random_base import make_random_base
+from ownlm.model.bases.random_base import make_random_base
 from ownlm.server.engine import Busy
 from ownlm.server.vllm import copies as vllm_copies
 from ownlm.server.vllm import engine as vllm_engine

@@ -10,7 +10,7 @@ from huggingface_hub import constants
 
 from ownlm.errors import BaseModelError
 from ownlm.home import Home
-from ownlm.model.base_files import fingerprint
+from ownlm.model.bases.files import fingerprint
 from tests.hub import running_hub
 
 MAMBA = {"architectures": ["MambaForCausalLM"], "hidden_size": 32, "state_size": 4, "num_hidden_layers": 2}

@@ -9,7 +9,7 @@ from sqlalchemy import update
 
 from ownlm.errors import NotFoundError, PoolError, StoreError
 from ownlm.home import Home
-from ownlm.model.random_base import make_random_base
+from ownlm.model.bases.random_base import make_random_base
 from ownlm.perpcs.piece import Piece
 from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.version import copy_pool, without, write_pool

@@ -23,8 +23,8 @@ from ownlm.history.record import History, Query
 from ownlm.history.task import Task
 from ownlm.home import Home
 from ownlm.model.base import BaseLM
-from ownlm.model.base_files import fingerprint as read_fingerprint
-from ownlm.model.random_base import make_random_base
+from ownlm.model.bases.files import fingerprint as read_fingerprint
+from ownlm.model.bases.random_base import make_random_base
 from ownlm.progress import Progress, silent
 from ownlm.store.rows import BaseInfo, record_digest
 from ownlm.workflows.settings import digest

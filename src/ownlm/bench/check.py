@@ -22,10 +22,10 @@ from ownlm.bench.plan import MethodPlan, Plan, SetPlan, check_names, slug_of
 from ownlm.bench.problems import Problems
 from ownlm.errors import ConfigError, DataError, NotFoundError, many
 from ownlm.history.task import load_task
-from ownlm.model import smollm2
-from ownlm.model.architecture import check_architecture, check_tokenizer
-from ownlm.model.base_files import check_base_folder, decoder_shapes
-from ownlm.model.source import resolve_source
+from ownlm.model.bases import smollm2
+from ownlm.model.bases.architecture import check_architecture, check_tokenizer
+from ownlm.model.bases.files import check_base_folder, decoder_shapes
+from ownlm.model.bases.source import resolve_source
 from ownlm.perpcs.sharers import MIN_RECORDS
 
 _LLAMA = frozenset({"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"})

@@ -6,7 +6,7 @@ from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError, BaseModelError, PoolError, argument
 from ownlm.model.adapter import Adapter
 from ownlm.model.base import BaseLM, default_device, load_base
-from ownlm.model.base_files import fingerprint
+from ownlm.model.bases.files import fingerprint
 from ownlm.model.peft_adapter import PeftAdapter
 from ownlm.model.targets import check_fits, target_modules
 from ownlm.perpcs.materialise import joined, materialise

@@ -17,16 +17,15 @@ from ownlm.model.adapter import Adapter
 from ownlm.model.attention import NAME
 from ownlm.model.bank import LoraBank
 from ownlm.model.banks import Banks
-from ownlm.model.base_files import end_of_text_ids
-from ownlm.model.context import context, has_original_context
-from ownlm.model.forward_context import set_forward_context
+from ownlm.model.bases.context import context, has_original_context
+from ownlm.model.bases.files import end_of_text_ids
+from ownlm.model.bases.text_tokenizer import TextTokenizer
+from ownlm.model.forward_context import set_forward_context, trim_last_mlp
 from ownlm.model.kv_cache import KvCache
-from ownlm.model.last_mlp import trim_last_mlp
 from ownlm.model.layers import probe, refuse
 from ownlm.model.lora import lora_merge
 from ownlm.model.packed import PackedBatch
 from ownlm.model.targets import target_modules
-from ownlm.model.text_tokenizer import TextTokenizer
 
 _PLACE = "\ufffc"  # stands for a text while a chat template is filled in: Unicode's object replacement character
 

@@ -16,7 +16,7 @@ from ownlm.history.record import History, Query
 from ownlm.history.task import Task
 from ownlm.model.adapter import Adapter
 from ownlm.model.base import BaseLM, save_merged
-from ownlm.model.base_files import fingerprint
+from ownlm.model.bases.files import fingerprint
 from ownlm.oppu.examples import tokenize
 from ownlm.oppu.fleet import Job, Run
 from ownlm.oppu.memory import room_for

@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from ownlm.errors import BaseModelError, NotFoundError
-from ownlm.model.base_files import check_base_folder, check_config, fingerprint, parameter_count
-from ownlm.model.source import resolve_source
+from ownlm.model.bases.files import check_base_folder, check_config, fingerprint, parameter_count
+from ownlm.model.bases.source import resolve_source
 from ownlm.progress import Progress
 from ownlm.store.rows import BaseInfo
 from ownlm.store.store import Store
@@ -23,7 +23,7 @@ def add_base(store: Store, source: str, name: str | None, progress: Progress) ->
         return _add_random(store, name)
     folder = resolve_source(source, progress, partial(check_before_download, name=name))
     check_base_folder(folder)
-    from ownlm.model.architecture import check_architecture, check_tokenizer
+    from ownlm.model.bases.architecture import check_architecture, check_tokenizer
 
     check_architecture(folder, name)
     check_tokenizer(folder)
@@ -34,7 +34,7 @@ def add_base(store: Store, source: str, name: str | None, progress: Progress) ->
         store.move_base(name, base.folder)  # the same base, perhaps in another place now
         return store.base(name)
     from ownlm.model.base import load_base
-    from ownlm.model.self_test import check_packed
+    from ownlm.model.bases.self_test import check_packed
 
     progress("trial run", 0, 1)
     check_packed(load_base(folder, name=name, fingerprint=base.fingerprint))
@@ -45,7 +45,7 @@ def add_base(store: Store, source: str, name: str | None, progress: Progress) ->
 
 def _add_random(store: Store, name: str) -> BaseInfo:
     """Registers a tiny base of random weights, to try commands with; the home keeps it."""
-    from ownlm.model.random_base import make_random_base
+    from ownlm.model.bases.random_base import make_random_base
 
     if any((known.name, known.source) == (name, RANDOM) for known in store.bases()):
         return store.base(name)
@@ -67,8 +67,8 @@ def check_before_download(folder: Path, name: str) -> None:
         BaseModelError: it cannot be a base.
     """
     check_config(folder)
-    from ownlm.model.architecture import check_architecture
-    from ownlm.model.self_test import check_small_copy
+    from ownlm.model.bases.architecture import check_architecture
+    from ownlm.model.bases.self_test import check_small_copy
 
     check_small_copy(check_architecture(folder, name), name)
 

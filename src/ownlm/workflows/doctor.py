@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from ownlm import __version__
 from ownlm.errors import OwnlmError, argument, many, quoted
-from ownlm.model.base_files import fingerprint
+from ownlm.model.bases.files import fingerprint
 from ownlm.progress import Progress
 from ownlm.store.checkpoints import checkpoint_blobs
 from ownlm.store.drafts import drafts

@@ -7,9 +7,9 @@ from ownlm.durable import unfinished
 from ownlm.errors import AdapterError, quoted
 from ownlm.inference.load import RECIPE, licence_of, read_adapter
 from ownlm.model.adapter import write_peft_folder
+from ownlm.model.bases.source import hub_id
 from ownlm.model.peft_adapter import PeftAdapter
 from ownlm.model.peft_names import check_folder, peft_targets, skeleton
-from ownlm.model.source import hub_id
 from ownlm.perpcs.materialise import of_rank
 from ownlm.store.rows import AdapterInfo
 from ownlm.store.store import Store

@@ -13,7 +13,7 @@ from ownlm import __version__, presets
 from ownlm.config import LoraConfig, PromptConfig, TrainConfig
 from ownlm.errors import BaseModelError, ConfigError, fitting
 from ownlm.history.times import read_time
-from ownlm.model.default_modules import named_by
+from ownlm.model.bases.files import named_by
 
 _PARTS = {"lora": LoraConfig.model_fields, "prompt": PromptConfig.model_fields}
 

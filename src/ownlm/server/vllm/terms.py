@@ -14,7 +14,7 @@ from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError, NotFoundError, PoolError
 from ownlm.filesystem import read_regular
 from ownlm.inference.load import RECIPE
-from ownlm.model.default_modules import named_by
+from ownlm.model.bases.files import named_by
 from ownlm.perpcs.manifest import FILE, Manifest
 from ownlm.perpcs.recipe import Recipe, assembled_shape
 from ownlm.store import pools

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PreTrainedConfig
 
-from ownlm.model.context import rotary_settings
+from ownlm.model.bases.context import rotary_settings
 
 WINDOW, CHUNK, FLOOR = 5, 6, 4  # tokens; each less than the sequences that are tried
 CONTEXT = 48  # tokens; more than them

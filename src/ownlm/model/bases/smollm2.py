@@ -23,8 +23,8 @@ from safetensors.numpy import save_file
 from ownlm.durable import sync
 from ownlm.errors import BaseModelError
 from ownlm.filesystem import open_regular
-from ownlm.model.base_files import CONFIG, WEIGHTS, check_base_folder
-from ownlm.model.byte_bpe import write_byte_bpe
+from ownlm.model.bases.byte_bpe import write_byte_bpe
+from ownlm.model.bases.files import CONFIG, WEIGHTS, check_base_folder
 from ownlm.programs import child_environment, python_command
 from ownlm.progress import Progress, silent
 

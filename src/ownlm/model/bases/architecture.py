@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 from ownlm.errors import BaseModelError, in_one_line
 from ownlm.filesystem import read_regular
 from ownlm.model.attention import NAME
-from ownlm.model.base_files import read_config
+from ownlm.model.bases.files import read_config
 from ownlm.model.layers import refuse, why_not
 
 _TEXT: Final = "a model that writes text, such as Llama, Mistral, Qwen, Gemma or Phi"

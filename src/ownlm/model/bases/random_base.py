@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from ownlm.errors import ConfigError
-from ownlm.model.byte_bpe import ALPHABET, write_byte_bpe
+from ownlm.model.bases.byte_bpe import ALPHABET, write_byte_bpe
 
 _SPECIAL = ("<pad>", "<s>", "</s>")
 SMALLEST_VOCABULARY = len(_SPECIAL) + len(ALPHABET)

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from safetensors import SafetensorError, safe_open
 
@@ -35,6 +35,14 @@ _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 # What writing the same model again may change: where it lay, who wrote it, the type to load (tensors have their own).
 _VOLATILE = {"_name_or_path", "_commit_hash", "transformers_version", "torch_dtype", "dtype"}
 _VOLATILE_TOKENIZER = {"name_or_path", "is_local", "local_files_only", "transformers_version"}
+_JOINT: Final = (("qkv_proj",), ("query_key_value",), ("Wqkv",), ("c_attn",))  # queries, keys and values in one
+_LATENT: Final = (("kv_a_proj_with_mqa",),)  # of DeepSeek: what its cache keeps, of which keys and values are made
+_OTHERS: Final = {
+    "q_proj": (("q_a_proj", "q_b_proj"), *_JOINT),
+    "k_proj": (*_LATENT, *_JOINT),
+    "v_proj": (*_LATENT, *_JOINT),
+    "o_proj": (("dense",), ("out_proj",), ("c_proj",)),
+}
 _CHUNK = 1 << 22
 JSON_BYTES = 1 << 30  # the largest tokenizers take tens of megabytes
 
@@ -135,6 +143,32 @@ def decoder_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     nested = "text_config" in read_config(folder) and any("language_model." in name for name in shapes)
     own = ("language_model.", "lm_head.")
     return {name: shape for name, shape in shapes.items() if not nested or any(part in name for part in own)}
+
+
+def named_by(folder: Path, modules: Sequence[str]) -> tuple[str, ...]:
+    """Modules of a preset by the names that they have in a base; a name without an equivalent stays.
+
+    Args:
+        folder: of the base.
+        modules: in Llama's names.
+
+    Raises:
+        BaseModelError: a file is missing or damaged.
+    """
+    names = (name.removesuffix(".weight").rpartition(".")[2] for name in decoder_shapes(folder))
+    return _translated(frozenset(names), modules)
+
+
+def _translated(known: frozenset[str], modules: Sequence[str]) -> tuple[str, ...]:
+    """
+    >>> _translated(frozenset({"qkv_proj", "o_proj"}), ("q_proj", "v_proj", "o_proj"))
+    ('qkv_proj', 'o_proj')
+    """
+    found: dict[str, None] = {}
+    for module in modules:
+        others = () if module in known else _OTHERS.get(module, ())
+        found |= dict.fromkeys(next((names for names in others if known.issuperset(names)), (module,)))
+    return tuple(found)
 
 
 def end_of_text_ids(folder: Path) -> list[int]:

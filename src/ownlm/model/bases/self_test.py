@@ -20,13 +20,13 @@ from ownlm.model.adapter import Adapter, LoraPair
 from ownlm.model.attention import NAME
 from ownlm.model.bank import LoraBank
 from ownlm.model.base import BaseLM
+from ownlm.model.bases.small_copy import VOCABULARY, small_copy
+from ownlm.model.forward_context import trim_last_mlp
 from ownlm.model.kv_cache import KvCache
-from ownlm.model.last_mlp import trim_last_mlp
 from ownlm.model.layers import probe, refuse, why_failed, why_not
 from ownlm.model.lora import lora_update
 from ownlm.model.packed import BatchBuilder
 from ownlm.model.segments import BASE
-from ownlm.model.small_copy import VOCABULARY, small_copy
 from ownlm.model.targets import target_modules
 
 PEOPLE = ((12, 30, 9), (25,), (2, 40))  # tokens of each user's beginning, and of what follows it, once each

@@ -12,8 +12,8 @@ from typing import Any
 from tqdm import tqdm
 
 from ownlm.errors import BaseModelError, in_one_line, nearest
-from ownlm.model import smollm2
-from ownlm.model.base_files import CONFIG, INDEX, TOKENIZER_FILES
+from ownlm.model.bases import smollm2
+from ownlm.model.bases.files import CONFIG, INDEX, TOKENIZER_FILES
 from ownlm.progress import Progress, silent
 
 BUILT_IN = (smollm2.NAME, "random")  # sources that are neither a folder nor on a hub
