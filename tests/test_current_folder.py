@@ -16,8 +16,8 @@ from ownlm.importers.git import import_git
 from ownlm.programs import child_environment, find_program, python_command
 from ownlm.server.jobs import Jobs
 from ownlm.server.vllm.server import VllmSettings, start_server
+from ownlm.store.erasing.traces import found
 from ownlm.store.rows import BaseInfo
-from ownlm.store.traces import found
 from tests.importers.repository import Repository
 
 BIN = Path(sys.executable).parent

@@ -18,7 +18,7 @@ from ownlm.store.checkpoints import (
     remove_checkpoint,
     remove_old_checkpoints,
 )
-from ownlm.store.forget import forget_person, forget_record, replace_record
+from ownlm.store.forget import forget_record, forget_user, replace_record
 from ownlm.store.rows import history_digest
 from ownlm.store.store import Store
 from tests.store.rows import TASK, adapter, keep, recipe
@@ -88,7 +88,7 @@ ENDS: dict[str, tuple[Callable[[Store], object], list[int]]] = {
         lambda store: replace_record(store, TASK.name, Record("zora", "zora-1", {"text": "other", "title": "t"})),
         [1, 2],
     ),
-    "the user is forgotten": (lambda store: forget_person(store, "zora"), [1]),
+    "the user is forgotten": (lambda store: forget_user(store, "zora"), [1]),
     "a record is added": (
         lambda store: store.add_records(TASK.name, [History("zora", (Record("zora", "9", {"text": "t"}),))]),
         [0, 1, 2, 3],

@@ -9,7 +9,7 @@ from ownlm.history.record import History, Record
 from ownlm.history.task import load_task
 from ownlm.store.consents import give_consent, take_back_consent
 from ownlm.store.drafts import add_drafts, drafts, remove_drafts
-from ownlm.store.forget import forget_person, forget_record
+from ownlm.store.forget import forget_record, forget_user
 from ownlm.store.rows import DraftInfo
 from ownlm.store.store import Store
 from tests.store.rows import TASK, draft
@@ -76,7 +76,7 @@ def test_a_newer_one_takes_the_older_ones_place(drafted: Store) -> None:
 
 
 def forget_all(store: Store) -> None:
-    forget_person(store, "zora")
+    forget_user(store, "zora")
 
 
 def forget_one(store: Store) -> None:
@@ -136,7 +136,7 @@ def test_a_record_forgotten_in_another_task_takes_nothing(drafted: Store) -> Non
 def test_none_is_kept_of_who_changed_their_mind_meanwhile(crowd: Store, change: Callable[[Store], None]) -> None:
     change(crowd)
     zora, bela = add_drafts(crowd, HISTORIES, [draft("zora"), draft("bela")])
-    assert bela is None and "between choosing and sharing: zora" in str(zora)
+    assert bela is None and "between selection and sharing: zora" in str(zora)
     assert names(crowd) == ALL[:1]
 
 

@@ -12,13 +12,11 @@ from typing import Any
 import pytest
 
 from ownlm.errors import CopyError, StoreError
-from ownlm.store import traces
 from ownlm.store.database import Database
-from ownlm.store.erasing import leftovers
+from ownlm.store.erasing import leftovers, traces
 from ownlm.store.erasing.copies import files_with_records
 from ownlm.store.erasing.leftovers import Leftover, dues, erase
-from ownlm.store.erasing.passes import Passes
-from ownlm.store.forget import forget_person, forget_record
+from ownlm.store.forget import forget_record, forget_user
 from ownlm.store.store import Store
 from ownlm.store.tokens import give_token
 from tests.store.rows import TASK
@@ -83,7 +81,7 @@ def test_copies_that_sqlite_has_made_of_a_row_go_with_it(store: Store, monkeypat
     user = user_of(store, second)
     forget_record(store, TASK.name, user, f"<{second:05}>")
     assert not {first, second} & numbers_in(everything(store.folder))
-    forget_person(store, user)
+    forget_user(store, user)
     assert user.encode() not in everything(store.folder)
 
 
@@ -114,9 +112,9 @@ def test_a_short_name_is_looked_for_too(store: Store, monkeypatch: pytest.Monkey
             looked.append([needle for (needle,) in needles])
         return [(store.database.path, {(b"bo",)})] if left and unused else []
 
-    monkeypatch.setattr(leftovers.traces, "found", found)
+    monkeypatch.setattr(traces, "found", found)
     monkeypatch.setattr(Database, "vacuum", lambda *_: rewritten.append(True))
-    forget_person(store, "bo")
+    forget_user(store, "bo")
     assert b"bo" in looked[-1] and bool(rewritten) == left
 
 
@@ -152,15 +150,15 @@ def test_few_and_many_needles_are_found_alike_wherever_they_stand(tmp_path: Path
 
 
 def test_deletions_that_come_together_share_a_pass(crowd: Store, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    genuine, passes, began, go = leftovers._pass, list[int](), threading.Event(), threading.Event()
+    genuine, passes, began, go = leftovers._clean, list[int](), threading.Event(), threading.Event()
 
-    def slow(store: Store, patience_s: float, batch: list[Leftover | None]) -> None:
+    def slow(store: Store, patience_s: float, batch: list[Leftover]) -> None:
         passes.append(len(batch))
         began.set()
         assert go.wait(60)
         genuine(store, patience_s, batch)
 
-    monkeypatch.setattr(leftovers, "_pass", slow)
+    monkeypatch.setattr(leftovers, "_clean", slow)
     with ThreadPoolExecutor(8) as threads:
         first = threads.submit(forget_record, crowd, TASK.name, "zora", "zora-0")
         assert began.wait(60)
@@ -178,18 +176,23 @@ def dues_of(store: Store) -> set[str]:
         return dues(db)
 
 
-def test_what_failed_is_in_the_next_pass_and_an_interrupted_one_is_done_by_others() -> None:
-    passes, done = Passes[str](), list[list[str]]()
+def test_what_failed_is_in_the_next_pass_and_an_interrupted_one_is_done_by_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[list[str]] = []
 
-    def fail(batch: list[str]) -> None:
-        raise StoreError("full")
+    def clean(store: Store, patience_s: float, batch: list[Leftover]) -> None:
+        if batch[-1].due in ("one", "two"):
+            raise StoreError("full") if batch[-1].due == "one" else KeyboardInterrupt
+        done.append([one.due for one in batch])
 
+    monkeypatch.setattr(leftovers, "_clean", clean)
     with pytest.raises(StoreError, match="full"):
-        passes.join("one", fail)
+        erase(store, Leftover("one"))
     with pytest.raises(KeyboardInterrupt):
-        passes.join("two", lambda batch: (_ for _ in ()).throw(KeyboardInterrupt))
-    passes.join("three", done.append)
-    passes.join("four", done.append)
+        erase(store, Leftover("two"))
+    erase(store, Leftover("three"))
+    erase(store, Leftover("four"))
     assert done == [["one", "two", "three"], ["four"]]
 
 
@@ -205,25 +208,28 @@ def test_an_unexpected_exception_ends_one_pass_and_not_those_that_follow(
     assert not dues_of(crowd) and b"zora wrote the 1th" not in everything(crowd.folder)
 
 
-def test_deletions_in_a_pass_with_an_unexpected_exception_are_unfinished() -> None:
-    passes, began, go = Passes[str](), threading.Event(), threading.Event()
+def test_deletions_in_a_pass_with_an_unexpected_exception_are_unfinished(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, go = threading.Event(), threading.Event()
 
-    def work(batch: list[str]) -> None:
+    def clean(store: Store, patience_s: float, batch: list[Leftover]) -> None:
         began.set()
         assert go.wait(60)
-        if "two" in batch:
+        if "two" in [one.due for one in batch]:
             raise ZeroDivisionError
 
+    monkeypatch.setattr(leftovers, "_clean", clean)
     with ThreadPoolExecutor(3) as threads:
-        one = threads.submit(passes.join, "one", work)
+        one = threads.submit(erase, store, Leftover("one"))
         assert began.wait(60)
-        others = [threads.submit(passes.join, name, work) for name in ("two", "three")]
-        while len(passes._waiting) < 3:
+        others = [threads.submit(erase, store, Leftover(name)) for name in ("two", "three")]
+        while len(store.database.to_erase) < 3:
             pass
         go.set()
         assert one.result() is None
         assert {type(other.exception()) for other in others} == {ZeroDivisionError, StoreError}
-    passes.join("four", work)
+    erase(store, Leftover("four"))
 
 
 def test_a_kill_before_the_files_are_cleaned_leaves_the_note(crowd: Store) -> None:  # noqa: F811

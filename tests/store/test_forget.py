@@ -11,7 +11,7 @@ from ownlm.history.record import History, Record
 from ownlm.home import Home
 from ownlm.store.blobs import blob_name
 from ownlm.store.erasing.leftovers import dues
-from ownlm.store.forget import forget_person, forget_record, resume
+from ownlm.store.forget import forget_record, forget_user, resume
 from ownlm.store.rows import AdapterInfo, BaseInfo, ProfileInfo, history_digest
 from ownlm.store.store import Store
 from tests.shell import OWNLM
@@ -61,7 +61,7 @@ def everything(home: Path) -> bytes:
 def test_no_byte_of_a_person_is_left_and_nobody_else_loses_one(crowd: Store) -> None:
     before = everything(crowd.folder)
     assert before.count(b"zora wrote the") >= 40 and b"the weights 0 of zora" in before  # the search can find them
-    done = forget_person(crowd, "zora", verify=True)
+    done = forget_user(crowd, "zora", verify=True)
     assert (done.records, done.profiles, done.adapters, done.blobs) == (40, 1, 2, 2)
     assert done.bases == ("adapted",) and (done.texts, done.short) == (41, 2)  # "zora" and "t" are anybody's
     after = everything(crowd.folder)
@@ -71,7 +71,7 @@ def test_no_byte_of_a_person_is_left_and_nobody_else_loses_one(crowd: Store) -> 
     assert crowd.profile(TASK.name, "bela") and crowd.base("adapted").forgotten == 1
     assert crowd.outsiders("adapted") == set()
     with pytest.raises(NotFoundError, match="no user 'zora'"):
-        forget_person(crowd, "zora")
+        forget_user(crowd, "zora")
 
 
 def test_one_record_goes_and_what_learnt_from_it_is_marked_until_a_new_one_is_there(crowd: Store) -> None:
@@ -107,7 +107,7 @@ def test_an_adapter_that_learnt_from_what_was_forgotten_meanwhile_is_not_kept(cr
     forget_record(crowd, TASK.name, "zora", "zora-3")
     with pytest.raises(NotFoundError, match="forgotten or changed while"):
         keep(crowd, late, b"late")
-    forget_person(crowd, "zora")
+    forget_user(crowd, "zora")
     with pytest.raises(NotFoundError, match="forgotten or changed while"):
         keep(crowd, late, b"late")
     with pytest.raises(NotFoundError, match="forgotten or changed while"):
@@ -138,7 +138,7 @@ def test_in_a_batch_each_adapter_stands_for_itself(crowd: Store) -> None:
 def test_a_text_that_is_somebody_elses_too_stays_theirs(store: Store) -> None:
     same = {"text": "Best regards and see you all on Monday", "title": "t"}
     store.add_records(TASK.name, [History(user, (Record(user, "1", same),)) for user in ("zora", "bela")])
-    assert forget_person(store, "zora", verify=True).texts == 1
+    assert forget_user(store, "zora", verify=True).texts == 1
     assert store.history(TASK.name, "bela").records[0].fields == same
 
 
@@ -151,12 +151,12 @@ def test_what_was_stopped_midway_is_finished_by_the_same_call(crowd: Store, monk
         with pytest.raises(KeyboardInterrupt):
             forget_record(crowd, TASK.name, "bela", "bela-1")
         with pytest.raises(KeyboardInterrupt):
-            forget_person(crowd, "zora")
+            forget_user(crowd, "zora")
     assert b"the weights 0 of zora" in everything(crowd.folder)
     with pytest.raises(NotFoundError):
-        forget_person(crowd, "zoro")  # a slip of the pen finishes nobody else's
+        forget_user(crowd, "zoro")  # a slip of the pen finishes nobody else's
     assert len(_dues(crowd)) == 2
-    assert forget_person(crowd, "zora").records == 0 and not _dues(crowd)  # whoever's are due, in the same pass
+    assert forget_user(crowd, "zora").records == 0 and not _dues(crowd)  # whoever's are due, in the same pass
     for _ in range(2):
         after = everything(crowd.folder)
         assert not any(one in after for one in (b"zora wrote", b"the weights 0 of zora", b"bela wrote the 1th"))
@@ -169,7 +169,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_that_opens_the_home(
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setattr("ownlm.store.forget.erase", lambda *_: None)
-        forget_person(crowd, "zora")
+        forget_user(crowd, "zora")
     assert b"zora wrote" in everything(crowd.folder) and len(_dues(crowd)) == 1
     resume(Store(crowd.folder))
     assert not _dues(crowd)
@@ -181,7 +181,7 @@ def test_who_only_reads_waits_for_no_large_database_to_be_rewritten(
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setattr("ownlm.store.forget.erase", lambda *_: None)
-        forget_person(crowd, "zora")
+        forget_user(crowd, "zora")
     monkeypatch.setattr("ownlm.store.forget.QUICK_BYTES", 1000)
     assert [person.user for person in Home(crowd.folder).people()] == ["bela"]
     assert len(_dues(crowd)) == 1 and b"zora wrote" in everything(crowd.folder)
@@ -202,10 +202,10 @@ def test_a_copy_in_the_home_is_told_before_anything_is_removed(crowd: Store) -> 
     copy.write_text(f"He said: {texts('zora')[11]}", "utf8")
     for _ in range(2):
         with pytest.raises(StoreError, match="nothing was removed"):
-            forget_person(crowd, "zora")
+            forget_user(crowd, "zora")
     assert len(crowd.history(TASK.name, "zora")) == 40
     copy.unlink()
-    forget_person(crowd, "zora")
+    forget_user(crowd, "zora")
 
 
 def test_a_label_that_others_may_give_too_is_no_trace(store: Store) -> None:
@@ -214,13 +214,13 @@ def test_a_label_that_others_may_give_too_is_no_trace(store: Store) -> None:
     store.put_task(task)
     record = Record("zora", "1", {"text": "a text of zora's own", "title": labels[0]})
     store.add_records("labelled", [History("zora", (record,))])
-    assert forget_person(store, "zora", verify=True).texts == 2
+    assert forget_user(store, "zora", verify=True).texts == 2
 
 
 def test_a_base_made_from_one_that_learnt_has_learnt_too(crowd: Store) -> None:
     crowd.add_base(BaseInfo("deeper", "/d", "3", 10, "adapted", TASK.name, "adapted"), [history("bela")])
-    assert forget_person(crowd, "zora").bases == ("adapted", "deeper")
-    assert forget_person(crowd, "bela").bases == ("deeper",)
+    assert forget_user(crowd, "zora").bases == ("adapted", "deeper")
+    assert forget_user(crowd, "bela").bases == ("deeper",)
     assert [crowd.base(name).forgotten for name in ("base", "adapted", "deeper")] == [0, 1, 2]
 
 
@@ -228,7 +228,7 @@ def test_what_was_forgotten_stays_out_until_it_is_wanted_again(store: Store) -> 
     people = [history("zora", 3), history("bela", 2)]
     store.add_records(TASK.name, people)
     forget_record(store, TASK.name, "zora", "zora-1")
-    forget_person(store, "bela")
+    forget_user(store, "bela")
     assert store.add_records(TASK.name, people) == (0, 2, 3)
     assert [(p.user, p.records) for p in store.people()] == [("zora", 2)]
     assert store.add_records(TASK.name, people[:1], again=True) == (1, 2, 0)
@@ -248,7 +248,7 @@ def test_a_reader_who_stays_is_not_waited_for_long_and_what_it_keeps_is_removed_
     other = Store(crowd.folder)
     with other.database.reading() as db:
         assert db.exec_driver_sql("SELECT count(*) FROM records").scalar() == 80
-        done = forget_person(crowd, "zora", patience_s=0)
+        done = forget_user(crowd, "zora", patience_s=0)
         assert done.records == 40 and "another process" in (done.unfinished or "")
         resume(Store(crowd.folder))
         assert len(_dues(crowd)) == 1 and b"zora wrote" in everything(crowd.folder)
@@ -274,7 +274,7 @@ def test_files_that_cannot_be_searched(crowd: Store, monkeypatch: pytest.MonkeyP
     strange.symlink_to("/proc/self/mem")  # which is there, and cannot be read
     before = crowd.history(TASK.name, "zora")
     with pytest.raises(StoreError, match="cannot be searched; nothing was removed") as caught:
-        forget_person(crowd, "zora")
+        forget_user(crowd, "zora")
     assert "no file" in str(caught.value) and "secret" not in str(caught.value)
     assert crowd.history(TASK.name, "zora") == before
     strange.unlink()

@@ -8,7 +8,7 @@ from ownlm.errors import ConfigError, NotFoundError, PoolError, StoreError
 from ownlm.history.record import History, Record
 from ownlm.store.blobs import blob_name
 from ownlm.store.consents import give_consent, take_back_consent
-from ownlm.store.forget import forget_person, forget_record, leaving, left
+from ownlm.store.forget import forget_record, forget_user, leaving, left
 from ownlm.store.pools import (
     add_pool,
     check_not_withdrawn,
@@ -93,14 +93,14 @@ def test_a_pool_and_its_links_are_there_together(crowd: Store) -> None:
 
 def test_consent_taken_back_between_choosing_and_sharing(crowd: Store) -> None:
     take_back_consent(crowd, "bela")
-    with pytest.raises(NotFoundError, match=r"Consent taken back.*: bela") as caught:
+    with pytest.raises(NotFoundError, match=r"Consent withdrawn.*: bela") as caught:
         add_pool(crowd, pool_info("p1"), IDS)
     assert "zora" not in str(caught.value) and pools(crowd) == [] and people_of(crowd) == {}
     give_consent(crowd, "bela", "CC0")
     crowd.put_task(TASK.model_copy(update={"name": "other"}))
     with pytest.raises(NotFoundError, match=": bela, zora"):  # their records are of another task
         add_pool(crowd, pool_info("p1", task="other"), IDS)
-    forget_person(crowd, "zora")
+    forget_user(crowd, "zora")
     with pytest.raises(NotFoundError, match=": zora"):
         add_pool(crowd, pool_info("p1"), IDS)
     add_pool(crowd, pool_info("p1"), {"id-b": "bela"})
@@ -237,21 +237,21 @@ def test_what_fails_midway_changes_nothing(sharing: Store) -> None:
 
 
 def test_who_has_pieces_in_a_pool_leaves_them_under_a_made_up_name_until_they_are_withdrawn(sharing: Store) -> None:
-    done = forget_person(sharing, "zora")
+    done = forget_user(sharing, "zora")
     assert (done.records, done.pools) == (2, ("p1",)) and leaving(sharing) == [done.leaving]
     assert list(consents(sharing)) == ["bela"]  # so that nobody is answered from the pool
     assert people_of(sharing) == {"id-a": done.leaving, "id-b": "bela"}
     for path in sharing.folder.glob("ownlm.db*"):
         assert b"zora" not in path.read_bytes()
     with pytest.raises(NotFoundError):
-        forget_person(sharing, "zora")
+        forget_user(sharing, "zora")
     replace_pool(sharing, "p1", pool_info("p2"), {"a1": b"without her"}, {}, withdrawn=["id-a"])
     left(sharing, str(done.leaving))
     assert leaving(sharing) == [] and people_of(sharing) == {"id-b": "bela"}
 
 
 def test_a_recipe_is_forgotten_with_its_person(sharing: Store) -> None:
-    done = forget_person(sharing, "ciro")
+    done = forget_user(sharing, "ciro")
     assert (done.adapters, done.records, done.pools) == (1, 2, ()) and recipes_of_pool(sharing, "p1") == []
     assert not any(b"recipe 1" in path.read_bytes() for path in sharing.folder.glob("ownlm.db*"))
     assert pools(sharing)
@@ -272,7 +272,7 @@ def test_consent_goes_with_the_last_record_and_the_link_stays_until_pieces_are_w
     forget_record(sharing, TASK.name, "zora", "zora-1")
     assert list(consents(sharing)) == ["bela"] and sharers_of(sharing, "zora") == [("id-a", TASK.name)]
     take_back_consent(sharing, "zora")  # still known
-    assert forget_person(sharing, "zora").pools == ("p1",)
+    assert forget_user(sharing, "zora").pools == ("p1",)
 
 
 def test_licences_and_pools_of_others_are_no_trace(crowd: Store) -> None:
@@ -285,7 +285,7 @@ def test_licences_and_pools_of_others_are_no_trace(crowd: Store) -> None:
     (crowd.folder / "pools" / "p1" / "pool.json").write_text(texts[2], "utf8")
     (crowd.folder / "pools" / "p1" / "README.md").write_text(f"as somebody wrote: {texts[1]}, {texts[2]}", "utf8")
     with pytest.raises(StoreError, match=r"A copy of what is to be forgotten lies in .*README\.md"):
-        forget_person(crowd, "dora")
+        forget_user(crowd, "dora")
     (crowd.folder / "pools" / "p1" / "README.md").unlink()
-    assert forget_person(crowd, "dora", verify=True).texts == 3
+    assert forget_user(crowd, "dora", verify=True).texts == 3
     assert consents(crowd)["bela"][0] == texts[0] and pool(crowd).provenance == {"note": texts[1]}

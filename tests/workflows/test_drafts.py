@@ -265,7 +265,7 @@ def test_of_who_changes_their_mind_in_training_nothing_is_kept(agreed: Home) -> 
         if stage == "sharers' adapters, steps" and agreed.consent("hugo").shares:
             agreed.consent("hugo", False)
 
-    with pytest.raises(NotFoundError, match="between choosing and sharing: hugo"):
+    with pytest.raises(NotFoundError, match="between selection and sharing: hugo"):
         share(agreed, progress=progress)
     assert [one.user for one in drafts(agreed.store)] == ["gina", "ines", "jens"] and not agreed.doctor().wrong
     assert share(agreed, sharers=3).adapters == Drafted(0, 3)

@@ -153,7 +153,7 @@ def test_what_changes_between_choosing_and_sharing_leaves_no_pool(
     agreed: Home, change: Callable[[Home], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed_during(monkeypatch, "adapters_of", lambda: change(agreed))
-    with pytest.raises(NotFoundError, match=r"between choosing and sharing: hugo.*was not kept"):
+    with pytest.raises(NotFoundError, match=r"between selection and sharing: hugo.*was not kept"):
         share(agreed)
     assert no_pool(agreed) and not agreed.doctor().wrong
 

@@ -11,7 +11,7 @@ import pytest
 from ownlm.errors import NotFoundError, StoreError
 from ownlm.history.record import History, Record
 from ownlm.store.blobs import blob_name
-from ownlm.store.forget import forget_person
+from ownlm.store.forget import forget_user
 from ownlm.store.rows import AdapterInfo, BaseInfo, history_digest
 from ownlm.store.store import Store
 from ownlm.workflows.writer import BackgroundWriter
@@ -82,7 +82,7 @@ def test_who_is_forgotten_while_queued_spoils_nobody_elses(store: Store) -> None
     with BackgroundWriter(store.add_adapters, 8, told) as keeper:
         for user in PEOPLE:
             keeper.put(waiting_for(go, made(store, user)))
-        forget_person(store, PEOPLE[3])
+        forget_user(store, PEOPLE[3])
         go.set()
     rest = [user for user in PEOPLE if user != PEOPLE[3]]
     assert told.stored == rest == [a.user for a in store.adapters()] and list(told.lost) == [PEOPLE[3]]

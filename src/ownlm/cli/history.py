@@ -1,6 +1,5 @@
 """`ownlm history`."""
 
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -156,7 +155,7 @@ def edit(
     values = {name.strip(): value.strip() or None for name, _, value in pairs}
     edited = Home(home, create=False).edit_record(user, record, values, task, verify=verify)
     if json:
-        removed = {name: value for name, value in asdict(edited.removed).items() if name not in ("records", "leaving")}
+        removed = edited.removed.model_dump(exclude={"records"})
         now = {"id": record, "time": edited.record.time, **edited.record.fields}
         print_json({"user": user, "task": edited.task, "record": now, "changed": list(edited.changed)} | removed)
         return
@@ -164,4 +163,4 @@ def edit(
         say(f"{shown(user)}, record {shown(record)}: nothing changed; it has these values already")
         return
     say(f"{shown(user)}, record {shown(record)}: changed {', '.join(edited.changed)}")
-    tell_forgotten(replace(edited.removed, records=0), False, user, edited=True)
+    tell_forgotten(edited.removed.model_copy(update={"records": 0}), False, user, edited=True)

@@ -5,7 +5,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unicodedata import category
@@ -121,7 +120,7 @@ def tell_forgotten(forgotten: "Forgotten", as_json: bool, user: str, edited: boo
     """What was forgotten of a user, for people or for machines; or what went as a record was edited."""
     f = forgotten
     if as_json:
-        print_json({name: value for name, value in asdict(f).items() if name != "leaving"})
+        print_json(f.model_dump())
         return
     counts = {"record": f.records, "profile": f.profiles, "adapter": f.adapters, "file of weights": f.blobs}
     if removed := [many(count, what) for what, count in counts.items() if count]:

@@ -116,7 +116,7 @@ def show(
     --plot draws what an assembled person's adapter is made of: sharers' pieces by layers, for each kind of module.
     """
     from ownlm.home import Home
-    from ownlm.store.unknown_user import unknown_user
+    from ownlm.store.records import unknown_user
     from ownlm.workflows.listing import standing_of
 
     opened = Home(home, create=False)

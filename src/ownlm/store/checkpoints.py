@@ -1,7 +1,7 @@
-"""Checkpoints of training under way: at most one for each task and user, until their adapter is stored.
+"""Checkpoints of unfinished training: at most one for each task and user, until the adapter is stored.
 
-A checkpoint has learnt from records. It is removed in the transaction that stores the adapter, or deletes a record that
-it has learnt from. Rows carry a hash in place of names, so that one that was replaced leaves no name in the file.
+A checkpoint has learnt from records. The transaction that stores the adapter, or deletes one of the records, removes
+it. Its row has a hash in place of names, so that a replaced row leaves no name in the file.
 """
 
 import hashlib
@@ -33,12 +33,12 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointInfo:
-    """What is checkpointed, and what it has learnt from.
+    """Name of a checkpoint and the records it has learnt from.
 
     Attributes:
-        key: digest of all that the result depends on.
-        sources: of the task; where one is no longer as it was, nothing is stored.
-        user: whose adapter it will be; None for the task adapter of a base.
+        key: digest of everything the result depends on.
+        sources: histories it has learnt from; if one has changed, the checkpoint is not stored.
+        user: user of the adapter in training; None for the task adapter of a base.
     """
 
     task: str
@@ -48,15 +48,18 @@ class CheckpointInfo:
 
     @property
     def owner(self) -> str:
-        """By what it is found."""
+        """The hash that names its row."""
         return _owner(self.task, self.user)
 
 
 def add_checkpoints(store: "Store", made: Sequence[tuple[CheckpointInfo, bytes]]) -> list[CheckpointInfo]:
-    """Stores checkpoints in place of the ones before them, in one transaction; returns those whose sources are there.
+    """Stores checkpoints in place of their predecessors, in one transaction.
+
+    Returns:
+        The stored ones: those with unchanged sources.
 
     Raises:
-        StoreError: they cannot be written; what was there before is left.
+        StoreError: they cannot be written; their predecessors stay.
     """
     with store.naming_blobs() as db:
         kept = [(info, data) for info, data in made if _is_current(db, info)]
@@ -71,25 +74,23 @@ def add_checkpoints(store: "Store", made: Sequence[tuple[CheckpointInfo, bytes]]
 
 
 def find_checkpoint(store: "Store", info: CheckpointInfo) -> tuple[str, str] | None:
-    """The key and the blob of the checkpoint in this one's place, whatever its key is."""
+    """Key and blob of the stored checkpoint of the same owner; its key may differ. None where there is none."""
     c = tables.checkpoints.c
-    with store.database.reading() as db:
-        row = db.execute(select(c.key, c.blob).where(c.owner == info.owner)).first()
+    row = store.database.first(select(c.key, c.blob).where(c.owner == info.owner))
     return None if row is None else (row.key, row.blob)
 
 
 def remove_checkpoint(store: "Store", info: CheckpointInfo) -> None:
-    """Removes a checkpoint that cannot be continued from."""
+    """Removes an unusable checkpoint."""
     with store.database.writing() as db:
         removed = drop(db, [info.owner])
     store.sweep(removed)
 
 
 def remove_old_checkpoints(store: "Store") -> None:
-    """Removes checkpoints that nobody continued from within their lifetime."""
+    """Removes checkpoints that no run resumed within their lifetime."""
     latest, c = (datetime.now(UTC) - LIFETIME).isoformat(timespec="seconds"), tables.checkpoints.c
-    with store.database.reading() as db:
-        old = list(db.execute(select(c.owner).where(c.created < latest)).scalars())
+    old = [row.owner for row in store.database.rows(select(c.owner).where(c.created < latest))]
     if old:
         with store.database.writing() as db:
             removed = drop(db, old)
@@ -97,20 +98,19 @@ def remove_old_checkpoints(store: "Store") -> None:
 
 
 def last_number(store: "Store") -> int:
-    """The number of the record that came last; later ones have higher numbers."""
+    """The highest record number."""
     with store.database.reading() as db:
         return db.execute(select(func.max(tables.records.c.number))).scalar() or 0
 
 
 def checkpoint_blobs(store: "Store") -> dict[str, int]:
-    """The blobs of all checkpoints, with their bytes."""
+    """Sizes of all checkpoints in bytes, by blob."""
     c = tables.checkpoints.c
-    with store.database.reading() as db:
-        return {row.blob: row.bytes for row in db.execute(select(c.blob, c.bytes))}
+    return {row.blob: row.bytes for row in store.database.rows(select(c.blob, c.bytes))}
 
 
 def drop(db: Connection, owners: Collection[str]) -> set[str]:
-    """Removes rows; returns the blobs that they named, which are to be swept."""
+    """Removes rows; returns their blobs, which the caller sweeps."""
     where = tables.checkpoints.c.owner.in_(owners)
     blobs = set(db.execute(select(tables.checkpoints.c.blob).where(where)).scalars())
     if blobs:
@@ -119,14 +119,14 @@ def drop(db: Connection, owners: Collection[str]) -> set[str]:
 
 
 def owners_of(users: Iterable[tuple[str, str]]) -> list[str]:
-    """Owners of the checkpoints of (task, user)s' own adapters."""
+    """Hashes that name the checkpoints of these (task, user) pairs."""
     return [_owner(task, user) for task, user in users]
 
 
 def learnt_from(db: Connection, user: str, task: str | None = None) -> ColumnElement[bool]:
-    """Whether a row of the table may have learnt from a user's records (in a task): their own, or a task adapter's."""
+    """Whether a checkpoint may have learnt from a user's records: it is the user's own, or a task adapter's."""
     tasks = [task] if task is not None else list(db.execute(select(tables.tasks.c.name)).scalars())
-    owners = [_owner(one, whose) for one in tasks for whose in (user, None)]
+    owners = [_owner(one, name) for one in tasks for name in (user, None)]
     return tables.checkpoints.c.owner.in_(owners)
 
 

@@ -9,9 +9,9 @@ from ownlm.errors import ConfigError, NotFoundError
 from ownlm.store import tables
 from ownlm.store.drafts import drop
 from ownlm.store.pools import BATCH, sweep
+from ownlm.store.records import unknown_user_in
 from ownlm.store.rows import now
 from ownlm.store.store import Store
-from ownlm.store.unknown_user import unknown_user_in
 from ownlm.store.work import alone
 
 _TABLES = (tables.records, tables.adapters, tables.profiles, tables.consents, tables.sharers)  # that name users

@@ -6,20 +6,30 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, insert, inspect, select, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    QueuePool,
+    Select,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    select,
+    update,
+)
 from sqlalchemy.exc import DBAPIError
 
 from ownlm.durable import sync
 from ownlm.errors import StoreBusyError, StoreError
 from ownlm.filesystem import make_private
 from ownlm.store import tables
-from ownlm.store.erasing.passes import Passes
 
 log = logging.getLogger("ownlm.store")
 
@@ -68,7 +78,7 @@ class Database:
         self.read_only = not (os.access(folder, os.W_OK) and os.access(self.path, os.W_OK))
         self._engine = _engine(self.path, self.read_only)
         self._writer = threading.Lock()  # SQLite lets who waits try at times; in a queue everybody's turn comes
-        self.passes = Passes[Any]()  # in which deletions that come together are finished together
+        self.erasing, self.to_erase = threading.Lock(), list[Any]()  # see `erasing.leftovers`
         self._bring_up_to_date()
         if not self.read_only:
             self._close_to_others(existed)
@@ -128,6 +138,16 @@ class Database:
         """A transaction that sees one state of the home, whatever is written meanwhile."""
         with self._telling(), self._engine.begin() as db:
             yield db
+
+    def rows(self, query: Select[Any]) -> Sequence[Any]:
+        """The rows of a query, in a transaction of its own."""
+        with self.reading() as db:
+            return db.execute(query).all()
+
+    def first(self, query: Select[Any]) -> Any:
+        """The first row of a query; None where there is none."""
+        with self.reading() as db:
+            return db.execute(query).first()
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, delete, insert, select
 from ownlm.errors import NotFoundError
 from ownlm.history.record import History
 from ownlm.store import tables
-from ownlm.store.conflicts import are_there, no_longer_shared
+from ownlm.store.records import has_history, no_longer_shared
 from ownlm.store.rows import DraftInfo
 from ownlm.store.store import Store
 
@@ -66,7 +66,7 @@ def add_drafts(
 def _gone(db: Connection, draft: DraftInfo, history: History) -> NotFoundError | None:
     c = tables.consents.c
     agrees = db.execute(select(c.user).where(c.user == draft.user)).first() is not None
-    return None if agrees and are_there(db, draft.task, history) else no_longer_shared(draft.task, [draft.user])
+    return None if agrees and has_history(db, draft.task, history) else no_longer_shared(draft.task, [draft.user])
 
 
 def _make_room(db: Connection, draft: DraftInfo) -> int:

@@ -1,4 +1,4 @@
-"""Jobs: what a server was asked to train or assemble, each kept before it is acknowledged."""
+"""Jobs of a server: requests to train or assemble, each stored before it is acknowledged."""
 
 from collections.abc import Collection
 from dataclasses import asdict, replace
@@ -18,10 +18,10 @@ KEPT = 200  # finished jobs of a user; older ones are deleted
 
 
 def add_job(store: Store, kind: str, user: str, task: str) -> JobInfo:
-    """A new job; or the one of that kind that already waits for the person, since it will see all of their records.
+    """A new job; or the user's queued job of that kind, which will see the same records.
 
     Raises:
-        NotFoundError: the person has no records in the task, or none any more.
+        NotFoundError: the user has no records in the task.
     """
     j, r = tables.jobs.c, tables.records.c
     same = select(tables.jobs).where(j.kind == kind, j.user == user, j.task == task, j.state == "queued")
@@ -38,18 +38,17 @@ def add_job(store: Store, kind: str, user: str, task: str) -> JobInfo:
 
 
 def job_counts(store: Store) -> dict[tuple[str, str], int]:
-    """Numbers of the jobs that the home keeps, by kind and state."""
+    """Numbers of stored jobs by kind and state."""
     j = tables.jobs.c
     query = select(j.kind, j.state, func.count()).group_by(j.kind, j.state).order_by(j.kind, j.state)
-    with store.database.reading() as db:
-        return {(kind, state): count for kind, state, count in db.execute(query)}
+    return {(kind, state): count for kind, state, count in store.database.rows(query)}
 
 
 def cancel_job(store: Store, job: str, user: str) -> tuple[JobInfo, str]:
-    """Sets a user's job to "cancelled", where it has not ended.
+    """Sets a user's job to "cancelled", unless it has ended.
 
     Returns:
-        The job, and its state before.
+        The job, and its earlier state.
 
     Raises:
         NotFoundError: the user has no such job. ConflictError: it has ended.
@@ -73,19 +72,17 @@ def find_job(store: Store, job: str, user: str) -> JobInfo:
         NotFoundError: the user has no such job.
     """
     j = tables.jobs.c
-    with store.database.reading() as db:
-        row = db.execute(select(tables.jobs).where(j.id == job, j.user == user)).first()
+    row = store.database.first(select(tables.jobs).where(j.id == job, j.user == user))
     if row is None:
         raise _no_job()
     return JobInfo(**without_number(row))
 
 
 def latest_job(store: Store, user: str, task: str) -> JobInfo | None:
-    """A user's newest job in a task, if there is one."""
+    """A user's newest job in a task; None where there is none."""
     j = tables.jobs.c
     query = select(tables.jobs).where(j.user == user, j.task == task).order_by(j.number.desc()).limit(1)
-    with store.database.reading() as db:
-        row = db.execute(query).first()
+    row = store.database.first(query)
     return None if row is None else JobInfo(**without_number(row))
 
 
@@ -93,32 +90,30 @@ def job_page(store: Store, user: str, limit: int, before: int | None) -> tuple[l
     """A page of a user's jobs, newest first.
 
     Args:
-        before: what the previous page returned; None for the first page.
+        before: the second value that the previous page returned; None for the first page.
 
     Returns:
-        The jobs, and `before` of the next page; None where this is the last one.
+        The jobs, and `before` for the next page; None after the last page.
     """
     j = tables.jobs.c
     query = select(tables.jobs).where(j.user == user).order_by(j.number.desc()).limit(limit + 1)
-    with store.database.reading() as db:
-        rows = db.execute(query if before is None else query.where(j.number < before)).all()
+    rows = store.database.rows(query if before is None else query.where(j.number < before))
     return [JobInfo(**without_number(row)) for row in rows[:limit]], rows[limit - 1].number if rows[limit:] else None
 
 
 def jobs(store: Store, user: str | None = None, states: Collection[str] | None = None) -> list[JobInfo]:
-    """All jobs, or a person's, or those in some states; oldest first."""
+    """All jobs, oldest first; only those of a user, or in some states, where these are given."""
     j = tables.jobs.c
     query = select(tables.jobs).order_by(j.number)
     if user is not None:
         query = query.where(j.user == user)
     if states is not None:
         query = query.where(j.state.in_(states))
-    with store.database.reading() as db:
-        return [JobInfo(**without_number(row)) for row in db.execute(query)]
+    return [JobInfo(**without_number(row)) for row in store.database.rows(query)]
 
 
 def begin_jobs(store: Store, ids: Collection[str]) -> set[str]:
-    """Sets queued jobs to "running"; returns those that were still queued: others were cancelled."""
+    """Sets queued jobs to "running"; returns their ids, without those that were cancelled."""
     j = tables.jobs.c
     with store.database.writing() as db:
         begun = update(tables.jobs).where(j.id.in_(ids), j.state == "queued").values(state="running")
@@ -126,7 +121,7 @@ def begin_jobs(store: Store, ids: Collection[str]) -> set[str]:
 
 
 def end_job(store: Store, job: str, *, adapter: str | None = None, error: dict[str, str | None] | None = None) -> None:
-    """Says what came of a job that has not ended; one that was cancelled, or deleted with its user, stays as it is."""
+    """Stores the result of a running job; a job that was cancelled or deleted stays as it is."""
     values = {"state": "done" if error is None else "failed", "adapter": adapter, "error": error, "ended": now()}
     j = tables.jobs.c
     with store.database.writing() as db:
@@ -134,7 +129,7 @@ def end_job(store: Store, job: str, *, adapter: str | None = None, error: dict[s
 
 
 def requeue_jobs(store: Store) -> None:
-    """Puts jobs back in the queue that were running when a server was killed."""
+    """Queues jobs again that were running when a server was killed."""
     with store.database.writing() as db:
         db.execute(update(tables.jobs).where(tables.jobs.c.state == "running").values(state="queued"))
 

@@ -17,12 +17,10 @@ from ownlm.durable import sync
 from ownlm.errors import NotFoundError, PoolError, StoreError, many
 from ownlm.history.record import History
 from ownlm.store import tables
-from ownlm.store.conflicts import are_there, no_longer_shared
+from ownlm.store.records import add_tombstone, has_history, has_tombstone, no_longer_shared, tombstones, unknown_user_in
 from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo, PoolVersion
 from ownlm.store.store import Store
 from ownlm.store.tables import without_number
-from ownlm.store.tombstones import add_tombstone, has_tombstone, tombstones
-from ownlm.store.unknown_user import unknown_user_in
 
 FOLDER = "pools"  # in the home, for its own pools
 REMOVED = "its pool was removed"
@@ -136,7 +134,7 @@ def add_pool(
         there = set(db.execute(select(r.user).where(r.task == pool.task).distinct()).scalars())
         gone = {user for user in people.values() if user not in agreed or user not in there}
         gone |= {user for user, licence in (licences or {}).items() if agreed.get(user) != licence}
-        gone |= {history.user_id for history in histories if not are_there(db, pool.task, history)}
+        gone |= {history.user_id for history in histories if not has_history(db, pool.task, history)}
         if gone:
             raise no_longer_shared(pool.task, gone)
         _insert(store, db, pool, seen)

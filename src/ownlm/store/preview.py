@@ -3,10 +3,9 @@
 from collections.abc import Collection, Iterable
 
 from ownlm.history.record import History, Record, in_order
-from ownlm.store.records import new_rows
+from ownlm.store.records import new_rows, tombstones, without_forgotten
 from ownlm.store.rows import Person, digest_of, record_digest
 from ownlm.store.store import Store
-from ownlm.store.tombstones import is_forgotten, tombstones
 
 
 class Preview(Store):
@@ -31,11 +30,11 @@ class Preview(Store):
             keys = set() if again else tombstones(db)
             for history in histories:
                 user = history.user_id
-                wanted = tuple(one for one in history.records if not keys or not is_forgotten(keys, task, one))
+                wanted = without_forgotten(keys, task, history)
                 self.forgotten += len(history) - len(wanted)
                 there = self._digests(db, task, user)
                 there.update((one.id, record_digest(one)) for one in self._added.get(user, ()))
-                rows = new_rows(task, History(user, wanted), there)
+                rows = new_rows(task, wanted, there)
                 added = [Record(user, row["id"], row["fields"], row["time"]) for row in rows]
                 self.new, self.known = self.new + len(added), self.known + len(wanted) - len(added)
                 if added:

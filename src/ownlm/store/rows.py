@@ -76,6 +76,16 @@ class AdapterInfo:
         return self.history == history and not self.forgotten and self.stale is None
 
 
+CHOSEN = (
+    "chosen"  # key in a version's provenance: digest of the user's records when this version was put into use again
+)
+
+
+def is_chosen(adapter: AdapterInfo | None, history: str) -> bool:
+    """Whether a version was put into use again, and the user's records still have the digest of that time."""
+    return adapter is not None and adapter.provenance.get(CHOSEN) == history
+
+
 @dataclass(frozen=True, slots=True)
 class PoolInfo:
     """One version of a pool of pieces that the home knows. It names no person."""

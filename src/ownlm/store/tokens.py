@@ -1,6 +1,6 @@
-"""Tokens: who may ask a server. A token is shown once, when it is given; the home keeps its hash alone.
+"""Access tokens for a server. A token is shown once, when it is created; the home stores its hash only.
 
-A token is 256 random bits, so that a plain hash is enough: nobody can guess one, and equal ones are never given.
+A token is 256 random bits: too many to guess, so a plain hash is enough.
 """
 
 import hashlib
@@ -18,23 +18,22 @@ from ownlm.store import tables
 from ownlm.store.rows import TokenInfo
 from ownlm.store.store import Store
 
-PREFIX = "own_"  # so that a scanner for leaked secrets knows one
+PREFIX = "own_"  # scanners for leaked secrets recognise it
 BATCH = 10_000  # users of one query
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 
 def give_token(store: Store, user: str | None, expires: datetime | None = None) -> tuple[TokenInfo, str]:
-    """A new token of a person, known to the home or not yet; or, with None, of an operator.
+    """A new token for a user, who need not have data yet; None stands for an operator.
 
     Args:
-        expires: from when on it is refused; None for never.
+        expires: end of its validity; None for never.
 
     Returns:
-        What the home keeps of it, and the token itself.
+        What the home stores of it, and the token itself.
 
     Raises:
-        ConfigError: the name is empty, has blanks around it, or is no user id that `as_user` reads. StoreError: the
-            home cannot be written.
+        ConfigError: the user name is invalid. StoreError: the home cannot be written.
     """
     (given,) = give_tokens(store, [user], expires)
     return given.info, given.secret
@@ -42,7 +41,7 @@ def give_token(store: Store, user: str | None, expires: datetime | None = None) 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A new token, and the secret that is shown once."""
+    """A new token and its secret, which is shown once."""
 
     info: TokenInfo
     secret: str
@@ -61,7 +60,7 @@ def give_tokens(
     Args:
         users: as for `give_token`.
         replace: revoke the users' earlier tokens in the same transaction.
-        deliver: writes the tokens down; where it fails, none is given.
+        deliver: saves the tokens before the transaction is committed; if it fails, no token is created.
 
     Raises:
         ConfigError, StoreError: as `give_token`; nothing was changed.
@@ -88,7 +87,7 @@ def give_tokens(
 
 
 def expiry_of(text: str) -> datetime:
-    """The end of a lifetime given as "12h", "30d", "8w", or as a date or time in ISO 8601; UTC where no zone is named.
+    """The end of a lifetime such as "12h", "30d", "8w", or an ISO 8601 date or time; in UTC unless it names a zone.
 
     Raises:
         ConfigError: it is none of these, or not in the future.
@@ -101,37 +100,32 @@ def expiry_of(text: str) -> datetime:
             given = datetime.fromisoformat(text)
             end = given.astimezone(UTC) if given.tzinfo else given.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
-        raise ConfigError("The lifetime of a token cannot be read", got=repr(text[:40]), expected=expected) from None
+        raise ConfigError("Invalid lifetime of a token", got=repr(text[:40]), expected=expected) from None
     if end <= start:
         raise ConfigError("The token would have expired already", got=repr(text), expected=expected)
     return end
 
 
 def find_token(store: Store, token: str) -> TokenInfo | None:
-    """Whose a token is; None of one that was never given, was revoked, or whose user was forgotten.
-
-    One that has expired is found: its `expired` says so.
-    """
+    """The stored token with this secret, expired ones included; None where it is unknown or was revoked."""
     t = tables.tokens.c
-    query = select(t.id, t.user, t.created, t.expires).where(t.hash == _hash(token))
-    with store.database.reading() as db:
-        row = db.execute(query).first()
+    row = store.database.first(select(t.id, t.user, t.created, t.expires).where(t.hash == _hash(token)))
     return None if row is None else TokenInfo(**row._mapping)
 
 
 def tokens(store: Store, user: str | None = None) -> list[TokenInfo]:
-    """All tokens, or a person's, oldest first."""
+    """All tokens, or those of a user, oldest first."""
     t = tables.tokens.c
     query = select(t.id, t.user, t.created, t.expires).order_by(t.created, t.id)
-    with store.database.reading() as db:
-        return [TokenInfo(**row._mapping) for row in db.execute(query if user is None else query.where(t.user == user))]
+    rows = store.database.rows(query if user is None else query.where(t.user == user))
+    return [TokenInfo(**row._mapping) for row in rows]
 
 
 def revoke_token(store: Store, beginning: str) -> TokenInfo:
-    """Makes the token whose id begins so worth nothing, from now on.
+    """Revokes the token with this beginning of an id.
 
     Raises:
-        NotFoundError: there is none, or there are several.
+        NotFoundError: no token matches, or several do.
     """
     found = [one for one in tokens(store) if beginning and one.id.startswith(beginning)]
     if len(found) != 1:
@@ -143,7 +137,7 @@ def revoke_token(store: Store, beginning: str) -> TokenInfo:
 
 
 def revoke_tokens(store: Store, users: Collection[str]) -> list[TokenInfo]:
-    """Makes all tokens of these users worth nothing, in one transaction; returns what the home kept of them."""
+    """Revokes all tokens of these users in one transaction; returns them."""
     with store.database.writing() as db:
         return _revoke_of(db, users)
 

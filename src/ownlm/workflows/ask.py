@@ -27,9 +27,9 @@ from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.recipe import Recipe
 from ownlm.progress import Progress
 from ownlm.prompt.example import query_prompt
+from ownlm.store.records import unknown_user
 from ownlm.store.rows import AdapterInfo, BaseInfo
 from ownlm.store.store import Store
-from ownlm.store.unknown_user import unknown_user
 from ownlm.workflows.profile import shown
 from ownlm.workflows.recipes import assemble_command, remake_command, sharers_now
 from ownlm.workflows.report import Answer

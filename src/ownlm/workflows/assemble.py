@@ -21,10 +21,9 @@ from ownlm.progress import Progress
 from ownlm.prompt.example import history_examples
 from ownlm.store import pools
 from ownlm.store.blobs import blob_name
-from ownlm.store.rows import AdapterInfo, BaseInfo, Person, PoolInfo, ProfileInfo, history_digest
+from ownlm.store.records import unknown_user
+from ownlm.store.rows import AdapterInfo, BaseInfo, Person, PoolInfo, ProfileInfo, history_digest, is_chosen
 from ownlm.store.store import Store
-from ownlm.store.unknown_user import unknown_user
-from ownlm.store.versions import is_chosen
 from ownlm.workflows.profile import shown
 from ownlm.workflows.report import Assemblies, Assembly
 from ownlm.workflows.selection import CHOSEN, FORGOTTEN, UP_TO_DATE, TrainingSeat, pages

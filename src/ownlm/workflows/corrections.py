@@ -7,11 +7,10 @@ from ownlm.errors import AdapterError, DataError, NotFoundError, nearest, quoted
 from ownlm.history.record import Record
 from ownlm.history.row import to_record
 from ownlm.history.task import Task
-from ownlm.store.forget import Forgotten, forget_record, no_record, replace_record
-from ownlm.store.records import Bounds
+from ownlm.store.forget import Forgotten, forget_record, replace_record
+from ownlm.store.records import Bounds, no_record
 from ownlm.store.rows import AdapterInfo
 from ownlm.store.store import Store
-from ownlm.store.versions import choose_version
 from ownlm.workflows.histories import find_task
 from ownlm.workflows.people import newest_adapter, only_task
 
@@ -101,7 +100,7 @@ class Corrections:
         check_usable(self.store, found[0], newest)
         if found[0].id == newest.id:
             return newest
-        return choose_version(self.store, found[0])
+        return self.store.choose_version(found[0])
 
     def _task_of(self, user: str, task: str | None) -> Task:
         return find_task(self.store, only_task(self.store, user) if task is None else task)

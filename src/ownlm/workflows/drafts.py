@@ -26,8 +26,8 @@ from ownlm.oppu.memory import TOKENS_UNDER_DROPOUT, room_for
 from ownlm.progress import Progress
 from ownlm.prompt.example import history_examples
 from ownlm.store.blobs import blob_name
-from ownlm.store.conflicts import no_longer_shared
 from ownlm.store.drafts import ADAPTER, GATES, add_drafts, drafts
+from ownlm.store.records import no_longer_shared
 from ownlm.store.rows import DraftInfo, ProfileInfo, history_digest
 from ownlm.store.store import Store
 from ownlm.workflows.profile import shown

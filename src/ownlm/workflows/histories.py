@@ -12,8 +12,8 @@ from ownlm.history.record import Dataset, History
 from ownlm.history.task import Task, load_task, no_task, shipped_tasks, with_instruction
 from ownlm.store.forget import resume
 from ownlm.store.preview import Preview
+from ownlm.store.records import unknown_user
 from ownlm.store.store import Store
-from ownlm.store.unknown_user import unknown_user
 
 
 @dataclass(frozen=True, slots=True)

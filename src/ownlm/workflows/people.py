@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 
 from ownlm.errors import NotFoundError, OwnlmError, quoted
 from ownlm.progress import Progress
-from ownlm.store.forget import Forgotten, forget_person, leaving, resume
+from ownlm.store.forget import Forgotten, forget_user, leaving, resume
 from ownlm.store.pools import sweep
+from ownlm.store.records import unknown_user
 from ownlm.store.rows import AdapterInfo
 from ownlm.store.store import Store
-from ownlm.store.unknown_user import unknown_user
 from ownlm.store.work import working
 
 
@@ -20,7 +19,7 @@ def forget(store: Store, user: str, progress: Progress, *, verify: bool, wait: b
     Args:
         wait: for what trains; else their pieces wait, with the pools that hold them, and `withdraw_leaving` is due.
     """
-    done = forget_person(store, user, verify=verify)
+    done = forget_user(store, user, verify=verify)
     if done.leaving is None or not wait:
         return done
     from ownlm.workflows.pools import withdraw_leaving  # which needs torch
@@ -28,9 +27,8 @@ def forget(store: Store, user: str, progress: Progress, *, verify: bool, wait: b
     with working(store.folder, "ownlm users forget", progress):
         taken = withdraw_leaving(store, done.leaving)
     pools, unfinished = tuple(old for old, _ in taken.pools), done.unfinished or taken.unfinished
-    return replace(
-        done, leaving=None, pools=(), withdrawn=pools, stale=tuple(taken.affected), unfinished=unfinished
-    )  # fmt: skip
+    changes = {"leaving": None, "pools": (), "withdrawn": pools, "stale": tuple(taken.affected)}
+    return done.model_copy(update=changes | {"unfinished": unfinished})
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from ownlm.perpcs.version import copy_pool, without
 from ownlm.progress import Progress
 from ownlm.store import pools, tables
 from ownlm.store.drafts import remove_drafts
-from ownlm.store.erasing.leftovers import Leftover, due_key, erase, say_due
+from ownlm.store.erasing.leftovers import Leftover, due_key, erase, note_due
 from ownlm.store.forget import left
 from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo
 from ownlm.store.served import sweep_served
@@ -259,7 +259,7 @@ def remove_pool(store: Store, digest: str) -> tuple[PoolInfo, int]:
     elsewhere = {sharer: one.digest for one in others for sharer in named_in(store, one)}
     leftover = _leftover(store, due_key("pool", info.digest), tables.sharers.c.pool == info.digest)
     size = sum(path.stat().st_size for path in Path(info.folder).rglob("*") if path.is_file())
-    pools.remove_pool(store, info.digest, elsewhere, partial(say_due, due=leftover.due))
+    pools.remove_pool(store, info.digest, elsewhere, partial(note_due, due=leftover.due))
     _remove_folder(info)
     sweep_served(store)
     _erased(store, leftover)
@@ -288,7 +288,7 @@ def _withdraw(
         new = pool_info(info.task, base, version, own=info.own) if version else None
         key = key_of(store, info, version) if version else None
         seen = version_of(version, key=key, local=not info.own) if version else None
-        note = partial(say_due, due=leftover.due)
+        note = partial(note_due, due=leftover.due)
         pools.replace_pool(store, info.digest, new, recipes, stale, withdrawn=gone, seen=seen, note=note)
     except OwnlmError:  # what ends it otherwise may come after the commit; a folder without a name is swept later
         if version:

@@ -13,9 +13,9 @@ from ownlm.history.record import Record
 from ownlm.history.task import Task
 from ownlm.progress import Progress
 from ownlm.prompt.profile import OPENING, RECORDS, answered, cleaned, counted, request
+from ownlm.store.records import unknown_user
 from ownlm.store.rows import BaseInfo, ProfileInfo, history_digest
 from ownlm.store.store import Store
-from ownlm.store.unknown_user import unknown_user
 from ownlm.workflows.bases import pick_raw_base
 from ownlm.workflows.report import Profiles
 

@@ -14,10 +14,9 @@ from ownlm.model.base import BaseLM
 from ownlm.oppu.examples import tokenize
 from ownlm.oppu.fleet import Job
 from ownlm.prompt.example import history_examples
-from ownlm.store.rows import AdapterInfo, BaseInfo, Person, ProfileInfo
+from ownlm.store.records import unknown_user
+from ownlm.store.rows import AdapterInfo, BaseInfo, Person, ProfileInfo, is_chosen
 from ownlm.store.store import Store
-from ownlm.store.unknown_user import unknown_user
-from ownlm.store.versions import is_chosen
 from ownlm.workflows.bases import pick_base
 from ownlm.workflows.profile import shown
 from ownlm.workflows.settings import digest, provenance, settings

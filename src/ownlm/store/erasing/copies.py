@@ -8,12 +8,13 @@ from pathlib import Path
 from sqlalchemy import Connection, select
 
 from ownlm.errors import CopyError, StoreError
-from ownlm.store import tables, traces
+from ownlm.store import tables
 from ownlm.store.database import DATABASE, HOME_FILES
+from ownlm.store.erasing import traces
+from ownlm.store.erasing.traces import Needle
 from ownlm.store.pools import FOLDER as POOLS
 from ownlm.store.served import FOLDER as SERVED
 from ownlm.store.store import Store
-from ownlm.store.traces import Needle
 
 SHORTEST, LONGEST = 8, 48  # letters of a text that are searched for; a shorter one may be anybody's
 BATCH = 20_000  # texts searched for at a time
