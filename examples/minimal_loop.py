@@ -17,9 +17,9 @@ from community import FOLDERS, make_community
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from ownlm.model.bases.random_base import make_random_base
+from ownlm.model.bases.source import resolve_source
 from ownlm.model.lora import lora_update
-from ownlm.model.random_base import make_random_base
-from ownlm.model.source import resolve_source
 from ownlm.oppu.optim import linear_schedule
 from ownlm.perpcs.equations import gated, history_feature, product, scores, select
 
