@@ -36,7 +36,7 @@ def test_how_far_an_adapter_is_behind_and_that_training_goes_on(shell: Shell) ->
     other = shell.run("train", "--task", "sorting", "--epochs", "2", "--user", "ada")
     assert "1 of them began anew: their last adapter had other settings" in other
     assert [row["steps"] for row in shell.json(*command, "--since", "1007", "--user", "ada")["trained"]] == [1]
-    assert "is no time" in shell.run(*command, "--since", "yesterday", code=1)
+    assert "is not a time" in shell.run(*command, "--since", "yesterday", code=1)
 
 
 def test_forgetting_is_told(shell: Shell) -> None:

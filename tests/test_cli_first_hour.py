@@ -82,7 +82,7 @@ def test_a_mistyped_task_is_told_with_the_tasks_of_the_home(shell: QuickShell) -
 
 
 @pytest.mark.parametrize(
-    ("key", "told"), [("lables", "'lables'; did you mean 'labels'?"), ("xyzzy", "a key that no task has, 'xyzzy'")]
+    ("key", "told"), [("lables", "'lables'; did you mean 'labels'?"), ("xyzzy", "the unknown key 'xyzzy'")]
 )
 def test_a_stray_key_of_a_task_file_is_named(key: str, told: str, empty: QuickShell) -> None:
     with (empty.folder / "sorting.toml").open("a") as file:

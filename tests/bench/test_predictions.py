@@ -156,7 +156,7 @@ def test_other_peoples_files(tmp_path: Path) -> None:
         ({"golds": {}}, "output format"),
         ({"golds": [1]}, "gold 1: a JSON object"),
         ({"golds": [{"output": SECRET}]}, "gold 1: the field 'id'"),
-        ({"golds": [{"id": 1, "output": SECRET}, {"id": "1", "output": SECRET}]}, "gold 2: .* '1' stands twice"),
+        ({"golds": [{"id": 1, "output": SECRET}, {"id": "1", "output": SECRET}]}, "gold 2: .* '1' is repeated"),
         ({"golds": [{"id": 1, "output": None}]}, "gold 1: the field 'output' is missing"),
         ({"golds": [{"id": 1, "output": [SECRET]}]}, "gold 1: the field 'output' is a list"),
     ],

@@ -132,7 +132,7 @@ def test_files_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
         score(*files(tmp_path, task="LaMP_4"), TASK)
     golds, said = files(tmp_path)
     twice = {"golds": [{"id": "ada-0", "output": SECRET}] * 2}
-    with pytest.raises(DataError, match="stands twice"):
+    with pytest.raises(DataError, match="is repeated"):
         score(golds, write_json(tmp_path / "twice.json", twice), TASK)
     empty = write_json(tmp_path / "empty.json", {"golds": []})
     with pytest.raises(DataError, match="no answers"):

@@ -49,7 +49,7 @@ def test_an_answer_that_is_no_label_is_a_bad_row(written: Any, place: str, tmp_p
     file = written(tmp_path)
     with pytest.raises(DataError) as caught:
         read_dataset(file, NEWS)
-    what = f"{place}: the value of 'category' is no label of the task; did you mean 'politics'?"
+    what = f"{place}: the value of 'category' is not a label of the task; did you mean 'politics'?"
     assert caught.value.what.endswith(what), caught.value.what
     assert caught.value.expected == "one of: arts, politics" and "--skip-bad" in str(caught.value.hint)
     dataset = read_dataset(file, NEWS, skip_bad=True)
@@ -66,7 +66,7 @@ def test_the_labels_of_a_lamp_file_are_those_that_its_questions_list(tmp_path: P
         return read_dataset(write_json(tmp_path / "d.json", [person | {"profile": profile}]), task)
 
     assert len(read("misc").histories) == 1
-    with pytest.raises(DataError, match=r"no label of the task.* Expected: one of: arts, misc"):
+    with pytest.raises(DataError, match=r"not a label of the task.* Expected: one of: arts, misc"):
         read("politics")  # a label of the shipped task alone
 
 
@@ -84,7 +84,7 @@ def test_a_history_with_answers_that_are_no_labels(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         check_history(NEWS, History("u", records))
     told = json.dumps(caught.value.as_dict())
-    assert "2 records of user 'u' in task 'news' have an answer that is none of the task's labels" in told
+    assert "2 records of user 'u' in task 'news' have an answer that is not one of the task's labels" in told
     assert "record 'r1' (nearest label: 'arts'), and 1 more" in told
     assert "ownlm history edit --task news --set category=LABEL USER ID" in told and SECRET not in told
 

@@ -78,11 +78,11 @@ def test_the_label_file_may_name_the_users(tmp_path: Path) -> None:
 
 BAD: list[tuple[list[dict[str, Any]], str]] = [
     ([question(1, item("a"), user_id="u"), question(2, item("a", "other"), user_id="u")],
-     "question '2', profile item 1: user 'u': the record 'a' stands twice, with different content"),
+     "question '2', profile item 1: user 'u': the record 'a' is repeated with different content"),
     ([question(1, item("a"), user_id="u"), question(2, item("b"))], "item 2: some questions of the file have"),
     ([question(1, item("a")), question(2, item("b"), user_id="u")], "item 2: some questions of the file have"),
     ([question(1, item("a"), user_id="u"), question(2, item("b"), user_id=["u"])], "item 2: the field 'user_id' is a"),
-    ([question(1, item("a"), user_id="u"), question(1, item("b"), user_id="u")], "the query id '1' stands twice"),
+    ([question(1, item("a"), user_id="u"), question(1, item("b"), user_id="u")], "the query id '1' is repeated"),
 ]  # fmt: skip
 
 
@@ -175,7 +175,7 @@ def test_a_query_that_stands_twice(tmp_path: Path, golds: list[str | None], expe
     rows = [{"user_id": "u", "id": "q", "input": "asked", "gold": gold} for gold in golds]
     file = write_lines(tmp_path / "q.jsonl", rows)
     if expected is None:
-        with pytest.raises(DataError, match=rf"q\.jsonl:{len(golds)}: .*'q' stands twice"):
+        with pytest.raises(DataError, match=rf"q\.jsonl:{len(golds)}: .*'q' is repeated"):
             read_queries(file, TASK)
     else:
         assert [query.gold for query in read_queries(file, TASK)] == expected
@@ -227,7 +227,7 @@ def test_a_column_called_profile_is_no_history(tmp_path: Path, lines: bool) -> N
 
 def test_ids_that_begin_again_in_each_question(tmp_path: Path) -> None:
     questions = [question(1, item(0, "a"), user_id="u"), question(2, item(0, "b"), user_id="u")]
-    with pytest.raises(DataError, match=r"'0' stands twice, .* leave `id` out of its records"):
+    with pytest.raises(DataError, match=r"'0' is repeated .* leave `id` out of its records"):
         read_dataset(write_json(tmp_path / "dev_questions.json", questions), TASK)
     for one in questions:
         del one["profile"][0]["id"]

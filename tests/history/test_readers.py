@@ -93,7 +93,7 @@ def test_an_id_is_made_from_the_content(tmp_path: Path) -> None:
 def test_the_same_id_twice(tmp_path: Path) -> None:
     assert len(records(read(tmp_path, row(id="a"), row(id="a"), row("u2", "sun", id="a")))) == 2
     for other in (row(text=SECRET, id="a"), row(id="a", time="2020")):
-        with pytest.raises(DataError, match=r"d\.jsonl:2: user 'u1': the record 'a' stands twice") as caught:
+        with pytest.raises(DataError, match=r"d\.jsonl:2: user 'u1': the record 'a' is repeated") as caught:
             read(tmp_path, row(id="a"), other)
         assert SECRET not in str(caught.value)
 
@@ -121,14 +121,14 @@ BAD: list[tuple[Any, str]] = [
     (row(user="ada\u202e", text=SECRET), "'user_id' holds RIGHT-TO-LEFT OVERRIDE (U+202E)"),
     (
         f'{{"user_id": "u1", "text": "{SECRET}", "text": "x", "category": "arts"}}'.encode(),
-        "the name 'text' stands twice",
+        "the name 'text' is repeated",
     ),
     (f'{{"user_id": "u1", "text": "{SECRET}\\ud800", "category": "arts"}}'.encode(), "half a character"),
     (b"\0\0\0\0", "NUL bytes"),
     (b"{", "`jq -c .` writes each on one line"),
-    (row(time=SECRET), "user 'u1': the field 'time' is no time"),
+    (row(time=SECRET), "user 'u1': the field 'time' is not a time"),
     (row(time=float("inf"), text=SECRET), "user 'u1': the field 'time' is not a finite number"),
-    (row(date="nan", text=SECRET), "user 'u1': the field 'date' is no time"),
+    (row(date="nan", text=SECRET), "user 'u1': the field 'date' is not a time"),
 ]
 
 

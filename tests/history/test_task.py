@@ -21,7 +21,7 @@ def test_shipped_tasks_load_under_their_names() -> None:
     assert shipped_tasks() == NAMES
     for name in NAMES:
         task = load_task(name)
-        assert task.name == name and task.metrics and "{" not in task.told
+        assert task.name == name and task.metrics and "{" not in task.instruction_text
         assert Task.model_validate_json(task.model_dump_json()) == task
 
 
@@ -29,7 +29,7 @@ def test_shipped_tasks_load_under_their_names() -> None:
 def test_labels_stand_in_the_instruction(name: str, count: int) -> None:
     task = load_task(name)
     assert task.labels is not None and len(task.labels) == count
-    assert ", ".join(task.labels) in task.told
+    assert ", ".join(task.labels) in task.instruction_text
 
 
 def test_names_of_fields() -> None:
@@ -61,7 +61,7 @@ CHOICE = GOOD | {
     [
         ({"name": "a/b"}, "name"),
         ({"instruction": " "}, "instruction"),
-        ({"instruction": "One of {labels}."}, "the task has none"),
+        ({"instruction": "One of {labels}."}, "the task has no labels"),
         ({"input": "a"}, "no field"),
         ({"input": "{a} {"}, "input and answer"),
         ({"input": "{a!r}"}, "plain name"),
@@ -73,8 +73,8 @@ CHOICE = GOOD | {
         ({"answer": "b: {b} {c}"}, "exactly one field"),
         ({"answer": "a: {a}"}, "stands in the input"),
         ({"labels": ["x"]}, "labels"),
-        ({"labels": ["x", "x"]}, "labels differ"),
-        ({"labels": ["x", " y"]}, "labels differ"),
+        ({"labels": ["x", "x"]}, "labels must differ"),
+        ({"labels": ["x", " y"]}, "labels must differ"),
         ({"labels": [1, 2]}, "labels"),
         ({"metrics": ["bleu"]}, "metrics"),
         ({"max_new_tokens": 0}, "max_new_tokens"),
@@ -125,7 +125,7 @@ def test_a_file_that_is_no_toml_or_not_there(tmp_path: Path) -> None:
 def test_another_instruction_makes_a_copy() -> None:
     before = copy.deepcopy(NEWS)
     other = with_instruction(NEWS, "Which {one}? {labels}", ("x", "y", "z"))
-    assert other.told == "Which {one}? x, y, z"
+    assert other.instruction_text == "Which {one}? x, y, z"
     assert other.model_copy(update={"instruction": NEWS.instruction, "labels": NEWS.labels}) == NEWS == before
     assert with_instruction(NEWS, "Go.", None).labels == NEWS.labels
     with pytest.raises(TaskError) as caught:

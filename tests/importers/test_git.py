@@ -59,8 +59,8 @@ def test_what_a_prompt_looks_like(repository: Repository) -> None:
     run(repository)
     (history,) = read_dataset(repository.folder.parent / "repository.jsonl", TASK).histories
     with_diff, without = (example.prompt for example in history_examples(TASK, history))
-    assert with_diff == f"{TASK.told}\n\nfiles: a.txt +1 -0\ndiff: +one\nsubject:"
-    assert without == f"{TASK.told}\n\nfiles: a.txt +0 -0\nsubject:"
+    assert with_diff == f"{TASK.instruction_text}\n\nfiles: a.txt +1 -0\ndiff: +one\nsubject:"
+    assert without == f"{TASK.instruction_text}\n\nfiles: a.txt +0 -0\nsubject:"
 
 
 def test_limits(repository: Repository) -> None:

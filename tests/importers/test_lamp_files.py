@@ -152,7 +152,7 @@ def test_wrong_questions(content: Any, said: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (questions("LaMP_2M", "dev"), "is no label file"),
+        (questions("LaMP_2M", "dev"), "is not a label file"),
         ({"golds": [{"id": "1"}]}, "missing or blank"),
         (outputs("LaMP_2", questions("LaMP_2M", "devu", 2)), "1 of 3 without an answer, 0 answers to others"),
         (outputs("LaMP_2", questions("LaMP_2M", "devt")), "3 of 3 without an answer, 3 answers to others"),

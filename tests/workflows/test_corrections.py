@@ -13,7 +13,7 @@ from tests.shell import QuickShell
 
 FAST = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-2}
 WRONG = [
-    ({"folder": "hom"}, "no label of the task; did you mean 'home'"),
+    ({"folder": "hom"}, "not a label of the task; did you mean 'home'"),
     ({"folder": None}, "the field 'folder' is missing"),
     ({"fodler": "home"}, "no field 'fodler'; did you mean 'folder'"),
     ({"id": "other"}, "a record keeps its 'id'"),

@@ -44,7 +44,7 @@ def test_it_is_told_and_the_others_go_on(verb: Callable[[Home], Failed], shared:
     shared.store.add_records(TASK, [History("gina", tuple(wrong))])
     ((user, error),) = verb(shared)
     assert user == "gina" and isinstance(error, DataError)
-    assert error.what.startswith("2 records of user 'gina' in task 'sorting' have an answer that is none of"), error
+    assert error.what.startswith("2 records of user 'gina' in task 'sorting' have an answer that is not one of"), error
     assert error.got == "record 'w1' (nearest label: 'home'), and 1 more"
 
 
@@ -59,5 +59,5 @@ def test_a_right_answer_to_a_query_that_is_no_label_is_not_learnt(shared: Home) 
 def test_on_the_command_line(shell: QuickShell) -> None:
     (shell.folder / "bad.jsonl").write_text('{"user_id": "ada", "text": "thing", "folder": "Homes"}\n')
     told = shell.run("train", "bad.jsonl", "--task", "sorting.toml", code=1)
-    assert "bad.jsonl:1: user 'ada': the value of 'folder' is no label of the task; did you mean 'home'?" in told
+    assert "bad.jsonl:1: user 'ada': the value of 'folder' is not a label of the task; did you mean 'home'?" in told
     assert shell.run("train", "bad.jsonl", "--task", "sorting.toml", code=1).count("Expected: one of: home, work, bin")

@@ -425,7 +425,7 @@ def test_only_a_persons_own_records_are_in_their_request(
 # Shown
 
 
-def watch(monkeypatch: pytest.MonkeyPatch, where: str = "students") -> dict[str, str]:
+def watch(monkeypatch: pytest.MonkeyPatch, where: str = "selection") -> dict[str, str]:
     """The first prompt of everybody who is trained."""
     seen: dict[str, str] = {}
 

@@ -178,7 +178,7 @@ def read_lamp(path: Path) -> LampFile:
             content = as_object(item)
             key = column(content, "id", as_id)
             if key in outputs:
-                raise ValueError(f"the query id {key!r} stands twice in the file")
+                raise ValueError(f"the query id {key!r} is repeated in the file")
             outputs[key] = column(content, "output", _output)
 
     document = read_golds_array(path, take)

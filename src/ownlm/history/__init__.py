@@ -1,1 +1,1 @@
-"""What people did: records, histories, queries, tasks, and the files they come in."""
+"""Records, histories, queries and tasks, and the readers of their files."""

@@ -1,4 +1,4 @@
-"""What a file of rows holds, by its first bytes: text, packed text, or something that is refused by its name."""
+"""Opens a data file as UTF-8 text: unpacks it, or refuses other formats by name, from its first bytes."""
 
 import bz2
 import codecs
@@ -18,7 +18,7 @@ from ownlm.filesystem import open_regular
 
 HEAD: Final = 4096
 _CHUNK: Final = 1 << 16
-_MOST_UNPACKED: Final = 256 << 20  # or so many times the packed size: what grows more is no file of rows
+_MOST_UNPACKED: Final = 256 << 20  # bytes, or _MOST_TIMES the packed size if that is more
 _MOST_TIMES: Final = 200
 _XZ_MEMORY: Final = 256 << 20
 
@@ -29,9 +29,11 @@ _PACKED: Final[tuple[tuple[bytes, str], ...]] = (
     (b"\x5d\x00\x00", "lzma"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
     (b"PK\x03\x04", "zip"),
-    *((bytes([first]) + b"\x2a\x4d\x18", "zstd") for first in range(0x50, 0x60)),  # a frame that decoders skip
+    *((bytes([first]) + b"\x2a\x4d\x18", "zstd") for first in range(0x50, 0x60)),  # a skippable frame
 )
-_BESIDE: Final = re.compile(r"(^|/)(\._[^/]*|\.DS_Store|Thumbs\.db|desktop\.ini)$|^__MACOSX/|/$")  # not a user's
+_BESIDE: Final = re.compile(
+    r"(^|/)(\._[^/]*|\.DS_Store|Thumbs\.db|desktop\.ini)$|^__MACOSX/|/$"
+)  # added by operating systems
 _TABLE: Final = "save the table as CSV (UTF-8), JSON Lines or Parquet"
 _UNPACK: Final = "unpack it first"
 _OTHERS: Final = (
@@ -66,14 +68,14 @@ _BOMS: Final = (
 
 
 def open_content(path: Path) -> io.BufferedReader:
-    """A file of text, unpacked, as UTF-8.
+    """Opens a file of text, unpacked, as UTF-8.
 
-    Read are gzip, bzip2, xz, zstd and a zip archive of one file, whatever the name says; and UTF-16 and UTF-32 with a
-    byte order mark.
+    Supports gzip, bzip2, xz, zstd and a zip archive of one file, whatever the file's name, and UTF-16 and UTF-32 with
+    a byte order mark.
 
     Raises:
-        DataError: it is packed twice, or no text of rows. While it is read: it is damaged, or grows beyond reason.
-        OSError: it cannot be read.
+        DataError: the file is packed twice, or not text. During reading: it is damaged, or unpacks to too many bytes.
+        OSError: the file cannot be read.
     """
     file = open_regular(path)
     try:
@@ -97,10 +99,10 @@ def open_content(path: Path) -> io.BufferedReader:
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether a file is Parquet, or is meant to be by its name and nothing else by its first bytes.
+    """Whether a file is Parquet by its first bytes, or by its suffix where the first bytes are not another format's.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with open_regular(path) as file:
         head = file.read(HEAD)
@@ -109,7 +111,7 @@ def is_parquet(path: Path) -> bool:
 
 
 def _refuse_others(path: Path, head: bytes, packed: str | None) -> None:
-    """Raises a DataError for what is known and no text of rows."""
+    """Raises a DataError for a known format that is not text."""
     what = hint = None
     start = head.removeprefix(codecs.BOM_UTF8).lstrip()[:64].lower()
     for magic, name, advice in _OTHERS:
@@ -132,7 +134,7 @@ def _refuse_others(path: Path, head: bytes, packed: str | None) -> None:
 
 
 class _Chunks(io.RawIOBase):
-    """A stream of pieces that an iterator yields; closing it closes the file behind them."""
+    """A raw stream over an iterator of chunks; closing it closes the underlying file."""
 
     def __init__(self, chunks: Iterator[bytes], behind: IO[bytes]) -> None:
         self._chunks, self._behind, self._rest = chunks, behind, b""
@@ -177,7 +179,7 @@ def _pieces(path: Path, file: BinaryIO, packed: str) -> Iterator[bytes]:
     if packed in ("xz", "lzma"):
         yield from _streams(file, lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY))
         return
-    if packed == "bzip2":  # BZ2File ends without a word where a second stream is damaged
+    if packed == "bzip2":  # BZ2File ends without an error where a second stream is damaged
         yield from _streams(file, bz2.BZ2Decompressor)
         return
     unpacking: IO[bytes]
@@ -194,7 +196,7 @@ def _pieces(path: Path, file: BinaryIO, packed: str) -> Iterator[bytes]:
 
 
 def _streams(file: BinaryIO, new: Callable[[], lzma.LZMADecompressor | bz2.BZ2Decompressor]) -> Iterator[bytes]:
-    """The content of one or more streams, one after the other; what xz needs much memory for is a LZMAError."""
+    """Yields the content of concatenated streams; an xz stream that needs too much memory raises LZMAError."""
     decoder, content = new(), b""
     while True:
         if decoder.eof:
@@ -214,7 +216,7 @@ def _streams(file: BinaryIO, new: Callable[[], lzma.LZMADecompressor | bz2.BZ2De
 
 
 def _zipped(path: Path, file: BinaryIO) -> IO[bytes]:
-    """The one file in a zip archive."""
+    """Opens the only file of a zip archive."""
     archive = zipfile.ZipFile(file)
     names = [name for name in archive.namelist() if not _BESIDE.search(name)]
     kinds = (

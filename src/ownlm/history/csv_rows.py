@@ -1,4 +1,4 @@
-"""Rows of a CSV or TSV file whose first line names the columns, `user_id` among them."""
+"""Reader of CSV and TSV files; the first line names the columns, including `user_id`."""
 
 import csv
 import io
@@ -19,13 +19,13 @@ _NOT_UTF8: Final = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes
 _MISSING: Final = frozenset({"NULL", "NaN", "\\N", "<NA>", "NaT"})  # as programs write a cell without a value
 _NO_USER: Final = _MISSING | {"nan", "None", "null"}
 _FLOAT: Final = re.compile(r"\d+\.0+", re.ASCII)
-_ROW_LINES: Final = 10_000  # lines of one row, in whose quoted cells there are line ends
+_ROW_LINES: Final = 10_000  # maximum number of lines of a row with line ends in quoted cells
 _ROW_LETTERS: Final = 16 << 20
 csv.field_size_limit(LINE_BYTES)  # of 128 KiB by default, which a text may exceed
 
 
 def delimiter_of(line: str) -> str | None:
-    """What separates the columns that a first line names; None where `user_id` is not among them.
+    """The delimiter of a header line; None where no column is `user_id`.
 
     >>> delimiter_of('"user_id";"text"'), delimiter_of("user_id\\ttext"), delimiter_of("id,text")
     (';', '\\t', None)
@@ -43,19 +43,18 @@ def _header(line: str, delimiter: str) -> list[str]:
 def read_csv(
     path: Path, names: Collection[str], required: Collection[str]
 ) -> Iterator[tuple[str, dict[str, str | Unreadable] | Unreadable]]:
-    """The rows, each with "file:line", the line on which it begins; an empty cell is there as an empty text.
+    """Yields the rows, each with "file:line" of its first line; an empty cell is an empty text.
 
     Args:
-        names: columns to read, where the file has them; those that may be a time are read too.
-        required: those it must have.
+        names: columns to read where present; columns that may hold a time are read too.
+        required: columns that the file must have.
 
     Returns:
-        Rows; one that has more or fewer columns than the first line, that is not UTF-8, that repeats the first line, or
-        whose quotes do not match or seem not to be escaped, is `Unreadable`. After such quotes reading goes on at the
-        next line.
+        Rows. A row is `Unreadable` if its number of columns differs from the header's, if it is not UTF-8, repeats the
+        header, or has unmatched or unescaped quotes; reading then continues on its second line.
 
     Raises:
-        DataError: the file is empty, or the first line lacks a column, or names one twice.
+        DataError: the file is empty, or the header lacks a column or repeats one.
     """
     with io.TextIOWrapper(open_content(path), "utf-8-sig", errors="surrogateescape", newline="") as file:
         lines, first = _Lines(path, file), ""
@@ -92,7 +91,7 @@ def read_csv(
 
 
 def _wrong(cells: list[str], header: list[str], again: bool) -> str | None:
-    """What is wrong with a row; `again` where it is read again after quotes that do not match."""
+    """Describes what is wrong with a row; `again`: the row is read again after unmatched quotes."""
     if len(cells) != len(header):
         return f"the row has {len(cells)} columns, the first line {len(header)}"
     if [cell.strip("\ufeff \t") for cell in cells] == header:
@@ -100,7 +99,7 @@ def _wrong(cells: list[str], header: list[str], again: bool) -> str | None:
     if any(not cell.isascii() and _NOT_UTF8.search(cell) for cell in cells):
         return "the line is not UTF-8"
     if again and _is_prose(cells):
-        return "the line looks like a part of the cell whose quotes do not match, before it"
+        return "the line looks like a part of the cell before it, which has unmatched quotes"
     return None
 
 
@@ -118,11 +117,10 @@ def _row(cells: list[str], places: dict[str, int], required: Collection[str]) ->
 
 
 def _are_rows(lines: list[str], delimiter: str, columns: int) -> bool:
-    """Whether the lines of one row are rows themselves, as where a quotation mark of a text is not escaped.
+    """Whether the lines of a row are rows themselves, because a quotation mark was not escaped.
 
-    Half of them or more have as many columns as the first line of the file, two of them filled, and are no prose. The
-    line in which the row's other cells stand does not count: the last one where they follow the quoted cell, else the
-    first one.
+    True if at least half of the lines have as many columns as the header, two of them filled, and are not prose. The
+    line with the row's other cells is not counted: the last line where they follow the quoted cell, else the first.
 
     >>> _are_rows(['ada,"hello', "bob,hello", 'cem,bye"'], ",", 2), _are_rows(['ada,"Hello', 'Well, bye"'], ",", 2)
     (True, False)
@@ -142,7 +140,7 @@ def _are_rows(lines: list[str], delimiter: str, columns: int) -> bool:
 
 
 def _is_prose(cells: list[str]) -> bool:
-    """Whether delimiters stand as in prose: a blank follows, or they part the thousands of a number.
+    """Whether delimiters look like punctuation: followed by a blank, or between the thousands of a number.
 
     >>> _is_prose(["Well", " bye"]), _is_prose(["there were 10", "000 of them"]), _is_prose(["ada", "100"])
     (True, True, False)
@@ -154,16 +152,16 @@ def _is_prose(cells: list[str]) -> bool:
 
 
 class _EndlessRow(Exception):
-    """A row is longer than any."""
+    """A row has too many lines."""
 
 
 class _Lines(Iterator[str]):
-    """The lines of a file, which can be read again from the second one of a row on.
+    """The lines of a file; the reader can go back to the second line of the current row.
 
     Attributes:
-        taken: the lines of the row that is being read.
-        number: how many lines were read.
-        again: how many of the next lines were read before.
+        taken: the lines of the current row.
+        number: the number of lines read so far.
+        again: the number of upcoming lines that were read before.
     """
 
     def __init__(self, path: Path, file: io.TextIOWrapper) -> None:
@@ -194,12 +192,12 @@ class _Lines(Iterator[str]):
         self.taken, self._letters = [], 0
 
     def back_up(self) -> None:
-        """Goes back to the second line of the row."""
+        """Goes back to the second line of the current row."""
         self.number -= len(self.taken) - 1
         self._next.extendleft(reversed(self.taken[1:]))
 
     def span(self) -> str:
-        """The lines of the row, in words; nothing where it is one line."""
+        """The line range of the row in words; empty for a single line."""
         first = self.number - len(self.taken) + 1
         if len(self.taken) < 2:
             return ""

@@ -1,4 +1,4 @@
-"""Files of rows: JSON Lines, a JSON array, CSV or Parquet, packed or not. Each row comes with its place."""
+"""Reader of rows from JSON Lines, a JSON array, CSV or Parquet, packed or not. Each row comes with its place."""
 
 import codecs
 import json
@@ -20,10 +20,10 @@ _TABLES = (".csv", ".tsv")
 
 
 def kind_of(path: Path) -> Kind:
-    """What a file holds, by its first bytes. A file called `.parquet`, `.csv` or `.tsv` is one, unless these deny it.
+    """Detects a file's format from its first bytes, and its suffix where these allow it.
 
     Raises:
-        DataError: there is no such file, it cannot be read, or holds something that is never read.
+        DataError: the file is missing, unreadable, or in an unsupported format.
     """
     with reading(path):
         if is_parquet(path):
@@ -43,15 +43,15 @@ def kind_of(path: Path) -> Kind:
 def read_rows(
     path: Path, kind: Kind, names: Collection[str], required: Collection[str]
 ) -> Iterator[tuple[str, object]]:
-    """The rows of a file, each with its place, as objects, or as lines of JSON.
+    """Yields the rows of a file, each with its place, as objects or as lines of JSON.
 
     Args:
-        kind: what the file is, by `kind_of`.
-        names: columns to read of CSV and Parquet, where the file has them.
-        required: those it must have.
+        kind: the file's format, from `kind_of`.
+        names: columns of CSV and Parquet to read where present.
+        required: columns that the file must have.
 
     Raises:
-        DataError: it cannot be read, is damaged, or lacks a column.
+        DataError: the file is unreadable, damaged, or lacks a column.
     """
     with reading(path):
         if kind == "parquet":
@@ -66,20 +66,20 @@ def read_rows(
 
 
 def read_array(path: Path) -> Iterator[object]:
-    """The items of a JSON array, of which one is in memory at a time.
+    """Yields the items of a JSON array; one is in memory at a time.
 
     Raises:
-        DataError: it cannot be read, or is not UTF-8 or not one JSON array.
+        DataError: the file is unreadable, not UTF-8, or not one JSON array.
     """
     with reading(path), open_content(path) as file:
         yield from read_items(path, file)
 
 
 def read_golds_array(path: Path, take: Callable[[object], None]) -> dict[str, Any] | None:
-    """Passes on the items of `golds` in a file `{"golds": [...], ...}`.
+    """Passes the items of `golds` in a file `{"golds": [...], ...}` to `take`.
 
     Returns:
-        The other members; None where the file is JSON of another shape.
+        The other members; None where the JSON has another shape.
 
     Raises:
         DataError: as `read_array`.
@@ -99,10 +99,10 @@ def _read_lines(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def parse_line(line: bytes) -> Any:
-    """The JSON value on a line.
+    """Parses a line of JSON.
 
     Raises:
-        ValueError: it is not UTF-8, or not JSON.
+        ValueError: the line is not UTF-8 or not JSON.
     """
     try:
         return DECODER.decode(line.decode("utf-8"))
@@ -119,7 +119,7 @@ def parse_line(line: bytes) -> Any:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Reports what the system says about a file as a DataError."""
+    """Turns an OSError about a file into a DataError."""
     try:
         yield
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""JSON documents of any size, decoded one item at a time: memory holds the largest item, not the file."""
+"""Streaming JSON decoder: memory holds the largest item, not the file."""
 
 import codecs
 import json
@@ -18,7 +18,7 @@ _NEAR: Final = 16  # an error so near to the end of what was read may be due to 
 
 
 class Repeated(dict[str, Any]):
-    """An object in which a name stands twice; `name` is one such."""
+    """A JSON object with a repeated name; `name` is one of these."""
 
     name: str
 
@@ -37,15 +37,15 @@ DECODER: Final = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def ends_early(error: json.JSONDecodeError) -> bool:
-    """Whether a document ends before it is whole, rather than holding something wrong."""
+    """Whether a decoding error is due to the end of the document."""
     return not error.doc[error.pos :].strip() or error.msg.startswith("Unterminated string")
 
 
 def read_items(path: Path, file: BinaryIO) -> Iterator[object]:
-    """The items of a file that is one JSON array.
+    """Yields the items of a file that is one JSON array.
 
     Raises:
-        DataError: it is not UTF-8 or not JSON, which names the line.
+        DataError: the file is not UTF-8 or not JSON; the error names the line.
     """
     window = _Window(path, file)
     yield from window.items()
@@ -53,13 +53,13 @@ def read_items(path: Path, file: BinaryIO) -> Iterator[object]:
 
 
 def read_members(path: Path, file: BinaryIO, name: str, take: Callable[[object], None]) -> dict[str, Any] | None:
-    """The members of a file that is one JSON object, but for the array of a name, whose items are passed on.
+    """Reads a file that is one JSON object; the items of one of its arrays go to `take` one at a time.
 
     Returns:
-        The other members; None where the file is no object with such an array.
+        The other members; None where the file is not an object with such an array.
 
     Raises:
-        DataError: as `read_items`; or a name stands twice.
+        DataError: as `read_items`; or a name is repeated.
     """
     window, others, found = _Window(path, file), dict[str, Any](), False
     if window.peek() != "{":
@@ -68,7 +68,7 @@ def read_members(path: Path, file: BinaryIO, name: str, take: Callable[[object],
         return None
     for member in window.names():
         if member in others or (member == name and found):
-            raise DataError(f"A name stands twice in the JSON object of the file {path}", hint="leave one of them out")
+            raise DataError(f"A name is repeated in the JSON object of the file {path}", hint="leave one of them out")
         if member == name and window.peek() == "[":
             found = True
             for item in window.items():
@@ -80,7 +80,7 @@ def read_members(path: Path, file: BinaryIO, name: str, take: Callable[[object],
 
 
 class _Window:
-    """The part of a document that is being decoded."""
+    """The decoded part of a document, refilled from its file."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self._path, self._file = path, file
@@ -88,7 +88,7 @@ class _Window:
         self._text, self._at, self._line, self._ended = "", 0, 1, False
 
     def peek(self) -> str:
-        """The next character that is not blank; an empty text at the end."""
+        """The next character that is not blank; empty at the end."""
         while True:
             match = _BLANKS.match(self._text, self._at)
             self._at = match.end() if match else self._at
@@ -96,7 +96,7 @@ class _Window:
                 return self._text[self._at : self._at + 1]
 
     def value(self) -> Any:
-        """The next value."""
+        """Decodes the next value."""
         self.peek()
         while True:
             try:
@@ -114,11 +114,11 @@ class _Window:
                     return value
 
     def items(self) -> Iterator[Any]:
-        """The items of the array that begins here."""
+        """Yields the items of the array at the current position."""
         yield from (self.value() for _ in self._entries("[", "]"))
 
     def names(self) -> Iterator[str]:
-        """The names in the object that begins here; the caller takes each one's value before the next name."""
+        """Yields the names of the object at the current position; each value is decoded before the next name."""
         for _ in self._entries("{", "}"):
             name = self.value() if self.peek() == '"' else None
             if not isinstance(name, str) or self.peek() != ":":
@@ -148,7 +148,7 @@ class _Window:
                 return
 
     def _more(self) -> bool:
-        """Reads on, as much again as is not yet decoded; False at the end of the file."""
+        """Doubles the undecoded text; False at the end of the file."""
         if self._ended:
             return False
         rest = len(self._text) - self._at

@@ -1,9 +1,9 @@
-"""LaMP's own JSON: users with a `profile` of records and with queries, and the right answers in a file beside it.
+"""Reader of LaMP's JSON: users with a `profile` of records, their queries, and a label file.
 
-Two shapes are read as they are, as a JSON array or as JSON Lines: LaMP's `*_questions.json`, an item a question, with
-`*_outputs.json`; and the shape of OPPU and Per-Pcs, where a user has several queries, with `*_label.json`. A question
-is of the user that its `user_id` names; where the file has none, each question is a user. Several questions of a user
-share one history, without the records that hold the answer to one of them.
+Two shapes are supported, as a JSON array or as JSON Lines: LaMP's `*_questions.json` with one question an item, and
+`*_outputs.json`; and OPPU's and Per-Pcs' shape with several queries a user, and `*_label.json`. A question belongs to
+the user in its `user_id`; in a file without `user_id`, each question is a user. Several questions of a user share one
+history, without the records that hold the answer to one of them.
 """
 
 import re
@@ -21,14 +21,14 @@ from ownlm.history.row import Rows, as_object, gold_of, time_of, to_record
 from ownlm.history.task import Task, parse_query, with_instruction
 from ownlm.history.values import as_id, as_text, as_user, column
 
-_LOOKED_AT: Final = 16  # items, by which a file is known: the first ones may be bad
+_LOOKED_AT: Final = 16  # items examined to detect the shape: the first ones may be bad
 _PACKED: Final = re.compile(r"\.json\.\w+$")
 _PACKING: Final = (".gz", ".bz2", ".xz", ".lzma", ".zst", ".zip")
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
-    """One item of such a file: raw records and queries, each with the place where it stands."""
+class Item:
+    """An item of a file: a user's raw records and queries, each with its place."""
 
     user: str
     profile: list[tuple[str, object]]
@@ -37,14 +37,14 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """A label file: right answers by query id, and the users it names, by query id."""
+    """A label file: right answers and users, both by query id."""
 
     golds: dict[str, str]
     users: dict[str, str]
 
 
 def lamp_items(path: Path, kind: Kind) -> Iterator[tuple[str, object]] | None:
-    """The items of a file of LaMP's shapes, each with its place; None of a file of plain rows.
+    """Yields the items of a LaMP file, each with its place; None for a file of plain rows.
 
     Raises:
         DataError: the file cannot be read.
@@ -60,7 +60,7 @@ def lamp_items(path: Path, kind: Kind) -> Iterator[tuple[str, object]] | None:
 
 
 def _has_profile(item: object) -> bool:
-    """Whether an item is a user or a question with records, rather than a plain row: one may have a text `profile`."""
+    """Whether an item is a LaMP user or question; a plain row may have a text `profile`."""
     if isinstance(item, bytes):
         try:
             item = parse_line(item)
@@ -71,15 +71,15 @@ def _has_profile(item: object) -> bool:
     return isinstance(item["profile"], list) or "query" in item or not isinstance(item["profile"], str)
 
 
-def read_people(path: Path, items: Iterable[tuple[str, object]], labels: Labels, rows: Rows) -> Iterator[Person]:
-    """The users of a file, one at a time; one whose outline is wrong is a bad row.
+def read_lamp_users(path: Path, items: Iterable[tuple[str, object]], labels: Labels, rows: Rows) -> Iterator[Item]:
+    """Yields the users of a file one at a time; a malformed one is a bad row.
 
     Raises:
-        DataError: a row is bad; or the first question names a user or none, unlike most others.
+        DataError: a row is bad; or the first question differs from most others in whether it names a user.
     """
     named, first = dict[bool, list[str]](), True  # places of questions with a user, and without one
     for place, item in items:
-        people = []
+        read = []
         with rows.row(place):
             content = as_object(item)
             if "query" not in content:
@@ -94,8 +94,8 @@ def read_people(path: Path, items: Iterable[tuple[str, object]], labels: Labels,
                     )
             else:
                 user = column(content, "user_id", as_user)
-            people.append(_person(path, content, user))
-        yield from people
+            read.append(_item(path, content, user))
+        yield from read
     if len(named) > 1 and len(named[first]) < len(named[not first]):
         raise DataError(
             f"The first question of the file {path} {'names a user' if first else 'names no user'}, unlike most others",
@@ -105,7 +105,7 @@ def read_people(path: Path, items: Iterable[tuple[str, object]], labels: Labels,
 
 
 def _asking_user(question: Mapping[str, Any], labels: Labels) -> str | None:
-    """The user that a question, or its answer in the label file, names."""
+    """The user named by a question, or by its answer in the label file."""
     key, given = column(question, "id", as_id), question.get("user_id")
     blank = given is None or (isinstance(given, str) and not given.strip())
     user, labelled = None if blank else column(question, "user_id", as_user), labels.users.get(key)
@@ -114,14 +114,14 @@ def _asking_user(question: Mapping[str, Any], labels: Labels) -> str | None:
     return user if user is not None else labelled
 
 
-def _person(path: Path, item: Mapping[str, Any], user: str | None) -> Person:
+def _item(path: Path, item: Mapping[str, Any], user: str | None) -> Item:
     queries = item.get("query", [item])
     user = column(item, "id", as_user) if user is None else user
     profile = item.get("profile")
     if not isinstance(profile, list) or not isinstance(queries, list):
         raise ValueError(f"user {user!r}: profile and query are not both lists")
     mine = f"{path}, user {user!r}" + ("" if "query" in item else f", question {column(item, 'id', as_id)!r}")
-    return Person(
+    return Item(
         user,
         [(f"{mine}, profile item {number}", row) for number, row in enumerate(profile, 1)],
         [(f"{mine}, query {number}", row) for number, row in enumerate(queries, 1)],
@@ -129,46 +129,46 @@ def _person(path: Path, item: Mapping[str, Any], user: str | None) -> Person:
 
 
 @dataclass(slots=True)
-class Asked:
-    """The queries of a file, and the instruction and labels that they all carry.
+class Queries:
+    """The queries of a file, with their common instruction and labels.
 
     Attributes:
-        queries: by id, in the file's order.
-        carried: an id for each instruction and labels that queries carry.
-        items: how many items of the file each user has.
+        queries: the queries by id, in the file's order.
+        carried: the first query id for each distinct instruction and labels.
+        items: the number of items of each user.
     """
 
     queries: dict[str, Query] = field(default_factory=dict)
     carried: dict[tuple[str | None, tuple[str, ...] | None], str] = field(default_factory=dict)
     items: Counter[str] = field(default_factory=Counter)
 
-    def add(self, person: Person, task: Task, labels: Labels, rows: Rows) -> None:
-        """Takes a user's queries; a bad one is a bad row.
+    def add(self, item: Item, task: Task, labels: Labels, rows: Rows) -> None:
+        """Adds a user's queries; an invalid one is a bad row.
 
-        The right answer stands in the label file or in the query itself; where in both, they are the same.
+        The right answer is in the label file or in the query; where in both, they must be equal.
         """
-        self.items[person.user] += 1
-        for place, row in person.queries:
+        self.items[item.user] += 1
+        for place, row in item.queries:
             with rows.row(place):
                 content = as_object(row)
                 key, text = column(content, "id", as_id), column(content, "input", as_text)
                 if key in self.queries:
-                    raise ValueError(f"the query id {key!r} stands twice in the file")
+                    raise ValueError(f"the query id {key!r} is repeated in the file")
                 fields, instruction, listed = parse_query(task, text or "")
                 gold, labelled = gold_of(content, task), labels.golds.get(key)
                 if gold is not None and labelled is not None and gold != labelled:
                     raise ValueError(f"query {key!r}: its own right answer differs from the one in the label file")
                 time = time_of(content)
                 rows.query_times.check(time, place)
-                self.queries[key] = Query(person.user, key, fields, labelled if gold is None else gold, time)
+                self.queries[key] = Query(item.user, key, fields, labelled if gold is None else gold, time)
                 self.carried.setdefault((instruction, listed), key)
 
     def check(self, path: Path, label_path: Path | None, labels: Labels) -> None:
-        """Raises a DataError where queries do not carry one instruction, or a label file answers none of them."""
+        """Raises a DataError if queries differ in their instruction, or the label file answers none of them."""
         if len(self.carried) > 1:
             one, other, *_ = self.carried.values()
             raise DataError(
-                f"The queries {one!r} and {other!r} in {path} carry different instructions or labels",
+                f"The queries {one!r} and {other!r} in {path} have different instructions or labels",
                 expected="one instruction a file",
                 hint="split the file; or the pattern `query` of the task does not fit all of its queries",
             )
@@ -179,17 +179,18 @@ class Asked:
             )
 
     def answers(self, task: Task) -> "Answers":
-        """What finds the records that hold the answer to a query of their user."""
+        """The index of records that hold the answer to a query of their user."""
         return Answers(self, task)
 
 
 class Answers:
-    """Finds records that are a query with its answer, of users who have several items.
+    """Index of a file's queries that finds records with the answer to one of them.
 
-    Such a user's profiles become one history, and the profile of one question may hold what another asks.
+    It covers users with several items: their profiles become one history, and the profile of one question may hold
+    the answer to another.
     """
 
-    def __init__(self, asked: Asked, task: Task) -> None:
+    def __init__(self, asked: Queries, task: Task) -> None:
         self._names: dict[str, set[tuple[str, ...]]] = {}
         self._asked: set[tuple[str, tuple[str, ...], tuple[str, ...]]] = set()
         for query in asked.queries.values():
@@ -206,24 +207,23 @@ class Answers:
 
 
 def lamp_records(
-    path: Path, people: Iterable[Person], task: Task, labels: Labels, asked: Asked, rows: Rows
+    path: Path, items: Iterable[Item], task: Task, labels: Labels, asked: Queries, rows: Rows
 ) -> Iterator[tuple[str, Record]]:
-    """The records in users' profiles, each with its place; their queries go to `asked`.
+    """Yields the records of users' profiles, each with its place; their queries are added to `asked`.
 
-    A record may lack its answer; all of them may not. The labels that the first queries list stand in place of the
-    task's.
+    Some records may lack their answer, but not all. Labels in the first queries replace the task's.
 
     Raises:
         DataError: a row is bad, or no record has the task's answer.
     """
     read = labelled = 0
-    for person in _asked_first(people, task, labels, asked, rows):
+    for item in _asked_first(items, task, labels, asked, rows):
         if (listed := next(iter(asked.carried), (None, None))[1]) and listed != task.labels:
             task = with_instruction(task, None, listed)
-        for place, row in person.profile:
+        for place, row in item.profile:
             records = []
             with rows.row(place):
-                records.append(to_record(row, task, unlabelled=True, user=person.user))
+                records.append(to_record(row, task, unlabelled=True, user=item.user))
             for record in records:
                 read, labelled = read + 1, labelled + (task.answer_field in record.fields)
                 yield place, record
@@ -235,12 +235,12 @@ def lamp_records(
         )
 
 
-def _asked_first(people: Iterable[Person], task: Task, labels: Labels, asked: Asked, rows: Rows) -> Iterator[Person]:
-    """The users, their queries taken; the first ones wait until a query says what the labels are."""
-    waiting: list[Person] = []
-    for person in people:
-        asked.add(person, task, labels, rows)
-        waiting.append(person)
+def _asked_first(items: Iterable[Item], task: Task, labels: Labels, asked: Queries, rows: Rows) -> Iterator[Item]:
+    """Adds the users' queries; the first users are held back until a query lists the labels."""
+    waiting: list[Item] = []
+    for item in items:
+        asked.add(item, task, labels, rows)
+        waiting.append(item)
         if asked.carried or len(waiting) == _LOOKED_AT:
             yield from waiting
             waiting.clear()
@@ -248,7 +248,7 @@ def _asked_first(people: Iterable[Person], task: Task, labels: Labels, asked: As
 
 
 def label_file(path: Path) -> Path:
-    """Where the right answers lie by custom.
+    """The usual path of a data file's label file.
 
     >>> label_file(Path("dev_questions.json")).name, label_file(Path("user_others.json")).name
     ('dev_outputs.json', 'user_others_label.json')
@@ -264,7 +264,7 @@ def label_file(path: Path) -> Path:
 
 
 def label_files(path: Path) -> list[Path]:
-    """Where the right answers may lie, packed or not, whether the questions are or not; the likeliest comes first.
+    """Possible paths of a data file's label file, packed or not, the likeliest first.
 
     >>> [file.name for file in label_files(Path("dev_questions.json.gz"))][:3]
     ['dev_outputs.json.gz', 'dev_outputs.json', 'dev_outputs.json.bz2']
@@ -275,19 +275,19 @@ def label_files(path: Path) -> list[Path]:
 
 
 def read_golds(path: Path) -> dict[str, str]:
-    """Right answers by query id.
+    """Reads right answers by query id.
 
     Raises:
-        DataError: the file is no label file, or a query stands in it twice.
+        DataError: the file is not a label file, or repeats a query.
     """
     return read_labels(path).golds
 
 
 def read_labels(path: Path) -> Labels:
-    """A label file; other members of its items than `id`, `output` and `user_id` do not matter.
+    """Reads a label file; only `id`, `output` and `user_id` of its items are used.
 
     Raises:
-        DataError: the file is no label file, or a query stands in it twice.
+        DataError: the file is not a label file, or repeats a query.
     """
     labels, rows, numbers = Labels({}, {}), Rows(skip_bad=False), count(1)
 
@@ -296,7 +296,7 @@ def read_labels(path: Path) -> Labels:
             content = as_object(item)
             key, output = column(content, "id", as_id), column(content, "output", as_text)
             if key in labels.golds:
-                raise ValueError(f"the query id {key!r} stands twice in the file")
+                raise ValueError(f"the query id {key!r} is repeated in the file")
             if output is None:
                 raise ValueError(f"query {key!r}: the field 'output' is missing or blank")
             labels.golds[key] = output
@@ -304,5 +304,5 @@ def read_labels(path: Path) -> Labels:
                 labels.users[key] = column(content, "user_id", as_user)
 
     if read_golds_array(path, take) is None:
-        raise DataError(f"{path} is no label file", expected='{"golds": [{"id": ..., "output": ...}]}')
+        raise DataError(f"{path} is not a label file", expected='{"golds": [{"id": ..., "output": ...}]}')
     return labels

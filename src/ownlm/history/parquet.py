@@ -1,4 +1,4 @@
-"""Rows of a Parquet file."""
+"""Reader of Parquet files."""
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -12,21 +12,21 @@ from ownlm.history.values import Unreadable, is_time_like
 def read_parquet(
     path: Path, names: Collection[str], required: Collection[str], *, at_once: int = 65_536
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of a Parquet file, some at a time, each with "file, row N".
+    """Yields the rows of a Parquet file, each with "file, row N".
 
     Args:
-        names: columns to read, where the file has them; those that may be a time are read too.
-        required: those it must have.
-        at_once: how many rows are in memory together.
+        names: columns to read where present; columns that may hold a time are read too.
+        required: columns that the file must have.
+        at_once: number of rows in memory at a time.
 
     Returns:
-        Rows; a value that Python cannot hold, such as a time of the year 12000, is `Unreadable`.
+        Rows; a value that Python cannot represent, such as a time in the year 12000, is `Unreadable`.
 
     Raises:
-        DataError: the file is damaged, lacks a column, or has two of one name.
-        OSError: it cannot be read.
+        DataError: the file is damaged, lacks a column, or has two columns of one name.
+        OSError: the file cannot be read.
     """
-    import pyarrow as pa  # here, because few need it
+    import pyarrow as pa  # imported here: slow, and seldom needed
     import pyarrow.parquet as pq
 
     number = 0
@@ -56,7 +56,7 @@ def read_parquet(
 
 
 def _values(column: Any) -> list[Any]:
-    """A column's values as Python's; times in nanoseconds are cut to microseconds."""
+    """A column's values as Python objects; nanoseconds are truncated to microseconds."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(column.type):

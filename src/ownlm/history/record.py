@@ -1,4 +1,4 @@
-"""What people did: records, in order, and what is asked of them next."""
+"""Records, queries, and the histories and datasets made of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from ownlm.history.times import time_key
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One thing one person did: the fields of the task's input, and of its answer where it is known."""
+    """One event of a user: the values of the task's input fields, and of its answer field where known."""
 
     user_id: str
     id: str
@@ -18,7 +18,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A new input of one person; `gold` is the right answer where it is known."""
+    """A new input of a user; `gold` is the right answer where it is known."""
 
     user_id: str
     id: str
@@ -29,7 +29,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """One person's records, oldest first."""
+    """A user's records, oldest first."""
 
     user_id: str
     records: tuple[Record, ...]
@@ -40,17 +40,17 @@ class History:
 
 @dataclass(slots=True)
 class Dataset:
-    """What one file, or one set of files, says.
+    """The content of a data file, or of a question file with its label file.
 
     Attributes:
-        histories: one per person, in the file's order.
+        histories: one per user, in the file's order.
         queries: new inputs, in the file's order.
-        instruction: the instruction that the file's own queries carry, if they do.
-        labels: the labels that this instruction lists, if it does.
-        repeated: number of rows that repeat another row of the file, and are there once.
-        bad: "file:line: what is wrong", one for each row left out (only where leaving out was asked for).
-        notes: columns of the file that were not read though they may be a time or a user, and how to rename them.
-        given_away: how many records were left out because they are the answer to a query of the same user.
+        instruction: the instruction in the file's queries; None where they carry none.
+        labels: the labels listed in that instruction; None where it lists none.
+        repeated: number of rows left out because they repeat another row of the file.
+        bad: "file:line: what is wrong" for each row left out by `skip_bad`.
+        notes: hints about unread columns that may hold the time or the user.
+        given_away: number of records left out because they hold the answer to a query of the same user.
     """
 
     histories: list[History] = field(default_factory=list)
@@ -64,12 +64,12 @@ class Dataset:
 
 
 def in_order(user_id: str, records: list[Record]) -> History:
-    """A history of `records`, oldest first by time; one without a time stays behind the one it was given after."""
+    """A history of `records`, sorted by time; a record without a time keeps its place after the record before it."""
     return History(user_id, tuple(records[place] for place in order_of([record.time for record in records])))
 
 
 def order_of(times: Sequence[str | None]) -> list[int]:
-    """Places of records, oldest first, by their times; one without a time stays behind the one it was given after.
+    """Indices of records sorted by time; a record without a time keeps its place after the record before it.
 
     >>> order_of(["2024", None, "2023"])
     [2, 0, 1]

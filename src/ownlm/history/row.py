@@ -20,16 +20,16 @@ _USER_LIKE: Final = frozenset({"userid", "user", "author", "author_id", "reviewe
 
 
 class Rows:
-    """Says where a bad row stands: stops there, or notes it and goes on.
+    """Collects bad rows, or raises at the first one.
 
     Args:
-        skip_bad: go on.
+        skip_bad: collect bad rows instead of raising.
         hint: what to do about a bad row.
 
     Attributes:
-        bad: what was noted: "place: what is wrong".
-        times: the unit of the numbers in the records' times.
-        query_times: the same of queries.
+        bad: "place: what is wrong" of each bad row.
+        times: unit check of the records' numeric times.
+        query_times: unit check of the queries' numeric times.
     """
 
     def __init__(self, skip_bad: bool, hint: str = "mend it there") -> None:
@@ -41,30 +41,30 @@ class Rows:
 
     @contextmanager
     def row(self, place: str) -> Iterator[None]:
-        """Around the reading of one row."""
+        """Context of reading one row: an error in it makes the row bad."""
         try:
             yield
         except (OwnlmError, ValueError) as error:
-            told = error if isinstance(error, OwnlmError) else OwnlmError(str(error))
+            found = error if isinstance(error, OwnlmError) else OwnlmError(str(error))
             if not self.skip_bad:
                 raise DataError(
-                    f"{place}: {told.what}", got=told.got, expected=told.expected, hint=told.hint or self.hint
+                    f"{place}: {found.what}", got=found.got, expected=found.expected, hint=found.hint or self.hint
                 ) from None
-            self.bad.append(f"{place}: {told.what}")
+            self.bad.append(f"{place}: {found.what}")
 
     def see_times(self, row: Mapping[str, Any], task: Task) -> None:
-        """Remembers a column that is perhaps the time, and is not read as it."""
+        """Remembers the first unread column that may hold the time."""
         if self._time_like is None:
             names = (name for name in row if is_time_like(name) and name not in task.record_fields)
             self._time_like = next((name for name in names if row[name] not in (None, "")), None)
 
     def see_user(self, question: Mapping[str, Any]) -> None:
-        """Remembers a member that perhaps names the user of a question of LaMP, and is not read as such."""
+        """Remembers the first unread member of a LaMP question that may name the user."""
         if self._user_like is None and question.get("user_id") is None:
             self._user_like = next((name for name in question if name.casefold() in _USER_LIKE), None)
 
     def notes(self, path: Path, *, timed: bool) -> list[str]:
-        """What to say about columns that are not read; `timed` where records have times all the same."""
+        """Hints about unread columns; `timed`: the records have times from another column."""
         notes = []
         if self._time_like is not None and not timed:
             notes.append(
@@ -79,7 +79,7 @@ class Rows:
         return notes
 
     def check_majority(self, path: Path) -> None:
-        """Raises a DataError where the first row is the odd one: the rows left out would be the good ones."""
+        """Raises a DataError if the first time's unit is the exception: the rows left out would be good."""
         for check in (self.times, self.query_times):
             if check.outnumbered:
                 raise DataError(
@@ -90,14 +90,14 @@ class Rows:
 
 
 def to_record(row: object, task: Task, *, unlabelled: bool = False, user: str | None = None) -> Record:
-    """A record from a row.
+    """Makes a record from a row.
 
     Args:
-        unlabelled: whether the answer may be missing.
-        user: whose record it is, where the row does not say it.
+        unlabelled: whether the answer field may be missing.
+        user: the user, where the row has no `user_id`.
 
     Raises:
-        ValueError: the row is no record of the task.
+        ValueError: the row is not a record of the task.
     """
     content = as_object(row)
     user = column(content, "user_id", as_user) if user is None else user
@@ -111,10 +111,10 @@ def to_record(row: object, task: Task, *, unlabelled: bool = False, user: str | 
 
 
 def to_query(row: object, task: Task) -> Query:
-    """A query from a row with `input`, a text or an object of fields, or with the task's input fields themselves.
+    """Makes a query from a row with `input` (a text or an object of fields) or with the task's input fields.
 
     Raises:
-        ValueError: the row is no query of the task.
+        ValueError: the row is not a query of the task.
     """
     content = as_object(row)
     user = column(content, "user_id", as_user)
@@ -133,24 +133,24 @@ def to_query(row: object, task: Task) -> Query:
 
 
 def gold_of(query: Mapping[str, Any], task: Task) -> str | None:
-    """The right answer that a query carries itself: as `gold`, as LaMP's `output`, or under the task's own name.
+    """The right answer in a query: as `gold`, as LaMP's `output`, or in the task's answer field.
 
     Raises:
-        ValueError: it carries several that differ.
+        ValueError: the query has several answers that differ.
     """
     names = dict.fromkeys(("gold", "output", task.answer_field))
     golds = [column(query, name, as_text) for name in names if name not in task.input_fields]
     known = list(dict.fromkeys(gold for gold in golds if gold is not None))
     if len(known) > 1:
-        raise ValueError(f"query {query.get('id')!r} carries right answers that differ, as {' and '.join(names)}")
+        raise ValueError(f"query {query.get('id')!r} has right answers that differ, as {' and '.join(names)}")
     return known[0] if known else None
 
 
 def as_object(row: object) -> Mapping[str, Any]:
-    """The row itself; a line of JSON is parsed.
+    """The row as a mapping; a line of JSON is parsed.
 
     Raises:
-        ValueError: it is no object, could not be read, or has a name twice.
+        ValueError: the row is not an object, is unreadable, or has a repeated name.
     """
     if isinstance(row, bytes):
         row = parse_line(row)
@@ -158,19 +158,19 @@ def as_object(row: object) -> Mapping[str, Any]:
         raise ValueError(row.what)
     if isinstance(row, Repeated):
         shown = f"the name {row.name!r}" if row.name.isidentifier() and len(row.name) < 40 else "a name"
-        raise ValueError(f"{shown} stands twice in the JSON object")
+        raise ValueError(f"{shown} is repeated in the JSON object")
     if not isinstance(row, dict):
         raise ValueError(f"a JSON object is expected here, not a {type(row).__name__}")
     return row
 
 
 def time_of(row: Mapping[str, Any]) -> str | None:
-    """The row's `time`, or else its `date`."""
+    """The row's `time`, else its `date`."""
     return column(row, "time", as_time) or column(row, "date", as_time)
 
 
 def _own_id(row: Mapping[str, Any], user: str, time: str | None, fields: Mapping[str, str]) -> str:
-    """The row's id; one that has none is known by its content, so that adding it again adds nothing."""
+    """The row's id, or a hash of its content, so that adding the row again adds nothing."""
     given = row.get("id")
     if given is not None and not (isinstance(given, str) and not given.strip()):
         return column(row, "id", as_id)

@@ -1,4 +1,4 @@
-"""A task: what the model is told, given, and asked for."""
+"""Tasks: an instruction, an input template, an answer template, labels and metrics."""
 
 import json
 import re
@@ -23,7 +23,7 @@ _PATTERN_GROUPS: Final = frozenset({"instruction", "labels"})
 
 
 class Options(BaseModel):
-    """Which fields of a record hold the two options that its example lets one choose between."""
+    """The record fields that hold the right and the wrong option of an example."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,18 +32,18 @@ class Options(BaseModel):
 
 
 class Task(BaseModel):
-    """What the model is told, given, and asked for.
+    """A task: the instruction, the input and the answer that make up an example.
 
     Attributes:
-        name: letters, digits, '.', '_' and '-'.
-        instruction: what is to be done; `{labels}` in it stands for the labels.
-        input: template of what is given.
-        answer: template of what is asked for: a cue, which ends the prompt, and one field.
-        labels: the possible answers, where they are few.
-        metrics: what answers are judged by.
-        max_new_tokens: the longest answer that is generated.
+        name: the task's name, of letters, digits, '.', '_' and '-'.
+        instruction: the first part of a prompt; `{labels}` in it is replaced by the labels.
+        input: template of the input.
+        answer: template of the answer: a cue, which ends the prompt, and one field.
+        labels: the possible answers; None for free text.
+        metrics: the metrics of an evaluation.
+        max_new_tokens: the maximum length of a generated answer.
         one_line: whether a generated answer ends with its first line.
-        optional: input fields that a record or query may lack.
+        optional: input fields that may be missing in a record or query.
         query: pattern of query texts that carry their own instruction; its named groups are input fields, and
             `instruction` and `labels`. It must match the whole text, and '.' matches line ends too.
         options: for a choice between two: input has option_1 and option_2, and labels name the first and the second.
@@ -85,7 +85,7 @@ class Task(BaseModel):
 
     @property
     def required_inputs(self) -> tuple[str, ...]:
-        """Names of the input fields that every query has."""
+        """Names of the input fields that a query must have."""
         return tuple(name for name in self.input_fields if name not in self.optional)
 
     @property
@@ -95,17 +95,17 @@ class Task(BaseModel):
 
     @property
     def cue(self) -> str:
-        """What the prompt ends with, right before the answer."""
+        """The end of the prompt, before the answer."""
         return fill(self.answer, {self.answer_field: ""}).strip()
 
     @property
-    def told(self) -> str:
-        """The instruction, with the labels in their place."""
+    def instruction_text(self) -> str:
+        """The instruction with the labels filled in."""
         return self.instruction.strip().replace("{labels}", ", ".join(self.labels or ()))
 
     @property
     def record_fields(self) -> tuple[str, ...]:
-        """Names of the fields a record may have: the input's and the answer, or what the options are made from."""
+        """Names of the fields a record may have: the input and answer fields, or the fields of the options."""
         if self.options is None:
             return (*self.input_fields, self.answer_field)
         given = (name for name in self.input_fields if name not in OPTION_FIELDS)
@@ -113,7 +113,7 @@ class Task(BaseModel):
 
     @property
     def required_in_records(self) -> tuple[str, ...]:
-        """Names of the fields that every record has, the answer included. The options' may be missing."""
+        """Names of the fields that a record must have, the answer included; fields of options may be missing."""
         return tuple(
             name
             for name in self.record_fields
@@ -131,28 +131,28 @@ def _check_fields(task: Task) -> None:
     if answers[0] in inputs:
         raise ValueError(f"the answer {answers[0]!r} stands in the input")
     if unknown := set(task.optional) - set(inputs):
-        raise ValueError(f"optional names {_listed(unknown)}, which the input has not")
+        raise ValueError(f"optional names {_listed(unknown)}, which the input does not have")
     options = (task.options.right, task.options.wrong) if task.options else ()
     names = {*inputs, *answers, *options}
     if taken := names & (_COLUMNS | (_PATTERN_GROUPS if task.query else frozenset())):
-        raise ValueError(f"no field can be called {_listed(taken)}: data files use the name for something else")
+        raise ValueError(f"no field may be called {_listed(taken)}: data files use the name for something else")
 
 
 def _check_labels(task: Task) -> None:
     if task.labels is None:
         if "{labels}" in task.instruction:
-            raise ValueError("the instruction names {labels}, and the task has none")
+            raise ValueError("the instruction contains {labels}, and the task has no labels")
     elif len(set(task.labels)) < len(task.labels) or any(label != label.strip() or not label for label in task.labels):
-        raise ValueError("labels differ from each other, are not empty, and have no blanks around them")
+        raise ValueError("labels must differ from each other, must not be empty, and must have no blanks around them")
 
 
 def _check_pattern(task: Task, query: str) -> None:
     try:
         groups = set(re.compile(query, re.DOTALL).groupindex)
     except re.error as error:
-        raise ValueError(f"query is no regular expression: {error}") from None
+        raise ValueError(f"query is not a regular expression: {error}") from None
     if unknown := groups - set(task.input_fields) - _PATTERN_GROUPS:
-        raise ValueError(f"query has the groups {_listed(unknown)}, which are no fields of the input")
+        raise ValueError(f"query has the groups {_listed(unknown)}, which are not input fields")
     if missing := set(task.required_inputs) - groups:
         raise ValueError(f"query lacks the groups {_listed(missing)}")
 
@@ -169,17 +169,17 @@ def _listed(names: set[str] | frozenset[str]) -> str:
 
 
 def shipped_tasks() -> list[str]:
-    """Names of the tasks that come with the package."""
+    """Names of the tasks in the package."""
     names = (file.name for file in (files("ownlm.history") / "tasks").iterdir())
     return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
 
 
 def load_task(name_or_path: str | Path) -> Task:
-    """A shipped task by its name, else the task in a TOML file.
+    """Loads a task of the package by name, or a task file (TOML).
 
     Raises:
         NotFoundError: there is no such task or file.
-        TaskError: the file is no task.
+        TaskError: the file is not a valid task.
 
     >>> load_task("LaMP_4").answer_field
     'title'
@@ -194,12 +194,12 @@ def load_task(name_or_path: str | Path) -> Task:
     try:
         spec = tomllib.loads(text.decode("utf-8"))
     except ValueError as error:  # of TOML or of UTF-8
-        raise TaskError(f"The task file {name} is no TOML file", got=error, hint="mend it there") from None
+        raise TaskError(f"The task file {name} is not TOML", got=error, hint="mend it there") from None
     return _validated(spec, f"The task {name}")
 
 
 def no_task(name: str, known: Sequence[str]) -> NotFoundError:
-    """The error of a task that is none of those known, and no file."""
+    """The error for an unknown task name."""
     near = nearest(name, known)
     meant = "" if near is None else f"; did you mean {near!r}?"
     return NotFoundError(
@@ -213,7 +213,7 @@ def with_instruction(task: Task, instruction: str | None, labels: tuple[str, ...
     """A copy of the task with another instruction and other labels; None keeps what the task has.
 
     Raises:
-        TaskError: the labels are none, or do not go with the task.
+        TaskError: the labels are empty, or do not fit the task.
     """
     changes = {"instruction": instruction, "labels": labels}
     spec = task.model_dump() | {name: value for name, value in changes.items() if value is not None}
@@ -221,7 +221,7 @@ def with_instruction(task: Task, instruction: str | None, labels: tuple[str, ...
 
 
 def parse_query(task: Task, text: str) -> tuple[dict[str, str], str | None, tuple[str, ...] | None]:
-    """The input fields in a query's text, and the instruction and labels where it carries its own.
+    """Splits a query's text into its input fields, and its own instruction and labels where it has them.
 
     A text that the task's `query` pattern does not match is the value of the only required input field (of the only
     field, where none is required). Where several are required, it is a JSON object with them; where some are optional,
@@ -246,7 +246,7 @@ def parse_query(task: Task, text: str) -> tuple[dict[str, str], str | None, tupl
 
 
 def parse_input(task: Task, text: str) -> dict[str, str]:
-    """`parse_query` without the task's pattern, for texts of strangers: a pattern may take the square of their length.
+    """`parse_query` without the task's pattern, for untrusted texts: a pattern may take quadratic time.
 
     Raises:
         TaskError: the text is empty or lacks a field. The message does not repeat the text.
@@ -272,12 +272,12 @@ def _unmatched(task: Task, text: str) -> Mapping[str, Any]:
     if given is None:
         raise TaskError(f"The query does not fit task {task.name!r}", got="another text", expected=expected)
     if unknown := set(given) - set(task.input_fields):
-        raise TaskError(f"The query has {len(unknown)} fields that task {task.name!r} has not", expected=expected)
+        raise TaskError(f"The query has {len(unknown)} fields that task {task.name!r} does not have", expected=expected)
     return given
 
 
 def _object(text: str) -> dict[str, Any] | None:
-    """The JSON object that a text is, if it is one."""
+    """Parses a JSON object; None for another text."""
     try:
         given = json.loads(text)
     except (ValueError, RecursionError):
@@ -303,7 +303,7 @@ def _validated(spec: Mapping[str, Any], what: str) -> Task:
             known = list((Options if len(first["loc"]) > 1 else Task).model_fields)
             near = nearest(str(first["loc"][-1]), known)
             meant = "" if near is None else f"; did you mean {near!r}?"
-            what, expected = f"{what} has a key that no task has, {place!r}{meant}", f"one of: {', '.join(known)}"
+            what, expected = f"{what} has the unknown key {place!r}{meant}", f"one of: {', '.join(known)}"
             raise TaskError(what, expected=expected, hint="correct the key, or leave it out") from None
         missing = first["type"] == "missing"
         raise TaskError(

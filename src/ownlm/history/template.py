@@ -8,7 +8,7 @@ def template_fields(template: str) -> tuple[str, ...]:
     """The names of a template's fields, each once, in their order.
 
     Raises:
-        ValueError: a brace is alone, or what stands in braces is no plain name.
+        ValueError: a brace is unmatched, or a field is not a plain name.
 
     >>> template_fields("title: {title}\\narticle: {text}")
     ('title', 'text')
@@ -18,7 +18,7 @@ def template_fields(template: str) -> tuple[str, ...]:
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
-    """The template with its fields' values. Lines none of whose fields has a value are left out.
+    """Fills in a template. A line with fields of which none has a value is left out.
 
     >>> fill("title: {title}\\narticle: {text}", {"text": "Rain {again}"})
     'article: Rain {again}'

@@ -1,17 +1,16 @@
-"""Times of records and queries: what is read as one, and the moment it stands for.
+"""Parsing of the times of records and queries.
 
 Dates are ISO 8601 (a year, a month, a date, a week date, a date-time; UTC where no zone is named) or RFC 2822, as in
-mail. 24:00 is midnight of the next day, and second 60 is the first second of the next minute. Numbers, and texts that
-are a number, are read by their size alone:
+mail. 24:00 is midnight of the next day, and second 60 is the first second of the next minute. Numbers, also
+in texts, are read by their size alone:
 
     up to 4 digits                      a year
     8 digits that are a date            YYYYMMDD
     14 digits that are a date-time      YYYYMMDDhhmmss, from 1900 to 2100
     otherwise, since 1970               below 1e11 seconds, 1e14 milliseconds, 1e17 microseconds, 1e20 nanoseconds
 
-All numbers of a file must be of one unit (`UnitCheck`): a file in which some are seconds and others milliseconds is
-wrong somewhere, and its order would be too. Refused are numbers that may be two things (202103, 202103041015, 2021.5)
-and dates that name no unambiguous day (03/04/2021).
+All numbers of a file must have one unit (`UnitCheck`): mixed units would give a wrong order. Ambiguous numbers (202103,
+202103041015, 2021.5) and ambiguous dates (03/04/2021) are refused.
 """
 
 import re
@@ -34,16 +33,16 @@ _MAIL: Final = re.compile(
     r"\d\d:\d\d(:\d\d)? ([+-]\d{4}|GMT|UT|UTC|Z)",
     re.ASCII,
 )
-_NAT: Final = -(2**63)  # what pandas and NumPy store for a time that is missing
-_SERIAL: Final = (10_000, 73_051)  # numbers that may be days: since 1900 those up to 2100, as spreadsheets count
+_NAT: Final = -(2**63)  # pandas' and NumPy's value for a missing time
+_SERIAL: Final = (10_000, 73_051)  # numbers that may be a spreadsheet's days since 1900, up to the year 2100
 _SLASHES: Final = re.compile(r"\d{1,4}[/.]\d{1,2}[/.]\d{1,4}\b.*", re.ASCII | re.DOTALL)
 
 
 def time_key(time: str) -> float:
-    """Seconds since 1970 of a time as `read_time` returns it; for sorting.
+    """Seconds since 1970 of a time from `read_time`; the sort key of records.
 
     Raises:
-        ValueError: it is no time.
+        ValueError: the text is not a time.
 
     >>> time_key("1970-01-02") == time_key("86400") == 86400.0
     True
@@ -64,10 +63,10 @@ def time_key(time: str) -> float:
 
 
 def read_time(text: str) -> str:
-    """A time as it is kept: as it was given, or in ISO 8601 where `time_key` would not read it.
+    """Checks a time; returns it as given, or in ISO 8601 where `time_key` needs that.
 
     Raises:
-        ValueError: it is no time, or may be two.
+        ValueError: the text is not a time, or is ambiguous.
 
     >>> read_time("2021-03-04"), read_time("Thu, 04 Mar 2021 10:15:00 +0100")
     ('2021-03-04', '2021-03-04T10:15:00+01:00')
@@ -98,8 +97,8 @@ def _read_mail_date(text: str) -> str:
         except ValueError:
             pass
     if _SLASHES.fullmatch(text):
-        raise ValueError("is a date whose day and month may be exchanged; write it as 2021-03-04")
-    raise ValueError(f"is no time; {EXPECTED} is")
+        raise ValueError("is a date with an ambiguous order of day and month; write it as 2021-03-04")
+    raise ValueError(f"is not a time; expected: {EXPECTED}")
 
 
 def _read_number(text: str) -> str:
@@ -117,12 +116,12 @@ def _read_number(text: str) -> str:
     if not digits and 1000 <= number < 10_000:
         raise ValueError("is a number with a point or a sign that may be a year; write it as 2021-03-04")
     if digits in (2, 3, 4) and number == 0:
-        raise ValueError("is the year 0, which never was")
+        raise ValueError("is the year 0, which does not exist")
     return text
 
 
 def _compact(text: str, form: str) -> datetime | None:
-    """The moment that digits without separators stand for, from 1900 to 2100."""
+    """Parses digits without separators as a moment from 1900 to 2100."""
     try:
         moment = datetime.strptime(text, form)
     except ValueError:
@@ -139,7 +138,7 @@ def _unit(number: float) -> str:
 
 
 def unit_of(time: str) -> str | None:
-    """The unit of a time that is a number; None of one that is a date, as 14 digits are once they are read.
+    """The unit of a numeric time; None for a date.
 
     >>> unit_of("2021"), unit_of("86400"), unit_of("1612011212345"), unit_of("2021-03-04")
     ('years or dates', 'seconds', 'milliseconds', None)
@@ -156,7 +155,7 @@ def unit_of(time: str) -> str | None:
 
 
 class UnitCheck:
-    """Compares the units of the numbers in one file's times: the first number decides, unless most others differ."""
+    """Checks that all numeric times of a file have the unit of the first one."""
 
     def __init__(self) -> None:
         self._first: tuple[str, str] | None = None
@@ -165,9 +164,9 @@ class UnitCheck:
         self._differ, self._place = 0, ""
 
     def check(self, time: str | None, place: str) -> None:
-        """Raises a ValueError where a time is a number of another unit than those before it.
+        """Raises a ValueError if a numeric time has another unit than the first one.
 
-        0 is the same moment in each unit but years.
+        0 fits every unit but years.
         """
         unit = None if time is None else unit_of(time)
         if unit is None:
@@ -192,5 +191,5 @@ class UnitCheck:
 
     @property
     def outnumbered(self) -> str | None:
-        """Where the first time is the odd one: the first place that differs, and how."""
+        """The first place with another unit, if most times differ from the first one; else None."""
         return self._place if self._differ > self._alike else None

@@ -1,4 +1,4 @@
-"""Values as they come in a file, checked. What is wrong is told without repeating the value: it may be private."""
+"""Checks of values from files. Errors never repeat a value: it may be private."""
 
 import math
 import re
@@ -15,10 +15,10 @@ from ownlm.history.times import read_time
 T = TypeVar("T")
 
 _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-_IGNORED: Final = re.compile(  # letters and marks that are not shown
+_IGNORED: Final = re.compile(  # letters and marks without a visible shape
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
-_JOINERS: Final = "\u200c\u200d"  # between letters of some scripts they are a part of the spelling
+_JOINERS: Final = "\u200c\u200d"  # part of the spelling in some scripts
 _JOINING: Final = re.compile(
     "ARABIC|SYRIAC|MANDAIC|NKO|MONGOLIAN|DEVANAGARI|BENGALI|GURMUKHI|GUJARATI|ORIYA|TAMIL|TELUGU|KANNADA|MALAYALAM|"
     "SINHALA|KHMER|MYANMAR|TIBETAN|BALINESE|JAVANESE"
@@ -32,16 +32,16 @@ _CONTROLS: Final = {"\n": "LINE FEED", "\r": "CARRIAGE RETURN", "\t": "TAB", "\0
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Stands in a row for a value, or for a row, that a reader could not read; `what` ends "the field ..."."""
+    """Placeholder for a value or row that could not be read; `what` completes "the field ..."."""
 
     what: str
 
 
 def as_text(value: object) -> str | None:
-    """A field's text, without blanks around it; None where there is none. Whole numbers lose their '.0'.
+    """Converts a value to stripped text; None for a blank. Whole numbers lose their '.0'.
 
     Raises:
-        ValueError: it is neither text nor a finite number.
+        ValueError: the value is neither text nor a finite number.
 
     >>> as_text(4.0), as_text(" rain "), as_text("  "), as_text(None)
     ('4', 'rain', None, None)
@@ -65,10 +65,10 @@ def as_text(value: object) -> str | None:
 
 
 def as_id(value: object) -> str:
-    """A record's or query's id.
+    """Checks the id of a record or query.
 
     Raises:
-        ValueError: it is no text or whole number, is empty, or holds a character that cannot be seen.
+        ValueError: it is not text or a whole number, is blank, or contains an invisible character.
 
     >>> as_id("ada\u202e")
     Traceback (most recent call last):
@@ -85,10 +85,10 @@ def as_id(value: object) -> str:
 
 
 def as_user(value: object) -> str:
-    """A user's id: as `as_id`, in Unicode's composed form (NFC), with single plain blanks: others look the same.
+    """Checks a user id: as `as_id`, and in NFC with single plain blanks, so that ids that look alike are equal.
 
     Raises:
-        ValueError: as `as_id`, or it is in another form.
+        ValueError: as `as_id`, or the id is not in that form.
 
     >>> as_user("Ada\u00a0Byron")
     Traceback (most recent call last):
@@ -105,9 +105,9 @@ def as_user(value: object) -> str:
 
 
 def invisible_in(name: str) -> str | None:
-    """The first character of a name that is not seen, or changes how others are shown: controls, line ends, directions.
+    """Names the first invisible character of a name: controls, line ends, directional marks.
 
-    Joiners between letters of a script that needs them, such as Arabic or Devanagari, are no such characters.
+    Joiners between letters of a script that needs them, such as Arabic or Devanagari, are allowed.
 
     >>> invisible_in("two\\nlines"), invisible_in("山田 太郎"), invisible_in("علی\u200cرضی")
     ('LINE FEED (U+000A)', None, None)
@@ -123,7 +123,7 @@ def invisible_in(name: str) -> str | None:
 
 
 def _joins(name: str, place: int) -> bool:
-    """Whether a joiner stands between letters, or marks of letters, of one script that needs joiners."""
+    """Whether a joiner is between letters or marks of one script that needs joiners."""
     scripts = [
         match.group() if (match := _JOINING.match(unicode_name(letter, ""))) and category(letter)[0] in "LM" else ""
         for letter in (name[place - 1 : place] or " ", name[place + 1 : place + 2] or " ")
@@ -132,7 +132,7 @@ def _joins(name: str, place: int) -> bool:
 
 
 def is_time_like(name: str) -> bool:
-    """Whether a column's name is that of a time, but for `time` and `date`, which are read.
+    """Whether a column name other than `time` and `date` suggests a time.
 
     >>> [is_time_like(name) for name in ("created_at", "Date", "timestamp", "time", "text")]
     [True, True, True, False, False]
@@ -142,20 +142,20 @@ def is_time_like(name: str) -> bool:
 
 
 def as_time(value: object) -> str | None:
-    """A time as `read_time` keeps it; None where there is none.
+    """Checks a time with `read_time`; None for a blank.
 
     Raises:
-        ValueError: it is no time.
+        ValueError: the value is not a time.
     """
     text = value.isoformat() if isinstance(value, date) else as_text(value)
     return None if text is None else read_time(text)
 
 
 def column(row: Mapping[str, Any], name: str, check: Callable[[object], T]) -> T:
-    """What `check` makes of the row's value of that name.
+    """The row's value of a name, converted by `check`.
 
     Raises:
-        ValueError: the check refuses the value.
+        ValueError: `check` refuses the value; the message names the field.
     """
     try:
         return check(row.get(name))
@@ -164,10 +164,10 @@ def column(row: Mapping[str, Any], name: str, check: Callable[[object], T]) -> T
 
 
 def pick_fields(row: Mapping[str, Any], names: Iterable[str], required: Collection[str]) -> dict[str, str]:
-    """The row's fields of these names, as text; those that are missing or blank are left out.
+    """The row's fields of these names as text, without missing and blank ones.
 
     Raises:
-        ValueError: a required one is missing or blank, or one is neither text nor a number.
+        ValueError: a required field is missing or blank, or a field is neither text nor a number.
     """
     fields = {}
     for name in names:

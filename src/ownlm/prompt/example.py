@@ -160,7 +160,7 @@ def prompt_text(
     if shown:
         shown[0] = _joined(HEADER, shown[0])
     about = [f"{ABOUT} {profile}"] if profile else []
-    return "\n\n".join([task.told, *about, *shown, asked])
+    return "\n\n".join([task.instruction_text, *about, *shown, asked])
 
 
 def answer_text(task: Task, fields: Mapping[str, str], *, max_words: int | None = None) -> str:

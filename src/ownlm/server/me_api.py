@@ -71,7 +71,7 @@ def list_tasks(caller: AnyCaller, state: AnyState) -> dict[str, Any]:
     told = [task_of(state, name) for name in state.home.store.tasks()]
     return {
         "tasks": [
-            {"name": task.name, "instruction": task.told, "input_fields": task.input_fields,
+            {"name": task.name, "instruction": task.instruction_text, "input_fields": task.input_fields,
              "required": task.required_inputs, "record_fields": task.record_fields,
              "answer_field": task.answer_field, "labels": task.labels}
             for task in told

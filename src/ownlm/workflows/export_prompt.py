@@ -54,7 +54,7 @@ def prompt_spec(base: BaseLM, task: Task, show: dict[str, Any], virtual: int = 0
     words = {name: show[name] for name in ("max_words", "max_words_retrieved")}
     return {
         "task": task.name,
-        "begins": [task.told, *([f"{ABOUT} {show['profile']}"] if show["profile"] else [])],
+        "begins": [task.instruction_text, *([f"{ABOUT} {show['profile']}"] if show["profile"] else [])],
         "header": HEADER,
         "records": show["rag"],
         "record_words": show["max_words_retrieved"],
