@@ -108,7 +108,7 @@ def test_nobody_there_is_one_clear_error(filed: QuickShell) -> None:
     command = ("profile", *SORTING, "--profile-url", f"http://127.0.0.1:{free_port()}", "--profile-model", "m")
     out, err = both(filed, *command, "--json", code=1)
     document = json.loads(out)["error"]
-    assert document["what"].startswith("Nobody answers at 127.0.0.1:") and document["hint"]
+    assert "cannot be reached" in document["what"] and document["hint"]
     assert err.count("error: ") == 1 and "failed: " not in err
 
 

@@ -321,7 +321,7 @@ def test_no_folder_can_be_made(tmp_path: Path) -> None:
 def from_afar(monkeypatch: pytest.MonkeyPatch, path: Path, **answer: Any) -> str:
     """What is said of one answer of a server that is not on this machine."""
     transport = httpx.MockTransport(lambda request: httpx.Response(**answer))
-    monkeypatch.setattr(module, "_client", lambda url: httpx.Client(transport=transport))
+    monkeypatch.setattr(module, "sync_client", lambda *_: httpx.Client(transport=transport))
     with pytest.raises(DataError) as caught:
         fetch_file("https://example.org/data", path, check=fine)
     assert not path.exists()

@@ -348,7 +348,7 @@ def test_where_the_endpoint_goes_away_what_is_written_is_kept(home: Home, monkey
             caller.server.socket.close()  # nobody listens from here on
         caller.say("Fine.", Connection="close")
 
-    with serving(behaviour) as server, pytest.raises(OwnlmError, match="Nobody answers"):
+    with serving(behaviour) as server, pytest.raises(OwnlmError, match="cannot be reached"):
         home.profile("sorting", url=server.url, model="m", report=report)
     assert [p.user for p, _ in report.written] == ["ada", "bela"] == list(texts(home)) and not report.failed
 

@@ -1,28 +1,27 @@
-"""One file over https. A cut download goes on where it stopped; a file has its name only when it is whole and right.
+"""Downloads one file over https. A download that was cut goes on where it stopped.
 
-The server is a stranger: it may cut, stall, change the file meanwhile, or answer with a page instead of data. What has
-come lies in NAME.part, and what it is a part of in NAME.part.json; both go when the file is whole, or turns out wrong.
+The server is not trusted: it may cut, stall, change the file between two tries, or answer with a page instead of data.
+The bytes so far lie in NAME.part, and their source in NAME.part.json; the file gets its name when it is whole
+and checked.
 """
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Final
 
 import httpx2 as httpx
 
-from ownlm import __version__
 from ownlm.errors import ConfigError, DataError
+from ownlm.http_client import is_local, retry_after, sync_client
 from ownlm.importers.part import Part, Source, sha256_of, validator_of
 from ownlm.progress import Progress, silent
 
-CONNECT_S: Final = 10.0
 SILENCE_S: Final = 60.0  # without a byte
-BACK_OFF_S: Final = (1.0, 4.0, 15.0)  # before tries that bring nothing new; one that does begins to count anew
-LONGEST_WAIT_S: Final = 60.0  # however long the server says to wait
+BACK_OFF_S: Final = (1.0, 4.0, 15.0)  # before tries that bring nothing new; one that does starts the count again
+LONGEST_WAIT_S: Final = 60.0  # however long the server asks to wait
 MAX_BYTES: Final = 8 * 2**30
 MAX_REDIRECTS: Final = 5
 
@@ -32,32 +31,32 @@ _ADDRESS: Final = "check the address; the data may have moved"
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """Why the file is not there."""
+    """Why a try did not bring the whole file."""
 
     got: str
     hint: str = _LATER
-    passing: bool = False  # another try may help
+    temporary: bool = False  # another try may help
     wait: float | None = None  # seconds that the server asks to wait
 
 
 def fetch_file(url: str, path: Path, *, check: Callable[[Path], None], progress: Progress = silent) -> bool:
-    """Fetches a file, unless it is there.
+    """Downloads a file, unless it exists.
 
-    Safe to stop and to kill at any time: the same call goes on. Bytes that are there already are fetched again if the
-    server cannot send the rest alone, or the file has changed there (Range with If-Range).
+    Safe to stop and to kill at any time: the same call goes on. Bytes are downloaded again if the server cannot send
+    the rest alone, or if the file has changed there (Range with If-Range).
 
     Args:
-        url: https; or http, for a server on this machine.
-        path: where it goes; its folder is made.
-        check: raises DataError where the file, under a temporary name, is not what it should be.
-        progress: told of megabytes.
+        url: an https address; http is for a server on this machine.
+        path: the file to write; its folder is made.
+        check: a function of the downloaded file, under a temporary name, that raises DataError for a wrong one.
+        progress: a function that is called with the megabytes so far.
 
     Returns:
-        Whether it was fetched.
+        Whether it was downloaded.
 
     Raises:
         ConfigError: the URL cannot be used.
-        DataError: the server does not give the file, it is not what it should be, or it cannot be written.
+        DataError: the server does not give the file, the file is a wrong one, or it cannot be written.
 
     Source: ours.
     """
@@ -68,7 +67,7 @@ def fetch_file(url: str, path: Path, *, check: Callable[[Path], None], progress:
             part.clear()
             return False
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _client(address) as client:
+        with sync_client(address, SILENCE_S) as client:
             _fetch(client, address, part, progress)
         part.finish(check)
     except OSError as error:
@@ -81,10 +80,10 @@ def fetch_file(url: str, path: Path, *, check: Callable[[Path], None], progress:
 
 
 def check_url(url: str) -> httpx.URL:
-    """A URL that a file may be fetched from. What is wrong with another is told without it: it may hold a password.
+    """Parses a URL that a file may be downloaded from. Errors do not repeat it: it may hold a password.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: the URL is not https with a host, or has a user, a query or a fragment.
     """
     try:
         parts = httpx.URL(url)
@@ -98,43 +97,25 @@ def check_url(url: str) -> httpx.URL:
 
 
 def _trusted(url: httpx.URL) -> bool:
-    return bool(url.host) and (url.scheme == "https" or (url.scheme == "http" and _local(url)))
-
-
-def _local(url: httpx.URL) -> bool:
-    return url.host in ("localhost", "127.0.0.1", "::1")
-
-
-def _client(url: httpx.URL) -> httpx.Client:
-    # Ranges count the bytes as they lie there, so nothing is to be packed on the way.
-    headers = {"Accept-Encoding": "identity", "User-Agent": f"ownlm/{__version__}"}
-    timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_S)
-    transport = httpx.HTTPTransport() if _local(url) else None  # where one is given, no proxy is used
-    try:
-        return httpx.Client(headers=headers, timeout=timeout, transport=transport, follow_redirects=False)
-    except (ImportError, ValueError):
-        raise ConfigError(
-            "The proxy that the environment names cannot be used",
-            expected="an http or https URL in HTTPS_PROXY or HTTP_PROXY",
-        ) from None
+    return bool(url.host) and (url.scheme == "https" or (url.scheme == "http" and is_local(url)))
 
 
 def _fetch(client: httpx.Client, url: httpx.URL, part: Part, progress: Progress) -> None:
-    """Tries until all bytes are there."""
+    """Tries until all bytes have come."""
     tries, most = 0, part.size
     while not part.whole(str(url)):
         failure = _try(client, url, part, progress)
         if failure is None:
             break
         tries, most = (0, part.size) if part.size > most else (tries + 1, most)
-        if not failure.passing or tries > len(BACK_OFF_S):
+        if not failure.temporary or tries > len(BACK_OFF_S):
             raise DataError(f"{url} cannot be fetched", got=failure.got, hint=failure.hint)
         progress("trying again", 0, 0, f"after {failure.got}")
         time.sleep(min(failure.wait or BACK_OFF_S[max(tries - 1, 0)], LONGEST_WAIT_S))
 
 
 def _try(client: httpx.Client, url: httpx.URL, part: Part, progress: Progress) -> _Failure | None:
-    """One request, for what is missing; None once the body has ended as it should."""
+    """Requests the missing bytes; None once the body has ended as it should."""
     source = part.source
     # A part of another file, or one that the server could not tell from another, is no beginning.
     have = part.size if source and source.url == str(url) and source.validator else 0
@@ -145,27 +126,26 @@ def _try(client: httpx.Client, url: httpx.URL, part: Part, progress: Progress) -
                 return response
             if response.status_code == 416 or (response.status_code == 206 and not _continues(response, part, have)):
                 part.clear()
-                return _Failure(f"status {response.status_code}, of another file than before", passing=True)
+                return _Failure(f"status {response.status_code}, of another file than before", temporary=True)
             if failure := _refusal(response):
                 return failure
             if response.status_code == 200:
                 part.begin(_source(url, response))
             return _copy(response, part, progress)
     except httpx.TimeoutException:
-        return _Failure(f"nothing for {SILENCE_S:g} s", passing=True)
+        return _Failure(f"nothing for {SILENCE_S:g} s", temporary=True)
     except httpx.ProxyError:
         return _Failure("a proxy that does not let it through", "check HTTPS_PROXY and the network")
     except httpx.ConnectError:
-        return _Failure(
-            f"no connection to {url.host}", "check the network and the address, then run the same again", True
-        )
-    except httpx.TransportError:  # its words may be the server's
-        return _Failure("a connection that failed or was cut", f"check the network; {_LATER}", passing=True)
+        hint = "check the network and the address, then run the same again"
+        return _Failure(f"no connection to {url.host}", hint, temporary=True)
+    except httpx.TransportError:  # its message may repeat the server's words
+        return _Failure("a connection that failed or was cut", f"check the network; {_LATER}", temporary=True)
 
 
 @contextmanager
 def _response(client: httpx.Client, url: httpx.URL, ranged: dict[str, str]) -> Iterator[httpx.Response | _Failure]:
-    """The answer at the end of the redirects. None of them leads off https."""
+    """Follows redirects, all of them over https."""
     at = url
     for _ in range(MAX_REDIRECTS + 1):
         response = client.send(client.build_request("GET", at, headers=ranged), stream=True)
@@ -179,14 +159,14 @@ def _response(client: httpx.Client, url: httpx.URL, ranged: dict[str, str]) -> I
                 at = httpx.URL("")
         finally:
             response.close()
-        if not _trusted(at) or (_local(at) and not _local(url)):
+        if not _trusted(at) or (is_local(at) and not is_local(url)):
             yield _Failure("a redirect to an address that is not https", _ADDRESS)
             return
     yield _Failure(f"more than {MAX_REDIRECTS} redirects", _ADDRESS)
 
 
 def _continues(response: httpx.Response, part: Part, have: int) -> bool:
-    """Whether a 206 brings the bytes after those that are there, of the same file."""
+    """Whether a 206 brings the next bytes of the same file."""
     source, said = part.source, response.headers.get("Content-Range", "")
     size = source.size if source else None
     if not have or not said.startswith(f"bytes {have}-") or (size is not None and not said.endswith(f"/{size}")):
@@ -196,10 +176,10 @@ def _continues(response: httpx.Response, part: Part, have: int) -> bool:
 
 
 def _refusal(response: httpx.Response) -> _Failure | None:
-    """Why this answer is not the file."""
+    """Why a response is not the file."""
     status = response.status_code
     if status == 429 or status >= 500:
-        return _Failure(f"status {status}", passing=True, wait=_seconds(response.headers.get("Retry-After", "")))
+        return _Failure(f"status {status}", temporary=True, wait=retry_after(response))
     if status not in (200, 206):
         return _Failure(f"status {status}", _ADDRESS)
     if response.headers.get("Content-Type", "").lower().startswith(("text/html", "application/xhtml")):
@@ -213,7 +193,6 @@ def _refusal(response: httpx.Response) -> _Failure | None:
 
 
 def _source(url: httpx.URL, response: httpx.Response) -> Source:
-    """What a whole answer says of its file."""
     length = response.headers.get("Content-Length")
     return Source(
         str(url), int(length) if length else None, validator_of(response.headers), sha256_of(response.headers)
@@ -233,17 +212,5 @@ def _copy(response: httpx.Response, part: Part, progress: Progress) -> _Failure 
                 return _Failure(f"more than the {size or MAX_BYTES:,} bytes that it may have", _ADDRESS)
             progress(f"{part.path.name}, MB", done / 1e6, (size or done) / 1e6)
     if size is not None and done < size:
-        return _Failure("a connection that was cut", passing=True)
+        return _Failure("a connection that was cut", temporary=True)
     return None
-
-
-def _seconds(retry_after: str) -> float | None:
-    """How long a Retry-After header asks to wait: a number of seconds, or a date."""
-    try:
-        return max(0.0, float(retry_after))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return None

@@ -1,4 +1,4 @@
-"""A file that is being fetched: what there is of it, and what it is a part of."""
+"""A partly downloaded file, with a note of the file that it is a part of."""
 
 import base64
 import binascii
@@ -21,13 +21,13 @@ _DIGEST: Final = re.compile(r"(?:^|[,\s])sha-256=:?([A-Za-z0-9+/]{43}=):?", re.I
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What lies at the server.
+    """A file at a server, as its response headers describe it.
 
     Attributes:
-        url: where.
-        size: in bytes, if it said so.
-        validator: what stands for this very content in If-Range: a strong ETag, or Last-Modified.
-        sha256: of the whole file, in hex, if it said so.
+        url: the file's address.
+        size: the file's bytes, if the server sent a length.
+        validator: a strong ETag or Last-Modified, which names this content in If-Range.
+        sha256: the whole file's SHA-256 in hex, if the server sent one.
     """
 
     url: str
@@ -37,12 +37,12 @@ class Source:
 
 
 class Part:
-    """The bytes of a file that have come, in `NAME.part`, with their source in `NAME.part.json`.
+    """The bytes of a file so far in `NAME.part`, and their source in `NAME.part.json`.
 
-    Bytes without a source are never gone on with: so the source goes first and comes last.
+    Bytes without a source are never continued: the source is removed first and written last.
 
     Args:
-        path: what the file will be called.
+        path: the finished file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,7 +51,7 @@ class Part:
 
     @property
     def source(self) -> Source | None:
-        """What the bytes are a part of; None where there are none."""
+        """The file that the bytes are a part of; None without a readable note."""
         try:
             return Source(**json.loads(read_regular(self._source_file)))
         except (OSError, ValueError, TypeError):
@@ -59,16 +59,16 @@ class Part:
 
     @property
     def size(self) -> int:
-        """How many bytes have come."""
+        """The number of bytes so far."""
         return self.data.stat().st_size if self.data.exists() else 0
 
     def whole(self, url: str) -> bool:
-        """Whether all bytes of that URL's file have come, as far as its length tells."""
+        """Whether all bytes of that URL's file have come, by its length."""
         source = self.source
         return source is not None and source.url == url and source.size is not None and source.size == self.size > 0
 
     def begin(self, source: Source) -> None:
-        """Throws away what there is, and begins with another source."""
+        """Deletes the bytes so far and begins with another source."""
         self._source_file.unlink(missing_ok=True)
         sync(self.path.parent)
         self.data.write_bytes(b"")
@@ -81,7 +81,7 @@ class Part:
 
     @contextmanager
     def appending(self) -> Iterator[BinaryIO]:
-        """A file that takes further bytes, on the disk when it is left, however it is left."""
+        """Opens the file for further bytes; they are synced to disk on leaving."""
         check_regular(self.data)
         with self.data.open("ab") as file:
             try:
@@ -92,15 +92,15 @@ class Part:
                     os.fsync(file.fileno())
 
     def clear(self) -> None:
-        """Throws everything away."""
+        """Deletes the bytes and the note."""
         self._source_file.unlink(missing_ok=True)
         self.data.unlink(missing_ok=True)
 
     def finish(self, check: Callable[[Path], None]) -> None:
-        """Gives the file its name, if it is what it should be; else throws it away.
+        """Renames the checked file to its final name, or deletes it.
 
         Raises:
-            DataError: it is not.
+            DataError: the SHA-256 differs, or `check` failed.
         """
         source = self.source
         try:
@@ -124,7 +124,7 @@ class Part:
 
 
 def validator_of(headers: Mapping[str, str]) -> str | None:
-    """What stands for a file's content in If-Range. A weak ETag does not: it allows other bytes.
+    """The value that names a file's content in If-Range. A weak ETag does not: it allows other bytes.
 
     >>> validator_of({"ETag": '"a1"'}), validator_of({"ETag": 'W/"a1"', "Last-Modified": "Mon"})
     ('"a1"', 'Mon')

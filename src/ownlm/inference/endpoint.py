@@ -1,33 +1,28 @@
-"""Questions of many people, answered by a model behind an OpenAI-compatible endpoint.
+"""Answers to many questions from a model behind an OpenAI-compatible endpoint.
 
-The endpoint is a stranger: it may be slow, silent, wrong or hostile. A request has one deadline for everything, an
-answer is read up to a bound, no redirect is followed (it would carry a person's text elsewhere), and nothing that the
-endpoint says reaches an error message.
+The endpoint is not trusted: it may be slow, silent, wrong or hostile. A request has one deadline for everything, an
+answer is read up to a bound, no redirect is followed (it would carry a user's text elsewhere), and nothing that the
+endpoint sends reaches an error message.
 """
 
 import asyncio
-import ipaddress
 import json
 from collections.abc import Callable, Generator, Mapping
-from contextlib import closing
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from queue import SimpleQueue
-from threading import Thread
-from time import time
 from typing import Any, Final
 
 import httpx2 as httpx
+from anyio.from_thread import start_blocking_portal
 
-from ownlm import __version__
 from ownlm.errors import ConfigError, OwnlmError
+from ownlm.http_client import CONNECT_S, async_client, is_local, retry_after
 
-TIMEOUT_S: Final = 60.0  # of one request, from its connection to the answer's last byte
-CONNECT_S: Final = 10.0
+TIMEOUT_S: Final = 60.0  # for one request, from its connection to the answer's last byte
 BACK_OFF_S: Final = (1.0, 4.0)  # before the second and the third try
-LONGEST_WAIT_S: Final = 30.0  # however long the endpoint says to wait
+LONGEST_WAIT_S: Final = 30.0  # however long the endpoint asks to wait
 AT_ONCE: Final = 8
-IN_A_ROW: Final = 8  # after so many failures in a row the others are not tried
+IN_A_ROW: Final = 8  # after so many failures in a row the remaining questions are not sent
 MAX_BYTES: Final = 2**20
 
 _LATER: Final = "run the same command again later: it goes on from here"
@@ -38,12 +33,12 @@ _ADDRESS: Final = "check --profile-url, to which /chat/completions is added, and
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where questions go: POST {url}/chat/completions.
+    """The address, model and key that questions are sent with: POST {url}/chat/completions.
 
     Args:
-        url: such as https://api.example.com/v1.
-        model: its name there.
-        key: sent as a bearer token, if there is one.
+        url: the address, such as https://api.example.com/v1.
+        model: the model's name at that endpoint.
+        key: a key that is sent as a bearer token; None to send none.
 
     Raises:
         ConfigError: the URL or the key cannot be used.
@@ -65,26 +60,22 @@ class Endpoint:
 
     @property
     def host(self) -> str:
-        """Its host, with the port where the URL names one."""
+        """The host, with the port where the URL names one."""
         return httpx.URL(self.url).netloc.decode("ascii")
 
     @property
     def local(self) -> bool:
-        """Whether it is this machine."""
-        host = httpx.URL(self.url).host
-        try:
-            return ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return host == "localhost"
+        """Whether the endpoint is on this machine."""
+        return is_local(httpx.URL(self.url))
 
     @property
     def encrypted(self) -> bool:
-        """Whether nobody on the way can read along."""
+        """Whether the connection is encrypted."""
         return httpx.URL(self.url).scheme == "https"
 
 
 def _wrong_url(url: str) -> str | None:
-    """What is wrong with an endpoint's URL. It may hold a password, so it is not repeated."""
+    """What is wrong with an endpoint's URL. The URL may hold a password, so it is not repeated."""
     try:
         parts = httpx.URL(url)
     except httpx.InvalidURL:
@@ -98,102 +89,68 @@ def _wrong_url(url: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """Why there is no answer."""
+    """Why a question has no answer."""
 
     got: str
     hint: str = _LATER
-    passing: bool = False  # another try may help
-    nobody: bool = False  # nobody is there at all
+    temporary: bool = False  # another try may help
+    unreachable: bool = False  # no other question can be answered either
     wait: float | None = None  # seconds that the endpoint asks to wait
 
 
+_Outcome = tuple[str, str | _Failure]  # a user, and the answer to that user's question
+
+
 def answers(endpoint: Endpoint, questions: Mapping[str, str]) -> Generator[tuple[str, str | OwnlmError], None, None]:
-    """Each person's answer, or what went wrong with it, as they come; some requests are under way at once.
+    """Yields each user's answer, or the error of its request, in the order of arrival.
 
     Args:
-        questions: by user.
+        endpoint: where the questions go, `AT_ONCE` at a time.
+        questions: one text by user.
 
     Raises:
-        OwnlmError: nobody is at that address, or it failed many times in a row; the others are not tried.
+        ConfigError: the proxy of the environment cannot be used.
+        OwnlmError: the endpoint is unreachable, or failed many times in a row; the remaining questions are not sent.
     """
-    in_a_row = 0
-    with closing(_outcomes(endpoint, questions)) as outcomes:
-        for done, (user, outcome) in enumerate(outcomes, 1):
+    in_a_row, outcomes = 0, SimpleQueue[_Outcome | None]()
+    with (
+        start_blocking_portal() as portal
+    ):  # a thread: the caller may have an event loop; an exception cancels its tasks
+        asking = portal.start_task_soon(_ask_all, endpoint, questions, outcomes.put)
+        asking.add_done_callback(lambda _: outcomes.put(None))
+        for done, (user, outcome) in enumerate(iter(outcomes.get, None), 1):
             if isinstance(outcome, str):
                 in_a_row = 0
                 yield user, outcome
                 continue
-            if outcome.nobody:
-                raise OwnlmError(f"Nobody answers at {endpoint.host}", got=outcome.got, hint=outcome.hint)
+            if outcome.unreachable:
+                raise OwnlmError(f"{endpoint.host} cannot be reached", got=outcome.got, hint=outcome.hint)
             what = f"{endpoint.host} gave no answer for user {user!r}"
             yield user, OwnlmError(what, got=outcome.got, hint=outcome.hint)
             in_a_row += 1
             if in_a_row == IN_A_ROW and done < len(questions):
                 what = f"{endpoint.host} failed {IN_A_ROW} times in a row; the others were not tried"
                 raise OwnlmError(what, got=outcome.got, hint=outcome.hint)
+        asking.result()
 
 
-def _outcomes(endpoint: Endpoint, questions: Mapping[str, str]) -> Generator[tuple[str, str | _Failure], None, None]:
-    """What came of each request. A thread of its own runs them, as the caller may have an event loop already."""
-    came = SimpleQueue[tuple[str, str | _Failure] | Exception | None]()
-
-    async def work() -> None:
-        try:
-            await _send_all(endpoint, questions, came.put)
-        except Exception as error:
-            came.put(error)
-        finally:
-            came.put(None)
-
-    loop = asyncio.new_event_loop()
-    task = loop.create_task(work())
-    thread = Thread(target=lambda: loop.run_until_complete(asyncio.wait([task])), name="endpoint", daemon=True)
-    thread.start()
-    try:
-        while (outcome := came.get()) is not None:
-            if isinstance(outcome, Exception):
-                raise outcome
-            yield outcome
-    finally:  # done, Ctrl-C, or the caller had enough
-        loop.call_soon_threadsafe(task.cancel)
-        thread.join()
-        loop.close()
-
-
-async def _send_all(
-    endpoint: Endpoint, questions: Mapping[str, str], tell: Callable[[tuple[str, str | _Failure]], None]
-) -> None:
+async def _ask_all(endpoint: Endpoint, questions: Mapping[str, str], put: Callable[[_Outcome], None]) -> None:
     left = iter(questions.items())
-    async with _client(endpoint) as client, asyncio.TaskGroup() as group:
+    async with async_client(httpx.URL(endpoint.url), TIMEOUT_S, endpoint.key) as client, asyncio.TaskGroup() as group:
 
-        async def send_some() -> None:
+        async def ask_some() -> None:
             for user, question in left:
-                tell((user, await _answer(client, endpoint, question)))
+                put((user, await _ask(client, endpoint, question)))
 
         for _ in range(min(AT_ONCE, len(questions))):
-            group.create_task(send_some())
+            group.create_task(ask_some())
 
 
-def _client(endpoint: Endpoint) -> httpx.AsyncClient:
-    headers = {"Accept-Encoding": "identity", "User-Agent": f"ownlm/{__version__}"}  # nothing that unpacks to gigabytes
-    if endpoint.key is not None:
-        headers["Authorization"] = f"Bearer {endpoint.key}"
-    timeout = httpx.Timeout(TIMEOUT_S, connect=CONNECT_S)
-    transport = httpx.AsyncHTTPTransport() if endpoint.local else None  # where one is given, no proxy is used
-    try:
-        return httpx.AsyncClient(headers=headers, timeout=timeout, transport=transport, follow_redirects=False)
-    except (ImportError, ValueError):
-        raise ConfigError(
-            "The proxy that the environment names cannot be used",
-            expected="an http or https URL in HTTPS_PROXY or HTTP_PROXY",
-        ) from None
-
-
-async def _answer(client: httpx.AsyncClient, endpoint: Endpoint, question: str) -> str | _Failure:
-    """What one of up to three tries brought."""
+async def _ask(client: httpx.AsyncClient, endpoint: Endpoint, question: str) -> str | _Failure:
+    """The outcome of up to three tries."""
     outcome = await _try(client, endpoint, question)
     for wait in BACK_OFF_S:
-        if isinstance(outcome, str) or not outcome.passing:
+        if isinstance(outcome, str) or not outcome.temporary:
             break
         await asyncio.sleep(min(outcome.wait or wait, LONGEST_WAIT_S))
         outcome = await _try(client, endpoint, question)
@@ -213,13 +170,13 @@ async def _try(client: httpx.AsyncClient, endpoint: Endpoint, question: str) -> 
                 if len(body) > MAX_BYTES:
                     return _Failure(f"status 200, and more than {MAX_BYTES:,} bytes of it", _ADDRESS)
     except httpx.ConnectTimeout:
-        return _Failure(f"no connection within {CONNECT_S:g} s", _DOWN, passing=True, nobody=True)
+        return _Failure(f"no connection within {CONNECT_S:g} s", _DOWN, temporary=True, unreachable=True)
     except (TimeoutError, httpx.TimeoutException):
-        return _Failure(f"no whole answer within {TIMEOUT_S:g} s", passing=True)
+        return _Failure(f"no whole answer within {TIMEOUT_S:g} s", temporary=True)
     except (httpx.ConnectError, httpx.ProxyError) as error:
-        return _Failure(str(error) or type(error).__name__, _DOWN, nobody=True)
-    except httpx.TransportError:  # its words may be the endpoint's
-        return _Failure("a connection that broke, or that speaks no HTTP", passing=True)
+        return _Failure(str(error) or type(error).__name__, _DOWN, unreachable=True)
+    except httpx.TransportError:  # its message may repeat the endpoint's words
+        return _Failure("a connection that broke, or that speaks no HTTP", temporary=True)
     return _content(bytes(body))
 
 
@@ -227,22 +184,9 @@ def _refusal(response: httpx.Response) -> _Failure:
     status = response.status_code
     if 300 <= status < 400:
         return _Failure(f"status {status}, a redirect", "redirects are not followed: give the URL that it leads to")
-    passing = status == 429 or status >= 500
-    wait = _seconds(response.headers.get("Retry-After", "")) if passing else None
-    hint = _LATER if passing else _KEY if status in (401, 403) else _ADDRESS
-    return _Failure(f"status {status}", hint, passing=passing, wait=wait)
-
-
-def _seconds(retry_after: str) -> float | None:
-    """How long a Retry-After header asks to wait: a number of seconds, or a date."""
-    try:
-        return max(0.0, float(retry_after))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time())
-    except (ValueError, OverflowError):
-        return None
+    if status == 429 or status >= 500:
+        return _Failure(f"status {status}", temporary=True, wait=retry_after(response))
+    return _Failure(f"status {status}", _KEY if status in (401, 403) else _ADDRESS)
 
 
 def _content(body: bytes) -> str | _Failure:
