@@ -170,7 +170,7 @@ def test_consent_taken_back_is_seen_wherever_somebody_waits(shared: QuickShell) 
     assert shared.run("users", "ls").count("up to date") == 2
     _, err = shared.both("users", "consent", "ana", "--no-share")
     assert f"1 pool of this home: {pool.digest[:12]}. Until `ownlm pool withdraw ana`" in err
-    waits = "waits for a withdrawal: somebody took their consent back"
+    waits = "waits for a withdrawal: a sharer took their consent back"
     assert "waits for a withdrawal" in shared.run("users", "ls")
     assert [row["standing"] for row in shared.json("users", "ls") if row["method"]] == [waits] * 2
     shown = shared.run("users", "show", "eva")

@@ -5,10 +5,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ownlm.store.consents import Changed, change_consents
+from ownlm.store.consents import LICENCE, Changed, Consent, change_consents, consents_of
 from ownlm.store.rows import TokenInfo
 from ownlm.store.tokens import Given, give_tokens, revoke_token, revoke_tokens, tokens
-from ownlm.workflows.consent import LICENCE, Consent, consents_of
 from ownlm.workflows.user_list import ListedUser, read_user_list
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from ownlm.store.rows import AdapterInfo, BaseInfo, DraftInfo, PoolInfo
 from ownlm.workflows.bases import pick_base
 from ownlm.workflows.people import newest_adapter
 from ownlm.workflows.report import Shared, Withdrawal
-from ownlm.workflows.waiting import waiting_pools
 
 if TYPE_CHECKING:  # the home has its pools, and what needs torch is imported where it is used
     from ownlm.home import Home
@@ -226,5 +225,5 @@ class Pools:
             return remove_pool(self._home.store, digest)
 
     def waiting(self) -> frozenset[str]:
-        """Digests of the pools out of which pieces are to be withdrawn, since somebody took their consent back."""
-        return waiting_pools(self._home.store)
+        """Digests of the pools that wait for a withdrawal, since a sharer took their consent back."""
+        return frozenset(one.digest for one in self.ls() if one.waits)

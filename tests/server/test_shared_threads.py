@@ -19,9 +19,9 @@ from ownlm.server.binding import Bound
 from ownlm.server.engine import AnswerTimeoutError, Busy, StoppedError
 from ownlm.server.retrieval import PROCESSES, Retrieval
 from ownlm.server.state import BINDERS, MOST_WAITING, READERS, WRITERS, Turns
+from ownlm.store.consents import Consent
 from ownlm.store.store import Store
 from ownlm.workflows.ask import assign, prompt_settings
-from ownlm.workflows.consent import Consent
 from tests.server.conftest import Served
 
 TASK = "sorting"
@@ -77,7 +77,7 @@ def test_writers_that_wait_do_not_keep_the_page_waiting(
     def slow(home: Home, user: str, *asked: Any) -> Consent:
         if user in names:
             waiting.wait()
-            return Consent(user, True)
+            return Consent(user=user, shares=True)
         return consent(home, user, *asked)
 
     monkeypatch.setattr(Home, "consent", slow)

@@ -22,7 +22,9 @@ from ownlm.store.pools import (
     recipes_of_pool,
     replace_pool,
     sharers_of,
+    usable,
 )
+from ownlm.store.rows import WAITS
 from ownlm.store.store import Store
 from tests.store.rows import TASK, keep, pool_info, recipe
 
@@ -72,6 +74,52 @@ def test_consent_of_nobody_and_under_nothing_is_refused(crowd: Store) -> None:
         with pytest.raises(ConfigError, match="licence"):
             give_consent(crowd, "ciro", licence)
     assert consents(crowd) == before
+
+
+def states(store: Store) -> tuple[bool, str | None]:
+    """Whether the pool waits, and why the recipe of it is stale."""
+    return pools(store)[0].waits, store.adapters()[0].stale
+
+
+def test_withdrawn_consent_marks_pool_and_recipes_in_its_transaction(sharing: Store) -> None:
+    for user in ("zora", "bela"):
+        assert states(sharing) == (False, None)
+        take_back_consent(sharing, user)
+        assert states(sharing) == (True, WAITS) and usable_pool(sharing) is None
+        keep(sharing, recipe(sharing, 2, "zora", "p1"), b"")
+        assert [one.stale for one in sharing.adapters()] == [WAITS, WAITS]  # also of a recipe that was made meanwhile
+        give_consent(sharing, user, "CC0")
+        assert [one.stale for one in sharing.adapters()] == [None, None] and usable_pool(sharing) == "p1"
+        with sharing.database.writing() as db:
+            db.exec_driver_sql("DELETE FROM adapters WHERE id = 'a2'")
+    take_back_consent(sharing, "zora")
+    forget_user(sharing, "bela")
+    give_consent(sharing, "zora", "CC0")
+    assert states(sharing) == (True, WAITS)  # until bela's pieces are withdrawn
+    replace_pool(sharing, "p1", pool_info("p2"), {"a1": b"moved"}, {}, withdrawn=["id-b"])
+    assert states(sharing) == (False, None)
+
+
+def usable_pool(store: Store) -> str | None:
+    """The pool's digest, if recipes of it may be used."""
+    try:
+        return usable(store, "p1").digest
+    except PoolError as error:
+        assert WAITS in str(error) and not any(user in str(error) for user in PEOPLE)
+        return None
+
+
+def test_pools_that_wait_are_marked_in_a_home_of_format_8(sharing: Store) -> None:
+    take_back_consent(sharing, "zora")
+    with sharing.database.writing() as db:
+        db.exec_driver_sql("UPDATE adapters SET stale = NULL")
+        db.exec_driver_sql("ALTER TABLE pools DROP COLUMN waits")
+        db.exec_driver_sql("UPDATE meta SET value = '8' WHERE key = 'version'")
+    sharing.database.close()
+    opened = Store(sharing.folder)
+    assert states(opened) == (True, WAITS)
+    give_consent(opened, "zora", "CC0")
+    assert states(opened) == (False, None)
 
 
 def test_a_pool_and_its_links_are_there_together(crowd: Store) -> None:

@@ -47,7 +47,8 @@ def test_tokens_of_format_5_never_expire(store: Store) -> None:
     store.database.close()
     with sqlite3.connect(store.folder / "ownlm.db") as db:
         db.execute("ALTER TABLE tokens DROP COLUMN expires")
-        db.execute("ALTER TABLE pools DROP COLUMN publisher")  # and what later formats added
+        for column in ("publisher", "waits"):  # and what later formats added
+            db.execute(f"ALTER TABLE pools DROP COLUMN {column}")
         for table in ("pool_versions", "checkpoints"):
             db.execute(f"DROP TABLE {table}")
         db.execute("UPDATE meta SET value = '5'")

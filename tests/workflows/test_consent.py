@@ -7,8 +7,8 @@ import pytest
 
 from ownlm.errors import ConfigError, NotFoundError, PoolError
 from ownlm.home import Home
+from ownlm.store.consents import Consent
 from ownlm.store.pools import consents, replace_pool
-from ownlm.workflows.consent import Consent
 from ownlm.workflows.selection import UP_TO_DATE, candidates, plan_for
 from tests.community import rows, write_rows, write_task
 from tests.sharing import put_pool, put_recipe, sharer_id
@@ -26,12 +26,12 @@ def home(tmp_path: Path, tiny_base: Path) -> Home:
 
 
 def test_consent_is_told_given_and_taken_back(home: Home) -> None:
-    assert home.consent("ada") == Consent("ada", False) == home.consent("ada", False)
+    assert home.consent("ada") == Consent(user="ada", shares=False) == home.consent("ada", False)
     given = home.consent("ada", True)
     assert given.shares and given.licence == "CC-BY-4.0" and given.since == consents(home.store)["ada"][1]
-    assert home.consent("ada") == given and home.consent("bela") == Consent("bela", False)
+    assert home.consent("ada") == given and home.consent("bela") == Consent(user="bela", shares=False)
     assert home.consent("ada", True, "only for my team").licence == "only for my team"
-    assert home.consent("ada", False) == Consent("ada", False) == home.consent("ada", False)
+    assert home.consent("ada", False) == Consent(user="ada", shares=False) == home.consent("ada", False)
     for share in (None, True, False):
         with pytest.raises(NotFoundError, match="no user 'nobody'"):
             home.consent("nobody", share)
@@ -41,7 +41,7 @@ def test_consent_is_told_given_and_taken_back(home: Home) -> None:
 
 def test_who_took_consent_back_has_pieces_in_a_pool_until_they_are_withdrawn(home: Home) -> None:
     pool = put_pool(home, "ada", "bela")
-    assert home.consent("ada", False) == Consent("ada", False, pools=(pool.digest,))
+    assert home.consent("ada", False) == Consent(user="ada", shares=False, pools=(pool.digest,))
     seen = home.doctor()
     assert not seen.wrong and [step for step in seen.next if "`ownlm pool withdraw ada`" in step]
     assert not [step for step in seen.next if "withdraw bela" in step]

@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from ownlm.access import Access
-    from ownlm.store.consents import Changed
+    from ownlm.store.consents import Changed, Consent
     from ownlm.store.rows import TokenInfo
     from ownlm.store.tokens import Given
-    from ownlm.workflows.consent import Consent
 
 UserFile = Annotated[
     Path | None,
@@ -67,7 +66,7 @@ def consent(
     name = user or ""
     told = opened.consent(name, share) if licence is None else opened.consent(name, share, licence)
     if json:
-        print_json(asdict(told))
+        print_json(told.model_dump())
         return
     say(agreed(told))
     if told.pools and not told.shares:
@@ -76,7 +75,7 @@ def consent(
 
 def _consents(access: "Access", file: Path, share: bool | None, licence: str | None, json: bool) -> None:
     """Changes, or shows, the consents of all users that a file lists."""
-    from ownlm.workflows.consent import LICENCE
+    from ownlm.store.consents import LICENCE
 
     listed = access.read_users(file)
     shares = {one.user: share if one.share is None else one.share for one in listed}
@@ -110,7 +109,7 @@ def _say_changed(changed: "Changed") -> None:
 
 def _show_consents(told: "list[Consent]", json: bool) -> None:
     if json:
-        print_json([asdict(one) for one in told])
+        print_json([one.model_dump() for one in told])
         return
     sharing = sum(one.shares for one in told)
     rows = [(shown(one.user), "yes" if one.shares else "no", one.licence, _minute(one.since or "")) for one in told]

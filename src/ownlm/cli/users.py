@@ -123,8 +123,7 @@ def show(
     if plot is not None:
         _draw(opened, user, task, plot)
     people = {person.task: person for person in opened.people(task) if person.user == user}
-    waiting = opened.pools.waiting()
-    adapters = [(a, standing_of(opened.store, people.get(a.task), a, waiting)) for a in opened.adapters(user, task)]
+    adapters = [(a, standing_of(opened.store, people.get(a.task), a)) for a in opened.adapters(user, task)]
     if not people and not adapters:
         raise unknown_user(opened.store, user)
     profiles = {name: profile for name in people if (profile := opened.store.profile(name, user))}
@@ -159,7 +158,7 @@ def show(
     _print_versions(adapters)
     if plot is not None:
         say(f"{plot}: whose pieces the newest recipe is made of")
-    elif adapters[-1][0].is_recipe and adapters[-1][0].stale is None and adapters[-1][0].pool not in waiting:
+    elif adapters[-1][0].is_recipe and adapters[-1][0].stale is None:
         say(f"`ownlm users show --plot FILE.png {argument(user)}` draws whose pieces the recipe is made of")
 
 
@@ -210,7 +209,6 @@ def _newest(home: "Home", person: "Person", adapters: "list[tuple[AdapterInfo, s
     """What is to be said about a person's newest adapter in a task, and the next command."""
     from ownlm.workflows.recipes import assemble_command, sharers_now
     from ownlm.workflows.standing import learnt_from_gone, worth_of
-    from ownlm.workflows.waiting import WAITS
 
     task, mine = person.task, [(adapter, standing) for adapter, standing in adapters if adapter.task == person.task]
     if not mine:
@@ -228,8 +226,8 @@ def _newest(home: "Home", person: "Person", adapters: "list[tuple[AdapterInfo, s
     elif adapter.forgotten:
         begins = f"`ownlm train --task {task} --user {quoted(person.user)}` begins again without them"
         go_on = f"It {learnt_from_gone(adapter)}, and answers until a new one is made: {begins}"
-    if standing == WAITS:
-        return f"the {which} {WAITS}; the base answers. `ownlm doctor` says whose pieces are to be withdrawn"
+    if adapter.waits:
+        return f"the {which} {adapter.stale}; the base answers. `ownlm doctor` says whose pieces are to be withdrawn"
     return f"the {which} is behind: {standing}{known}. {go_on}"
 
 

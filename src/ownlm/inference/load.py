@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ownlm.config import LoraConfig
-from ownlm.errors import AdapterError, BaseModelError, PoolError, argument
+from ownlm.errors import AdapterError, BaseModelError
 from ownlm.model.adapter import Adapter
 from ownlm.model.base import BaseLM, default_device, load_base
 from ownlm.model.bases.files import fingerprint
@@ -13,7 +13,7 @@ from ownlm.perpcs.materialise import joined, materialise
 from ownlm.perpcs.pool import Pool, open_pool
 from ownlm.perpcs.recipe import Recipe, check_recipe
 from ownlm.store import pools
-from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo
+from ownlm.store.rows import AdapterInfo, BaseInfo
 from ownlm.store.store import Store
 
 RECIPE = "recipe"  # the method of an adapter that was assembled
@@ -67,47 +67,17 @@ def read_adapter(store: Store, info: AdapterInfo, pool: Pool | None = None) -> A
 
 
 def load_pool(store: Store, info: AdapterInfo) -> Pool:
-    """The pool whose pieces a recipe names.
+    """The pool that a recipe's pieces are in; errors as for `open_usable`."""
+    return open_usable(store, info.pool or "")
+
+
+def open_usable(store: Store, digest: str) -> Pool:
+    """A pool of the home, whole and free to use.
 
     Raises:
-        NotFoundError: the home has it no more. PoolError: it is damaged, or may not be used.
+        SupersededError: the home has it no more. PoolError: it is damaged, or waits for a withdrawal.
     """
-    return open_agreed(store, pools.pool(store, info.pool))
-
-
-def open_unless_taken_back(store: Store, info: AdapterInfo) -> Pool | None:
-    """The same for answering; None where somebody took their consent back: it is nobody else's business who."""
-    named = pools.pool(store, info.pool)
-    pool = open_pool(Path(named.folder), named.digest)
-    return None if who_took_back(store, pool) else pool
-
-
-def open_agreed(store: Store, info: PoolInfo) -> Pool:
-    """A pool of the home, if it still is what it was and everybody whose pieces lie in it still agrees.
-
-    Raises:
-        PoolError: it is damaged; or somebody took their consent back, and their pieces are to be withdrawn first.
-    """
-    pool = open_pool(Path(info.folder), info.digest)
-    check_agreed(store, pool)
-    return pool
-
-
-def who_took_back(store: Store, pool: Pool) -> list[str]:
-    """Those who took their consent back, and whose pieces lie in a pool."""
-    known = pools.people_of(store)  # of all pools: a copy of one, taken in again, has the same sharers
-    people = {known[sharer] for sharer in pool.manifest.sharers if sharer in known}
-    return sorted(people - pools.consenting(store, people))
-
-
-def check_agreed(store: Store, pool: Pool) -> None:
-    """Raises a PoolError where somebody took their consent back, whose pieces lie in a pool."""
-    if gone := who_took_back(store, pool):
-        raise PoolError(
-            f"People whose pieces lie in the pool {pool.digest[:12]} have taken their consent back",
-            got=", ".join(gone),
-            hint=f"`ownlm pool withdraw {argument(gone[0])}`",
-        )
+    return open_pool(Path(pools.usable(store, digest).folder), digest)
 
 
 def licence_of(store: Store, info: AdapterInfo) -> str:

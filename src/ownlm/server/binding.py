@@ -104,14 +104,11 @@ def _assigned(home: Home, query: Query, task: Task, base_only: bool) -> Assignme
         except NotFoundError:
             why = "There is no adapter of yours yet; the base answers"
             return Assignment(query, task, pick_base(store, task.name, None), None, why)
-        if one.adapter is not None and one.adapter.pool is not None and one.adapter.pool in home.pools.waiting():
-            why = "Your adapter waits for a withdrawal from its pool; the base answers"
-            return replace(one, adapter=None, warning=why)
         if one.adapter is not None and (gone := learnt_from_gone(one.adapter)) is not None:
             again = "assembled" if one.adapter.is_recipe else "trained"
             return replace(one, warning=f"Your adapter {gone}: ask to be {again}, and it is made anew without")
         if one.warning is not None:  # it is stale; what an operator would type is nothing for a client
-            return replace(one, warning="Your assembly is stale, and waits to be made anew; the base answers")
+            return replace(one, warning="Your assembly is stale, and waits to be made again; the base answers")
         return one
     return Assignment(query, task, pick_base(store, task.name, None), None)
 

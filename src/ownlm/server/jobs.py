@@ -254,7 +254,7 @@ class Jobs:
         if error is None and newest is None:
             why = told.skipped.get(job.user, "nothing came of it")
             error = {"what": f"No adapter was made: {why}", "hint": "add records, and ask for it again"}
-        elif error is None and newest and newest.is_recipe and newest.pool in self._home.pools.waiting():
+        elif error is None and newest and newest.waits:
             error = {
                 "what": "The pieces of your adapter wait for a withdrawal, and answer nobody until it is done",
                 "hint": "ask for it again later, or ask to be trained",

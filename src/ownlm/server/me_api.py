@@ -3,7 +3,6 @@
 import io
 import json
 import zipfile
-from collections.abc import Collection
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -24,13 +23,13 @@ from ownlm.server.openai_api import sends, task_of
 from ownlm.server.protocol import Body, without_nulls
 from ownlm.server.state import AnyState, State
 from ownlm.server.strict_json import StrictRoute
+from ownlm.store.consents import LICENCE, Consent
 from ownlm.store.forget import Forgotten
 from ownlm.store.jobs import OPEN, find_job, job_page, jobs, latest_job
 from ownlm.store.pools import pools
 from ownlm.store.records import Bounds, history_page, record_counts
 from ownlm.store.rows import AdapterInfo, JobInfo
 from ownlm.store.served import serving
-from ownlm.workflows.consent import LICENCE, Consent
 from ownlm.workflows.standing import Worth, behind, worth_of
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute, tags=["me"])
@@ -88,12 +87,9 @@ def show_me(caller: AnyCaller, state: AnyState) -> dict[str, Any]:
     if user is None:
         return told
     home = state.home
-    latest, waiting = (
-        {task: a for (task, _), a in home.store.latest_adapters(None, [user]).items()},
-        home.pools.waiting(),
-    )
+    latest = {task: a for (task, _), a in home.store.latest_adapters(None, [user]).items()}
     told["tasks"] = [
-        {"task": task, "records": count} | _standing(state, latest.get(task), waiting)
+        {"task": task, "records": count} | _standing(state, latest.get(task))
         for task, count in record_counts(home.store, user).items()
     ]
     return told | {"consent": _agreed(_consent(state, user, None, LICENCE))}
@@ -216,10 +212,10 @@ def show_adapter(user: Me, state: AnyState, task: TaskName) -> dict[str, Any]:
     """
     name = task_of(state, task).name
     versions = state.home.store.adapters(name, user)
-    job, waiting = latest_job(state.home.store, user, name), state.home.pools.waiting()
+    job = latest_job(state.home.store, user, name)
     open_jobs = [one for one in jobs(state.home.store, user, OPEN) if one.task == name]
-    return _standing(state, versions[-1] if versions else None, waiting) | {
-        "versions": [_adapter(state, one, waiting) for one in reversed(versions)],
+    return _standing(state, versions[-1] if versions else None) | {
+        "versions": [_adapter(state, one) for one in reversed(versions)],
         "job": _job(state, job) if job else None,
         "open_jobs": [_job(state, one) for one in open_jobs],
         "not_offered": offers(state, user, name, {one.kind for one in open_jobs}),
@@ -327,7 +323,7 @@ def _consent(state: State, user: str, share: bool | None, licence: str) -> Conse
     except NotFoundError:
         if share:
             raise NotFoundError("Who has no records has nothing to share", hint="add records first") from None
-        return Consent(user, False)
+        return Consent(user=user, shares=False)
 
 
 def _agreed(told: Consent) -> dict[str, Any]:
@@ -338,23 +334,22 @@ def _begun(state: State, kind: Literal["train", "assemble"], user: str, task: st
     return _job(state, state.jobs.ask(kind, user, task_of(state, task).name))
 
 
-def _standing(state: State, adapter: AdapterInfo | None, waiting: Collection[str]) -> dict[str, Any]:
+def _standing(state: State, adapter: AdapterInfo | None) -> dict[str, Any]:
     """An adapter, and in words how it stands."""
     if adapter is None:
         return {"adapter": None, "standing": "no adapter yet", "worth": asdict(Worth())}
-    told, known = _adapter(state, adapter, waiting), worth_of(adapter)
+    told, known = _adapter(state, adapter), worth_of(adapter)
     history = next((p.history for p in state.home.store.people(adapter.task, [adapter.user])), None)
-    waits = "waits for a withdrawal from its pool" if told["waits"] else None
-    words = behind(adapter, history, told["behind"], waits) or "up to date"
+    words = behind(adapter, history, told["behind"]) or "up to date"
     return {"adapter": told, "standing": "; ".join(filter(None, (words, known.words))), "worth": asdict(known)}
 
 
-def _adapter(state: State, one: AdapterInfo, waiting: Collection[str]) -> dict[str, Any]:
+def _adapter(state: State, one: AdapterInfo) -> dict[str, Any]:
     return {
         "id": one.id, "method": one.method, "base": one.base, "records": one.records, "steps": one.steps,
         "loss_first": one.loss_first, "loss_last": one.loss_last, "bytes": one.bytes, "created": one.created,
-        "behind": state.home.behind(one), "forgotten": one.forgotten, "stale": one.stale,
-        "waits": one.pool in waiting,
+        "behind": state.home.behind(one), "forgotten": one.forgotten,
+        "stale": None if one.waits else one.stale, "waits": one.waits,
     }  # fmt: skip
 
 

@@ -49,7 +49,7 @@ def _assemble(state: State, user: str, task: str) -> Reason | None:
     try:
         how = job_settings(store, JobInfo("", "assemble", user, task))
         plan = assembly_plan(store, state.home.task(task), users=[user], **how)
-        if plan.pool.digest in state.home.pools.waiting():
+        if plan.pool.waits:
             return "waits"
         last = store.latest_adapters(task, [user]).get((task, user))
         (person,) = store.people(task, [user])

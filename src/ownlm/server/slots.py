@@ -6,8 +6,8 @@ from itertools import count
 from pathlib import Path
 
 from ownlm.config import LoraConfig
-from ownlm.errors import AdapterError, NotFoundError, PoolError, SupersededError
-from ownlm.inference.load import RECIPE, is_mix, load_adapter, load_recipe, who_took_back
+from ownlm.errors import AdapterError
+from ownlm.inference.load import RECIPE, is_mix, load_adapter, load_recipe
 from ownlm.model.adapter import Adapter
 from ownlm.model.bank import LoraBank
 from ownlm.model.banks import Banks
@@ -205,15 +205,10 @@ class Slots:
 
     def _pool(self, info: AdapterInfo) -> Pool:
         """A recipe's pool, if it may be used now."""
-        try:
-            named = pools.pool(self.store, info.pool)
-        except NotFoundError:
-            raise SupersededError("The pieces of this assembly were withdrawn meanwhile", hint="ask again") from None
+        named = pools.usable(self.store, info.pool or "")
         pool = self._pools.get(named.digest)
         if pool is None:
             pool = self._pools[named.digest] = open_pool(Path(named.folder), named.digest)
-        if who_took_back(self.store, pool):  # nobody else's business who
-            raise PoolError("The assembly waits until the pieces of who took their consent back are withdrawn")
         return pool
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Connection, delete, insert, select
 
 from ownlm.errors import ConfigError, NotFoundError
@@ -12,11 +13,30 @@ from ownlm.store.pools import BATCH, sweep
 from ownlm.store.records import unknown_user_in
 from ownlm.store.rows import now
 from ownlm.store.store import Store
+from ownlm.store.withdrawals import mark_waiting, sharers_in
 from ownlm.store.work import alone
+
+LICENCE = "CC-BY-4.0"
 
 _TABLES = (tables.records, tables.adapters, tables.profiles, tables.consents, tables.sharers)  # that name users
 
 _NAMED = 20  # unknown users in a message; of more the rest is counted
+
+
+class Consent(BaseModel):
+    """Whether a user agrees to share, under which licence and since when; and the pools that have pieces of theirs.
+
+    Attributes:
+        pools: digests of the pools of this home that have pieces of the user, agreed to or not.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    user: str
+    shares: bool
+    licence: str | None = None
+    since: str | None = None
+    pools: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +64,7 @@ def give_consent(store: Store, user: str, licence: str) -> None:
 def take_back_consent(store: Store, user: str) -> None:
     """Records that a user does not share, or no longer, and removes the drafts of what they would have shared.
 
-    Pieces that lie in a pool stay until they are withdrawn.
+    Pieces that lie in a pool stay until they are withdrawn. No recipe of such a pool is used until then.
 
     Raises:
         NotFoundError: the home does not know the user. StoreError: the home cannot be written; the same call again
@@ -79,12 +99,43 @@ def change_consents(store: Store, give: Mapping[str, str], withdraw: Collection[
             db.execute(insert(tables.consents), rows)
         for user in withdraw:
             drop(db, user)
+        mark_waiting(db)
     if withdraw:
         store.sweep()  # even if there was none: a stopped command is given again
         with alone(store.folder) as idle:
             if idle:  # else the pool that is being made does without them
                 sweep(store)
     return Changed(len(changed), len(ended), len(users) - len(changed) - len(ended))
+
+
+def consents_of(store: Store, users: Collection[str]) -> list[Consent]:
+    """How the consents of many users stand, in their order.
+
+    Raises:
+        NotFoundError: the home does not know some of them.
+    """
+    c, s = tables.consents.c, tables.sharers.c
+    agreed, ids = dict[str, dict[str, str]](), dict[str, set[str]]()
+    with store.database.reading() as db:
+        check_all_known(db, users)
+        for part in _batches(list(users)):
+            for row in db.execute(select(c.user, c.licence, c.created).where(c.user.in_(part))):
+                agreed[row.user] = {"licence": row.licence, "since": row.created}
+            for user, sharer in db.execute(select(s.user, s.id).where(s.user.in_(part))):
+                ids.setdefault(user, set()).add(sharer)
+        pools = sharers_in(db) if ids else {}
+    found = []
+    for user in users:
+        mine = ids.get(user, set())
+        own = tuple(digest for digest, sharers in pools.items() if not sharers.isdisjoint(mine))
+        found.append(Consent(user=user, shares=user in agreed, **agreed.get(user, {}), pools=own))
+    return found
+
+
+def check_known(store: Store, user: str) -> None:
+    """Raises a NotFoundError where the home does not know a user."""
+    with store.database.reading() as db:
+        check_all_known(db, [user])
 
 
 def check_all_known(db: Connection, users: Collection[str]) -> None:

@@ -30,6 +30,7 @@ from ownlm.durable import sync
 from ownlm.errors import StoreBusyError, StoreError
 from ownlm.filesystem import make_private
 from ownlm.store import tables
+from ownlm.store.withdrawals import mark_waiting
 
 log = logging.getLogger("ownlm.store")
 
@@ -118,6 +119,7 @@ class Database:
         with self.writing() as db:
             if (version := _version(db)) is not None and version < tables.VERSION:  # nobody else was quicker
                 tables.migrate(db, version)
+                mark_waiting(db)
                 db.execute(update(tables.meta).values(value=str(tables.VERSION)).where(tables.meta.c.key == "version"))
 
     def _check(self, version: int | None) -> None:

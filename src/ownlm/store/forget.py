@@ -19,6 +19,7 @@ from ownlm.store.erasing.traces import Needle
 from ownlm.store.pools import pools_with
 from ownlm.store.records import Bounds, add_tombstone, new_rows, no_record, unknown_user_in
 from ownlm.store.store import Store
+from ownlm.store.withdrawals import mark_waiting
 
 QUICK_BYTES = 16_000_000  # size of a database that is rewritten in a fraction of a second
 LEAVING = "leaving "  # prefix of a key in `meta`: a pseudonym under which a deleted user's pieces wait in pools
@@ -92,6 +93,7 @@ def forget_user(store: Store, user: str, *, verify: bool = False, patience_s: fl
         bases = _learnt_from(db, o.user == user)
         db.execute(delete(tables.outsiders).where(o.user == user))
         pools, leaving = tuple(pools_with(db, user)), _rename_sharer(db, user)
+        mark_waiting(db)
         if not (records or profiles or adapters or any(others) or bases or pools or leftover.due in dues(db)):
             raise unknown_user_in(db, user)
         add_tombstone(db, user)
@@ -232,6 +234,7 @@ def _delete_record(
     if not db.execute(select(func.count()).where(r.user == user)).scalar():
         leftover.take(db, tables.consents, tables.consents.c.user == user)
         db.execute(delete(tables.consents).where(tables.consents.c.user == user))
+        mark_waiting(db)
     bases = _learnt_from(db, (o.user == user) & (tables.bases.c.task == task))
     pools = tuple(pools_with(db, user, task))
     return Forgotten(

@@ -14,13 +14,14 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from ownlm.durable import sync
-from ownlm.errors import NotFoundError, PoolError, StoreError, many
+from ownlm.errors import NotFoundError, PoolError, StoreError, SupersededError, many
 from ownlm.history.record import History
 from ownlm.store import tables
-from ownlm.store.records import add_tombstone, has_history, has_tombstone, no_longer_shared, tombstones, unknown_user_in
-from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo, PoolVersion
+from ownlm.store.records import add_tombstone, has_history, has_tombstone, no_longer_shared, tombstones
+from ownlm.store.rows import WAITS, AdapterInfo, BaseInfo, PoolInfo, PoolVersion
 from ownlm.store.store import Store
 from ownlm.store.tables import without_number
+from ownlm.store.withdrawals import is_kept, mark_waiting, sharers_in
 
 FOLDER = "pools"  # in the home, for its own pools
 REMOVED = "its pool was removed"
@@ -38,14 +39,6 @@ def consents(store: Store) -> dict[str, tuple[str, str]]:
         return {row.user: (row.licence, row.created) for row in db.execute(query)}
 
 
-def consent_of(store: Store, user: str) -> tuple[str, str] | None:
-    """The licence under which a user agrees to share, and since when; None where they do not."""
-    c = tables.consents.c
-    with store.database.reading() as db:
-        row = db.execute(select(c.licence, c.created).where(c.user == user)).first()
-        return row and (row.licence, row.created)
-
-
 def consenting(store: Store, users: Iterable[str]) -> set[str]:
     """Those of `users` who agree to share."""
     c, asked, agreed = tables.consents.c, list(set(users)), set[str]()
@@ -53,18 +46,6 @@ def consenting(store: Store, users: Iterable[str]) -> set[str]:
         for start in range(0, len(asked), BATCH):
             agreed |= set(db.execute(select(c.user).where(c.user.in_(asked[start : start + BATCH]))).scalars())
     return agreed
-
-
-def check_known(store: Store, user: str) -> None:
-    """Raises a NotFoundError where nothing in the home is about a person."""
-    with store.database.reading() as db:
-        _check_known(db, user)
-
-
-def _check_known(db: Connection, user: str) -> None:
-    theirs = (tables.records, tables.adapters, tables.profiles, tables.consents, tables.sharers)
-    if all(db.execute(select(table.c.user).where(table.c.user == user).limit(1)).first() is None for table in theirs):
-        raise unknown_user_in(db, user)
 
 
 # Whose pieces lie in pools
@@ -144,6 +125,7 @@ def add_pool(
         ]
         if rows:
             db.execute(insert(tables.sharers), rows)
+        mark_waiting(db)
 
 
 def check_not_withdrawn(store: Store, sharers: Iterable[str]) -> None:
@@ -216,23 +198,21 @@ def replace_pool(
         db.execute(delete(tables.pools).where(p.digest == old))
         if new is not None:  # in its place: withdrawing makes no pool the newest
             db.execute(update(tables.pools).where(p.digest == new.digest).values(number=number))
-        left = (a.pool == old) & a.stale.is_(None)
+        left = (a.pool == old) & is_kept(a)
         late = list(db.execute(select(a.id).where(left).order_by(a.number)).scalars())
         db.execute(update(tables.adapters).where(left).values(stale="its pool was replaced while it was made"))
+        mark_waiting(db)
         note(db)
     return late
 
 
-def remove_pool(
-    store: Store, digest: str, elsewhere: Mapping[str, str], note: Callable[[Connection], object] = lambda db: None
-) -> None:
-    """Takes a pool out, and what links its sharers to people. Older versions of adapters made of it are stale.
+def remove_pool(store: Store, digest: str, note: Callable[[Connection], object] = lambda db: None) -> None:
+    """Removes a pool, and the links between its sharers and users. Older versions of adapters made of it are stale.
 
-    A random id of which the home then does not know any more whose it is may not come back with an old copy: its
-    person could not withdraw it.
+    Links of sharers whom another pool has too go to that pool. The random ids of the others may not come back with an
+    old copy: the home no longer knows the user who could withdraw them.
 
     Args:
-        elsewhere: of its random ids those that another pool names too, with that pool's digest: its links go there.
         note: writes something down in the same transaction.
 
     Raises:
@@ -244,14 +224,15 @@ def remove_pool(
         if db.execute(select(p.number).where(p.digest == digest)).scalar() is None:
             raise _no_longer(digest)
         newest = select(func.max(a.number)).group_by(a.task, a.user)
-        current = select(a.user).where(a.number.in_(newest), a.pool == digest, a.stale.is_(None)).order_by(a.user)
+        current = select(a.user).where(a.number.in_(newest), a.pool == digest, is_kept(a)).order_by(a.user)
         if users := list(db.execute(current).scalars()):
             raise PoolError(
                 f"The pool {digest[:12]} is in use: recipes of {many(len(users), 'user')} are made of its pieces",
                 got=", ".join(users[:_NAMED]) + (f" and {len(users) - _NAMED:,} more" if users[_NAMED:] else ""),
                 hint="assemble them from another pool (`ownlm assemble --pool ID --user USER`), or `ownlm train` them",
             )
-        db.execute(update(tables.adapters).where(a.pool == digest, a.stale.is_(None)).values(stale=REMOVED))
+        db.execute(update(tables.adapters).where(a.pool == digest, is_kept(a)).values(stale=REMOVED))
+        elsewhere = {id: other for other, ids in sharers_in(db).items() if other != digest for id in ids}
         for sharer in list(db.execute(select(s.id).where(s.pool == digest)).scalars()):
             if sharer in elsewhere:
                 db.execute(update(tables.sharers).where(s.id == sharer).values(pool=elsewhere[sharer]))
@@ -259,6 +240,7 @@ def remove_pool(
                 db.execute(delete(tables.sharers).where(s.id == sharer))
                 add_tombstone(db, _SHARER, sharer)
         db.execute(delete(tables.pools).where(p.digest == digest))
+        mark_waiting(db)
         note(db)
 
 
@@ -318,6 +300,21 @@ def pool(store: Store, digest: str | None = None, task: str | None = None, base:
         got = ", ".join(one.digest[: len(digest) + 8] for one in found)
         raise NotFoundError(f"{len(found)} pools begin with {digest!r}", got=got, hint="give more of the digest")
     return found[-1]
+
+
+def usable(store: Store, digest: str) -> PoolInfo:
+    """A pool, if recipes may be made of it and used now.
+
+    Raises:
+        SupersededError: the home has it no more. PoolError: it waits for a withdrawal.
+    """
+    with store.database.reading() as db:
+        row = db.execute(select(tables.pools).where(tables.pools.c.digest == digest)).first()
+    if row is None:
+        raise SupersededError(f"The pool {digest[:12]} is no longer in the home", hint="ask again")
+    if row.waits:
+        raise PoolError(f"The pool {digest[:12]} {WAITS}", hint="`ownlm doctor` says whose pieces are to be withdrawn")
+    return _pool(store, row)
 
 
 def recipes_of_pool(store: Store, digest: str) -> list[AdapterInfo]:

@@ -10,6 +10,8 @@ from typing import Any
 
 from ownlm.history.record import History, Record
 
+WAITS = "waits for a withdrawal: a sharer took their consent back"  # why a recipe is stale until the withdrawal
+
 
 def now() -> str:
     """The time, as ISO 8601 in UTC."""
@@ -63,7 +65,7 @@ class AdapterInfo:
     forgotten: int = 0  # how many of the records it has learnt from were forgotten since
     recipe: builtins.bytes | None = None  # not the field of that name
     pool: str | None = None  # digest of the pool whose pieces the recipe names
-    stale: str | None = None  # why the recipe cannot be used any more
+    stale: str | None = None  # why the recipe cannot be used
     created: str = field(default_factory=now)
 
     @property
@@ -71,9 +73,14 @@ class AdapterInfo:
         """Whether it was put together from the pieces of a pool."""
         return self.recipe is not None
 
+    @property
+    def waits(self) -> bool:
+        """Whether the recipe is stale only until a withdrawal is done, or the sharer agrees again."""
+        return self.stale == WAITS
+
     def knows(self, history: str) -> bool:
-        """Whether it was made from just these records, given by their digest, and can be used."""
-        return self.history == history and not self.forgotten and self.stale is None
+        """Whether it was made from just these records, given by their digest, and need not be made again."""
+        return self.history == history and not self.forgotten and (self.stale is None or self.waits)
 
 
 CHOSEN = (
@@ -102,6 +109,7 @@ class PoolInfo:
     parent: str | None = None  # digest of the version it was made from
     created: str = field(default_factory=now)
     publisher: str | None = None  # public key of the home that signed it
+    waits: bool = False  # for a withdrawal: no recipe of it may be made or used
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +207,11 @@ class Person:
     task: str
     records: int
     history: str  # digest of the records
+
+
+def sharer_digest(sharer: str) -> str:
+    """A hash of a sharer's random id."""
+    return hashlib.sha256(sharer.encode()).hexdigest()
 
 
 def record_digest(record: Record) -> str:

@@ -41,13 +41,12 @@ def id_of(version: str) -> str:
     return version.partition("-")[0]
 
 
-def current(store: Store, versions: Collection[str]) -> dict[str, str | None]:
-    """Those of these versions that the home still has and that are not stale, each with its pool."""
+def current(store: Store, versions: Collection[str]) -> set[str]:
+    """Those of these versions that the home still has and that are not stale."""
     a = tables.adapters.c
     wanted = select(a.id, a.blob, a.pool, a.recipe).where(a.id.in_({id_of(one) for one in versions}), a.stale.is_(None))
     with store.database.reading() as db:
-        known = {_version(row.id, row.blob, row.pool, row.recipe): row.pool for row in db.execute(wanted)}
-    return {version: pool for version, pool in known.items() if version in versions}
+        return {_version(row.id, row.blob, row.pool, row.recipe) for row in db.execute(wanted)} & set(versions)
 
 
 @contextmanager
@@ -118,7 +117,7 @@ def gone(store: Store, folder: Path) -> set[str]:
     """
     names = {path.name.removeprefix(".").partition("+")[0] for path in folder.glob("*")} if folder.exists() else set()
     versions = {name for name in names if "-" in name}
-    return versions - current(store, versions).keys()
+    return versions - current(store, versions)
 
 
 def _wait(store: Store, folder: Path, patience_s: float) -> None:

@@ -31,6 +31,7 @@ from ownlm.store.records import (
 )
 from ownlm.store.rows import CHOSEN, AdapterInfo, BaseInfo, Person, ProfileInfo, digest_of, history_digest
 from ownlm.store.tables import narrowed, without_number
+from ownlm.store.withdrawals import is_kept, mark_made
 
 
 class Store:
@@ -267,6 +268,7 @@ class Store:
             done = drop(db, owners_of((own.task, own.user) for own, _ in adapters if not own.is_recipe))
             if kept:
                 db.execute(insert(tables.adapters), [asdict(adapter) for adapter, _ in kept])
+                mark_made(db, [adapter for adapter, _ in kept])
         if replaced or done:
             self.sweep(None if replaced else done)
         return errors
@@ -285,8 +287,9 @@ class Store:
     def _make_room(self, db: Connection, adapters: Sequence[AdapterInfo]) -> int:
         """Removes unusable versions that these replace; returns how many."""
         a = tables.adapters.c
-        versions = db.execute(select(a.number, a.blob, a.forgotten, a.stale).where(of_users(a, adapters)))
-        unusable = [row.number for row in versions if row.forgotten or row.stale or not self._has_blob(row.blob)]
+        kept = (is_kept(a) & (a.forgotten == 0)).label("kept")
+        versions = db.execute(select(a.number, a.blob, kept).where(of_users(a, adapters)))
+        unusable = [row.number for row in versions if not (row.kept and self._has_blob(row.blob))]
         if unusable:
             db.execute(delete(tables.adapters).where(a.number.in_(unusable)))
         return len(unusable)

@@ -22,7 +22,7 @@ from sqlalchemy import (
     text,
 )
 
-VERSION = 8  # raised whenever a table changes, with a step in `migrate`
+VERSION = 9  # raised whenever a table changes, with a step in `migrate`
 
 metadata = MetaData()
 
@@ -128,6 +128,7 @@ pools = Table(
     Column("provenance", JSON, nullable=False),
     Column("created", String, nullable=False),
     Column("publisher", String),  # public key of the home that signed it
+    Column("waits", Boolean, nullable=False, server_default="0"),  # for a withdrawal; see `mark_waiting`
 )
 
 pool_versions = Table(  # every version of a pool that was here: none of them comes back as a newer one
@@ -258,6 +259,8 @@ def migrate(db: Connection, version: int) -> None:
         pool_versions.create(db)
     if version < 8:
         checkpoints.create(db)
+    if 3 <= version < 9:
+        db.execute(text("ALTER TABLE pools ADD COLUMN waits BOOLEAN NOT NULL DEFAULT 0"))
 
 
 # Format 1 forgot nothing, so the records an adapter knew are the person's first ones. Its keys were made in another

@@ -15,8 +15,8 @@ from ownlm.inference.load import (
     is_mix,
     load_adapter,
     load_peft_adapter,
+    load_pool,
     load_recipe,
-    open_unless_taken_back,
 )
 from ownlm.inference.peft_answer import answer_with_peft
 from ownlm.model.adapter import Adapter
@@ -31,10 +31,9 @@ from ownlm.store.records import unknown_user
 from ownlm.store.rows import AdapterInfo, BaseInfo
 from ownlm.store.store import Store
 from ownlm.workflows.profile import shown
-from ownlm.workflows.recipes import assemble_command, remake_command, sharers_now
+from ownlm.workflows.recipes import remake_command, stale_warning
 from ownlm.workflows.report import Answer
 from ownlm.workflows.standing import learnt_from_gone
-from ownlm.workflows.waiting import WAITS
 
 PEOPLE_AT_ONCE = 16  # whose adapters are in memory together
 QUERIES_AT_ONCE = 256  # how many answers may wait for each other
@@ -98,9 +97,7 @@ def assign(store: Store, query: Query, task: Task, base: BaseInfo | None, base_o
     newest = mine[-1]
     made_for, its_base = Task.model_validate(newest.provenance["task"]), store.base(newest.base)
     if newest.stale is not None:
-        again = f"`{assemble_command(newest, sharers_now(store, task.name), [query.user_id])}` assembles anew"
-        warning = f"The assembly of user {query.user_id!r} is stale: {newest.stale}; the base answers. {again}"
-        return Assignment(query, made_for, its_base, None, warning)
+        return Assignment(query, made_for, its_base, None, stale_warning(store, newest))
     if (gone := learnt_from_gone(newest)) is not None:
         warning = f"The adapter of user {query.user_id!r} {gone}: {remake_command(store, newest)} makes one without"
         return Assignment(query, made_for, its_base, newest, warning)
@@ -197,7 +194,7 @@ def _answer_batch(
 ) -> list[Answer]:
     adapters: dict[str, Adapter] = {}
     recipes: dict[str, Recipe] = {}
-    opened: dict[str, Pool | OwnlmError | None] = {}
+    opened: dict[str, Pool | OwnlmError] = {}
     pool: Pool | None = None  # of everybody's `recipes`
     other: PeftAdapter | None = None  # of another method than LoRA: everybody's then, see `Assignment.shape`
     histories: dict[str, History] = {}
@@ -209,8 +206,6 @@ def _answer_batch(
         try:
             if own is not None and own.is_recipe:
                 its_pool = _pool_of(store, own, opened)
-                if its_pool is None:
-                    own, result = None, replace(result, adapter=None, warning=_taken_back(one))
             if choose and not one.task.labels:
                 raise TaskError(f"Task {one.task.name!r} has no labels to choose among", hint="ask without --choose")
             if own is not None and own.method not in ("lora", RECIPE):
@@ -246,18 +241,12 @@ def _told(result: Answer, said: str | OwnlmError) -> Answer:
     return replace(result, answer=said) if isinstance(said, str) else replace(result, error=said)
 
 
-def _taken_back(one: Assignment) -> str:
-    user, task = one.query.user_id, one.task.name
-    what = f"The assembly of user {user!r} {WAITS}; the base answers"
-    return f"{what}. `ownlm doctor` says whose, and `ownlm assemble --task {task}` assembles anew when they are gone"
-
-
-def _pool_of(store: Store, own: AdapterInfo, opened: dict[str, Pool | OwnlmError | None]) -> Pool | None:
-    """The pool of a recipe, looked at once for all of a batch; None where it may not be used."""
+def _pool_of(store: Store, own: AdapterInfo, opened: dict[str, Pool | OwnlmError]) -> Pool:
+    """The pool of a recipe, opened once for all of a batch."""
     digest = own.pool or ""
     if digest not in opened:
         try:
-            opened[digest] = open_unless_taken_back(store, own)
+            opened[digest] = load_pool(store, own)
         except OwnlmError as error:
             opened[digest] = error
     found = opened[digest]

@@ -9,7 +9,7 @@ from ownlm.config import TrainConfig
 from ownlm.errors import ConfigError, NotFoundError, OwnlmError, many
 from ownlm.history.labels import check_history
 from ownlm.history.task import Task
-from ownlm.inference.load import RECIPE, check_agreed, open_agreed
+from ownlm.inference.load import RECIPE, open_usable
 from ownlm.model.base import BaseLM
 from ownlm.oppu.examples import tokenize
 from ownlm.oppu.minibatches import TokenizedExample
@@ -22,14 +22,13 @@ from ownlm.prompt.example import history_examples
 from ownlm.store import pools
 from ownlm.store.blobs import blob_name
 from ownlm.store.records import unknown_user
-from ownlm.store.rows import AdapterInfo, BaseInfo, Person, PoolInfo, ProfileInfo, history_digest, is_chosen
+from ownlm.store.rows import WAITS, AdapterInfo, BaseInfo, Person, PoolInfo, ProfileInfo, history_digest, is_chosen
 from ownlm.store.store import Store
 from ownlm.workflows.profile import shown
 from ownlm.workflows.report import Assemblies, Assembly
 from ownlm.workflows.selection import CHOSEN, FORGOTTEN, UP_TO_DATE, TrainingSeat, pages
 from ownlm.workflows.settings import digest, versions
 from ownlm.workflows.train import Meter
-from ownlm.workflows.waiting import WAITS, waiting_pools
 
 RECENT = 2000  # the latest records are read
 ADAPT_RATE = 1e-2  # of weights; of a residual adapter, the sharers' rate
@@ -132,11 +131,11 @@ def assemble_people(
     waiting = list(_waiting(store, plan, report))
     if not waiting:
         return
-    model, pool = load(), open_agreed(store, plan.pool)
+    model, pool = load(), open_usable(store, plan.pool.digest)
     check_pool(model, pool, plan.top_k)
     bars = _Bars(progress, plan, len(waiting), len(pool.modules), report)
     for at in range(0, len(waiting), AT_ONCE):
-        check_agreed(store, pool)
+        pools.usable(store, pool.digest)
         seated, targets = dict[str, TrainingSeat](), list[Target]()
         for user in waiting[at : at + AT_ONCE]:
             try:
@@ -182,7 +181,7 @@ def _waiting(store: Store, plan: AssemblyPlan, report: Assemblies) -> Iterator[s
     """
     task, nobody = plan.task.name, True
     sharers, outsiders = set(pools.people_of(store, pool=plan.pool.digest).values()), store.outsiders(plan.base.name)
-    done = f"{WAITS}; `ownlm doctor` says whose" if plan.pool.digest in waiting_pools(store) else UP_TO_DATE
+    done = f"{WAITS}; `ownlm doctor` says whose" if plan.pool.waits else UP_TO_DATE
     for names in pages(store, task, plan.users):
         people = {person.user: person for person in store.people(task, names)}
         latest = store.latest_adapters(task, names)

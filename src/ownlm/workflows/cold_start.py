@@ -19,6 +19,7 @@ from ownlm.perpcs.sharers import MIN_RECORDS
 from ownlm.progress import Progress
 from ownlm.prompt.example import history_examples
 from ownlm.store import pools
+from ownlm.store.consents import check_known
 from ownlm.store.rows import AdapterInfo
 from ownlm.store.store import Store
 from ownlm.workflows.assemble import AssemblyPlan, assemble_people, assembly_plan
@@ -170,7 +171,7 @@ def tier_for(records: int, sharer: bool, no_assembly: str | None) -> tuple[Tier,
 
 def standing(last: AdapterInfo | None, own: Plan) -> Tier | None:
     """The rung of a person's newest adapter; None where they have none on this base that can be used."""
-    if last is None or last.base_fingerprint != own.base.fingerprint or last.forgotten or last.stale is not None:
+    if last is None or last.base_fingerprint != own.base.fingerprint or not last.knows(last.history):
         return None
     if not last.is_recipe:
         return "own"
@@ -193,7 +194,7 @@ def _histories(store: Store, own: Plan, left_out: list[tuple[str, str]]) -> Iter
             left_out.append((student.user, student.skipped or ""))
             continue
         if student.records == 0 and own.users:
-            pools.check_known(store, student.user)
+            check_known(store, student.user)
         history = store.history(own.task.name, student.user)
         if history.records or own.users:  # else they were forgotten just now
             yield student.user, history

@@ -6,7 +6,6 @@ together where they name the same line, one is the other's ancestor, they share 
 the same folder.
 """
 
-import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import replace
@@ -19,7 +18,7 @@ from ownlm.filesystem import read_regular
 from ownlm.perpcs.pool import Pool, open_pool
 from ownlm.perpcs.signing import fingerprint, key_from_pem, key_to_pem, new_key
 from ownlm.store import pools
-from ownlm.store.rows import PoolInfo, PoolVersion
+from ownlm.store.rows import PoolInfo, PoolVersion, sharer_digest
 from ownlm.store.store import Store
 
 if TYPE_CHECKING:
@@ -191,5 +190,4 @@ def _named(key: str | None) -> str:
 
 
 def _hashed(sharers: Iterable[str]) -> tuple[str, ...]:
-    """The ids are random, so that their hashes tell nobody more than that they are the same."""
-    return tuple(hashlib.sha256(one.encode()).hexdigest() for one in sharers)
+    return tuple(map(sharer_digest, sharers))

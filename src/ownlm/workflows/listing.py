@@ -10,7 +10,6 @@ from ownlm.store.rows import AdapterInfo, Person
 from ownlm.store.store import Store
 from ownlm.workflows.histories import find_task
 from ownlm.workflows.standing import behind
-from ownlm.workflows.waiting import WAITS, waiting_pools
 
 Sort = Literal["added", "name", "records", "adapter"]
 
@@ -65,7 +64,7 @@ class ListedPerson:
 def list_people(store: Store, wanted: ListOptions) -> tuple[list[ListedPerson], int]:
     """The users of a home that options describe, at most `limit` of them; and how many there are without the limit."""
     task = None if wanted.task is None else find_task(store, wanted.task).name
-    latest, waiting, sharing = store.latest_adapters(task), waiting_pools(store), consents(store)
+    latest, sharing = store.latest_adapters(task), consents(store)
     found = [
         person
         for person in store.people(task)
@@ -76,29 +75,25 @@ def list_people(store: Store, wanted: ListOptions) -> tuple[list[ListedPerson], 
             person
             for person in found
             if (adapter := latest.get((person.task, person.user))) is not None
-            and bool(standing_of(store, person, adapter, waiting)) == wanted.behind
+            and bool(standing_of(store, person, adapter)) == wanted.behind
         ]
     ordered = _sorted(found, latest, wanted.sort)
     listed = []
     for person in ordered[: wanted.limit]:
         adapter = latest.get((person.task, person.user))
-        standing = standing_of(store, person, adapter, waiting)
+        standing = standing_of(store, person, adapter)
         listed.append(ListedPerson(person, adapter, standing, person.user in sharing))
     return listed, len(ordered)
 
 
-def standing_of(store: Store, person: Person | None, adapter: AdapterInfo | None, waiting: frozenset[str]) -> str:
-    """How far a user's adapter is behind their history, or why it is stale, in words; empty where it is neither.
-
-    Args:
-        waiting: digests of the pools that no user is answered from.
-    """
+def standing_of(store: Store, person: Person | None, adapter: AdapterInfo | None) -> str:
+    """How far a user's adapter is behind their history, or why it is stale, in words; empty where it is neither."""
     if adapter is None:
         return ""
     history = person.history if person else None
     known = history is not None and adapter.knows(history)
     new = 0 if known else store.arrived_after(adapter.task, adapter.user, adapter.upto)
-    return behind(adapter, history, new, WAITS if adapter.pool in waiting else None)
+    return behind(adapter, history, new)
 
 
 def _fits(wanted: ListOptions, person: Person, adapter: AdapterInfo | None, shares: bool) -> bool:

@@ -12,7 +12,7 @@ from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.recipe import Recipe
 from ownlm.store.rows import AdapterInfo, PoolInfo
 from ownlm.store.store import Store
-from ownlm.workflows.recipes import assemble_command, sharers_now
+from ownlm.workflows.recipes import remake_command
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def use_of_person(store: Store, adapter: AdapterInfo) -> Use:
     if not adapter.is_recipe:
         raise AdapterError(f"The newest adapter {which} was trained: no piece of a pool is in it", hint=again)
     if adapter.stale is not None:
-        again = f"`{assemble_command(adapter, sharers_now(store, adapter.task), [adapter.user])}`"
+        again = remake_command(store, adapter)
         raise AdapterError(f"The assembly {which} is stale: {adapter.stale}", hint=again)
     pool = load_pool(store, adapter)
     use = weights(load_recipe(adapter, pool), pool).only_used
@@ -93,7 +93,7 @@ def use_of_person(store: Store, adapter: AdapterInfo) -> Use:
 def use_of_pool(store: Store, info: PoolInfo, pool: Pool) -> Use:
     """How often the pieces of a pool are used by what answers for people now; a PoolError where a recipe is damaged."""
     current = store.latest_adapters().values()
-    mine = (one for one in current if one.is_recipe and one.stale is None and one.pool == info.digest)
+    mine = (one for one in current if one.pool == info.digest and (one.stale is None or one.waits))
     return counts((load_recipe(one, pool) for one in mine), pool)
 
 

@@ -24,6 +24,7 @@ from ownlm.perpcs.recipe import Recipe
 from ownlm.perpcs.version import copy_pool, without
 from ownlm.progress import Progress
 from ownlm.store import pools, tables
+from ownlm.store.consents import check_known
 from ownlm.store.drafts import remove_drafts
 from ownlm.store.erasing.leftovers import Leftover, due_key, erase, note_due
 from ownlm.store.forget import left
@@ -34,7 +35,6 @@ from ownlm.workflows.assemble import AssemblyPlan, assemble_people
 from ownlm.workflows.lineage import check_newer, key_of, signing_key, version_of
 from ownlm.workflows.report import Withdrawal
 from ownlm.workflows.share import new_pool_folder, pool_info
-from ownlm.workflows.waiting import named_in
 
 WITHDRAWN = "a sharer withdrew pieces that it uses"
 EMPTIED = "everybody withdrew from its pool"
@@ -225,9 +225,12 @@ def _erased(store: Store, leftover: Leftover) -> str | None:
 def _sharer(store: Store, who: str) -> str:
     """The whole of a random id that is given by its beginning; a person, or what is neither, as it is."""
     with suppress(NotFoundError):
-        pools.check_known(store, who)  # a name may look like the beginning of somebody else's id
+        check_known(store, who)  # a name may look like the beginning of somebody else's id
         return who
-    named = {sharer for info in pools.pools(store) for sharer in named_in(store, info)}
+    named = set(pools.people_of(store))
+    for info in pools.pools(store):
+        with suppress(PoolError):
+            named |= set(open_pool(Path(info.folder), info.digest).manifest.sharers)
     found = sorted(sharer for sharer in named if sharer.startswith(who)) if len(who) >= SHORTEST else []
     if len({pools.person_of(store, sharer) or sharer for sharer in found}) > 1:
         what = f"The ids of {len(found)} sharers begin with {who!r}"
@@ -255,11 +258,9 @@ def remove_pool(store: Store, digest: str) -> tuple[PoolInfo, int]:
         raise NotFoundError("No pool is named", hint="`ownlm pool ls`")
     info = pools.pool(store, digest)
     pools.check_own_folder(store, info)
-    others = [one for one in pools.pools(store) if one.digest != info.digest]
-    elsewhere = {sharer: one.digest for one in others for sharer in named_in(store, one)}
     leftover = _leftover(store, due_key("pool", info.digest), tables.sharers.c.pool == info.digest)
     size = sum(path.stat().st_size for path in Path(info.folder).rglob("*") if path.is_file())
-    pools.remove_pool(store, info.digest, elsewhere, partial(note_due, due=leftover.due))
+    pools.remove_pool(store, info.digest, partial(note_due, due=leftover.due))
     _remove_folder(info)
     sweep_served(store)
     _erased(store, leftover)

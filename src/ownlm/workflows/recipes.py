@@ -40,6 +40,16 @@ def assemble_command(recipe: AdapterInfo, sharers: int, users: Sequence[str] = (
     return "".join([f"ownlm assemble --task {recipe.task}", *given, *named])
 
 
+def stale_warning(store: Store, recipe: AdapterInfo) -> str:
+    """Why the base answers instead of a stale recipe, and what to do about it."""
+    which = f"The assembly of user {recipe.user!r}"
+    if recipe.waits:
+        again = f"`ownlm assemble --task {recipe.task}` assembles again when they are gone"
+        return f"{which} {recipe.stale}; the base answers. `ownlm doctor` says whose, and {again}"
+    command = assemble_command(recipe, sharers_now(store, recipe.task), [recipe.user])
+    return f"{which} is stale: {recipe.stale}; the base answers. `{command}` assembles again"
+
+
 def remake_command(store: Store, adapter: AdapterInfo) -> str:
     """The command, in backticks, that makes an adapter again from the records that are there now."""
     if adapter.is_recipe:

@@ -84,20 +84,17 @@ def learnt_from_gone(adapter: AdapterInfo) -> str | None:
     return f"has learnt from {what} forgotten or changed since"
 
 
-def behind(adapter: AdapterInfo, history: str | None, new: int, waits: str | None) -> str:
+def behind(adapter: AdapterInfo, history: str | None, new: int) -> str:
     """How far an adapter is behind, or why it cannot be used, in words; empty where it is up to date.
 
     Args:
         history: digest of the user's history; None where there is none.
         new: number of records that came after those it knows.
-        waits: what is said of a pool that nobody is answered from, where the adapter is made of one.
     """
     told = []
     if history is None or not adapter.knows(history):
         counts = {"new": new, "forgotten": adapter.forgotten}
         told += [f"{count:,} {what}" for what, count in counts.items() if count]
     if adapter.stale is not None:
-        told.append(f"stale: {adapter.stale}")
-    elif waits is not None:
-        told.append(waits)
+        told.append(adapter.stale if adapter.waits else f"stale: {adapter.stale}")
     return ", ".join(told)

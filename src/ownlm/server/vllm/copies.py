@@ -11,8 +11,8 @@ from sqlalchemy import select
 
 from ownlm.config import LoraConfig
 from ownlm.durable import sync
-from ownlm.errors import AdapterError, BaseModelError, SupersededError
-from ownlm.inference.load import open_unless_taken_back, read_adapter
+from ownlm.errors import BaseModelError, SupersededError
+from ownlm.inference.load import read_adapter
 from ownlm.model.adapter import Adapter, LoraPair, write_peft_folder
 from ownlm.model.peft_names import check_served
 from ownlm.server.vllm.terms import NOBODY, Terms
@@ -49,12 +49,9 @@ def put_copy(store: Store, terms: Terms, version: str) -> Path:
     if version != NOBODY:
         info = find(store, version)
         terms.check(store, info)
-        pool = None
-        if info.is_recipe and (pool := open_unless_taken_back(store, info)) is None:
-            raise AdapterError(f"The assembly of user {info.user!r} waits for a withdrawal: somebody took consent back")
     if folder.exists():  # it was written whole, and what a version is made of does not change
         return folder
-    adapter = nothing(terms) if version == NOBODY else read_adapter(store, info, pool)
+    adapter = nothing(terms) if version == NOBODY else read_adapter(store, info)
     check_served(terms.folder, tuple(adapter.pairs))
     temporary = folder.with_name(f".{version}+{uuid4().hex}")
     try:

@@ -12,10 +12,9 @@ import httpx2 as httpx
 
 from ownlm.errors import AdapterError, OwnlmError, SupersededError
 from ownlm.inference.label_scoring import answer_tokens
-from ownlm.inference.load import RECIPE, who_took_back
+from ownlm.inference.load import RECIPE
 from ownlm.inference.text import AnswerText
 from ownlm.model.base import load_without_weights
-from ownlm.perpcs.pool import Pool, open_pool
 from ownlm.server.engine import EngineError, Overloaded, Pace, StoppedError, Work
 from ownlm.server.prompts import PromptReader
 from ownlm.server.vllm.copies import find, remove_copy
@@ -23,7 +22,6 @@ from ownlm.server.vllm.plugin import DROP, NAME
 from ownlm.server.vllm.server import VllmServer, VllmSettings, start_server
 from ownlm.server.vllm.stream import VllmStream, generating, read_likeliest, read_text
 from ownlm.server.vllm.terms import NOBODY
-from ownlm.store import pools
 from ownlm.store.rows import AdapterInfo, BaseInfo
 from ownlm.store.served import current, gone, version_of
 from ownlm.store.store import Store
@@ -86,7 +84,6 @@ class VllmEngine:
         self._live: dict[VllmStream, str] = {}  # with which version
         self._given: OrderedDict[str, None] = OrderedDict()  # versions that the server may know, the latest last
         self._dropping: dict[str, asyncio.Event] = {}
-        self._pools: dict[str, Pool] = {}
         self._counts = {"hits": 0, "misses": 0, "evictions": 0, "tokens": 0, "chosen": 0}
         self._pace = Pace()
         self._stopping = False
@@ -187,19 +184,9 @@ class VllmEngine:
             what = f"vLLM serves another base than {work.base.name!r}"
             raise AdapterError(what, expected=terms.base, hint="a vLLM server serves one base; start another one")
         if work.adapter is not None:
-            info = find(self.store, version_of(work.adapter))
-            terms.check(self.store, info)
-            if info.pool is not None and self._taken_back(info.pool):
-                what = f"The assembly of user {info.user!r} waits for a withdrawal: somebody took their consent back"
-                raise AdapterError(what, hint=f"`ownlm assemble --task {info.task}`, when it is done")
+            terms.check(self.store, find(self.store, version_of(work.adapter)))
         room = answer_tokens(self.base, work.labels, 0)
         return self._prompts.read(work.prompt, room + 1)  # vLLM always says one token more
-
-    def _taken_back(self, digest: str) -> bool:
-        """Whether somebody whose pieces lie in a pool has taken their consent back."""
-        if digest not in self._pools:
-            self._pools[digest] = open_pool(Path(pools.pool(self.store, digest).folder), digest)
-        return bool(who_took_back(self.store, self._pools[digest]))
 
     async def _look(self) -> None:
         """Ends what is gone, again and again; and of copies, those that were not asked for longest."""
@@ -215,9 +202,7 @@ class VllmEngine:
     def _gone(self) -> set[str]:
         """Versions that the home has no more, or that may not be used any more."""
         given = set(self._given) - {NOBODY}
-        there = current(self.store, given)
-        taken = {version for version, pool in there.items() if pool is not None and self._taken_back(pool)}
-        return gone(self.store, self.server.copies) | (given - there.keys()) | taken
+        return gone(self.store, self.server.copies) | (given - current(self.store, given))
 
     async def _drop(self, version: str, error: OwnlmError | None) -> None:
         """Has the server forget an adapter, and removes its copy, when nothing reads it any more.
