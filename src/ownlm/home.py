@@ -12,7 +12,7 @@ from ownlm.history.record import Dataset, History, Query
 from ownlm.history.task import Task, parse_query
 from ownlm.pools import Pools
 from ownlm.progress import Progress, silent
-from ownlm.store.consents import LICENCE, Consent, change_consents, consents_of
+from ownlm.store.consents import LICENCE, Consent, set_consent
 from ownlm.store.database import DATABASE
 from ownlm.store.forget import Forgotten, resume
 from ownlm.store.rows import AdapterInfo, BaseInfo, Person, ProfileInfo
@@ -360,14 +360,8 @@ class Home(Corrections):
         return self.store.arrived_after(adapter.task, adapter.user, adapter.upto)
 
     def consent(self, user: str, share: bool | None = None, licence: str = LICENCE) -> Consent:
-        """Records whether a user shares pieces of their adapters (None: no change), and returns how it stands.
-
-        Raises:
-            NotFoundError: the home does not know the user. ConfigError: the licence is empty.
-        """
-        if share is not None:
-            change_consents(self.store, {user: licence} if share else {}, [] if share else [user])
-        return consents_of(self.store, [user])[0]
+        """Records whether a user shares pieces of their adapters, and returns how it stands; see `set_consent`."""
+        return set_consent(self.store, user, share, licence)
 
     def forget(self, user: str, progress: Progress = silent, *, verify: bool = False, wait: bool = True) -> Forgotten:
         """Removes every record, profile, adapter version and blob of a person.

@@ -108,6 +108,17 @@ def change_consents(store: Store, give: Mapping[str, str], withdraw: Collection[
     return Changed(len(changed), len(ended), len(users) - len(changed) - len(ended))
 
 
+def set_consent(store: Store, user: str, share: bool | None, licence: str) -> Consent:
+    """Gives consent, withdraws it, or does neither (None); and returns how it stands.
+
+    Raises:
+        NotFoundError: the home does not know the user. ConfigError: the licence is empty.
+    """
+    if share is not None:
+        change_consents(store, {user: licence} if share else {}, [] if share else [user])
+    return consents_of(store, [user])[0]
+
+
 def consents_of(store: Store, users: Collection[str]) -> list[Consent]:
     """How the consents of many users stand, in their order.
 
