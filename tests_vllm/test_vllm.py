@@ -19,7 +19,7 @@ from ownlm.home import Home
 from ownlm.server.engine import Work
 from ownlm.server.vllm.engine import VllmEngine, start_engine
 from ownlm.server.vllm.server import VllmSettings
-from ownlm.store.served import version_of
+from ownlm.store.exports import version_of
 from ownlm.workflows.ask import assign, prompt_of
 from tests_vllm.people import ASSEMBLED, QUESTIONS, SAYS, TRAINED, make_home, train
 

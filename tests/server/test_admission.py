@@ -14,7 +14,7 @@ from ownlm.server.engine import LONGEST_WAIT_S, UNKNOWN_S, Busy, Pace
 from ownlm.server.limits import Limits
 from ownlm.store.tokens import give_token
 from tests.server.fake_engine import FakeEngine
-from tests.server.test_openai_api import CHAT, TASK, say
+from tests.server.routes.test_openai import CHAT, TASK, say
 
 
 async def until(true: Callable[[], bool]) -> None:

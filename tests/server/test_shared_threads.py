@@ -14,10 +14,11 @@ from ownlm.errors import TaskError
 from ownlm.history.record import Query
 from ownlm.home import Home
 from ownlm.prompt.example import query_prompt
-from ownlm.server import binding, openai_api
+from ownlm.server import binding
 from ownlm.server.binding import Bound
 from ownlm.server.engine import AnswerTimeoutError, Busy, StoppedError
 from ownlm.server.retrieval import PROCESSES, Retrieval
+from ownlm.server.routes import openai
 from ownlm.server.state import BINDERS, MOST_WAITING, READERS, WRITERS, Turns
 from ownlm.store.consents import Consent
 from ownlm.store.store import Store
@@ -88,13 +89,13 @@ def test_writers_that_wait_do_not_keep_the_page_waiting(
 
 
 def test_prompts_that_take_long_do_not_keep_the_page_waiting(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    waiting, bind, ada = Waiting(), openai_api.bind_question, served.token("ada")
+    waiting, bind, ada = Waiting(), openai.bind_question, served.token("ada")
 
     def slow(*asked: Any) -> Bound:
         waiting.wait()
         return bind(*asked)
 
-    monkeypatch.setattr(openai_api, "bind_question", slow)
+    monkeypatch.setattr(openai, "bind_question", slow)
     with ThreadPoolExecutor(READERS + 6) as pool:
         asked = [pool.submit(served.post, CHAT, ada, **QUESTION, rag=1) for _ in range(READERS + 5)]
         try:
@@ -113,7 +114,7 @@ def test_a_user_with_a_long_history_waits_for_their_own_work_alone(
     waiting, ada = Waiting(), served.token("ada")
     monkeypatch.setattr(binding, "LONG_BYTES", 300)  # ada has more, bela has less
     work: tuple[Any, str] = {
-        "questions": (Retrieval, "__call__"), "searches": ("ownlm.server.me_api", "history_page"),
+        "questions": (Retrieval, "__call__"), "searches": ("ownlm.server.routes.users", "history_page"),
         "downloads": (Home, "export"),
     }[what]  # fmt: skip
     owner = work[0] if not isinstance(work[0], str) else __import__(work[0], fromlist=["x"])

@@ -104,14 +104,14 @@ def serve(
     that are under way come to their end.
     """
     with _interruptible():
-        from ownlm.server.origins import clean_origin, clean_root_path
+        from ownlm.server.http.origins import clean_origin, clean_root_path
 
         root_path, origins = clean_root_path(root_path), [clean_origin(one) for one in allow_origin or ()]
         listening = _listen(host, port)
         from ownlm.home import Home
         from ownlm.server.app import create_app
         from ownlm.server.limits import Limits
-        from ownlm.store.served import sweep_ended
+        from ownlm.store.exports import sweep_ended
 
         opened = Home(home, create=False)
         limits = Limits(
@@ -181,7 +181,7 @@ def _listen(host: str, port: int) -> socket.socket:
 def _run(app: "FastAPI", listening: socket.socket, limits: "Limits", root_path: str, json: bool) -> None:
     import uvicorn
 
-    from ownlm.server.connections import server_config
+    from ownlm.server.http.connections import server_config
 
     host, port = listening.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

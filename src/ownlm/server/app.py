@@ -11,19 +11,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ownlm import __version__
 from ownlm.home import Home
-from ownlm.server import corrections_api, me_api, openai_api
 from ownlm.server.answering import ClientLeft
 from ownlm.server.auth import Operator
+from ownlm.server.deletions import Forgetting
 from ownlm.server.engine import Engine
 from ownlm.server.errors import add_refusals
-from ownlm.server.forgetting import Forgetting
+from ownlm.server.http.middleware import Guard
+from ownlm.server.http.origins import RootPath, allow_origins, clean_root_path
+from ownlm.server.http.page_files import add_page
 from ownlm.server.jobs import Jobs
 from ownlm.server.limits import Limits, Meter
 from ownlm.server.metrics import Metrics
-from ownlm.server.middleware import Guard
-from ownlm.server.origins import RootPath, allow_origins, clean_root_path
-from ownlm.server.page_files import add_page
 from ownlm.server.retrieval import Retrieval
+from ownlm.server.routes import corrections, openai, users
 from ownlm.server.state import State
 from ownlm.store.jobs import job_counts
 
@@ -74,9 +74,9 @@ def create_app(
     app.state.ownlm = state
     add_refusals(app)
     app.add_exception_handler(ClientLeft, _nobody_waits)
-    app.include_router(openai_api.router)
-    app.include_router(me_api.router)
-    app.include_router(corrections_api.router)
+    app.include_router(openai.router)
+    app.include_router(users.router)
+    app.include_router(corrections.router)
     _add_others(app, state, root_path)
     app.add_middleware(_HeadAsGet)
     app.add_middleware(Guard, state=state)
@@ -120,7 +120,7 @@ def _add_others(app: FastAPI, state: State, root_path: str) -> None:
         await to_thread.run_sync(state.home.store.tasks, limiter=state.readers)
         return {"status": "ok"}
 
-    @app.get("/metrics", tags=["server"], response_class=Response, responses=openai_api.sends("text/plain"))
+    @app.get("/metrics", tags=["server"], response_class=Response, responses=openai.sends("text/plain"))
     async def metrics(caller: Operator) -> Response:
         """Counters and gauges, for Prometheus; with an operator's token."""
         jobs = await to_thread.run_sync(job_counts, state.home.store, limiter=state.readers)

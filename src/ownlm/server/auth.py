@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from ownlm.errors import AccessError, ForbiddenError, NotFoundError
-from ownlm.server.connections import CALLER
+from ownlm.server.http.connections import CALLER
 from ownlm.server.state import State
 from ownlm.store.rows import TokenInfo
 from ownlm.store.tokens import find_token

@@ -30,8 +30,8 @@ from ownlm.errors import (
     TaskError,
 )
 from ownlm.server.engine import AnswerTimeoutError, Busy, EngineDownError, EngineError, Overloaded, StoppedError
+from ownlm.server.http.validation_errors import describe_errors
 from ownlm.server.told import told
-from ownlm.server.validation_errors import describe_errors
 
 log = logging.getLogger("ownlm.server")
 

@@ -10,8 +10,8 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request
 
 from ownlm.home import Home
+from ownlm.server.deletions import Forgetting
 from ownlm.server.engine import Busy, Engine
-from ownlm.server.forgetting import Forgetting
 from ownlm.server.jobs import Jobs
 from ownlm.server.limits import Limits, Meter
 from ownlm.server.metrics import Metrics

@@ -27,9 +27,9 @@ from ownlm.store import pools, tables
 from ownlm.store.consents import check_known
 from ownlm.store.drafts import remove_drafts
 from ownlm.store.erasing.leftovers import Leftover, due_key, erase, note_due
+from ownlm.store.exports import sweep_served
 from ownlm.store.forget import left
 from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo
-from ownlm.store.served import sweep_served
 from ownlm.store.store import Store
 from ownlm.workflows.assemble import AssemblyPlan, assemble_people
 from ownlm.workflows.lineage import check_newer, key_of, signing_key, version_of

@@ -16,8 +16,8 @@ from typing import Annotated, Any
 from fastapi import Body, Depends, FastAPI, Header, HTTPException, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from ownlm.server.middleware import PAGE_POLICY
-from ownlm.server.page_files import add_page
+from ownlm.server.http.middleware import PAGE_POLICY
+from ownlm.server.http.page_files import add_page
 from tests.server.page import fake_people
 from tests.server.page.fake_people import ANSWERS, NOT_KNOWN, TASKS, XSS, Someone
 

@@ -13,8 +13,8 @@ from ownlm.server.app import create_app
 from ownlm.server.limits import Limits
 from ownlm.store.tokens import give_token
 from tests.server.fake_engine import FakeEngine
+from tests.server.http.proxy import PREFIX, proxied
 from tests.server.page.browser import serving, visit
-from tests.server.proxy import PREFIX, proxied
 
 Below = tuple[str, Home, bool]  # address, home, whether the server knows its prefix
 

@@ -17,8 +17,8 @@ from ownlm.model.adapter import Adapter, LoraPair, write_peft_folder
 from ownlm.model.peft_names import check_served
 from ownlm.server.vllm.terms import NOBODY, Terms
 from ownlm.store import tables
+from ownlm.store.exports import current, id_of, version_of
 from ownlm.store.rows import AdapterInfo
-from ownlm.store.served import current, id_of, version_of
 from ownlm.store.store import Store
 from ownlm.store.tables import without_number
 

@@ -22,8 +22,8 @@ from ownlm.server.vllm.plugin import DROP, NAME
 from ownlm.server.vllm.server import VllmServer, VllmSettings, start_server
 from ownlm.server.vllm.stream import VllmStream, generating, read_likeliest, read_text
 from ownlm.server.vllm.terms import NOBODY
+from ownlm.store.exports import current, gone, version_of
 from ownlm.store.rows import AdapterInfo, BaseInfo
-from ownlm.store.served import current, gone, version_of
 from ownlm.store.store import Store
 from ownlm.workflows.bases import pick_base
 

@@ -21,8 +21,8 @@ from ownlm.model.base import default_device
 from ownlm.programs import PYTHON, child_environment, python_command
 from ownlm.server.engine import EngineDownError
 from ownlm.server.vllm.terms import Terms, room_for, socket_in
+from ownlm.store.exports import serving, sweep_served
 from ownlm.store.rows import BaseInfo
-from ownlm.store.served import serving, sweep_served
 from ownlm.store.store import Store
 
 START_S: Final = 600.0  # large weights take long to load

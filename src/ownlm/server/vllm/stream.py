@@ -14,7 +14,7 @@ from ownlm.inference.text import AnswerText
 from ownlm.model.base import BaseLM
 from ownlm.server.engine import EngineError, Piece, Work
 from ownlm.server.vllm.terms import NOBODY, Terms
-from ownlm.store.served import id_of
+from ownlm.store.exports import id_of
 
 PATH: Final = "/v1/completions"
 _AGAIN: Final = "ask again"

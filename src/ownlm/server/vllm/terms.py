@@ -18,8 +18,8 @@ from ownlm.model.bases.files import named_by
 from ownlm.perpcs.manifest import FILE, Manifest
 from ownlm.perpcs.recipe import Recipe, assembled_shape
 from ownlm.store import pools
+from ownlm.store.exports import version_of
 from ownlm.store.rows import AdapterInfo, BaseInfo
-from ownlm.store.served import version_of
 from ownlm.store.store import Store
 
 VARIABLE: Final = "OWNLM_VLLM"  # of the environment, which other users of the machine cannot read

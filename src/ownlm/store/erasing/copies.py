@@ -12,8 +12,8 @@ from ownlm.store import tables
 from ownlm.store.database import DATABASE, HOME_FILES
 from ownlm.store.erasing import traces
 from ownlm.store.erasing.traces import Needle
+from ownlm.store.exports import FOLDER as SERVED
 from ownlm.store.pools import FOLDER as POOLS
-from ownlm.store.served import FOLDER as SERVED
 from ownlm.store.store import Store
 
 SHORTEST, LONGEST = 8, 48  # letters of a text that are searched for; a shorter one may be anybody's

@@ -36,8 +36,8 @@ from ownlm.errors import OwnlmError, StoreBusyError, StoreError
 from ownlm.store import tables
 from ownlm.store.database import ERASING_LOCK
 from ownlm.store.erasing import traces
+from ownlm.store.exports import sweep_served
 from ownlm.store.pools import sweep as sweep_pools
-from ownlm.store.served import sweep_served
 from ownlm.store.store import Store
 from ownlm.store.work import alone
 

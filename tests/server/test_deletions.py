@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from ownlm.errors import StoreError
 from ownlm.home import Home
 from ownlm.progress import silent
-from ownlm.server import forgetting
+from ownlm.server import deletions
 from ownlm.server.app import create_app
 from ownlm.server.limits import Limits
 from ownlm.store.database import Database
@@ -32,7 +32,7 @@ PATIENCE_S = 60
 def test_what_could_not_be_finished_is_finished_later(
     served: Served, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forgetting, "RETRY_S", 0.01)
+    monkeypatch.setattr(deletions, "RETRY_S", 0.01)
     truncate_log, failures = Database.truncate_log, iter(range(3))
 
     def busy(database: Database, patience_s: float) -> None:
@@ -53,7 +53,7 @@ def test_what_could_not_be_finished_is_finished_later(
 def test_an_unexpected_exception_is_a_500_and_a_line_in_the_log_and_what_it_left_is_removed(
     shared: Home, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(forgetting, "RETRY_S", 0.01)
+    monkeypatch.setattr(deletions, "RETRY_S", 0.01)
     with (
         TestClient(create_app(shared, FakeEngine(), Limits(grace_s=0)), raise_server_exceptions=False) as client,
         monkeypatch.context() as patched,

@@ -16,7 +16,7 @@ import uvicorn
 
 from ownlm.home import Home
 from ownlm.server.app import create_app
-from ownlm.server.connections import HEAD_BYTES, Bounded, Table, _Out, network_of, server_config
+from ownlm.server.http.connections import HEAD_BYTES, Bounded, Table, _Out, network_of, server_config
 from ownlm.server.limits import Limits
 from ownlm.server.state import State
 from ownlm.store.tokens import give_token
@@ -304,7 +304,7 @@ def test_descriptors_bound_connections(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_log_does_not_fill_a_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, bound = [0.0], Bounded()
-    monkeypatch.setattr("ownlm.server.connections.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("ownlm.server.http.connections.time.monotonic", lambda: clock[0])
 
     def record(line: int, text: str) -> logging.LogRecord:
         return logging.LogRecord("x", logging.ERROR, "file.py", line, text, None, None)

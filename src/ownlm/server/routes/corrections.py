@@ -7,11 +7,11 @@ from pydantic import Field
 
 from ownlm.errors import NotFoundError
 from ownlm.server.auth import Me
-from ownlm.server.me_api import STRICT, TaskName
-from ownlm.server.openai_api import task_of
-from ownlm.server.protocol import Body
+from ownlm.server.http.strict_json import StrictRoute
+from ownlm.server.routes.openai import task_of
+from ownlm.server.routes.openai_requests import Body
+from ownlm.server.routes.users import STRICT, TaskName
 from ownlm.server.state import AnyState
-from ownlm.server.strict_json import StrictRoute
 from ownlm.store.forget import Forgotten
 from ownlm.store.records import Bounds
 from ownlm.workflows.corrections import Edited

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from ownlm.errors import DataError
 from ownlm.model.base import BaseLM, load_base
 from ownlm.server.limits import Limits
-from ownlm.server.me_api import Asked, Records, Wish
 from ownlm.server.own_engine import OwnEngine
 from ownlm.server.prompts import PromptReader
-from ownlm.server.protocol import Body, ChatRequest, CompletionRequest, Message, Part, StreamOptions
+from ownlm.server.routes.openai_requests import Body, ChatRequest, CompletionRequest, Message, Part, StreamOptions
+from ownlm.server.routes.users import Asked, Records, Wish
 from tests.server.answering import Office, answered
 from tests.server.conftest import Served
-from tests.server.test_openai_api import CHAT, TASK, newest, say
+from tests.server.routes.test_openai import CHAT, TASK, newest, say
 
 COMPLETIONS, HISTORY = "/v1/completions", "/v1/users/me/history"
 BODIES: list[type[Body]] = [ChatRequest, CompletionRequest, StreamOptions, Message, Part, Records, Asked, Wish]

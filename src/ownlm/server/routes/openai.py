@@ -19,11 +19,11 @@ from ownlm.server.answering import Answering, Whole, events, whole
 from ownlm.server.auth import AnyCaller, Caller
 from ownlm.server.binding import Bound, LongHistory, bind_question, bind_text, with_changes
 from ownlm.server.errors import about_field
-from ownlm.server.protocol import ChatRequest, CompletionRequest, Sampling
+from ownlm.server.http.strict_json import StrictRoute
+from ownlm.server.http.validation_errors import LONGEST
 from ownlm.server.retrieval import Retrieval
+from ownlm.server.routes.openai_requests import ChatRequest, CompletionRequest, Sampling
 from ownlm.server.state import AnyState, State
-from ownlm.server.strict_json import StrictRoute
-from ownlm.server.validation_errors import LONGEST
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute, tags=["answers"])
 _STARTED = int(time.time())

@@ -17,8 +17,8 @@ from ownlm.home import Home
 from ownlm.model.adapter import WEIGHTS
 from ownlm.server.app import create_app
 from ownlm.server.limits import Limits
+from ownlm.store.exports import sweep_ended
 from ownlm.store.jobs import add_job, end_job
-from ownlm.store.served import sweep_ended
 from ownlm.store.tokens import give_token, tokens
 from tests.server.conftest import Served
 from tests.server.fake_engine import FakeEngine

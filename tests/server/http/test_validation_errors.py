@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from ownlm.server.validation_errors import describe_errors
+from ownlm.server.http.validation_errors import describe_errors
 from tests.server.conftest import Served
 
 CHAT, TEXT, HISTORY = "/v1/chat/completions", "/v1/completions", "/v1/users/me/history"

@@ -9,8 +9,8 @@ from fastapi.testclient import TestClient
 from ownlm.errors import ConfigError
 from ownlm.home import Home
 from ownlm.server.app import create_app
+from ownlm.server.http.origins import RESERVED, clean_origin, clean_root_path
 from ownlm.server.limits import Limits
-from ownlm.server.origins import RESERVED, clean_origin, clean_root_path
 from ownlm.store.tokens import give_token
 from tests.server.fake_engine import FakeEngine
 from tests.shell import QuickShell
@@ -91,7 +91,7 @@ def test_answers_streams_and_errors_can_be_read(
     told(404, url="/nothing")
     told(405, method="PUT")
     told(413, content=b"x" * 20_000, json=None)
-    monkeypatch.setattr("ownlm.server.openai_api.bind_question", lambda *_: 1 / 0)
+    monkeypatch.setattr("ownlm.server.routes.openai.bind_question", lambda *_: 1 / 0)
     told(500)
     monkeypatch.undo()
     engine.full = True

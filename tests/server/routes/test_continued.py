@@ -17,7 +17,7 @@ from ownlm.server.own_engine import OwnEngine
 from ownlm.server.vllm.engine import VllmEngine
 from ownlm.store.tokens import give_token
 from tests.server.answering import Office
-from tests.server.fake_vllm import fake_vllm
+from tests.server.vllm.fake_vllm import fake_vllm
 
 SAID = "\n  漢字 Paris, it is. \n\n Really 👩🏽‍🚀 \n "
 

@@ -24,7 +24,7 @@ from ownlm.model.segments import BASE
 from ownlm.server.vllm.plugin import Guard, Resolver
 from ownlm.server.vllm.server import VllmSettings
 from ownlm.server.vllm.terms import Terms
-from ownlm.store.served import serving
+from ownlm.store.exports import serving
 from tests.server.answering import Office
 
 TEXT = "a\u2028b\u0085c"  # of every piece; vLLM sends such letters as they are

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ownlm.server.page_files import PAGE, PageFiles
+from ownlm.server.http.page_files import PAGE, PageFiles
 from tests.server.conftest import Served
 
 ADDRESS = re.compile(r'(?:href|src)="(page/[^"]+)"')

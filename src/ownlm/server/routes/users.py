@@ -18,18 +18,18 @@ from ownlm.history.task import Task
 from ownlm.history.times import UnitCheck
 from ownlm.server.auth import AnyCaller, Me
 from ownlm.server.errors import about_field
+from ownlm.server.http.strict_json import StrictRoute
 from ownlm.server.offers import offers
-from ownlm.server.openai_api import sends, task_of
-from ownlm.server.protocol import Body, without_nulls
+from ownlm.server.routes.openai import sends, task_of
+from ownlm.server.routes.openai_requests import Body, without_nulls
 from ownlm.server.state import AnyState, State
-from ownlm.server.strict_json import StrictRoute
 from ownlm.store.consents import LICENCE, Consent
+from ownlm.store.exports import serving
 from ownlm.store.forget import Forgotten
 from ownlm.store.jobs import OPEN, find_job, job_page, jobs, latest_job
 from ownlm.store.pools import pools
 from ownlm.store.records import Bounds, history_page, record_counts
 from ownlm.store.rows import AdapterInfo, JobInfo
-from ownlm.store.served import serving
 from ownlm.workflows.standing import Worth, behind, worth_of
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute, tags=["me"])

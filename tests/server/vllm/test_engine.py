@@ -30,11 +30,11 @@ from ownlm.server.vllm.engine import VllmEngine, on_other_bases, served_base
 from ownlm.server.vllm.plugin import DROP, NAME
 from ownlm.server.vllm.server import VllmSettings, arguments
 from ownlm.server.vllm.terms import NOBODY, Terms, rank_for, room_for, shape_of
+from ownlm.store.exports import current, serving, sweep_served, version_of
 from ownlm.store.rows import AdapterInfo, BaseInfo
-from ownlm.store.served import current, serving, sweep_served, version_of
 from tests.model.small_bases import QWEN3_MOE, SMALL
 from tests.server.answering import TEXTS, Office, read
-from tests.server.fake_vllm import FakeVllm, fake_vllm, make_terms
+from tests.server.vllm.fake_vllm import FakeVllm, fake_vllm, make_terms
 from tests.shell import QuickShell
 
 

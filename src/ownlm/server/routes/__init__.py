@@ -1,0 +1,1 @@
+"""HTTP routes: the API of OpenAI, and that of users about their own data."""
