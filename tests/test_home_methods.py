@@ -14,7 +14,7 @@ from ownlm.inference.load import load_peft_adapter
 from ownlm.model.packed import BatchBuilder
 from ownlm.model.segments import BASE
 from ownlm.prompt.example import query_prompt
-from ownlm.workflows.settings import settings
+from ownlm.workflows.plan import settings
 from tests.community import rows, with_context, write_rows, write_task
 from tests.inference.test_peft_answer import make_attentive
 from tests.shell import Shell

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +19,25 @@ from ownlm.store.database import DATABASE
 from ownlm.store.forget import Forgotten, resume
 from ownlm.store.rows import AdapterInfo, BaseInfo, Person, ProfileInfo
 from ownlm.store.store import Store
-from ownlm.workflows.bases import add_base, check_name, pick_base, pick_raw_base
+from ownlm.workflows.bases import add_base, pick_base
 from ownlm.workflows.corrections import Corrections
 from ownlm.workflows.doctor import Diagnosis, diagnose
-from ownlm.workflows.histories import Added, add_history, as_path, find_task, keep_task, known_history, preview_history
+from ownlm.workflows.histories import (
+    Added,
+    add_history,
+    as_path,
+    find_task,
+    keep_task,
+    known_history,
+    preview_history,
+    with_history,
+)
 from ownlm.workflows.listing import ListedPerson, ListOptions, list_people
+from ownlm.workflows.options import AdaptOptions, ColdStartOptions, TrainOptions, UserOptions
 from ownlm.workflows.people import forget, newest_adapter, working_alone
+from ownlm.workflows.plan import train_plan
 from ownlm.workflows.profile import pick_writer, profile_people
-from ownlm.workflows.report import Answer, Assemblies, Estimate, Exported, Ladder, Profiles, Training
-from ownlm.workflows.settings import settings
+from ownlm.workflows.report import Answer, Assemblies, ColdStart, Estimate, Exported, Profiles, Training
 from ownlm.workflows.standing import learnt_from_gone
 
 if TYPE_CHECKING:  # what needs torch is imported where it is used: listing people should not wait for it
@@ -120,87 +132,114 @@ class Home(Corrections):
         """Users with their newest adapters, filtered, sorted and cut; and how many there are without the limit."""
         return list_people(self.store, wanted)
 
-    # Training
+    # Training. Options are keyword arguments, or one options object in place of the task's name
 
-    def adapt(
-        self, name: str, task: str, *, data: AnyPath | None = None, users: Sequence[str] = (), base: str | None = None,
-        preset: str | None = None, seed: int = 0, progress: Progress = silent, **changes: Any,
-    ) -> BaseInfo:  # fmt: skip
+    def adapt(self, name: str, task: str | AdaptOptions, *, progress: Progress = silent, **options: object) -> BaseInfo:
         """Stage 1: trains the task adapter on outsiders, merges it into the base, registers the adapted base.
 
         Args:
-            name: of the adapted base.
-            data: the outsiders' histories, added to the home first; their labelled queries are learnt from too.
-            users: the outsiders, where they are in the home; by default those of `data`, else everybody.
-            base: the base to adapt; by default the newest that is not adapted.
-            changes: settings that differ from the preset, by their names in `TrainConfig` and its parts.
+            name: name of the adapted base.
+            task: the task's name or file; or all options.
+            progress: called with steps done and tokens per second.
+            options: fields of `AdaptOptions`. The outsiders are `users`, else those of `data`, else all users.
 
         Raises:
             NotFoundError, BaseModelError, DataError, ConfigError, TrainingError: nothing is registered then.
         """
-        check_name(name)
-        parent = pick_raw_base(self.store, base)
-        config = settings("task_adapter", parent.parameters, preset, changes, parent.folder)
-        dataset = self.add_history(data, task).dataset if data is not None else Dataset()
-        from ownlm.workflows.adapt import adapt_base, outsiders_of
+        from ownlm.workflows.adapt import adapt_base, adapt_plan
 
+        asked = AdaptOptions.of(task, options)
+        plan = adapt_plan(self.store, self.task(asked.task), asked, name)
+        dataset = Dataset() if asked.data is None else self.add_history(asked.data, asked.task).dataset
         with self.working("ownlm adapt", progress):
-            spec = self.keep_task(task)
-            histories = outsiders_of(self.store, name, spec, users or [one.user_id for one in dataset.histories])
-            model, queries = self.load(parent, progress), dataset.queries
-            return adapt_base(self.store, model, name, parent, spec, histories, queries, config, seed, progress)
+            plan = replace(plan, task=self.keep_task(asked.task))
+            return adapt_base(plan, partial(self.load, plan.base, progress), dataset, progress)
 
     def train(
-        self, task: str, *, data: AnyPath | None = None, users: Sequence[str] = (), base: str | None = None,
-        preset: str | None = None, from_scratch: bool = False, seed: int = 0, slots: int | None = None,
-        tokens_per_step: int | None = None, progress: Progress = silent, report: Training | None = None, **changes: Any,
+        self, task: str | TrainOptions, *, progress: Progress = silent, report: Training | None = None,
+        **options: object,
     ) -> Training:  # fmt: skip
-        """Stage 2: trains an adapter for each person whose history, base or settings changed since their last one.
+        """Stage 2: trains an adapter for each user whose history, base or settings changed since their last one.
 
-        Where only records were added, training goes on from the last adapter, on the new ones alone. Each adapter is
-        kept soon after it is done. While another process trains in this home, it waits.
+        Where only records were added, training continues from the last adapter, on the new records. Each adapter is
+        stored soon after it is done. While another process trains in this home, this one waits.
 
         Args:
-            data: histories to add first.
-            users: whom to train; by default everybody but the outsiders the base has learnt from.
-            base: by default the newest adapted to the task, else the newest.
-            from_scratch: with fresh weights, even where training could go on from a person's last adapter.
-            slots, tokens_per_step: people in flight, and about how many tokens go through the model together; by
-                default what the free memory allows, or 1024 tokens under LoRA dropout, where they make a difference.
-            report: filled as people are done, for who wants to read it while the work goes on.
-            changes: settings by their names in `TrainConfig` and its parts; top, min_records, held_back: see `Plan`.
+            task: the task's name or file; or all options.
+            progress: called with steps done and tokens per second.
+            report: filled as users are done, to be read while the work goes on.
+            options: fields of `TrainOptions`. By default all users but the outsiders that the base has learnt from.
 
         Raises:
-            NotFoundError, BaseModelError, DataError, ConfigError: nothing is trained then; one person's errors are
-                told in the report. StoreError: the home cannot be written; what is done is kept.
+            NotFoundError, BaseModelError, DataError, ConfigError: nothing is trained then. An error of one user is in
+                the report.
+            StoreError: the home cannot be written; finished adapters are kept.
         """
-        report = Training() if report is None else report
-        if data is not None:
-            pick_base(self.store, self.task(task).name, base)  # before anything is added
-            report.added = self.add_history(data, task)
-        from ownlm.workflows.selection import plan_for
-        from ownlm.workflows.train import train_people
+        from ownlm.workflows.train import train_users
 
+        asked, report = TrainOptions.of(task, options), Training() if report is None else report
+        report.added = self._add_first(asked.data, asked)
         with self.working("ownlm train", progress):
-            rest = users, base, preset, from_scratch, seed, slots, tokens_per_step
-            plan = plan_for(self.store, self.keep_task(task), *rest, **changes)
-            train_people(self.store, lambda: self.load(plan.base, progress), plan, progress, report)
+            plan = train_plan(self.store, self.keep_task(asked.task), asked)
+            train_users(plan, partial(self.load, plan.base, progress), progress, report)
         return report
 
-    def estimate(
-        self, task: str, *, data: AnyPath | None = None, progress: Progress = silent, **asked: Any
-    ) -> Estimate:
-        """What `train`, asked the same, would do and take. Nothing is written; a process that trains goes on.
+    def estimate(self, task: str | TrainOptions, *, progress: Progress = silent, **options: object) -> Estimate:
+        """What `train` with the same options would do and need. Nothing is written; another process may train.
 
         Args:
-            data: histories that are counted as if they had been added.
+            task: the task's name or file; or all options.
+            progress: called with users counted.
+            options: fields of `TrainOptions`; the histories of `data` are counted as if they had been added.
 
         Raises:
-            NotFoundError, BaseModelError, DataError, ConfigError: as for `train`; or the method is not LoRA.
+            NotFoundError, BaseModelError, DataError: as for `train`.
+            ConfigError: as for `train`; or the method is not LoRA.
         """
         from ownlm.workflows.estimate import estimate
 
-        return estimate(self.store, self.task(task), data, self.load, progress, **asked)
+        asked = TrainOptions.of(task, options)
+        store, kept, added = with_history(self.store, asked.data, self.task(asked.task))
+        plan = train_plan(store, kept, asked)
+        found = estimate(plan, partial(self.load, plan.base, progress), progress)
+        found.added = added
+        return found
+
+    def ladder(
+        self, task: str | ColdStartOptions, *, progress: Progress = silent, report: ColdStart | None = None,
+        **options: object,
+    ) -> ColdStart:  # fmt: skip
+        """Gives each user what their records are enough for: the base, an assembly, an adapted one, an own adapter.
+
+        Args:
+            task: the task's name or file; or all options.
+            progress: called with what is done.
+            report: filled as users are done, to be read while the work goes on.
+            options: fields of `ColdStartOptions`. Named users are placed by their records, even below their last tier.
+
+        Raises:
+            NotFoundError, PoolError, StoreError, and others: as `train` and `assemble`.
+        """
+        from ownlm.workflows.cold_start import cold_start, cold_start_plan, place
+
+        asked, report = ColdStartOptions.of(task, options), ColdStart() if report is None else report
+        if asked.dry_run:
+            store, kept, report.added = with_history(self.store, asked.data, self.task(asked.task))
+            plan = cold_start_plan(train_plan(store, kept, asked), asked.pool)
+            report.placed += place(plan, report.training.skipped)
+            return report
+        report.added = self._add_first(asked.data, asked)
+        with self.working("ownlm train", progress):
+            plan = cold_start_plan(train_plan(self.store, self.keep_task(asked.task), asked), asked.pool)
+            cold_start(plan, partial(self.load, plan.own.base, progress), progress, report)
+        return report
+
+    def _add_first(self, data: Path | None, asked: UserOptions) -> Added | None:
+        """Adds the histories given with an operation, if its base exists."""
+        if data is None:
+            return None
+        pick_base(self.store, self.task(asked.task).name, asked.base)
+        return self.add_history(data, asked.task)
 
     # Assembling; `pools` has what is shared
 
@@ -230,37 +269,6 @@ class Home(Corrections):
         with self.working("ownlm assemble", progress):
             plan = assembly_plan(self.store, self.keep_task(task), **asked)
             assemble_people(self.store, lambda: self.load(plan.base, progress), plan, progress, report)
-        return report
-
-    def ladder(
-        self, task: str, *, data: AnyPath | None = None, pool: str | None = None, progress: Progress = silent,
-        report: Ladder | None = None, dry_run: bool = False, **asked: Any,
-    ) -> Ladder:  # fmt: skip
-        """Gives each person what their records are enough for: the base, an assembly, an adapted one, an own adapter.
-
-        Args:
-            data, report: as for `assemble`.
-            pool: what assemblies are made of, by its digest; by default the newest of the task.
-            dry_run: report everybody's tier, as if `data` had been added; nothing is written.
-            asked: as for `train`; who is named is placed by their records, even if they stand higher.
-
-        Raises:
-            NotFoundError, PoolError, StoreError, and others: as `train` and `assemble`.
-        """
-        report = Ladder() if report is None else report
-        from ownlm.workflows.cold_start import ladder_plan, place_only, start_cold
-        from ownlm.workflows.selection import plan_for
-
-        if dry_run:
-            report.added = place_only(self.store, self.task(task), data, pool, report, **asked)
-            return report
-        if data is not None:
-            pick_base(self.store, self.task(task).name, asked.get("base"))
-            report.added = self.add_history(data, task)
-        with self.working("ownlm train", progress):
-            own = plan_for(self.store, self.keep_task(task), **asked)
-            plan = ladder_plan(self.store, own, pool)
-            start_cold(self.store, lambda: self.load(own.base, progress), plan, progress, report)
         return report
 
     # Profiles

@@ -14,9 +14,9 @@ from ownlm.home import Home
 from ownlm.oppu.fleet import Job, Run
 from ownlm.oppu.state import RunState
 from ownlm.store.checkpoints import CheckpointInfo, checkpoint_blobs
-from ownlm.workflows import checkpoints
-from ownlm.workflows.checkpoints import Checkpoints
+from ownlm.workflows import writer as background
 from ownlm.workflows.report import Training
+from ownlm.workflows.writer import Checkpoints
 from tests.community import rows, write_rows, write_task
 from tests.shell import QuickShell
 
@@ -26,8 +26,8 @@ USERS = ("ada", "bela")
 
 @pytest.fixture(autouse=True)
 def after_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "INTERVAL_S", 0)
-    monkeypatch.setattr(checkpoints, "MOST_OF_TIME", 1)
+    monkeypatch.setattr(background, "INTERVAL_S", 0)
+    monkeypatch.setattr(background, "MOST_OF_TIME", 1)
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_a_full_disk_is_noted_once_and_training_goes_on(home: Home, monkeypatch:
     def full(*_: object) -> None:
         raise StoreError("An adapter cannot be written", hint="make room on the disk")
 
-    monkeypatch.setattr(checkpoints, "add_checkpoints", full)
+    monkeypatch.setattr(background, "add_checkpoints", full)
     report = home.train("sorting", **SLOW)
     assert len(report.trained) == 2 and len(report.notes) == 1 and "cannot be written" in report.notes[0]
 
@@ -194,10 +194,10 @@ def test_a_run_that_fails_leaves_no_checkpoint(home: Home) -> None:
 def test_each_run_is_checkpointed_once_a_minute_and_a_tenth_of_the_time_at_most(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoints, "INTERVAL_S", 60)
-    monkeypatch.setattr(checkpoints, "MOST_OF_TIME", 0.1)
-    now, put, keeper = 0.0, list[str](), SimpleNamespace(has_time=True)
-    keeper.put = lambda make: put.append(make()[0].user)
+    monkeypatch.setattr(background, "INTERVAL_S", 60)
+    monkeypatch.setattr(background, "MOST_OF_TIME", 0.1)
+    now, put, writer = 0.0, list[str](), SimpleNamespace(has_time=True)
+    writer.put = lambda make: put.append(make()[0].user)
     own = Checkpoints(home.store, clock=lambda: now)
     state = RunState(*(torch.zeros(2) for _ in range(5)), tokens=1, seconds=1.0)
     runs = [Run(Job(user, (), 0), [[0]] * 9) for user in USERS]
@@ -209,14 +209,14 @@ def test_each_run_is_checkpointed_once_a_minute_and_a_tenth_of_the_time_at_most(
         now = moment
         put.clear()
         for run in runs:
-            own.offer(keeper, run, lambda: state)
+            own.offer(writer, run, lambda: state)
         return list(put)
 
     assert written_at(59.9) == [] and written_at(60.0) == list(USERS) and written_at(61.0) == []
     own.store([(CheckpointInfo("sorting", "key", (), "ada"), b"")])  # takes no time on this clock
-    keeper.has_time = False
+    writer.has_time = False
     assert written_at(120.0) == []
-    keeper.has_time = True
+    writer.has_time = True
     assert written_at(120.5) == list(USERS)
 
     def slow(*_: object) -> list[CheckpointInfo]:
@@ -224,7 +224,7 @@ def test_each_run_is_checkpointed_once_a_minute_and_a_tenth_of_the_time_at_most(
         now += 20
         return []
 
-    monkeypatch.setattr(checkpoints, "add_checkpoints", slow)
+    monkeypatch.setattr(background, "add_checkpoints", slow)
     own.store([(CheckpointInfo("sorting", "key", (), "ada"), b"")])  # until 140.5
     assert written_at(140.5 + 179) == [] and written_at(140.5 + 180) == list(USERS)
 
@@ -232,8 +232,8 @@ def test_each_run_is_checkpointed_once_a_minute_and_a_tenth_of_the_time_at_most(
 def test_ctrl_c_says_what_is_kept(shell: QuickShell, monkeypatch: pytest.MonkeyPatch) -> None:
     genuine, offers = Checkpoints.offer, list[str]()
 
-    def offer(self: Checkpoints, keeper: object, run: Run, state: Callable[[], RunState]) -> None:
-        genuine(self, keeper, run, state)  # type: ignore[arg-type]
+    def offer(self: Checkpoints, writer: object, run: Run, state: Callable[[], RunState]) -> None:
+        genuine(self, writer, run, state)  # type: ignore[arg-type]
         offers.append(run.job.user)
         if len(offers) == 4:
             raise KeyboardInterrupt

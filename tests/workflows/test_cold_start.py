@@ -6,9 +6,11 @@ import pytest
 
 from ownlm.errors import ConfigError, NotFoundError
 from ownlm.home import Home
-from ownlm.workflows.cold_start import ADAPT_FROM, OWN_FROM, ladder_plan, place, tier_for
-from ownlm.workflows.report import Ladder, Placed, Tier
-from ownlm.workflows.selection import FORGOTTEN, UP_TO_DATE, plan_for
+from ownlm.workflows.cold_start import ADAPT_FROM, OWN_FROM, cold_start_plan, place, tier_for
+from ownlm.workflows.options import TrainOptions
+from ownlm.workflows.plan import train_plan
+from ownlm.workflows.report import ColdStart, Placed, Tier
+from ownlm.workflows.selection import FORGOTTEN, UP_TO_DATE
 from tests.community import rows, write_rows, write_task
 
 FAST = {"epochs": 1, "batch_size": 16}
@@ -32,12 +34,12 @@ def share(home: Home) -> None:
 
 
 def placed(home: Home, pool: str | None = None, **asked: object) -> dict[str, Placed]:
-    own = plan_for(home.store, home.task("sorting"), **asked, **FAST)  # type: ignore[arg-type]
-    return {one.user: one for one in place(home.store, ladder_plan(home.store, own, pool))}
+    own = train_plan(home.store, home.task("sorting"), TrainOptions(task="sorting", **asked, **FAST))
+    return {one.user: one for one in place(cold_start_plan(own, pool))}
 
 
 def rungs(home: Home, **asked: object) -> dict[str, Tier]:
-    return {user: one.rung for user, one in placed(home, **asked).items()}  # type: ignore[arg-type]
+    return {user: one.tier for user, one in placed(home, **asked).items()}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,7 @@ def test_the_rung_of_so_many_records(records: int, sharer: bool, no_assembly: st
 def test_the_ladder_places_only_the_selected(home: Home) -> None:
     share(home)
     dry = home.ladder("sorting", dry_run=True, top=2, **FAST)
-    assert {one.user: one.rung for one in dry.placed} == {"ada": "own", "many": "own"}
+    assert {one.user: one.tier for one in dry.placed} == {"ada": "own", "many": "own"}
     reason = "not among the top 2 by number of records"
     assert dry.training.skipped == [(user, reason) for user in ("bela", "ciro", FEW, MORE)]
     report = home.ladder("sorting", min_records=5, top=1, users=[FEW, MORE], **FAST)
@@ -76,7 +78,7 @@ def test_everybody_gets_what_their_records_are_enough_for_and_then_is_up_to_date
     share(home)
     report = home.ladder("sorting", **FAST)
     own = [*SHARERS, "many"]
-    assert {one.user: (one.records, one.rung) for one in report.placed} == {
+    assert {one.user: (one.records, one.tier) for one in report.placed} == {
         **dict.fromkeys(SHARERS, (12, "own")), FEW: (4, "assembled"), MORE: (5, "adapted"), "many": (50, "own")
     }  # fmt: skip
     assert [one.user for one in report.assemblies.assembled] == [FEW, MORE]
@@ -87,7 +89,7 @@ def test_everybody_gets_what_their_records_are_enough_for_and_then_is_up_to_date
         **dict.fromkeys(own, False), FEW: True, MORE: True
     }  # fmt: skip
     again = home.ladder("sorting", **FAST)
-    assert {one.user: one.rung for one in again.placed} == {one.user: one.rung for one in report.placed}
+    assert {one.user: one.tier for one in again.placed} == {one.user: one.tier for one in report.placed}
     assert again.assemblies.skipped == [(FEW, UP_TO_DATE), (MORE, UP_TO_DATE)]
     assert again.training.skipped == [(user, UP_TO_DATE) for user in own]
     assert not again.training.trained and not again.assemblies.assembled
@@ -118,7 +120,7 @@ def test_who_climbs_is_assembled_then_adapted_then_trained(home: Home) -> None:
 
 def test_without_a_pool_or_with_too_small_a_one_everybody_is_trained_and_told_so(home: Home) -> None:
     found = placed(home)
-    assert {one.rung for one in found.values()} == {"own"} and "there is no pool" in found[MORE].why
+    assert {one.tier for one in found.values()} == {"own"} and "there is no pool" in found[MORE].why
     with pytest.raises(NotFoundError, match="no pool beef"):
         placed(home, pool="beef")
     home.consent("ada", True)
@@ -133,7 +135,7 @@ def test_only_records_that_can_be_learnt_from_count(home: Home) -> None:
     assert rungs(home, since="1004")[MORE] == "assembled" and rungs(home, since="1004")[FEW] == "base"
     assert rungs(home, recent=4)["many"] == "assembled"
     later = placed(home, since="9999")
-    assert {(one.records, one.rung) for one in later.values()} == {(0, "base")}
+    assert {(one.records, one.tier) for one in later.values()} == {(0, "base")}
     report = home.ladder("sorting", since="9999", **FAST)
     assert not report.training.trained and not report.assemblies.assembled
 
@@ -170,13 +172,13 @@ def test_somebody_forgotten_after_they_were_placed_is_told_of_and_the_others_go_
         return load(*asked)  # type: ignore[arg-type]
 
     monkeypatch.setattr(home, "load", meanwhile)
-    report = home.ladder("sorting", report=Ladder(), **FAST)
+    report = home.ladder("sorting", report=ColdStart(), **FAST)
     assert ("many", FORGOTTEN) in report.training.skipped
     assert sorted(one.user for one in report.training.trained) == list(SHARERS)
 
 
 def test_a_setting_that_is_wrong_places_nobody(home: Home) -> None:
-    report = Ladder()
+    report = ColdStart()
     with pytest.raises(ConfigError):
         home.ladder("sorting", report=report, epochs=0)
     assert report.placed == [] and home.adapters() == []

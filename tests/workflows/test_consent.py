@@ -9,7 +9,9 @@ from ownlm.errors import ConfigError, NotFoundError, PoolError
 from ownlm.home import Home
 from ownlm.store.consents import Consent
 from ownlm.store.pools import consents, replace_pool
-from ownlm.workflows.selection import UP_TO_DATE, candidates, plan_for
+from ownlm.workflows.options import TrainOptions
+from ownlm.workflows.plan import train_plan
+from ownlm.workflows.selection import UP_TO_DATE, candidates
 from tests.community import rows, write_rows, write_task
 from tests.sharing import put_pool, put_recipe, sharer_id
 
@@ -52,13 +54,13 @@ def test_who_took_consent_back_has_pieces_in_a_pool_until_they_are_withdrawn(hom
 def test_who_has_a_recipe_is_trained_with_fresh_weights(home: Home) -> None:
     home.train("sorting", users=["bela"], **FAST)
     put_recipe(home, "ada", put_pool(home, "bela"))
-    plan = plan_for(home.store, home.task("sorting"), **FAST)
-    ada, bela = candidates(home.store, plan)
-    assert (ada.last, ada.anew, ada.skipped, bela.skipped) == (None, False, None, UP_TO_DATE)
+    plan = train_plan(home.store, home.task("sorting"), TrainOptions(task="sorting", **FAST))
+    ada, bela = candidates(plan)
+    assert (ada.last, ada.restarted, ada.skipped, bela.skipped) == (None, False, None, UP_TO_DATE)
     report = home.train("sorting", **FAST)
-    assert [(one.user, one.parent) for one in report.trained] == [("ada", None)] and report.anew == []
+    assert [(one.user, one.parent) for one in report.trained] == [("ada", None)] and report.restarted == []
     assert [one.method for one in home.adapters("ada")] == ["recipe", "lora"] and not home.doctor().wrong
-    assert [one.skipped for one in candidates(home.store, plan)] == [UP_TO_DATE] * 2
+    assert [one.skipped for one in candidates(plan)] == [UP_TO_DATE] * 2
 
 
 def test_what_is_no_recipe_is_neither_asked_nor_exported(home: Home, tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ import pytest
 
 from ownlm.errors import ConfigError, NotFoundError
 from ownlm.home import Home
-from ownlm.workflows.selection import FORGOTTEN, UP_TO_DATE, Candidate, candidates, checked, plan_for
+from ownlm.workflows.options import TrainOptions
+from ownlm.workflows.plan import TrainPlan, train_plan
+from ownlm.workflows.selection import FORGOTTEN, UP_TO_DATE, Candidate, candidates, checked
 from tests.community import rows, write_rows, write_task
 
 FAST = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-2}
@@ -23,9 +25,12 @@ def home(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> Ho
     return home
 
 
+def plan_of(home: Home, **asked: object) -> TrainPlan:
+    return train_plan(home.store, home.task("sorting"), TrainOptions(task="sorting", **asked))
+
+
 def found(home: Home, **asked: object) -> list[Candidate]:
-    plan = plan_for(home.store, home.task("sorting"), **asked, **FAST)  # type: ignore[arg-type]
-    return list(candidates(home.store, plan))
+    return list(candidates(plan_of(home, **asked, **FAST)))
 
 
 @pytest.mark.parametrize("page", [1, 2, 3, 5, 6, 7])
@@ -90,7 +95,7 @@ def test_outsiders_take_no_place_among_the_top(home: Home) -> None:
 
 @pytest.mark.parametrize("asked", [{"top": 0}, {"top": -1}, {"min_records": 0}])
 def test_a_selection_of_less_than_one_is_refused(home: Home, asked: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match=f"Invalid setting {next(iter(asked))}"):
+    with pytest.raises(ConfigError, match=f"'{next(iter(asked))}' is wrong"):
         found(home, **asked)
 
 
@@ -102,17 +107,16 @@ def test_a_page_has_its_own_peoples_adapters_and_profiles(home: Home) -> None:
     assert [seen[user].skipped for user in PEOPLE] == [None, UP_TO_DATE, None, UP_TO_DATE, UP_TO_DATE, None]
     last = seen["bela"].last
     assert last is not None and last.user == "bela" and seen["Zoe"].last is None
-    assert {one.anew for one in found(home, profile=True, seed=1) if one.user in PEOPLE[1:5]} == {True}
+    assert {one.restarted for one in found(home, profile=True, seed=1) if one.user in PEOPLE[1:5]} == {True}
 
 
 def test_who_comes_and_goes_between_two_pages(home: Home) -> None:
-    plan = plan_for(home.store, home.task("sorting"), **FAST)
-    stream = candidates(home.store, plan)
+    stream = candidates(plan_of(home, **FAST))
     assert next(stream).user == "Zoe"
     home.forget("ciro")  # rewrites the database: no reader may stand in its way
     home.add_history(write_rows(home.store.folder.parent / "more.jsonl", rows("dora", 1), rows("Abe", 1)), "sorting")
     assert [one.user for one in stream] == ["ada", "bela", "dora", "émile", "日本"]
-    named = candidates(home.store, plan_for(home.store, home.task("sorting"), ["bela", "ada", "émile"]))
+    named = candidates(plan_of(home, users=["bela", "ada", "émile"]))
     next(named)
     home.forget("émile")
     assert [(one.user, one.skipped) for one in named] == [("ada", None), ("émile", FORGOTTEN)]
@@ -120,9 +124,9 @@ def test_who_comes_and_goes_between_two_pages(home: Home) -> None:
 
 def test_nobody_is_an_error_before_anything_starts(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Home, "load", lambda *_: pytest.fail("the base was loaded"))
-    plan = plan_for(home.store, home.task("sorting"), ["ada", "bela", "nobody"])
+    plan = plan_of(home, users=["ada", "bela", "nobody"])
     with pytest.raises(NotFoundError, match="nobody"):
-        list(checked(home.store, candidates(home.store, plan), plan))
+        list(checked(plan, candidates(plan)))
     with pytest.raises(NotFoundError, match="nobody"):
         home.train("sorting", users=["ada", "bela", "nobody"], **FAST)
     for user in PEOPLE:

@@ -63,15 +63,15 @@ def waiting_for(event: threading.Event, done: Made) -> Callable[[], Made]:
 def test_what_gathers_is_stored_in_one_transaction(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     batches, genuine, told, go = list[int](), store.add_adapters, Told(), threading.Event()
     monkeypatch.setattr(store, "add_adapters", lambda made: batches.append(len(made)) or genuine(made))
-    with BackgroundWriter(store.add_adapters, 5, told) as keeper:
-        keeper.put(waiting_for(go, made(store, PEOPLE[0])))
-        while not keeper._waiting.empty():  # the first is in the thread's hands
+    with BackgroundWriter(store.add_adapters, 5, told) as writer:
+        writer.put(waiting_for(go, made(store, PEOPLE[0])))
+        while not writer._waiting.empty():  # the first is in the thread's hands
             pass
         for user in PEOPLE[1:6]:
-            keeper.put(partial(made, store, user))
+            writer.put(partial(made, store, user))
         go.set()
         for user in PEOPLE[6:]:
-            keeper.put(partial(made, store, user))
+            writer.put(partial(made, store, user))
     assert batches[:2] == [1, 5] and sum(batches) == 8
     assert told.stored == PEOPLE == [a.user for a in store.adapters()]
     assert all(store.blobs.get(a.blob) == f"the weights of {a.user}".encode() for a in store.adapters())
@@ -79,9 +79,9 @@ def test_what_gathers_is_stored_in_one_transaction(store: Store, monkeypatch: py
 
 def test_who_is_forgotten_while_queued_spoils_nobody_elses(store: Store) -> None:
     told, go = Told(), threading.Event()
-    with BackgroundWriter(store.add_adapters, 8, told) as keeper:
+    with BackgroundWriter(store.add_adapters, 8, told) as writer:
         for user in PEOPLE:
-            keeper.put(waiting_for(go, made(store, user)))
+            writer.put(waiting_for(go, made(store, user)))
         forget_user(store, PEOPLE[3])
         go.set()
     rest = [user for user in PEOPLE if user != PEOPLE[3]]
@@ -91,9 +91,9 @@ def test_who_is_forgotten_while_queued_spoils_nobody_elses(store: Store) -> None
 
 def test_ctrl_c_stores_what_was_put_before(store: Store) -> None:
     told, go = Told(), threading.Event()
-    with pytest.raises(KeyboardInterrupt), BackgroundWriter(store.add_adapters, 8, told) as keeper:
+    with pytest.raises(KeyboardInterrupt), BackgroundWriter(store.add_adapters, 8, told) as writer:
         for user in PEOPLE[:4]:
-            keeper.put(waiting_for(go, made(store, user)))
+            writer.put(waiting_for(go, made(store, user)))
         threading.Timer(0.1, go.set).start()
         raise KeyboardInterrupt
     assert told.stored == PEOPLE[:4] == [a.user for a in store.adapters()]
@@ -105,24 +105,24 @@ def test_a_full_disk_keeps_what_fits_and_is_told_to_who_puts_more(
     genuine, told, go = os.fsync, Told(), threading.Event()
 
     def full(handle: int) -> None:
-        if threading.current_thread().name == "keeper" and len(store.blobs.files()) > 3:
+        if threading.current_thread().name == "writer" and len(store.blobs.files()) > 3:
             raise OSError(28, "No space left on device")
         genuine(handle)
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(StoreError, match="room"), BackgroundWriter(store.add_adapters, 8, told) as keeper:
+    with pytest.raises(StoreError, match="room"), BackgroundWriter(store.add_adapters, 8, told) as writer:
         for user in PEOPLE:
-            keeper.put(waiting_for(go, made(store, user)))
+            writer.put(waiting_for(go, made(store, user)))
         go.set()
         while True:  # whoever puts more is told, and never left waiting
-            keeper.put(lambda: made(store, PEOPLE[7]))
+            writer.put(lambda: made(store, PEOPLE[7]))
     assert told.stored == PEOPLE[:3] == [a.user for a in store.adapters()]
     assert len(store.blobs.files()) == 3
 
 
 def test_an_error_after_the_last_is_told_on_leaving(store: Store) -> None:
     told = Told()
-    with pytest.raises(StoreError), BackgroundWriter(store.add_adapters, 8, told) as keeper:
-        keeper.put(lambda: made(store, PEOPLE[0]))
-        keeper.put(lambda: made(store, PEOPLE[0]))  # an id is never used twice
+    with pytest.raises(StoreError), BackgroundWriter(store.add_adapters, 8, told) as writer:
+        writer.put(lambda: made(store, PEOPLE[0]))
+        writer.put(lambda: made(store, PEOPLE[0]))  # an id is never used twice
     assert told.stored == PEOPLE[:1]

@@ -27,7 +27,7 @@ from ownlm.model.bases.files import fingerprint as read_fingerprint
 from ownlm.model.bases.random_base import make_random_base
 from ownlm.progress import Progress, silent
 from ownlm.store.rows import BaseInfo, record_digest
-from ownlm.workflows.settings import digest
+from ownlm.workflows.plan import digest
 
 fingerprint = cache(read_fingerprint)  # by folder: what lies there stays while a benchmark runs
 Who = Literal["targets", "sharers", "outsiders"]

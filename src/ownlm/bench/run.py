@@ -43,7 +43,7 @@ from ownlm.filesystem import read_regular
 from ownlm.history.record import Query
 from ownlm.progress import Progress, silent
 from ownlm.store.work import working
-from ownlm.workflows.settings import digest
+from ownlm.workflows.plan import digest
 
 
 def run_plan(plan: Plan, folder: Path, *, device: str | None = None, progress: Progress = silent) -> Results:

@@ -3,15 +3,15 @@
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ownlm.cli import options
-from ownlm.cli.assemble import document, print_assembled
-from ownlm.cli.estimate import added_counts, estimate
+from ownlm.cli.assemble import print_assembled
 from ownlm.cli.new_home import making_home
 from ownlm.cli.output import (
+    duration,
     fall,
     many,
     print_json,
@@ -26,9 +26,10 @@ from ownlm.cli.output import (
     warn_failed,
 )
 from ownlm.errors import ConfigError, OwnlmError, shown
+from ownlm.workflows.options import AdaptOptions, ColdStartOptions, TrainOptions
 
 if TYPE_CHECKING:
-    from ownlm.workflows.report import Ladder, Training
+    from ownlm.workflows.report import ColdStart, Estimate, Training
 
 
 def adapt(
@@ -57,19 +58,13 @@ def adapt(
     The task adapter is trained on them and merged; the adapted base is then what `train` starts from, and they are
     left out there. They are those of DATA, else those named by --user, else everybody in the home.
     """
-
+    asked = AdaptOptions(
+        task=task, data=data, users=user or (), base=base, preset=preset, rag=rag, profile=profile, recent=recent,
+        since=since, learning_rate=learning_rate, epochs=epochs, r=rank, lora_alpha=rank,
+        target_modules=_names(modules), batch_size=batch_size, max_words=max_words, seed=seed,
+    )  # fmt: skip
     with making_home(home) as opened, progress_bar() as progress:
-        base_info = opened.adapt(
-            out,
-            task,
-            data=data,
-            users=user or [],
-            base=base,
-            preset=preset,
-            seed=seed,
-            progress=progress,
-            **_changes(rag, profile, recent, since, learning_rate, epochs, rank, modules, batch_size, max_words),
-        )
+        base_info = opened.adapt(out, asked, progress=progress)
     made = base_info.provenance or {}
     if json:
         print_json(asdict(base_info))
@@ -123,203 +118,143 @@ def train(
     pool). Those with fewer are assembled from the task's pool, and from 5 records on adapted. Who stands higher already
     stays there, unless --user names them. Without a pool everybody with records gets an own adapter.
     """
-    asked: dict[str, Any] = {
-        "users": user or [],
-        "top": top,
-        "min_records": min_records,
-        "base": base,
-        "preset": preset,
-        "from_scratch": from_scratch,
-        "seed": seed,
-        "slots": slots,
-        "tokens_per_step": tokens_per_step,
-        "held_back": held_back,
-        "method": method,
-        "virtual_tokens": virtual_tokens,
-        **_changes(rag, profile, recent, since, learning_rate, epochs, rank, modules, batch_size, max_words),
-    }
-    _dispatch(task, data, asked, pool, ladder, dry_run, home, json)
-
-
-def _dispatch(
-    task: str, data: Path | None, asked: dict[str, Any], pool: str | None, ladder: bool, dry_run: bool, home: Path,
-    json: bool,
-) -> None:  # fmt: skip
     if pool is not None and not ladder:
         raise ConfigError("A pool is for people who are assembled", hint="--ladder; or `ownlm assemble --pool`")
-    if ladder:
-        (_placed if dry_run else _ladder)(task, data, asked | {"pool": pool}, home, json)
-    elif dry_run:
-        estimate(task, data, asked, home, json)
+    asked = ColdStartOptions(
+        task=task, data=data, users=user or (), top=top, min_records=min_records, base=base, preset=preset, rag=rag,
+        profile=profile, recent=recent, since=since, learning_rate=learning_rate, epochs=epochs, r=rank,
+        lora_alpha=rank, target_modules=_names(modules), batch_size=batch_size, max_words=max_words,
+        method=method, virtual_tokens=virtual_tokens, from_scratch=from_scratch, slots=slots,
+        tokens_per_step=tokens_per_step, held_back=held_back, seed=seed, pool=pool, dry_run=dry_run,
+    )  # fmt: skip
+    if dry_run:
+        (_place if ladder else _estimate)(asked, home, json)
     else:
-        _train(task, data, asked, home, json)
+        (_start_cold if ladder else _train)(asked, home, json)
 
 
-def _train(task: str, data: Path | None, asked: dict[str, Any], home: Path, json: bool) -> None:
+def _names(modules: str | None) -> tuple[str, ...] | None:
+    return None if modules is None else tuple(modules.split(","))
+
+
+def _train(asked: ColdStartOptions, home: Path, json: bool) -> None:
     from ownlm.workflows.report import Training
 
-    report, interrupted = Training(), False
+    report = Training()
     try:
         with making_home(home) as opened, progress_bar() as progress:
-            opened.train(task, data=data, progress=progress, report=report, **asked)
+            opened.train(asked, progress=progress, report=report)
     except KeyboardInterrupt:
-        interrupted = True
-    except OwnlmError:  # what is done is kept, and told
+        report.interrupted = True
+    except OwnlmError:  # finished adapters are kept, and listed
         if report.trained and not json:
-            _print_report(report)
+            _print_training(report)
         warn_added(report.added)
         raise
-    _tell(report, json, interrupted)
+    print_json(report.as_dict()) if json else _print_training(report)
+    _end(report.failed, report.interrupted, f"{many(len(report.trained), 'adapter')} done and kept", report)
 
 
-def _tell(report: "Training", json: bool, interrupted: bool) -> None:
-    """Says what became of everybody; the exit status is 1 where somebody failed or waits."""
-    if json:
-        print_json(_document(report) | ({"interrupted": True} if interrupted else {}))
-    else:
-        _print_report(report)
-    warn_failed(report.failed)
-    if interrupted:
-        warn(_interrupted(f"{many(len(report.trained), 'adapter')} done and kept", report))
-    if interrupted or report.failed:
-        raise typer.Exit(1)
+def _start_cold(asked: ColdStartOptions, home: Path, json: bool) -> None:
+    from ownlm.workflows.report import ColdStart
 
-
-def _interrupted(done: str, report: "Training") -> str:
-    """What is kept of an interrupted run."""
-    users = many(report.checkpointed, "user")
-    saved = f", and the progress of {users} in flight up to the last minute" if report.checkpointed else ""
-    return f"interrupted: {done}{saved}; the same command continues from there"
-
-
-def _ladder(task: str, data: Path | None, asked: dict[str, Any], home: Path, json: bool) -> None:
-    from ownlm.workflows.report import Ladder
-
-    report, interrupted = Ladder(), False
+    report = ColdStart()
+    made = report.assemblies.assembled, report.training.trained
     try:
         with making_home(home) as opened, progress_bar() as progress:
-            opened.ladder(task, data=data, progress=progress, report=report, **asked)
+            opened.ladder(asked, progress=progress, report=report)
     except KeyboardInterrupt:
-        interrupted = True
-    except OwnlmError:  # what is done is kept, and told
-        if (report.assemblies.assembled or report.training.trained) and not json:
-            _print_ladder(report)
+        report.interrupted = True
+    except OwnlmError:  # finished adapters are kept, and listed
+        if any(made) and not json:
+            _print_cold_start(report)
         warn_added(report.added)
         raise
-    if json:
-        print_json(_ladder_document(report) | ({"interrupted": True} if interrupted else {}))
-    else:
-        _print_ladder(report)
-    warn_failed(failed := report.assemblies.failed + report.training.failed)
+    print_json(report.as_dict()) if json else _print_cold_start(report)
+    done = f"{many(len(made[0]) + len(made[1]), 'user')} done and kept"
+    _end(report.assemblies.failed + report.training.failed, report.interrupted, done, report.training)
+
+
+def _end(failed: "list[tuple[str, OwnlmError]]", interrupted: bool, done: str, training: "Training") -> None:
+    """Prints failures, and what an interrupted run keeps; the exit status is 1 where there is either."""
+    warn_failed(failed)
     if interrupted:
-        made = len(report.assemblies.assembled) + len(report.training.trained)
-        warn(_interrupted(f"{many(made, 'user')} done and kept", report.training))
+        users = many(training.checkpointed, "user")
+        saved = f", and the progress of {users} in flight up to the last minute" if training.checkpointed else ""
+        warn(f"interrupted: {done}{saved}; the same command continues from there")
     if interrupted or failed:
         raise typer.Exit(1)
 
 
-def _placed(task: str, data: Path | None, asked: dict[str, Any], home: Path, json: bool) -> None:
-    """Who would stand where."""
+def _place(asked: ColdStartOptions, home: Path, json: bool) -> None:
+    """Prints every user's tier."""
     from ownlm.home import Home
 
-    report = Home(home, create=False).ladder(task, data=data, dry_run=True, **asked)
+    report = Home(home, create=False).ladder(asked)
     if json:
-        skipped = [{"user": name, "reason": reason} for name, reason in report.training.skipped]
-        document = {"ladder": [asdict(one) for one in report.placed], "skipped": skipped}
-        print_json(document | {"added": added_counts(report.added)})
+        whole = report.as_dict()
+        print_json({name: whole[name] for name in ("ladder", "skipped", "added")})
     else:
         if report.added:
             tell_added(report.added, dry_run=True)
-        _print_rungs(report)
+        _print_tiers(report)
         say_skipped(report.training.skipped)
         say("nothing was trained or assembled, and nothing written")
 
 
-def _ladder_document(report: "Ladder") -> dict[str, Any]:
-    """What `train` and `assemble` report, together, and everybody's rung."""
-    trained, assembled = _document(report.training), document(report.assemblies)
-    both = {name: assembled[name] + trained[name] for name in ("skipped", "failed")}
-    placed = [asdict(one) for one in report.placed]
-    return trained | assembled | both | {"ladder": placed, "added": added_counts(report.added)}
+def _estimate(asked: TrainOptions, home: Path, json: bool) -> None:
+    """Prints what the same command without --dry-run would do and need."""
+    from ownlm.home import Home
+
+    with progress_bar() as progress:
+        found = Home(home, create=False).estimate(asked, progress=progress)
+    if json:
+        print_json(found.as_dict())
+    else:
+        _print_estimate(found)
 
 
-def _print_ladder(report: "Ladder") -> None:
+def _print_cold_start(report: "ColdStart") -> None:
     if report.added:
         tell_added(report.added)
-    _print_rungs(report)
+    _print_tiers(report)
     print_assembled(report.assemblies)
     say_skipped(report.assemblies.skipped)
-    _print_report(report.training)
+    _print_training(report.training)
 
 
-def _print_rungs(report: "Ladder") -> None:
-    counts = Counter(one.rung for one in report.placed)
+def _print_tiers(report: "ColdStart") -> None:
+    counts = Counter(one.tier for one in report.placed)
     print_some(
-        ", ".join(f"{counts[rung]:,} {rung}" for rung in ("base", "assembled", "adapted", "own") if counts[rung]),
+        ", ".join(f"{counts[tier]:,} {tier}" for tier in ("base", "assembled", "adapted", "own") if counts[tier]),
         ["user", "records#", "rung", "why"],
-        [(shown(one.user), one.records, one.rung, one.why) for one in report.placed],
+        [(shown(one.user), one.records, one.tier, one.why) for one in report.placed],
         "--json lists them all",
     )
 
 
-def _changes(
-    rag: int | None,
-    profile: bool | None,
-    recent: int | None,
-    since: str | None,
-    learning_rate: float | None,
-    epochs: int | None,
-    rank: int | None,
-    modules: str | None,
-    batch_size: int | None,
-    max_words: int | None,
-) -> dict[str, Any]:
-    """Settings given on the command line; a rank takes an equal alpha, so that the scale stays 1."""
-    return {
-        "rag": rag,
-        "profile": profile,
-        "recent": recent,
-        "since": since,
-        "learning_rate": learning_rate,
-        "epochs": epochs,
-        "r": rank,
-        "lora_alpha": rank,
-        "target_modules": None if modules is None else tuple(modules.split(",")),
-        "batch_size": batch_size,
-        "max_words": max_words,
-    }
+def _print_estimate(found: "Estimate") -> None:
+    if found.added:
+        tell_added(found.added, dry_run=True)
+    about = "" if found.sampled is None else "about "
+    say(
+        f"to train: {about}{many(found.people, 'adapter')}, {about}{many(found.examples, 'example')}, "
+        f"{about}{many(found.steps, 'step')}, {about}{many(found.tokens, 'token')}"
+    )
+    if found.sampled is not None:
+        say(f"examples and tokens are those of {many(found.sampled, 'user')} taken at random, scaled up")
+    if found.people:
+        say(
+            f"it takes about {duration(found.seconds)}, {size(found.bytes)} of disk and about "
+            f"{size(found.memory_bytes)} of memory beside Python's own, with {many(found.slots, 'slot')} and "
+            f"{many(found.tokens_per_step, 'token')} a step"
+        )
+    say("nothing was trained, and nothing written")
+    say_skipped(found.skipped, found.not_chosen)
+    warn_failed(found.failed)
 
 
-def _document(report: "Training") -> dict[str, Any]:
-    return {
-        "trained": [
-            {
-                "user": a.user,
-                "adapter": a.id,
-                "parent": a.parent,
-                "records": a.records,
-                "steps": a.steps,
-                "tokens": a.tokens,
-                "loss_first": a.loss_first,
-                "loss_last": a.loss_last,
-                "seconds": a.seconds,
-                "verdict": a.verdict,
-            }
-            for a in report.trained
-        ],
-        "skipped": [{"user": name, "reason": reason} for name, reason in report.skipped],
-        "not_chosen": report.not_chosen,
-        "failed": [{"user": name, "error": str(error)} for name, error in report.failed],
-        "anew": report.anew,
-        "added": added_counts(report.added),
-        "tokens_per_s": round(report.tokens_per_s, 1),
-        "resumed": report.resumed,
-        "checkpointed": report.checkpointed,
-        "notes": report.notes,
-    }
-
-
-def _print_report(report: "Training") -> None:
+def _print_training(report: "Training") -> None:
     for note in report.notes:
         warn(note)
     if report.resumed:
@@ -337,9 +272,9 @@ def _print_report(report: "Training") -> None:
             ],
             "`ownlm users ls`",
         )  # fmt: skip
-    if report.anew:
+    if report.restarted:
         say(
-            f"{len(report.anew):,} of them began anew: their last adapter had other settings; "
+            f"{len(report.restarted):,} of them began again: their last adapter had other settings; "
             "with the same ones, training goes on from it"
         )
     verdicts = Counter(a.verdict for a in report.trained)

@@ -9,7 +9,9 @@ from ownlm.server.state import State
 from ownlm.store.pools import pools
 from ownlm.store.rows import JobInfo
 from ownlm.workflows.assemble import assembly_plan, is_up_to_date
-from ownlm.workflows.selection import UP_TO_DATE, candidates, plan_for
+from ownlm.workflows.options import TrainOptions
+from ownlm.workflows.plan import train_plan
+from ownlm.workflows.selection import UP_TO_DATE, candidates
 
 Kind = Literal["train", "assemble"]
 Reason = Literal["at_work", "no_base", "no_pieces", "no_records", "up_to_date", "waits"]
@@ -33,13 +35,13 @@ def _train(state: State, user: str, task: str) -> Reason | None:
     store = state.home.store
     try:
         how = job_settings(store, JobInfo("", "train", user, task))
-        plan = plan_for(store, state.home.task(task), [user], **how)
-        student = next(candidates(store, plan))
+        options = TrainOptions(task=task, users=(user,), **how)
+        candidate = next(candidates(train_plan(store, state.home.task(task), options)))
     except NotFoundError:
         return "no_base"
     except OwnlmError:  # the job will say what is wrong
         return None
-    return "up_to_date" if student.skipped == UP_TO_DATE else None
+    return "up_to_date" if candidate.skipped == UP_TO_DATE else None
 
 
 def _assemble(state: State, user: str, task: str) -> Reason | None:

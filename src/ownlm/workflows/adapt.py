@@ -3,16 +3,17 @@
 import hashlib
 import shutil
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from ownlm.config import TrainConfig
 from ownlm.durable import sync
-from ownlm.errors import BaseModelError, NotFoundError, StoreError, TrainingError
+from ownlm.errors import BaseModelError, StoreError, TrainingError
 from ownlm.history.labels import check_gold, check_history
-from ownlm.history.record import History, Query
+from ownlm.history.record import Dataset, History, Query
 from ownlm.history.task import Task
 from ownlm.model.adapter import Adapter
 from ownlm.model.base import BaseLM, save_merged
@@ -26,89 +27,100 @@ from ownlm.prompt.example import Example, answer_text, history_examples, query_p
 from ownlm.store.checkpoints import CheckpointInfo, Source, last_number, remove_checkpoint
 from ownlm.store.rows import BaseInfo, ProfileInfo, history_digest
 from ownlm.store.store import Store
-from ownlm.workflows.checkpoints import Checkpoints, Stored, machine_key
+from ownlm.workflows.bases import check_name, pick_raw_base
 from ownlm.workflows.histories import known_history
+from ownlm.workflows.options import AdaptOptions
+from ownlm.workflows.plan import Plan, digest, provenance, settings
 from ownlm.workflows.profile import shown
-from ownlm.workflows.settings import digest, provenance
+from ownlm.workflows.selection import nobody_has_records
 from ownlm.workflows.train import Meter, fleet
-from ownlm.workflows.writer import BackgroundWriter
+from ownlm.workflows.writer import BackgroundWriter, Checkpoints, Stored, machine_key
 
 
-def outsiders_of(store: Store, name: str, task: Task, users: Sequence[str]) -> list[History]:
-    """The histories to learn from: of these people, or of everybody if none are named.
+@dataclass(frozen=True, slots=True)
+class AdaptPlan(Plan[AdaptOptions]):
+    """The plan of stage 1; its base is the one to adapt.
+
+    Attributes:
+        name: name of the adapted base.
+    """
+
+    name: str
+
+
+def adapt_plan(store: Store, task: Task, options: AdaptOptions, name: str) -> AdaptPlan:
+    """The plan of `Home.adapt`.
 
     Raises:
-        BaseModelError: the home has a base of that name. NotFoundError: somebody, or everybody, has no records.
+        BaseModelError: the name cannot be a base's.
+        NotFoundError: there is no such base, or none at all.
+        ConfigError: a setting is out of range, or does not go with another.
     """
-    if any(known.name == name for known in store.bases()):
-        raise BaseModelError(f"The home has a base {name!r} already", hint="choose another name with --out")
-    outsiders = list(dict.fromkeys(users)) or [person.user for person in store.people(task.name)]
-    if not outsiders:
-        raise NotFoundError(f"Nobody has records for task {task.name!r}", hint="`ownlm history add`")
-    return [known_history(store, task.name, user) for user in outsiders]
+    check_name(name)
+    base = pick_raw_base(store, options.base)
+    config = settings("task_adapter", base.parameters, options.preset, options.changes(), base.folder)
+    return AdaptPlan(store, task, base, config, options, name)
 
 
-def adapt_base(
-    store: Store,
-    base: BaseLM,
-    name: str,
-    parent: BaseInfo,
-    task: Task,
-    histories: Sequence[History],
-    queries: Sequence[Query],
-    config: TrainConfig,
-    seed: int,
-    progress: Progress,
-) -> BaseInfo:
+def adapt_base(plan: AdaptPlan, load: Callable[[], BaseLM], dataset: Dataset, progress: Progress) -> BaseInfo:
     """Trains the task adapter on outsiders, merges it, and registers the adapted base.
 
     Args:
-        base: the parent, loaded.
-        queries: the outsiders' labelled queries are learnt from too.
+        plan: base, outsiders and settings.
+        load: gives the base.
+        dataset: outsiders, where the plan names none; their labelled queries are training data too.
+        progress: called with steps done and tokens per second.
 
     Raises:
-        DataError, NotFoundError, TrainingError: nothing is registered then.
+        BaseModelError, DataError, NotFoundError, TrainingError: nothing is registered then.
     """
-    run = stage_one(store, base, name, task, histories, queries, config, seed, progress)
+    store, options = plan.store, plan.options
+    histories = _outsiders(plan, options.users or [one.user_id for one in dataset.histories])
+    base = load()
+    run = _train(plan, base, histories, dataset.queries, progress)
     assert isinstance(run.adapter, Adapter)
-    folder = write_adapted(store, base, run.adapter, name)
+    folder = _write_adapted(store, base, run.adapter, plan.name)
     try:
         took = {"tokens": run.tokens, "seconds": round(run.seconds, 3)}
         made = {"examples": len(run.job.examples), **took, "losses": run.losses}
         store.add_base(
             BaseInfo(
-                name, str(folder), fingerprint(folder), parent.parameters, "adapted", task.name, parent.name,
-                provenance(config, seed) | made,
+                plan.name, str(folder), fingerprint(folder), plan.base.parameters, "adapted", plan.task.name,
+                plan.base.name, provenance(plan.config, options.seed) | made,
             ),
             histories,
         )  # fmt: skip
     except BaseException:
-        shutil.rmtree(folder)  # who is forgotten meanwhile leaves no weights
+        shutil.rmtree(folder)  # an outsider who was forgotten during the training leaves no weights
         raise
     with suppress(StoreError):
-        remove_checkpoint(store, CheckpointInfo(task.name, "", (), None))
-    return store.base(name)
+        remove_checkpoint(store, CheckpointInfo(plan.task.name, "", (), None))
+    return store.base(plan.name)
 
 
-def stage_one(
-    store: Store,
-    base: BaseLM,
-    name: str,
-    task: Task,
-    histories: Sequence[History],
-    queries: Sequence[Query],
-    config: TrainConfig,
-    seed: int,
-    progress: Progress,
+def _outsiders(plan: AdaptPlan, users: Sequence[str]) -> list[History]:
+    """The histories of these users, or of all users if none are named."""
+    store, task = plan.store, plan.task.name
+    if any(known.name == plan.name for known in store.bases()):
+        raise BaseModelError(f"The home has a base {plan.name!r} already", hint="choose another name with --out")
+    outsiders = list(dict.fromkeys(users)) or [person.user for person in store.people(task)]
+    if not outsiders:
+        raise nobody_has_records(task)
+    return [known_history(store, task, user) for user in outsiders]
+
+
+def _train(
+    plan: AdaptPlan, base: BaseLM, histories: Sequence[History], queries: Sequence[Query], progress: Progress
 ) -> Run:
-    """Trains the task adapter on everybody's examples; after an interruption it continues from its checkpoint.
+    """Trains the task adapter on all outsiders' examples; after an interruption it continues from its checkpoint.
 
     Raises:
-        DataError, NotFoundError: somebody's examples cannot be made.
-        TrainingError: the loss is no finite number.
+        DataError, NotFoundError: an outsider's examples cannot be made.
+        TrainingError: the loss is not a finite number.
 
     Source: OPPU (arXiv 2402.04401), section 3.1.
     """
+    store, task, config, seed = plan.store, plan.task, plan.config, plan.options.seed
     profiles, upto = store.latest_profiles(task.name), last_number(store)
     examples = [
         example
@@ -121,12 +133,12 @@ def stage_one(
     ]
     meter = Meter(progress, "task adapter, steps", config.steps_for(len(examples)))
     sources = tuple(Source(one.user_id, history_digest(one), upto) for one in histories)
-    key = digest(_digest(examples), name, seed, base.fingerprint, config.model_dump_json())
+    key = digest(_digest(examples), plan.name, seed, base.fingerprint, config.model_dump_json())
     info = CheckpointInfo(task.name, digest(key, machine_key(base, config, None)), sources, None)
     checkpoints, room = Checkpoints(store), room_for(base, config, slots=1)
-    job = checkpoints.resume(Job(name, examples, seed), info)
-    with BackgroundWriter[Stored](checkpoints.store, 1, lambda stored, error: None) as keeper:
-        on_state = partial(checkpoints.offer, keeper)
+    job = checkpoints.resume(Job(plan.name, examples, seed), info)
+    with BackgroundWriter[Stored](checkpoints.store, 1, lambda stored, error: None) as writer:
+        on_state = partial(checkpoints.offer, writer)
         run = next(fleet(base, meter.counted([job]), config, room, meter.on_step, on_state))
     checkpoints.done(run)
     if run.adapter is None:
@@ -144,7 +156,7 @@ def _digest(examples: Sequence[TokenizedExample]) -> str:
 def stage_one_examples(
     task: Task, history: History, queries: Sequence[Query], config: TrainConfig, profile: ProfileInfo | None
 ) -> list[Example]:
-    """An outsider's records, and their queries whose answers are known, as examples."""
+    """The examples of an outsider's records and labelled queries."""
     show = shown(config.prompt, history.user_id, profile)
     check_history(task, history)
     examples = history_examples(task, history, recent=config.recent, since=config.since, **show)
@@ -157,8 +169,8 @@ def stage_one_examples(
     return examples
 
 
-def write_adapted(store: Store, base: BaseLM, adapter: Adapter, name: str) -> Path:
-    """Writes the adapted base into a folder of its own; until it is registered, that is nobody's."""
+def _write_adapted(store: Store, base: BaseLM, adapter: Adapter, name: str) -> Path:
+    """Writes the adapted base into a new folder, which no row of the database names yet."""
     folder = store.new_base_folder(name)
     folder.mkdir(parents=True)
     save_merged(base, adapter, folder)

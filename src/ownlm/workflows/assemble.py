@@ -24,10 +24,10 @@ from ownlm.store.blobs import blob_name
 from ownlm.store.records import unknown_user
 from ownlm.store.rows import WAITS, AdapterInfo, BaseInfo, Person, PoolInfo, ProfileInfo, history_digest, is_chosen
 from ownlm.store.store import Store
+from ownlm.workflows.plan import digest, versions
 from ownlm.workflows.profile import shown
 from ownlm.workflows.report import Assemblies, Assembly
 from ownlm.workflows.selection import CHOSEN, FORGOTTEN, UP_TO_DATE, TrainingSeat, pages
-from ownlm.workflows.settings import digest, versions
 from ownlm.workflows.train import Meter
 
 RECENT = 2000  # the latest records are read

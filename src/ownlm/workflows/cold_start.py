@@ -1,4 +1,4 @@
-"""The cold-start ladder: the more records a person has, the more of an adapter is their own.
+"""The cold-start ladder: the more records a user has, the more of their adapter is their own.
 
 no usable record -> the (adapted) base answers     few -> assembled from a pool
 more -> assembled, then adapted                     many -> an own adapter
@@ -6,13 +6,9 @@ more -> assembled, then adapted                     many -> an own adapter
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
-from ownlm.config import TrainConfig
 from ownlm.errors import NotFoundError, OwnlmError
 from ownlm.history.record import History
-from ownlm.history.task import Task
 from ownlm.model.base import BaseLM
 from ownlm.perpcs.adapt import HELD_BACK
 from ownlm.perpcs.sharers import MIN_RECORDS
@@ -21,137 +17,123 @@ from ownlm.prompt.example import history_examples
 from ownlm.store import pools
 from ownlm.store.consents import check_known
 from ownlm.store.rows import AdapterInfo
-from ownlm.store.store import Store
 from ownlm.workflows.assemble import AssemblyPlan, assemble_people, assembly_plan
-from ownlm.workflows.histories import Added, with_history
-from ownlm.workflows.report import Ladder, Placed, Tier
-from ownlm.workflows.selection import FORGOTTEN, PAGE, Plan, candidates, plan_for
-from ownlm.workflows.train import train_people
+from ownlm.workflows.plan import TrainPlan
+from ownlm.workflows.report import ColdStart, Placed, Tier
+from ownlm.workflows.selection import FORGOTTEN, PAGE, candidates, learnt_by_base, nobody_has_records
+from ownlm.workflows.train import train_users
 
-ADAPT_FROM = HELD_BACK  # records: of fewer none can be held back, to tell whether adapting helped
+ADAPT_FROM = HELD_BACK  # records: of fewer none can be held back, to see whether adapting helped
 OWN_FROM = 50  # records: of fewer, four epochs in batches of 16 make about 12 steps, which teach little (LOG.md)
-ADAPT_STEPS = 20  # ours; what they make worse is not kept
+ADAPT_STEPS = 20  # ours; an adaptation that makes an assembly worse is not kept
 
-RUNGS: tuple[Tier, ...] = ("base", "assembled", "adapted", "own")  # the lowest first
+TIERS: tuple[Tier, ...] = ("base", "assembled", "adapted", "own")  # the lowest first
 
 
 @dataclass(frozen=True, slots=True)
-class LadderPlan:
-    """How everybody is placed.
+class ColdStartPlan:
+    """The plan of `Home.ladder`.
 
     Attributes:
-        own: how own adapters are trained, and whom it is about: everybody, if none are named.
-        assembly: how people are assembled, without adapting.
-        no_assembly: why nobody can be assembled; None where there is an assembly.
+        own: users, and the training of own adapters.
+        assembly: assembling, without adapting; None if users cannot be assembled.
+        no_assembly: the reason why users cannot be assembled.
     """
 
-    own: Plan
+    own: TrainPlan
     assembly: AssemblyPlan | None
     no_assembly: str | None = None
 
 
-def ladder_plan(store: Store, own: Plan, pool: str | None) -> LadderPlan:
-    """The ladder for who is to be trained so.
+def cold_start_plan(own: TrainPlan, pool: str | None) -> ColdStartPlan:
+    """The plan for users who are trained as `own` says.
 
     Args:
-        pool: what a pool's digest begins with; by default the task's newest for the base.
+        own: users, and the training of own adapters.
+        pool: first digits of a pool's digest; by default the task's newest pool for the base.
 
     Raises:
-        NotFoundError: the pool named is not there.
+        NotFoundError: there is no such pool.
     """
-    name = own.task.name
+    name, base = own.task.name, own.base.name
     try:
-        plan = assembly_plan(store, own.task, pool=pool, base=own.base.name, recent=own.config.recent, seed=own.seed)
+        plan = assembly_plan(own.store, own.task, pool=pool, base=base, recent=own.config.recent, seed=own.options.seed)
     except NotFoundError:
         if pool is not None:
             raise
-        return LadderPlan(own, None, f"there is no pool for task {name!r} on the base {own.base.name!r}")
+        return ColdStartPlan(own, None, f"there is no pool for task {name!r} on the base {base!r}")
     if plan.pool.sharers < plan.top_k:
         few = f"the pool {plan.pool.digest[:12]} has {plan.pool.sharers} of the {plan.top_k} sharers that it takes"
-        return LadderPlan(own, None, few)
-    return LadderPlan(own, plan)
+        return ColdStartPlan(own, None, few)
+    return ColdStartPlan(own, plan)
 
 
-def start_cold(store: Store, load: Callable[[], BaseLM], plan: LadderPlan, progress: Progress, report: Ladder) -> None:
-    """Places everybody, then assembles and trains; whoever is up to date there is left as they are.
+def cold_start(plan: ColdStartPlan, load: Callable[[], BaseLM], progress: Progress, report: ColdStart) -> None:
+    """Places all users, then assembles and trains them; users with an up-to-date adapter are skipped.
 
     Args:
-        load: gives the base; called if anybody is to be assembled or trained.
+        plan: users and settings.
+        load: gives the base; called if there is a user to assemble or train.
+        progress: called with what is done.
+        report: filled as users are done.
 
     Raises:
-        NotFoundError: the home does not know a user named, or nobody has records.
-        PoolError: the pool is damaged, or somebody took their consent back. StoreError: the home cannot be written.
+        NotFoundError: the home does not know a named user, or no user has records.
+        PoolError: the pool is damaged, or a sharer withdrew consent.
+        StoreError: the home cannot be written.
     """
-    report.placed += place(store, plan, report.training.skipped)
-    if users := _still_there(store, plan, "own", report):  # first: it needs no pool
-        train_people(store, load, replace(plan.own, users=users), progress, report.training)
+    report.placed += place(plan, report.training.skipped)
+    if users := _still_there(plan, "own", report):  # first: it needs no pool
+        train_users(plan.own.for_users(users), load, progress, report.training)
     if plan.assembly is not None:
         steps: dict[Tier, int] = {"assembled": 0, "adapted": ADAPT_STEPS}
-        for rung in steps:
-            if users := _still_there(store, plan, rung, report):
-                assembly = replace(plan.assembly, users=users, adapt_steps=steps[rung])
-                assemble_people(store, load, assembly, progress, report.assemblies)
+        for tier in steps:
+            if users := _still_there(plan, tier, report):
+                assembly = replace(plan.assembly, users=users, adapt_steps=steps[tier])
+                assemble_people(plan.own.store, load, assembly, progress, report.assemblies)
 
 
-def place(store: Store, plan: LadderPlan, left_out: list[tuple[str, str]] | None = None) -> list[Placed]:
-    """Everybody's rung, and why; nothing is done.
+def place(plan: ColdStartPlan, left_out: list[tuple[str, str]] | None = None) -> list[Placed]:
+    """Every user's tier, and the reason; nothing is written.
 
-    Users whom the plan's `top` or `min_records` leaves out are not placed; they go into `left_out`, with the reason.
+    Users whom the options `top` or `min_records` exclude are not placed; they go into `left_out`, with the reason.
 
-    A rung goes by how many records an own adapter would learn from. Sharers of the pool train their own, as they
-    did for the pool. Who stands higher than their records would place them stays there, unless they are named; who
-    the base has learnt from stays with it, unless they are named.
+    A tier follows from the number of records that an own adapter would learn from. Sharers of the pool train their own
+    adapter, as they did for the pool. A user with a higher tier than their records give keeps it, unless named. An
+    outsider stays with the base, unless named.
 
     Raises:
-        NotFoundError: as `climb`.
+        NotFoundError: the home does not know a named user, or no user has records.
 
     Source: ours.
     """
-    name, named = plan.own.task.name, set(plan.own.users)
+    own, store, name, named = plan.own, plan.own.store, plan.own.task.name, bool(plan.own.options.users)
     sharers = set(pools.people_of(store, pool=plan.assembly.pool.digest).values()) if plan.assembly else set()
-    outsiders = set() if named else store.outsiders(plan.own.base.name)
-    placed, left_out = [], [] if left_out is None else left_out
-    for user, history in _histories(store, plan.own, left_out):
+    outsiders = set() if named else store.outsiders(own.base.name)
+    placed, left_out = list[Placed](), [] if left_out is None else left_out
+    for user, history in _histories(own, left_out):
         last = store.latest_adapters(name, [user]).get((name, user))
-        records = usable(plan.own, history)
+        records = _usable(own, history)
         if user in outsiders and not (last and last.forgotten):
-            why = f"the base {plan.own.base.name!r} has learnt from these records; --user trains anyway"
-            placed.append(Placed(user, records, "base", why))
+            placed.append(Placed(user, records, "base", learnt_by_base(own.base.name)))
             continue
-        rung, why = tier_for(records, user in sharers, plan.no_assembly)
-        held = standing(last, plan.own)
-        if held and not named and RUNGS.index(held) > RUNGS.index(rung):
-            rung, why = held, f"stands there already; {why}, which --user goes by"
-        placed.append(Placed(user, records, rung, why))
+        tier, why = tier_for(records, user in sharers, plan.no_assembly)
+        held = _current_tier(last, own)
+        if held and not named and TIERS.index(held) > TIERS.index(tier):
+            tier, why = held, f"stands there already; {why}, which --user goes by"
+        placed.append(Placed(user, records, tier, why))
     if not placed and not left_out:
-        raise NotFoundError(f"Nobody in the home has records for task {name!r}", hint="`ownlm history add`")
+        raise nobody_has_records(name)
     return placed
 
 
-def place_only(
-    store: Store, task: Task, data: str | Path | None, pool: str | None, report: Ladder, **asked: Any
-) -> Added | None:
-    """Reports everybody's rung as if a file's records had been added; nothing is written.
-
-    Args:
-        asked: as for `plan_for`.
-
-    Returns:
-        Counts of the file's records; None without a file.
-    """
-    store, task, added = with_history(store, data, task)
-    plan = ladder_plan(store, plan_for(store, task, **asked), pool)
-    report.placed += place(store, plan, report.training.skipped)
-    return added
-
-
 def tier_for(records: int, sharer: bool, no_assembly: str | None) -> tuple[Tier, str]:
-    """A person's rung by their records, and why.
+    """A user's tier by their records, and the reason.
 
     Args:
-        records: how many can be learnt from.
-        sharer: whether pieces of theirs lie in the pool.
-        no_assembly: why nobody can be assembled; None where they can.
+        records: number of records that an own adapter would learn from.
+        sharer: whether the pool holds pieces of this user.
+        no_assembly: the reason why users cannot be assembled; None if they can.
 
     >>> tier_for(3, False, None)
     ('assembled', 'fewer than 5 records')
@@ -169,8 +151,8 @@ def tier_for(records: int, sharer: bool, no_assembly: str | None) -> tuple[Tier,
     return "adapted", f"{ADAPT_FROM} to {OWN_FROM - 1} records"
 
 
-def standing(last: AdapterInfo | None, own: Plan) -> Tier | None:
-    """The rung of a person's newest adapter; None where they have none on this base that can be used."""
+def _current_tier(last: AdapterInfo | None, own: TrainPlan) -> Tier | None:
+    """The tier of a user's newest adapter; None without a usable one on this base."""
     if last is None or last.base_fingerprint != own.base.fingerprint or not last.knows(last.history):
         return None
     if not last.is_recipe:
@@ -178,33 +160,33 @@ def standing(last: AdapterInfo | None, own: Plan) -> Tier | None:
     return "adapted" if last.provenance["assembly"]["adapt_steps"] else "assembled"
 
 
-def usable(own: Plan, history: History) -> int:
-    """How many records an own adapter would learn from; all of them, where a broken one is the trainer's to report."""
-    config: TrainConfig = own.config
+def _usable(own: TrainPlan, history: History) -> int:
+    """Number of records that an own adapter would learn from; all if one is broken, which training then reports."""
     try:
-        return len(history_examples(own.task, history, recent=config.recent, since=config.since))
+        return len(history_examples(own.task, history, recent=own.config.recent, since=own.config.since))
     except OwnlmError:
         return len(history)
 
 
-def _histories(store: Store, own: Plan, left_out: list[tuple[str, str]]) -> Iterator[tuple[str, History]]:
-    """Everybody the plan is about, with their records; who is named may have none, but must be known."""
-    for student in candidates(store, own):
-        if not student.selected:
-            left_out.append((student.user, student.skipped or ""))
+def _histories(own: TrainPlan, left_out: list[tuple[str, str]]) -> Iterator[tuple[str, History]]:
+    """The plan's users with their records; a named user may have none, but must be known."""
+    named = bool(own.options.users)
+    for one in candidates(own):
+        if not one.selected:
+            left_out.append((one.user, one.skipped or ""))
             continue
-        if student.records == 0 and own.users:
-            check_known(store, student.user)
-        history = store.history(own.task.name, student.user)
-        if history.records or own.users:  # else they were forgotten just now
-            yield student.user, history
+        if one.records == 0 and named:
+            check_known(own.store, one.user)
+        history = own.store.history(own.task.name, one.user)
+        if history.records or named:  # else forgotten just now
+            yield one.user, history
 
 
-def _still_there(store: Store, plan: LadderPlan, rung: Tier, report: Ladder) -> Sequence[str]:
-    """Who stands on a rung; those forgotten since they were placed are reported."""
-    task, users = plan.own.task.name, [one.user for one in report.placed if one.rung == rung]
+def _still_there(plan: ColdStartPlan, tier: Tier, report: ColdStart) -> Sequence[str]:
+    """The users of a tier; those forgotten since they were placed are reported."""
+    task, users = plan.own.task.name, [one.user for one in report.placed if one.tier == tier]
     there = set[str]()
     for at in range(0, len(users), PAGE):
-        there.update(person.user for person in store.people(task, users[at : at + PAGE]))
+        there.update(person.user for person in plan.own.store.people(task, users[at : at + PAGE]))
     report.training.skipped += [(user, FORGOTTEN) for user in users if user not in there]
     return [user for user in users if user in there]

@@ -30,9 +30,9 @@ from ownlm.store.drafts import ADAPTER, GATES, add_drafts, drafts
 from ownlm.store.records import no_longer_shared
 from ownlm.store.rows import DraftInfo, ProfileInfo, history_digest
 from ownlm.store.store import Store
+from ownlm.workflows.plan import digest, versions
 from ownlm.workflows.profile import shown
 from ownlm.workflows.report import Drafted
-from ownlm.workflows.settings import digest, versions
 from ownlm.workflows.share_plan import SharePlan
 from ownlm.workflows.train import Meter
 from ownlm.workflows.writer import BackgroundWriter
@@ -212,7 +212,7 @@ def _trained(drafting: Drafting, kind: _Kind[Weights], keys: Mapping[str, str], 
         if error:
             gone.append(draft.user)
         else:
-            meter.people += 1
+            meter.users += 1
 
     with BackgroundWriter(partial(add_drafts, drafting.store, histories), room.waiting, told) as keeper:
         for run in train_fleet(

@@ -1,8 +1,8 @@
-"""How an adapter does on records that it has not learnt from, measured beside training; training itself is unchanged.
+"""Results on held-back records, measured beside training; training itself is unchanged.
 
-A new adapter learns from every record, so nothing is left to judge it by. What is measured is the next best thing:
-where training goes on from the user's last adapter, that adapter on the new records, before it learns them; else a
-trial adapter, trained with the same settings on all but the latest records, on those.
+A new adapter learns from every record, so no record is left to judge it by. Measured is the next best thing. Where
+training continues from the user's last adapter: that adapter on the new records, before it learns them. Else: a trial
+adapter, trained with the same settings on all records but the latest, on the latest.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,8 +19,8 @@ from ownlm.oppu.fleet import Job, Run, train_fleet
 from ownlm.oppu.memory import room_for
 from ownlm.oppu.minibatches import TokenizedExample
 from ownlm.perpcs.adapt import answer_loss
-from ownlm.store.store import Store
-from ownlm.workflows.selection import Plan, candidates, seat
+from ownlm.workflows.plan import TrainPlan
+from ownlm.workflows.selection import candidates, seat
 
 LEAST, MOST = 5, 50  # records to judge by
 LEAST_IN_ALL = 15  # records of a history from which some can be held back
@@ -37,7 +37,7 @@ class HeldBack:
         records: number of unseen records.
         base, adapter: mean over records of the mean loss per answer token, in nats.
         gain: base minus adapter.
-        low, high: 95% confidence interval of the gain over records (paired, Candidate's t).
+        low, high: 95% confidence interval of the gain over records (paired, Student's t).
     """
 
     how: Literal["trial", "last"]
@@ -61,9 +61,9 @@ class HeldBack:
 
 
 def measure(
-    store: Store, load: Callable[[], BaseLM], plan: Plan, on_step: Callable[[list[Run], int], None]
+    plan: TrainPlan, load: Callable[[], BaseLM], on_step: Callable[[list[Run], int], None]
 ) -> dict[str, dict[str, Any]]:
-    """Results of everybody who is about to be trained and has records enough, by user, as for an adapter's provenance.
+    """Results of the users who are about to be trained and have enough records: by user, as stored in provenance.
 
     Errors of single users are left to the training, which reports them.
     """
@@ -72,18 +72,17 @@ def measure(
         return measured
 
     def trials() -> Iterator[Job]:
-        for student in candidates(store, plan):
-            if student.skipped is not None:
+        for one in candidates(plan):
+            if one.skipped is not None:
                 continue
             model = load()
             try:
-                _, job = seat(store, model, plan, student)
+                _, job = seat(plan, model, one)
             except OwnlmError:
                 continue
             if job is not None and job.start is not None:
                 if len(job.examples) >= LEAST:
-                    latest = job.examples[-MOST:]
-                    measured[job.user] = asdict(_compared("last", model, job.start, latest))
+                    measured[job.user] = _compared("last", model, job.start, job.examples[-MOST:])
             elif job is not None and _worth_a_trial(job, plan):
                 back = min(max(LEAST, len(job.examples) // 5), MOST)
                 unseen[job.user] = job.examples[-back:]
@@ -93,23 +92,23 @@ def measure(
     if (first := next(jobs, None)) is None:
         return measured
     model = load()
-    room = room_for(model, plan.config, plan.slots, plan.tokens_per_step)
+    room = room_for(model, plan.config, plan.options.slots, plan.options.tokens_per_step)
     for run in train_fleet(
         model, chain([first], jobs), plan.config, slots=room.slots, tokens_per_step=room.tokens_per_step,
         workers=room.workers, on_step=on_step,
     ):  # fmt: skip
         latest = unseen.pop(run.job.user)
         if isinstance(run.adapter, Adapter):
-            measured[run.job.user] = asdict(_compared("trial", model, run.adapter, latest))
+            measured[run.job.user] = _compared("trial", model, run.adapter, latest)
     return measured
 
 
-def _worth_a_trial(job: Job, plan: Plan) -> bool:
+def _worth_a_trial(job: Job, plan: TrainPlan) -> bool:
     return len(job.examples) >= LEAST_IN_ALL and plan.config.steps_for(len(job.examples)) <= MOST_STEPS
 
 
 def _compared(
     how: Literal["trial", "last"], model: BaseLM, adapter: Adapter, examples: Sequence[TokenizedExample]
-) -> HeldBack:
+) -> dict[str, Any]:
     base_N = [answer_loss(model, None, [one]) for one in examples]
-    return HeldBack.of(how, base_N, [answer_loss(model, adapter, [one]) for one in examples])
+    return asdict(HeldBack.of(how, base_N, [answer_loss(model, adapter, [one]) for one in examples]))

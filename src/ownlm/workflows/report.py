@@ -1,101 +1,201 @@
-"""What training, writing profiles and asking came to."""
+"""Results of operations: the same pydantic models for Python, `--json` and the server."""
 
 from collections import Counter
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_serializer
+from typing_extensions import TypedDict
 
 from ownlm.errors import OwnlmError
-from ownlm.history.record import Query
 from ownlm.store.rows import AdapterInfo, PoolInfo, ProfileInfo
+from ownlm.workflows.histories import Added
 from ownlm.workflows.standing import Verdict, worth_of
 
 if TYPE_CHECKING:
-    from ownlm.workflows.histories import Added
+    from ownlm.history.record import Query
+
+
+class Skip(TypedDict):
+    """A user who was left out, as JSON."""
+
+    user: str
+    reason: str
+
+
+class Failure(TypedDict):
+    """A user whose processing failed, as JSON."""
+
+    user: str
+    error: str
+
+
+class AddedCounts(TypedDict):
+    """Numbers of records that a file added, as JSON."""
+
+    new: int
+    known: int
+    forgotten: int
+
+
+class Share(TypedDict):
+    """A sharer's share of all weight in a recipe, as JSON."""
+
+    sharer: str
+    share: float
+
+
+class WrittenProfile(TypedDict):
+    """A profile that was written, as JSON."""
+
+    user: str
+    records: int
+    writer: str
+    profile: str
+
+
+def _skips(pairs: list[tuple[str, str]]) -> list[Skip]:
+    return [{"user": user, "reason": reason} for user, reason in pairs]
+
+
+def _failures(pairs: list[tuple[str, OwnlmError]]) -> list[Failure]:
+    return [{"user": user, "error": error.with_command} for user, error in pairs]
+
+
+def _counts(added: Added | None) -> AddedCounts | None:
+    return None if added is None else {"new": added.new, "known": added.known, "forgotten": added.forgotten}
+
+
+def _shares(pairs: list[tuple[str, float]]) -> list[Share]:
+    return [{"sharer": sharer, "share": share} for sharer, share in pairs]
+
+
+def _profiles(pairs: list[tuple[ProfileInfo, int]]) -> list[WrittenProfile]:
+    return [{"user": p.user, "records": records, "writer": p.writer, "profile": p.text} for p, records in pairs]
+
+
+Skipped = Annotated[list[tuple[str, str]], PlainSerializer(_skips)]  # users and reasons
+Failed = Annotated[list[tuple[str, OwnlmError]], PlainSerializer(_failures)]
+OneDecimal = Annotated[float, PlainSerializer(lambda value: round(value, 1), return_type=float)]
+FromFile = Annotated[Added | None, PlainSerializer(_counts)]  # what the data given with an operation added
+
+
+class Report(BaseModel):
+    """Base of all results."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result as `--json` prints it."""
+        return self.model_dump(mode="json", by_alias=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """An adapter that was trained and is kept, in short: of these there may be very many."""
+    """A trained and stored adapter, in short: a report may hold very many of them."""
 
     user: str
-    id: str
+    id: Annotated[str, Field(serialization_alias="adapter")]
     parent: str | None
-    method: str
+    method: Annotated[str, Field(exclude=True)]
     records: int
     steps: int
     tokens: int
     loss_first: float
     loss_last: float
     seconds: float
-    bytes: int
+    bytes: Annotated[int, Field(exclude=True)]
     verdict: Verdict | None  # see `Worth`
 
     @classmethod
     def of(cls, adapter: AdapterInfo) -> "Trained":
-        """What a report keeps of an adapter."""
+        """The entry of a stored adapter."""
         own = {one.name: getattr(adapter, one.name) for one in fields(cls) if one.name != "verdict"}
         return cls(**own, verdict=worth_of(adapter).verdict)
 
 
-@dataclass(slots=True)
-class Training:
-    """What `train` did, so far."""
-
-    trained: list[Trained] = field(default_factory=list)  # in the order they were stored
-    skipped: list[tuple[str, str]] = field(default_factory=list)  # person, why
-    failed: list[tuple[str, OwnlmError]] = field(default_factory=list)
-    not_chosen: Counter[str] = field(default_factory=Counter)  # users outside `top` and `min_records`, by reason
-    anew: list[str] = field(default_factory=list)  # people whose last adapter had other settings
-    tokens_per_s: float = 0.0
-    added: "Added | None" = None  # what the data given with it added
-    resumed: int = 0  # users who continued from a checkpoint of an interrupted run
-    checkpointed: int = 0  # users in flight who have a checkpoint
-    notes: list[str] = field(default_factory=list)  # what went otherwise with checkpoints, a sentence each
-
-
-@dataclass(slots=True)
-class Estimate:
-    """What `train` would do and take.
+class Training(Report):
+    """Result of `train`, so far.
 
     Attributes:
-        people: who would get an adapter.
-        examples, tokens, steps: of all of them; tokens as they go through the model, over all epochs.
-        seconds: of reading their records and training, as fast as both went just now; about.
-        bytes: of the adapters.
-        memory_bytes: of the base and training at their peak, beside Python and its libraries; about.
+        trained: adapters, in the order they were stored.
+        skipped: users who were not trained, each with the reason.
+        not_chosen: number of users outside `top` and `min_records`, by reason.
+        failed: users whose training failed, each with the error.
+        restarted: users whose last adapter had other settings, so that training began with fresh weights.
+        added: counts of the file given with the call.
+        tokens_per_s: tokens trained on per second.
+        resumed: number of users who continued from a checkpoint of an interrupted run.
+        checkpointed: number of users in flight who have a checkpoint.
+        notes: problems with checkpoints, one sentence each.
+        interrupted: True if the run was stopped by Ctrl-C.
+    """
+
+    trained: list[Trained] = Field(default_factory=list)
+    skipped: Skipped = Field(default_factory=list)
+    not_chosen: Counter[str] = Field(default_factory=Counter)
+    failed: Failed = Field(default_factory=list)
+    restarted: list[str] = Field(default_factory=list, serialization_alias="anew")
+    added: FromFile = None
+    tokens_per_s: OneDecimal = 0.0
+    resumed: int = 0
+    checkpointed: int = 0
+    notes: list[str] = Field(default_factory=list)
+    interrupted: bool = Field(False, exclude_if=lambda value: not value)
+
+
+class Estimate(Report):
+    """Result of `estimate`: what `train` would do and need.
+
+    Attributes:
+        people: number of users who would get an adapter.
+        skipped: users who would not be trained, each with the reason.
+        failed: users whose examples cannot be made, each with the error.
+        not_chosen: number of users outside `top` and `min_records`, by reason.
+        examples, tokens, steps: totals over all users and epochs.
+        seconds: approximate time of reading records and training, at the speed just measured.
+        bytes: size of all adapters.
+        memory_bytes: approximate peak memory of base and training, besides Python and its libraries.
         slots, tokens_per_step: as `train` would choose them, or as given.
-        sampled: how many people's examples were counted, where they stand for the rest; None where everybody's were.
-        added: counts of the file that was given; None without a file.
+        sampled: number of users whose examples were counted, if they stand for all; None if all were counted.
+        added: counts of the file given with the call.
     """
 
     people: int = 0
-    skipped: list[tuple[str, str]] = field(default_factory=list)  # person, why
-    failed: list[tuple[str, OwnlmError]] = field(default_factory=list)  # of those whose examples were counted
-    not_chosen: Counter[str] = field(default_factory=Counter)  # users outside `top` and `min_records`, by reason
+    skipped: Skipped = Field(default_factory=list)
+    failed: Failed = Field(default_factory=list)
+    not_chosen: Counter[str] = Field(default_factory=Counter)
     examples: int = 0
     tokens: int = 0
     steps: int = 0
-    seconds: float = 0.0
+    seconds: OneDecimal = 0.0
     bytes: int = 0
     memory_bytes: int = 0
     slots: int = 0
     tokens_per_step: int = 0
     sampled: int | None = None
-    added: "Added | None" = None
+    added: FromFile = None
 
 
-@dataclass(slots=True)
-class Profiles:
-    """What `profile` did, so far."""
+class Profiles(Report):
+    """Result of `profile`, so far.
 
-    written: list[tuple[ProfileInfo, int]] = field(default_factory=list)  # and from how many records
-    skipped: list[tuple[str, str]] = field(default_factory=list)  # person, why
-    failed: list[tuple[str, OwnlmError]] = field(default_factory=list)
+    Attributes:
+        written: profiles, each with the number of records it was written from.
+        skipped: users who were not processed, each with the reason.
+        failed: users whose profile failed, each with the error.
+        interrupted: True if the run was stopped by Ctrl-C.
+    """
+
+    written: Annotated[list[tuple[ProfileInfo, int]], PlainSerializer(_profiles)] = Field(default_factory=list)
+    skipped: Skipped = Field(default_factory=list)
+    failed: Failed = Field(default_factory=list)
+    interrupted: bool = Field(False, exclude_if=lambda value: not value)
 
 
 @dataclass(frozen=True, slots=True)
 class Drafted:
-    """Of how many people adapters, or gates, were trained in this run, and of how many they were there before."""
+    """Number of users whose adapters, or gates, were trained in this run, and of those that existed before."""
 
     trained: int = 0
     there: int = 0
@@ -106,10 +206,11 @@ class Shared:
     """A pool that was made.
 
     Attributes:
-        candidates: how many agree.
-        sharers: whose pieces lie in it.
-        failed: whose training failed.
-        adapters, gates: of how many they were trained for it.
+        pool: the pool.
+        candidates: number of users who agreed to share.
+        sharers: users whose pieces are in the pool.
+        failed: users whose training failed, each with the error.
+        adapters, gates: numbers of drafts that were trained for the pool.
     """
 
     pool: PoolInfo
@@ -122,39 +223,48 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """A recipe that was made and is kept, in short.
+    """An assembled and stored recipe, in short.
 
     Attributes:
-        id: of this version of the person's adapter.
+        id: id of this version of the user's adapter.
         kept: what was best on held-back records, where the assembly was adapted.
-        top_sharers: random ids, and their share of all weight.
+        top_sharers: random ids of the sharers with the largest weights, each with its share of all weight.
     """
 
     user: str
-    id: str
+    id: Annotated[str, Field(serialization_alias="recipe")]
     bytes: int
     records: int
-    tokens: int
+    tokens: Annotated[int, Field(exclude=True)]
     seconds: float
     kept: str | None
-    top_sharers: list[tuple[str, float]]
+    top_sharers: Annotated[list[tuple[str, float]], PlainSerializer(_shares)]
 
     @classmethod
     def of(cls, adapter: AdapterInfo, top_sharers: list[tuple[str, float]]) -> "Assembly":
-        """What a report keeps of a recipe."""
+        """The entry of a stored recipe."""
         same = {name: getattr(adapter, name) for name in ("user", "id", "bytes", "records", "tokens", "seconds")}
         return cls(**same, kept=adapter.provenance.get("kept"), top_sharers=top_sharers)
 
 
-@dataclass(slots=True)
-class Assemblies:
-    """What `assemble`, or a withdrawal, did so far."""
+class Assemblies(Report):
+    """Result of `assemble`, or of a withdrawal, so far.
 
-    assembled: list[Assembly] = field(default_factory=list)  # in the order they were stored
-    stale: list[tuple[str, str]] = field(default_factory=list)  # person, why
-    skipped: list[tuple[str, str]] = field(default_factory=list)  # person, why
-    failed: list[tuple[str, OwnlmError]] = field(default_factory=list)
-    added: "Added | None" = None  # what the data given with it added
+    Attributes:
+        assembled: recipes, in the order they were stored.
+        stale: users whose assembly is stale, each with the reason.
+        skipped: users who were not assembled, each with the reason.
+        failed: users whose assembly failed, each with the error.
+        added: counts of the file given with the call.
+        interrupted: True if the run was stopped by Ctrl-C.
+    """
+
+    assembled: list[Assembly] = Field(default_factory=list)
+    stale: Skipped = Field(default_factory=list)
+    skipped: Skipped = Field(default_factory=list)
+    failed: Failed = Field(default_factory=list)
+    added: Added | None = Field(None, exclude=True)
+    interrupted: bool = Field(False, exclude_if=lambda value: not value)
 
 
 Tier = Literal["base", "assembled", "adapted", "own"]
@@ -162,37 +272,46 @@ Tier = Literal["base", "assembled", "adapted", "own"]
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """On which rung of the ladder a person stands, by how many usable records, and why."""
+    """A user's tier on the cold-start ladder, by the number of usable records, and the reason."""
 
     user: str
     records: int
-    rung: Tier
+    tier: Annotated[Tier, Field(serialization_alias="rung")]
     why: str
 
 
-@dataclass(slots=True)
-class Ladder:
-    """Where everybody stands, and what assembling and training them came to, so far."""
+class ColdStart(Report):
+    """Result of `ladder`: every user's tier, and the results of assembling and training, so far."""
 
-    placed: list[Placed] = field(default_factory=list)
-    assemblies: Assemblies = field(default_factory=Assemblies)
-    training: Training = field(default_factory=Training)
-    added: "Added | None" = None  # what the data given with it added
+    placed: list[Placed] = Field(default_factory=list)
+    assemblies: Assemblies = Field(default_factory=Assemblies)
+    training: Training = Field(default_factory=Training)
+    added: FromFile = None
+    interrupted: bool = False
+
+    @model_serializer(mode="wrap")
+    def _flat(self, dump: Any) -> dict[str, Any]:
+        """What `train` and `assemble` report, as one document, with the users' tiers."""
+        own = dump(self)
+        trained, assembled = own["training"], own["assemblies"]
+        both = {name: assembled[name] + trained[name] for name in ("skipped", "failed")}
+        ended = {"interrupted": True} if self.interrupted else {}
+        return {**trained, **assembled, **both, "ladder": own["placed"], "added": own["added"], **ended}
 
 
 @dataclass(slots=True)
 class Withdrawal:
-    """What a withdrawal did.
+    """Result of a withdrawal.
 
     Attributes:
         sharers: the random ids that are gone.
-        pools: digests, each old one with that of the version without them; None where nobody was left.
-        affected: people whose recipes used their pieces.
-        untouched: how many recipes did not, and go on as they are.
-        unread: digests of damaged pools from outside, in which pieces of theirs may lie.
-        drafts: how many drafts of theirs were removed: what the next pool would have been made of.
+        pools: digests, each old one with that of the version without them; None where no sharer was left.
+        affected: users whose recipes used the withdrawn pieces.
+        untouched: number of recipes that did not use them.
+        unread: digests of damaged pools from outside that may hold such pieces.
+        drafts: number of drafts that were removed.
         unfinished: why something may be left in files; the next command that writes removes it. None: nothing is left.
-        again: what came of assembling the affected anew.
+        again: result of assembling the affected users again.
     """
 
     sharers: list[str] = field(default_factory=list)
@@ -207,18 +326,24 @@ class Withdrawal:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """An adapter that was written, and how far what was written is from it: |B A - B' A'| / |B A|, Frobenius."""
+    """An adapter that was written to a folder.
+
+    Attributes:
+        adapter: the adapter.
+        relative_error: distance of the written weights from it: |B A - B' A'| / |B A|, Frobenius norm.
+        warning: that the adapter has learnt from records that were removed since.
+    """
 
     adapter: AdapterInfo
     relative_error: float
-    warning: str | None = None  # that it has learnt from records which are gone
+    warning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a person's own model, or the base alone, said to a query; or why it said nothing."""
+    """The answer of a user's own model, or of the base alone, to a query; or the error."""
 
-    query: Query
+    query: "Query"
     answer: str | None = None
     adapter: str | None = None
     base: str | None = None

@@ -11,7 +11,7 @@ from ownlm.history.task import Task
 from ownlm.store.rows import BaseInfo
 from ownlm.store.store import Store
 from ownlm.workflows.bases import pick_base
-from ownlm.workflows.settings import provenance, settings
+from ownlm.workflows.plan import provenance, settings
 
 Select = Literal["clustered", "active", "random"]
 

@@ -1,7 +1,7 @@
-"""Stage 2: an adapter for each person whose history, base or settings changed.
+"""Stage 2: trains an adapter for each user whose history, base or settings changed.
 
-Where only new records came, training goes on from the person's last adapter, on the new records alone. People come in
-and adapters go out one by one: but for a line each in the report, memory does not grow with how many there are.
+Where only records were added, training continues from the user's last adapter, on the new records alone. Users enter
+and adapters leave one by one: memory does not grow with the number of users, except for a line each in the report.
 """
 
 import time
@@ -21,21 +21,19 @@ from ownlm.progress import Progress
 from ownlm.store.blobs import blob_name
 from ownlm.store.checkpoints import CheckpointInfo, Source
 from ownlm.store.rows import AdapterInfo, history_digest
-from ownlm.store.store import Store
-from ownlm.workflows.checkpoints import Checkpoints, Stored, machine_key
 from ownlm.workflows.held_back import measure
+from ownlm.workflows.plan import TrainPlan, digest
 from ownlm.workflows.report import Trained, Training
-from ownlm.workflows.selection import FORGOTTEN, NOTHING_NEW, Plan, TrainingSeat, candidates, checked, seat
-from ownlm.workflows.settings import digest
-from ownlm.workflows.writer import BackgroundWriter
+from ownlm.workflows.selection import FORGOTTEN, NOTHING_NEW, TrainingSeat, candidates, checked, seat
+from ownlm.workflows.writer import BackgroundWriter, Checkpoints, Stored, machine_key
 
 
 class Meter:
-    """Turns a fleet's passes into progress: steps done, of how many, and tokens a second."""
+    """Turns the passes of a fleet into progress: steps done, steps in all, tokens per second."""
 
     def __init__(self, progress: Progress, stage: str, steps: int) -> None:
         self.progress, self.stage, self.steps = progress, stage, steps
-        self.done = self.tokens = self.people = 0
+        self.done = self.tokens = self.users = 0
         self.started = time.perf_counter()
 
     @property
@@ -45,18 +43,18 @@ class Meter:
 
     @property
     def note(self) -> str:
-        """How far and how fast, in words."""
-        people = f"{many(self.people, 'user')} done, " if self.people else ""
-        return f"{people}{self.tokens_per_s:,.0f} tokens/s"
+        """Users done and speed, in words."""
+        users = f"{many(self.users, 'user')} done, " if self.users else ""
+        return f"{users}{self.tokens_per_s:,.0f} tokens/s"
 
     def counted(self, jobs: Iterable[Job]) -> Iterator[Job]:
-        """The same jobs; steps that were taken before an interruption are done already."""
+        """The same jobs; the steps of their checkpoints count as done."""
         for job in jobs:
             self.done += job.state.step if job.state else 0
             yield job
 
     def on_step(self, runs: list[Run], tokens: int) -> None:
-        """These people have taken an optimizer step."""
+        """Counts an optimizer step of each of these runs."""
         self.done += len(runs)
         self.tokens += tokens
         self.progress(self.stage, min(self.done, self.steps), self.steps, self.note)
@@ -70,7 +68,7 @@ def fleet(
     on_step: Callable[[list[Run], int], None],
     on_state: OnState | None = None,
 ) -> Iterator[Run]:
-    """Trains jobs by the config's method, within the room there is."""
+    """Trains jobs by the config's method, within the memory of `room`."""
     tokens = room.tokens_per_step
     if config.method != "lora":
         return train_with_peft(base, jobs, config, tokens_per_step=tokens, on_step=on_step, on_state=on_state)
@@ -80,100 +78,100 @@ def fleet(
     )  # fmt: skip
 
 
-def train_people(store: Store, load: Callable[[], BaseLM], plan: Plan, progress: Progress, report: Training) -> None:
-    """Trains everybody who is to be trained; each adapter is kept soon after it is done, each outcome is reported.
+def train_users(plan: TrainPlan, load: Callable[[], BaseLM], progress: Progress, report: Training) -> None:
+    """Trains the plan's users; each adapter is stored soon after it is done, and each outcome is reported.
 
     Args:
-        load: gives the base; called if anybody is to be trained.
+        plan: users and settings.
+        load: gives the base; called if there is a user to train.
+        progress: called with steps done and tokens per second.
+        report: filled as users are done.
 
     Raises:
-        NotFoundError: a user named, or everybody, has no records; nothing is trained then.
-        StoreError: the home cannot be written; what is done is kept.
+        NotFoundError: a named user has no records, or no user has any; nothing is trained then.
+        StoreError: the home cannot be written; finished adapters are kept.
     """
-    steps = sum(one.steps(plan.config) for one in checked(store, candidates(store, plan), plan) if one.skipped is None)
-    held_back = measure(store, load, plan, Meter(progress, "trial steps", steps).on_step) if plan.held_back else {}
-    seated, checkpoints = dict[str, TrainingSeat](), Checkpoints(store)
-    jobs = _jobs(store, load, plan, seated, checkpoints, report)
+    steps = sum(one.steps(plan.config) for one in checked(plan, candidates(plan)) if one.skipped is None)
+    trial_steps = Meter(progress, "trial steps", steps)
+    held_back = measure(plan, load, trial_steps.on_step) if plan.options.held_back else {}
+    seated, checkpoints = dict[str, TrainingSeat](), Checkpoints(plan.store)
+    jobs = _jobs(plan, load, seated, checkpoints, report)
     if (first := next(jobs, None)) is None:
         return
     model = load()
-    room = room_for(model, plan.config, plan.slots, plan.tokens_per_step)
+    room = room_for(model, plan.config, plan.options.slots, plan.options.tokens_per_step)
     meter, made_with = Meter(progress, "training steps", steps), plan.provenance()
 
-    def told(info: Stored, error: NotFoundError | None) -> None:
+    def on_stored(info: Stored, error: NotFoundError | None) -> None:
         if isinstance(info, CheckpointInfo):
             return
         if error:
-            _fail(store, plan, info.user, error, report)
+            _fail(plan, info.user, error, report)
         else:
             report.trained.append(Trained.of(info))
-            meter.people += 1
+            meter.users += 1
 
-    with checkpoints.told(report), BackgroundWriter(checkpoints.store, room.waiting, told) as keeper:
-        on_state, everybody = partial(checkpoints.offer, keeper), meter.counted(chain([first], jobs))
-        for run in fleet(model, everybody, plan.config, room, meter.on_step, on_state):
+    with checkpoints.reported(report), BackgroundWriter(checkpoints.store, room.waiting, on_stored) as writer:
+        on_state = partial(checkpoints.offer, writer)
+        for run in fleet(model, meter.counted(chain([first], jobs)), plan.config, room, meter.on_step, on_state):
             own = seated.pop(run.job.user)
             checkpoints.done(run)
             if run.error:
-                _fail(store, plan, run.job.user, run.error, report)
+                _fail(plan, run.job.user, run.error, report)
             else:
-                run.job = Job(run.job.user, (), run.job.seed)  # the examples are not held until it is stored
+                run.job = Job(run.job.user, (), run.job.seed)  # frees the examples before the adapter is stored
                 measured = {"held_back": held_back[run.job.user]} if run.job.user in held_back else {}
-                keeper.put(partial(_made, run, own, plan, made_with | measured))
+                writer.put(partial(_made, run, own, plan, made_with | measured))
             report.tokens_per_s = meter.tokens_per_s
     progress(meter.stage, steps, steps, meter.note)
 
 
 def _jobs(
-    store: Store,
-    load: Callable[[], BaseLM],
-    plan: Plan,
-    seated: dict[str, TrainingSeat],
-    checkpoints: Checkpoints,
+    plan: TrainPlan, load: Callable[[], BaseLM], seated: dict[str, TrainingSeat], checkpoints: Checkpoints,
     report: Training,
-) -> Iterator[Job]:
-    """Everybody's jobs, one by one; who has none goes into the report."""
-    for student in candidates(store, plan):
-        if not student.selected:
-            report.not_chosen[student.skipped or ""] += 1
+) -> Iterator[Job]:  # fmt: skip
+    """The users' jobs, one by one. Users without a job are reported."""
+    for one in candidates(plan):
+        if not one.selected:
+            report.not_chosen[one.skipped or ""] += 1
             continue
-        if student.skipped is not None:
-            report.skipped.append((student.user, student.skipped))
+        if one.skipped is not None:
+            report.skipped.append((one.user, one.skipped))
             continue
-        if student.anew:
-            report.anew.append(student.user)
+        if one.restarted:
+            report.restarted.append(one.user)
         model = load()
         try:
-            own, job = seat(store, model, plan, student)
+            own, job = seat(plan, model, one)
         except OwnlmError as error:
-            _fail(store, plan, student.user, error, report)
+            _fail(plan, one.user, error, report)
             continue
         if job is None:
             if own.last:
-                store.catch_up(own.last, own.history, own.upto)
-            report.skipped.append((student.user, NOTHING_NEW))
+                plan.store.catch_up(own.last, own.history, own.upto)
+            report.skipped.append((one.user, NOTHING_NEW))
             continue
-        seated[student.user] = own
+        seated[one.user] = own
         yield checkpoints.resume(job, _checkpoint(plan, model, own))
 
 
-def _checkpoint(plan: Plan, model: BaseLM, own: TrainingSeat) -> CheckpointInfo:
-    """What a user's run is checkpointed as."""
+def _checkpoint(plan: TrainPlan, model: BaseLM, own: TrainingSeat) -> CheckpointInfo:
+    """The name of a user's checkpoint: a digest of all that its state depends on."""
     user, history, parent = own.history.user_id, history_digest(own.history), own.last.id if own.last else ""
-    key = digest(plan.key(own.profile), history, parent, machine_key(model, plan.config, plan.tokens_per_step))
+    key = digest(plan.key(own.profile), history, parent, machine_key(model, plan.config, plan.options.tokens_per_step))
     return CheckpointInfo(plan.task.name, key, (Source(user, history, own.upto),), user)
 
 
-def _fail(store: Store, plan: Plan, user: str, error: OwnlmError, report: Training) -> None:
-    """Tells why a person has no new adapter."""
-    if store.knows(plan.task.name, user):
-        error.__traceback__ = error.__context__ = None  # else everything they were trained on stays in memory
+def _fail(plan: TrainPlan, user: str, error: OwnlmError, report: Training) -> None:
+    """Reports why a user has no new adapter."""
+    if plan.store.knows(plan.task.name, user):
+        error.__traceback__ = error.__context__ = None  # they hold the training data in memory
         report.failed.append((user, error))
     else:
         report.skipped.append((user, FORGOTTEN))
 
 
-def _made(run: Run, own: TrainingSeat, plan: Plan, made_with: dict[str, Any]) -> tuple[AdapterInfo, bytes]:
+def _made(run: Run, own: TrainingSeat, plan: TrainPlan, made_with: dict[str, Any]) -> tuple[AdapterInfo, bytes]:
     """A finished adapter as it is stored."""
     assert run.adapter is not None
     weights = run.adapter.to_bytes()

@@ -19,7 +19,7 @@ from ownlm.config import LoraConfig, PromptConfig, TrainConfig
 from ownlm.errors import ConfigError, fitting
 from ownlm.history.task import Task
 from ownlm.workflows.assemble import AssemblyPlan
-from ownlm.workflows.settings import Stage, settings
+from ownlm.workflows.plan import Stage, settings
 
 __all__ = [
     "LEARN", "METHODS", "NEEDS_LABELS", "NEEDS_POOL", "NO_OPTIONS", "WITHOUT_MODEL", "WITHOUT_STAGE_1", "check_adapt",
