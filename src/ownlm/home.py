@@ -1,4 +1,4 @@
-"""A home: everybody's records, bases and adapters, and the verbs on them. Read it top to bottom for the whole flow."""
+"""A home: the records, bases and adapters of its users, and the operations on them, in the order of the flow."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -47,15 +47,21 @@ AnyPath = str | Path
 
 
 class Home(Corrections):
-    """Everything ownlm keeps for a group of people, in one folder.
+    """Everything ownlm keeps for a group of users, in one folder.
+
+    An operation takes the task's name and its options as keyword arguments, or one options object in their place:
+    `home.train("news", epochs=2)` is `home.train(TrainOptions(task="news", epochs=2))`; see `workflows.options`.
+    `progress` is called with what is done. A `report` given is filled while the operation runs. A process that trains
+    waits for another one in the same home.
 
     Args:
-        folder: the home.
-        device: where models run; by default a GPU if there is one, else the CPU.
-        create: make it if it is missing.
+        folder: folder of the home.
+        device: device that models run on; by default a GPU if there is one, else the CPU.
+        create: create the home if it is missing.
 
     Raises:
-        StoreError, NotFoundError: the folder cannot be used as a home; there is none, and none is to be made.
+        StoreError: the folder cannot be used as a home.
+        NotFoundError: there is no home, and `create` is False.
 
     >>> from tempfile import mkdtemp
     >>> Home(mkdtemp()).people()
@@ -64,9 +70,8 @@ class Home(Corrections):
 
     def __init__(self, folder: AnyPath, *, device: str | None = None, create: bool = True) -> None:
         if not create and not (Path(folder) / DATABASE).exists():
-            raise NotFoundError(
-                f"There is no home in {folder}", hint="`ownlm base add` or `ownlm history add` makes one"
-            )
+            what, hint = f"There is no home in {folder}", "create one by adding a base or histories"
+            raise NotFoundError(what, hint=hint, command="ownlm base add smollm2-135m")
         self.store = Store(Path(folder).absolute())
         self.device = device
         self.pools, self.access = Pools(self), Access(self)
@@ -132,16 +137,10 @@ class Home(Corrections):
         """Users with their newest adapters, filtered, sorted and cut; and how many there are without the limit."""
         return list_people(self.store, wanted)
 
-    # Training. Options are keyword arguments, or one options object in place of the task's name
+    # Training
 
     def adapt(self, name: str, task: str | AdaptOptions, *, progress: Progress = silent, **options: object) -> BaseInfo:
-        """Stage 1: trains the task adapter on outsiders, merges it into the base, registers the adapted base.
-
-        Args:
-            name: name of the adapted base.
-            task: the task's name or file; or all options.
-            progress: called with steps done and tokens per second.
-            options: fields of `AdaptOptions`. The outsiders are `users`, else those of `data`, else all users.
+        """Stage 1: trains the task adapter on outsiders, merges it into the base, registers the adapted base as `name`.
 
         Raises:
             NotFoundError, BaseModelError, DataError, ConfigError, TrainingError: nothing is registered then.
@@ -162,17 +161,10 @@ class Home(Corrections):
         """Stage 2: trains an adapter for each user whose history, base or settings changed since their last one.
 
         Where only records were added, training continues from the last adapter, on the new records. Each adapter is
-        stored soon after it is done. While another process trains in this home, this one waits.
-
-        Args:
-            task: the task's name or file; or all options.
-            progress: called with steps done and tokens per second.
-            report: filled as users are done, to be read while the work goes on.
-            options: fields of `TrainOptions`. By default all users but the outsiders that the base has learnt from.
+        stored soon after it is done. By default all users are trained, except outsiders that the base has learnt from.
 
         Raises:
-            NotFoundError, BaseModelError, DataError, ConfigError: nothing is trained then. An error of one user is in
-                the report.
+            NotFoundError, BaseModelError, DataError, ConfigError: no user is trained. An error of one user is reported.
             StoreError: the home cannot be written; finished adapters are kept.
         """
         from ownlm.workflows.train import train_users
@@ -185,16 +177,10 @@ class Home(Corrections):
         return report
 
     def estimate(self, task: str | TrainOptions, *, progress: Progress = silent, **options: object) -> Estimate:
-        """What `train` with the same options would do and need. Nothing is written; another process may train.
-
-        Args:
-            task: the task's name or file; or all options.
-            progress: called with users counted.
-            options: fields of `TrainOptions`; the histories of `data` are counted as if they had been added.
+        """What `train` with the same options would do and need; nothing is written, and no other process is waited for.
 
         Raises:
-            NotFoundError, BaseModelError, DataError: as for `train`.
-            ConfigError: as for `train`; or the method is not LoRA.
+            NotFoundError, BaseModelError, DataError, ConfigError: as for `train`; or the method is not LoRA.
         """
         from ownlm.workflows.estimate import estimate
 
@@ -211,11 +197,7 @@ class Home(Corrections):
     ) -> ColdStart:  # fmt: skip
         """Gives each user what their records are enough for: the base, an assembly, an adapted one, an own adapter.
 
-        Args:
-            task: the task's name or file; or all options.
-            progress: called with what is done.
-            report: filled as users are done, to be read while the work goes on.
-            options: fields of `ColdStartOptions`. Named users are placed by their records, even below their last tier.
+        Named users are placed by their records alone, even below their present tier.
 
         Raises:
             NotFoundError, PoolError, StoreError, and others: as `train` and `assemble`.
