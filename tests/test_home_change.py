@@ -150,7 +150,7 @@ def test_who_is_forgotten_while_in_training_is_not_kept(home: Home) -> None:
 
     report = home.train("sorting", progress=on_progress, **FAST)
     assert [a.user for a in report.trained] == ["bela"]
-    assert report.skipped == [("ada", "forgotten meanwhile")] and not report.failed
+    assert report.skipped == [("ada", "forgotten during this run")] and not report.failed
     assert [a.user for a in home.adapters()] == ["bela"] and not home.doctor().wrong
 
 

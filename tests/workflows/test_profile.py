@@ -224,7 +224,7 @@ def test_a_history_that_changes_meanwhile(home: Home, monkeypatch: pytest.Monkey
     monkeypatch.setattr(verb, "TOKENS_PER_PASS", 10**6)
     report = home.profile("sorting")
     assert [user for user, _ in report.failed] == ["ada"] and "changed while" in str(report.failed[0][1])
-    assert report.skipped == [("bela", "forgotten meanwhile")]
+    assert report.skipped == [("bela", "forgotten during this run")]
     assert list(texts(home)) == ["ciro"] and not home.doctor().wrong
     assert [p.user for p, _ in home.profile("sorting").written] == ["ada"]
 
@@ -236,7 +236,7 @@ def test_who_is_forgotten_before_being_read(home: Home, asked: list[str]) -> Non
 
     report = home.profile("sorting", progress=on_progress)
     assert [p.user for p, _ in report.written] == ["ada", "ciro"] and not report.failed
-    assert report.skipped == [("bela", "forgotten meanwhile")]
+    assert report.skipped == [("bela", "forgotten during this run")]
 
 
 def test_who_interrupts_keeps_what_is_written(home: Home, asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,7 +141,7 @@ def _subjects(
         history = store.history(task.name, user)
         records = answered(task, history)
         if not history.records:
-            report.skipped.append((user, "forgotten meanwhile"))
+            report.skipped.append((user, "forgotten during this run"))
         elif records:
             yield Subject(user, history_digest(history), tuple(records if count is None else records[-count:]))
         else:
@@ -165,7 +165,7 @@ def _keep(store: Store, task: Task, writer: Writer, subject: Subject, text: str 
         if store.knows(task.name, subject.user):
             report.failed.append((subject.user, error))
         else:
-            report.skipped.append((subject.user, "forgotten meanwhile"))
+            report.skipped.append((subject.user, "forgotten during this run"))
     else:
         report.written.append((profile, len(subject.records)))
 
