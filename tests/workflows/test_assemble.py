@@ -200,7 +200,9 @@ def test_records_forgotten_meanwhile_are_in_no_recipe(shared: Home, monkeypatch:
     after_each(monkeypatch, forget)
     report = shared.assemble(TASK)
     assert users(report) == ["luca"] and [user for user, _ in report.failed] == ["kara"]
-    assert ("mona", "forgotten during this run") in report.skipped and [one.user for one in shared.adapters()] == ["luca"]
+    assert ("mona", "forgotten during this run") in report.skipped and [one.user for one in shared.adapters()] == [
+        "luca"
+    ]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, StoreError("The disk is full")])
