@@ -20,7 +20,7 @@ def test_a_history_is_private_and_can_be_written_again(tmp_path: Path) -> None:
 def test_another_file_is_not_written_over(tmp_path: Path, content: str) -> None:
     out = tmp_path / "mine.py"
     out.write_text(content)
-    with pytest.raises(DataError, match="no history"):
+    with pytest.raises(DataError, match="is not a history"):
         write_rows(out, ROWS)
     assert out.read_text() == content and list(tmp_path.iterdir()) == [out]
 

@@ -135,13 +135,13 @@ def broken(tmp_path: Path, **changed: Any) -> str:
     [
         (b"<!DOCTYPE html><html>", "is a web page"),
         (b'[{"id": "1", "input": "x", "profile": []', "not one whole JSON document"),
-        (b"", "no list of questions"),
-        ([], "no list of questions"),
-        ({"golds": []}, "no list of questions"),
-        (["x"], "no list of questions"),
-        ([{"id": "1", "input": "x"}], "no list of questions"),
-        ([{"id": "1", "input": "x", "profile": {}}], "no list of questions"),
-        ([{"id": "1", "input": "x", "profile": []}] * 2, "no list of questions"),
+        (b"", "not a list of questions"),
+        ([], "not a list of questions"),
+        ({"golds": []}, "not a list of questions"),
+        (["x"], "not a list of questions"),
+        ([{"id": "1", "input": "x"}], "not a list of questions"),
+        ([{"id": "1", "input": "x", "profile": {}}], "not a list of questions"),
+        ([{"id": "1", "input": "x", "profile": []}] * 2, "not a list of questions"),
         (questions("LaMP_2N", "dev"), "the questions of another task. Expected: profiles whose records have descr"),
     ],
 )
@@ -174,7 +174,7 @@ def test_folders_that_are_there(tmp_path: Path, layout: str) -> None:
     asked = questions("LaMP_2M", "dev")
     (folder / "dev_questions.json").write_text(json.dumps(asked))
     task = load_task("LaMP_2M")
-    with pytest.raises(DataError, match=r"The answers to .* are not there"):
+    with pytest.raises(DataError, match=r"The answers to .* are missing"):
         find_lamp(tmp_path, task=task)
     (folder / "dev_outputs.json").write_text(json.dumps(outputs("LaMP_2M", asked)))
     assert find_lamp(tmp_path, task=task) == [folder / "dev_questions.json"]

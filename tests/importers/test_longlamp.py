@@ -158,10 +158,10 @@ def test_what_is_not_of_this_shape_is_refused(tmp_path: Path) -> None:
         assert SECRET not in str(caught.value) and not list(tmp_path.glob("out*"))
 
     refused("lacks the columns profile", {name: good[name] for name in ("author", "input")})
-    refused("does not say in one column", {name: good[name] for name in ("input", "output", "profile")})
-    refused("does not say in one column", good | {"name": "Ada"})
+    refused("does not have exactly one user column", {name: good[name] for name in ("input", "output", "profile")})
+    refused("does not have exactly one user column", good | {"name": "Ada"})
     refused(r"a\.parquet, row 1: the field 'author' is missing", good | {"author": None})
-    refused(r"a\.parquet, row 1: .*'ada': the profile is no list", good | {"profile": "[]"})
+    refused(r"a\.parquet, row 1: .*'ada': the profile is not a list", good | {"profile": "[]"})
     refused(r"a\.parquet, row 1: a JSON object is expected", good | {"profile": [SECRET]})
     refused(r"row 1: The query does not fit task 'LongLaMP_topic'", good | {"input": ""})
     refused("No record in .* has the field 'abstract'", good | {"profile": [{"title": "t"}]}, "LongLaMP_abstract")

@@ -173,7 +173,7 @@ def test_vendors_rows_of_japanese_charsets(name: str, data: bytes, expected: str
         ("iso-8859-5", "“Привет”".encode("cp1251"), "not in the charset stated, iso-8859-5"),
         ("utf-7", b"It\xff\xfe rains", "not in the charset stated, utf-7"),
         *(
-            (name, words.encode(codec), "no charset stated, and no UTF-8")
+            (name, words.encode(codec), "no charset stated, and not UTF-8")
             for name in ("us-ascii", "", "x-unknown", "unknown-8bit", "x-user-defined")
             for codec, words in (
                 *(

@@ -231,7 +231,7 @@ def test_subjects_of_bytes_are_in_the_charset_that_html_states(tmp_path: Path) -
     [
         (b"=?x-foo?B?/////w==?=", "unknown charset x-foo"),
         (b"=?utf-8?Q?Gr=FC=DFe?=", "not in the charset stated, utf-8"),
-        ("Привет".encode("koi8-r"), "no charset stated, and no UTF-8"),
+        ("Привет".encode("koi8-r"), "no charset stated, and not UTF-8"),
     ],
 )
 def test_subjects_that_cannot_be_read_are_counted(tmp_path: Path, subject: bytes, reason: str) -> None:
@@ -687,7 +687,7 @@ def test_pipes_and_devices_are_no_mailboxes(tmp_path: Path) -> None:
     (here, _) = socket.socket(socket.AF_UNIX), None
     here.bind(str(tmp_path / "socket"))
     for file in (tmp_path / "pipe", tmp_path / "socket", Path("/dev/zero")):
-        assert "no regular file" in str(refused(file, tmp_path / "out.jsonl"))
+        assert "is not a regular file" in str(refused(file, tmp_path / "out.jsonl"))
     here.close()
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 
-SHOWN = 8  # users told one by one
+SHOWN = 8  # users listed one by one
 
 _OUT = typer.Argument(
     metavar="OUT.jsonl", help="The history file to write.", show_default=False, callback=options.outside_homes
@@ -54,7 +54,7 @@ Download = Annotated[
 ]
 SplitOption = Annotated[
     Literal["user", "time"],
-    typer.Option("--split", help="Of a folder: other people in train and dev, or the same people later."),
+    typer.Option("--split", help="Of a folder: other users in train and dev, or the same users later."),
 ]
 PartOption = Annotated[
     list[str] | None,
@@ -100,12 +100,12 @@ def mbox(
         typer.Option("--me", metavar="ADDRESS", help="Your address; may be given several times.", show_default=False),
     ] = None,
     replies: Annotated[
-        bool, typer.Option("--replies", help="Take replies and forwards too, whose subjects are others' words.")
+        bool, typer.Option("--replies", help="Include replies and forwards, whose subjects are others' words.")
     ] = False,
     keep_names: KeepNames = False,
     json: options.Json = False,
 ) -> None:
-    """Mail one person sent: what it says, and its subject. Quoted text, signatures and attachments are stripped."""
+    """Mail that one user sent: its text and its subject. Quoted text, signatures and attachments are stripped."""
     from ownlm.importers.mbox import import_mbox
 
     with progress_bar() as progress:

@@ -1,1 +1,1 @@
-"""Histories out of what already lies on people's disks: repositories, mailboxes, LaMP's files."""
+"""Importers: history files from git repositories, mailboxes and LaMP's files."""

@@ -1,4 +1,4 @@
-"""A repository's commits as histories: what each author changed, and the subject they gave it."""
+"""Importer of git repositories: a history of changes and commit subjects for each author."""
 
 import re
 from collections import Counter
@@ -23,7 +23,7 @@ _BOT_NAMES: Final = re.compile(
     r"|updater|version|weblate) bot|buildbot|cursor agent|google-java-format|hudson|jenkins|(mozilla )?pontoon|zuul"
     r"|the gitter badger|(hosted )?weblate|crowdin|transifex(-integration)?|cvs2(svn|git)|svn2git)"
 )
-_BOTS: Final = re.compile(  # names, or the names of their addresses
+_BOTS: Final = re.compile(  # author names, or local parts of addresses
     r".*\[bot\]|.*-bot|.*-robot|allcontributors|appveyor|azure[ -]pipelines?|bors(-\w+)?|changesets?-release"
     r"|circleci|codecov"
     r"|copilot|copybara(-service|-worker)?|dependabot(-preview)?|depfu|dotnet-maestro|git(hub"
@@ -40,7 +40,7 @@ _BOT_ADDRESSES: Final = re.compile(
     r"|noreply@anthropic\.com|openhands@all-hands\.dev|(travis|builds)@travis-ci\.(org|com)"
 )
 _NOREPLY: Final = re.compile(r"(?:\d+\+|\d+-(?=[^@]+@users\.noreply\.gitlab\.))(?=[^@]+@(?:users\.)?noreply\.)")
-_SHARED: Final = re.compile(  # addresses that several people's commits may carry, because nobody set another
+_SHARED: Final = re.compile(  # default addresses, which several authors may share
     r"[^@]*|[^@]*@|@.*|.*@(none|unknown|nowhere|localhost|localhost\.localdomain|localdomain|\(none\)|.*\.\(none\)|-"
     r"|nil|null)"
     r"|(root|nobody|none|null|unknown|devnull|no-?reply|donotreply|\(no author\)|git|build|builder|vagrant|ubuntu"
@@ -59,24 +59,23 @@ _UNNAMED: Final = re.compile(
 def import_git(
     repo: Path, out: Path, *, keep_names: bool = False, keep_machine: bool = False, progress: Progress = silent
 ) -> Imported:
-    """Writes a history of each author out of the commits that lead to HEAD, oldest first, for the task `git-commit`.
+    """Writes the histories of all authors of the commits that lead to HEAD, for the task `git-commit`.
 
-    Subjects that are not the author's own words are left out: merges, reverts, fixups, commits of bots, and subjects
-    that a program wrote (see `git_subjects`). So is a commit without a subject, without changed files, or without its
-    parents, where a shallow clone ends. The number of a pull request, which the host appends, is cut off.
+    Commits are left out if their subject is not the author's own words (merges, reverts, fixups, bots, generated
+    subjects: see `git_subjects`), or if they have no subject, no changed files or, at the end of a shallow clone, no
+    parents. The number of a pull request, which the host appends, is cut off.
 
     Args:
-        repo: a repository, bare or not, or a folder within it.
-        out: the file to write.
-        keep_names: mail addresses as user ids, instead of hashes of them.
-        keep_machine: keep subjects that a program seems to have written; merges, reverts, fixups and bots are still
-            left out.
+        repo: a repository, bare or not, or a folder in it.
+        out: the history file to write.
+        keep_names: use mail addresses as user ids, instead of their hashes.
+        keep_machine: keep subjects that look generated; merges, reverts, fixups and bots are still left out.
 
     Returns:
-        An account of it.
+        The result.
 
     Raises:
-        DataError: there is no such repository, git cannot read it, or nothing was left. Then nothing was written.
+        DataError: the repository is missing or unreadable, or no commit can be used. Nothing is written then.
 
     Source: ours.
     """
@@ -119,10 +118,10 @@ def _rows(
 
 
 def _why_not(commit: Commit, *, looked: bool = True) -> str | None:
-    """Why a commit is left out; None if it is not.
+    """The reason for leaving a commit out; None to keep it.
 
     Args:
-        looked: whether the commit's files are known.
+        looked: whether the commit's files were read.
     """
     if commit.parents > 1:
         return MERGES
@@ -138,10 +137,10 @@ def _why_not(commit: Commit, *, looked: bool = True) -> str | None:
 
 
 def _author(commit: Commit) -> str:
-    """Who a commit's author is, in lower case: the address, or the name where the address may be several people's.
+    """The author of a commit in lower case: the address, or the name where the address is a default one.
 
-    The forms in which GitHub and GitLab hide an address are one: `12+ada@users.noreply.github.com` is
-    `ada@users.noreply.github.com`. Empty where nobody is named.
+    The two noreply forms of GitHub and GitLab are merged: `12+ada@users.noreply.github.com` becomes
+    `ada@users.noreply.github.com`. Empty for an unknown author.
     """
     address, name = commit.address.lower(), " ".join(commit.name.lower().split())
     if not _SHARED.fullmatch(address):
@@ -153,7 +152,7 @@ def _author(commit: Commit) -> str:
 
 
 def _is_bot(name: str, address: str) -> bool:
-    """Whether an author is a program. A name may end in "Bot", as people's do, but not in "-bot" or " bot".
+    """Whether an author is a bot: by known names, or a name in "-bot" or "[bot]"; surnames such as "Talbot" are not.
 
     >>> _is_bot("semantic-release-bot", ""), _is_bot("", "49699333+dependabot[bot]@users.noreply.github.com")
     (True, True)
@@ -177,7 +176,7 @@ def _file(changed: Changed) -> str:
 
 
 def _diff(commit: Commit) -> str:
-    """The first changed lines, taken from what each file lost and gained in turn."""
+    """The first changed lines, taken from removed and added lines of each file in turn."""
     turns = sorted((turn, source) for source, lines in enumerate(commit.lines) for turn in range(len(lines)))[:LINES]
     shown = ("-+"[source % 2] + commit.lines[source][turn] for source, turn in sorted((s, t) for t, s in turns))
     return "\n".join(line if len(line) <= _WIDTH else line[: _WIDTH - 3] + "..." for line in shown)
@@ -191,7 +190,7 @@ def _counted(commits: Iterator[Commit], head: Head, progress: Progress) -> Itera
 
 
 def _at_least_one(rows: Iterator[dict[str, str]], repo: Path, left_out: Counter[str]) -> Iterator[dict[str, str]]:
-    """The rows; without any, nothing is to be written."""
+    """Passes the rows on; raises a DataError if there are none."""
     first = next(rows, None)
     if first is None:
         why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())

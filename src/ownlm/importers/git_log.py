@@ -1,7 +1,7 @@
-"""A repository's commits as facts: who, when, the subject, what changed. Read from one `git log`, as it comes.
+"""Streaming parser of `git log`: author, time, subject and changes of each commit.
 
-Each commit is a line that begins with NUL, then `--numstat`, then the patch. No other line of git's can begin with NUL:
-in a patch, lines out of files have a '+', a '-' or a blank before them. Of a line, only the head is read.
+Each commit is a line that begins with NUL, then `--numstat`, then the patch. No other line can begin with
+NUL: in a patch, lines of files begin with '+', '-' or a blank. Only the head of a line is read.
 """
 
 import codecs
@@ -22,14 +22,14 @@ from ownlm.errors import DataError, quoted
 from ownlm.filesystem import open_regular, read_regular
 from ownlm.programs import child_environment, git_command
 
-FILES: Final = 10  # of a commit's files, how many are kept
-LINES: Final = 10  # of a file's removed lines, and of its added ones, how many; and of how many files
+FILES: Final = 10  # most files kept for a commit
+LINES: Final = 10  # most removed, and most added, lines kept for a file; most files with lines
 _HEAD: Final = 8192  # bytes read of a line
-_HASH: Final = re.compile(rb"^[0-9a-f]{40,64}$", re.MULTILINE)  # of a commit, on a line of its own
+_HASH: Final = re.compile(rb"^[0-9a-f]{40,64}$", re.MULTILINE)  # begins a commit
 _TELLING: Final = re.compile(r"[^\W_].*?[^\W_]")
-_PLATFORM: Final = "%(trailers:key=Translate-URL,valueonly,separator=%x20)"  # of Weblate, whatever its subject is
+_PLATFORM: Final = "%(trailers:key=Translate-URL,valueonly,separator=%x20)"  # of Weblate, with any subject
 _FORMAT: Final = f"%x00%H%x00%P%x00%aN%x00%aE%x00%at%x00{_PLATFORM}%x00%s"
-# Whatever a person's own settings ask for, the output is the same. Nothing of theirs is run. With git's own limit of 96
+# The output does not depend on the user's git settings, and none of their programs is run. With git's own limit of 96
 # MB on what it keeps unpacked, 50,000 commits took almost twice as long.
 _LOG: Final = (
     *("-c", "core.quotePath=false", "-c", "log.showRoot=true", "-c", "diff.relative=false"),
@@ -42,11 +42,15 @@ _DIFF: Final = (
 )
 _SCHEME: Final = re.compile(r"^(https?|ssh|git|file|git\+ssh|ftps?):/+(?=[^/])")
 _HOST: Final = re.compile(r"[\w.-]+@[\w.-]+:(?!/?$)")
-_KEPT_VARIABLES: Final = ("GIT_CONFIG", "GIT_EXEC_PATH", "GIT_CEILING_DIRECTORIES")  # the others point elsewhere
+_KEPT_VARIABLES: Final = (
+    "GIT_CONFIG",
+    "GIT_EXEC_PATH",
+    "GIT_CEILING_DIRECTORIES",
+)  # other variables point to other repositories
 
 
 class Changed(NamedTuple):
-    """A file that a commit changed, with how many lines were added and removed; None where it is binary."""
+    """A changed file, with the numbers of added and removed lines; None for a binary file."""
 
     path: str
     added: int | None
@@ -55,14 +59,14 @@ class Changed(NamedTuple):
 
 @dataclass(slots=True)
 class Commit:
-    """What `git log` says of a commit.
+    """A commit of `git log`.
 
     Attributes:
-        time: ISO 8601, in UTC; None where the commit's date is nonsense.
+        time: the author time in ISO 8601 and UTC; None for an impossible date.
         translated: whether a translation platform signed the message.
-        changed: how many files.
-        files: the first of them.
-        lines: the first telling lines removed from a file, and those added to it; then those of the next file.
+        changed: the number of changed files.
+        files: the first changed files.
+        lines: the first informative removed lines and added lines of each file in turn.
     """
 
     hash: str
@@ -79,7 +83,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where a repository stands: its newest commit, how many lead to it, and at which of them a shallow clone ends."""
+    """The newest commit of a repository, the number of commits that lead to it, and the ends of a shallow clone."""
 
     hash: str
     commits: int
@@ -87,10 +91,10 @@ class Head:
 
 
 def find_head(repo: Path) -> Head:
-    """Where the repository stands.
+    """Finds the HEAD of a repository.
 
     Raises:
-        DataError: there is no repository, git refuses it, or it has no commits.
+        DataError: the repository is missing, refused by git, or has no commits.
     """
     if not repo.is_dir():
         raise _no_folder(repo)
@@ -111,13 +115,13 @@ def find_head(repo: Path) -> Head:
 
 @contextmanager
 def commit_log(repo: Path, head: Head, *, diffs: bool = True) -> Iterator[Iterator[Commit]]:
-    """The commits that lead to `head`, oldest first, one at a time. Where this block ends, git has ended too.
+    """Context that yields the commits that lead to `head`, oldest first; git has ended when it is left.
 
     Args:
-        diffs: with the files that each commit changed, and lines of them; without, git is a hundred times as fast.
+        diffs: read the changed files and lines of each commit; git is a hundred times as fast without.
 
     Raises:
-        DataError: git failed on its way; then what came before is not everything.
+        DataError: git failed; the commits so far are incomplete.
     """
     asked = (*_LOG, *(_DIFF if diffs else ("--no-patch",)), head.hash, "--")
     with TemporaryFile() as said, _started(repo, *asked, stderr=said) as git:
@@ -129,7 +133,7 @@ def commit_log(repo: Path, head: Head, *, diffs: bool = True) -> Iterator[Iterat
 
 
 def parse_log(stream: IO[bytes]) -> Iterator[Commit]:
-    """The commits in the output of `git log`."""
+    """Parses the output of `git log`."""
     commit: Commit | None = None
     place = ""  # "numbers", then for each file "names" and "lines", or "rest" where they are not wanted
     for line in _heads(stream):
@@ -155,7 +159,7 @@ def parse_log(stream: IO[bytes]) -> Iterator[Commit]:
 
 
 def _next_file(commit: Commit) -> str:
-    """Makes room for a file's lines, unless there are enough; a file without any that tell something leaves its own."""
+    """Begins the lines of another file, reusing the entry of a file without informative lines."""
     if not commit.lines or any(commit.lines[-2:]):
         if len(commit.lines) == 2 * LINES:
             return "rest"
@@ -164,10 +168,10 @@ def _next_file(commit: Commit) -> str:
 
 
 def readable(data: bytes, *, cut: bool = False) -> str:
-    """Text from bytes that are UTF-8, or else cp1252 or latin-1. Control characters and line ends become blanks.
+    """Decodes UTF-8, else cp1252 or latin-1. Control characters and line ends become blanks.
 
     Args:
-        cut: the bytes may end within a character.
+        cut: whether the bytes may end within a character.
 
     >>> readable("Grüße".encode()), readable("Grüße".encode("latin-1")), readable("ü".encode()[:1], cut=True)
     ('Grüße', 'Grüße', '')
@@ -188,7 +192,7 @@ def _shown(letter: str) -> str:
 
 
 def _heads(stream: IO[bytes]) -> Iterator[bytes]:
-    """The lines, each cut to its head: a line may be as long as a file."""
+    """Yields the head of each line: a line may be as long as a file."""
     inside = False
     while piece := stream.readline(_HEAD):
         if not inside:
@@ -211,7 +215,7 @@ def _commit(line: bytes) -> Commit:
 
 
 def _moment(seconds: bytes) -> str | None:
-    """ISO 8601; None before 1970 and from 2106 on: there a clock was wrong, or a converter of repositories."""
+    """A timestamp in ISO 8601; None before 1970 and from 2106 on, which come from wrong clocks and converters."""
     number = int(seconds) if seconds.isdigit() and len(seconds) <= 10 else 0
     return datetime.fromtimestamp(number, UTC).isoformat() if 0 < number < 2**32 else None
 
@@ -223,7 +227,7 @@ def _changed(line: bytes) -> Changed:
 
 
 def _keep(lines: list[list[str]], line: bytes) -> None:
-    """Keeps a changed line of the last file, unless there are enough or it says nothing: a bracket, a rule, a blank."""
+    """Keeps an informative changed line of the current file, if there is room."""
     kept = lines[-1 if line[:1] == b"+" else -2]
     if len(kept) < LINES:
         text = readable(b" ".join(line[1:].split()), cut=not line.endswith(b"\n")).strip()
@@ -240,7 +244,7 @@ def _all_of(git: "Popen[bytes]", said: IO[bytes], repo: Path) -> Iterator[Commit
 
 
 def _ask(repo: Path, *args: str) -> tuple[int, bytes, bytes]:
-    """Git's exit code, and what it said on stdout and stderr."""
+    """Runs git; returns its exit code, stdout and stderr."""
     with _started(repo, *args, stderr=PIPE) as git:
         out, err = git.communicate()
         return git.returncode, out, err
@@ -249,10 +253,10 @@ def _ask(repo: Path, *args: str) -> tuple[int, bytes, bytes]:
 def _started(repo: Path, *args: str, stderr: int | IO[bytes]) -> "Popen[bytes]":
     ours = child_environment().items()
     env = {name: value for name, value in ours if name[:4] != "GIT_" or name.startswith(_KEPT_VARIABLES)}
-    # No translated messages, no locks, no questions; and objects that a partial clone lacks are not fetched.
+    # No translated messages, no locks, no prompts, and no fetching of objects that a partial clone lacks.
     env |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": ""}
     env["GIT_NO_LAZY_FETCH"] = "1"
-    # Some only let bare repositories be read that are named, not found: this one is named. Its owner is still checked.
+    # With safe.bareRepository=explicit a bare repository must be named; its owner is still checked.
     trusted = ("-c", "safe.bareRepository=all") if _is_git_directory(repo) else ()
     try:
         return Popen(git_command(str(repo), *trusted, *args), stdin=DEVNULL, stdout=PIPE, stderr=stderr, env=env)
@@ -261,12 +265,12 @@ def _started(repo: Path, *args: str, stderr: int | IO[bytes]) -> "Popen[bytes]":
 
 
 def _is_git_directory(repo: Path) -> bool:
-    """Whether a folder is itself a bare repository, or the `.git` of one."""
+    """Whether a folder is a bare repository or a `.git` folder."""
     return (repo / "HEAD").is_file() and (repo / "objects").is_dir() and (repo / "refs").is_dir()
 
 
 def _no_folder(repo: Path) -> DataError:
-    """Why there is no folder: an address, a bundle, a `.git` file, or nothing."""
+    """The error for a path that is not a folder: a URL, a bundle, a `.git` file, or missing."""
     what, hint = f"There is no folder {repo}", "check the path"
     source = _SCHEME.sub(lambda found: f"{found[1]}:/{'/' if found[1] == 'file' else ''}/", str(repo))
     if source != str(repo) or _HOST.match(source):
@@ -282,7 +286,7 @@ def _no_folder(repo: Path) -> DataError:
 
 
 def _no_commits(repo: Path) -> DataError:
-    """Why HEAD leads to no commit: the repository is empty, or its branch is not there while others are."""
+    """The error for a HEAD without commits: an empty repository, or a missing branch beside others."""
     _, name, _ = _ask(repo, "symbolic-ref", "--quiet", "HEAD")
     order = ("--sort=-committerdate", "--format=%(refname)", "refs/heads", "refs/remotes")
     refs = [readable(line) for line in _ask(repo, "for-each-ref", *order)[1].splitlines()]
@@ -293,7 +297,7 @@ def _no_commits(repo: Path) -> DataError:
     bare = _ask(repo, "rev-parse", "--is-bare-repository")[1].strip() == b"true"
     command = f"symbolic-ref HEAD {quoted('refs/heads/' + branches[0])}" if bare else f"switch {quoted(branches[0])}"
     return DataError(
-        f"The HEAD of the repository {repo} is on a branch that is not there",
+        f"The HEAD of the repository {repo} names a missing branch",
         got=f"HEAD names {readable(name).strip()}, which has no commit",
         expected=f"a branch with commits, such as {', '.join(branches[:5])}",
         hint=f"`git -C {quoted(repo)} {command}`",
@@ -305,7 +309,7 @@ def _is_partial(repo: Path) -> bool:
 
 
 def _refused(what: str, said: bytes, repo: Path) -> DataError:
-    """An error with git's own first word on it, and what to do about it."""
+    """The error for a refusal by git, with its first message and what to do about it."""
     lines = [text for line in said.splitlines() if (text := readable(line).strip())]
     got = next((line for line in lines if line.startswith(("fatal: ", "error: "))), lines[0] if lines else None)
     trust = next((line for line in lines if line.startswith("git config --global --add safe.directory ")), None)

@@ -1,4 +1,4 @@
-"""Which subjects of commits a program wrote: by what tools are known to write, and by what a repository repeats."""
+"""Detection of generated commit subjects: known tools' texts, and templates that a repository repeats."""
 
 import re
 from array import array
@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-REPEATED: Final = 20  # subjects of one template; measured on 14 repositories, see benchmarks/LOG.md
-SHARE: Final = 0.5  # of an author's subjects
-OFTEN: Final = 100  # subjects of one author that are the same words
-_READ: Final = 300  # characters of a subject
+REPEATED: Final = 20  # least subjects of one template; measured on 14 repositories, see benchmarks/LOG.md
+SHARE: Final = 0.5  # least share of an author's subjects
+OFTEN: Final = 100  # least subjects of one author with the same words
+_READ: Final = 300  # most characters of a subject
 MERGES, REVERTS, FIXUPS, WORDLESS = "merges", "reverts", "fixups", "without a subject"
 TRANSLATIONS, EDITORS, VERSIONS, AUTOMATIC, TEMPLATES = (
     "translation platforms",
@@ -18,7 +18,7 @@ TRANSLATIONS, EDITORS, VERSIONS, AUTOMATIC, TEMPLATES = (
     "automatic commits",
     "repeated templates",
 )
-MACHINE: Final = frozenset({TRANSLATIONS, EDITORS, VERSIONS, AUTOMATIC, TEMPLATES})  # kinds that can be kept
+MACHINE: Final = frozenset({TRANSLATIONS, EDITORS, VERSIONS, AUTOMATIC, TEMPLATES})  # kinds that `keep_machine` keeps
 
 _NUMBER: Final = (
     r"v?\d+(\.(\d+|x))*([-_.+ ]?(a|b|c|rc|alpha|beta|dev|pre|post|final|snapshot|release|ga|m|p|preview"
@@ -39,7 +39,7 @@ _PLATFORM: Final = (
 _LANGUAGE: Final = r"[\w@.-]+( \([^)]*\))?"
 _PULL: Final = r"( \((#|!|gh-|pull request #)\d+\))*"
 
-# Each is tried at the beginning of a subject, whatever its case; one that ends in "$" is about the whole subject.
+# Patterns match at the beginning of a subject, in any case; one that ends in "$" matches the whole subject.
 _KNOWN: Final[dict[str, tuple[str, ...]]] = {
     MERGES: (
         r"merged? (remote(-tracking)? )?branch(es)? ['\"`]",
@@ -213,10 +213,10 @@ _WORDS: Final = re.compile(r"[^\W\d_]{2,}")
 
 
 def known_kind(subject: str, paths: Sequence[str] = ()) -> str | None:
-    """What a subject is, if it is none of its author's own words: a merge, a revert, what a program is known to write.
+    """The kind of a subject that is not its author's own words (merge, revert, generated); None for an own one.
 
     Args:
-        paths: files that the commit changed: "Update a.py" is what web editors write where a.py was changed.
+        paths: the changed files: web editors write "Update a.py" for a commit that changes a.py.
 
     >>> known_kind("Translated using Weblate (German)"), known_kind("Add Weblate to the list of tools")
     ('translation platforms', None)
@@ -232,7 +232,7 @@ def known_kind(subject: str, paths: Sequence[str] = ()) -> str | None:
 
 
 def own_words(subject: str) -> str:
-    """The subject without the number of its pull request, which the host adds.
+    """The subject without the pull request number, which the host adds.
 
     >>> own_words("Let it rain (#12)"), own_words("Merged PR 7: Let it rain"), own_words("Rain (see #12)")
     ('Let it rain', 'Let it rain', 'Rain (see #12)')
@@ -253,14 +253,14 @@ def template(subject: str) -> str:
 
 
 class Templates:
-    """Templates that a repository repeats so often that a program, or a script, must have written the subjects.
+    """Templates that a repository repeats so often that their subjects must be generated.
 
-    A template counts if 20 subjects or more are of it, and it has three words or more beside a number, version, hash,
-    address or bracket; or if one author wrote 20 subjects of it that are half of all of theirs, or 100. Templates that
-    begin as references to issues do ("Fix #12") need the latter. The numbers were measured: benchmarks/LOG.md.
+    A template counts if at least 20 subjects have it, and it has three words or more beside a number, version, hash,
+    address or bracket; or if one author wrote 100 subjects of it, or 20 that are half of all their subjects. Templates
+    that begin like a reference to an issue ("Fix #12") need the latter. The limits were measured: benchmarks/LOG.md.
 
     Args:
-        written: author and subject of each commit that is otherwise kept.
+        written: author and subject of each commit that is kept otherwise.
 
     Source: ours.
     """
@@ -292,13 +292,13 @@ class Templates:
 
 
 def _says_something(subject: str) -> bool:
-    """Whether there is a word, or a symbol such as an emoji, rather than punctuation, one letter or a number alone."""
+    """Whether there is a word or a symbol such as an emoji, and not only punctuation, one letter or a number."""
     if _LETTERS.search(subject):
-        return len(subject) > 1 or ord(subject) > 0x2E7F  # one character of Chinese is a word
+        return len(subject) > 1 or ord(subject) > 0x2E7F  # a single Chinese character is a word
     return any(ord(letter) > 0x2190 for letter in subject) or re.search(r"\d\.\d", subject) is not None
 
 
 def _is_named(path: str, name: str) -> bool:
-    """Whether a changed path, as `--numstat` writes it, is the file named, before or after it was renamed."""
+    """Whether a path in `--numstat` form is the named file, before or after a rename."""
     before, _, after = path.partition(" => ")
     return any(f"/{one.strip('{}').replace('{', '')}".endswith(f"/{name}") for one in (before, after or before))

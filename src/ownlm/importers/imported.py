@@ -1,4 +1,4 @@
-"""What every import comes to: a history file, written whole or not at all, and an account of it."""
+"""The result of an import, and the atomic write of its history file."""
 
 import json
 import os
@@ -16,18 +16,18 @@ from ownlm.json_lines import json_line
 
 @dataclass(slots=True)
 class Imported:
-    """An account of an import.
+    """The result of an import.
 
     Attributes:
-        task: what to give as `--task`: a shipped task's name, or the path of the task file written.
-        records: how many records each person has, by user id.
-        left_out: how much was not taken, by reason.
-        files: what was written, the history first.
-        labels: how many records were taken with each of Gmail's labels.
-        templates: how many texts of each repeated template were left out, the most frequent first.
-        without_time: how many records have no time, because none that can be read was given.
-        queries: how many queries were written.
-        golds: how many of them have their right answer.
+        task: the value for `--task`: the name of a shipped task, or the path of the written task file.
+        records: the number of records of each user.
+        left_out: the number of items left out, by reason.
+        files: the written files, the history first.
+        labels: the number of imported records with each Gmail label.
+        templates: the number of texts left out for each repeated template, the most frequent first.
+        without_time: the number of records without a readable time.
+        queries: the number of written queries.
+        golds: the number of written queries with their right answer.
     """
 
     task: str
@@ -42,9 +42,9 @@ class Imported:
 
 
 def pseudonym(address: str) -> str:
-    """A user id that does not show an address, and is the same for it everywhere.
+    """A user id made from a hash of a mail address.
 
-    A pseudonym, not anonymity: who knows the address can compute it too.
+    The id is a pseudonym and not anonymous: it can be computed from the address.
 
     >>> pseudonym("Ada@Example.org") == pseudonym("ada@example.org")
     True
@@ -53,25 +53,25 @@ def pseudonym(address: str) -> str:
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Writes rows as JSON Lines: a whole file under its name, or what was there before.
+    """Writes rows as JSON Lines, atomically.
 
     Returns:
-        How many.
+        The number of rows.
 
     Raises:
-        DataError: the file cannot be written, or is there and holds something else than such rows.
+        DataError: the file cannot be written, or exists and is not such a history.
     """
     if path.is_file() and not _is_ours(path):
         raise DataError(
-            f"The file {path} is there already, and is no history",
+            f"The file {path} exists and is not a history",
             expected="a new file, or one of an earlier import",
             hint="name another OUT.jsonl",
         )
-    if path.is_dir():  # known now, rather than when all is written
+    if path.is_dir():  # checked before the work, not after it
         raise DataError(f"{path} is a folder", expected="a file to write", hint="name a file in it")
     count = 0
     try:
-        with unfinished(path) as temporary:  # for its owner alone: mail and commits are their author's
+        with unfinished(path) as temporary:  # readable by its owner only: mail and commits are private
             with temporary.open("w", encoding="utf-8") as file:
                 for row in rows:
                     file.write(json_line(row))

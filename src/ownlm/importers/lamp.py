@@ -1,4 +1,4 @@
-"""LaMP's JSON and LongLaMP's Parquet as plain rows: histories, queries, and the task with their own instruction."""
+"""Importer of LaMP's JSON and LongLaMP's Parquet: plain files of histories, queries and the task."""
 
 import json
 import os
@@ -23,27 +23,27 @@ UNLABELLED: Final = "records without an answer"
 def import_lamp(
     file: Path, out: Path, *, task: str, labels: Path | None = None, split: Split = "user", part: Kind = "dev"
 ) -> Imported:
-    """Writes LaMP's files as files that everything else reads: `OUT.jsonl`, `OUT.queries.jsonl` and `OUT.toml`.
+    """Converts LaMP's files to `OUT.jsonl`, `OUT.queries.jsonl` and `OUT.toml`.
 
-    The queries' file is written if the data hold queries; the task's, if they carry an instruction of their own.
+    The query file is written if the data has queries, the task file if the queries contain an instruction.
 
     Args:
-        file: LaMP's questions, people with a profile and queries, or a Parquet file of LongLaMP; or a folder of the
+        file: LaMP's questions, users with a profile and queries, or a Parquet file of LongLaMP; or a folder of the
             benchmark's files.
-        out: where the histories go; the others stand beside it.
+        out: the history file to write; the other files are written beside it.
         task: a task's name, or the path of a task file.
-        labels: the right answers, where they do not lie beside `file` under their usual name.
-        split: of a folder: other people in train and dev ("user"), or the same people later ("time").
-        part: of a folder.
+        labels: the label file; by default the file of the usual name beside `file`.
+        split: the split to read from a folder: other users in train and dev ("user"), or the same users later ("time").
+        part: the part to read from a folder.
 
     Returns:
-        An account of it. Records without an answer are left out: nothing can be learnt from them.
+        The result. Records without an answer are left out: they give no example.
 
     Raises:
         ConfigError: the task has no such folder.
-        DataError: the file is not of this shape, is damaged, or holds no record with its answer; or what would be
-            written would replace what is read.
-        NotFoundError, TaskError: of the task.
+        DataError: the file has another shape, is damaged, or has no record with its answer; or an output file would
+            replace an input file.
+        NotFoundError, TaskError: the task is unknown or invalid.
 
     Source: ours.
     """
@@ -85,7 +85,7 @@ def _read(files: list[Path], task: Task, labels: Path | None, left_out: Counter[
 
 
 def to_toml(task: Task) -> str:
-    """A task as its file; `load_task` gives it back."""
+    """A task as the text of a task file."""
     spec = task.model_dump(mode="json", exclude_defaults=True)
     options = spec.pop("options", {})
     lines = [f"{name} = {_value(value)}" for name, value in spec.items()]
@@ -94,12 +94,12 @@ def to_toml(task: Task) -> str:
 
 
 def _value(value: object) -> str:
-    """A text, a number, or a list of texts. JSON writes them as TOML does, but for one control character."""
+    """A text, a number, or a list of texts in TOML, which differs from JSON in one control character."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _rows(histories: Iterable[History], task: Task, imported: Imported, file: Path) -> Iterator[dict[str, Any]]:
-    """The rows of the records that plain files may hold, which have all that the task requires; counted on the way."""
+    """Yields the rows of complete records, and counts them."""
     for history in histories:
         for record in history.records:
             if all(name in record.fields for name in task.required_in_records):
@@ -128,7 +128,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _check_targets(targets: list[Path], sources: list[Path]) -> None:
-    """Nothing that is read may be replaced, and everything needs a place of its own."""
+    """Raises a DataError if an output file would replace an input file."""
     taken = {Path(os.path.realpath(path)) for path in sources} & {Path(os.path.realpath(path)) for path in targets}
     if taken or len(set(targets)) < len(targets):
         raise DataError(

@@ -1,11 +1,11 @@
-"""Where LaMP's and LongLaMP's files lie: on their servers, and in a folder.
+"""The addresses of LaMP's and LongLaMP's files, their download, and their places in a folder.
 
 LaMP. The addresses are those that the benchmark's download page links to, as public programs use them. For the
-user-based separation (other people in train, dev and test):
+user-based separation (other users in train, dev and test):
 
     {OFFICIAL}/LaMP_1/train/train_questions.json, train_outputs.json; the same with dev; test/test_questions.json
 
-and for the time-based one (the same people, later queries) the same below {OFFICIAL}/time. Answers to test questions
+and for the time-based one (the same users, later queries) the same below {OFFICIAL}/time. Answers to test questions
 are not given out. The benchmark's second task was news categories first and became film tags later, and both are
 called LaMP_2: the news lie in LaMP_2, the films in LaMP_2/new. Several programs agree upon that much, while
 time/LaMP_2/new is named by one alone; the server itself could not be asked when this was written. A wrong address there
@@ -54,7 +54,7 @@ _ON_THE_HUB: Final = "LongLaMP/LongLaMP"
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A file of the benchmark in its folder, and whether it was fetched just now."""
+    """A file of the benchmark in its folder, and whether this call fetched it."""
 
     path: Path
     new: bool
@@ -69,17 +69,17 @@ def download_lamp(
     url: str = OFFICIAL,
     progress: Progress = silent,
 ) -> list[Fetched]:
-    """Fetches a task's files into a folder, under the names that they have at the server, unless they are there.
+    """Downloads a task's missing files into a folder, under their names on the server.
 
-    Safe to stop and to kill at any time: the same call goes on. Each file is looked at before it gets its name:
-    questions are of this task, and outputs answer just these questions.
+    It may be killed at any time; the same call continues. Each file is checked before it gets its name: questions
+    must be of this task, and outputs must answer exactly these questions.
 
     Args:
         task: LaMP_1, LaMP_2M (films), LaMP_2N (news), ...; or a task file of such a name.
-        split: other people in train and dev ("user"), or the same people later ("time").
-        parts: of test there are questions alone.
-        url: another server with the same files.
-        progress: told of megabytes.
+        split: other users in train and dev ("user"), or the same users later ("time").
+        parts: the parts to fetch; test has questions only.
+        url: a mirror with the same files.
+        progress: called with bytes.
 
     Raises:
         ConfigError: the task's files cannot be fetched, or the URL cannot be used.
@@ -114,14 +114,14 @@ def download_lamp(
 
 
 def find_lamp(folder: Path, *, task: Task, split: Split = "user", part: Kind = "dev") -> list[Path]:
-    """A task's files in a folder: LaMP's questions, beside which the outputs lie, or LongLaMP's Parquet files.
+    """Finds a task's files in a folder: LaMP's questions with their outputs, or LongLaMP's Parquet files.
 
     LaMP's may lie where `download_lamp` puts them, or in DIR/dev/, or in DIR itself; LongLaMP's in
     DIR/topic_writing_user/, in a folder val/ there, or in DIR itself.
 
     Raises:
-        ConfigError: the task is none of theirs.
-        DataError: the files are not there, or not all.
+        ConfigError: the task is not of these benchmarks.
+        DataError: a file is missing.
     """
     if task.name in _CONFIGURATIONS:
         return _find_parquet(folder, task.name, split, part)
@@ -133,7 +133,7 @@ def find_lamp(folder: Path, *, task: Task, split: Split = "user", part: Kind = "
         if place.is_file():
             if outputs and not (place.parent / Path(outputs[0]).name).is_file():
                 raise DataError(
-                    f"The answers to {place} are not there",
+                    f"The answers to {place} are missing",
                     expected=place.parent / Path(outputs[0]).name,
                     hint="fetch them with --download; or give the file of questions, with --labels if need be",
                 )
@@ -146,14 +146,14 @@ def find_lamp(folder: Path, *, task: Task, split: Split = "user", part: Kind = "
 
 
 def _official(task: str, split: Split, part: Kind) -> list[str]:
-    """The questions and, where they are given out, the outputs; below the server's URL, or the folder's path."""
+    """The paths of the questions and, where published, the outputs, relative to a URL or folder."""
     parent = ("time/" if split == "time" else "") + f"{_FOLDERS[task]}/{part}"
     kinds = ("questions",) if part == "test" else ("questions", "outputs")
     return [f"{parent}/{part}_{kind}.json" for kind in kinds]
 
 
 def _find_parquet(folder: Path, task: str, split: Split, part: Kind) -> list[Path]:
-    """All pieces of one split, in order."""
+    """Finds all Parquet files of a split, in order."""
     wanted = "val" if part == "dev" else part
     configuration = f"{_CONFIGURATIONS[task]}_{'temporal' if split == 'time' else 'user'}"
     places = [folder / configuration, folder / "data" / configuration]
@@ -173,7 +173,7 @@ def _find_parquet(folder: Path, task: str, split: Split, part: Kind) -> list[Pat
 
 
 def _elsewhere(task: str) -> dict[str, str]:
-    """Why a task's files are not fetched from here, or how else to get them."""
+    """Hints on how to get a task's files otherwise."""
     if task in _CONFIGURATIONS:
         return {"hint": f"hf download {_ON_THE_HUB} --repo-type dataset --local-dir DIR, then import that folder"}
     if task == "LaMP_6":
@@ -182,17 +182,17 @@ def _elsewhere(task: str) -> dict[str, str]:
 
 
 def _checker(path: Path, task: Task, part: Kind) -> Callable[[Path], None]:
-    """What looks at a file of this name before it gets it."""
+    """The check of a downloaded file, by its name."""
     if path.name == f"{part}_questions.json":
         return lambda temporary: check_questions(temporary, task)
     return lambda temporary: check_outputs(temporary, path.with_name(f"{part}_questions.json"))
 
 
 def check_questions(file: Path, task: Task) -> None:
-    """Refuses what is no list of a task's questions.
+    """Checks that a file is a list of a task's questions.
 
     Raises:
-        DataError: it is none.
+        DataError: the file is not.
     """
     _, fields = _questions(file)
     if fields and not fields >= set(task.required_in_records):
@@ -201,10 +201,10 @@ def check_questions(file: Path, task: Task) -> None:
 
 
 def check_outputs(file: Path, questions: Path) -> None:
-    """Refuses what does not answer each of the questions, and no others.
+    """Checks that outputs answer exactly the given questions.
 
     Raises:
-        DataError: it does not.
+        DataError: they do not.
     """
     golds, asked = set(read_golds(file)), _questions(questions)[0]
     if golds != asked:
@@ -215,7 +215,7 @@ def check_outputs(file: Path, questions: Path) -> None:
 
 
 def _questions(file: Path) -> tuple[set[str], set[str]]:
-    """The ids of the questions, and the names of the fields of the records in their profiles."""
+    """Reads the ids of the questions, and the field names of the records in their profiles."""
     ids, fields = set[str](), set[str]()
     try:
         if kind_of(file) != "array":
@@ -232,5 +232,7 @@ def _questions(file: Path) -> tuple[set[str], set[str]]:
     except (TypeError, KeyError, ValueError):
         ids = set()
     if not ids:
-        raise DataError("it is no list of questions", expected="questions with an id of their own, input and profile")
+        raise DataError(
+            "it is not a list of questions", expected="questions with an id of their own, input and profile"
+        )
     return ids, fields

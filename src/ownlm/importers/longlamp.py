@@ -1,4 +1,4 @@
-"""LongLaMP's Parquet files: a row is a query of a person, with its answer and the profile that goes with it."""
+"""Reader of LongLaMP's Parquet files: a row is a user's query with its answer and a profile."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,34 +14,34 @@ from ownlm.history.task import Task, parse_query
 from ownlm.history.values import as_text, as_user, column
 
 USER_COLUMNS: Final = ("reviewerId", "name", "author")  # of reviews, abstracts, topics
-GIVEN_AWAY: Final = "records that are the answer to a query of the same person"
+GIVEN_AWAY: Final = "records that are the answer to a query of the same user"
 
-_ROWS: Final = 128  # in memory together: a row holds a whole history
+_ROWS: Final = 128  # rows in memory: each has a whole history
 
 
 def _as_author(value: object) -> str:
-    """An author's name as a user: the data's own blanks of other kinds and double ones become plain single ones."""
+    """An author's name as a user id: all blanks become single plain ones."""
     return as_user(" ".join(value.split()) if isinstance(value, str) else value)
 
 
 def read_longlamp(files: Sequence[Path], task: Task, left_out: Counter[str]) -> Dataset:
-    """The histories and queries in the pieces of one split.
+    """Reads the histories and queries of a split.
 
-    A person may have several queries, each in a row with a profile of its own. Such profiles become one history, in
-    which a record stands once. What is the answer to one of the person's queries is left out of it, because the profile
-    of a later query may hold it. Records are known by their content, as reviews have no id; queries by file and row.
+    A user may have several queries, each in a row with its own profile. The profiles become one history,
+    without repeated records and without the answers to the user's queries, which the profile of a later query may
+    contain. A record's id is a hash of its content, since reviews have none; a query's id is its file and row.
 
     Args:
-        files: of one task and split, in order.
-        left_out: is told what was left out.
+        files: the Parquet files of one task and split, in order.
+        left_out: counts what was left out, by reason.
 
     Returns:
-        Histories and queries; the queries' own instruction where all carry the same.
+        Histories and queries, with the queries' instruction where all have the same.
 
     Raises:
-        DataError: a file is damaged, or is not of this shape, or a row does not fit the task.
+        DataError: a file is damaged or has another shape, or a row does not fit the task.
 
-    Source: LongLaMP (arXiv 2407.11016). Differs: one history a person, not one a query.
+    Source: LongLaMP (arXiv 2407.11016). Differs: one history per user, not per query.
     """
     people: dict[str, dict[str, Record]] = {}
     queries: list[Query] = []
@@ -75,14 +75,14 @@ def read_longlamp(files: Sequence[Path], task: Task, left_out: Counter[str]) -> 
 
 
 def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows, each with its place, and with the name of the column that says whose it is as `user`."""
+    """Yields the rows, each with its place, and with the user column renamed to `user`."""
     names = (*USER_COLUMNS, "input", "output", "profile")
     with reading(file):
         for place, row in read_parquet(file, names, ("input", "profile"), at_once=_ROWS):
             users = [name for name in USER_COLUMNS if name in row]
             if len(users) != 1:
                 raise DataError(
-                    f"The file {file} does not say in one column which user a row is of",
+                    f"The file {file} does not have exactly one user column",
                     expected=f"one of {', '.join(USER_COLUMNS)}",
                     hint="plain rows need no import: give them to `ownlm history add` as they are",
                 )
@@ -91,13 +91,13 @@ def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _profile(profile: object, task: Task, user: str) -> Iterator[Record]:
     if not isinstance(profile, list):
-        raise ValueError(f"user {user!r}: the profile is no list")
+        raise ValueError(f"user {user!r}: the profile is not a list")
     for item in profile:
         yield to_record(_as_here(as_object(item), task), task, unlabelled=True, user=user)
 
 
 def _as_here(item: Mapping[str, Any], task: Task) -> dict[str, Any]:
-    """A profile's item as a row: a year is its time, and a rating is a number as the queries write it."""
+    """Converts a profile item to a row: its year is the time, its rating is written as in queries."""
     row = {name: item.get(name) for name in task.record_fields}
     if isinstance(rating := row.get("overall"), str):
         row["overall"] = rating.strip().removesuffix(".0")

@@ -1,4 +1,4 @@
-"""Bytes of mail as text: the charset that is stated, as mail programs mean it, or an error; never a guess at one."""
+"""Decoding of mail: the stated charset, as mail programs use it, or an error; charsets are never guessed."""
 
 import codecs
 import re
@@ -15,7 +15,7 @@ _UNSTATED: Final = frozenset(
         *("8bit", "7bit", "binary", "ansi", "iso-646", "iso-ir-6", "-autodetect", "-autodetect-all", "autodetect"),
     }
 )
-_NAMES: Final = {  # that Python does not know, without "x-"
+_NAMES: Final = {  # names that Python does not know, without "x-"
     **dict.fromkeys(("gb-2312-80", "cn-gb", "csgb2312", "iso-ir-58", "mac-chinesesimp", "euc-gb"), "gb18030"),
     **dict.fromkeys(("x-big5", "cn-big5", "csbig5", "big5-eten", "big5-tw", "mac-chinesetrad"), "big5"),
     **dict.fromkeys(("ks-c-5601-1989", "ks-c-5601", "ksc-5601", "iso-ir-149", "csksc56011987", "mac-korean"), "cp949"),
@@ -39,7 +39,7 @@ _NAMES: Final = {  # that Python does not know, without "x-"
     "unicodefffe": "utf-16-be",
     "latin-9": "iso8859-15",
 }
-# What is meant by the name of a part of it; where there are several, the first that fits.
+# Real charsets by stated name; the first that fits is used.
 _MEANT: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys(("gb2312", "gbk"), ("gb18030",)),
     **dict.fromkeys(("shift_jis", "cp932"), ("cp932", "shift_jis_2004")),
@@ -59,7 +59,7 @@ _DOUBLE_BYTES: Final = frozenset({"gb18030", "cp932", "cp950", "big5hkscs", "cp9
 _OURS: Final[dict[str, Callable[[bytes], str]]] = {"cp50221": cp50221, "cp51932": cp51932}
 
 _WESTERN: Final = frozenset({"cp1252", "iso8859-15"})
-# National variants of ASCII (ISO 646), which have letters in the place of brackets and braces.
+# National variants of ASCII (ISO 646), with letters instead of brackets and braces.
 _NATIONAL: Final = re.compile(
     r"(?P<german>din-66003|ia5-german|iso646-de|iso-ir-21|csiso21german|cp20106)"
     r"|(?P<swedish>sen-850200-[bc]|ia5-swedish|iso646-(?:se2?|fi)|iso-ir-1[01]|csiso1[01]swedish.*|cp20107)"
@@ -80,9 +80,9 @@ _ISO_2022: Final = re.compile(rb"\x1b(?:\$(?:[@AB]|[()*+][A-Z])|\([IJ])")
 _KOREAN: Final = re.compile(rb"\x1b\$\)C")
 _CHINESE: Final = re.compile(rb"\x1b\$[)*+][A-Z]")
 _HZ: Final = re.compile(rb"(?:[\x00-}]|~(?!\{)|~\{(?:[!-w][!-~])+~\})*")
-_SHIFTED: Final = re.compile(rb"[\x0e\x1b]")  # into another alphabet of 7 bits
-_CONTROLS: Final = re.compile("[\x80-\x84\x86-\x9f]")  # which no text has
-# Rare letters, signs within or after words, or several letters with accents in a row: the text is not in cp1252.
+_SHIFTED: Final = re.compile(rb"[\x0e\x1b]")  # escapes to another 7-bit alphabet
+_CONTROLS: Final = re.compile("[\x80-\x84\x86-\x9f]")  # characters that do not occur in text
+# Rare letters, signs in or after words, or several accented letters in a row: the text is not cp1252.
 _HIGH: Final = "[^\x00-\x7f\xa0\u2013\u2014\u2018-\u201d\u2022\u2026\u20ac]"
 _LETTER: Final = "[A-Za-z\xc0-\xff]"
 _NOT_WESTERN: Final = re.compile(
@@ -95,10 +95,10 @@ _COMMENT: Final = re.compile(rb"<!--.*?(?:-->|\Z)", re.S)
 
 
 class CharsetError(ValueError):
-    """Bytes that cannot be read in the charset that is stated for them.
+    """Bytes that cannot be decoded in their stated charset.
 
     Attributes:
-        reason: what is wrong, with the charset's name.
+        reason: the reason, with the charset's name.
     """
 
     def __init__(self, reason: str) -> None:
@@ -107,16 +107,16 @@ class CharsetError(ValueError):
 
 
 def decoded(data: bytes, charset: str | None) -> str:
-    """Text from bytes in the charset that is stated for them, or in UTF-8.
+    """Decodes bytes in their stated charset, or UTF-8.
 
-    A name stands for what mail programs mean by it: cp1252 for iso-8859-1, cp932 for shift_jis. Valid UTF-8 is UTF-8
-    under the name of any charset of single bytes, under that of one of double bytes if it is likelier, and where the
-    stated charset is unknown or does not fit. Escape sequences of ISO 2022 are followed under any name. Where no
-    charset is stated, or us-ascii, other bytes are cp1252 if they look like a western language; so are they where
-    iso-8859-1 or windows-1252 is stated, which programs write that do not know the charset.
+    A name means what mail programs mean by it: cp1252 for iso-8859-1, cp932 for shift_jis. Valid UTF-8 is decoded as
+    UTF-8 under any single-byte charset, under a double-byte charset if UTF-8 is likelier, and where the stated charset
+    is unknown or does not fit. ISO 2022 escape sequences are followed under any name. Without a charset, or under
+    us-ascii, iso-8859-1 and windows-1252 (which programs state that do not know the charset), other bytes are decoded
+    as cp1252 if the text looks like a western language.
 
-    Not detected: one charset of double bytes under the name of another (GB 18030 stated as Big5), one Cyrillic charset
-    under the name of another, UTF-7 under another name. That takes statistics of each language.
+    Not detected, since that takes statistics of each language: a double-byte charset under the name of another (GB
+    18030 stated as Big5), a Cyrillic charset under the name of another, UTF-7 under another name.
 
     Raises:
         CharsetError: the charset is unknown, or the bytes are not in it.
@@ -150,31 +150,31 @@ def decoded(data: bytes, charset: str | None) -> str:
 
 
 def html_charset(data: bytes) -> str | None:
-    """The charset that an HTML document states about itself."""
+    """The charset in an HTML document's meta tags."""
     for mark, name in ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")):
         if data.startswith(mark):
             return name
     if not (found := _META.search(_COMMENT.sub(b"", data[:16384]))):
         return None
     name = found[1].decode("ascii", "replace").lower()
-    return "utf-8" if name.startswith("utf-16") else name  # it could not be read, were it UTF-16
+    return "utf-8" if name.startswith("utf-16") else name  # UTF-16 would not be readable here
 
 
 def is_stated(charset: str | None) -> bool:
-    """Whether a charset says more than that there are bytes."""
+    """Whether a charset name states a charset."""
     name = _plain(_cleaned(charset))
     return name not in _UNSTATED and _looked_up(name) != "ascii"
 
 
 def holds_ascii(charset: str | None) -> bool:
-    """Whether ASCII bytes are themselves in a charset; they are not in UTF-16."""
+    """Whether a charset is a superset of ASCII; UTF-16 is not."""
     meant = _meant(_cleaned(charset))
     return not meant or b"az".decode(meant[0] if meant[0] not in _OURS else "ascii", "replace") == "az"
 
 
 def _cleaned(charset: str | None) -> str:
     name = re.split(r"[*;,\s]", (charset or "").strip("'\"<>= \t\r\n"), maxsplit=1)[0].strip("'\"").lower()
-    return re.sub(r"^3d['\"]?(?=[a-z])", "", name)  # "=3D", not decoded
+    return re.sub(r"^3d['\"]?(?=[a-z])", "", name)  # "=3D" of undecoded quoted-printable
 
 
 def _plain(name: str) -> str:
@@ -183,7 +183,7 @@ def _plain(name: str) -> str:
 
 @cache
 def _meant(name: str) -> tuple[str, ...]:
-    """Codecs for a charset, the likeliest first; none for an unknown one."""
+    """Codecs for a stated charset, the likeliest first; empty for an unknown one."""
     name = re.sub(r"^(gb18030|big5-hkscs)[-:]\d+$", r"\1", _plain(name))
     if page := _CODE_PAGE.fullmatch(name):
         number = int(page[1])
@@ -195,7 +195,7 @@ def _meant(name: str) -> tuple[str, ...]:
 
 
 def _looked_up(name: str) -> str:
-    """Python's name of a codec for text; empty where there is none."""
+    """Python's name of a text codec; empty if there is none."""
     try:
         codec = codecs.lookup(name)
     except (LookupError, ValueError):
@@ -205,7 +205,7 @@ def _looked_up(name: str) -> str:
 
 @cache
 def _is_single_byte(codec: str) -> bool:
-    """Whether a codec is ASCII and one character for each other byte."""
+    """Whether a codec is a single-byte superset of ASCII."""
     ascii = bytes(range(32, 127))
     if codec in _OURS or ascii.decode(codec, "replace") != ascii.decode():
         return False
@@ -213,7 +213,7 @@ def _is_single_byte(codec: str) -> bool:
 
 
 def _strictly(data: bytes, codec: str, cut: bool) -> str:
-    """Text in a codec; where data may be cut, without a character that is cut at its end."""
+    """Decodes strictly; of data that may be cut, without an incomplete last character."""
     if ours := _OURS.get(codec):
         return ours(data)
     try:
@@ -228,10 +228,10 @@ def _strictly(data: bytes, codec: str, cut: bool) -> str:
 
 
 def _shifted(data: bytes, meant: tuple[str, ...]) -> tuple[str, ...]:
-    """Codecs for what the bytes show, under the name of another charset: ISO 2022, HZ, Greek of Windows.
+    """Codecs recognised from the bytes under another charset's name: ISO 2022, HZ, Windows Greek.
 
     Raises:
-        CharsetError: there is no codec for it.
+        CharsetError: Python has no codec for it.
     """
     if meant[:1] == ("iso8859-7",) and is_windows_greek(data):
         return ("cp1253",)
@@ -260,4 +260,4 @@ def _unstated(data: bytes) -> str:
             continue
         if codec != "cp1252" or (is_western(text) and not _NOT_WESTERN.search(text)):
             return text
-    raise CharsetError("no charset stated, and no UTF-8")
+    raise CharsetError("no charset stated, and not UTF-8")

@@ -1,4 +1,4 @@
-"""What a message's headers say: who sent it, when, and whether its subject is its sender's own words."""
+"""Message headers: sender, time, labels, and whether the subject is the sender's own words."""
 
 import re
 from contextlib import suppress
@@ -15,22 +15,20 @@ from ownlm.importers import mail_words as words
 from ownlm.importers.mail_charsets import CharsetError, decoded, holds_ascii, html_charset, is_stated
 from ownlm.importers.mail_text import tidy
 
-_LONGEST: Final = 10_000  # bytes read of a header
+_LONGEST: Final = 10_000  # most bytes read of a header
 
 _QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 _ANGLED: Final = re.compile(r"<\s*([^<>\s]+)\s*>")
 _NUMBER: Final = r" ?(?:\[\d+\]|\(\d+\)|[\^*]\d+|(?<=\w)\d{1,2})? ?[:\uff1a\ufe55\ufe30]"
 _PREFIX: Final = re.compile(f"(?:{'|'.join(words.PREFIXES)}){_NUMBER}", re.I)
-_UNLISTED: Final = re.compile(
-    rf"[^\W\d_][^\s:\uff1a\ufe55\ufe30\[\](){{}}\d]{{0,11}}{_NUMBER}(?!//)"
-)  # known by its thread
+_UNLISTED: Final = re.compile(rf"[^\W\d_][^\s:\uff1a\ufe55\ufe30\[\](){{}}\d]{{0,11}}{_NUMBER}(?!//)")  # marks a reply
 _ISO_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d", re.ASCII)
 _LIST: Final = re.compile(r"(?:\[[^\]]{1,40}\]|\u3010[^\u3011]{1,40}\u3011) ?")
 _FORWARDED: Final = re.compile(r"\[fwd?: ?(.*)\]$|(.*) \(fwd\)$", re.I)
 
 
 def header(head: Message, name: str) -> str:
-    """A header's text, decoded, on one line; empty where there is none. What cannot be decoded stays as it is."""
+    """A header's decoded text on one line; empty if missing. Undecodable parts stay encoded."""
     try:
         return _decoded(head, name, head.get_content_charset())
     except CharsetError:
@@ -38,21 +36,21 @@ def header(head: Message, name: str) -> str:
 
 
 def addresses(head: Message, *names: str) -> list[str]:
-    """The addresses in these headers, in lower case."""
+    """The addresses in the given headers, in lower case."""
     charset = head.get_content_charset()
     value = ", ".join(_line(_without_failure(_raw(head, name), charset)) for name in names)
-    # Of "bob@example.com <ada@example.org>", versions of the library find both addresses, or none.
+    # Of "bob@example.com <ada@example.org>", Python's versions find both addresses, or none.
     found = _ANGLED.findall(_QUOTED.sub("", value)) or [address for _, address in getaddresses([value])]
     return [address.strip().lower() for address in found if address.strip()]
 
 
 def has_bytes(head: Message, name: str) -> bool:
-    """Whether a header has bytes outside ASCII, whose charset it does not state."""
+    """Whether a header has raw bytes outside ASCII, in an unstated charset."""
     return not _raw(head, name).isascii()
 
 
 def stated_charset(message: Message) -> str | None:
-    """The charset of the first text in a message that states one, in its headers or in its HTML."""
+    """The first charset stated by a text part, in its headers or its HTML."""
     for part in message.walk():
         if part.get_content_maintype() != "text":
             continue
@@ -65,23 +63,23 @@ def stated_charset(message: Message) -> str | None:
 
 
 def labels(head: Message) -> dict[str, str]:
-    """The labels that Gmail gave a message: as they are compared, and as they stand there."""
+    """A message's Gmail labels: the normalised names, with the original ones."""
     given = header(head, "x-gmail-labels") or header(head, "x-gm-labels")
     return mail_labels.parsed_labels(given) if given else {}
 
 
 def is_sent(head: Message) -> bool:
-    """Whether Gmail labelled it as sent."""
+    """Whether Gmail labelled the message as sent."""
     return _is_labelled(head, mail_labels.SENT)
 
 
 def is_spam(head: Message) -> bool:
-    """Whether a filter took it for spam, which often claims to be from whom it is to."""
+    """Whether a filter marked it as spam, which often fakes its recipient as the sender."""
     return _is_labelled(head, mail_labels.SPAM) or header(head, "x-spam-flag").lower() == "yes"
 
 
 def is_draft(head: Message) -> bool:
-    """Whether it was never sent: by its label or flags, or because it has neither a date nor a recipient."""
+    """Whether it is a draft: by label or flags, or without date and recipient."""
     addressed = any(name in head for name in ("date", "to", "cc", "bcc", "newsgroups", "resent-to"))
     flagged = "T" in _flags(head, "status") + _flags(head, "x-status") or header(head, "x-unsent") == "1"
     flagged |= any(name in head for name in ("x-mozilla-draft-info", "x-draft-info"))
@@ -90,14 +88,14 @@ def is_draft(head: Message) -> bool:
 
 
 def is_deleted(head: Message) -> bool:
-    """Whether the person threw it away, and no program has emptied the bin yet."""
+    """Whether it is marked as deleted."""
     status = header(head, "x-mozilla-status")
     expunged = re.fullmatch(r"[\da-fA-F]{4}", status) and int(status, 16) & 8
     return bool(expunged) or "D" in _flags(head, "x-status") or _is_labelled(head, mail_labels.TRASH)
 
 
 def is_automatic(head: Message) -> bool:
-    """Whether a program wrote it: an answering machine, a receipt, a chat's log."""
+    """Whether a program wrote it: automatic replies, receipts, chat logs."""
     return (
         header(head, "auto-submitted").lower().partition(";")[0].strip() not in ("", "no")
         or header(head, "precedence").lower() in ("bulk", "junk", "auto_reply")
@@ -108,17 +106,17 @@ def is_automatic(head: Message) -> bool:
 
 
 def answers_invitation(message: Message) -> bool:
-    """Whether a whole message is a calendar's yes or no."""
+    """Whether the message is an answer to a calendar invitation."""
     calendars = (part for part in message.walk() if part.get_content_type() == "text/calendar")
     return any(str(part.get_param("method")).lower() in ("reply", "counter") for part in calendars)
 
 
 def moment(head: Message) -> str | None:
-    """When it was sent, in ISO 8601 and UTC; None before 1970 and from 2106 on, where a clock was wrong."""
+    """The time in ISO 8601 and UTC; None before 1970 and from 2106 on, which come from wrong clocks."""
     try:
         date = _date(header(head, "date"))
         seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError, TypeError, IndexError):  # the library's, on nonsense
+    except (ValueError, OverflowError, TypeError, IndexError):  # raised by the library on nonsense
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat() if 0 < seconds < 2**32 else None
 
@@ -130,13 +128,13 @@ def _date(text: str) -> datetime:
 
 
 def own_subject(head: Message, charset: str | None = None) -> tuple[str, bool]:
-    """The subject without prefixes such as 'Re:', and whether it had any: then someone else wrote it.
+    """The subject without prefixes such as 'Re:', and whether it had any (then another sender wrote it).
 
     Args:
-        charset: of bytes that are not encoded as headers should be.
+        charset: the charset of raw bytes.
 
     Raises:
-        CharsetError: it cannot be read.
+        CharsetError: the subject cannot be decoded.
     """
     subject = _decoded(head, "subject", charset)
     if subject.lower() in words.NO_SUBJECT:
@@ -181,7 +179,7 @@ def _decoded(head: Message, name: str, charset: str | None) -> str:
 
 
 def _decoded_bytes(raw: str, charset: str | None) -> str:
-    """A header's bytes in the charset that the message states, or as if none were stated, as where they are ASCII."""
+    """Decodes a header's raw bytes in the message's charset, or without one where they are ASCII."""
     data = raw.encode("latin-1")
     if data.isascii() or not holds_ascii(charset):
         return decoded(data, None)
@@ -201,7 +199,7 @@ def _without_failure(raw: str, charset: str | None) -> str:
 
 
 def _raw(head: Message, name: str) -> str:
-    """A header as it stands, each byte a character, on one line."""
+    """A raw header on one line, one character per byte."""
     value = next((value for key, value in head.raw_items() if key.lower() == name), "")
     data = value[:_LONGEST].encode("ascii", "surrogateescape")
     return data.decode("latin-1").replace("\r", "").replace("\n", " ")

@@ -1,15 +1,15 @@
-"""The HTML of a message as plain text; what it quotes becomes lines that begin with '>', and signatures go."""
+"""Conversion of HTML mail to plain text: quotations become lines with '>', signatures are removed."""
 
 import re
 from html.parser import HTMLParser
 from typing import Final
 
-_LINES: Final = dict.fromkeys(  # line ends around what is in them
+_LINES: Final = dict.fromkeys(  # block elements
     ("address", "article", "center", "dd", "div", "dl", "dt", "footer", "form", "header", "li", "section", "tr"), 1
 ) | dict.fromkeys(("h1", "h2", "h3", "h4", "h5", "h6", "hr", "ol", "p", "pre", "table", "ul"), 2)
 _VOID: Final = frozenset({"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"})
 _SILENT: Final = frozenset({"script", "style", "title", "template"})
-# Classes and ids that mail programs give to what they put around a person's words.
+# Classes and ids of the elements that mail programs add around the sender's words.
 _SIGNATURES: Final = frozenset(
     {
         *("gmail_signature", "gmail_signature_prefix", "moz-signature", "applemailsignature", "signature"),
@@ -23,36 +23,38 @@ _QUOTES: Final = frozenset(
         *("moz-forward-container", "olk_src_body_section", "composewebview_previouse_content", "messagereplysection"),
     }
 )
-_ENDS: Final = frozenset(  # only a quotation follows
+_ENDS: Final = frozenset(  # a quotation follows
     {
         *("stopspelling", "divrplyfwdmsg", "appendonsend", "zwchr", "outlookmessageheader", "moz-email-headers-table"),
         *("ms-outlook-mobile-reference-message", "mail-editor-reference-message-container"),
     }
 )
-_PREFIXES: Final = re.compile(r"^(?:x_|ecx|ydp[0-9a-f]+)+|(?<=yahoo_quoted)_\d+$")  # put before by programs that quote
+_PREFIXES: Final = re.compile(
+    r"^(?:x_|ecx|ydp[0-9a-f]+)+|(?<=yahoo_quoted)_\d+$"
+)  # prefix added by some programs to quoted names
 
 
 def html_text(html: str) -> str:
-    """The text that a reader sees, without signatures; for each quotation a line that is just '>'.
+    """Converts HTML to its visible text, without signatures, with a line '>' for each quotation.
 
-    Where a quotation begins that nothing encloses, there is a rule of underscores.
+    A quotation without an enclosing element begins with a line of underscores.
 
     >>> html_text("<p>Rain <b>again</b>.</p><blockquote>Sun?<p>Really?</blockquote>")
     'Rain again.\\n\\n>\\n\\n'
     """
     reader = _Reader()
-    # "<![" makes the library stop where it is not one of Microsoft's; without close(), broken tags take linear time.
+    # The parser stops at "<![" unless it is one of Microsoft's; without close(), broken tags take linear time.
     reader.feed(html.replace("<![", "<!") + "<br>")
     return "".join(reader.pieces)
 
 
 class _Reader(HTMLParser):
-    """Collects text. Of what it leaves out, it counts how deep the same tag is nested in itself."""
+    """HTML parser that collects text. Inside a skipped element it counts nested tags of the same name."""
 
     def __init__(self) -> None:
         super().__init__()
         self.pieces: list[str] = []
-        self.lines = 2  # line ends since the last letter
+        self.lines = 2  # line ends since the last text
         self.left_out, self.depth, self.as_it_is = "", 0, 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -101,6 +103,6 @@ class _Reader(HTMLParser):
         self.lines = 0
 
     def _break(self, lines: int) -> None:
-        """Ends the line, and leaves as many empty ones as that takes."""
+        """Ends the line, followed by the given number of empty ones."""
         self.pieces.append("\n" * (lines - self.lines))
         self.lines = max(lines, self.lines)

@@ -1,4 +1,4 @@
-"""Japanese charsets as Windows writes them, which Python has no codecs for: JIS with the vendors' rows of cp932."""
+"""Decoders of Windows' Japanese charsets that Python lacks: JIS with the vendor rows of cp932."""
 
 import re
 from typing import Final
@@ -8,10 +8,10 @@ _EUC: Final = re.compile(rb"[\x00-\x7f]+|\x8e[\xa1-\xdf]|\x8f[\xa1-\xfe]{2}|[\xa
 
 
 def cp50221(data: bytes) -> str:
-    """ISO-2022-JP with the rows 13 and 89 to 92 of NEC and IBM, and half-width kana.
+    """Decodes ISO-2022-JP with rows 13 and 89 to 92 of NEC and IBM, and half-width kana.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the bytes are not in this charset.
 
     >>> cp50221(b"\\x1b$B-!\\x1b(B 1")
     '① 1'
@@ -34,7 +34,7 @@ def cp50221(data: bytes) -> str:
 
 
 def _eight_bits(piece: bytes) -> str:
-    """Bytes between escape sequences, which should be ASCII: UTF-8, else Shift JIS if it cannot be EUC-JP."""
+    """Decodes bytes between escape sequences, ideally ASCII: UTF-8, else Shift JIS if it cannot be EUC-JP."""
     for codec in ("utf-8", "euc_jp"):
         try:
             text = piece.decode(codec)
@@ -45,19 +45,19 @@ def _eight_bits(piece: bytes) -> str:
         raise ValueError("EUC-JP, or half-width kana")
     text = piece.decode("cp932")
     if re.search("[\ue000-\uf8ff]", text):
-        raise ValueError("characters of no vendor")
+        raise ValueError("unknown vendor characters")
     return text
 
 
 def cp51932(data: bytes) -> str:
-    """EUC-JP with the same rows.
+    """Decodes EUC-JP with the same vendor rows.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the bytes are not in this charset.
     """
     pieces = _EUC.findall(data)
     if sum(map(len, pieces)) != len(data):
-        raise ValueError("no EUC-JP")
+        raise ValueError("not EUC-JP")
     return "".join(map(_of_euc, pieces))
 
 
@@ -72,7 +72,7 @@ def _high(piece: bytes) -> bytes:
 
 
 def _shifted(piece: bytes) -> str:
-    """Pairs of 7-bit JIS X 0208 with vendors' rows, through Shift JIS; line ends may stand between them."""
+    """Decodes pairs of 7-bit JIS X 0208 with vendor rows, through Shift JIS; line ends may come between pairs."""
     shifted = bytearray()
     at = 0
     while at < len(piece):
@@ -82,7 +82,7 @@ def _shifted(piece: bytes) -> str:
             at += 1
             continue
         if not (first < 0x7F and 0x21 <= second < 0x7F):
-            raise ValueError("no pair")
+            raise ValueError("not a pair")
         shifted.append((first + 1) // 2 + (0x70 if first < 0x5F else 0xB0))
         low = second + (0x1F if first & 1 else 0x7E)
         shifted.append(low + 1 if first & 1 and low >= 0x7F else low)

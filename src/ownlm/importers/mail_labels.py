@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001
-"""Gmail's labels, as Google Takeout writes them in the language of the account."""
+"""Gmail's labels in Google Takeout, which are in the language of the account."""
 
 import re
 from collections import Counter, defaultdict
@@ -10,7 +10,7 @@ from unicodedata import normalize
 
 
 def _plain(label: str) -> str:
-    """A label as it is compared: without case, quotation marks, backslashes and invisible characters."""
+    """Normalises a label: no case, quotation marks, backslashes or invisible characters."""
     label = re.sub('["\\\\\u200b-\u200f\u2060\xad]', "", normalize("NFC", label)).strip().lower()
     return re.sub(r"^\[(?:gmail|google mail)\]/", "", label).replace("i\u0307", "i")
 
@@ -90,7 +90,7 @@ CHATS: Final = _listed("""
 
 
 def parsed_labels(given: str) -> dict[str, str]:
-    """Labels out of the header X-Gmail-Labels: as they are compared, and as they stand there.
+    """Parses the header X-Gmail-Labels: normalised names, with the original ones.
 
     >>> parsed_labels('Sent,"Work, urgent"')
     {'sent': 'Sent', 'work, urgent': 'Work, urgent'}
@@ -100,17 +100,17 @@ def parsed_labels(given: str) -> dict[str, str]:
 
 
 class _Use(NamedTuple):
-    """What messages with one label have in common."""
+    """Statistics of the messages with one label."""
 
-    ids: set[bytes]  # of own messages
-    beside: set[str]  # other labels on own messages
+    ids: set[bytes]  # number of the owner's messages
+    beside: set[str]  # other labels on the owner's messages
 
 
 class LabelUse:
-    """How a mailbox uses labels: it shows which one is for drafts, in a language that is not listed above.
+    """Label statistics of a mailbox, which reveal the draft label in a language not listed above.
 
-    Drafts have a label that is never on others' mail, nor beside the label of sent mail; they passed no server, and
-    nobody answered them.
+    The draft label is never on others' mail nor beside the label of sent mail; drafts passed no server and have no
+    replies.
     """
 
     def __init__(self) -> None:
@@ -122,7 +122,7 @@ class LabelUse:
         self._answered: set[bytes] = set()
 
     def add_own(self, labels: Collection[str], id: str, passed_server: bool) -> None:
-        """Counts a message of the mailbox's owner."""
+        """Adds a message of the mailbox's owner."""
         self._labelled += bool(labels)
         for label in labels:
             self._own[label] += 1
@@ -132,15 +132,15 @@ class LabelUse:
             self._passed.update(labels)
 
     def add_others(self, labels: Collection[str], answered: str) -> None:
-        """Counts a message of another; `answered` has the ids of messages before it."""
+        """Adds another sender's message; `answered` has the ids of earlier messages."""
         self._others.update(labels)
         self._answered.update(map(_digest, re.findall(r"<[^<>\s]+>", answered)))
 
     def drafts(self) -> frozenset[str]:
-        """Labels, not among the listed, that mark what was never sent."""
+        """Unlisted labels that mark drafts."""
         own = {label: count for label, count in self._own.items() if label not in self._others}
         sent = {label for label in self._own if label in SENT}
-        if not sent and own and max(own.values()) < self._labelled:  # else it is on all of them: no label tells
+        if not sent and own and max(own.values()) < self._labelled:  # a label on all messages says nothing
             sent = {max(own, key=own.__getitem__)}
         return frozenset(
             label

@@ -1,15 +1,15 @@
-"""Whether bytes are likely in the charset stated for them, where they would decode without an error in any case."""
+"""Plausibility checks of stated charsets for bytes that decode without an error in any case."""
 
 import re
 from typing import Final
 
 _ASCII_LETTER: Final = re.compile("[A-Za-z]")
 _WORD: Final = re.compile("[A-Za-z\xc0-\xd6\xd8-\xf6\xf8-\xff\u0152\u0153\u0160\u0161\u0178\u017d\u017e]+")
-# Runs of characters outside ASCII, without the signs that enclose words.
+# Runs of characters outside ASCII, without the punctuation around words.
 _EDGES: Final = "\xa1\xab\xbb\xbf"
 _RUN: Final = re.compile("[^\x00-\x7f\xa0\u2013\u2014\u2018\u2019\u201c\u201d\u2022\u2026\u20ac]{2,}")
 _LETTERS: Final = re.compile("[\xc0-\xff]")
-# Letters that stand side by side in western words, or in lists of a language's letters.
+# Adjacent accented letters of western words, or of lists of a language's letters.
 _SETS: Final = tuple(
     frozenset(letters + letters.upper())
     for letters in (
@@ -22,12 +22,12 @@ _ICELANDIC: Final = frozenset(
 )
 _PAIRS: Final = ("\xfe\xfa", "\xfe\xf3")  # Icelandic words
 _FOREIGN: Final = re.compile(
-    "[A-Za-z\xc0-\xff][\xa1-\xa3\xa5\xa6\xa8\xac\xaf\xb3\xb6\xb8\xb9\xbc-\xbf]+[a-z\xc0-\xff]"  # signs within words
+    "[A-Za-z\xc0-\xff][\xa1-\xa3\xa5\xa6\xa8\xac\xaf\xb3\xb6\xb8\xb9\xbc-\xbf]+[a-z\xc0-\xff]"  # signs inside words
     "|[A-Za-z\xc0-\xff][\xaa\xae\xba\xbe\u2020\u2021\u2030\u0192\u201a\u201e\u02c6\u2039\u203a\u2122][a-z\xc0-\xff]"
     "|[A-Za-z\xc0-\xff]{2}\xb1[a-z\xc0-\xff]|[A-Za-z\xc0-\xff]\xb1[a-z\xc0-\xff]{2}"
-    "|[a-z\xc0-\xff][\xb1\xb6\xbc\xbe\xbf](?!\\w)|(?<!\\w)[a-z\xc0-\xff]{1,2}(?<!m)[\xb3\xb9](?!\\w)"  # ... ends
+    "|[a-z\xc0-\xff][\xb1\xb6\xbc\xbe\xbf](?!\\w)|(?<!\\w)[a-z\xc0-\xff]{1,2}(?<!m)[\xb3\xb9](?!\\w)"  # at their end
     "|\u0153(?:[rwmbkpz\xe6]|(?!\\w))"
-    "|(?<![\\d\\w])[\xb1\xb3\xb6\xb9\xbc\xbe\xa3\xa5\xa6\xaf][a-z\xc0-\xff]{2}"  # at their beginnings
+    "|(?<![\\d\\w])[\xb1\xb3\xb6\xb9\xbc\xbe\xa3\xa5\xa6\xaf][a-z\xc0-\xff]{2}"  # signs at the beginning of words
     "|([\u201a\u0192])[^\\s]\\1[^\\s]"  # kana in Shift JIS
 )
 # Within one word: Czech and Slovak in cp1250, Hungarian, Turkish in cp1254, Lithuanian and Latvian in cp1257.
@@ -70,10 +70,10 @@ _ELIDING: Final = re.compile(
 
 
 def is_western(text: str) -> bool:
-    """Whether text that was read as cp1252 looks like a language that is written in it.
+    """Whether text decoded as cp1252 looks like a western language.
 
-    It is a test of letters, not of words. Short texts in Czech, Hungarian or Turkish, whose letters mostly are western
-    ones, may pass it.
+    The test is about letters, not words. Short Czech, Hungarian or Turkish texts may pass it, since most of their
+    letters are western ones.
 
     >>> [is_western(text) for text in ("Gr\\u00fc\\u00dfe", "\\u00cf\\u00f0\\u00e8\\u00e2\\u00e5\\u00f2")]
     [True, False]
@@ -99,12 +99,12 @@ def is_western(text: str) -> bool:
 
 
 def is_likely_utf8(data: bytes) -> bool:
-    """Whether bytes that are stated to be in a charset of double bytes are more likely UTF-8.
+    """Whether bytes stated to be in a double-byte charset are more likely UTF-8.
 
     Pairs of bytes may be characters in both. They are UTF-8 if there are longer sequences, which would be rare
-    characters in the charsets of double bytes; if they are letters of one script of which a part would be rare
-    characters; or if they are Latin letters within words of ASCII letters. A few short words remain that are in the
-    charset stated, such as \\u8c22\\u8c22 in GB 2312, whose bytes would be Cyrillic letters.
+    characters in double-byte charsets; if they are letters of one script of which some would be rare characters; or
+    if they are Latin letters within ASCII words. A few short words are still decoded as stated, such as
+    \\u8c22\\u8c22 in GB 2312, whose bytes could be Cyrillic letters.
 
     >>> is_likely_utf8("K\\u00f6ln".encode()), is_likely_utf8("\\u8c22\\u8c22".encode("gb2312"))
     (True, False)
@@ -123,9 +123,9 @@ def is_likely_utf8(data: bytes) -> bool:
 
 
 def is_windows_greek(data: bytes) -> bool:
-    """Whether bytes that are stated to be ISO 8859-7 have the letter that Windows puts in the place of an apostrophe.
+    """Whether bytes stated to be ISO 8859-7 are Windows Greek: by the letter in the place of an apostrophe.
 
-    It is the capital alpha with tonos, which begins words; an apostrophe ends them, or stands for a lost first vowel.
+    The letter, capital alpha with tonos, begins words; an apostrophe ends them, or replaces a lost first vowel.
     """
     if b"\xa1" in data or b"\xb6" in data:  # the opening quote, and the letter itself in ISO 8859-7
         return False

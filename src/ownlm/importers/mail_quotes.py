@@ -1,7 +1,7 @@
-"""A message's text without what others wrote in it, and without what it is signed with.
+"""Removal of quotations, forwarded messages and signatures from a message's text.
 
-What mail programs write around a quotation is known by its words, in many languages; what people write that looks the
-same is lost with it. A person's own closing, "Best regards", is theirs and stays.
+Mail programs' lines around a quotation are recognised by their words, in many languages; a sender's own line of the
+same form is lost. The sender's closing ("Best regards") stays.
 """
 
 import re
@@ -16,10 +16,10 @@ def _any(listed: Iterable[str]) -> str:
 
 
 _COLON: Final = "[:\uff1a]"
-_ENDS: Final = ":\uff1a>])"  # of a line that says who wrote what follows
-_LONGEST: Final = 400  # letters of the lines that say who wrote what follows
-_MOST_LINES: Final = 5  # of them
-_BLOCK: Final = 6  # lines of headers within which a quoted message tells its sender and subject
+_ENDS: Final = ":\uff1a>])"  # most letters of a line of an attribution
+_LONGEST: Final = 400  # most letters of an attribution
+_MOST_LINES: Final = 5  # most lines of an attribution
+_BLOCK: Final = 6  # lines in which a quoted message's headers have the sender and subject
 
 _ON: Final = _any(words.ON)
 _WROTE: Final = _any(words.WROTE)
@@ -40,7 +40,7 @@ _TIME_AND_YEAR: Final = re.compile(
     rf"(?=.*{_TIME})(?=.*{_ADDRESS}|.*{_WROTE}|(?:{_DAY})|.*\d\S* ?{_COLON}$).*\b\d{{4}}(?!\d)"
 )
 _SENTENCE_END: Final = re.compile(r"[.!?:;\u2026\u3002\uff01\uff1f\uff1a]['\")\]]*$")
-_ABBREVIATED: Final = re.compile(r"\b\w{1,5}\.\n(?![A-Z])")  # of a day, a month, a name
+_ABBREVIATED: Final = re.compile(r"\b\w{1,5}\.\n(?![A-Z])")  # abbreviation of a day, a month, a name
 _UNCLOSED: Final = re.compile(r"[<(\[][^<>()\[\]]{0,80}$")
 _CLOSED: Final = re.compile(rf">[)\]]?,? ?(?:\S.{{0,80}})?{_COLON}$")
 _BIDIRECTIONAL: Final = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -57,9 +57,7 @@ _FROM: Final = re.compile(rf"\W{{0,3}}{_any(words.FROM)}\*{{0,2}} ?{_COLON}\*{{0
 _SENT_OR_SUBJECT: Final = re.compile(rf"\W{{0,3}}{_any(words.SENT_OR_SUBJECT)}\*{{0,2}} ?{_COLON}")
 _OTHER: Final = re.compile(rf"\W{{0,3}}{_any(words.OTHER_HEADER)}\*{{0,2}} ?{_COLON}")
 
-_SIGNATURE: Final = re.compile(
-    r"--$|[_\u2014\u2500]{20,}$"
-)  # "-- ", whose blank is often lost; or a rule across the page
+_SIGNATURE: Final = re.compile(r"--$|[_\u2014\u2500]{20,}$")  # "-- ", often without its blank; or a horizontal rule
 _DEVICE: Final = re.compile(rf"(?!.*, .*\.$){_any(words.DEVICE)}.{{0,80}}$|.{{0,80}}{_any(words.DEVICE_END)}\.?$", re.I)
 _RULE: Final = re.compile(r"[-_=*~#]{3,}$")
 
@@ -69,7 +67,7 @@ _PICTURE: Final = re.compile(r"\[(?:cid|image|inline image)[: ][^\]\n]{0,200}\]"
 
 
 def without_quotes(text: str) -> str:
-    """The text, tidied before, without what it quotes, forwards or is signed with.
+    """Removes quotations, forwarded messages and signatures from a tidied text.
 
     >>> without_quotes("Yes.\\nOn 6 May 2024 at 10:00, Ada <ada@example.org> wrote:\\n> Rain?\\nAnd no.\\n--\\nBob")
     'Yes.\\nAnd no.'
@@ -99,7 +97,7 @@ def without_quotes(text: str) -> str:
 
 
 def _closed(lines: list[str]) -> list[str]:
-    """The lines; where one was broken before the '>' that closes an address, it is whole again."""
+    """Rejoins lines broken before the '>' that closes an address."""
     whole: list[str] = []
     for line in lines:
         if (
@@ -108,7 +106,7 @@ def _closed(lines: list[str]) -> list[str]:
             and _CLOSED.match(_BIDIRECTIONAL.sub("", line))
             and not whole[-1].startswith(">")
         ):
-            # The address may stand in a line of its own.
+            # The address may be on its own line.
             pieces = [whole[-1]] if "<" in whole[-1] else whole[-2:]
             if _UNCLOSED.search(" ".join(pieces)) and "@" in " ".join(pieces):
                 whole[-len(pieces) :] = ["".join(pieces) + line]
@@ -118,12 +116,12 @@ def _closed(lines: list[str]) -> list[str]:
 
 
 def _quoted(lines: list[str], at: int) -> bool:
-    """Whether a quotation begins here, at most two empty lines below."""
+    """Whether a quotation begins at this line, or after at most two empty ones."""
     return "".join(lines[at : at + 3]).startswith(">")
 
 
 def _ends(lines: list[str], at: int) -> bool:
-    """Whether the person's words end here: with a signature, or with someone else's message or its headers."""
+    """Whether the sender's text ends here: at a signature, or another message or its headers."""
     line = lines[at]
     if _SIGNATURE.match(line) or _ORIGINAL.match(line):
         return True
@@ -134,7 +132,7 @@ def _ends(lines: list[str], at: int) -> bool:
 
 
 def _headers(lines: list[str], at: int, fewest: int) -> bool:
-    """Whether a quoted message's headers begin here; those that do not begin with the sender are `fewest` at least."""
+    """Whether a quoted message's headers begin here; if not with the sender, there are at least `fewest`."""
     block = [line for line in lines[at : at + 2 * _BLOCK] if line][: _BLOCK + 1]
     if _FROM.match(lines[at]):
         named = "@" in lines[at] or sum(map(_is_header, block)) > 2
@@ -155,17 +153,17 @@ def _is_header(line: str) -> bool:
 
 
 def _attribution(lines: list[str], at: int) -> tuple[int, bool]:
-    """How many lines here say who wrote what follows; and whether they must, even where no '>' follows."""
+    """Finds an attribution ("... wrote:"): its number of lines, and whether it is certain without a following '>'."""
     if not _may_open(lines[at]):
         return 0, False
-    told = ""
+    joined = ""
     for count, line in enumerate(lines[at : at + _MOST_LINES], 1):
-        told = f"{told} {line}".lstrip(" -")
-        if not line or line.startswith(">") or len(told) > _LONGEST:
+        joined = f"{joined} {line}".lstrip(" -")
+        if not line or line.startswith(">") or len(joined) > _LONGEST:
             break
         if line[-1] in _ENDS and _begins_at(lines, at, at + count):
-            certain = _is_certain(told, at == 0 or not lines[at - 1])
-            if certain or (_quoted(lines, at + count) and _says(told)):
+            certain = _is_certain(joined, at == 0 or not lines[at - 1])
+            if certain or (_quoted(lines, at + count) and _says(joined)):
                 return count, certain
         if _SENTENCE_END.search(line) and not _ABBREVIATED.search("\n".join(lines[at + count - 1 : at + count + 1])):
             break
@@ -173,7 +171,7 @@ def _attribution(lines: list[str], at: int) -> tuple[int, bool]:
 
 
 def _may_open(line: str) -> bool:
-    """Whether a line may be the first that says who wrote what follows."""
+    """Whether a line may begin an attribution."""
     if not line or line.startswith(">") or len(line) > _LONGEST:
         return False
     line = line.lstrip("- ")
@@ -183,9 +181,9 @@ def _may_open(line: str) -> bool:
 
 
 def _begins_at(lines: list[str], at: int, end: int) -> bool:
-    """Whether of all lines up to the end this is the first that belongs to them."""
+    """Whether an attribution that ends here begins at this line."""
     if any(_SAID_ON.match(lines[later].lstrip("- ")) for later in range(at + 1, end)):
-        return False  # it begins there
+        return False  # it begins at the later line
     first = lines[at].lstrip("- ")
     if _SAID_ON.match(first) or _SAID_THEN.match(first) or end == at + 1:
         return True
@@ -193,15 +191,15 @@ def _begins_at(lines: list[str], at: int, end: int) -> bool:
     return bool(_SAID_ON.match(two) or _DAY_AND_NUMBER.match(two))
 
 
-def _says(told: str) -> bool:
-    """Whether lines say who wrote the quotation that follows them."""
-    if (_SAID_ON.match(told) or _SAID_THEN.match(told)) and _CLOSING.search(told):
+def _says(joined: str) -> bool:
+    """Whether joined lines are the attribution of a quotation that follows."""
+    if (_SAID_ON.match(joined) or _SAID_THEN.match(joined)) and _CLOSING.search(joined):
         return True
-    return bool(_SAYING.search(told) or (told[-1] in ":\uff1a" and _TIME_AND_YEAR.match(told)))
+    return bool(_SAYING.search(joined) or (joined[-1] in ":\uff1a" and _TIME_AND_YEAR.match(joined)))
 
 
-def _is_certain(told: str, alone: bool) -> bool:
-    """Whether lines can be nothing else; `alone` stand those with an empty line before them."""
-    if (_SAID_ON.match(told) or _DAY_AND_NUMBER.match(told)) and _CLOSING.search(told):
-        return bool(_DATED.search(told))
-    return told[-1] in ":\uff1a" and bool(_SAYING_ALL.match(told)) and (alone or bool(re.search(_WROTE, told)))
+def _is_certain(joined: str, alone: bool) -> bool:
+    """Whether joined lines are an attribution without doubt; `alone`: an empty line precedes them."""
+    if (_SAID_ON.match(joined) or _DAY_AND_NUMBER.match(joined)) and _CLOSING.search(joined):
+        return bool(_DATED.search(joined))
+    return joined[-1] in ":\uff1a" and bool(_SAYING_ALL.match(joined)) and (alone or bool(re.search(_WROTE, joined)))

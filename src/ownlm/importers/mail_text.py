@@ -1,4 +1,4 @@
-"""What a person wrote themselves in a message: the text of its parts, without quotes, signatures and attachments."""
+"""Extraction of the sender's own text from a message: no quotations, signatures or attachments."""
 
 import re
 from binascii import a2b_base64
@@ -15,19 +15,19 @@ _UNSEEN: Final = re.compile("[\xad\u200b\u2060\ufeff]")
 
 
 def own_text(message: Message) -> str:
-    """What the sender wrote in a message, without quotations, forwarded messages, signatures and attachments.
+    """The sender's own text in a message, without quotations, forwarded messages, signatures and attachments.
 
-    Blanks and blank lines come one at a time. It may be empty.
+    Repeated blanks and blank lines are merged. The text may be empty.
 
     Raises:
-        CharsetError: a part cannot be read, and no alternative to it says the same.
+        CharsetError: a part cannot be decoded and has no readable alternative.
     """
     texts = (tidy(without_quotes(tidy(text))) for text in _texts(message))
     return "\n\n".join(text for text in texts if text)
 
 
 def tidy(text: str) -> str:
-    """Text without control characters and halves of characters, and with no more blanks and blank lines than it needs.
+    """Removes control characters and lone surrogates, and merges blanks and blank lines.
 
     >>> tidy(" a \\t b\\x00\\n\\n\\n\\nc\\ud800 ")
     'a b\\n\\nc'
@@ -38,13 +38,13 @@ def tidy(text: str) -> str:
 
 
 def _texts(part: Any) -> list[str]:
-    """The texts in a part; of alternatives the first that says something, plain text before HTML."""
+    """Yields the texts of a part; of alternatives the first that is not empty, plain text before HTML."""
     kind = part.get_content_type()
     if part.is_multipart():
         inside = part.get_payload()
         if kind == "multipart/alternative":
             return _alternative(sorted(inside, key=lambda each: each.get_content_type() != "text/plain"))
-        # A message within the message is someone else's.
+        # An attached message has another sender.
         return [text for each in inside for text in _texts(each)] if kind.startswith("multipart/") else []
     if kind not in ("text/plain", "text/html") or _is_no_text(part):
         return []
@@ -55,7 +55,7 @@ def _texts(part: Any) -> list[str]:
 
 
 def _alternative(parts: list[Any]) -> list[str]:
-    """The texts of the first part that says something and can be read."""
+    """The texts of the first alternative that is readable and not empty."""
     failure: CharsetError | None = None
     for part in parts:
         try:
@@ -71,7 +71,7 @@ def _alternative(parts: list[Any]) -> list[str]:
 
 
 def _decoded_part(part: Message) -> str:
-    """The text of a part: in the charset that its headers state; where it is not in that, in the one of its HTML."""
+    """Decodes a part in the charset of its headers, else in the one of its HTML."""
     data, charset = _bytes(part), part.get_content_charset()
     own = html_charset(data) if part.get_content_type() == "text/html" else None
     if not is_stated(charset):
@@ -87,14 +87,14 @@ def _decoded_part(part: Message) -> str:
 def _bytes(part: Message) -> bytes:
     data = part.get_payload(decode=True)
     assert isinstance(data, bytes)
-    if any(isinstance(defect, InvalidBase64LengthDefect) for defect in part.defects):  # cut off; left undecoded
+    if any(isinstance(defect, InvalidBase64LengthDefect) for defect in part.defects):  # cut off: left undecoded
         letters = re.sub(rb"[^A-Za-z0-9+/]", b"", data)
         data = a2b_base64(letters[: len(letters) // 4 * 4])
     return data
 
 
 def _is_no_text(part: Message) -> bool:
-    cut = any(isinstance(defect, MissingHeaderBodySeparatorDefect) for defect in part.defects)  # within its headers
+    cut = any(isinstance(defect, MissingHeaderBodySeparatorDefect) for defect in part.defects)  # inside its headers
     return cut or part.get_content_disposition() == "attachment" or part.get_filename() is not None
 
 
@@ -104,13 +104,13 @@ def _param(part: Message, name: str) -> str:
 
 
 def _joined(text: str, delete_blanks: bool) -> str:
-    """Lines as they were before format=flowed (RFC 3676) broke them: after a blank, and equally deep in a quotation."""
+    """Rejoins lines of format=flowed (RFC 3676): broken after a blank, at the same quotation depth."""
     pieces: list[str] = []
-    open_depth = -1  # of the last line, if it goes on
+    open_depth = -1  # quotation depth of the last line, if it continues
     for line in text.replace("\r\n", "\n").split("\n"):
         bare = line.lstrip(">")
         depth = len(line) - len(bare)
-        bare = bare.removeprefix(" ")  # put before lines that could be taken for something else
+        bare = bare.removeprefix(" ")  # space-stuffing
         goes_on = bare.endswith(" ") and bare != "-- "
         if open_depth != depth or bare in ("", "-- "):
             pieces.append("\n" + ">" * depth + " " * (depth > 0))

@@ -1,7 +1,7 @@
 # ruff: noqa: RUF001
-"""The words that mail programs put around a person's own, in many languages.
+"""The words that mail programs add around the sender's text, in many languages.
 
-To add a language, add its words here; nothing else has to change. What is in lower case is found in any case.
+To add a language, add its words here; nothing else has to change. Lower-case words match in any case.
 """
 
 from typing import Final
@@ -11,7 +11,7 @@ def _listed(words: str) -> tuple[str, ...]:
     return tuple(word.strip() for line in words.strip().splitlines() for word in line.split("|"))
 
 
-# What stands before a subject that is an answer's or was passed on: "Re:". Not "FS:", for sale, nor "Ref:".
+# Prefixes of replies and forwards, such as "Re:"; not "FS:" (for sale) nor "Ref:".
 PREFIXES: Final = _listed("""
     re | fwd | fw | aw | wg | sv | vs | vb | vl | antw | antwort | doorst | rv | res | enc | tr | réf | rif | odp | pd
     ynt | ilt | i̇lt | yanıt | отв | ответ | отвт | відп | відповідь | отг | отговор | одг | пер | пересл
@@ -23,7 +23,7 @@ NO_SUBJECT: Final = _listed("""
     no subject | (no subject) | (kein betreff) | (aucun objet) | (sans objet) | (sin asunto) | (nessun oggetto)
 """)
 
-# A line that says who wrote what follows has one of these, or ends with an address.
+# An attribution line contains one of these, or ends with an address.
 WROTE: Final = _listed("""
     wrote | writes | schrieb | schreibt | a écrit | escribió | ha scritto | scrive | escreveu | schreef
     skrev | skriver | kirjoitti | napisał | pisze | napsal | написал | писал | пишет | пише | έγραψε | yazdı
@@ -33,14 +33,14 @@ WROTE: Final = _listed("""
     ने लिखा | লিখেছেন | எழுதினார் | 쓴 글 | さんが書きました | 書きました | написа | написав | напісаў
     skreiv | yazmış | yazan | ha escrit | έγραψαν | ezt írta
 """)
-# And begins with one of these, or with a day, if it is to be known by more than what follows it.
+# A certain attribution begins with one of these, or with a day.
 ON: Final = _listed("""
     On | At | Am | Le | El | Il | In data | Em | Op | Den | På | Dne | Dnia | W dniu | Στις | 在 | Il giorno
     Dňa | Dana | Pe | În | Vào | Ngày | Pada | На | У | В | Во | Την | Τη | Kuupäeval | No dia | O dia
     El dia | בתאריך | ב- | في | در | Tarih | 於 | เมื่อ | Á | Þann | Datë | Yn | Ar
 """)
 
-# A line of one of these, between dashes, stands before a message that is quoted whole.
+# One of these between dashes precedes a whole quoted message.
 ORIGINAL_MESSAGE: Final = _listed("""
     original message | forwarded message | ursprüngliche nachricht | originalnachricht | original-nachricht
     weitergeleitete nachricht | message d'origine | message d’origine | message original | message transféré
@@ -51,13 +51,13 @@ ORIGINAL_MESSAGE: Final = _listed("""
     wiadomość oryginalna | przekazana wiadomość | původní zpráva | přeposlaná zpráva | исходное сообщение
     пересылаемое сообщение | 原始邮件 | 转发邮件 | 原始郵件 | 元のメッセージ | 원본 메시지
 """)
-# Apple's, without dashes.
+# Apple Mail, without dashes.
 BEGIN_FORWARDED: Final = _listed("""
     begin forwarded message | anfang der weitergeleiteten nachricht | anfang der weitergeleiteten e-mail
     début du message transféré | début du message réexpédié | inicio del mensaje reenviado
     inizio messaggio inoltrato | begin doorgestuurd bericht | vidarebefordrat brev | start på vidresendt meddelelse
 """)
-# Or a block of its headers.
+# Header names of a quoted message.
 FROM: Final = _listed("""
     From | Von | De | Da | Van | Från | Fra | Lähettäjä | Od | От | Від | Feladó | Kimden | Από | 发件人
     寄件者 | 寄件人 | 差出人 | 보낸 사람 | 보낸사람 | От кого | Gönderen | De la | Expeditor | Expéditeur
@@ -86,7 +86,7 @@ OTHER_HEADER: Final = _listed("""
     Kepada | Tanggal | Kam | Kuupäev | Datums | Prejemnik
 """)
 
-# What a telephone signs with: how the line begins, or how it ends.
+# Telephones' signatures: beginnings and ends of the line.
 DEVICE: Final = _listed("""
     sent from my | sent from mail for | sent from outlook | sent from yahoo | sent from proton
     sent from the all-new | sent from samsung | sent from gmail | sent with proton | sent via | sent using

@@ -1,4 +1,4 @@
-"""A mailbox as the history of the person whose mail it is: what they wrote, and the subject they gave it."""
+"""Importer of mbox mailboxes: the texts and subjects that the mailbox's owner wrote."""
 
 import os
 import re
@@ -38,16 +38,16 @@ from ownlm.importers.mail_labels import LabelUse
 from ownlm.importers.mail_text import own_text
 from ownlm.progress import Progress, silent
 
-_MOST: Final = 4 << 20  # bytes read of a message: what a person writes stands before what they attach
-_HEAD: Final = 64 << 10  # bytes in which its headers end
-_PIECE: Final = 64 << 10  # bytes read of a line at a time
+_MOST: Final = 4 << 20  # most bytes read of a message: the text comes before attachments
+_HEAD: Final = 64 << 10  # most bytes of its headers
+_PIECE: Final = 64 << 10  # most bytes read of a line at a time
 
 _DAY: Final = rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
 _MONTH: Final = rb"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 _DATE: Final = rb"%s,? +(?:%s +\d{1,2}|\d{1,2}[ -]%s)\b.{0,12}?\b\d{1,2}:\d\d" % (_DAY, _MONTH, _MONTH)
-# "From ", an address or what stands for one ("-", "a at example.org"), and a date as asctime or mail writes it.
+# "From ", an address or its substitute ("-", "a at example.org"), and a date in asctime or mail form.
 _SENDER_LINE: Final = re.compile(rb"From (?:\S{1,200}(?: at \S{1,200})?)? *" + _DATE)
-# Without such a date: one word or none, an address with a date of another form, or a name with such a date.
+# Without such a date: at most one word, an address with another date, or a name with a date.
 _UNDATED_LINE: Final = re.compile(rb"From (?:\S*\s*$|(?:-|\S*@\S*|MAILER-DAEMON) .*\d|.{1,200} %s)" % _DATE)
 _FIELD: Final = re.compile(rb"[!-9;-~]{1,80}[ \t]*:|>From ")
 _USUAL_FIELD: Final = re.compile(
@@ -58,19 +58,19 @@ _USUAL_FIELD: Final = re.compile(
 )
 _ESCAPED: Final = re.compile(rb"^>(>*From )", re.M)
 _BLANK: Final = re.compile(rb"\r?\n\r?\n")
-_NO_HEADER: Final = re.compile(rb"^(?![!-9;-~]+:|[ \t\r\n]).*\n?", re.M)  # after such a line the parser expects text
+_NO_HEADER: Final = re.compile(rb"^(?![!-9;-~]+:|[ \t\r\n]).*\n?", re.M)  # the parser expects text after such a line
 
-# compat32, because it takes headers as they are; the newer policies fail on broken ones, and are ten times slower.
+# compat32 accepts broken headers, on which the newer policies fail, and is ten times faster.
 _PARSER: Final = BytesParser(policy=compat32)
 
 
 class _Owner(NamedTuple):
-    """Whose mail it is."""
+    """The owner of the mailbox."""
 
-    address: str  # what they are known by
-    sent: Callable[[Message], bool]  # whether a message is theirs
-    messages: int  # how many there are, of anybody
-    drafts: frozenset[str] = frozenset()  # labels that only drafts have, as this mailbox uses them
+    address: str  # how the owner is recognised
+    sent: Callable[[Message], bool]  # whether a message is the owner's
+    messages: int  # number of messages, of all senders
+    drafts: frozenset[str] = frozenset()  # labels of drafts, from the mailbox's own use
 
 
 def import_mbox(
@@ -82,23 +82,23 @@ def import_mbox(
     keep_names: bool = False,
     progress: Progress = silent,
 ) -> Imported:
-    """Writes a history of what one person sent, out of a mailbox in mbox format, for the task `mail-subject`.
+    """Writes the history of the mail that an mbox mailbox's owner sent, for the task `mail-subject`.
 
-    What is not their own words is left out: others' mail, drafts, automatic mail, and replies and forwards, whose
-    subjects are someone else's. The text is what stands outside quotations, signatures and attachments.
+    Other senders' mail, drafts, automatic mail, and replies and forwards (whose subjects are another sender's) are left
+    out. A record's text is without quotations, signatures and attachments.
 
     Args:
-        file: the mailbox. It is only read.
-        out: the file to write.
-        me: the person's addresses. Without any, what Gmail labelled as sent, or mail that is all from one address.
-        replies: take replies and forwards too, their subjects without 'Re:'.
-        keep_names: the mail address as user id, instead of a hash of it.
+        file: the mailbox, which is not changed.
+        out: the history file to write.
+        me: the owner's addresses; by default the sender of mail with Gmail's label for sent mail, or the only sender.
+        replies: include replies and forwards, their subjects without 'Re:'.
+        keep_names: use the mail address as user id, instead of its hash.
 
     Returns:
-        An account of it.
+        The result.
 
     Raises:
-        DataError: there is no such mailbox, it is not clear whose it is, or nothing was left. Then nothing was written.
+        DataError: the mailbox is missing, its owner is unclear, or no message can be used. Nothing is written then.
 
     Source: ours.
     """
@@ -114,11 +114,11 @@ def import_mbox(
 
 
 def split_mailbox(file: Path, most: int = _MOST) -> Iterator[tuple[bytes, int]]:
-    """The messages in a mailbox, each cut to its first bytes, without the line "From ..." before it; and how far it is.
+    """Yields the messages of a mailbox, cut to their first bytes, without their line "From ...", and the position.
 
-    Mail programs do not agree on how such a line differs from a line of text that begins with "From ". Here it names
-    an address and a date, and a blank line comes before it or a header after it. Without a date that is sure, it is at
-    most one word, an address or a name with a date, and comes between a blank line and a header that mail usually has.
+    Mail programs differ in how they mark a line of text that begins with "From ". A separator has an address and a
+    date, and a blank line before it or a header after it. With a doubtful date, it has at most one word, an address or
+    a name with a date, and comes between a blank line and a usual mail header.
     """
     message, place, held = bytearray(), 0, b""
     starts, blank, begun = True, False, False
@@ -147,7 +147,7 @@ def split_mailbox(file: Path, most: int = _MOST) -> Iterator[tuple[bytes, int]]:
 
 
 def _separates(line: bytes, following: bytes, blank: bool) -> bool:
-    """Whether a line that begins with "From " is one between messages; blank: an empty line comes before it."""
+    """Whether a line that begins with "From " separates messages; blank: an empty line precedes it."""
     if _SENDER_LINE.match(line):
         return blank or bool(_FIELD.match(following))
     return blank and bool(_UNDATED_LINE.match(line) and _USUAL_FIELD.match(following))
@@ -164,7 +164,7 @@ def _check(file: Path, out: Path) -> None:
             )
         if file.exists() and not file.is_file():
             raise DataError(
-                f"{file} is no regular file", expected="a mailbox, which is read twice", hint="save it first"
+                f"{file} is not a regular file", expected="a mailbox, which is read twice", hint="save it first"
             )
         with open_regular(file) as stream:
             head = stream.read(_HEAD).removeprefix(BOM_UTF8).lstrip()[:5]
@@ -173,7 +173,7 @@ def _check(file: Path, out: Path) -> None:
     if head != b"From ":
         packed = head.startswith((b"\x1f\x8b", b"PK", b"BZh", b"\xfd7zXZ", b"7z"))
         raise DataError(
-            f"The file {file} is no mailbox in mbox format",
+            f"The file {file} is not a mailbox in mbox format",
             got="an empty file" if not head else "a packed file" if packed else "another beginning",
             expected="a file that begins with 'From '",
             hint="unpack it" if packed else "Google Takeout, Thunderbird and Apple Mail can export mail as mbox",
@@ -183,7 +183,7 @@ def _check(file: Path, out: Path) -> None:
 def _address(given: str) -> str:
     address = parseaddr(given)[1].strip().lower()
     if "@" not in address:
-        raise DataError("What was given as --me is no mail address", expected="an address such as ada@example.org")
+        raise DataError("The value of --me is not a mail address", expected="an address such as ada@example.org")
     return address
 
 
@@ -210,7 +210,7 @@ def _owner(file: Path, me: list[str], progress: Progress) -> _Owner:
         return _Owner(labelled.most_common(1)[0][0], is_sent, count)
     if len(senders) != 1:
         raise DataError(
-            f"It is not clear whose mailbox {file} is",
+            f"The owner of the mailbox {file} is unclear",
             got=f"mail from {len(senders):,} addresses",
             expected="mail from one, or Gmail's label for what was sent",
             hint="say which is yours with --me ADDRESS",
@@ -220,7 +220,7 @@ def _owner(file: Path, me: list[str], progress: Progress) -> _Owner:
 
 
 def _halves(message: bytes) -> tuple[bytes, bytes]:
-    """A message's headers, without lines that are none, and what follows."""
+    """Splits a message into its headers, without malformed lines, and its body."""
     end = _BLANK.search(message)
     middle = end.start() if end else len(message)
     return _NO_HEADER.sub(b"", message[:middle]), message[middle:]
@@ -235,7 +235,7 @@ def _rows(
             found = _row(message, owner, replies, known, used)
         except CharsetError as error:
             found = f"unreadable: {error.reason}"
-        except Exception:  # the library's parsers fail in all kinds of ways on what is no mail, and on hostile mail
+        except Exception:  # the library's parsers raise many kinds of errors on malformed and hostile mail
             found = "damaged"
         if isinstance(found, str):
             left_out[found] += 1
@@ -246,7 +246,7 @@ def _rows(
 
 
 def _row(data: bytes, owner: _Owner, replies: bool, known: set[bytes], used: Counter[str]) -> dict[str, str] | str:
-    """A record, or why there is none."""
+    """A record's row, or the reason for leaving the message out."""
     before, after = _halves(data)
     head = _PARSER.parsebytes(before)
     if not owner.sent(head) or is_spam(head):
@@ -282,7 +282,7 @@ def _row(data: bytes, owner: _Owner, replies: bool, known: set[bytes], used: Cou
         return "the same again"
     known |= marks
     used.update(given.values() if time else [*given.values(), ""])
-    # A hash, because message ids name machines and domains.
+    # Hashed, because message ids contain names of machines and domains.
     row = {"id": _digest(id).hex() if id else content.hex(), "time": time, "text": text, "subject": subject}
     return {name: value for name, value in row.items() if value}
 
@@ -292,7 +292,7 @@ def _digest(text: str) -> bytes:
 
 
 def _at_least_one(rows: Iterator[dict[str, str]], file: Path, left_out: Counter[str]) -> Iterator[dict[str, str]]:
-    """The rows; without any, nothing is to be written."""
+    """Passes the rows on; raises a DataError if there are none."""
     none = True
     for row in rows:
         none = False
