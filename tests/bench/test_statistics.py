@@ -33,7 +33,7 @@ def answers(queries: int, share: float, seed: int) -> Array:
 
 
 def stretched(interval: tuple[float, float], value: float, people: int) -> list[float]:
-    """A plain percentile interval, as wide as Candidate's t asks for."""
+    """A plain percentile interval, as wide as Student's t asks for."""
     factor = scipy.stats.t.ppf(0.975, people - 1) / 1.959964 * (people / (people - 1)) ** 0.5
     return [value + factor * (bound - value) for bound in interval]
 

@@ -42,7 +42,7 @@ def notes(results: Results) -> list[str]:
         *([random] if _base(results) == "random" else []),
         *([_ROUGE] if any(name.startswith("rouge") for one in results.sets for name in one.metrics) else []),
         "In brackets: 95% intervals, from drawing whole people again (queries, where there is one person alone), "
-        f"stretched as Candidate's t is for few; none where they are fewer than {FEWEST}.",
+        f"stretched as Student's t is for few; none where they are fewer than {FEWEST}.",
         f"Verdicts on differences to the baseline, {plain(results.baseline)}: {BETTER} or {WORSE}, the interval "
         f"excludes zero (by chance alone, one in twenty does); {UNCLEAR}, it holds zero, or there is none; {EQUAL}, "
         "nobody's answers score differently.",

@@ -1,7 +1,7 @@
 """How sure a value is: resampling whole people, since one person's answers are alike.
 
 Draws of few people differ too little from each other: their spread is that by n, not n - 1, and their quantiles are
-the normal's, not Candidate's. So tails are stretched:
+the normal's, not Student's. So tails are stretched:
 
     stretch = t_.975(U - 1) / 1.96 * sqrt(U / (U - 1))          1.58 for 5 people, 1.17 for 12, 1.04 for 44
 
