@@ -93,7 +93,7 @@ def test_company_does_not_matter(home: Home, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(verb, "NEW_TOKENS", 16)
     together = home.profile("sorting")
     monkeypatch.setattr(verb, "TOKENS_PER_PASS", 1)
-    monkeypatch.setattr(verb, "PEOPLE_AT_ONCE", 2)
+    monkeypatch.setattr(verb, "USERS_AT_ONCE", 2)
     add(home, rows("dora", 3))
     home.store.add_profile(ProfileInfo("sorting", "ada", "old", "other", home.people()[0].history))
     home.store.add_profile(ProfileInfo("sorting", "bela", "old", "other", home.people()[1].history))
@@ -264,7 +264,7 @@ def test_one_writer_at_a_time_and_people_who_are_there(home: Home, tmp_path: Pat
         home.profile("sorting", url="file:///etc/passwd", model="m")
     with pytest.raises(NotFoundError, match="nobody"):
         home.profile("sorting", users=["ada", "nobody"])
-    with pytest.raises(NotFoundError, match="Nobody in the home"):
+    with pytest.raises(NotFoundError, match="No user in the home"):
         home.profile("LaMP_4")
     with pytest.raises(TaskError, match="no labels"):
         home.profile("LaMP_4", counted=True)
@@ -366,7 +366,7 @@ def test_what_is_told_before_anything_is_sent(home: Home, monkeypatch: pytest.Mo
             home.profile("sorting", url=url, model="m", tell=told.append)
     plain, encrypted = told
     assert plain.startswith("sending 215 records to far.example, for the model m, NOT ENCRYPTED: ada (10), bela (4)")
-    assert plain.endswith("u06 (10) and 13 more people") and "NOT ENCRYPTED" not in encrypted
+    assert plain.endswith("u06 (10) and 13 more users") and "NOT ENCRYPTED" not in encrypted
 
 
 # Whose records are read
@@ -408,7 +408,7 @@ def test_only_a_persons_own_records_are_in_their_request(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ownlm.inference.generate.generate", generate)
         patch.setattr(client, "answers", answers)
-        patch.setattr(verb, "PEOPLE_AT_ONCE", at_once)
+        patch.setattr(verb, "USERS_AT_ONCE", at_once)
         patch.setattr(verb, "TOKENS_PER_PASS", 2000)
         how = {"url": "http://a", "model": "m"} if by == "endpoint" else {}
         report = home.profile("sorting", **how)  # type: ignore[arg-type]

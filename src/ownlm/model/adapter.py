@@ -1,4 +1,4 @@
-"""One person's LoRA weights, and their files: ordinary PEFT folders."""
+"""LoRA adapters, and their files: ordinary PEFT folders."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,13 +28,13 @@ class LoraPair:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """LoRA weights of one person, by module name."""
+    """The LoRA weights of one user, by module name."""
 
     lora: LoraConfig
     pairs: Mapping[str, LoraPair]
 
     def shape(self) -> dict[str, Any]:
-        """What must be known to read the weights again."""
+        """The configuration that `from_bytes` needs."""
         return self.lora.model_dump(mode="json")
 
     def to_bytes(self) -> bytes:
@@ -83,12 +83,12 @@ def write_peft_folder(
     """Writes an adapter as PEFT and vLLM read it.
 
     Args:
-        folder: where to; made if it is missing.
-        weights: what `Adapter.to_bytes` gives.
-        lora: the adapter's shape.
-        base: folder or hub id of the base it was trained on.
-        revision: of a hub id.
-        targets: by which PEFT finds the modules, where `lora.target_modules` are not enough.
+        folder: the folder to write; made if it is missing.
+        weights: the bytes of `Adapter.to_bytes`.
+        lora: the adapter's rank, alpha and target modules.
+        base: the folder or hub id of the base that it was trained on.
+        revision: the revision of a hub id.
+        targets: PEFT's `target_modules`, if `lora.target_modules` would match other modules too.
     """
     from peft import LoraConfig as PeftLoraConfig
 

@@ -1,7 +1,7 @@
 """Attention over a packed row, registered at transformers' own extension point.
 
-A model loaded with `attn_implementation=NAME` runs on packed rows, its modelling code untouched: what attends to what
-is read from the forward pass under way (`flight`), which masks the layers have from `layers`.
+A model loaded with `attn_implementation=NAME` runs on packed rows without changes to its code. Queries and keys come
+from the batch of the forward context, masks from `layers`.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from ownlm.model.layers import Layer, layer_of
 from ownlm.model.packed import Bucket, Mask, PackedBatch
 
 NAME = "ownlm_packed"
-WIDEST_FLASH = 256  # heads that the kernel for sequences of any lengths can have
+WIDEST_FLASH = 256  # the widest head of the kernel for sequences of any lengths
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,9 @@ class Scores:
         weight_k = exp(s_k) / (exp(sink) + sum over seen k of exp(s_k)),      s = cap tanh(scale q . k / cap)
 
     Attributes:
-        scale: 1 / sqrt(head width) where it is None.
-        cap: None where scores are not capped.
-        sink_H: a score of each head that takes weight and gives no value; None where there is none.
+        scale: the factor of q . k; None for 1 / sqrt(head width).
+        cap: the bound of the scores; None for no bound.
+        sink_H: one score a head that takes weight and has no value; None for no sinks.
 
     Source: cap: Gemma 2 (arXiv 2408.00118); sinks: gpt-oss (arXiv 2508.10925).
     """
@@ -58,13 +58,13 @@ def packed_attention(
     s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Each token attends to its own sequence, up to itself: the shared beginning and its own segment.
+    """Attention of each token to its own sequence up to itself: the shared prefix and its own segment.
 
     Args:
         query: [1, heads, T, head width].
         key, value: [1, key heads, S, head width], S tokens with those of the cache; values may be of another width.
-        sliding_window: how many tokens back a layer sees; used only where its model was not probed.
-        softcap, s_aux: the cap and the sinks of `Scores`.
+        sliding_window: the number of tokens that a layer sees; used only where its model was not probed.
+        scaling, softcap, s_aux: scale, cap and sinks of `Scores`.
 
     Returns:
         [1, T, heads, value width], and None in place of attention weights.
@@ -99,8 +99,8 @@ def _padded(q_THE: Tensor, k_SGE: Tensor, v_SGE: Tensor, packed: PackedBatch, sc
 
 
 def _attend(q_qHE: Tensor, k_kGE: Tensor, v_kGE: Tensor, bucket: Bucket, scores: Scores, mask: Mask) -> Tensor:
-    """One bucket. Where each segment has one query, the heads that read the same keys stand in as its queries: that is
-    twice as fast on a CPU as to leave it to the kernel.
+    """Attention of one bucket. Where each segment has one query, heads with the same keys become its queries: on a CPU
+    that is twice as fast as the kernel's own grouping.
     """
     segments, single, groups = len(bucket.distance_NQK), bucket.distance_NQK.shape[1] == 1, k_kGE.shape[1]
     if single:
@@ -149,12 +149,12 @@ def _ragged(q_THE: Tensor, k_SGE: Tensor, v_SGE: Tensor, packed: PackedBatch, sc
         scale=scores.scale,
         window_size=(-1 if mask.window is None else mask.window - 1, 0),
     )
-    assert isinstance(out_THE, Tensor)  # and no statistics beside it, which were not asked for
+    assert isinstance(out_THE, Tensor)  # without statistics, which were not requested
     return out_THE
 
 
 def _is_flash(query: Tensor, value: Tensor) -> bool:
-    """Whether the kernel for sequences of any lengths can run these."""
+    """Whether the kernel for sequences of any lengths takes these tensors."""
     half = query.is_cuda and query.dtype in (torch.bfloat16, torch.float16)
     return half and query.shape[3] == value.shape[3] <= WIDEST_FLASH and _has_flash(query.device)
 
@@ -165,5 +165,5 @@ def _has_flash(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-# No mask function is registered with it, so transformers makes no mask, and looks at no tensor to see which.
+# Without a registered mask function, transformers makes no mask and inspects no tensor.
 AttentionInterface.register(NAME, packed_attention)

@@ -1,4 +1,4 @@
-"""The LoRA bank: the adapters of many people, attached to one frozen model."""
+"""The LoRA bank: the adapters of many users, attached to one frozen model."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,25 +23,25 @@ Scaled = Literal["gates", "weights"]
 class LoraBank:
     """U slots of LoRA weights for the target linears of a frozen causal LM.
 
-        y = W x + (alpha / r) B_u (e * A_u x)        for the tokens x of the person in slot u
+        y = W x + (alpha / r) B_u (e * A_u x)        for the tokens x of the user in slot u
 
-    Of an adapter, e is 1. A bank may scale instead, by numbers of each slot that are then what is trained in it:
+    For plain adapters e is 1. A bank may also scale by numbers of each slot; then these numbers are trained:
 
         gates      e = sigmoid(g_u . x)              one number a module and token
         weights    e = w_u (x) 1_r                   K numbers a module, for the K pieces stacked in its A and B
 
-    All that is trained of a slot lies in one row of `param_UP`, so that an optimizer step, a gradient norm, or emptying
-    a slot is one operation on rows. The matrices that the model sees are views of these rows. Each forward pass has
-    gradients of its own, so that threads may work on one bank at once. A slot's tokens touch no other slot's weights.
+    A slot's trained parameters are one row of `param_UP`, so an optimizer step, a gradient norm and clearing a slot are
+    operations on rows. The matrices that the model sees are views of these rows. Each forward pass has separate
+    gradients, so threads may share a bank. A slot's tokens touch no other slot's weights.
 
     Args:
         model: the frozen model. Its code and weights are not changed; hooks are added by `attached`, and removed.
-        lora: rank, alpha, target modules.
-        slots: U.
-        scaled: by what, if by anything.
-        pieces: K, of rank r each.
-        first: the number of the first slot, where other banks have lower ones.
-        beside: banks that work in the same passes, without being trained.
+        lora: rank, alpha and target modules.
+        slots: the number of slots, U.
+        scaled: what scales the update: gates, weights, or None for plain adapters.
+        pieces: K pieces of rank r in each slot.
+        first: the number of the first slot; other banks of the same passes have lower ones.
+        beside: frozen banks that work in the same passes.
 
     Raises:
         BaseModelError: the model has no linear module of one of the target names.
@@ -79,12 +79,10 @@ class LoraBank:
             self.param_UP = zeros(slots, (one.at_weights.stop for one in last))
         self.dropout = 0.0
         self.generators: list[torch.Generator] = []  # one a slot, used by dropout alone
-        self.before: Callable[[str, Tensor, ForwardContext], None] | None = (
-            None  # told a module's input before it is adapted
-        )
+        self.before: Callable[[str, Tensor, ForwardContext], None] | None = None  # called before a module is adapted
 
     def new_grads(self, batch: PackedBatch) -> Tensor:
-        """Zeros for the gradients of the W slots in a row, grads_WP."""
+        """Zeros for the gradients of a row's W slots, grads_WP."""
         return self.param_UP.new_zeros(len(batch.segments.slots), self.param_UP.shape[1])
 
     def initialise(self, slot: int, generator: torch.Generator) -> None:
@@ -99,7 +97,7 @@ class LoraBank:
         self.param_UP[slot] = row_P.to(self.param_UP.device)
 
     def load(self, slot: int, adapter: Adapter) -> None:
-        """Puts a person's adapter, or pieces stacked into one, into a slot.
+        """Puts an adapter, or pieces stacked into one, into a slot.
 
         Raises:
             AdapterError: its rank, scaling, modules or shapes are not this bank's.
@@ -124,12 +122,12 @@ class LoraBank:
         self.pairs_UP[slot, target.at_B] = B_OH.flatten().to(self.pairs_UP)
 
     def load_weights(self, slot: int, weights: Mapping[str, Tensor]) -> None:
-        """Puts weights into a slot: by module, w_K."""
+        """Puts weights into a slot: w_K by module."""
         for name, weight_K in weights.items():
             self.param_UP[slot, self._targets[name].at_weights] = weight_K.to(self.param_UP)
 
     def clear(self, slot: int) -> None:
-        """Leaves nothing of a person in a slot."""
+        """Sets a slot to zero."""
         self.param_UP[slot] = self.pairs_UP[slot] = 0
 
     def read(self, slot: int) -> Adapter:
@@ -155,7 +153,7 @@ class LoraBank:
 
     @contextmanager
     def attached(self) -> Iterator["LoraBank"]:
-        """While it lasts, the model answers each token of a flight of this bank with its slot's adapter."""
+        """Within this context, forward passes of this bank apply each token's slot's adapter."""
         with ExitStack() as stack:
             for bank in self.beside:
                 stack.enter_context(bank.attached())
@@ -171,7 +169,7 @@ class LoraBank:
             if now is None or not now.has(self):
                 return None
             x_1TD = args[0]
-            own = self._spans(now, target.name, x_1TD)
+            own = self._segments(now, target.name, x_1TD)
             if self.before is not None:  # A and B may change before each module is reached
                 self.before(target.name, x_1TD.view(1, -1, x_1TD.shape[-1]), now)
             if self.before is not None or self.dropout:  # drawn again for each module
@@ -207,11 +205,11 @@ class LoraBank:
         return h_TH * e_TM.repeat_interleave(self.lora.r, dim=1)
 
     def _grads(self, now: ForwardContext, at: slice, *shape: int) -> Tensor | None:
-        """Where the gradients of a part of the slots' rows gather."""
+        """The part of this pass's gradients for some columns of the slots' rows; None where nothing is trained."""
         wanted = now.grads_WP is not None and now.bank is self
         return now.grads_WP[:, at].view(-1, *shape) if wanted else None  # type: ignore[index]
 
-    def _spans(self, now: ForwardContext, name: str, x_1TD: Tensor) -> Segments:
+    def _segments(self, now: ForwardContext, name: str, x_1TD: Tensor) -> Segments:
         """The segments of a module's input, by this bank's slots."""
         row = now.segments_of(name, x_1TD)
         key = id(self), id(row)
@@ -221,7 +219,7 @@ class LoraBank:
         return segments
 
     def _drop(self, x_1TD: Tensor, segments: Segments) -> Tensor:
-        """LoRA dropout, drawn from each slot's own generator: who else is in the batch makes no difference."""
+        """LoRA dropout, drawn from each slot's own generator, so other users in the batch make no difference."""
         keep_TD = torch.ones(x_1TD.numel() // x_1TD.shape[-1], x_1TD.shape[-1], dtype=torch.float32)
         for slot, at in segments.rows():
             keep_TD[at].bernoulli_(1 - self.dropout, generator=self.generators[slot])
@@ -229,5 +227,5 @@ class LoraBank:
 
 
 def _down(x_1TI: Tensor, weight_UHI: Tensor, grad_WHI: Tensor | None, segments: Segments) -> Tensor:
-    """`down`; nothing below the first adapted module needs a gradient, so autograd must be told that this does."""
+    """`down`, with the weight marked as needing a gradient: else autograd would skip the first adapted module."""
     return down(x_1TI, weight_UHI if grad_WHI is None else weight_UHI.requires_grad_(), grad_WHI, segments)

@@ -1,4 +1,4 @@
-"""Banks of several shapes, attached to one model at once."""
+"""Several banks attached to one model at once."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -8,7 +8,7 @@ from ownlm.model.piece_bank import PieceBank
 
 
 class Banks:
-    """Banks that work in the same passes, without being trained; they come and go, and their slots' numbers differ."""
+    """A changing set of frozen banks that work in the same passes; no two have a slot number in common."""
 
     dropout = 0.0
 
@@ -17,22 +17,22 @@ class Banks:
 
     @property
     def beside(self) -> Sequence[LoraBank | PieceBank]:
-        """All of them."""
+        """The attached banks."""
         return tuple(self._attached)
 
     def attach(self, bank: LoraBank | PieceBank) -> None:
-        """From now on the model answers its slots' tokens with their adapters, in flights of these banks."""
+        """Adds a bank to the forward passes of this set."""
         self._attached[bank] = stack = ExitStack()
         stack.enter_context(bank.attached())
 
     def detach(self, bank: LoraBank | PieceBank) -> None:
-        """Takes a bank off the model."""
+        """Removes a bank from the model."""
         self._attached.pop(bank).close()
 
 
 @contextmanager
 def attached(*banks: LoraBank | PieceBank) -> Iterator[Banks]:
-    """Banks that are attached while it lasts."""
+    """Attaches banks within a context."""
     together = Banks()
     try:
         for bank in banks:

@@ -1,4 +1,4 @@
-"""The frozen base model: its tokenizer, its weights, and one way to run it."""
+"""The frozen base model: its tokenizer, its weights, and its forward pass on packed rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ from ownlm.model.lora import lora_merge
 from ownlm.model.packed import PackedBatch
 from ownlm.model.targets import target_modules
 
-_PLACE = "\ufffc"  # stands for a text while a chat template is filled in: Unicode's object replacement character
+_PLACE = "\ufffc"  # stands for the text in a chat template: Unicode's object replacement character
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,12 @@ class BaseLM:
     """A causal language model whose weights never change, with its tokenizer.
 
     Attributes:
-        tokenizer: transformers'; it makes text of tokens, and tokens of a chat template.
-        text: makes tokens of what users write, never a control token.
+        name: the name in the home.
+        fingerprint: the hash of its content.
+        folder: the folder that it was loaded from.
+        model: transformers' model.
+        tokenizer: transformers' tokenizer; it decodes tokens and encodes the chat template.
+        text: the tokenizer of users' text, which makes no control tokens.
     """
 
     name: str
@@ -47,23 +51,23 @@ class BaseLM:
     text: TextTokenizer = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.tokenizer is not None:  # a benchmark may have none
+        if self.tokenizer is not None:  # benchmarks may have none
             object.__setattr__(self, "text", TextTokenizer(self.tokenizer))
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
+        """The device of the weights."""
         device: torch.device = next(self.model.parameters()).device
         return device
 
     @property
     def max_tokens(self) -> int:
-        """The longest sequence that the model was made for, and that is right beside longer and shorter ones."""
+        """The longest sequence, in tokens."""
         return context(self.model.config)
 
     @property
     def end_of_text(self) -> int:
-        """The token that ends an answer."""
+        """The id of the token that ends an answer."""
         return int(self.tokenizer.eos_token_id)
 
     @property
@@ -73,7 +77,7 @@ class BaseLM:
         return {self.end_of_text, *(ends if isinstance(ends, list) else [] if ends is None else [ends])}
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Token ids of a prompt, with the beginning-of-text token where the base uses one."""
+        """Token ids of a prompt, with the beginning-of-text token if the base uses one."""
         return self.encode_prompts([text])[0]
 
     def encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
@@ -85,10 +89,10 @@ class BaseLM:
         return [*self.text([text])[0], self.end_of_text]
 
     def encode_chat(self, text: str, opening: str) -> list[int]:
-        """Token ids of a chat in which a person said `text` and the answer begins with `opening`.
+        """Token ids of a chat in which the user wrote `text` and the answer begins with `opening`.
 
-        Control tokens are those of the base's chat template alone: whatever stands in the text stays text. A base
-        without a template gets a plain prompt.
+        Only the base's chat template makes control tokens; the text makes none. A base without a template gets a plain
+        prompt.
 
         Raises:
             BaseModelError: the template cannot be used.
@@ -101,7 +105,7 @@ class BaseLM:
                 chat, tokenize=False, add_generation_prompt=True, enable_thinking=False
             )
             before, after = rendered.split(_PLACE)
-        except Exception:  # whatever a template does that was not made for one message
+        except Exception:  # templates raise errors of any kind
             raise BaseModelError(
                 f"The chat template of the base {self.name!r} cannot be used",
                 expected="one that shows a single message once",
@@ -124,19 +128,19 @@ class BaseLM:
         cache: KvCache | None = None,
         grads_WP: Tensor | None = None,
     ) -> Tensor:
-        """One forward pass over a packed row; the head runs on the asked positions only.
+        """Runs one forward pass over a packed row; the head runs only at predicting positions.
 
         Args:
-            batch: T tokens, P of them asked for their next token.
-            bank: an attached bank whose slots the batch names; None for the base alone.
-            cache: keys and values of earlier tokens; this row's go to the places that `KvCache.writing` named.
-            grads_WP: the bank's `new_grads`, where the backward pass will leave the gradients; None to train nothing.
+            batch: T tokens and P predictions.
+            bank: the attached bank of the batch's slots; None for the base alone.
+            cache: keys and values of earlier tokens; this row's go to the places given to `KvCache.writing`.
+            grads_WP: the bank's `new_grads`, to which the backward pass adds; None to train nothing.
 
         Returns:
             logits_PV.
 
         Raises:
-            BaseModelError: a sequence is longer than the original context of a base whose embeddings change beyond it.
+            BaseModelError: a sequence is longer than the original context, beyond which the base's embeddings change.
         """
         if has_original_context(self.model.config) and batch.longest > self.max_tokens:
             raise BaseModelError(
@@ -157,19 +161,17 @@ class BaseLM:
         return logits_AV if batch.row_P is None else logits_AV[batch.row_P]
 
     def hidden(self, batch: PackedBatch) -> Tensor:
-        """What the base alone, whatever bank is attached, makes of each token: its last states after the final norm.
-
-        The head does not run, and the last MLP is not trimmed to the asked positions.
+        """The base's last hidden state of each token, after the final norm; attached banks do not act.
 
         Args:
-            batch: T tokens; what is asked of them does not matter.
+            batch: T tokens; its predictions are ignored.
 
         Returns:
             hidden_TD.
         """
         decoder = self.model.get_decoder()
         with set_forward_context(batch, None, None, trim=False):
-            output = (self.model.model if decoder is self.model else decoder)(  # of Llama 4 it is the whole model
+            output = (self.model.model if decoder is self.model else decoder)(  # Llama 4 returns the whole model
                 input_ids=batch.input_ids_T[None], position_ids=batch.position_ids_T[None], use_cache=False
             )
         hidden_TD: Tensor = output.last_hidden_state[0]
@@ -182,12 +184,15 @@ def load_base(
     """Loads a base model from an ordinary Hugging Face folder, for packed rows.
 
     Args:
-        folder: with config.json, safetensors weights and a tokenizer.
-        dtype: of the weights; by default float32 on a CPU, else bfloat16.
+        folder: a folder with config.json, safetensors weights and a tokenizer.
+        name: the name in the home, for messages.
+        fingerprint: the hash of its content.
+        device: the device of the weights.
+        dtype: the type of the weights; by default float32 on a CPU, else bfloat16.
 
     Raises:
-        BaseModelError: transformers cannot load it, weights are missing, texts have no end, or packed rows of it
-            cannot be right.
+        BaseModelError: transformers cannot load it, weights are missing, there is no end-of-text token, or it
+            cannot run on packed rows.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -205,7 +210,7 @@ def load_base(
             output_loading_info=True,
         )
         model, loaded = both
-    except Exception as error:  # each model's and tokenizer's code fails in its own way
+    except Exception as error:  # models' and tokenizers' code raises errors of any kind
         if NAME in str(error):
             refuse(name, "attention that transformers does not let others compute")
         raise _unreadable(f"The base {name!r} cannot be loaded from {folder}", error) from None
@@ -222,7 +227,7 @@ def load_base(
 
 
 def load_without_weights(folder: Path, *, name: str, fingerprint: str) -> BaseLM:
-    """What a base makes of text, and text of tokens; another program runs it.
+    """Loads a base's tokenizer and settings only, for a base that another program runs.
 
     Raises:
         BaseModelError: transformers cannot load it.
@@ -246,13 +251,9 @@ def _unreadable(what: str, error: Exception) -> BaseModelError:
 
 
 def _with_end_of_text(tokenizer: Any, folder: Path) -> Any:
-    """The tokenizer, set to drop no spaces and no tokens. One without an end-of-text token gets the model's.
-
-    Raises:
-        BaseModelError: there is no end of text.
-    """
-    tokenizer.clean_up_tokenization_spaces = False  # some tokenizers are set to drop spaces before punctuation
-    tokenizer.model_max_length = 2**31  # lengths are checked where an example is made, with its id
+    """Sets a tokenizer to drop no spaces and no tokens, and to have an end-of-text token."""
+    tokenizer.clean_up_tokenization_spaces = False  # some drop spaces before punctuation
+    tokenizer.model_max_length = 2**31  # lengths are checked for each example
     if tokenizer.eos_token_id is None:
         known = (tokenizer.convert_ids_to_tokens(end) for end in end_of_text_ids(folder) if 0 <= end < len(tokenizer))
         if (end := next((token for token in known if token is not None), None)) is None:
@@ -268,8 +269,8 @@ def _with_end_of_text(tokenizer: Any, folder: Path) -> Any:
 def save_merged(base: BaseLM, adapter: Adapter, folder: Path) -> None:
     """Writes the base with an adapter merged into its weights, as an ordinary Hugging Face folder.
 
-    Where the adapter changes a head that shares its weight with the embeddings, the written base has two weights, and
-    its configuration says so. The base in memory is as before when this returns.
+    If the adapter changes a head that shares its weight with the embeddings, the written base has two weights, and its
+    configuration says so. The base in memory does not change.
     """
     merged = {f"{name}.weight": pair for name, pair in adapter.pairs.items()}
     state = {
@@ -288,5 +289,5 @@ def save_merged(base: BaseLM, adapter: Adapter, folder: Path) -> None:
 
 
 def default_device() -> str:
-    """`cuda` where there is one, else `cpu`."""
+    """`cuda` if there is a GPU, else `cpu`."""
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,6 +1,6 @@
-"""The forward pass of this thread: from it, hooks on a model's modules learn whose tokens they see.
+"""The forward context: the batch and the bank of this thread's forward pass, for hooks on a model's modules.
 
-Several threads may run one model at once, each on a row of its own.
+Several threads may run one model at once, each on a separate row.
 """
 
 import threading
@@ -18,15 +18,15 @@ from ownlm.model.segments import Segments
 
 @dataclass(slots=True)
 class ForwardContext:
-    """A forward pass under way.
+    """The state of one forward pass.
 
     Attributes:
-        batch: its row.
-        bank: whose slots the row names, together with the banks beside it; None for the base alone.
-        grads_WP: where the gradients of the row's W slots gather; None where none are wanted.
-        trim: whether the last MLP may leave out positions that are not asked for.
-        read: by bank, the input that a module has read last, its family, and what the bank makes of it for that family.
-        views: by bank and segments of the batch, these segments as the bank numbers its slots.
+        batch: the packed row.
+        bank: the bank that has the row's slots, with the banks beside it; None for the base alone.
+        grads_WP: gradients of the row's W slots, to be added to; None to train nothing.
+        trim: whether the last MLP may skip positions that predict nothing.
+        read: the latest input by bank, with its family of modules and A x of that family.
+        views: segments by bank and by the batch's segments, with that bank's slot numbers.
     """
 
     batch: PackedBatch
@@ -37,17 +37,17 @@ class ForwardContext:
     views: dict[tuple[int, int], Any] = field(default_factory=dict)
 
     def has(self, bank: Any) -> bool:
-        """Whether a bank's slots are among those that the row names."""
+        """Whether the row may have slots of a bank."""
         return self.bank is not None and (self.bank is bank or bank in self.bank.beside)
 
     def segments_of(self, name: str, x: Tensor) -> Segments:
-        """The segments of a module's input: [1, T, D] or [T, D] for the whole row, or [A, D] for its asked positions.
+        """The segments of a module's input: [1, T, D] or [T, D] for the whole row, or [A, D] where it predicts.
 
         Raises:
             BaseModelError: the input is neither, so its tokens cannot be attributed to slots.
         """
         tokens, batch = x.numel() // x.shape[-1], self.batch
-        if tokens == batch.tokens:  # also where every position is asked for: the two segments are then the same
+        if tokens == batch.tokens:  # also where every position predicts: the two segments are then the same
             return batch.segments
         if tokens == len(batch.asked_A):
             return batch.asked
@@ -65,7 +65,7 @@ _now = threading.local()
 
 @contextmanager
 def set_forward_context(batch: PackedBatch, bank: Any, grads_WP: Tensor | None, trim: bool = True) -> Iterator[None]:
-    """While it lasts, this thread's forward pass holds `batch`."""
+    """Within this context, this thread's forward pass is that of `batch`."""
     _now.context = ForwardContext(batch, bank, grads_WP, trim)
     try:
         yield
@@ -74,15 +74,15 @@ def set_forward_context(batch: PackedBatch, bank: Any, grads_WP: Tensor | None, 
 
 
 def forward_context() -> ForwardContext | None:
-    """This thread's forward pass; None where the caller is not ownlm."""
+    """This thread's forward pass; None outside of `set_forward_context`."""
     return getattr(_now, "context", None)
 
 
 def trim_last_mlp(model: Any) -> None:
-    """Hooks onto a decoder's last MLP, its code untouched; they act within a flight alone.
+    """Adds hooks that run a decoder's last MLP only at positions that predict, within a forward context.
 
-    The MLP's output at other positions is zero instead. Nothing but the head reads it, and the head runs on the asked
-    ones: no logit and no gradient changes. A decoder whose last MLP is not of the plain gated kind runs whole.
+    At other positions its output is zero. Only the head reads it, and only at predicting positions, so no logit and no
+    gradient changes. Decoders with another kind of last MLP run whole.
 
     Source: ours.
     """
@@ -97,7 +97,9 @@ def _take_asked(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | 
     now = forward_context()
     if now is None or not now.trim or TRIM_ONE_IN * len(now.batch.asked_A) > now.batch.tokens:
         return None
-    if now.bank is not None and now.bank.dropout:  # draws a number for each token: as many, whoever is in the row
+    if (
+        now.bank is not None and now.bank.dropout
+    ):  # dropout draws a number for each token, so their number must not change
         return None
     if not args or args[0].shape[:-1] != (1, now.batch.tokens):
         return None

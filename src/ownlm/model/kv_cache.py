@@ -1,4 +1,4 @@
-"""Keys and values of the tokens that live sequences consist of: written in place, and their places used again."""
+"""Key-value cache of the tokens of live sequences: written in place, and its places are reused."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from transformers import Cache
 
 from ownlm.model.packed import TokenPositions
 
-FIRST = 256  # places made at first; their number doubles as it must
+FIRST = 256  # places at first; their number doubles when they run out
 
 
 class KvCache(Cache):
-    """A place for each token of each live sequence, the same place in every layer; S places.
+    """S places, one for each token of each live sequence, the same in every layer.
 
-    Sequences take places for their next tokens, and give them back when they end. A sequence's places lie anywhere: its
-    chain says where, so nothing is ever moved to make room. Before a pass, `writing` says where its tokens go.
+    Sequences take places for their next tokens, and give them back when they end. A sequence's places lie anywhere, and
+    its chain names them, so nothing is moved to make room. Before a pass, `writing` names the places of its tokens.
     """
 
     def __init__(self) -> None:
@@ -28,11 +28,11 @@ class KvCache(Cache):
 
     @property
     def used(self) -> int:
-        """How many places are taken."""
+        """The number of taken places."""
         return self._places - len(self._free)
 
     def take(self, count: int) -> TokenPositions:
-        """That many free places, which are taken from now on."""
+        """Takes free places."""
         while count > len(self._free):
             self._free = np.concatenate([np.arange(self._places, 2 * self._places), self._free])
             self._places *= 2
@@ -44,7 +44,7 @@ class KvCache(Cache):
         self._free = np.concatenate([self._free, places])
 
     def writing(self, places: TokenPositions, device: torch.device) -> "KvCache":
-        """The cache, ready for a row whose tokens go to these places."""
+        """The cache, set to write the next row's tokens to these places."""
         self._at_T = torch.from_numpy(places).to(device)
         return self
 
@@ -61,7 +61,7 @@ class KvCache(Cache):
         return kept[0].transpose(0, 1)[None], kept[1].transpose(0, 1)[None]
 
     def _grown(self, kept: tuple[Tensor, Tensor] | None, new_1GTE: Tensor, part: int = 0) -> Tensor:
-        """Room for all places, with what is there; nobody reads a place before it is written."""
+        """A tensor for all places with the cached ones copied; new places are not read before they are written."""
         _, heads, _, width = new_1GTE.shape
         larger_SGE = new_1GTE.new_empty(self._places, heads, width)
         if kept is not None:

@@ -1,8 +1,8 @@
-"""What the layers of a loaded model compute: found out by running one token through it.
+"""What a loaded model's layers compute, found by running one token through it.
 
-A model says which earlier tokens a layer sees by the mask that it asks transformers for. The keyword `sliding_window`,
-which some attention layers pass on and some do not, is only advice for other kernels. So one token is run with an
-attention function and a mask function that record what each layer asks for; packed rows then need no mask of the model.
+The mask that a layer requests from transformers says which earlier tokens it sees. The keyword `sliding_window`, which
+only some attention layers pass on, is only a hint for other kernels. So one token is run with an attention function and
+a mask function that record the requests of each layer; packed rows then need no mask from the model.
 """
 
 import re
@@ -26,16 +26,16 @@ PROBE = "ownlm_probe"
 RECURRENT = re.compile(
     "Mamba|RWKV|Rwkv|SSM|LSTM|GatedDelta|LinearAttention|LightningAttention|ShortConv|RgLru|Recurrent"
 )
-KNOWN = {"position_ids", "cache_position", "s_aux"}  # tensors that attention functions get and that are accounted for
+KNOWN = {"position_ids", "cache_position", "s_aux"}  # tensors that attention functions get and packed attention handles
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """An attention layer: which tokens it sees, and a factor of its queries that the model takes from the row's order.
+    """An attention layer's mask, and a factor on its queries that the model computes from places in the row.
 
     Attributes:
-        mask: which tokens it sees.
-        temperature: the factor, as a function of places, that must be that of each token's place in its own sequence.
+        mask: the tokens that it sees.
+        temperature: the factor as a function of places; it must be that of each token's place in its own sequence.
     """
 
     mask: Mask
@@ -50,22 +50,22 @@ class _Recorder:
 
 
 _layers: WeakKeyDictionary[nn.Module, Layer] = WeakKeyDictionary()
-_inputs: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()  # linear modules: of how many tokens, where one runs
+_inputs: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()  # linear modules: the number of tokens of their input
 _now = threading.local()
 
 
 def layer_of(module: nn.Module) -> Layer | None:
-    """What an attention module computes; None where its model was never probed."""
+    """The probed layer of an attention module; None if its model was not probed."""
     return _layers.get(module)
 
 
 def runs(module: nn.Linear) -> bool:
-    """Whether a linear module runs when its model reads text, as the one of a vision tower does not."""
+    """Whether a linear module runs when its model reads text; those of a vision tower do not."""
     return _inputs.get(module, 1) > 0
 
 
 def sees_cache(module: nn.Linear) -> bool:
-    """Whether a linear module's input is also made of cached tokens, as where keys are kept in a compressed form."""
+    """Whether a linear module also reads cached tokens, as models do that cache compressed keys."""
     return _inputs.get(module, 1) > 1
 
 
@@ -74,7 +74,7 @@ def probe(model: Any, name: str) -> None:
     """Records what each attention layer of a model computes, and which linear modules run.
 
     Raises:
-        BaseModelError: packed rows of this model cannot be right, or need what is not computed here.
+        BaseModelError: this model cannot run on packed rows.
     """
     before, cache = model.config._attn_implementation, KvCache()
     recorder = _Recorder(cache.take(1))
@@ -86,7 +86,7 @@ def probe(model: Any, name: str) -> None:
     _now.recorder = recorder
     try:
         model(input_ids=token + 5, position_ids=token, past_key_values=cache.writing(recorder.place, token.device))
-    except Exception as error:  # whatever modelling code does with an attention that it does not know
+    except Exception as error:  # each model's code fails in another way
         refuse(name, why_failed(model, "on one token", error))
     finally:
         _now.recorder = None
@@ -111,7 +111,7 @@ def probe(model: Any, name: str) -> None:
 
 
 def refuse(name: str, got: str) -> NoReturn:
-    """Raises the error of a base on which users' rows would not be right."""
+    """Raises the error of a base that cannot run on packed rows."""
     raise BaseModelError(
         f"The base {name!r} cannot answer many users in one pass, each as if alone",
         got=got,
@@ -121,7 +121,7 @@ def refuse(name: str, got: str) -> NoReturn:
 
 
 def why_not(model: Any, other: str) -> str:
-    """Why a model cannot run on packed rows, in words where the reason is a known one."""
+    """The known reason why a model cannot run on packed rows, or else `other`."""
     kinds = [type(module) for module in model.modules()]
     stateful = kinds[:1] if getattr(model, "_is_stateful", False) and not _attends_in_all_layers(model.config) else []
     if recurrent := next(
@@ -138,22 +138,18 @@ def why_not(model: Any, other: str) -> str:
 
 
 def _attends_in_all_layers(config: Any) -> bool:
-    """Whether the configuration of a hybrid model names attention layers alone, as that of the smallest Granite 4."""
+    """Whether a hybrid model's configuration has only attention layers, as that of the smallest Granite 4."""
     names = getattr(config.get_text_config(), "layer_types", None) or ["unknown"]
     return all(name in ("attention", "full_attention", "sliding_attention") for name in names)
 
 
 def why_failed(model: Any, tried: str, error: Exception) -> str:
-    """Why a model's code raised an exception: a known reason, or what was tried and what the exception says.
-
-    Args:
-        tried: how the model was run, as "on one token".
-    """
+    """The reason why a model's code raised an exception; `tried` is how it was run, as "on one token"."""
     return why_not(model, f"a {type(model).__name__}, whose code does not run {tried}: {in_one_line(error)}")
 
 
 def _mask_of(recorder: _Recorder, mark: Tensor, name: str) -> Mask:
-    """The mask whose number a layer was given in place of a mask."""
+    """The requested mask that stands behind the number in a mask."""
     number = float(mark.flatten()[0]) - 1
     if mark.unique().numel() != 1 or number not in range(len(recorder.masks)):
         refuse(name, "attention masks that the model changes itself")
@@ -184,7 +180,7 @@ def _record_input(module: nn.Module, args: tuple[Tensor, ...]) -> None:
 def _record_mask(
     *, q_length: int, kv_length: int, mask_function: Any, device: torch.device, local_size: int | None = None, **_: Any
 ) -> Tensor:
-    """Stands in for a mask: as large, and holding the number of the mask that was asked for."""
+    """Records a requested mask; returns its number in the shape of a mask."""
     if mask_function is causal_mask_function:
         mask = CAUSAL
     elif local_size is not None and _is_window(mask_function, local_size, device):

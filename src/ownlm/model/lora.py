@@ -1,4 +1,4 @@
-"""LoRA's equations, and their gradients for many adapters over one row."""
+"""LoRA's equations, and their gradients for many adapters in one row."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from ownlm.model.segments import Segments, add_mm_, add_outer_, mm
 
 
 def lora_update(x_TD: Tensor, lora_A_RD: Tensor, lora_B_OR: Tensor, scaling: float) -> Tensor:
-    """What one adapter adds to one linear module's output.
+    """The update that one adapter adds to a linear module's output.
 
         dy = (alpha / r) B A x
 
@@ -41,13 +41,13 @@ def lora_merge(weight_OD: Tensor, lora_A_RD: Tensor, lora_B_OR: Tensor, scaling:
 
 
 def down(x_1TD: Tensor, lora_A_UHD: Tensor, grad_A_WHD: Tensor | None, segments: Segments) -> Tensor:
-    """h = A_u x for each token x of the person in slot u; A's gradient goes straight to its place.
+    """h = A_u x for each token x of the user in slot u; the backward pass adds A's gradient to grad_A_WHD.
 
     Args:
         x_1TD: the modules' input, [1, T, D] or [T, D].
-        lora_A_UHD: A of all slots; of several modules that read this input, stacked: H is R for each.
-        grad_A_WHD: where the gradients of the row's W slots gather; None where none are wanted.
-        segments: whose the tokens are.
+        lora_A_UHD: A of all slots; A of several modules with the same input is stacked, so H is R times their number.
+        grad_A_WHD: gradients of the row's W slots, to be added to; None to train nothing.
+        segments: the slot of each token.
 
     Returns:
         h_TH, in the matrices' type.
@@ -61,14 +61,14 @@ def down(x_1TD: Tensor, lora_A_UHD: Tensor, grad_A_WHD: Tensor | None, segments:
 def up_(
     y_1TO: Tensor, h_TR: Tensor, lora_B_UOR: Tensor, grad_B_WOR: Tensor | None, segments: Segments, scaling: float
 ) -> Tensor:
-    """y + (alpha / r) B_u h for each token of the person in slot u, in place on y; B's gradient as in `down`.
+    """y + (alpha / r) B_u h for each token of the user in slot u, in place on y; B's gradient as in `down`.
 
     Args:
         y_1TO: the base's output, [1, T, O] or [T, O].
-        h_TR: what `down` gave for this module.
+        h_TR: the output of `down` for this module.
         lora_B_UOR: B of all slots.
-        grad_B_WOR: as above.
-        segments: whose the tokens are.
+        grad_B_WOR: gradients of the row's W slots, to be added to; None to train nothing.
+        segments: the slot of each token.
         scaling: alpha / r.
 
     Returns:
@@ -80,7 +80,7 @@ def up_(
     return added_1TO
 
 
-# The matrices are not kept by autograd: it would take another slot's optimizer step for a change to this one's.
+# Autograd does not save the matrices: it would take another slot's optimizer step for a change to this one's.
 
 
 class _Down(Function):

@@ -1,11 +1,11 @@
-"""Tokens of many people in one row, without padding.
+"""Packed batches: tokens of many users in one row, without padding.
 
-A row is filled segment by segment. A *chain* is the list of row positions that make up one sequence so far; a new
-segment continues a chain (`after`), so that several sequences can share a beginning that is computed once:
+A row is filled segment by segment. A *chain* is the list of row positions of one sequence so far. A new segment
+continues a chain (`after`), so several sequences can share a prefix that is computed once:
 
-    instruction ──┬── record 1 ─ answer 1            training: one person's minibatch
+    instruction ──┬── record 1 ─ answer 1            training: one user's minibatch
                   └── record 2 ─ answer 2
-    prompt ──┬── label 1                             choosing: every label reads the same prompt
+    prompt ──┬── label 1                             scoring: every label reads the same prompt
              └── label 2
     prompt (cached) ── next token                    generating: chains are of places in a cache, not in the row
 """
@@ -29,11 +29,11 @@ BLOCK = 64  # queries; smaller blocks save less than their gathers cost
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """Which tokens of its own sequence, up to itself, a query sees in some layer.
+    """The tokens of its own sequence, up to itself, that a query sees in a layer.
 
     Attributes:
-        window: how many of the last ones; None for all.
-        function: says so of any other rule, from batch, head, and the places of query and key (transformers' form).
+        window: the number of latest tokens that are seen; None for all.
+        function: any other rule, as transformers writes it: of batch, head, and the places of query and key.
     """
 
     window: int | None = None
@@ -51,10 +51,10 @@ class Bucket:
     """
 
     distance_NQK: Tensor  # query's place in its sequence minus key's; negative where the key is later, or padding
-    masks: dict[Mask, Tensor] = field(default_factory=dict)  # made once for all layers that have the same
+    masks: dict[Mask, Tensor] = field(default_factory=dict)  # made once, for all layers of one kind
 
     def mask(self, mask: Mask, dtype: torch.dtype) -> Tensor:
-        """What to add to the scores: 0 where a query may see a key, else minus infinity; [N, 1, Q, K]."""
+        """The additive mask, [N, 1, Q, K]: 0 where a query may see a key, else minus infinity."""
         if mask not in self.masks:
             seen = self.distance_NQK >= 0
             if mask.window is not None:
@@ -69,13 +69,13 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Padded:
-    """What attends to what, in buckets.
+    """Queries and keys of a row's attention, in buckets.
 
     Attributes:
-        buckets: one after the other.
-        query_q: row positions of all their queries, segment by segment, padding included,
-        key_k: positions of all their keys, in the same way, cached tokens counted,
-        restore_T: where each row position lies among the queries.
+        buckets: groups of segments, in the order of the following tensors.
+        query_q: row positions of all queries, segment by segment, padding included.
+        key_k: positions of all keys, segment by segment, with padding and cached tokens.
+        restore_T: the place of each row position among the queries.
     """
 
     buckets: tuple[Bucket, ...]
@@ -86,12 +86,12 @@ class Padded:
 
 @dataclass(frozen=True, slots=True)
 class Ragged:
-    """What attends to what, without padding: S segments, their queries in row order.
+    """Queries and keys of a row's attention without padding: S segments, queries in row order.
 
     Attributes:
         key_k: positions of all keys, segment by segment, cached tokens counted.
-        query_ends, key_ends: how many queries, or keys, come before each segment, and in all; S + 1 of them, int32.
-        longest_query, longest_key: of a segment.
+        query_ends, key_ends: cumulative numbers of queries and of keys, S + 1 of each, int32.
+        longest_query, longest_key: the largest number of queries and of keys in a segment.
     """
 
     key_k: Tensor
@@ -108,15 +108,15 @@ class PackedBatch:
     Attributes:
         input_ids_T: token ids.
         position_ids_T: each token's place in its own sequence.
-        segments: whose the tokens are; slots ascend.
-        attention_segments: first row position, length, and chain up to its end.
-        at_P: row positions whose next token is asked for.
-        asked_A: the same without repetition, in row order: the positions that the head sees.
-        asked: the segments of these A positions.
-        row_P: where among the A positions each of the P lies; None where the two are the same.
-        target_P: that next token; empty if it is not known.
-        weight_P: its weight in the loss.
-        place_P: the place of its slot among the row's.
+        segments: the slot of each token; slots ascend.
+        attention_segments: each segment's first row position, length, and token positions up to its end.
+        at_P: row positions at which the next token is predicted.
+        asked_A: these positions without repetition, in row order; the head sees no others.
+        asked: the slot of each of the A positions.
+        row_P: the place of each prediction among the A positions; None where the two are the same.
+        target_P: the next tokens; empty where they are not known.
+        weight_P: each prediction's weight in the loss.
+        place_P: the place of each prediction's slot among the row's slots.
     """
 
     input_ids_T: Tensor
@@ -133,7 +133,7 @@ class PackedBatch:
 
     @cached_property
     def padded(self) -> Padded:
-        """For attention that wants sequences of one length."""
+        """The row for attention kernels that need sequences of one length."""
         device = self.at_P.device
         parts = [_pad(group) for group in _alike(_blocks(self.attention_segments))]
         query_q = np.concatenate([query_NQ.ravel() for query_NQ, _, _ in parts])
@@ -148,7 +148,7 @@ class PackedBatch:
 
     @cached_property
     def ragged(self) -> Ragged:
-        """For attention that takes sequences of any lengths."""
+        """The row for attention kernels that take sequences of any lengths."""
         device = self.at_P.device
         queries = [n for _, n, _ in self.attention_segments]
         keys = [len(chain) for _, _, chain in self.attention_segments]
@@ -162,17 +162,17 @@ class PackedBatch:
 
     @property
     def longest(self) -> int:
-        """Number of tokens of its longest sequence, cached ones counted."""
+        """The number of tokens of the longest sequence, cached ones included."""
         return max(len(chain) for _, _, chain in self.attention_segments)
 
     @property
     def tokens(self) -> int:
-        """Number of tokens in the row."""
+        """The number of tokens in the row."""
         return len(self.input_ids_T)
 
 
 class BatchBuilder:
-    """Collects segments, in ascending order of slot, and packs them.
+    """Collects segments in ascending order of slot, and packs them into one row.
 
     >>> row = BatchBuilder()
     >>> shared = row.add(0, [5, 6, 7])
@@ -194,10 +194,13 @@ class BatchBuilder:
     def add(
         self, slot: int, tokens: Sequence[int], after: TokenPositions = EMPTY, at: TokenPositions | None = None
     ) -> TokenPositions:
-        """Appends a segment that continues the chain `after`; returns the chain up to its last token.
+        """Appends a segment; returns the positions of its sequence up to its last token.
 
         Args:
-            at: the tokens' places in a cache, where the row runs with one; all of its chains are of such places then.
+            slot: the slot of its adapter, or `BASE`.
+            tokens: token ids.
+            after: the positions of the sequence that it continues.
+            at: the tokens' places in a cache; None for a row without a cache. Then `after` holds such places too.
         """
         if len(tokens) == 0:
             return after
@@ -212,7 +215,7 @@ class BatchBuilder:
         return chain
 
     def predict(self, slot: int, positions: TokenPositions, targets: Sequence[int] = (), weight: float = 1.0) -> None:
-        """Asks for the next token at these row positions; `targets`, where known, holds one token for each."""
+        """Asks for predictions of the next token at row positions, with one target each in training."""
         self._at.append(positions)
         self._targets.append(targets)
         self._weights.append(weight)
@@ -246,7 +249,7 @@ def _put(values: object, device: torch.device | str, dtype: torch.dtype = torch.
 
 
 def common_prefix(sequences: Sequence[list[int]]) -> int:
-    """Length of the longest beginning that all sequences share.
+    """The length of the longest prefix that all sequences share.
 
     >>> common_prefix([[1, 2, 3], [1, 2, 4]])
     2

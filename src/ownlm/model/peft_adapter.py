@@ -1,8 +1,7 @@
-"""An adapter of another method than LoRA: made, read and put on the model by peft, one person's at a time.
+"""(IA)3 and prompt-tuning adapters, put on the model by peft, one user's at a time.
 
-The model still runs on packed rows. (IA)3 scales what some of its modules give, whatever the row holds. Virtual tokens
-are tokens with ids of their own, above the vocabulary's: who begins every prompt with them can train, generate and
-choose as with any other prompt.
+The model still runs on packed rows. (IA)3 scales outputs of some modules. Virtual tokens have ids above the
+vocabulary's: a prompt that begins with them trains and generates as any other prompt.
 """
 
 import json
@@ -24,7 +23,7 @@ from ownlm.errors import AdapterError, BaseModelError
 from ownlm.model.adapter import WEIGHTS
 from ownlm.model.peft_names import peft_targets
 
-if TYPE_CHECKING:  # importing peft takes seconds, and most who come here use LoRA
+if TYPE_CHECKING:  # importing peft takes seconds, and LoRA does not need it
     from peft import PeftConfig
 
 _PEFT_TYPES = ("IA3", "PROMPT_TUNING")
@@ -32,10 +31,10 @@ _PEFT_TYPES = ("IA3", "PROMPT_TUNING")
 
 @dataclass(frozen=True, slots=True)
 class PeftAdapter:
-    """One person's (IA)3 vectors or virtual tokens.
+    """The (IA)3 vectors or virtual tokens of one user.
 
     Attributes:
-        config: peft's own configuration, without the base's folder.
+        config: peft's configuration, without the base's folder.
         weights: the content of PEFT's `adapter_model.safetensors`.
     """
 
@@ -43,7 +42,7 @@ class PeftAdapter:
     weights: bytes
 
     def shape(self) -> dict[str, Any]:
-        """What must be known to read the weights again: peft's own configuration."""
+        """The configuration that is needed to read the weights."""
         return self.config
 
     def to_bytes(self) -> bytes:
@@ -54,7 +53,7 @@ class PeftAdapter:
         """The weights by PEFT's names.
 
         Raises:
-            AdapterError: they are no safetensors file, or a number is not finite.
+            AdapterError: the weights are no safetensors file, or a number is not finite.
         """
         try:
             tensors = load_tensors(self.weights)
@@ -67,10 +66,10 @@ class PeftAdapter:
 
     @contextmanager
     def attached(self, model: Any) -> Iterator["Attached"]:
-        """While it lasts, the model answers with this adapter.
+        """Puts this adapter on the model within a context.
 
         Raises:
-            AdapterError: the adapter is damaged, or for another base; the model is as before then.
+            AdapterError: the adapter is damaged, or for another base; the model is then unchanged.
         """
         from peft import get_peft_config, set_peft_model_state_dict
 
@@ -96,9 +95,9 @@ class PeftAdapter:
         """Writes the adapter as PEFT reads it.
 
         Args:
-            folder: where to; made if it is missing.
-            base: folder or hub id of the base it was trained on.
-            revision: of a hub id.
+            folder: the folder to write; made if it is missing.
+            base: the folder or hub id of the base that it was trained on.
+            revision: the revision of a hub id.
         """
         folder.mkdir(parents=True, exist_ok=True)
         (folder / WEIGHTS).write_bytes(self.weights)
@@ -108,18 +107,18 @@ class PeftAdapter:
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """What peft has put on a model, while it is there.
+    """An adapter that is on a model.
 
     Attributes:
-        peft: peft's model around it.
-        virtual_tokens: ids that every prompt must begin with; none for (IA)3.
+        peft: peft's model around the base.
+        virtual_tokens: the ids that every prompt must begin with; none for (IA)3.
     """
 
     peft: Any
     virtual_tokens: list[int]
 
     def parameters(self) -> list[nn.Parameter]:
-        """What can be trained."""
+        """The parameters to train."""
         return [parameter for parameter in self.peft.parameters() if parameter.requires_grad]
 
     def tensors(self) -> dict[str, Tensor]:
@@ -130,7 +129,7 @@ class Attached:
         return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
     def read(self) -> PeftAdapter:
-        """A copy of the adapter as it is now."""
+        """A copy of the adapter."""
         config = self.peft.peft_config["default"].to_dict()
         config |= {"base_model_name_or_path": None, "inference_mode": True}
         plain = json.loads(json.dumps(config, default=sorted))  # sets become lists
@@ -139,11 +138,12 @@ class Attached:
 
 @contextmanager
 def fresh_adapter(model: Any, config: TrainConfig, seed: int) -> Iterator[Attached]:
-    """While it lasts, the model answers with a new adapter, which can be trained.
+    """Puts a new adapter on the model within a context, to be trained.
 
     Args:
-        config: the method, and how many virtual tokens.
-        seed: of the virtual tokens' first values; (IA)3 begins with ones.
+        model: the base's model.
+        config: the method, and the number of virtual tokens.
+        seed: the seed of the virtual tokens' first values; (IA)3 begins with ones.
 
     Raises:
         AdapterError, BaseModelError: the method cannot be used with this model.
@@ -166,7 +166,7 @@ def fresh_adapter(model: Any, config: TrainConfig, seed: int) -> Iterator[Attach
 
 
 def _ia3_modules(model: Any) -> tuple[list[str] | None, list[str] | None]:
-    """What to scale: as peft chooses (None) where it knows the model, else keys, values, and the down projection."""
+    """The modules to scale: peft's choice (None) if it knows the model, else keys, values, and the down projection."""
     from peft.utils import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
 
     if model.config.model_type in TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING:
@@ -183,13 +183,15 @@ def _ia3_modules(model: Any) -> tuple[list[str] | None, list[str] | None]:
             hint="use another method",
         )
     asked = [name for name in decoder if name.rpartition(".")[2] in ("k_proj", "v_proj", *down)]
-    targets = peft_targets(model, asked)  # whole names where the model has other parts than its text decoder
-    return targets, [name for name in targets if name.rpartition(".")[2] in down]  # of these, the input is scaled
+    targets = peft_targets(model, asked)  # whole names if the model has more than a text decoder
+    return targets, [
+        name for name in targets if name.rpartition(".")[2] in down
+    ]  # modules of which the input is scaled
 
 
 @contextmanager
 def _on(model: Any, config: "PeftConfig", seed: int = 0) -> Iterator[Attached]:
-    """An adapter with fresh values, put on the model by peft, and taken off again whatever happens."""
+    """Puts a new adapter on the model within a context."""
     from peft import get_peft_model
 
     if config.is_prompt_learning and getattr(model.config.get_text_config(), "hidden_size_per_layer_input", None):
@@ -198,7 +200,7 @@ def _on(model: Any, config: "PeftConfig", seed: int = 0) -> Iterator[Attached]:
             got="embeddings of each token for each layer, which virtual tokens do not have",
             hint="use another method",
         )
-    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # peft still asks for it
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # peft still uses it
     with _restored(model):
         try:
             with torch.random.fork_rng(devices=[]):
@@ -219,7 +221,7 @@ def _on(model: Any, config: "PeftConfig", seed: int = 0) -> Iterator[Attached]:
 
 @contextmanager
 def _restored(model: Any) -> Iterator[None]:
-    """In the end every module is where it was, and the model and its configuration have the attributes they had."""
+    """Restores modules and attributes of the model and its configuration on leaving."""
     children = [(parent, name, child) for parent in model.modules() for name, child in parent.named_children()]
     attributes = [(thing, dict(vars(thing))) for thing in (model, model.config)]
     try:
@@ -242,7 +244,7 @@ class _Words(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The base's own, of which some models ask where it lies."""
+        """The base's weight; some models read its device."""
         return self.words.weight
 
     def forward(self, ids: Tensor) -> Tensor:

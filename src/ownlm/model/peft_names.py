@@ -1,7 +1,7 @@
-"""Whether `peft` reads an adapter as the modules that it was trained on.
+"""Checks that `peft` puts an adapter on the modules that it was trained on.
 
-`peft` finds modules by the ends of their names, in the whole model. Where transformers converts a checkpoint's names,
-as for mixture-of-experts models, it also rewrites the names it is given: `gate_proj` becomes part of fused experts.
+`peft` finds modules by the ends of their names, in the whole model. If transformers converts a checkpoint's names, as
+for mixture-of-experts models, `peft` also rewrites adapters' names: `gate_proj` becomes a part of fused experts.
 """
 
 import warnings
@@ -26,7 +26,7 @@ _REFUSALS = (ValueError, RuntimeError, KeyError)  # of peft and of transformers'
 
 
 def skeleton(folder: str | Path) -> Any:
-    """A base of a folder's configuration, on the meta device: every module, no weights.
+    """The model of a folder's configuration on the meta device: all modules, no weights.
 
     Raises:
         BaseModelError: the configuration cannot be read.
@@ -41,14 +41,14 @@ def skeleton(folder: str | Path) -> Any:
 
 
 def peft_targets(model: nn.Module, modules: Sequence[str]) -> list[str]:
-    """`target_modules` by which `peft` finds exactly these modules: the ends of their names, or their whole names."""
+    """PEFT's `target_modules` for exactly these modules: the ends of their names, or their whole names."""
     ends = {name.rpartition(".")[2] for name in modules}
     found = {name for name, _ in model.named_modules() if name.rpartition(".")[2] in ends}
     return sorted(ends if found == set(modules) else modules)
 
 
 def check_readable(model: nn.Module, modules: Sequence[str]) -> None:
-    """Raises a BaseModelError where `peft` would not load an adapter on these modules under their own names."""
+    """Raises a BaseModelError if `peft` would load an adapter on these modules under other names."""
     if not isinstance(model, PreTrainedModel) or not _renames(model.config):
         return
     asked, known = tuple(modules), _misnamed.setdefault(model, {})
@@ -64,11 +64,11 @@ def check_readable(model: nn.Module, modules: Sequence[str]) -> None:
 
 
 def check_folder(folder: Path, base: Any) -> None:
-    """Raises an AdapterError where `peft` does not read a folder's tensors, all of them and no others.
+    """Raises an AdapterError if `peft` does not load exactly the tensors of a folder.
 
     Args:
-        folder: an adapter as PEFT keeps it.
-        base: a skeleton of the base; `peft` is put on it.
+        folder: a PEFT adapter.
+        base: a skeleton of the base; `peft` changes it.
     """
     from peft import PeftConfig
 
@@ -82,10 +82,10 @@ def check_folder(folder: Path, base: Any) -> None:
 
 @lru_cache(maxsize=64)
 def check_served(base: str, modules: tuple[str, ...]) -> None:
-    """Raises an AdapterError where `check_readable` refuses an adapter on these modules, however it was made.
+    """Raises an AdapterError if `check_readable` refuses an adapter on these modules.
 
     Args:
-        base: the folder of the base; only its configuration is read.
+        base: the base's folder; only its configuration is read.
         modules: the names of the adapted modules.
     """
     bare = skeleton(base)
@@ -96,7 +96,7 @@ def check_served(base: str, modules: tuple[str, ...]) -> None:
 
 
 def _renames(config: Any) -> bool:
-    """Whether `peft` renames the weights of adapters for this type of model; by its own condition."""
+    """Whether `peft` renames adapters' weights for this type of model, by the condition in its code."""
     return get_checkpoint_conversion_mapping(config.model_type) is not None
 
 
@@ -105,7 +105,7 @@ def _kind(name: str) -> str:
 
 
 def _misnamed_kinds(model: Any, modules: Sequence[str]) -> list[str]:
-    """The last names of those modules that `peft` loads under other names: of all, where it does so of all together."""
+    """The last names of the modules that `peft` loads under other names."""
     if not _misread(model, modules):
         return []
     kinds = sorted({_kind(name) for name in modules})
@@ -115,7 +115,7 @@ def _misnamed_kinds(model: Any, modules: Sequence[str]) -> list[str]:
 
 
 def _misread(model: Any, modules: Sequence[str]) -> bool:
-    """Whether `peft` loads an adapter on these modules otherwise than under their names. No weights are made."""
+    """Whether `peft` loads an adapter on these modules under other names. No weights are made."""
     from peft import LoraConfig
 
     config = LoraConfig(r=1, target_modules=peft_targets(model, modules), task_type="CAUSAL_LM")
@@ -128,12 +128,12 @@ def _misread(model: Any, modules: Sequence[str]) -> bool:
                 given[f"base_model.model.{name}.lora_B.weight"] = torch.empty(module.out_features, 1)
             bare = type(model)(deepcopy(model.config))
         return bool(_difference(bare, config, given))
-    except (*_REFUSALS, AttributeError):  # a part of what is fused is named, and not all; or there is no such module
+    except (*_REFUSALS, AttributeError):  # a part of a fused module is named, or a module does not exist
         return True
 
 
 def _difference(base: Any, config: Any, given: dict[str, Tensor]) -> set[str]:
-    """The names at which what `peft` loads on a skeleton of the base differs from what it is given."""
+    """The names at which the tensors that `peft` loads on a skeleton differ from the given ones."""
     from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
     with warnings.catch_warnings():
@@ -142,7 +142,7 @@ def _difference(base: Any, config: Any, given: dict[str, Tensor]) -> set[str]:
         result: Any = set_peft_model_state_dict(peft, given, low_cpu_mem_usage=True)
         read = get_peft_model_state_dict(peft, save_embedding_layers=False)
     shapes = [{(name, tuple(tensor.shape)) for name, tensor in one.items()} for one in (given, read)]
-    left = set(result.unexpected_keys) - {"prompt_embeddings"}  # peft keeps them in a place of their own
+    left = set(result.unexpected_keys) - {"prompt_embeddings"}  # peft stores them elsewhere
     return {name for name, _ in shapes[0] ^ shapes[1]} | left
 
 

@@ -1,4 +1,4 @@
-"""The piece bank: people whose adapters are made of some of many pieces, which all lie in memory once."""
+"""The piece bank: many users' adapters made of pieces that are in memory once."""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -15,16 +15,16 @@ from ownlm.model.forward_context import ForwardContext, forward_context
 from ownlm.model.segments import SHORT, Segments, add_at_, renumbered
 from ownlm.model.targets import families, target_modules
 
-FEW = 5  # people's own pieces are multiplied where nobody in a row has more than one in so many, else all pieces
-# `_products` asks for a sparse result; that torch may still change how it is asked for is no news to who is answered.
+FEW = 5  # users' own pieces are multiplied if each user of a row has at most one in so many, else all pieces
+# `_products` uses sparse tensors, an interface that torch may still change.
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state", category=UserWarning)
 
 
 @dataclass(frozen=True, slots=True)
 class _Family:
-    """Modules that read the same input. Their pieces lie one below the other: G lines of A, P = N R of a module's B."""
+    """Modules that read the same input. Their pieces are stacked: G lines of A, P = N R lines of each module's B."""
 
-    at: slice  # where they are among the bank's modules
+    at: slice  # their places among the bank's modules
     A_GD: Tensor
     B_FPO: tuple[Tensor, ...]
     begin_F: tuple[int, ...]  # where each module's lines begin in A
@@ -32,7 +32,7 @@ class _Family:
 
 @dataclass(frozen=True, slots=True)
 class _Lines:
-    """The lines of X tokens' or people's pieces in each module's A and B, H = K R of them, and what each counts."""
+    """The H = K R lines of X tokens' or users' pieces in each module's A and B, with their weights."""
 
     in_A_XMH: Tensor
     in_B_MXH: Tensor
@@ -41,40 +41,40 @@ class _Lines:
 
 @dataclass(frozen=True, slots=True)
 class _Picks:
-    """What a row is multiplied with. Own pieces: short segments' t tokens at once, long segments one by one."""
+    """The pieces for a row's tokens. Own pieces: short segments' t tokens at once, long segments one by one."""
 
-    own: bool  # else all pieces, most of them weighted zero
+    own: bool  # False to multiply all pieces, most of them weighted zero
     row_t: Tensor
-    person_t: Tensor  # whose each is
-    of_X: _Lines  # of each token, where own pieces are multiplied; else of each person
+    user_t: Tensor  # place of each token's user among the row's users
+    of_X: _Lines  # of each token if own pieces are multiplied; else of each user
     long_S: tuple[slice, ...]
     of_S: _Lines
 
 
 class PieceBank:
-    """U people, and the pieces of many sharers, for the target linears of a frozen causal LM.
+    """U users, and the pieces of many sharers, for the target linears of a frozen causal LM.
 
-        y = W x + (alpha / r) sum_k w_k B_n A_n x       n = n_k, for the tokens x of the person with n_K and w_K
+        y = W x + (alpha / r) sum_k w_k B_n A_n x       n = n_k, for the tokens x of the user with n_K and w_K
 
-    The pieces are resident once; a person is places n_K and weights w_K for each module. On a CPU, tokens are
-    multiplied with their own person's pieces where nobody in the row has many; else, and on a GPU, with all of them:
+    The pieces are in memory once; a user is places n_K and weights w_K for each module. On a CPU, tokens are
+    multiplied with their own user's pieces if all users of the row have few; else, and on a GPU, with all pieces:
 
         dW_u x = B_all ((w_u (x) 1_r) * (A_all x))
 
-    Pieces are finite (`perpcs.admission` sees to it): where all are multiplied, or people of a row have different
+    Pieces must be finite (`perpcs.admission` checks it): if all are multiplied, or users of a row have different
     numbers of pieces, some count zero times. Passes may run in several threads; `load` and `clear` are for one.
 
     Args:
         model: the frozen model. Its code and weights are not changed; hooks are added by `attached`, and removed.
-        lora: rank, alpha, target modules.
-        pieces: gives A_NRD and B_NOR of a module's N pieces, at least one.
-        slots: U.
-        first: the number of the first slot, where other banks have lower ones.
+        lora: rank, alpha and target modules.
+        pieces: returns A_NRD and B_NOR of a module's N pieces, at least one.
+        slots: the number of slots, U.
+        first: the number of the first slot; other banks of the same passes have lower ones.
 
     Raises:
         BaseModelError: the model has no linear module of one of the target names.
 
-    Source: Per-Pcs (arXiv 2406.10471), section 3; many people in one pass: ours.
+    Source: Per-Pcs (arXiv 2406.10471), section 3; many users in one pass: ours.
     """
 
     def __init__(
@@ -109,14 +109,14 @@ class PieceBank:
         return tensor.to(self._device, self._dtype)
 
     def load(self, slot: int, modules: Sequence[str], place_MK: Tensor, weight_MK: Tensor) -> None:
-        """Puts a person into a slot: K pieces of each module. Of a weight of 0 the place does not matter.
+        """Puts a user into a slot: K pieces of each module. The place of a weight of 0 does not matter.
 
         Raises:
             AdapterError: there is no piece at a place.
         """
         order = torch.tensor([self._number[name] for name in modules]).argsort()
         place_MK, weight_MK = place_MK.long()[order], weight_MK[order]
-        best_M1 = weight_MK.abs().argmax(dim=1, keepdim=True)  # what counts nothing shall be the person's own, too
+        best_M1 = weight_MK.abs().argmax(dim=1, keepdim=True)  # pieces of weight 0 become pieces of the user, too
         best_M1 = torch.where(weight_MK.gather(1, best_M1) != 0, place_MK.gather(1, best_M1), 0)
         place_MK = torch.where(weight_MK != 0, place_MK, best_M1)
         if bool(((place_MK < 0) | (place_MK >= self._count_M1)).any()):
@@ -125,14 +125,14 @@ class PieceBank:
         self._held[slot] = place_MK.to(self._device), self._put(weight_MK)
 
     def clear(self, slot: int) -> None:
-        """Leaves nothing of a person in a slot."""
+        """Empties a slot."""
         held, self._held[slot] = self._held[slot], None
         for tensor in held or ():
             tensor.zero_()
 
     @contextmanager
     def attached(self) -> Iterator["PieceBank"]:
-        """While it lasts, the model answers each token of a flight of this bank with its slot's pieces."""
+        """Within this context, forward passes of this bank apply each token's slot's pieces."""
         with ExitStack() as stack:
             for family in self._families:
                 for member, module in enumerate(self._modules[family.at]):
@@ -159,7 +159,7 @@ class PieceBank:
         return add_update
 
     def _picks(self, now: ForwardContext, name: str, x_1TD: Tensor) -> _Picks | None:
-        """What the tokens of a module's input are multiplied with; None where none of them has a user."""
+        """The pieces for the tokens of a module's input; None if none of them has a user."""
         row = now.segments_of(name, x_1TD)
         key = id(self), id(row)
         if key not in now.views:
@@ -168,27 +168,27 @@ class PieceBank:
         return picks
 
     def _picks_of(self, segments: Segments) -> _Picks | None:
-        people = [(at, held) for slot, at in segments.rows() if (held := self._held[slot]) is not None]
-        if not people:
+        users = [(at, held) for slot, at in segments.rows() if (held := self._held[slot]) is not None]
+        if not users:
             return None
-        most = max(place_MK.shape[1] for _, (place_MK, _) in people)
-        place_XMK = torch.stack([_widened(place_MK, most, place_MK[:, :1]) for _, (place_MK, _) in people])
-        weight_XMK = torch.stack([_widened(weight_MK, most, weight_MK.new_zeros(1, 1)) for _, (_, weight_MK) in people])
+        most = max(place_MK.shape[1] for _, (place_MK, _) in users)
+        place_XMK = torch.stack([_widened(place_MK, most, place_MK[:, :1]) for _, (place_MK, _) in users])
+        weight_XMK = torch.stack([_widened(weight_MK, most, weight_MK.new_zeros(1, 1)) for _, (_, weight_MK) in users])
         own = self._device.type == "cpu" and FEW * most <= self.most
-        long = [number for number, (at, _) in enumerate(people) if own and at.stop - at.start > SHORT]
+        long = [number for number, (at, _) in enumerate(users) if own and at.stop - at.start > SHORT]
         tokens = [
             (place, number)
-            for number, (at, _) in enumerate(people)
+            for number, (at, _) in enumerate(users)
             if number not in long
             for place in range(at.start, at.stop)
         ]
-        row_t, person_t = torch.tensor(tokens, dtype=torch.long, device=self._device).view(-1, 2).T.contiguous()
-        at_S = tuple(people[number][0] for number in long)
-        number_S = person_t.new_tensor(long)
+        row_t, user_t = torch.tensor(tokens, dtype=torch.long, device=self._device).view(-1, 2).T.contiguous()
+        at_S = tuple(users[number][0] for number in long)
+        number_S = user_t.new_tensor(long)
         of_S = self._lines(place_XMK[number_S], weight_XMK[number_S])
         if own:
-            place_XMK, weight_XMK = place_XMK[person_t], weight_XMK[person_t]
-        return _Picks(own, row_t, person_t, self._lines(place_XMK, weight_XMK), at_S, of_S)
+            place_XMK, weight_XMK = place_XMK[user_t], weight_XMK[user_t]
+        return _Picks(own, row_t, user_t, self._lines(place_XMK, weight_XMK), at_S, of_S)
 
     def _lines(self, place_XMK: Tensor, weight_XMK: Tensor) -> _Lines:
         line_XMH = (place_XMK[..., None] * self.lora.r + torch.arange(self.lora.r, device=self._device)).flatten(2)
@@ -197,15 +197,15 @@ class PieceBank:
 
 
 def _widened(of_MK: Tensor, most: int, more_M1: Tensor) -> Tensor:
-    """With more columns, so that there are `most`."""
+    """Adds columns up to `most`."""
     more = most - of_MK.shape[1]
     return torch.cat([of_MK, more_M1.expand(len(of_MK), more)], dim=1) if more else of_MK
 
 
 def _down(x_TD: Tensor, family: _Family, picks: _Picks) -> Tensor:
-    """A_n x of each token, of the family's modules side by side: h_TJ; J = F H, or all G. Zeros where nobody is.
+    """A_n x of each token, of the family's modules side by side: h_TJ; J = F H, or all G. Zero without a user.
 
-    It is weighted here but for long segments, whose B is.
+    The weights are applied here, for long segments in `_up_`.
     """
     everywhere = len(picks.row_t) == len(x_TD)
     x_tD = x_TD if everywhere else x_TD.index_select(0, picks.row_t)
@@ -214,7 +214,7 @@ def _down(x_TD: Tensor, family: _Family, picks: _Picks) -> Tensor:
         h_tJ = _products(x_tD, family.A_GD, line_XJ).mul_(scale_XJ)
     else:
         scale_XG = scale_XJ.new_zeros(len(scale_XJ), len(family.A_GD)).scatter_add_(1, line_XJ, scale_XJ)
-        h_tJ = x_tD @ family.A_GD.T * scale_XG[picks.person_t]
+        h_tJ = x_tD @ family.A_GD.T * scale_XG[picks.user_t]
     if everywhere:
         return h_tJ
     h_TJ = h_tJ.new_zeros(len(x_TD), h_tJ.shape[1]).index_copy_(0, picks.row_t, h_tJ)

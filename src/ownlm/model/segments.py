@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 BASE = -1  # the slot of tokens that no adapter touches
-SHORT = (
-    2  # tokens of a segment that are multiplied with copies: up to here, copying takes less than products of their own
-)
+SHORT = 2  # tokens of a segment; up to here, one batch with copies of the matrices is quicker than single products
 MOST_PADDING = 4  # a batch of products may hold so many times the tokens; beyond it, each segment is multiplied alone
 
 
@@ -27,33 +25,33 @@ class Padded:
     """The S segments that have a slot, padded to the N tokens of the longest; t tokens have a slot."""
 
     slot_S: Tensor
-    place_S: Tensor  # of the slot among the row's
+    place_S: Tensor  # place of each slot among the row's slots
     token_SN: Tensor  # row positions
-    real_SN: Tensor  # which of them are no padding
-    row_t: Tensor  # row position of each token,
-    place_t: Tensor  # and its place among the S x N
+    real_SN: Tensor  # False at padding
+    row_t: Tensor  # row position of each token
+    place_t: Tensor  # place of each token among the S x N
 
 
 @dataclass(frozen=True, slots=True)
 class Short:
     """The tokens of short segments: t of them."""
 
-    row_t: Tensor  # row position of each,
-    slot_t: Tensor  # and its slot
+    row_t: Tensor  # row position of each token
+    slot_t: Tensor  # slot of each token
 
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """Whose the tokens of a row are: (slot, tokens) in row order; each slot has one span at most, `BASE` any number."""
+    """The slots of a row's tokens: (slot, tokens) in row order; a slot has at most one segment, `BASE` any number."""
 
     parts: tuple[tuple[int, int], ...]
-    slots: tuple[int, ...]  # of the whole row, ascending, where these are the segments of a part of it
+    slots: tuple[int, ...]  # of the whole row, ascending, also where the segments are those of a part of it
     long: tuple[tuple[int, slice], ...] = ()
     short: Short | None = None
     padded: Padded | None = None
 
     def rows(self) -> Iterator[tuple[int, slice]]:
-        """Each slot, `BASE` left out, and where its tokens lie."""
+        """Each slot but `BASE`, with the range of its tokens."""
         at = 0
         for slot, tokens in self.parts:
             if slot != BASE:
@@ -67,7 +65,7 @@ def make_segments(
     """Segments of (slot, tokens), neighbours of one slot joined, in the form that suits the device.
 
     Args:
-        whole: the row's segments, where these are those of a part of it.
+        whole: the row's segments, if `parts` are positions of that row.
     """
     joined: list[tuple[int, int]] = []
     for slot, tokens in parts:
@@ -94,7 +92,7 @@ def _short(rows: Sequence[tuple[int, slice]], device: torch.device | str) -> Sho
 
 
 def renumbered(segments: Segments, first: int, count: int, device: torch.device | str) -> Segments:
-    """The same tokens, by the slots of a bank that has `count` of them from number `first` on; others' have none."""
+    """The same tokens by the slots of one bank, `count` of them from number `first` on; other tokens get `BASE`."""
     mine = range(first, first + count)
     if first == 0 and all(slot in mine for slot, _ in segments.parts if slot != BASE):
         return segments
@@ -128,7 +126,7 @@ def pad(segments: Segments, device: torch.device | str) -> Padded | None:
 
 
 def mm(x_TI: Tensor, weight_UIO: Tensor, segments: Segments, scale: float = 1.0) -> Tensor:
-    """Each token's product with its slot's matrix: scale x_t W_u; zero where no slot is.
+    """Each token's product with its slot's matrix: scale x_t W_u; zero for tokens of `BASE`.
 
     Returns:
         [T, O], in the weights' type.
@@ -147,7 +145,7 @@ def add_mm_(out_TO: Tensor, x_TI: Tensor, weight_UIO: Tensor, segments: Segments
     """Adds to each token its product with its slot's matrix, in place: out_t += scale x_t W_u.
 
     Args:
-        out_TO: of any floating type; the product is computed in the weights' own.
+        out_TO: the output, of any floating type; the product is computed in the weights' type.
     """
     x_TI = x_TI.to(weight_UIO.dtype)
     if segments.padded is not None:
@@ -170,11 +168,11 @@ def _add_products_(
     if (short := segments.short) is None:
         return
     own_tIO = _rows(weight_UIO, short.slot_t)
-    if len(short.row_t) == len(x_TI):  # every token is of a short span
+    if len(short.row_t) == len(x_TI):  # every token is in a short segment
         out_TO[:, None].baddbmm_(x_TI[:, None], own_tIO, beta=beta, alpha=scale)
     else:
         product_tO = torch.bmm(x_TI[short.row_t, None], own_tIO)[:, 0]
-        if beta == 0:  # what lies there may be no number
+        if beta == 0:  # the memory may hold NaN
             out_TO.index_copy_(0, short.row_t, scale * product_tO)
         else:
             add_at_(out_TO, short.row_t, product_tO, scale)

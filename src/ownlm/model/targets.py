@@ -1,4 +1,4 @@
-"""The linear modules that a bank adapts, and where their matrices lie in a slot's row of numbers."""
+"""The linear modules that a bank adapts, and the layout of their matrices in a slot's row of parameters."""
 
 import re
 from collections.abc import Mapping
@@ -12,13 +12,13 @@ from ownlm.model.adapter import Adapter
 from ownlm.model.layers import runs, sees_cache
 from ownlm.model.peft_names import check_readable
 
-# Modules that read the same input in most decoders: their A is multiplied at once. It is used where they do.
+# Modules that read the same input in most decoders, so their A are multiplied at once.
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One adapted linear module. What members of a family have of A, of gates and of weights lies side by side."""
+    """One adapted linear module. A, gates and weights of a family's modules are adjacent."""
 
     name: str
     module: nn.Linear
@@ -27,16 +27,16 @@ class Target:
     at_gate: slice  # of a row of gates
     at_weights: slice  # of a row of weights
     family: int
-    rank_at: slice  # this one's H of the family's
+    rank_at: slice  # this module's H columns among the family's
 
 
 def lay_out(modules: list[tuple[str, nn.Linear]], rank: int, pieces: int = 1) -> dict[str, Target]:
-    """Where everything lies in a slot's rows: family by family, first every A, then every B; gates; weights.
+    """The layout of a slot's rows: family by family, first every A, then every B; gates; weights.
 
     Args:
-        modules: the target modules.
-        rank: H, of each one's A and B.
-        pieces: K, how many weights each has.
+        modules: the target modules by name.
+        rank: the rank H of each module's A and B.
+        pieces: the number K of weights of each module.
     """
     targets, end, gates, weights = dict[str, Target](), 0, 0, 0
     for family, members in enumerate(families(modules)):
@@ -55,7 +55,7 @@ def lay_out(modules: list[tuple[str, nn.Linear]], rank: int, pieces: int = 1) ->
 
 
 def families(modules: list[tuple[str, nn.Linear]]) -> list[list[tuple[str, nn.Linear]]]:
-    """The modules, those together that read the same input."""
+    """The modules, grouped by those that read the same input."""
     found: dict[tuple[str, int], list[tuple[str, nn.Linear]]] = {}
     for number, (name, module) in enumerate(modules):
         parent, _, own = name.rpartition(".")
@@ -65,7 +65,7 @@ def families(modules: list[tuple[str, nn.Linear]]) -> list[list[tuple[str, nn.Li
 
 
 def check_fits(adapter: Adapter, modules: Mapping[str, nn.Linear]) -> None:
-    """Raises an AdapterError where an adapter's modules or shapes are not those of the base's target modules."""
+    """Raises an AdapterError if an adapter's modules or shapes are not those of the target modules."""
     if adapter.pairs.keys() != modules.keys():
         odd = sorted(adapter.pairs.keys() ^ modules.keys())[0]
         raise AdapterError("The adapter is for other modules than the base has", got=f"a difference at {odd!r}")
@@ -80,11 +80,10 @@ def check_fits(adapter: Adapter, modules: Mapping[str, nn.Linear]) -> None:
 
 
 def target_modules(model: nn.Module, lora: LoraConfig) -> list[tuple[str, nn.Linear]]:
-    """The model's linear modules that run on text and whose last name is a target, in the model's order.
+    """The target modules: linear, used on text, and with a target as last name; in the model's order.
 
     Raises:
-        BaseModelError: there is none of one name, one is more than a linear map, or an adapter on them could not be
-            exported.
+        BaseModelError: a name has no module, a module is more than a linear map, or its adapters cannot be exported.
     """
     linears = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     found = [(name, module) for name, module in linears if name.rsplit(".", 1)[-1] in lora.target_modules]
@@ -104,7 +103,7 @@ def target_modules(model: nn.Module, lora: LoraConfig) -> list[tuple[str, nn.Lin
 
 
 def _check_linear(name: str, module: nn.Linear) -> None:
-    """Raises a BaseModelError where a bank cannot adapt a module: it is no plain map, or sees other tokens."""
+    """Refuses a module that is more than a linear map, or that sees other tokens."""
     if type(module).forward is not nn.Linear.forward:  # a router, say, that returns more than W x
         got = f"a {type(module).__name__}, which computes more than a linear map"
     elif re.search(r"experts\.\d+\.", name):

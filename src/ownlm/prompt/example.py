@@ -1,6 +1,6 @@
-"""Prompts and answers, from a person's records and queries.
+"""Prompts and answers from a user's records and queries.
 
-A prompt begins with the instruction, so that all prompts of one person begin alike:
+A prompt begins with the instruction, so all prompts of one user have a common prefix:
 
     {instruction}
 
@@ -13,7 +13,7 @@ A prompt begins with the instruction, so that all prompts of one person begin al
     article: ...
     category:
 
-Fields are cut to their first words, on copies.
+Fields are cut to their first words.
 """
 
 import hashlib
@@ -35,13 +35,13 @@ HEADER: Final = "Earlier, by the same person:"
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """What the model reads, and what it is to write next.
+    """A prompt and its answer.
 
     Attributes:
-        record_id: the record it was made from.
-        prompt: ends with the task's cue.
-        answer: begins with a space; the end-of-text token is not in it.
-        retrieved: ids of the records that the prompt shows, in its order.
+        record_id: the id of the record that it was made from.
+        prompt: the prompt, which ends with the task's cue.
+        answer: the answer, which begins with a space; without the end-of-text token.
+        retrieved: the ids of the records in the prompt, in their order.
     """
 
     record_id: str
@@ -62,23 +62,22 @@ def history_examples(
     max_words: int = 768,
     max_words_retrieved: int = 368,
 ) -> list[Example]:
-    """An example of each record that can be learnt from, oldest first.
+    """Makes one example of each record that has an answer, oldest first.
 
-    A record without its answer makes no example. For a task with options, an example shows the right and the wrong
-    one, in an order that depends on the record's id; where a record names no wrong one, it is the right one of an
-    earlier record, and where there is none, there is no example.
+    For a task with options, an example shows the right and the wrong option, in an order that depends on the record's
+    id. The wrong option of a record without one is the right option of an earlier record; without any, there is no
+    example.
 
     Args:
-        rag: how many earlier records a prompt shows; never the record itself, never a later one.
-        profile: a text about the person, which every prompt shows.
-        recent: make examples of this many latest records only; prompts may show older ones.
-        since: make examples of records of this time or later only; one without a time is left out then.
-        learnt: ids of records to make no example of, because they were learnt before; they count among the `recent`.
-        max_words: words kept of each field of the record.
-        max_words_retrieved: words kept of each field of a record that the prompt shows.
-
-    Returns:
-        Examples; the history stays as it is.
+        task: the task's templates and fields.
+        history: the user's records; they are not changed.
+        rag: the number of earlier records that a prompt shows.
+        profile: a text about the user that every prompt shows.
+        recent: the number of latest records to make examples of; prompts may show older ones.
+        since: the earliest time of records to make examples of; records without a time are then left out.
+        learnt: ids of records to skip because they were learnt before; they count among the `recent`.
+        max_words: the words that are kept of each field of the record.
+        max_words_retrieved: the words that are kept of each field of an earlier record.
 
     Raises:
         TaskError: a record lacks a field that the task's input needs.
@@ -122,11 +121,13 @@ def query_prompt(
     max_words: int = 768,
     max_words_retrieved: int = 368,
 ) -> tuple[str, tuple[str, ...]]:
-    """The prompt of a new input, and the ids of the records it shows, in its order.
+    """The prompt of a new input, and the ids of the records in it, in their order.
 
     Args:
-        fields: the query's; all of the history counts as earlier.
-        rag, profile, max_words, max_words_retrieved: as for `history_examples`.
+        task: the task's templates and fields.
+        fields: the query's fields.
+        history: the user's records; all of them count as earlier.
+        rag, profile, max_words, max_words_retrieved: as in `history_examples`.
 
     Raises:
         TaskError: the query lacks a field that the task's input needs.
@@ -148,7 +149,7 @@ def prompt_text(
     max_words: int = 768,
     max_words_retrieved: int = 368,
 ) -> str:
-    """The prompt that shows `retrieved` and asks about `fields`. A shown record without an answer has no answer line.
+    """The prompt that shows `retrieved` and asks about `fields`; a record without an answer gets no answer line.
 
     Raises:
         TaskError: a field that the task's input needs is missing.
@@ -164,17 +165,17 @@ def prompt_text(
 
 
 def answer_text(task: Task, fields: Mapping[str, str], *, max_words: int | None = None) -> str:
-    """The answer, as it goes on after the prompt's cue. One of the task's labels is never cut.
+    """The answer after the prompt's cue. Labels are not cut.
 
     Raises:
-        KeyError: there is no answer among the fields.
+        KeyError: the fields have no answer.
     """
     answer = fields[task.answer_field].strip()
     return " " + (answer if max_words is None or task.labels else first_words(answer, max_words))
 
 
 def first_words(text: str, count: int) -> str:
-    """The first words of a text, as they stand there.
+    """The first words of a text, with the blanks between them.
 
     >>> first_words(" to be  or not", 3)
     'to be  or'
@@ -187,7 +188,7 @@ def first_words(text: str, count: int) -> str:
 
 
 def _example_fields(task: Task, records: Sequence[Record], place: int) -> Mapping[str, str] | None:
-    """Fields of the input and the answer; None where no example can be made."""
+    """The fields of an example's input and answer; None if the record makes no example."""
     record = records[place]
     if task.options is None:
         return record.fields if record.fields.get(task.answer_field, "").strip() else None
@@ -214,9 +215,9 @@ def _time(record: Record) -> float:
 
 
 def _showable(task: Task, earlier: Sequence[Record], fields: Mapping[str, str]) -> list[int]:
-    """Places of the records that an example may show: none that would give the wrong option away.
+    """The places of the records that an example may show: all but those with its wrong option as their right one.
 
-    A wrong option taken from an earlier record would else be known by its standing above, as no query's is.
+    In queries, no shown record gives the wrong option away.
     """
     if task.options is None:
         return list(range(len(earlier)))
@@ -229,18 +230,18 @@ def _hash(identity: str, purpose: str) -> int:
 
 
 def retrieval_query(task: Task, fields: Mapping[str, str]) -> str:
-    """What is searched for: the input; of a choice between options what they are given for, not the options."""
+    """The text to search for: the input, without options."""
     names = (name for name in task.input_fields if task.options is None or name not in OPTION_FIELDS)
     return " ".join(fields[name] for name in names if name in fields)
 
 
 def retrieval_document(task: Task, record: Record) -> str:
-    """What is searched: a record's input and its answer."""
+    """The text to search in: a record's input and its answer."""
     return f"{retrieval_query(task, record.fields)} {_answer(task, record) or ''}"
 
 
 def _answer(task: Task, record: Record) -> str | None:
-    """What a record shows as its answer: of options the right one itself, since its number says nothing elsewhere."""
+    """The answer that a shown record has; of options the right one itself, as its number means nothing elsewhere."""
     return record.fields.get(task.options.right if task.options else task.answer_field)
 
 

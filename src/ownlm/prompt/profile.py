@@ -1,8 +1,8 @@
-"""Text profiles (PAG): what a model is asked to write about a person, what becomes of its answer, and counting instead.
+"""Text profiles (PAG): the request to a model, the cleaning of its answer, and counted profiles without a model.
 
-A profile is made from a person's own records, and stands in each of their prompts (`ownlm.prompt.example`).
+A profile is made from a user's records, and is shown in each of the user's prompts (`ownlm.prompt.example`).
 
-Source: OPPU (arXiv 2402.04401), whose chat model writes profiles from 10 records. The wording, and counting, are ours.
+Source: OPPU (arXiv 2402.04401), which lets a chat model write profiles from 10 records. Wording and counting are ours.
 """
 
 import re
@@ -18,12 +18,12 @@ from ownlm.history.task import Task
 from ownlm.history.template import fill
 from ownlm.prompt.example import first_words
 
-RECORDS: Final = 10  # the latest
-OPENING: Final = "This person mostly"  # how a base's answer begins: else a small one talks of something else
+RECORDS: Final = 10  # latest records
+OPENING: Final = "This person mostly"  # given beginning of a base's answer: a small base would else lose the subject
 
-_FIELD_WORDS, _FIELD_LETTERS = 60, 600  # of each field of a record; letters, for scripts without blanks
+_FIELD_WORDS, _FIELD_LETTERS = 60, 600  # of each field of a record; letters count in scripts without blanks
 _WORDS, _LETTERS = 100, 1000  # of a profile
-_LABELS = 5  # of a counted one
+_LABELS = 5  # of a counted profile
 _JOINERS = "\u200c\u200d"  # format characters that belong to words
 _SENTENCE_END = re.compile(  # not the dot of "1. "
     "(?<!\\s\\d)(?<!^\\d)[.!?\u2026]+[\"'\u201d\u2019)\\]]*(?=\\s|$)|[\u3002\uff01\uff1f]+"
@@ -32,15 +32,16 @@ _THOUGHTS = re.compile(r"^\s*<think>.*?(</think>|$)", re.DOTALL)
 
 
 def answered(task: Task, history: History) -> list[Record]:
-    """The records that have an answer, oldest first."""
+    """The records with an answer, oldest first."""
     return [record for record in history.records if _answer(task, record)]
 
 
 def request(task: Task, records: Sequence[Record]) -> str:
-    """What a model reads to write a person's profile.
+    """The request to a model to write a user's profile.
 
     Args:
-        records: the person's, each with an answer; fields are cut to their first words, on copies.
+        task: the task of the records.
+        records: the user's records, each with an answer; their fields are cut to the first words.
     """
     if task.labels:
         did, what = "chose", "what they deal with, and what they choose when"
@@ -56,10 +57,11 @@ def request(task: Task, records: Sequence[Record]) -> str:
 
 
 def counted(task: Task, records: Sequence[Record]) -> str:
-    """A profile without a model: the labels a person chose most often. Nothing where they chose none.
+    """A profile without a model: the user's most frequent labels. Empty without any.
 
     Args:
-        records: the person's, each with an answer.
+        task: the task of the records.
+        records: the user's records, each with an answer.
 
     Raises:
         TaskError: the task has no labels to count.
@@ -80,10 +82,10 @@ def counted(task: Task, records: Sequence[Record]) -> str:
 
 
 def cleaned(text: str) -> str:
-    """What a model said, as one paragraph of about a hundred words; empty where it said nothing.
+    """A model's answer as one paragraph of about a hundred words; empty if it has no words.
 
-    It ends with a sentence where one ends in its second half; what it says twice is kept once, as small models go round
-    in circles; a chain of thought at its beginning is left out.
+    It is cut behind the last whole sentence, if that is in its second half. Repeated sentences are kept once, and a
+    chain of thought at its beginning is removed.
 
     >>> cleaned("Writes on rain.\\n\\nWrites on rain. Writes on")
     'Writes on rain.'
@@ -105,13 +107,13 @@ def cleaned(text: str) -> str:
 
 def _plain(letter: str) -> str:
     kind = category(letter)
-    if kind in ("Cc", "Cs"):  # control characters, and halves of characters, which no file could hold
+    if kind in ("Cc", "Cs"):  # control characters, and surrogates, which cannot be encoded
         return " "
     return "" if kind == "Cf" and letter not in _JOINERS else letter
 
 
 def _answer(task: Task, record: Record) -> str:
-    """A record's answer; of two options the right one. Empty where there is none."""
+    """A record's answer; of two options the right one. May be empty."""
     return record.fields.get(task.options.right if task.options else task.answer_field, "").strip()
 
 

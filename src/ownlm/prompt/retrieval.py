@@ -1,4 +1,4 @@
-"""Which of a person's earlier records a prompt shows."""
+"""BM25 retrieval of the earlier records that a prompt shows."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,7 +10,7 @@ from ownlm.prompt.words import segmented
 
 
 def words(text: str) -> list[str]:
-    """The terms that are matched: runs of letters, digits and '_', in lower case.
+    """The terms of a text: runs of letters, digits and '_', in lower case.
 
     In a script without blanks between words, such as Japanese or Thai, the terms are characters and pairs of
     neighbouring characters.
@@ -29,9 +29,9 @@ def retrieve(query: str, documents: Sequence[str], k: int) -> list[int]:
     """Indices of the k documents that match the query best, best first.
 
     Args:
-        query: a text.
-        documents: texts, oldest first. A higher index wins a tie, so a query that matches nothing gets the latest.
-        k: how many; all of them if there are fewer.
+        query: the text to search for.
+        documents: the texts to search in, oldest first. The latest wins a tie, also if nothing matches.
+        k: the number of indices; there are fewer if there are fewer documents.
 
     >>> retrieve("rain", ["rain again", "sun", "snow"], 2)
     [0, 2]
@@ -40,31 +40,31 @@ def retrieve(query: str, documents: Sequence[str], k: int) -> list[int]:
 
 
 def rank(query: Sequence[str], documents: Sequence[Sequence[str]], k: int) -> list[int]:
-    """`retrieve`, of texts that are words already."""
+    """`retrieve` for texts that are lists of words."""
     if k < 1 or not documents:
         return []
-    ties = bm25(query, documents).round(9)  # equal sums, added up in another order, differ in their last digits
+    ties = bm25(query, documents).round(9)  # equal sums in another order differ in their last digits
     best: list[int] = np.lexsort((np.arange(len(documents)), ties))[::-1][:k].tolist()
     return best
 
 
 def bm25(query: Sequence[str], documents: Sequence[Sequence[str]]) -> NDArray[np.float64]:
-    """How well each document matches a query, all given as words.
+    """BM25+ scores of documents for a query, all given as words.
 
-    BM25+ with N documents, df of which hold the word w; |d| words in d, avg on average; k1 = 1.5, b = 0.75, delta = 1:
+    N documents, df of them with the word w; |d| words in d, avg on average; k1 = 1.5, b = 0.75, delta = 1:
 
         score(d) = sum over the query's words w of
                    ln((N + 1) / df) (delta + tf (k1 + 1) / (k1 (1 - b + b |d| / avg) + tf))
 
     Returns:
-        score_N, 0 for all where query or documents have no words.
+        score_N, all 0 if the query or the documents have no words.
 
     Source: Lv and Zhai, "Lower-bounding term frequency normalization" (CIKM 2011), as in rank_bm25 and bm25s.
     """
     import bm25s  # only where prompts show records
 
-    # Words that the query lacks count only by how many they are: with one id for all of them, indexing is quick enough
-    # to be done anew for each of a person's records.
+    # Words that the query lacks only count for lengths. With one id for all of them, indexing is quick enough to be
+    # repeated for each record of a user.
     ids = {word: number for number, word in enumerate(dict.fromkeys(query))}
     other = len(ids)
     corpus = [[ids.get(word, other) for word in document] for document in documents]

@@ -1,4 +1,4 @@
-"""Words of a text in any script, for retrieval and for ROUGE."""
+"""Splits text of any script into words, for retrieval and for ROUGE."""
 
 import re
 from functools import cache
@@ -6,7 +6,7 @@ from typing import Final
 from unicodedata import category, normalize
 
 _WORD: Final = re.compile(r"\w+")
-_SIMPLE: Final = re.compile("[\x00-\u02ff\u2000-\u200c\u200e-\u2bff]*")  # no combining marks, nothing below
+_SIMPLE: Final = re.compile("[\x00-\u02ff\u2000-\u200c\u200e-\u2bff]*")  # no combining marks, none of the following
 # Scripts that put no blanks between words: Han, kana, bopomofo, Yi, Thai, Lao, Burmese, Khmer, Tai, Balinese, Javanese.
 _UNSPACED: Final = (
     "\u3005-\u3007\u3040-\u3096\u3099-\u30ff\u3100-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua000-\ua4cf"
@@ -20,8 +20,8 @@ _WIDE: Final = re.compile("[\uff00-\uffef]+")  # full-width Latin, half-width ka
 def segmented(text: str) -> list[list[str]]:
     """The words of a text in lower case, each as a list of its parts.
 
-    A word is a run of letters, digits and `_`, with their combining marks; it has one part. Where a script puts no
-    blanks between words, the whole run counts as one word, and its parts are its characters with their marks.
+    A word is a run of letters, digits and `_` with their combining marks; it has one part. In scripts without blanks
+    between words, the run counts as one word, and its parts are its characters with their marks.
 
     >>> segmented("It's हिन्दी, 東京 2024!")
     [['it'], ['s'], ['हिन्दी'], ['東', '京'], ['2024']]
@@ -37,7 +37,7 @@ def segmented(text: str) -> list[list[str]]:
 
 @cache
 def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """A pattern of words, and one of the characters of an unspaced run."""
+    """Patterns of words, and of the characters of an unspaced run."""
     marks = "".join(char for char in map(chr, range(0x300, 0x1E950)) if category(char)[0] == "M")
     character = rf"(?=\w)[{_UNSPACED}][{marks}]*"
     spaced = rf"(?![{_UNSPACED}])"

@@ -1,4 +1,4 @@
-"""Text profiles: what is written about a person, and shown in their prompts."""
+"""Writes users' text profiles, which their prompts show."""
 
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -19,22 +19,22 @@ from ownlm.store.store import Store
 from ownlm.workflows.bases import pick_raw_base
 from ownlm.workflows.report import Profiles
 
-if TYPE_CHECKING:  # counting, and asking elsewhere, need no torch
+if TYPE_CHECKING:  # counting and endpoints need no torch
     from ownlm.inference.endpoint import Endpoint
     from ownlm.model.base import BaseLM
 
 KEY = "OWNLM_PROFILE_KEY"  # the environment variable with an endpoint's key
-PEOPLE_AT_ONCE = 64  # whose requests to a base are in memory together
+USERS_AT_ONCE = 64  # requests to a base that are in memory together
 TOKENS_PER_PASS = 4096
 NEW_TOKENS = 96
-NAMED = 10  # people named before their records leave the machine
+NAMED = 10  # users that are named before their records leave the machine
 
 
 def shown(config: PromptConfig, user: str, profile: ProfileInfo | None) -> dict[str, Any]:
-    """What a prompt of a person shows, as arguments of `history_examples` and `query_prompt`.
+    """The settings of a user's prompts, as arguments of `history_examples` and `query_prompt`.
 
     Raises:
-        NotFoundError: it shows a profile, and the person has none.
+        NotFoundError: prompts show a profile, and the user has none.
     """
     if config.profile and profile is None:
         raise NotFoundError(f"User {user!r} has no profile", hint="`ownlm profile --task T` writes it")
@@ -43,22 +43,22 @@ def shown(config: PromptConfig, user: str, profile: ProfileInfo | None) -> dict[
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A person to write about."""
+    """A user to write a profile of."""
 
     user: str
-    history: str  # digest of all they had
-    records: tuple[Record, ...]  # those that the profile is made from, oldest first
+    history: str  # digest of the whole history
+    records: tuple[Record, ...]  # the records for the profile, oldest first
 
 
-Texts = Generator[tuple[Subject, str | OwnlmError], None, None]  # what was written about whom, or why nothing was
+Texts = Generator[tuple[Subject, str | OwnlmError], None, None]  # each user's profile, or the error of writing it
 
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """Who writes profiles."""
+    """A way of writing profiles."""
 
-    name: str  # as profiles keep it
-    records: int | None  # how many of a person's latest it wants; None for all
+    name: str  # stored with the profiles
+    records: int | None  # number of latest records that it reads; None for all
     write: Callable[[Iterator[Subject]], Texts]
 
 
@@ -72,11 +72,11 @@ def pick_writer(
     counted: bool,
     tell: Callable[[str], None],
 ) -> Writer:
-    """The one that the settings name: a base of the home, an endpoint, or counting.
+    """The writer that the settings name: a base of the home, an endpoint, or counting.
 
     Raises:
-        ConfigError: they name several, or what cannot be used.
-        NotFoundError: there is no such base.
+        ConfigError: the settings name several writers, or an endpoint that cannot be used.
+        NotFoundError: the home has no such base.
         TaskError: the task has no labels to count.
     """
     if (base is not None) + (url is not None) + counted > 1 or (url is None) != (model is None):
@@ -96,48 +96,46 @@ def pick_writer(
 def profile_people(
     store: Store, task: Task, users: Sequence[str], writer: Writer, progress: Progress, report: Profiles
 ) -> Profiles:
-    """Writes everybody's profile who has none from this writer and the history they have now.
+    """Writes the profiles of users that have none from this writer and their current history.
 
-    Each is kept as soon as it is there, each outcome goes into the report.
+    Each profile is stored at once, and each outcome goes into the report.
 
     Raises:
-        NotFoundError: a user named, or everybody, has no records.
-        OwnlmError: the writer cannot be used; what is written is kept.
+        NotFoundError: a named user has no records, or no user has any.
+        OwnlmError: the writer cannot be used; profiles so far are stored.
     """
-    there = {person.user: person.history for person in store.people(task.name)}
-    if missing := [user for user in users if user not in there]:
+    histories = {one.user: one.history for one in store.people(task.name)}
+    if missing := [user for user in users if user not in histories]:
         raise unknown_user(store, missing[0], task.name)
-    if not there:
-        raise NotFoundError(f"Nobody in the home has records for task {task.name!r}", hint="`ownlm history add`")
-    latest, people = store.latest_profiles(task.name), list[str]()
-    for user in dict.fromkeys(users) or there:
+    if not histories:
+        raise NotFoundError(f"No user in the home has records for task {task.name!r}", hint="`ownlm history add`")
+    latest, wanted = store.latest_profiles(task.name), list[str]()
+    for user in dict.fromkeys(users) or histories:
         last = latest.get(user)
-        if last and (last.history, last.writer) == (there[user], writer.name):
+        if last and (last.history, last.writer) == (histories[user], writer.name):
             report.skipped.append((user, "up to date"))
         else:
-            people.append(user)
-    if not people:
+            wanted.append(user)
+    if not wanted:
         return report
-    place = {user: number for number, user in enumerate(people)}
+    place = {user: number for number, user in enumerate(wanted)}
     done = 0
-    progress("profiles", done, len(people))
+    progress("profiles", done, len(wanted))
     try:
-        with closing(writer.write(_subjects(store, task, people, writer.records, report))) as texts:
+        with closing(writer.write(_subjects(store, task, wanted, writer.records, report))) as texts:
             for done, (subject, text) in enumerate(texts, 1):
                 _keep(store, task, writer, subject, text, report)
-                progress("profiles", done, len(people))
-        if done < len(people):  # of the others there was nothing to write from
-            progress("profiles", len(people), len(people))
-    finally:  # an endpoint answers in an order of its own
+                progress("profiles", done, len(wanted))
+        if done < len(wanted):  # the others have no records to write from
+            progress("profiles", len(wanted), len(wanted))
+    finally:  # an endpoint answers in any order
         report.written.sort(key=lambda written: place.get(written[0].user, -1))
         report.failed.sort(key=lambda failed: place.get(failed[0], -1))
     return report
 
 
-def _subjects(
-    store: Store, task: Task, people: Sequence[str], count: int | None, report: Profiles
-) -> Iterator[Subject]:
-    for user in people:
+def _subjects(store: Store, task: Task, users: Sequence[str], count: int | None, report: Profiles) -> Iterator[Subject]:
+    for user in users:
         history = store.history(task.name, user)
         records = answered(task, history)
         if not history.records:
@@ -150,7 +148,7 @@ def _subjects(
 
 
 def _keep(store: Store, task: Task, writer: Writer, subject: Subject, text: str | OwnlmError, report: Profiles) -> None:
-    """Keeps what was written about a person, or tells why there is nothing to keep."""
+    """Stores a profile, or reports why there is none."""
     if isinstance(text, str) and not (text := cleaned(text)):
         text = OwnlmError(
             f"The profile of user {subject.user!r} is empty", expected="a few words", hint="try another writer"
@@ -171,17 +169,17 @@ def _keep(store: Store, task: Task, writer: Writer, subject: Subject, text: str 
 
 
 def _counting(task: Task) -> Writer:
-    counted(task, [])  # whether there are labels
+    counted(task, [])  # raises an error for a task without labels
     return Writer("counted", None, lambda subjects: ((one, counted(task, one.records)) for one in subjects))
 
 
 def _by_base(base: "BaseLM", task: Task, subjects: Iterator[Subject]) -> Texts:
-    """What a base writes, about many people in one pass."""
+    """Profiles by a base, many users in one pass."""
     from ownlm.inference.generate import generate
     from ownlm.inference.prompt_row import Prompt, in_passes
     from ownlm.model.segments import BASE
 
-    while some := list(islice(subjects, PEOPLE_AT_ONCE)):
+    while some := list(islice(subjects, USERS_AT_ONCE)):
         fitting, prompts = list[Subject](), list[Prompt]()
         for subject in some:
             try:
@@ -199,7 +197,7 @@ def _by_base(base: "BaseLM", task: Task, subjects: Iterator[Subject]) -> Texts:
 
 
 def _fitted(base: "BaseLM", task: Task, subject: Subject) -> tuple[Subject, list[int]]:
-    """A person with as many of their latest records as the base can read, and the request about them in tokens."""
+    """A subject with as many latest records as the base's context holds, and the request's tokens."""
     for first in range(len(subject.records)):
         records = subject.records[first:]
         tokens = base.encode_chat(request(task, records), OPENING)
@@ -207,20 +205,20 @@ def _fitted(base: "BaseLM", task: Task, subject: Subject) -> tuple[Subject, list
             return replace(subject, records=records), tokens
     raise DataError(
         f"The latest record of user {subject.user!r} is longer than the context of the base {base.name!r}",
-        got=f"{len(tokens) + NEW_TOKENS} tokens, with what is asked about it and the answer",
+        got=f"{len(tokens) + NEW_TOKENS} tokens, with the request and the answer",
         expected=f"at most {base.max_tokens}",
         hint="choose another base with --base",
     )
 
 
 def _by_endpoint(endpoint: "Endpoint", task: Task, subjects: Sequence[Subject], tell: Callable[[str], None]) -> Texts:
-    """What a model elsewhere writes; whose records go there is told before they go."""
+    """Profiles by an endpoint; the users are named before their records are sent."""
     from ownlm.inference.endpoint import answers
 
     if not subjects:
         return
     named = ", ".join(f"{one.user} ({len(one.records)})" for one in subjects[:NAMED])
-    others = f" and {len(subjects) - NAMED:,} more people" if len(subjects) > NAMED else ""
+    others = f" and {len(subjects) - NAMED:,} more users" if len(subjects) > NAMED else ""
     tell(
         f"sending {many(sum(len(one.records) for one in subjects), 'record')} to {endpoint.host}, for the model "
         f"{endpoint.model}{'' if endpoint.encrypted or endpoint.local else ', NOT ENCRYPTED'}: {named}{others}"

@@ -1,4 +1,4 @@
-"""Which architectures can be a base, as far as the configuration and the modules tell, before any weight is read."""
+"""Checks of a base's architecture by its configuration and modules, before any weight is read."""
 
 import json
 from importlib.metadata import distributions
@@ -17,23 +17,23 @@ from ownlm.model.bases.files import read_config
 from ownlm.model.layers import refuse, why_not
 
 _TEXT: Final = "a model that writes text, such as Llama, Mistral, Qwen, Gemma or Phi"
-MOST_LAYERS: Final = 1000  # the model is built to look at its modules: a damaged number would take for ever
+MOST_LAYERS: Final = 1000  # a damaged number would make building the modules endless
 _OTHER: Final = "choose another base; docs/bases.md lists those that were tried"
 
 
 def check_architecture(folder: Path, name: str) -> Any:
-    """Refuses a model that cannot be a base by its configuration alone, and says why.
+    """Refuses a configuration of a model that cannot be a base.
 
     Args:
-        folder: an ordinary Hugging Face folder, of which config.json is read.
-        name: of the base.
+        folder: an ordinary Hugging Face folder; only config.json is read.
+        name: the base's name, for messages.
 
     Returns:
         The configuration, as transformers reads it.
 
     Raises:
-        BaseModelError: the model is unknown here, needs code of its own, does not write text, cannot be made of its
-            configuration, or is of a kind that does not run on packed rows.
+        BaseModelError: transformers does not know the model, it needs remote code, it writes no text, its configuration
+            is wrong, or it does not run on packed rows.
     """
     transformers_logging.set_verbosity_error()
     raw = read_config(folder)
@@ -58,16 +58,16 @@ def check_architecture(folder: Path, name: str) -> Any:
             refuse(name, why)
         try:
             AutoModelForCausalLM.from_config(config, trust_remote_code=False, attn_implementation=NAME)
-        except Exception:  # with its own attention it could be made
+        except Exception:  # it could be built with its own attention
             refuse(name, "attention that transformers does not let others compute")
     return config
 
 
 def _made(kind: str, make: Any) -> Any:
-    """What transformers makes of a configuration; each model type checks its own, in its own way."""
+    """Builds a configuration or a model, with errors of any kind as a BaseModelError."""
     try:
         return make()
-    except ImportError as error:  # of models of pictures or sound whose towers are another library's
+    except ImportError as error:  # towers for images or sound from another library
         what, got = "The model needs a package that is not installed", f"model type {kind!r}, {in_one_line(error)}"
         raise _refused(what, got, "install the package, then run the same command again") from None
     except Exception as error:
@@ -76,11 +76,7 @@ def _made(kind: str, make: Any) -> Any:
 
 
 def check_tokenizer(folder: Path) -> None:
-    """Refuses a tokenizer that needs what is not here.
-
-    Raises:
-        BaseModelError: it needs code of its own, or a package that is not installed.
-    """
+    """Refuses a tokenizer that needs remote code or a package that is not installed."""
     if (folder / "tokenizer.json").is_file():
         return
     settings = folder / "tokenizer_config.json"
@@ -95,7 +91,7 @@ def check_tokenizer(folder: Path) -> None:
 
 
 def _lacking(*packages: str) -> list[str]:
-    """Those packages that are not installed."""
+    """The packages that are not installed."""
     return [name for name in packages if not any(distributions(name=name))]
 
 

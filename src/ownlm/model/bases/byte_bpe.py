@@ -1,6 +1,6 @@
-"""A byte-level BPE tokenizer, written as the two files transformers reads.
+"""Writes a byte-level BPE tokenizer as the two files that transformers reads.
 
-Written here and not by a library, so that the same base has the same bytes, and the same fingerprint, everywhere.
+No library writes them, so that a base has the same fingerprint with every version of the libraries.
 """
 
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tokenizers.pre_tokenizers import ByteLevel
 
-ALPHABET = tuple(sorted(ByteLevel.alphabet()))  # the 256 characters that stand for the bytes
+ALPHABET = tuple(sorted(ByteLevel.alphabet()))  # the 256 characters for the bytes
 
 
 def write_byte_bpe(
@@ -26,14 +26,14 @@ def write_byte_bpe(
     """Writes tokenizer.json and tokenizer_config.json.
 
     Args:
-        folder: where to.
-        tokens: all tokens, in the order of their ids, bytes written in `ALPHABET`.
-        special: those of them that no text is cut into.
-        roles: of special tokens, such as `{"eos_token": "</s>"}`.
+        folder: the folder to write to.
+        tokens: all tokens in the order of their ids, bytes written in `ALPHABET`.
+        special: the special tokens among them.
+        roles: special tokens by role, such as `{"eos_token": "</s>"}`.
         merges: pairs of tokens with a space between, most frequent first.
-        split_digits: whether every digit stands alone.
-        max_length: tokens the model was made for.
-        chat_template: in Jinja, if the model was trained on chats.
+        split_digits: whether each digit is a separate token.
+        max_length: the model's context in tokens.
+        chat_template: a Jinja template, for a chat model.
     """
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     digits = {"type": "Digits", "individual_digits": True}
@@ -62,7 +62,7 @@ def write_byte_bpe(
         },
     }
     config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",  # with a model's own class, transformers cuts digits its own way
+        "tokenizer_class": "PreTrainedTokenizerFast",  # with the Llama class, transformers would cut digits differently
         "model_max_length": max_length,
         "clean_up_tokenization_spaces": False,
         **roles,

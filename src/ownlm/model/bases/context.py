@@ -1,8 +1,8 @@
-"""How long a model's sequences may be."""
+"""The longest sequence of a model."""
 
 from typing import Any
 
-LONGEST = 2**31  # of models that name no limit
+LONGEST = 2**31  # for models without a limit
 
 
 def rotary_settings(text: Any) -> list[dict[str, Any]]:
@@ -12,15 +12,15 @@ def rotary_settings(text: Any) -> list[dict[str, Any]]:
 
 
 def has_original_context(config: Any) -> bool:
-    """Whether a longer sequence would get other rotary embeddings at all of its positions (longrope, dynamic NTK).
+    """Whether longer sequences get other rotary embeddings at all positions (longrope, dynamic NTK).
 
-    Within the original context they are the same for sequences of every length, so a row's neighbours do not matter.
+    Within the original context they do not depend on the length, so a row's neighbours do not matter.
     """
     return any(one.get("rope_type") in ("longrope", "dynamic") for one in rotary_settings(config.get_text_config()))
 
 
 def context(config: Any) -> int:
-    """The longest sequence, in tokens: the model's limit, or its original context where `has_original_context`."""
+    """The longest sequence in tokens: the model's limit, or its original context if it has one."""
     text = config.get_text_config()
     limits = [getattr(text, "max_position_embeddings", None)]
     for one in rotary_settings(text):

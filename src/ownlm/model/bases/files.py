@@ -1,4 +1,4 @@
-"""A base model on disk: an ordinary Hugging Face folder, checked, counted, and named by its content. Loads no torch."""
+"""A base model's folder: its checks, its parameter count and its fingerprint. Loads no torch."""
 
 import hashlib
 import json
@@ -28,15 +28,15 @@ TOKENIZER_FILES = (
     "vocab.json",
 )
 _TOKENIZERS = ({"tokenizer.json"}, {"tokenizer.model"}, {"vocab.json", "merges.txt"})  # each is enough
-_CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")  # of the last, those that write text are loaded
-_FULL = {"F64", "F32", "F16", "BF16"}  # in safetensors' names
-_PACKED = ("weight", "weight_packed", "_blocks")  # ends of the names of weights: "qweight" of GPTQ and AWQ too
+_CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")  # the last also names models that write no text
+_FULL = {"F64", "F32", "F16", "BF16"}  # safetensors' names of full precision
+_PACKED = ("weight", "weight_packed", "_blocks")  # ends of weights' names, also "qweight" of GPTQ and AWQ
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
-# What writing the same model again may change: where it lay, who wrote it, the type to load (tensors have their own).
+# Settings that saving the same model again may change; each tensor has its own type.
 _VOLATILE = {"_name_or_path", "_commit_hash", "transformers_version", "torch_dtype", "dtype"}
 _VOLATILE_TOKENIZER = {"name_or_path", "is_local", "local_files_only", "transformers_version"}
-_JOINT: Final = (("qkv_proj",), ("query_key_value",), ("Wqkv",), ("c_attn",))  # queries, keys and values in one
-_LATENT: Final = (("kv_a_proj_with_mqa",),)  # of DeepSeek: what its cache keeps, of which keys and values are made
+_JOINT: Final = (("qkv_proj",), ("query_key_value",), ("Wqkv",), ("c_attn",))  # queries, keys and values in one module
+_LATENT: Final = (("kv_a_proj_with_mqa",),)  # DeepSeek's compressed keys and values
 _OTHERS: Final = {
     "q_proj": (("q_a_proj", "q_b_proj"), *_JOINT),
     "k_proj": (*_LATENT, *_JOINT),
@@ -49,7 +49,7 @@ JSON_BYTES = 1 << 30  # the largest tokenizers take tens of megabytes
 
 @dataclass(frozen=True, slots=True)
 class _StoredTensor:
-    """Where a tensor's bytes lie."""
+    """A tensor's type, shape and range of bytes in a file."""
 
     file: Path
     dtype: str
@@ -59,15 +59,15 @@ class _StoredTensor:
 
 
 def check_base_folder(folder: Path) -> None:
-    """Refuses a folder that is no whole causal language model in safetensors with its tokenizer.
+    """Refuses a folder that is not a complete causal language model in safetensors with its tokenizer.
 
-    Headers and file sizes are read, not the weights.
+    It reads headers and file sizes, not the weights.
 
     Args:
         folder: an ordinary Hugging Face folder.
 
     Raises:
-        BaseModelError: a file is missing, damaged, or not what ownlm reads.
+        BaseModelError: a file is missing, damaged, or of another kind.
     """
     check_config(folder)
     _check_precision(folder, _stored_tensors(folder))
@@ -84,9 +84,9 @@ def check_base_folder(folder: Path) -> None:
 
 
 def fingerprint(folder: Path) -> str:
-    """The name of a base's content: equal for equal weights, configuration and tokenizer.
+    """The hash of a base's content: equal for equal weights, configuration and tokenizer.
 
-    How the weights are cut into files, and the notes a writer leaves in headers and configuration, do not count.
+    The division of the weights into files, and notes in headers and configuration, do not change it.
 
     Args:
         folder: an ordinary Hugging Face folder.
@@ -100,7 +100,7 @@ def fingerprint(folder: Path) -> str:
     digest = hashlib.sha256(b"ownlm base 1\n")
 
     def add(label: list[Any], chunks: Iterator[bytes] | list[bytes]) -> None:
-        digest.update(_canonical(label))  # it carries the length of what follows: nothing can run together
+        digest.update(_canonical(label))  # with the length of the content, so labels are unambiguous
         for chunk in chunks:
             digest.update(chunk)
 
@@ -116,7 +116,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def parameter_count(folder: Path) -> int:
-    """How many parameters a base has; a head tied to the embedding counts once.
+    """The number of a base's parameters; a head tied to the embedding counts once.
 
     Args:
         folder: an ordinary Hugging Face folder.
@@ -128,13 +128,13 @@ def parameter_count(folder: Path) -> int:
     if config.get("tie_word_embeddings", _text(config).get("tie_word_embeddings")):
         for name in [name for name in shapes if name.endswith("lm_head.weight")]:
             head = shapes.pop(name)
-            if head not in shapes.values():  # the head is the one copy that was written
+            if head not in shapes.values():  # the head is the only written copy
                 shapes[name] = head
     return sum(prod(shape) for shape in shapes.values())
 
 
 def decoder_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor of the text decoder, by its name in the folder; a model of text has no others.
+    """The shapes of the text decoder's tensors, by their names in the folder.
 
     Raises:
         BaseModelError: a file is missing or damaged.
@@ -146,11 +146,11 @@ def decoder_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 def named_by(folder: Path, modules: Sequence[str]) -> tuple[str, ...]:
-    """Modules of a preset by the names that they have in a base; a name without an equivalent stays.
+    """A preset's modules by their names in a base; a name without an equivalent stays.
 
     Args:
-        folder: of the base.
-        modules: in Llama's names.
+        folder: the base's folder.
+        modules: Llama's names.
 
     Raises:
         BaseModelError: a file is missing or damaged.
@@ -172,7 +172,7 @@ def _translated(known: frozenset[str], modules: Sequence[str]) -> tuple[str, ...
 
 
 def end_of_text_ids(folder: Path) -> list[int]:
-    """The ids that end a text, as the model's own settings say; none where they say nothing.
+    """The ids that end a text by the model's settings; may be empty.
 
     Raises:
         BaseModelError: a file is missing or damaged.
@@ -183,7 +183,7 @@ def end_of_text_ids(folder: Path) -> list[int]:
 
 
 def _ends(folder: Path) -> Iterator[tuple[str, list[Any]]]:
-    """The file and the value of each `eos_token_id` that the model's own settings have, as a list."""
+    """Each file of settings with an `eos_token_id`, and its ids."""
     generation, config = folder / GENERATION, read_config(folder)
     settings = [(GENERATION, _read_json(generation))] if generation.is_file() else []
     for file, one in (*settings, (CONFIG, config), (CONFIG, _text(config))):
@@ -192,7 +192,7 @@ def _ends(folder: Path) -> Iterator[tuple[str, list[Any]]]:
 
 
 def _check_ends(folder: Path) -> None:
-    """Refuses settings in which what ends a text is no token id."""
+    """Refuses settings with an `eos_token_id` that is no token id."""
     for file, ends in _ends(folder):
         for end in ends:
             if type(end) is not int:
@@ -210,23 +210,23 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise BaseModelError(f"There is no folder {folder}")
     if not (folder / CONFIG).is_file():
         raise BaseModelError(f"There is no {CONFIG} in {folder}", expected="an ordinary Hugging Face model folder")
-    for file in folder.iterdir():  # transformers opens what it finds
+    for file in folder.iterdir():  # transformers opens other files, too
         if not (file.is_file() or (file.is_dir() and file.name not in (CONFIG, WEIGHTS, INDEX, *TOKENIZER_FILES))):
             raise BaseModelError(f"{file} is not a regular file", hint="remove it, or choose another folder")
     return _read_json(folder / CONFIG)
 
 
 def _text(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings of the text decoder, where they stand in a part of their own."""
+    """The settings of the text decoder of a model that has other parts."""
     text = config.get("text_config")
     return text if isinstance(text, dict) else {}
 
 
 def check_config(folder: Path) -> None:
-    """Refuses what is no causal language model, or not in full precision, by what its config.json says of itself.
+    """Refuses a config.json of another model than a causal language model in full precision.
 
     Raises:
-        BaseModelError: it is so, or config.json is missing or damaged.
+        BaseModelError: the model is another one, or config.json is missing or damaged.
     """
     config = read_config(folder)
     architectures = config.get("architectures") or []
@@ -247,7 +247,7 @@ def check_config(folder: Path) -> None:
 
 
 def _check_precision(folder: Path, tensors: dict[str, _StoredTensor]) -> None:
-    """Refuses weights that are quantised, whatever the configuration says. Buffers may be of whole numbers."""
+    """Refuses weights that are quantised. Buffers may be integers."""
     for name, one in tensors.items():
         if one.dtype not in _FULL and (one.dtype.startswith("F") or name.endswith(_PACKED)):
             raise _quantised(folder, one.dtype)
@@ -275,7 +275,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _stored_tensors(folder: Path) -> dict[str, _StoredTensor]:
-    """Every tensor of the folder's weights, by name, from checked headers."""
+    """The folder's tensors by name, from checked headers."""
     tensors: dict[str, _StoredTensor] = {}
     for file in _weight_files(folder):
         found = _read_header(file)
@@ -292,7 +292,7 @@ def _stored_tensors(folder: Path) -> dict[str, _StoredTensor]:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that make up the model."""
+    """The safetensors files of the model."""
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if (folder / INDEX).is_file():
@@ -308,18 +308,18 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _weight_map(folder: Path) -> dict[str, str]:
-    """Which shard holds which tensor, as the index tells."""
+    """The index's shard by tensor."""
     weight_map = _read_json(folder / INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
         raise BaseModelError(f"{folder / INDEX} cannot be used", expected='"weight_map": {tensor: file}')
     for shard in set(weight_map.values()):
-        if Path(shard).name != shard or not (folder / shard).is_file():  # a shard lies beside its index
+        if Path(shard).name != shard or not (folder / shard).is_file():  # shards must be beside the index
             raise BaseModelError(f"{INDEX} in {folder} names a file that is not there", got=shard)
     return weight_map
 
 
 def _read_header(file: Path) -> dict[str, _StoredTensor]:
-    """The tensors of one safetensors file; the library checks that header, sizes and length agree."""
+    """The tensors of one safetensors file; safetensors checks that header, sizes and length agree."""
     try:
         check_regular(file)
         with safe_open(file, framework="numpy"):

@@ -22,12 +22,14 @@ def make_random_base(
     seed: int = 0,
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
 ) -> Path:
-    """Writes a Llama of random weights, with a tokenizer whose tokens are bytes, as an ordinary Hugging Face folder.
+    """Writes a Llama of random weights with a byte tokenizer, as an ordinary Hugging Face folder.
 
     Args:
-        folder: where to; made if it is missing.
-        vocab: ids, at least `SMALLEST_VOCABULARY`; the tokenizer leaves those above it unused.
-        seed: of the weights; torch's own random state stays as it is.
+        folder: the folder to write; made if it is missing.
+        hidden, layers, heads, kv_heads, intermediate: the model's shape.
+        vocab: the number of ids, at least `SMALLEST_VOCABULARY`; the tokenizer leaves those above it unused.
+        seed: the seed of the weights; torch's random state does not change.
+        dtype: the type of the weights.
 
     Returns:
         The folder.

@@ -1,7 +1,7 @@
-"""Whether a model can run on packed rows: tried, not believed.
+"""Tests that a model gives the same results on packed rows as alone.
 
-The model itself is tried on a short row. What only long sequences show (windows, chunks, factors of far positions), and
-what adapters do, is tried on a small copy of it, where both are cheap.
+The model itself runs on a short row. Long sequences (windows, chunks, factors of far positions) and adapters are tested
+on a small copy, where they are cheap.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,29 +29,29 @@ from ownlm.model.packed import BatchBuilder
 from ownlm.model.segments import BASE
 from ownlm.model.targets import target_modules
 
-PEOPLE = ((12, 30, 9), (25,), (2, 40))  # tokens of each user's beginning, and of what follows it, once each
-ASKED = 6  # positions at the end of each
-SMALL_GAP = 1e-3  # relative; models compute norms and angles in float32 whatever their weights are
+USERS = ((12, 30, 9), (25,), (2, 40))  # for each user, the tokens of a prefix and of the segments that continue it
+ASKED = 6  # predicting positions at the end of each segment
+SMALL_GAP = 1e-3  # relative; models compute norms and angles in float32
 
 
 def check_packed(base: BaseLM) -> None:
-    """Refuses a model for which company matters, or that does not run through packed attention.
+    """Refuses a model with other results on packed rows than alone.
 
-    A short sequence beside long neighbours must get the logits that the stock model gives it alone, whole and with its
-    last token after a cached beginning. On a small copy, users in company must get the logits and the gradients that
-    the stock model gives each with their adapter, on sequences longer than every window.
+    A short sequence beside long neighbours must get the stock model's logits, whole and with its last token after a
+    cached prefix. On a small copy, users in one row must get the logits and gradients of the stock model with each
+    user's adapter, on sequences longer than every window.
 
     Raises:
-        BaseModelError: they do not, or the tokenizer has tokens the model has not.
+        BaseModelError: results differ, or the tokenizer has tokens that the model has not.
     """
     embedded = base.model.get_input_embeddings().num_embeddings
-    if base.text.size > embedded:  # there may be more control tokens, which no text becomes
+    if base.text.size > embedded:  # further control tokens do not matter, as text never becomes them
         refuse(base.name, f"a tokenizer of {base.text.size} tokens for text and embeddings for {embedded}")
     try:
         gap = _gap(base)
     except BaseModelError:
         raise
-    except Exception as error:  # whatever modelling code does when it meets a row it was not made for
+    except Exception as error:  # modelling code fails in any way on unfamiliar rows
         refuse(base.name, why_failed(base.model, "on a packed row", error))
     if not gap < (1e-3 if next(base.model.parameters()).dtype.itemsize >= 4 else 5e-2):
         refuse(base.name, f"logits that change with the neighbours in a row, by {gap:.1e} relative")
@@ -60,7 +60,7 @@ def check_packed(base: BaseLM) -> None:
 
 @torch.inference_mode()
 def _gap(base: BaseLM) -> float:
-    """The worst relative difference between packed rows and the stock model on one sequence alone."""
+    """The largest relative difference between packed rows and the stock model on one sequence."""
     tokens = [7 + step % 5 for step in range(9)]
     row, cached, last, cache = BatchBuilder(), BatchBuilder(), BatchBuilder(), KvCache()
     for neighbour in (3, 5):
@@ -83,7 +83,7 @@ def _gap(base: BaseLM) -> float:
 
 @contextmanager
 def _stock(base: BaseLM) -> Iterator[None]:
-    """While it lasts, the model runs with transformers' own attention."""
+    """Runs the model with transformers' attention within a context."""
     base.model.set_attn_implementation("eager")
     try:
         yield
@@ -92,18 +92,18 @@ def _stock(base: BaseLM) -> Iterator[None]:
 
 
 def check_small_copy(config: Any, name: str) -> None:
-    """Tries a bank, long sequences and the cache on a small copy of a model.
+    """Tests a bank, long sequences and the cache on a small copy of a model.
 
     Args:
-        config: the model's, as transformers reads it.
-        name: of the base.
+        config: transformers' configuration of the model.
+        name: the base's name, for messages.
 
     Raises:
-        BaseModelError: a user in company gets other logits or gradients than alone, or no copy can be made.
+        BaseModelError: a user gets other logits or gradients in a row than alone, or no copy can be made.
     """
     try:
         model = small_copy(config, NAME)
-    except Exception as error:  # whatever classes do that were not made to be small
+    except Exception as error:  # model classes fail in any way on small shapes
         got = f"a model of the type {config.model_type!r}, of which no small copy to try long rows and adapters on"
         refuse(name, f"{got} can be made: {in_one_line(error)}")
     probe(model, name)
@@ -135,17 +135,17 @@ def _can_adapt(model: nn.Module, target: str) -> bool:
 
 @torch.enable_grad()
 def _worst(base: BaseLM, names: Sequence[str], size: float = 0.3) -> float:
-    """The worst relative difference of a user in company from the stock model with the user's adapter."""
-    bank = LoraBank(base.model, LoraConfig(r=2, lora_alpha=3.0, target_modules=tuple(names)), len(PEOPLE))
+    """The largest relative difference of users in one row from the stock model with each user's adapter."""
+    bank = LoraBank(base.model, LoraConfig(r=2, lora_alpha=3.0, target_modules=tuple(names)), len(USERS))
     bank.param_UP.normal_(generator=torch.Generator().manual_seed(0)).mul_(size)
     draw = np.random.default_rng(0)
-    people = [[draw.integers(3, VOCABULARY, n).tolist() for n in lengths] for lengths in PEOPLE]
+    users = [[draw.integers(3, VOCABULARY, n).tolist() for n in lengths] for lengths in USERS]
     with bank.attached():
-        logits, grads_UP = _packed(base, bank, people)
-        cached = _cached(base, bank, people)
+        logits, grads_UP = _packed(base, bank, users)
+        cached = _cached(base, bank, users)
     gaps = []
-    for slot, person in enumerate(people):
-        expected, grad_P = _alone(base, bank, slot, person)
+    for slot, user in enumerate(users):
+        expected, grad_P = _alone(base, bank, slot, user)
         gaps += [_relative(logits[slot], expected), _relative(cached[slot], expected)]
         gaps.append(_relative(grads_UP[slot], grad_P))
     return max(gaps)
@@ -161,17 +161,17 @@ def _loss(logits_PV: Tensor) -> Tensor:
 
 
 def _ask(row: BatchBuilder, slot: int, tokens: int) -> None:
-    """Asks at the ends of the sequence that a row was given last, at its very end twice."""
+    """Predicts at the end of a row's last segment, twice at its last token."""
     end = len(row.tokens)
     row.predict(slot, np.arange(end - min(tokens, ASKED), end))
     row.predict(slot, np.array([end - 1]))
 
 
-def _packed(base: BaseLM, bank: LoraBank, people: list[list[list[int]]]) -> tuple[Sequence[Tensor], Tensor]:
-    """All users in one row, beside tokens of the base: each one's logits and gradients."""
+def _packed(base: BaseLM, bank: LoraBank, users: list[list[list[int]]]) -> tuple[Sequence[Tensor], Tensor]:
+    """Logits and gradients of all users in one row, beside tokens of the base."""
     row = BatchBuilder()
     row.add(BASE, [5 + step % 7 for step in range(40)])
-    for slot, (beginning, *ends) in enumerate(people):
+    for slot, (beginning, *ends) in enumerate(users):
         shared = row.add(slot, beginning)
         _ask(row, slot, len(beginning))
         for end in ends:
@@ -185,17 +185,17 @@ def _packed(base: BaseLM, bank: LoraBank, people: list[list[list[int]]]) -> tupl
 
 
 @torch.no_grad()
-def _cached(base: BaseLM, bank: LoraBank, people: list[list[list[int]]]) -> list[Tensor]:
-    """The same logits in two passes: all beginnings, then what follows them, behind their cached keys."""
+def _cached(base: BaseLM, bank: LoraBank, users: list[list[list[int]]]) -> list[Tensor]:
+    """The same logits in two passes: all prefixes, then the segments that continue them in the cache."""
     cache, first, then = KvCache(), BatchBuilder(), BatchBuilder()
-    places = [[cache.take(len(tokens)) for tokens in person] for person in people]
-    for slot, ((beginning, *ends), (at, *others)) in enumerate(zip(people, places, strict=True)):
+    places = [[cache.take(len(tokens)) for tokens in user] for user in users]
+    for slot, ((beginning, *ends), (at, *others)) in enumerate(zip(users, places, strict=True)):
         chain = first.add(slot, beginning, at=at)
         _ask(first, slot, len(beginning))
         for end, other in zip(ends, others, strict=True):
             then.add(slot, end, after=chain, at=other)
             _ask(then, slot, len(end))
-    parts: list[list[Tensor]] = [[] for _ in people]
+    parts: list[list[Tensor]] = [[] for _ in users]
     for row, used in ((first, [at for at, *_ in places]), (then, [at for _, *others in places for at in others])):
         batch = row.pack()
         logits_PV = base.logits(batch, bank, cache.writing(np.concatenate(used), base.device))
@@ -204,11 +204,11 @@ def _cached(base: BaseLM, bank: LoraBank, people: list[list[list[int]]]) -> list
     return [torch.cat(part) for part in parts]
 
 
-def _alone(base: BaseLM, bank: LoraBank, slot: int, person: list[list[int]]) -> tuple[Tensor, Tensor]:
-    """What the stock model gives a user, sequence by sequence, with the adapter as hooks that know nothing of rows."""
+def _alone(base: BaseLM, bank: LoraBank, slot: int, user: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """Logits and gradients of the stock model for one user, sequence by sequence, with the adapter as plain hooks."""
     pairs = bank.read(slot).pairs
     weights = [weight.requires_grad_() for pair in pairs.values() for weight in (pair.A_RD, pair.B_OR)]
-    beginning, *ends = person
+    beginning, *ends = user
     parts = []
     with ExitStack() as stack, _stock(base):
         for name, pair in pairs.items():

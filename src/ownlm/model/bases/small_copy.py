@@ -1,4 +1,4 @@
-"""A small model of random weights with every kind of layer of a large one, on which the large one is tried."""
+"""A small random model with every kind of layer of a large one, for tests of the large one."""
 
 import re
 from copy import deepcopy
@@ -10,10 +10,10 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PreT
 
 from ownlm.model.bases.context import rotary_settings
 
-WINDOW, CHUNK, FLOOR = 5, 6, 4  # tokens; each less than the sequences that are tried
-CONTEXT = 48  # tokens; more than them
+WINDOW, CHUNK, FLOOR = 5, 6, 4  # tokens, less than the tested sequences
+CONTEXT = 48  # tokens, more than the tested sequences
 VOCABULARY = 131
-HEAD = 32  # the width of a head, where the configuration names it and nothing else depends on it
+HEAD = 32  # the width of a head, if no other setting depends on it
 MOST_PERIOD = 8  # layers
 LARGEST = 100_000_000  # parameters
 
@@ -22,7 +22,7 @@ def small_copy(config: Any, attention: str) -> Any:
     """A model of a configuration's classes in float64: few layers, heads and experts, short windows and contexts.
 
     Args:
-        config: of the large model; left as it is.
+        config: the large model's configuration; it is not changed.
         attention: transformers' name of an attention implementation.
 
     Raises:
@@ -42,7 +42,7 @@ def small_copy(config: Any, attention: str) -> Any:
         )
         _draw(model)
     if getattr(small, "_experts_implementation", None) is not None:
-        model.set_experts_implementation("eager")  # the others know no float64
+        model.set_experts_implementation("eager")  # the others have no float64
     return model.requires_grad_(False).eval().double()
 
 
@@ -69,7 +69,7 @@ def _shrink(text: Any) -> None:
     kept = _kept_layers(values, overrides, int(text.num_hidden_layers))
     _set(text, changes | _fewer_layers(values, kept))
     for part in vars(text).values():
-        if isinstance(part, PreTrainedConfig):  # DBRX's attention and MLP; others' towers of pictures or sound
+        if isinstance(part, PreTrainedConfig):  # DBRX's attention and MLP, or towers for images or sound
             tower = hasattr(part, "num_hidden_layers")
             _set(part, {"num_hidden_layers": 1, "num_blocks": 1} if tower else changes)
     if overrides:
@@ -85,7 +85,7 @@ def _shrink(text: Any) -> None:
 
 
 def _set(config: Any, changes: dict[str, Any]) -> None:
-    """Bounds what a configuration has, and changes it, in place."""
+    """Limits a configuration's settings and applies changes, in place."""
     limited = {name: small for name, value in config.to_dict().items() if (small := _limited(name, value)) != value}
     for name, value in {**limited, **changes}.items():
         if getattr(config, name, None) is not None:
@@ -93,7 +93,7 @@ def _set(config: Any, changes: dict[str, Any]) -> None:
 
 
 def _per_layer(text: Any) -> dict[int, dict[str, Any]]:
-    """What single layers have otherwise than the configuration says for all, taken out of it."""
+    """Takes the settings of single layers out of a configuration."""
     if not getattr(text, "is_heterogeneous", False):
         return {}
     overrides = {int(at): one for at, one in text.to_dict()["per_layer_config"].items()}
@@ -102,14 +102,14 @@ def _per_layer(text: Any) -> dict[int, dict[str, Any]]:
 
 
 def _has_plain_heads(values: dict[str, Any], overrides: dict[int, dict[str, Any]]) -> bool:
-    """Whether heads are of a width that the configuration names, and no other setting must fit it."""
+    """Whether the width of heads is a setting that no other setting must fit."""
     others = [name for name, value in values.items() if re.search("head_dim|rotary_dim", name) and value]
-    lists = "[" in str(values.get("rope_parameters"))  # a factor for each pair of a head's numbers
+    lists = "[" in str(values.get("rope_parameters"))  # one factor for each pair of a head's dimensions
     return others == ["head_dim"] and not lists and not any("head_dim" in one for one in overrides.values())
 
 
 def _limited(name: str, value: Any) -> Any:
-    """A setting's value, bounded where it counts experts or is the width of an MLP."""
+    """A setting's value, limited if it is a number of experts or the width of an MLP."""
     limits = {
         "intermediate_size|ffn_hidden_size|ffn_dim": 64,
         "^(hidden_size_per_layer_input|laurel_rank)$": 16,
@@ -125,7 +125,7 @@ def _limited(name: str, value: Any) -> Any:
 
 
 def _shorten_rotary(text: Any) -> None:
-    """Brings the original context, beyond which rotary embeddings change, near the sequences that are tried."""
+    """Shortens the original context, beyond which rotary embeddings change, to that of the tests."""
     for rope in rotary_settings(text):
         if rope.get("rope_type") == "longrope" or "llama_4_scaling_beta" in rope:
             rope["original_max_position_embeddings"] = CONTEXT if rope.get("rope_type") == "longrope" else FLOOR
@@ -134,7 +134,7 @@ def _shorten_rotary(text: Any) -> None:
 
 
 def _lists(values: dict[str, Any]) -> dict[str, list[Any]]:
-    """The settings that are lists of one value for each layer."""
+    """The settings with one value for each layer."""
     layers = values["num_hidden_layers"]
     return {
         name: value
@@ -144,9 +144,9 @@ def _lists(values: dict[str, Any]) -> dict[str, list[Any]]:
 
 
 def _kept_layers(values: dict[str, Any], overrides: dict[int, dict[str, Any]], layers: int) -> list[int]:
-    """The first layer of each kind, and enough to go once through what repeats."""
+    """The first layer of each kind, and one full period of repeating kinds."""
     values["num_hidden_layers"] = layers
-    shared = layers - (values.get("num_kv_shared_layers") or 0)  # from here on, layers read the keys of earlier ones
+    shared = layers - (values.get("num_kv_shared_layers") or 0)  # later layers read the keys of earlier ones
     kinds = [
         str([at >= shared, overrides.get(at), *(value[at] for value in _lists(values).values())])
         for at in range(layers)
@@ -161,11 +161,11 @@ def _kept_layers(values: dict[str, Any], overrides: dict[int, dict[str, Any]], l
 
 
 def _fewer_layers(values: dict[str, Any], kept: list[int]) -> dict[str, Any]:
-    """The changes that leave these layers alone."""
+    """The changes that keep only these layers."""
     changes: dict[str, Any] = {
         name: [_limited(name, value[at]) for at in kept] for name, value in _lists(values).items()
     }
-    if isinstance(values.get("moe_layers"), list):  # numbers of layers
+    if isinstance(values.get("moe_layers"), list):  # indices of layers
         changes["moe_layers"] = [place for place, at in enumerate(kept) if at in values["moe_layers"]]
     if shared := values.get("num_kv_shared_layers"):
         changes["num_kv_shared_layers"] = sum(at >= values["num_hidden_layers"] - shared for at in kept)
@@ -177,7 +177,7 @@ def _first(text: Any, *names: str) -> int | None:
 
 
 def _draw(model: nn.Module) -> None:
-    """Weights large enough for every part to matter."""
+    """Draws weights that are large enough for every part to matter."""
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if isinstance(module, nn.Embedding):

