@@ -2,12 +2,12 @@
 
 import pytest
 
-from ownlm.cli.results import show
+from ownlm.cli.bench import show_results
 from tests.bench.made import LONG, results
 
 
 def test_every_table_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    show(results(), activity=True)
+    show_results(results(), activity=True)
     shown = capsys.readouterr().out
     for title in (
         "news: quality",
@@ -23,5 +23,5 @@ def test_every_table_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_activity_is_shown_where_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    show(results())
+    show_results(results())
     assert "by how active" not in capsys.readouterr().out

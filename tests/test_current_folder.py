@@ -97,10 +97,10 @@ def test_no_style_of_the_current_folder_is_read(tmp_path: Path, kind: str) -> No
     else:
         style.write_bytes(b"lines.linewidth: 1 # \xff")
     code = """
-from ownlm.bench.drawing import figure_of
+from ownlm.bench.plots import _figure_of
 from ownlm.cli.charts import check_picture
 check_picture(__import__("pathlib").Path("a.png"))
-with figure_of(1, 1):
+with _figure_of(1, 1):
     print("drawn")
 """
     done = subprocess.run(python_command("-c", code), cwd=tmp_path, capture_output=True, text=True, timeout=120)

@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import TypeVar
 
-from ownlm.bench.activity import Bucket
+from pydantic import BaseModel
+
 from ownlm.bench.plan import SetPlan
-from ownlm.bench.results import Costs, MethodResult, Results, SetResult, SharedCost
+from ownlm.bench.results import Bucket, Costs, MethodResult, Results, SetResult, SharedCost
 from ownlm.bench.statistics import Difference, Estimate
 
+Model = TypeVar("Model", bound=BaseModel)
 EVIL = 'a|b <script>alert("1")</script> $x^2$ `c` & \x1b[31m'
 LONG = "own adapter with a text profile and one retrieved record, both in training and in asking"
 FREE = Costs(ms_per_answer=12.5)
@@ -23,6 +26,11 @@ METHODS = {
 }
 
 
+def changed(model: Model, **changes: object) -> Model:
+    """A model with other values."""
+    return model.model_copy(update=changes)
+
+
 def one_set(name: str, metrics: tuple[str, ...], labels: tuple[str, ...]) -> SetResult:
     """A set with all methods of `METHODS`, all metrics alike."""
     methods = []
@@ -31,11 +39,25 @@ def one_set(name: str, metrics: tuple[str, ...], labels: tuple[str, ...]) -> Set
         against = (
             dict.fromkeys(metrics, Difference(*difference, 2 * (difference[2] - difference[1]))) if difference else {}
         )
-        buckets = tuple(Bucket(label, 2, 10, score) for label in labels)
-        methods.append(MethodResult(method, "own", {"rag": 1, "note": EVIL}, score, against, buckets, costs))
-    shared = (SharedCost("stage 1", 12.5, 123456.0, 30), SharedCost("the pool", 40.0, None, 1))
+        buckets = tuple(Bucket(label=label, users=2, queries=10, scores=score) for label in labels)
+        methods.append(
+            MethodResult(
+                name=method,
+                method="own",
+                settings={"rag": 1, "note": EVIL},
+                scores=score,
+                differences=against,
+                buckets=buckets,
+                costs=costs,
+            )
+        )
+    shared = (
+        SharedCost(name="stage 1", seconds=12.5, tokens=123456.0, people=30),
+        SharedCost(name="the pool", seconds=40.0, tokens=None, people=1),
+    )
     return SetResult(
-        name, "LaMP_2N", 2 * len(labels), 10 * len(labels), 30, 1, metrics, tuple(methods), shared=shared
+        name=name, task="LaMP_2N", users=2 * len(labels), queries=10 * len(labels), outsiders=30, sharers=1,
+        metrics=metrics, methods=tuple(methods), shared=shared,
     )  # fmt: skip
 
 

@@ -12,14 +12,13 @@ import pytest
 import ownlm.bench.check as checking
 import ownlm.bench.run as running
 from ownlm.bench.case import Case
-from ownlm.bench.check import check_plan, size_of
+from ownlm.bench.check import check_plan, check_settings, size_of
 from ownlm.bench.data import SetData, read_set
-from ownlm.bench.methods import METHODS, check_settings
-from ownlm.bench.plan import MethodPlan, Plan, SetPlan, read_plan
-from ownlm.bench.problems import Problems
+from ownlm.bench.methods import METHODS
+from ownlm.bench.plan import MethodPlan, Plan, Problems, SetPlan, read_plan
+from ownlm.bench.report import about
 from ownlm.bench.results import read_results
 from ownlm.bench.run import run_plan
-from ownlm.bench.sentences import about
 from ownlm.bench.tables import quality
 from ownlm.bench.warnings import of_adapters, of_answers
 from ownlm.errors import ConfigError, OwnlmError
@@ -268,9 +267,9 @@ WRONG_SETTINGS = [
     for setting, meant in (
         (
             {"adaptt": {}},
-            "did you mean 'adapt'" if "adapt" in signature(METHODS[method]).parameters else "such setting",
+            "did you mean 'adapt'" if "adapt" in signature(METHODS[method].make).parameters else "such setting",
         ),
-        ({"ragg": 1}, "did you mean 'rag'" if "rag" in signature(METHODS[method]).parameters else "such setting"),
+        ({"ragg": 1}, "did you mean 'rag'" if "rag" in signature(METHODS[method].make).parameters else "such setting"),
         ({"kk": 1}, "no such setting .*kk"),
         ({"share": 3}, "share"),
         ({"adapt": "x"}, "adapt"),

@@ -3,9 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from ownlm.bench.data import read_set
+from ownlm.bench.data import SetData, least_like, read_set
 from ownlm.bench.plan import SetPlan
 from ownlm.errors import DataError
+from ownlm.history.record import History, Query, Record
+from ownlm.history.task import load_task
 from tests.bench.made import citations
 from tests.community import rows, write_rows, write_task
 
@@ -109,7 +111,7 @@ def test_a_right_answer_that_is_no_label_is_told_at_once(spec: SetPlan, tmp_path
     write_rows(tmp_path / "queries.jsonl", [{"user_id": "u1", "id": "1", "text": "asked", "gold": "attic"}])
     with pytest.raises(DataError, match="In the set 'notes' 1 of 1 right answers"):
         read_set(change(spec, sharing=0))
-    with pytest.raises(DataError, match="nobody is left to ask"):
+    with pytest.raises(DataError, match="no users are left to ask"):
         read_set(spec)
 
 
@@ -194,3 +196,24 @@ def test_a_bad_row_of_a_plans_data_is_to_be_corrected_there(tmp_path: Path) -> N
     with pytest.raises(DataError, match="correct the file, or the task") as error:
         read_set(SetPlan(name="a", task="LaMP_2N", data=tmp_path / "d.jsonl"))
     assert "skip-bad" not in str(error.value)
+
+
+def never() -> None:
+    raise AssertionError("words need no base")
+
+
+def test_the_share_is_of_all_queries_even_where_each_person_has_one() -> None:
+    told = {"ada": "rain over the hills", "bela": "the price of bread", "ciro": "trains to the coast", "dana": "a cat"}
+    asked = {
+        "ada": "rain over the hills",
+        "bela": "moons of jupiter",
+        "ciro": "trains to the coast",
+        "dana": "a violin",
+    }
+    histories = {user: History(user, (Record(user, "1", {"text": "so", "prompt": told[user]}),)) for user in told}
+    queries = tuple(Query(user, f"q-{user}", {"prompt": asked[user]}, gold="so") for user in asked)
+    task = load_task("free-text").model_copy(update={"name": "notes"})
+    data = SetData("notes", task, histories, queries, {}, {})
+    assert [one.user_id for one in least_like(data, "bm25", 0.5, never)] == ["bela", "dana"]  # type: ignore[arg-type]
+    assert [one.user_id for one in least_like(data, "bm25", 0.01, never)] == ["bela"]  # type: ignore[arg-type]
+    assert least_like(data, "bm25", 1.0, never) == queries  # type: ignore[arg-type]

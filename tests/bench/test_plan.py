@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from ownlm.bench.methods import METHODS, check_settings
+from ownlm.bench.check import check_settings
+from ownlm.bench.methods import METHODS
 from ownlm.bench.plan import read_plan
 from ownlm.errors import ConfigError, NotFoundError
 
@@ -131,7 +132,7 @@ def test_a_size_without_its_file(tmp_path: Path) -> None:
 
 
 def test_somebody_is_asked(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="nobody is asked"):
+    with pytest.raises(ConfigError, match="none is asked"):
         read_plan(write(tmp_path, PLAN + '[[sets]]\nfrom = "notes"\nsharing = 1\n'))
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from ownlm.bench.methods import METHODS, make_pool
+from ownlm.bench.methods import METHODS
+from ownlm.bench.methods.pool import make_pool
 from ownlm.bench.plan import Plan, SetPlan, read_plan
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "plans.md").read_text("utf8")
@@ -35,7 +36,7 @@ def test_every_key() -> None:
 def test_every_method_and_setting() -> None:
     assert rows("Methods").keys() == METHODS.keys()
     for name, method in METHODS.items():
-        for one in settings(method):
+        for one in settings(method.make):
             assert f"`{one}`" in rows("Methods")[name], (name, one)
     for one in settings(make_pool):
         assert f"`{one}`" in rows("The plan")["share"], one

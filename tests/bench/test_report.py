@@ -1,16 +1,16 @@
 """The page and the Markdown of made-up results."""
 
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from ownlm.bench import report
-from ownlm.bench.report import HTML, MARKDOWN, as_html, as_markdown, write_report
+from ownlm.bench.report import FIGURES, HTML, MARKDOWN, as_html, as_markdown, figures, write_report
+from ownlm.bench.results import Results
 from ownlm.errors import DataError
-from tests.bench.made import LONG, METHODS, results
+from tests.bench.made import LONG, METHODS, changed, results
 
 EMPTY = {"meta", "link", "br", "img", "hr"}
 
@@ -43,9 +43,17 @@ class Page(HTMLParser):
         return [attrs for name, attrs in self.seen if name == tag]
 
 
+def text_of(results: Results) -> str:
+    return as_markdown(results, figures(results))
+
+
+def page_of(results: Results) -> str:
+    return as_html(results, text_of(results), figures(results))
+
+
 @pytest.fixture(scope="module")
 def html() -> str:
-    return as_html(results())
+    return page_of(results())
 
 
 def test_the_page_is_whole_and_needs_nothing_else(html: str) -> None:
@@ -68,10 +76,10 @@ def test_the_page_shows_names_as_they_are(html: str) -> None:
 
 def test_tables_and_pictures_can_be_read_aloud(html: str) -> None:
     page = Page(html)
-    assert len(page.all("caption")) == len(page.all("table")) == 2 + 2 * 3 + 2
+    assert len(page.all("h3")) == len(page.all("table")) == 2 + 2 * 3 + 2
     assert {attrs.get("scope") for attrs in page.all("th")} == {"col", "row"}
     pictures = page.all("svg")
-    assert len(pictures) == (2 + 1 + 1) + (1 + 1)
+    assert len(pictures) == 2 + 2
     assert all(one["role"] == "img" and one["aria-label"] for one in pictures)
     assert len({one["aria-label"] for one in pictures}) == len(pictures)
 
@@ -80,17 +88,17 @@ def test_the_page_says_what_it_was_measured_on(html: str) -> None:
     text = Page(html).text
     for fact in ("2026-03-01", "a made-up machine", "0, 7", "version of torch", "2.11", '"name": "main"', "rag = 1"):
         assert fact in text
-    assert html.index('id="set-2"') < html.index('id="made"')
+    assert html.index('id="part-2"') < html.index('id="part-3"')
 
 
 def test_no_folder_of_a_machine_is_told(html: str) -> None:
-    for text in (Page(html).text, as_markdown(results())):
+    for text in (Page(html).text, text_of(results())):
         assert '"data": "news.jsonl"' in text and '"queries": "queries.jsonl"' in text
         assert "somebody" not in text and "their/" not in text
 
 
 def test_settings_for_all_methods_stand_beside_each_ones() -> None:
-    md = as_markdown(results())
+    md = text_of(results())
     assert "| stage 1, the adapted base | adapt | epochs = 2 |" in md and "| share |" not in md
 
 
@@ -100,8 +108,8 @@ def test_no_heading_stands_twice(html: str) -> None:
 
 
 def test_a_random_base_is_told_before_any_figure() -> None:
-    made = replace(results(), resolved={"base": "random"})
-    for text in (Page(as_html(made)).text, as_markdown(made)):
+    made = changed(results(), resolved={"base": "random"})
+    for text in (Page(page_of(made)).text, text_of(made)):
         assert 0 < text.index("random weights") < text.index("0.500")
 
 
@@ -112,10 +120,10 @@ def test_verdicts_have_a_word_and_a_sign_beside_their_colour(html: str) -> None:
 
 
 def test_the_markdown_has_the_same_tables() -> None:
-    md = as_markdown(results())
+    md = text_of(results())
     assert md.count("\n|:--") == 2 + 2 * 3 + 2
     assert f"| {LONG} | 0.625 [0.500, 0.750] | +0.125 [+0.062, +0.188] | ▲ better |" in md
-    assert HTML in md[: md.index("## ")]  # where the plots are
+    assert all(f"]({name})" in md for name in figures(results())) and "figures/1-quality.svg" in md
     assert "````json\n" in md and md.endswith("````\n")  # what stands in the plan does not end it
     assert not re.search(r"(?<!\\)<(script|b>)", md[: md.index("````json")])
 
@@ -123,11 +131,13 @@ def test_the_markdown_has_the_same_tables() -> None:
 def test_the_same_results_give_the_same_bytes(tmp_path: Path, html: str) -> None:
     (tmp_path / HTML).write_text("an older one")
     page, md = write_report(results(), tmp_path)
-    assert page.read_bytes() == html.encode() and md.read_text("utf8") == as_markdown(results())
-    assert sorted(one.name for one in tmp_path.iterdir()) == [HTML, MARKDOWN]
+    assert page.read_bytes() == html.encode() and md.read_text("utf8") == text_of(results())
+    assert sorted(one.name for one in tmp_path.iterdir()) == [FIGURES, HTML, MARKDOWN]
+    drawn = {f"{FIGURES}/{one.name}": one.read_text("utf8") for one in (tmp_path / FIGURES).iterdir()}
+    assert drawn == figures(results())
 
 
 def test_a_report_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "as_html", lambda results: "a page")
+    monkeypatch.setattr(report, "as_html", lambda *_: "a page")
     with pytest.raises(DataError, match="cannot be written"):
         write_report(results(), tmp_path / "nowhere")

@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ownlm.bench.metrics import metric
 from ownlm.bench.results import (
     FILE,
     Answered,
     Costs,
-    SetResult,
-    SharedCost,
+    MethodResult,
     as_json,
+    bucket_of,
+    buckets,
     measure,
     read_results,
     write_results,
@@ -35,21 +38,22 @@ def task() -> Task:
     return load_task("LaMP_2N").model_copy(update={"labels": ("a", "b")})
 
 
-def measured(task: Task, baseline: str = "first") -> SetResult:
-    costs = [Costs(train_seconds=1.0, ms_per_answer=2.0), Costs(train_seconds=2.0)]
-    answered = [Answered(name, "own", {"k": 1}, outputs, costs) for name, outputs in ANSWERS.items()]
-    return measure("news", task, USERS, GOLDS, RECORDS, answered, baseline, outsiders=9, sharers=4)
+def measured(task: Task, baseline: str = "first") -> tuple[MethodResult, ...]:
+    costs = (Costs(train_seconds=1.0, ms_per_answer=2.0), Costs(train_seconds=2.0))
+    answered = [
+        Answered(name=name, method="own", settings={"k": 1}, outputs=tuple(map(tuple, outputs)), costs=tuple(costs))
+        for name, outputs in ANSWERS.items()
+    ]
+    return measure(task, USERS, GOLDS, RECORDS, answered, baseline)
 
 
 def test_what_is_measured_is_what_metrics_and_resampling_say(task: Task) -> None:
-    one = measured(task)
-    assert (one.users, one.queries, one.outsiders, one.sharers) == (3, 5, 9, 4)
-    assert one.metrics == ("accuracy", "f1_macro") and [method.name for method in one.methods] == ["first", "right"]
-    first, right = one.methods
+    first, right = measured(task)
+    assert list(first.scores) == ["accuracy", "f1_macro"] and [first.name, right.name] == ["first", "right"]
     assert first.scores["accuracy"].value == pytest.approx(0.6)
     assert right.scores["accuracy"].value == pytest.approx((1.0 + 0.4) / 2)
     assert first.differences == {}
-    for name in one.metrics:
+    for name in first.scores:
         how, everybody = metric(name), Resampling.of(USERS)
         terms = {who: [how.terms(said, GOLDS, ("a", "b")) for said in seeds] for who, seeds in ANSWERS.items()}
         assert right.differences[name] == everybody.difference(how, terms["right"], terms["first"])
@@ -57,27 +61,18 @@ def test_what_is_measured_is_what_metrics_and_resampling_say(task: Task) -> None
 
 
 def test_buckets_hold_whole_people_the_least_active_first(task: Task) -> None:
-    few, more = measured(task).methods[0].buckets
+    few, more = measured(task)[0].buckets
     assert (few.label, few.users, few.queries) == ("1-20 records", 2, 3)
     assert (more.label, more.users, more.queries) == ("21-50 records", 1, 2)
     assert few.scores["accuracy"].value == pytest.approx(2 / 3) and more.scores["accuracy"].value == 0.5
 
 
 def test_costs_are_the_mean_of_the_seeds_they_apply_to(task: Task) -> None:
-    assert measured(task).methods[0].costs == Costs(train_seconds=1.5, ms_per_answer=2.0)
-
-
-def test_what_is_left_out_and_shared_is_kept(task: Task) -> None:
-    answered = [Answered("first", "own", {}, ANSWERS["first"], [Costs()])]
-    shared = [SharedCost("the pool", 1.0, None, 4)]
-    one = measure(
-        "news", task, USERS, GOLDS, RECORDS, answered, "first", left_out=["kNN"], unlabelled=2, shared=shared
-    )  # fmt: skip
-    assert (one.left_out, one.unlabelled, one.shared) == (("kNN",), 2, tuple(shared))
+    assert measured(task)[0].costs == Costs(train_seconds=1.5, ms_per_answer=2.0)
 
 
 def test_without_its_baseline_a_set_has_no_differences(task: Task) -> None:
-    assert [method.differences for method in measured(task, "another").methods] == [{}, {}]
+    assert [method.differences for method in measured(task, "another")] == [{}, {}]
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
@@ -172,3 +167,23 @@ def test_a_difference_keeps_its_digits(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(json.dumps(content), "utf8")
     write_results(read_results(tmp_path), tmp_path)
     assert read_results(tmp_path).sets[0].methods[1].differences["accuracy"] == third
+
+
+def test_where_buckets_begin() -> None:
+    begins = [0, 1, 21, 51, 101, 201]
+    labels = [bucket_of(records) for records in begins]
+    assert labels == [
+        "0 records", "1-20 records", "21-50 records", "51-100 records", "101-200 records", "201+ records"
+    ]  # fmt: skip
+    assert [bucket_of(records - 1) for records in begins[1:]] == labels[:-1]
+
+
+@given(st.lists(st.integers(0, 300)))
+def test_every_query_is_in_one_bucket(records: list[int]) -> None:
+    parts = buckets(records)
+    assert sorted(place for places in parts.values() for place in places) == list(range(len(records)))
+    assert all(bucket_of(records[place]) == label for label, places in parts.items() for place in places)
+    assert all(places == sorted(places) and places for places in parts.values())
+    assert [min(records[place] for place in places) for places in parts.values()] == sorted(
+        min(records[place] for place in places) for places in parts.values()
+    )

@@ -12,6 +12,7 @@ from sklearn.metrics import accuracy_score
 
 import ownlm.bench.run as module
 from ownlm.bench.case import Case
+from ownlm.bench.check import Ready
 from ownlm.bench.data import read_set
 from ownlm.bench.plan import MethodPlan, Plan, read_plan
 from ownlm.bench.predictions import read_lamp, read_predictions
@@ -85,7 +86,8 @@ def test_nothing_is_done_twice(done: tuple[Path, Results], monkeypatch: pytest.M
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("asked again")
 
-    monkeypatch.setattr(module, "METHODS", dict.fromkeys(module.METHODS, fail))
+    fails = {name: replace(method, make=fail) for name, method in module.METHODS.items()}
+    monkeypatch.setattr(module, "METHODS", fails)
     assert run_plan(few(seeds=(0, 1)), folder).sets == results.sets
 
 
@@ -222,7 +224,8 @@ def test_other_outsiders_are_other_answers(tmp_path: Path) -> None:
     (one,) = few().sets
     changed = one.model_copy(update={"sharing": 0, "outsiders": None})
     first = few("adapted base", adapt=False, sets=(changed,))
-    case = module._case(first, read_set(changed), tmp_path, 0, None, silent)
+    ready = Ready(changed, read_set(changed), (), (), ())
+    (case,) = module._cases(first, ready, tmp_path, None, silent)
     moved = replace(case.data, outsiders=dict(list(case.data.targets.items())[:1]))
     method = first.methods[0]
     assert module._place(case, method, {}) != module._place(replace(case, data=moved), method, {})
@@ -255,7 +258,7 @@ def test_costs_of_methods_that_left_the_plan_leave_the_report(tmp_path: Path) ->
     next((out / "predictions" / "triage").glob("PAG*.jsonl")).unlink()
     next((out / "stages").glob("adapted-*/profiles.json")).unlink()  # as where it was killed right before
     (one,) = run_plan(few("adapted base", "PAG, k=1"), out).sets
-    assert replace(profiles, seconds=None) in one.shared
+    assert profiles.model_copy(update={"seconds": None}) in one.shared
     (one,) = run_plan(few("adapted base"), out).sets
     assert {cost.name for cost in one.shared} == {"stage 1"}
     costs = next((out / "predictions" / "triage").glob("adapted-base-*.costs.json"))

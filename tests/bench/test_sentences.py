@@ -1,24 +1,22 @@
 """What is said above the tables."""
 
-from dataclasses import replace
-
 import pytest
 
+from ownlm.bench.report import about, notes, subtitle
 from ownlm.bench.results import Results, SetResult
-from ownlm.bench.sentences import about, notes, subtitle
 from ownlm.bench.statistics import Difference
-from tests.bench.made import one_set, results
+from tests.bench.made import changed, one_set, results
 
 
 def with_base(base: str) -> Results:
-    return replace(results(), resolved={"base": base})
+    return changed(results(), resolved={"base": base})
 
 
 def compared(*differences: Difference) -> SetResult:
     """A set with so many methods beside the baseline."""
     one = one_set("news", ("accuracy",), ("1-20 records",))
-    rows = [replace(one.methods[1], name=str(n), differences={"accuracy": d}) for n, d in enumerate(differences)]
-    return replace(one, methods=(one.methods[0], *rows))
+    rows = [changed(one.methods[1], name=str(n), differences={"accuracy": d}) for n, d in enumerate(differences)]
+    return changed(one, methods=(one.methods[0], *rows))
 
 
 def said(*differences: Difference) -> str:
@@ -42,7 +40,7 @@ def test_a_random_base_is_told_first() -> None:
 
 
 def test_the_words_of_rouge_are_named_where_a_task_has_it() -> None:
-    with_rouge = replace(results(), sets=(one_set("news", ("rougeL",), ("1-20 records",)),))
+    with_rouge = changed(results(), sets=(one_set("news", ("rougeL",), ("1-20 records",)),))
     assert any("runs of a-z" in note and "single characters" in note for note in notes(with_rouge))
     assert not any("ROUGE" in note for note in notes(results()))
 
@@ -78,7 +76,7 @@ def test_many_comparisons_are_marked_by_chance() -> None:
 
 
 def test_what_is_left_out() -> None:
-    one = replace(compared(BETTER), left_out=("kNN", "a\nb"), unlabelled=1)
+    one = changed(compared(BETTER), left_out=("kNN", "a\nb"), unlabelled=1)
     lines = about(results(), one)
     assert lines[1] == "Left out: 1 query without a known right answer."
     assert "no labels" in lines[2] and lines[2].endswith("kNN; a b.")
@@ -92,7 +90,7 @@ def test_one_bucket_of_activity_is_a_sentence() -> None:
 
 def test_a_set_without_the_baseline() -> None:
     one = compared(BETTER)
-    one = replace(one, methods=tuple(replace(method, differences={}) for method in one.methods))
+    one = changed(one, methods=tuple(changed(method, differences={}) for method in one.methods))
     *_, nothing, accuracy = about(results(), one)
     assert nothing.startswith("Nothing is compared") and accuracy == "accuracy: higher is better."
 
@@ -106,6 +104,6 @@ def test_of_too_few_people_no_difference_is_called_detectable() -> None:
 def test_which_code_ran_before_stands_above() -> None:
     assert any(
         "commit 1234567, a slow machine" in note
-        for note in notes(replace(results(), earlier=("commit 1234567, a slow machine",)))
+        for note in notes(changed(results(), earlier=("commit 1234567, a slow machine",)))
     )
     assert not any("other code" in note for note in notes(results()))

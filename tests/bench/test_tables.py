@@ -1,12 +1,10 @@
 """Results as rows of text."""
 
-from dataclasses import replace
-
 import pytest
 
 from ownlm.bench import tables
 from ownlm.bench.statistics import Difference
-from tests.bench.made import EVIL, LONG, METHODS, results
+from tests.bench.made import EVIL, LONG, METHODS, changed, results
 
 
 def test_a_row_a_method_in_the_plans_order_with_its_verdict() -> None:
@@ -33,8 +31,8 @@ def test_an_interval_that_touches_zero_does_not_exclude_it(low: float, high: flo
 
 def test_a_set_without_the_baseline() -> None:
     made = results()
-    methods = tuple(replace(method, differences={}) for method in made.sets[0].methods[1:])
-    one = replace(made.sets[0], methods=methods)
+    methods = tuple(changed(method, differences={}) for method in made.sets[0].methods[1:])
+    one = changed(made.sets[0], methods=methods)
     assert {row[2:4] for row in tables.quality(made, one).rows} == {("-", "")}
 
 
@@ -45,7 +43,7 @@ def test_costs_that_do_not_apply() -> None:
     assert table.rows[3][1:] == ("-", "-", "4.0", "31.0", "1,500")
     assert "the base loaded before" in table.note and "Not in the rows above" in shared.note
     assert shared.rows == (("stage 1", "30", "12.5", "123,456"), ("the pool", "1", "40.0", "-"))
-    assert len(list(tables.costs(replace(results().sets[0], shared=())))) == 1
+    assert len(list(tables.costs(changed(results().sets[0], shared=())))) == 1
 
 
 def test_activity_is_told_for_each_metric_and_bucket() -> None:
@@ -56,7 +54,7 @@ def test_activity_is_told_for_each_metric_and_bucket() -> None:
     assert first.rows[2] == (LONG, "0.625 [0.500, 0.750]", "0.625 [0.500, 0.750]")
     assert "accuracy ↑" in first.title and "f1_macro ↑" in second.title
     one = results().sets[0]
-    none = replace(one, methods=tuple(replace(method, buckets=()) for method in one.methods))
+    none = changed(one, methods=tuple(changed(method, buckets=()) for method in one.methods))
     assert list(tables.activity(none)) == []
     assert list(tables.activity(results().sets[1])) == []  # one bucket: the table of all
 

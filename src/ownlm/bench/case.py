@@ -1,23 +1,23 @@
-"""One data set under one seed: what every method is given, and a home for each of its stages.
+"""A case: one data set under one seed, given to every method, and a home for each stage that trains.
 
-A stage that trains has a home of its own, whose name is a digest of all that it depends on: settings, data, base, seed.
-So nothing is trained twice, nothing of one method reaches another, and what a killed run has done is found again.
+The name of a stage's home is a digest of all inputs: settings, data, base, seed. So nothing is trained twice, no method
+changes another, and a run that was killed finds what is done.
 """
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from ownlm.bench.data import SetData
 from ownlm.bench.plan import ProfilePlan
-from ownlm.bench.results import Costs, SharedCost
+from ownlm.bench.results import SharedCost
 from ownlm.bench.warnings import few_steps
 from ownlm.durable import write_whole
-from ownlm.errors import ConfigError, PoolError
+from ownlm.errors import ConfigError, DataError, PoolError
 from ownlm.filesystem import read_regular
 from ownlm.history.record import History, Query
 from ownlm.history.task import Task
@@ -26,20 +26,19 @@ from ownlm.model.base import BaseLM
 from ownlm.model.bases.files import fingerprint as read_fingerprint
 from ownlm.model.bases.random_base import make_random_base
 from ownlm.progress import Progress, silent
-from ownlm.store.rows import BaseInfo, record_digest
+from ownlm.store.rows import AdapterInfo, BaseInfo, record_digest
 from ownlm.workflows.plan import digest
 
-fingerprint = cache(read_fingerprint)  # by folder: what lies there stays while a benchmark runs
-Who = Literal["targets", "sharers", "outsiders"]
-Answers = Callable[[Sequence[Query]], Iterator[str]]
+fingerprint = cache(read_fingerprint)  # by folder: bases do not change while a benchmark runs
+Role = Literal["targets", "sharers", "outsiders"]
 
-BASE = "base"  # what a stage's base is called in its home
-ADAPTED = "adapted"
-RANDOM = "random"  # the base of a plan that is only tried
+BASE: Final = "base"  # name of a stage's base in its home
+ADAPTED: Final = "adapted"
+RANDOM: Final = "random"  # the base for trying a plan
 
 
 def known_of(histories: Mapping[str, History]) -> list[tuple[str, str]]:
-    """A digest of each person's records, in their order: without times, that says which are the latest."""
+    """A digest of each user's records in their order, which says which are the latest where they have no times."""
     return sorted(
         (user, digest(*(part for one in history.records for part in (one.id, record_digest(one)))))
         for user, history in histories.items()
@@ -47,7 +46,7 @@ def known_of(histories: Mapping[str, History]) -> list[tuple[str, str]]:
 
 
 def no_outsiders(name: str) -> ConfigError:
-    """A set has no users whom stage 1 could learn from."""
+    """The error for a set without users for stage 1."""
     return ConfigError(
         f"The set {name!r} has no outsiders to adapt the base on",
         hint="name a file of theirs as `outsiders`, or leave stage 1 out with `adapt = false`",
@@ -55,30 +54,18 @@ def no_outsiders(name: str) -> ConfigError:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """A method, ready to answer, and what it took.
-
-    Attributes:
-        answer: gives an answer a query, in order and one by one: those that are there stay when a run is killed.
-        costs: of the stages before.
-    """
-
-    answer: Answers
-    costs: Costs
-
-
-@dataclass(frozen=True, slots=True)
 class Case:
     """One data set under one seed.
 
     Attributes:
-        folder: of the whole benchmark; homes lie in it.
-        source: the raw base, as for `Home.add_base`; or "random".
-        adapt: settings of stage 1; None to leave it out.
-        share: settings of pools; a method's own stand above.
-        choose: choose among the task's labels by likelihood, where it has any; else generate.
-        shared: what was done once for all people, by what it is; filled as methods are made.
-        warnings: what the reader of the results should know of a method's training; filled as it is made.
+        folder: Folder of the whole benchmark; homes lie in it.
+        source: The raw base, as for `Home.add_base`; or "random".
+        adapt: Settings of stage 1; None leaves it out.
+        share: Settings of pools, as defaults for methods.
+        writer: Writer of text profiles.
+        choose: Choose among the task's labels by likelihood, where it has any; else generate.
+        shared: Costs of stages that run once for all users, by name; filled as methods are made.
+        warnings: Warnings about a method's training; filled as it is made.
     """
 
     folder: Path
@@ -96,30 +83,43 @@ class Case:
 
     @property
     def task(self) -> Task:
-        """The set's, with its own instruction and labels."""
+        """The set's task, with its own instruction and labels."""
         return self.data.task
 
     @property
     def people(self) -> tuple[str, ...]:
-        """Who is asked."""
+        """The users who are asked."""
         return tuple(self.data.targets)
 
     @property
     def histories(self) -> Mapping[str, History]:
-        """Of those who are asked."""
+        """Histories of the users who are asked."""
         return self.data.targets
+
+    def labelled(self, user: str) -> History:
+        """The records of a user that have an answer; one of the labels, where there are any.
+
+        Raises:
+            DataError: There are none.
+        """
+        task = self.task
+        given = [(record, record.fields.get(task.answer_field, "").strip()) for record in self.histories[user].records]
+        records = tuple(record for record, said in given if (said in task.labels if task.labels else said))
+        if not records:
+            expected = "at least one for each person asked"
+            raise DataError(f"User {user!r} has no record with an answer", expected=expected)
+        return History(user, records)
 
     def raw(self) -> Path:
         """The folder of the raw base."""
         return Path(self._raw().folder)
 
     def load_raw(self) -> BaseLM:
-        """The raw base, ready to run."""
-        info = self._raw()
-        return self._bases().load(info)
+        """The raw base, loaded."""
+        return self._bases().load(self._raw())
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of texts, as the raw base counts them."""
+        """The number of tokens of each text, by the raw base's tokenizer."""
         from tokenizers import Tokenizer
 
         tokenizer = Tokenizer.from_file(str(self.raw() / "tokenizer.json"))
@@ -129,7 +129,7 @@ class Case:
         """The folder of the adapted base: stage 1 on the outsiders, once for each of its settings.
 
         Raises:
-            ConfigError: the set has no outsiders. TrainingError, DataError: as `Home.adapt`.
+            ConfigError: The set has no outsiders. TrainingError, DataError: as `Home.adapt`.
         """
         if self.adapt is None:
             return self.raw()
@@ -137,22 +137,21 @@ class Case:
             raise no_outsiders(self.data.name)
         settings = {**self.adapt, **changes}
         home = self.home("adapt", self.raw(), "outsiders", **settings)
-        known = {base.name: base for base in home.bases()}
         if settings.get("profile"):
             self.profile(home)
-        made = known.get(ADAPTED)
+        made = {base.name: base for base in home.bases()}.get(ADAPTED)
         if made is None:
             made = home.adapt(ADAPTED, self.task.name, base=BASE, seed=self.seed, progress=self.progress, **settings)
-        told = made.provenance or {}
-        self.warnings.extend(few_steps("stage 1", [len(told["losses"])] if "losses" in told else []))
-        self.note("stage 1", changes, len(self.data.outsiders), told.get("seconds"), told.get("tokens"))
+        took = made.provenance or {}
+        self.warnings.extend(few_steps("stage 1", [len(took["losses"])] if "losses" in took else []))
+        self.note("stage 1", changes, len(self.data.outsiders), took.get("seconds"), took.get("tokens"))
         return Path(made.folder)
 
-    def home(self, stage: str, base: Path, who: Who = "targets", **what: Any) -> Home:
-        """The home of a stage, with its base, called "base", and some people's histories.
+    def home(self, stage: str, base: Path, who: Role = "targets", **what: Any) -> Home:
+        """The home of a stage, with a base called "base" and the histories of a role.
 
         Args:
-            what: all else that the stage depends on; it must be of what JSON can say.
+            what: All other inputs of the stage, as JSON can hold them.
         """
         histories: Mapping[str, History] = getattr(self.data, who)
         if what.get("profile"):
@@ -165,62 +164,63 @@ class Case:
         if BASE not in {one.name for one in home.bases()}:
             home.store.put_task(self.task)
             home.store.add_records(self.task.name, list(histories.values()), again=False)
-            home.add_base(str(base), BASE, self.progress)  # last: where it is, all is
+            home.add_base(str(base), BASE, self.progress)  # last: a home with a base is complete
         return home
+
+    def newest(self, home: Home) -> list[AdapterInfo]:
+        """The newest adapter of each user who is asked."""
+        latest = home.latest_adapters(self.task.name)
+        return [latest[self.task.name, user] for user in self.people]
 
     def note(
         self, what: str, changes: Mapping[str, Any], people: int, seconds: float | None, tokens: float | None
     ) -> None:
-        """Tells what a stage took that is done once for all people.
+        """Adds the cost of a stage that runs once for all users.
 
         Args:
-            changes: how it differs from the plan's own.
-            people: whose records it learnt from.
+            changes: Settings that differ from the plan's.
+            people: Number of users that it learns from.
         """
         name = ", ".join([what, *(f"{key} = {value}" for key, value in changes.items())])
-        self.shared[name] = SharedCost(name, seconds, tokens, people)
+        self.shared[name] = SharedCost(name=name, seconds=seconds, tokens=tokens, people=people)
 
     def loaded(self, home: Home) -> BaseLM:
-        """A stage's base, ready to run: loaded before answers are timed, since some methods have it from training."""
+        """A stage's base, loaded before answers are timed: some methods have it loaded from training."""
         return home.load(home.store.base(BASE))
 
     def profile(self, home: Home) -> None:
-        """Writes everybody's text profile in a home, as the plan says. What that takes is no method's cost.
+        """Writes the text profiles of a home's users, as the plan says. The cost is no method's.
 
         Raises:
-            OwnlmError: somebody's could not be written. Those that are written stay.
+            OwnlmError: The profile of a user could not be written. Finished ones are kept.
         """
         plan = self.writer
-        labels = bool(self.task.labels) and not self.task.options  # such as say something of a person
+        labels = bool(self.task.labels) and not self.task.options  # labels that describe a user
         counted = plan.writer == "counted" or (plan.writer is None and plan.url is None and labels)
         if plan.url is None and not counted:
             home.add_base(str(self.raw()), "writer", self.progress)
         started = time.perf_counter()
         done = home.profile(
-            self.task.name,
-            base=None if counted or plan.url else "writer",
-            url=plan.url,
-            model=plan.model,
-            counted=counted,
-            progress=self.progress,
-        )
+            self.task.name, base=None if counted or plan.url else "writer", url=plan.url, model=plan.model,
+            counted=counted, progress=self.progress,
+        )  # fmt: skip
         if done.failed:
             raise done.failed[0][1]
-        kept = home.store.folder / "profiles.json"  # the seconds, for all who come after
+        kept = home.store.folder / "profiles.json"  # the seconds, for later runs
         if done.written:
             write_whole(kept, json.dumps(time.perf_counter() - started).encode())
-        seconds = json.loads(read_regular(kept)) if kept.exists() else None  # killed right before: nobody knows
-        people = len(done.written) + len(done.skipped)
-        self.note(f"text profiles, {home.store.folder.name[:-12]}", {}, people, seconds, None)
+        seconds = json.loads(read_regular(kept)) if kept.exists() else None  # unknown after a kill right before
+        users = len(done.written) + len(done.skipped)
+        self.note(f"text profiles, {home.store.folder.name[:-12]}", {}, users, seconds, None)
 
     def ask(self, home: Home, queries: Sequence[Query], **how: Any) -> Iterator[str]:
-        """Answers, each by the person's newest adapter in a home, or by its base.
+        """Answers of each user's newest adapter in a home, or of its base.
 
         Args:
-            how: as for `Home.ask_many`.
+            how: As for `Home.ask_many`.
 
         Raises:
-            OwnlmError: a query cannot be answered.
+            OwnlmError: A query cannot be answered.
         """
         choose = self.choose and bool(self.task.labels)
         for answer in home.ask_many(queries, self.task.name, choose=choose, progress=self.progress, **how):
@@ -234,7 +234,7 @@ class Case:
         home, source, name = self._bases(), self.source, f"raw-{digest(self.source)[:12]}"
         if source == RANDOM:
             source = str(self.folder / "stages" / RANDOM)
-            if not (Path(source) / "tokenizer_config.json").exists():  # what is written last
+            if not (Path(source) / "tokenizer_config.json").exists():  # the file that is written last
                 make_random_base(Path(source))
         known = {base.name: base for base in home.bases()}
         return known.get(name) or home.add_base(source, name, self.progress)

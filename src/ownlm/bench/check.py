@@ -1,35 +1,35 @@
-"""A plan checked whole before anything runs: its files are read, its methods, sizes and base are tried against them."""
+"""Checks of a whole plan before anything runs: files are read, and methods, sizes and base are tried against them."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from ownlm.bench.case import RANDOM, no_outsiders
 from ownlm.bench.data import SetData, read_set
-from ownlm.bench.methods import (
-    LEARN,
-    NEEDS_LABELS,
-    NEEDS_POOL,
-    NO_OPTIONS,
-    WITHOUT_STAGE_1,
-    check_adapt,
-    check_settings,
-    check_share,
-)
-from ownlm.bench.plan import MethodPlan, Plan, SetPlan, check_names, slug_of
-from ownlm.bench.problems import Problems
-from ownlm.errors import ConfigError, DataError, NotFoundError, many
-from ownlm.history.task import load_task
+from ownlm.bench.methods import METHODS
+from ownlm.bench.methods.pool import make_pool
+from ownlm.bench.plan import MethodPlan, Plan, Problems, SetPlan, check_names, nearest, slug_of
+from ownlm.config import LoraConfig, PromptConfig, TrainConfig
+from ownlm.errors import ConfigError, DataError, NotFoundError, fitting, many
+from ownlm.history.task import Task, load_task
 from ownlm.model.bases import smollm2
 from ownlm.model.bases.architecture import check_architecture, check_tokenizer
 from ownlm.model.bases.files import check_base_folder, decoder_shapes
 from ownlm.model.bases.source import resolve_source
 from ownlm.perpcs.sharers import MIN_RECORDS
+from ownlm.workflows.plan import Stage, settings
 
-_LLAMA = frozenset({"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"})
-_SHARERS, _TOP_K = 50, 3  # defaults of pools, and of methods that take pieces of them
+_LLAMA: Final = frozenset({"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"})
+_SHARERS, _TOP_K = 50, 3  # defaults of pools, and of `assembled`
+_PEFT: Final = ("ia3", "prompt")  # methods named as `TrainConfig.method`
+_OF_TRAINING: Final = {*TrainConfig.model_fields, *LoraConfig.model_fields, *PromptConfig.model_fields} - {
+    "lora", "prompt", "method",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,9 @@ class Ready:
     """A set that can run.
 
     Attributes:
-        methods: those that apply to it, in the plan's order.
-        left_out: names of the others.
-        notes: what is smaller than the plan asks for, a sentence each.
+        methods: Methods that apply to it, in the plan's order.
+        left_out: Names of the other methods.
+        notes: Sentences about what is smaller than the plan asks for.
     """
 
     spec: SetPlan
@@ -50,15 +50,15 @@ class Ready:
 
 
 def check_plan(plan: Plan, folder: Path, problems: Problems | None = None) -> list[Ready]:
-    """Checks a plan, and reads its sets; no base is loaded or downloaded, and nothing is written.
+    """Checks a plan, and reads its sets. No base is loaded or downloaded, and nothing is written.
 
     Args:
         folder: OUT.
-        problems: found in the plan's file before.
+        problems: Problems that the plan's file has.
 
     Raises:
-        ConfigError: several things are wrong: all of them are listed.
-        OwnlmError: one thing is wrong: its own error.
+        ConfigError: Several things are wrong; the error lists them.
+        OwnlmError: One thing is wrong.
     """
     problems = Problems() if problems is None else problems
     check_names(plan, problems)
@@ -66,7 +66,7 @@ def check_plan(plan: Plan, folder: Path, problems: Problems | None = None) -> li
     check_share(plan.share, problems=of_pools)
     problems.take(of_pools)
     check_adapt(plan.adapt or {}, problems=problems)
-    of_kinds = {kind: _found_in(kind, settings) for kind, settings in plan.settings.items()}
+    of_kinds = {kind: _found(kind, given) for kind, given in plan.settings.items()}
     for found in of_kinds.values():
         problems.take(found)
     names = {one.name for one in plan.sets}
@@ -77,30 +77,130 @@ def check_plan(plan: Plan, folder: Path, problems: Problems | None = None) -> li
         _check_folder(folder)
     with problems.collect():
         _check_base(plan)
-    for method in plan.methods:  # without a set: what is wrong whatever the data are
-        wrong = of_kinds.get(method.method)  # is reported once, and not for each of its methods
-        problems.take(_found_in(method.method, method.settings if wrong else plan.settings_of(method), _where(method)))
+    for method in plan.methods:  # without a set: what is wrong with any data
+        given = method.settings if of_kinds.get(method.method) else plan.settings_of(method)
+        problems.take(_found(method.method, given, where=_where(method)))
     plan = plan.model_copy(update={"share": {}}) if of_pools else plan
     ready = [one for spec in plan.sets for one in _read(plan, spec, problems)]
     problems.raise_all(f"The plan {plan.name!r}")
     return ready
 
 
-def _found_in(kind: str, settings: Mapping[str, Any], where: str = "") -> Problems:
-    found = Problems()
-    if kind:  # a method of a plan's file without one is reported there
-        check_settings(kind, settings, problems=found, where=where)
-    return found
-
-
 def size_of(plan: Plan, ready: Ready) -> dict[str, Any]:
-    """What running a set takes, in numbers of people, queries and answers; a shift leaves fewer queries."""
+    """The size of a set in numbers of users, queries and answers. A shift leaves fewer queries."""
     data, methods = ready.data, len(ready.methods)
     return {
         "name": data.name, "asked": len(data.targets), "queries": len(data.queries), "outsiders": len(data.outsiders),
         "sharers": len(data.sharers), "methods": methods, "answers": methods * len(data.queries) * len(plan.seeds),
         "people": dict(data.people), "left_out": list(ready.left_out), "notes": list(ready.notes),
     }  # fmt: skip
+
+
+def check_settings(
+    method: str,
+    given: Mapping[str, Any],
+    task: Task | None = None,
+    *,
+    problems: Problems | None = None,
+    where: str = "",
+) -> None:
+    """Checks a method of a plan and its settings.
+
+    Args:
+        method: Name in the plan.
+        given: All keys beside name and method.
+        task: Task of a set, to check whether the method can answer it.
+        problems: Collects errors. By default they are raised as a ConfigError.
+        where: Beginning of the messages.
+    """
+    found = _found(method, given, task, where)
+    if problems is None:
+        found.raise_all(f"The method {method!r}")
+    else:
+        problems.take(found)
+
+
+def check_share(share: Mapping[str, Any], *, problems: Problems, what: str = "of the plan", where: str = "") -> None:
+    """Checks settings of pools."""
+    _check(make_pool, share, f"of pools {what}", "sharer", {}, problems, where)
+
+
+def check_adapt(adapt: Mapping[str, Any], *, problems: Problems, what: str = "of the plan", where: str = "") -> None:
+    """Checks settings of stage 1."""
+    known = _OF_TRAINING | {"preset"}
+    _check_names(adapt, known, f"of stage 1 {what}", problems, where)
+    _check_training("task_adapter", {name: value for name, value in adapt.items() if name in known}, problems, where)
+
+
+def _found(method: str, given: Mapping[str, Any], task: Task | None = None, where: str = "") -> Problems:
+    """What is wrong with a method: its name, each setting alone; then settings together, and with a task."""
+    problems = Problems()
+    if not method:  # reported with the plan's file
+        return problems
+    if method not in METHODS:
+        with problems.collect(where):
+            raise ConfigError(
+                "There is no such method", got=method, expected=f"one of: {', '.join(METHODS)}",
+                hint=nearest(method, list(METHODS)),
+            )  # fmt: skip
+        return problems
+    what, fixed = f"of the method {method!r}", {"method": method} if method in _PEFT else {}
+    _check(METHODS[method].make, given, what, "adapter", fixed, problems, where)
+    for name, check in (("share", check_share), ("adapt", check_adapt)):
+        if isinstance(given.get(name, {}), Mapping):
+            check(given.get(name, {}), what=what, problems=problems, where=where)
+    if not problems:
+        with problems.collect(where):
+            METHODS[method].check(given, task)
+    return problems
+
+
+def _check(
+    function: Callable[..., Any], given: Mapping[str, Any], what: str, stage: Stage, fixed: Mapping[str, Any],
+    problems: Problems, where: str,
+) -> None:  # fmt: skip
+    """Checks that a function takes these settings; those beside its own are settings of a stage's training."""
+    parameters = signature(function).parameters.values()
+    own = {one.name for one in parameters if one.kind is Parameter.KEYWORD_ONLY}
+    trains = any(one.kind is Parameter.VAR_KEYWORD for one in parameters)
+    _check_names(given, own | _OF_TRAINING if trains else own, what, problems, where)
+    kinds = get_type_hints(function, include_extras=True)
+    for name, value in given.items():
+        if name in own:
+            with problems.collect(where):
+                try:
+                    TypeAdapter(kinds[name]).validate_python(value, strict=True)
+                except ValidationError as error:
+                    fits = fitting(error.errors()[0])
+                    raise ConfigError(f"The setting {name!r} {what} is wrong", got=repr(value), expected=fits) from None
+    if trains:
+        changes = {name: value for name, value in given.items() if name in {*_OF_TRAINING, "preset"}}
+        _check_training(stage, {**changes, **fixed}, problems, where)
+
+
+def _check_training(stage: Stage, given: Mapping[str, Any], problems: Problems, where: str) -> None:
+    """Checks settings of training one by one; where each is right, together."""
+    preset = given.get("preset")
+    changes = {name: value for name, value in given.items() if name != "preset"}
+    fixed = {name: changes[name] for name in ("method",) if name in changes}
+    found = Problems()
+    for name, value in changes.items():
+        with found.collect(where):
+            settings(stage, 0, preset, {**fixed, name: value})
+    if not found:
+        with found.collect(where):
+            settings(stage, 0, preset, changes)
+    problems.take(found)
+
+
+def _check_names(given: Mapping[str, Any], known: set[str], what: str, problems: Problems, where: str) -> None:
+    if unknown := sorted(given.keys() - known):
+        meant = [hint for one in unknown if (hint := nearest(one, sorted(known)))]
+        with problems.collect(where):
+            raise ConfigError(
+                f"There is no such setting {what}", got=", ".join(unknown), expected=", ".join(sorted(known)) or "none",
+                hint="; ".join(meant) or None,
+            )  # fmt: skip
 
 
 def _read(plan: Plan, spec: SetPlan, problems: Problems) -> Iterator[Ready]:
@@ -112,25 +212,25 @@ def _read(plan: Plan, spec: SetPlan, problems: Problems) -> Iterator[Ready]:
             data = read_set(spec)
     if data is None:
         return
-    sound = [one for one in plan.methods if one.method and not _found_in(one.method, plan.settings_of(one))]
-    methods = tuple(method for method in sound if _says_something(method.method, plan.settings_of(method), data))
+    sound = [one for one in plan.methods if one.method and not _found(one.method, plan.settings_of(one))]
+    methods = tuple(method for method in sound if _applies(method.method, plan.settings_of(method), data))
     if sound and not methods:
         what = f"No method of the plan has anything to say to the set {spec.name!r}"
         problems.add(ConfigError(what, hint="leave the set out, or add a method such as `base`"))
     for method in methods:
-        settings = plan.settings_of(method)
-        check_settings(method.method, settings, data.task, problems=problems, where=_where(method))
-        if method.method not in WITHOUT_STAGE_1 and plan.adapt is not False and not data.outsiders:
+        given, kind = plan.settings_of(method), METHODS[method.method]
+        check_settings(method.method, given, data.task, problems=problems, where=_where(method))
+        if kind.stage_1 and plan.adapt is not False and not data.outsiders:
             problems.add(no_outsiders(data.name))
-        if method.method in NEEDS_POOL:
+        if kind.pool:
             with problems.collect():
-                _check_pool(plan, method, settings, data)
+                _check_pool(plan, method, given, data)
     left_out = tuple(method.name for method in plan.methods if method not in methods)
     yield Ready(spec, data, methods, left_out, tuple(_notes(plan, spec, data, methods)))
 
 
 def _check_files(spec: SetPlan) -> Problems:
-    """What is wrong with a set's task, and which of its files are not there; more than one of them may be."""
+    """What is wrong with a set's task, and which of its files are missing."""
     found, where = Problems(), f"The set {spec.name!r}"
     if spec.task:
         with found.collect(where):
@@ -145,96 +245,90 @@ def _where(method: MethodPlan) -> str:
     return f"The plan's method {method.name!r} is wrong"
 
 
-def _says_something(method: str, settings: Mapping[str, Any], data: SetData) -> bool:
-    if (method in NEEDS_LABELS and not data.task.labels) or (method in NO_OPTIONS and data.task.options):
+def _applies(method: str, given: Mapping[str, Any], data: SetData) -> bool:
+    """Whether a method can answer a set's task and learn from its records."""
+    kind = METHODS[method]
+    if (kind.labels and not data.task.labels) or (not kind.options and data.task.options):
         return False
-    return data.learnable or not (method in LEARN or settings.get("profile"))
+    return data.learnable or not (kind.learns or given.get("profile"))
 
 
-def _check_pool(plan: Plan, method: MethodPlan, settings: Mapping[str, Any], data: SetData) -> None:
-    """Raises where a set has too few people who could share."""
-    able, most = _sharers(plan, settings, data)
+def _check_pool(plan: Plan, method: MethodPlan, given: Mapping[str, Any], data: SetData) -> None:
+    """Raises where a set has too few users who could share."""
+    able, most = _sharers(plan, given, data)
     if able == 0:
         raise DataError(
             f"The set {data.name!r} has no sharers for the method {method.name!r}",
             got=f"{len(data.sharers)} possible sharers, none with more than {MIN_RECORDS} records",
             hint="name a file of `outsiders`, or let people of the data share: `sharing = 3`",
         )
-    if method.method == "assembled" and settings.get("top_k", _TOP_K) > most:
+    top_k = given.get("top_k", _TOP_K)
+    if method.method == "assembled" and top_k > most:
         raise ConfigError(
             f"The method {method.name!r} takes more pieces a module than the set {data.name!r} has sharers",
-            got=f"top_k = {settings.get('top_k', _TOP_K)}, {most} sharers",
-            hint="take a smaller top_k, more `sharers`, or data of more people",
-        )
+            got=f"top_k = {top_k}, {most} sharers", hint="take a smaller top_k, more `sharers`, or data of more people",
+        )  # fmt: skip
 
 
-def _sharers(plan: Plan, settings: Mapping[str, Any], data: SetData) -> tuple[int, int]:
-    """How many people have enough records to share, and how many sharers a method's pool has at most."""
+def _sharers(plan: Plan, given: Mapping[str, Any], data: SetData) -> tuple[int, int]:
+    """The number of users with enough records to share, and the largest number of sharers in a method's pool."""
     able = sum(len(history) > MIN_RECORDS for history in data.sharers.values())
-    asked = {**plan.share, **settings.get("share", {})}.get("sharers", _SHARERS)
+    asked = {**plan.share, **given.get("share", {})}.get("sharers", _SHARERS)
     return able, min(able, asked if isinstance(asked, int) else able)
 
 
 def _notes(plan: Plan, spec: SetPlan, data: SetData, methods: tuple[MethodPlan, ...]) -> Iterator[str]:
-    """What is smaller than the plan asks for."""
+    """Sentences about what is smaller than the plan asks for."""
     if spec.people is not None and spec.people > len(data.targets):
         yield f"The plan asks for {spec.people:,} people; the data have {len(data.targets):,} to ask."
     fewest = min(len(history) for history in data.targets.values())
     for method in methods:
-        settings = plan.settings_of(method)
-        wanted = max(settings.get("rag", 0), settings.get("k", 0) if method.method in ("knn", "random") else 0)
+        given = plan.settings_of(method)
+        wanted = max(given.get("rag", 0), given.get("k", 0) if method.method in ("knn", "random") else 0)
         if wanted > fewest:
             few = sum(len(history) < wanted for history in data.targets.values())
             people = f"{few:,} of {many(len(data.targets), 'person')}"
             yield f"{method.name}: {people} have fewer than the {wanted} records it takes."
-        share = {**plan.share, **settings.get("share", {})}
-        able, most = _sharers(plan, settings, data)
-        if method.method in NEEDS_POOL and share.get("sharers", most) > most:
+        share = {**plan.share, **given.get("share", {})}
+        able, most = _sharers(plan, given, data)
+        if METHODS[method.method].pool and share.get("sharers", most) > most:
             there = many(able, "person with records enough")
             yield f"{method.name}: {share['sharers']} sharers are asked for; the data have {there}."
 
 
 def _check_folder(folder: Path) -> None:
     """Raises a ConfigError where OUT cannot be written."""
+    what = f"The results cannot be written to {folder}"
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"The results cannot be written to {folder}", got="a file", expected="a folder")
+        raise ConfigError(what, got="a file", expected="a folder")
     there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise ConfigError(
-            f"The results cannot be written to {folder}", got=f"{there} cannot be written", hint="choose another OUT"
-        )
+        raise ConfigError(what, got=f"{there} cannot be written", hint="choose another OUT")
 
 
 def _check_base(plan: Plan) -> None:
-    """Raises where the base cannot be loaded, or lacks modules that the plan names; one on a hub is not downloaded."""
+    """Raises where the base cannot be loaded, or lacks modules that the plan names. A hub id is not downloaded."""
     source, known = plan.base, _LLAMA
     if source not in (RANDOM, smollm2.NAME):
         folder = Path(os.path.expanduser(source))
         if not folder.is_dir():
             if folder.exists() or source.startswith((".", "/", "~")):
-                resolve_source(source)  # says what is wrong with it
+                resolve_source(source)  # raises the error
             return
         check_base_folder(folder)
         check_architecture(folder, folder.name)
         check_tokenizer(folder)
         known = frozenset(name.removesuffix(".weight").rpartition(".")[2] for name in decoder_shapes(folder))
-    named = {one: None for settings in _all_settings(plan) for one in _modules(settings)}
+    of_methods = [plan.settings_of(method) for method in plan.methods]
+    named = {name: None for given in (plan.adapt or {}, plan.share, *of_methods) for name in _modules(given)}
     if missing := [name for name in named if name not in known]:
-        raise ConfigError(
-            "The base has no such modules",
-            got=", ".join(missing),
-            expected=", ".join(sorted(known & _LLAMA) or sorted(known)),
-        )
+        expected = ", ".join(sorted(known & _LLAMA) or sorted(known))
+        raise ConfigError("The base has no such modules", got=", ".join(missing), expected=expected)
 
 
-def _modules(settings: Mapping[str, Any]) -> list[str]:
+def _modules(given: Mapping[str, Any]) -> list[str]:
     """The modules that settings name, for what is trained and its stages."""
-    own = settings.get("target_modules", ())
-    below = [settings[name] for name in ("adapt", "share") if isinstance(settings.get(name), dict)]
+    own = given.get("target_modules", ())
+    below = [given[name] for name in ("adapt", "share") if isinstance(given.get(name), dict)]
     named = [one for one in own if isinstance(one, str)] if isinstance(own, list | tuple) else []
     return [*named, *(one for each in below for one in _modules(each))]
-
-
-def _all_settings(plan: Plan) -> Iterator[Mapping[str, Any]]:
-    yield from (plan.adapt or {}, plan.share)
-    yield from (plan.settings_of(method) for method in plan.methods)

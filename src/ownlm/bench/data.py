@@ -1,10 +1,10 @@
-"""A set's data: who is asked what, on which histories, and who shares."""
+"""The data of a set: users who are asked, their queries and histories, users who share, and outsiders."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from ownlm.bench.metrics import metric, metrics_of
 from ownlm.bench.plan import SetPlan
@@ -14,26 +14,29 @@ from ownlm.history.record import History, Query, Record
 from ownlm.history.task import OPTION_FIELDS, Task, load_task, with_instruction
 from ownlm.history.times import time_key
 from ownlm.prompt.example import history_examples, retrieval_document, retrieval_query
+from ownlm.prompt.retrieval import bm25, words
+
+if TYPE_CHECKING:
+    from ownlm.model.base import BaseLM
 
 Thing = TypeVar("Thing")
-ALIKE = "left out: for the most part the records of a person asked"
-_AT_MOST = 5  # of how many records one is held back
+ALIKE: Final = "left out: for the most part the records of a person asked"
+_AT_MOST: Final = 5  # one record of so many is held back
 
 
 @dataclass(frozen=True, slots=True)
 class SetData:
-    """Who takes part in a set.
+    """The users of a set, in their roles.
 
     Attributes:
-        task: with the instruction and labels that the data's own queries carry.
-        targets: histories of those who are asked, by user.
-        queries: theirs, each with the right answer.
-        sharers: histories of those whose adapters a pool may be made of: people of the set who are not asked, and
-            outsiders.
-        outsiders: histories for stage 1; what is known of their queries stands in them as the latest records.
-        unlabelled: how many queries of people with records are not asked, since their right answer is not known.
-        people: what became of the people in the data, by what it is; the numbers add up to all of them.
-        outsiders_found: the same of the people in the file of outsiders.
+        task: Task, with the instruction and labels that the queries carry.
+        targets: Histories of the users who are asked.
+        queries: Queries of those users, each with the right answer.
+        sharers: Histories of users who may share adapters: users of the set who are not asked, and outsiders.
+        outsiders: Histories for stage 1. Their answered queries are their latest records.
+        unlabelled: Number of queries that are not asked because the right answer is unknown.
+        people: Number of users of the data in each role; the numbers add up to all users.
+        outsiders_found: Number of users of the outsiders' file in each role.
     """
 
     name: str
@@ -48,21 +51,21 @@ class SetData:
 
     @property
     def learnable(self) -> bool:
-        """Whether anybody asked has a record to learn from: LaMP's own of LaMP_1 have neither answer nor options."""
+        """Whether a user who is asked has a record to learn from. Records of LaMP_1 hold no answers."""
         return any(history_examples(self.task, history, recent=1) for history in self.targets.values())
 
 
 def read_set(plan: SetPlan) -> SetData:
-    """Reads a set's files and chooses who is asked.
+    """Reads a set's files and assigns users to roles.
 
-    People are taken evenly spread over their sorted ids, or those with the most records; every n-th of all people in
-    the data shares instead (`SetPlan.sharing`). Nobody learns from, or is given pieces of, somebody who is asked: who
-    has for the most part the records of a person asked is left out (LaMP's questions are a person each, though several
-    are of one author), and so are others' records that are a query with its answer.
+    The users who are asked are evenly spread over the sorted ids, or those with the most records. Every n-th user of
+    the data shares instead (`SetPlan.sharing`). No method learns from a user who is asked: users with mostly the same
+    records as one who is asked are left out (in LaMP's questions several users are one author), and so are records
+    that hold a query with its answer.
 
     Raises:
-        DataError, NotFoundError, TaskError: a file or the task is not what it should be, a history gives an answer of
-            its own person away, or nobody is left to ask.
+        DataError, NotFoundError, TaskError: A file or the task is wrong, a history holds the answer to its own user's
+            query, or no users are left to ask.
     """
     task = load_task(plan.task)
     dataset = read_dataset(plan.data, task, labels=plan.labels, hint=MEND)
@@ -75,31 +78,29 @@ def read_set(plan: SetPlan) -> SetData:
     queries: dict[str, list[Query]] = {}
     unlabelled = 0
     for query in {(query.user_id, query.id): query for query in asked}.values():  # plain rows may repeat one
-        if not histories.get(query.user_id):
-            continue
-        if query.gold is None:
-            unlabelled += 1
-        else:
-            queries.setdefault(query.user_id, []).append(query)
+        if histories.get(query.user_id):
+            unlabelled += query.gold is None
+            if query.gold is not None:
+                queries.setdefault(query.user_id, []).append(query)
     if not queries:
-        raise _nobody_to_ask(plan, len(asked), unlabelled)
-    people = sorted(queries)
-    sharing = set(people[:: plan.sharing]) if plan.sharing > 1 else set()
-    targets = _chosen([user for user in people if user not in sharing], histories, plan)
+        raise _nothing_to_ask(plan, len(asked), unlabelled)
+    users = sorted(queries)
+    sharing = set(users[:: plan.sharing]) if plan.sharing > 1 else set()
+    targets = _chosen([user for user in users if user not in sharing], histories, plan)
     if not targets:
         raise DataError(
-            f"In the set {plan.name!r} nobody is left to ask", got=f"{len(people)} people, who all share",
+            f"In the set {plan.name!r} no users are left to ask", got=f"{len(users)} people, who all share",
             hint="set `sharing = 0`: then outsiders alone share",
         )  # fmt: skip
-    found = _outsiders(plan, task, histories.keys() | queries.keys())
+    outsiders, unused = _outsiders(plan, task, histories.keys() | queries.keys())
     own = {user: histories[user] for user in sorted(targets)}
     chosen = tuple(query for user in own for query in spread(queries[user], plan.queries_each))
     _check_own(plan, task, own, chosen)
-    outsiders = _strangers(task, found.used, own, chosen)
+    learnt = _strangers(task, outsiders, own, chosen)
     sharers = _strangers(task, {user: histories[user] for user in sorted(sharing)}, own, chosen)
     _check_golds(plan, task, chosen)
     known = {query.user_id for query in asked}
-    became = (
+    roles = (
         ("asked", own.keys()),
         ("share and are not asked", sharers.keys()),
         (ALIKE, sharing),
@@ -108,16 +109,67 @@ def read_set(plan: SetPlan) -> SetData:
         ("without a query whose right answer is known", known - queries.keys()),
         ("not taken: the plan asks for fewer", queries.keys()),
     )
-    learnt = (("learnt from", outsiders.keys()), (ALIKE, found.used.keys()), *found.unused)
     return SetData(
-        plan.name, task, own, chosen, sharers | outsiders, outsiders, unlabelled, _counted(became), _counted(learnt)
+        plan.name, task, own, chosen, sharers | learnt, learnt, unlabelled, _counted(roles),
+        _counted((("learnt from", learnt.keys()), (ALIKE, outsiders.keys()), *unused)),
     )  # fmt: skip
 
 
-def _counted(became: Iterable[tuple[str, AbstractSet[str]]]) -> dict[str, int]:
-    """Numbers of people by what became of them; each counts where they stand first."""
+def least_like(
+    data: SetData, by: Literal["bm25", "embedding"], share: float, load: "Callable[[], BaseLM]"
+) -> tuple[Query, ...]:
+    """The share of all queries that is least like their users' histories, at least one; in the set's order.
+
+        bm25        max over records d of  score(q, d) / score(q, q)
+        embedding   cosine of  e(q) - m  and  e(history) - m,  m the mean of all users' e(history)
+
+    A query counts by its input alone, a record by input and answer. score is BM25+ over the user's records and the
+    query itself, so that rare words alone do not make a query unlike.
+
+    Args:
+        load: Loads the base for `embedding`.
+
+    Source: OPPU (arXiv 2402.04401), section on behaviour shift, keeps queries with irrelevant records of the user.
+        Differs: both measures, and that likeness is relative to the query itself or to the mean of all users.
+    """
+    like_Q = _by_words(data) if by == "bm25" else _by_embedding(data, load())
+    places = sorted(range(len(data.queries)), key=like_Q.__getitem__)
+    kept = set(places[: max(1, round(share * len(places)))])
+    return tuple(query for place, query in enumerate(data.queries) if place in kept)
+
+
+def _by_words(data: SetData) -> list[float]:
+    documents = {
+        user: [words(retrieval_document(data.task, record)) for record in history.records]
+        for user, history in data.targets.items()
+    }
+    like = []
+    for query in data.queries:
+        own = words(retrieval_query(data.task, query.fields))
+        *scores, itself = bm25(own, [*documents[query.user_id], own])
+        like.append(max(scores) / itself if itself else 0.0)
+    return like
+
+
+def _by_embedding(data: SetData, base: "BaseLM") -> list[float]:
+    from torch.nn.functional import normalize
+
+    from ownlm.perpcs.embedding import embed_histories
+
+    history_UD = embed_histories(
+        base, ([retrieval_document(data.task, record) for record in one.records] for one in data.targets.values())
+    )
+    query_QD = embed_histories(base, ([retrieval_query(data.task, query.fields)] for query in data.queries))
+    mean_D, place = history_UD.mean(0), {user: number for number, user in enumerate(data.targets)}
+    own_QD = history_UD[[place[query.user_id] for query in data.queries]]
+    like_Q: list[float] = (normalize(query_QD - mean_D, dim=1) * normalize(own_QD - mean_D, dim=1)).sum(1).tolist()
+    return like_Q
+
+
+def _counted(roles: Iterable[tuple[str, AbstractSet[str]]]) -> dict[str, int]:
+    """Number of users in each role; a user counts in the first."""
     seen, counts = set[str](), dict[str, int]()
-    for what, users in became:
+    for what, users in roles:
         if new := users - seen:
             counts[what] = len(new)
             seen |= new
@@ -127,17 +179,17 @@ def _counted(became: Iterable[tuple[str, AbstractSet[str]]]) -> dict[str, int]:
 def _held_back(
     plan: SetPlan, most: int, task: Task, histories: dict[str, History]
 ) -> tuple[dict[str, History], list[Query]]:
-    """Histories without their latest records, and these as queries: at most `most` of a person, and a fifth of theirs.
+    """Histories without their latest records, and these as queries: at most `most` of a user, and a fifth of theirs.
 
-    A record without any input is no query: all of a person's would be the same.
+    Records without any input are left out: the queries of a user would all be the same.
 
     Raises:
-        DataError: a query of the task has options, which a record has not; no record that is held back has an input; or
-            all histories are too short.
+        DataError: The task's queries have options, no record has an input, or all histories are too short.
     """
+    what = f"No records of the set {plan.name!r} can be held back"
     if task.options is not None:
         raise DataError(
-            f"No records of the set {plan.name!r} can be held back", got=f"task {task.name!r} shows options in a query",
+            what, got=f"task {task.name!r} shows options in a query",
             expected="a task whose queries are its records without their answer", hint="leave `held_back` out",
         )  # fmt: skip
     earlier, asked = dict[str, History](), list[Query]()
@@ -148,18 +200,15 @@ def _held_back(
             fields = {name: text for name, text in one.fields.items() if name != task.answer_field}
             if fields:
                 asked.append(Query(user, one.id, fields, one.fields[task.answer_field], one.time))
+    if not asked and all(len(history) < _AT_MOST for history in histories.values()):
+        raise DataError(what, got="histories of fewer than five records", expected="a user with five records or more")
     if not asked:
-        short = all(len(history) < _AT_MOST for history in histories.values())
-        raise DataError(
-            f"No records of the set {plan.name!r} can be held back",
-            got="histories of fewer than five records" if short else "records that are answers without an input",
-            expected="somebody with five records or more" if short else "records with what their query would ask",
-            hint=None if short else "leave `held_back` out",
-        )
+        got, expected = "records that are answers without an input", "records with what their query would ask"
+        raise DataError(what, got=got, expected=expected, hint="leave `held_back` out")
     return earlier, asked
 
 
-def _nobody_to_ask(plan: SetPlan, asked: int, unlabelled: int) -> DataError:
+def _nothing_to_ask(plan: SetPlan, asked: int, unlabelled: int) -> DataError:
     if not asked:
         got, hint = f"no queries in {plan.queries or plan.data}", "name the file of queries as `queries`"
     elif unlabelled:
@@ -171,7 +220,7 @@ def _nobody_to_ask(plan: SetPlan, asked: int, unlabelled: int) -> DataError:
 
 
 def _check_golds(plan: SetPlan, task: Task, queries: Sequence[Query]) -> None:
-    """Raises a DataError where a right answer cannot be judged by the task's metrics: now, and not when all is done."""
+    """Raises a DataError where the task's metrics cannot judge a right answer: before the run, not after it."""
     for name in metrics_of(task):
         try:
             metric(name).terms([""] * len(queries), [query.gold or "" for query in queries], task.labels or ())
@@ -180,7 +229,7 @@ def _check_golds(plan: SetPlan, task: Task, queries: Sequence[Query]) -> None:
 
 
 def spread(things: Sequence[Thing], count: int | None) -> list[Thing]:
-    """So many of them, evenly spread; all, if they are fewer.
+    """So many of the things, evenly spread; all, if they are fewer.
 
     >>> spread("abcdefg", 3)
     ['a', 'c', 'e']
@@ -190,54 +239,44 @@ def spread(things: Sequence[Thing], count: int | None) -> list[Thing]:
     return [things[place * len(things) // count] for place in range(count)]
 
 
-def _chosen(people: list[str], histories: dict[str, History], plan: SetPlan) -> set[str]:
+def _chosen(users: list[str], histories: dict[str, History], plan: SetPlan) -> set[str]:
     if plan.who == "active":
-        people = sorted(people, key=lambda user: (-len(histories[user]), user))
-        return set(people[: plan.people])
-    return set(spread(people, plan.people))
+        return set(sorted(users, key=lambda user: (-len(histories[user]), user))[: plan.people])
+    return set(spread(users, plan.people))
 
 
-@dataclass(frozen=True, slots=True)
-class _Outsiders:
-    """Histories of those who are only learnt from, and why others of the file are not."""
-
-    used: dict[str, History]
-    unused: tuple[tuple[str, AbstractSet[str]], ...] = ()
-
-
-def _outsiders(plan: SetPlan, task: Task, others: AbstractSet[str]) -> _Outsiders:
-    """The outsiders of a set; none where the plan names no file.
+def _outsiders(
+    plan: SetPlan, task: Task, others: AbstractSet[str]
+) -> tuple[dict[str, History], tuple[tuple[str, AbstractSet[str]], ...]]:
+    """Histories of the outsiders, and the roles of users of their file who are not taken.
 
     Raises:
-        DataError: one of them is among the others, the people of the data.
+        DataError: An outsider is among the others, the users of the data.
     """
     if plan.outsiders is None:
-        return _Outsiders({})
+        return {}, ()
     dataset = read_dataset(plan.outsiders, task, labels=plan.outsiders_labels, hint=MEND)
     known: dict[str, list[Query]] = {}
     for query in dataset.queries:
         if query.gold is not None:
             known.setdefault(query.user_id, []).append(query)
     histories = {history.user_id: history for history in dataset.histories}
-    if both := others & (histories.keys() | known.keys()):
+    everyone = histories.keys() | known.keys()
+    if both := others & everyone:
         raise DataError(
             f"{len(both)} of the people of the set {plan.name!r} are outsiders too", got=min(both),
             hint="no person may stand in both files",
         )  # fmt: skip
-    chosen = spread(sorted(histories.keys() | known.keys()), plan.outsiders_people)
-    everybody = {
-        user: _with(_usable(histories.get(user, History(user, ())), task), known.get(user, []), task) for user in chosen
+    chosen = {
+        user: _with_queries(_usable(histories.get(user, History(user, ())), task), known.get(user, []), task)
+        for user in spread(sorted(everyone), plan.outsiders_people)
     }
-    used = {user: history for user, history in everybody.items() if len(history)}
-    unused = (
-        ("without a usable record", everybody.keys()),
-        ("not taken: the plan asks for fewer", histories.keys() | known.keys()),
-    )
-    return _Outsiders(used, unused)
+    unused = (("without a usable record", chosen.keys()), ("not taken: the plan asks for fewer", everyone))
+    return {user: history for user, history in chosen.items() if len(history)}, unused
 
 
 def _check_own(plan: SetPlan, task: Task, targets: dict[str, History], queries: Sequence[Query]) -> None:
-    """Raises a DataError where somebody's history holds their query with its answer, or what came after it."""
+    """Raises a DataError where a history holds its user's query with the answer, or records later than it."""
     content = {user: {(one.id, retrieval_query(task, one.fields)) for one in h.records} for user, h in targets.items()}
     latest = {
         user: max((time_key(one.time) for one in history.records if one.time is not None), default=float("-inf"))
@@ -257,7 +296,7 @@ def _check_own(plan: SetPlan, task: Task, targets: dict[str, History], queries: 
 def _strangers(
     task: Task, others: dict[str, History], targets: dict[str, History], queries: Sequence[Query]
 ) -> dict[str, History]:
-    """The others without those who are somebody asked, under another id; and without what answers a query."""
+    """The others without users who are a target under another id, and without records that answer a query."""
     holders: dict[str, set[str]] = {}
     for user, history in targets.items():
         for record in history.records:
@@ -277,27 +316,24 @@ def _strangers(
 
 
 def _usable(history: History, task: Task) -> History:
-    """The records that have all that plain records must have: LaMP's own may lack their answer."""
+    """The records with all required fields: LaMP's own may lack their answer."""
     whole = (one for one in history.records if all(name in one.fields for name in task.required_in_records))
     return History(history.user_id, tuple(whole))
 
 
-def _with(history: History, queries: list[Query], task: Task) -> History:
-    """A history, and the queries whose answers are known as the latest records."""
-    answered = (
-        Record(history.user_id, f"query-{one.id}", fields)
-        for one in queries
-        if (fields := _answered(task, one)) is not None
-    )
+def _with_queries(history: History, queries: list[Query], task: Task) -> History:
+    """A history with the user's answered queries as its latest records."""
+    found = ((one, _answered(task, one)) for one in queries)
+    answered = (Record(history.user_id, f"query-{one.id}", fields) for one, fields in found if fields is not None)
     return History(history.user_id, (*history.records, *answered))
 
 
 def _answered(task: Task, query: Query) -> dict[str, str] | None:
-    """A record's fields, of a query and its right answer; of a choice the right option and the wrong one."""
-    gold = (query.gold or "").strip()
+    """The fields of a record made of a query and its right answer; of a choice the right and the wrong option."""
     if task.options is None:
         return {**query.fields, task.answer_field: query.gold or ""}
-    if gold not in (labels := task.labels or ()):
+    gold, labels = (query.gold or "").strip(), task.labels or ()
+    if gold not in labels:
         return None
     fields = dict(query.fields)
     first, second = (fields.pop(name) for name in OPTION_FIELDS)

@@ -1,7 +1,7 @@
-"""A plan: which data, base, methods and seeds a benchmark runs with. It is a TOML file.
+"""Plans: the data, base, methods and seeds of a benchmark, in a TOML file.
 
     name = "main"
-    size = "cpu"                      # of sizes.toml; this line alone changes for a larger machine
+    size = "cpu"                      # one of sizes.toml; this line alone changes for a larger machine
     sizes = "sizes.toml"
     baseline = "adapted base"
     seeds = [0]
@@ -15,37 +15,35 @@
     method = "own"
     rag = 1
 
-What a size says stands below what the plan says: base, sets, and settings for all methods of a kind. A plan may take
-some of its size's sets, and change them:
+A size gives defaults: base, sets, and settings of all methods of a kind. What the plan says takes precedence. A plan
+may take some of its size's sets, and change them:
 
     [[sets]]
-    from = "*"                        # each of them; or one, by its name
-    suffix = "least like by BM25"     # of the name
+    from = "*"                        # every set; or the name of one
+    suffix = "least like by BM25"     # added to the name
     shift = "bm25"
 """
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ownlm.bench.problems import Problems, nearest
-from ownlm.errors import ConfigError, NotFoundError, fitting
+from ownlm.errors import ConfigError, NotFoundError, OwnlmError, fitting
 from ownlm.filesystem import read_regular
 
-PATHS = frozenset({"data", "queries", "labels", "outsiders", "outsiders_labels"})  # of a set
-_SHIFT_SHARE = 0.25
+PATHS: Final = frozenset({"data", "queries", "labels", "outsiders", "outsiders_labels"})  # keys of a set
+_SHIFT_SHARE: Final = 0.25
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SetPlan(BaseModel):
-    """One data set: whose queries are answered, and out of whose records the base is adapted and a pool is made.
-
-    Paths count from the folder of the file that names them.
-    """
+    """A data set: users with queries, and outsiders for stage 1 and pools. Paths start at the file that names them."""
 
     model_config = _STRICT
 
@@ -56,26 +54,26 @@ class SetPlan(BaseModel):
     labels: Path | None = Field(None, description="right answers, where they do not lie beside the data")
     held_back: int | None = Field(
         None, ge=1,
-        description="ask each person's latest so many records, a fifth of theirs at most, instead of the data's "
+        description="ask each user's latest so many records, a fifth of theirs at most, instead of the data's "
         "queries: to choose settings without a look at these, or where there are none",
     )  # fmt: skip
     outsiders: Path | None = Field(None, description="histories for stage 1, and candidates for sharing")
     outsiders_labels: Path | None = None
     people: int | None = Field(None, ge=1, description="how many are asked; all, by default")
     who: Literal["spread", "active"] = Field("spread", description="which, where they are more than `people`")
-    queries_each: int | None = Field(None, ge=1, description="at most so many queries a person, evenly spread")
+    queries_each: int | None = Field(None, ge=1, description="at most so many queries a user, evenly spread")
     outsiders_people: int | None = Field(None, ge=1, description="how many of them; evenly spread by name")
-    sharing: int = Field(3, ge=0, description="every n-th person of `data` shares and is not asked; 0: nobody shares")
+    sharing: int = Field(3, ge=0, description="every n-th user of `data` shares and is not asked; 0: none shares")
     shift: Literal["bm25", "embedding"] | None = Field(
-        None, description="ask only what is least like the person's history, by this measure"
+        None, description="ask only what is least like the user's history, by this measure"
     )
     shift_share: float = Field(_SHIFT_SHARE, gt=0, le=1, description="which share of all queries that is")
 
     @field_validator("sharing")
     @classmethod
-    def _somebody_is_asked(cls, sharing: int) -> int:
+    def _leaves_users(cls, sharing: int) -> int:
         if sharing == 1:
-            raise ValueError("where every person shares, nobody is asked: 0 for no sharers, else 2 or more")
+            raise ValueError("where every user shares, none is asked: 0 for no sharers, else 2 or more")
         return sharing
 
     @model_validator(mode="after")
@@ -90,7 +88,7 @@ class SetPlan(BaseModel):
 
 
 class ProfilePlan(BaseModel):
-    """Who writes people's text profiles."""
+    """The writer of text profiles: counts, a base, or an endpoint."""
 
     model_config = _STRICT
 
@@ -110,7 +108,7 @@ class ProfilePlan(BaseModel):
 
 
 class MethodPlan(BaseModel):
-    """One row of the table: a method, and its settings. `ownlm.bench.methods` says which there are."""
+    """A row of the table: a method of `ownlm.bench.methods`, and its settings."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -119,12 +117,12 @@ class MethodPlan(BaseModel):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What is set beside the name and the method."""
+        """All keys beside the name and the method."""
         return dict(self.model_extra or {})
 
 
 class Plan(BaseModel):
-    """A whole plan, resolved: what its size says is in it."""
+    """A whole plan, with the defaults of its size."""
 
     model_config = _STRICT
 
@@ -151,8 +149,72 @@ class Plan(BaseModel):
         return seeds
 
     def settings_of(self, method: MethodPlan) -> dict[str, Any]:
-        """A method's settings, those of its kind included."""
+        """A method's settings, with those of its kind as defaults."""
         return {**self.settings.get(method.method, {}), **method.settings}
+
+
+class Problems:
+    """Errors found in a check, each once, to be raised as one error that lists them."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, OwnlmError] = {}
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._found)
+
+    def take(self, others: "Problems") -> None:
+        """Adds the errors of another check."""
+        for error in others._found.values():
+            self.add(error)
+
+    @contextmanager
+    def collect(self, where: str = "") -> Iterator[None]:
+        """Collects an error that is raised within.
+
+        Args:
+            where: Beginning of the message, such as "The plan's method 'own' is wrong".
+        """
+        try:
+            yield
+        except OwnlmError as error:
+            kind = type(error) if type(error).__init__ is OwnlmError.__init__ else ConfigError
+            said = kind(f"{where}: {error.what}", got=error.got, expected=error.expected, hint=error.hint)
+            self.add(said if where else error)
+
+    def add(self, error: OwnlmError) -> None:
+        """Adds an error."""
+        self._found.setdefault(str(error), error)
+
+    def raise_all(self, what: str) -> None:
+        """Raises one error as it is; several as a ConfigError that lists them.
+
+        Args:
+            what: What was checked, such as "The plan 'main'".
+        """
+        found = list(self._found.values())
+        if len(found) == 1:
+            raise found[0]
+        if found:
+            lines = (f"\n  {number}. {_in_short(error)}" for number, error in enumerate(found, 1))
+            raise ConfigError(f"{what} is wrong in {len(found)} places; nothing has run:{''.join(lines)}")
+
+
+def _in_short(error: OwnlmError) -> str:
+    parts = {"got": error.got, "expected": error.expected}
+    found = ", ".join(f"{name}: {value}" for name, value in parts.items() if value is not None)
+    hint = f"; {error.hint}" if error.hint else ""
+    return f"{error.what.rstrip('.')}{f' ({found})' if found else ''}{hint}"
+
+
+def nearest(word: str, known: Sequence[str]) -> str | None:
+    """A hint with the known word that is most like a misspelt one.
+
+    >>> nearest("epochz", ["epochs", "rag"]), nearest("zzz", ["epochs"])
+    ("did you mean 'epochs'?", None)
+    """
+    close = get_close_matches(word, known, 1)
+    return f"did you mean {close[0]!r}?" if close else None
 
 
 def check_names(plan: Plan, problems: Problems) -> None:
@@ -162,24 +224,21 @@ def check_names(plan: Plan, problems: Problems) -> None:
         for name in dict.fromkeys(name for name in names if names.count(name) > 1):
             problems.add(ConfigError(f"{names.count(name)} {what}s of the plan are called {name!r}"))
     if methods and plan.baseline and plan.baseline not in methods:
-        problems.add(
-            ConfigError(
-                f"The baseline {plan.baseline!r} is none of the methods", expected=", ".join(dict.fromkeys(methods)),
-                hint=nearest(plan.baseline, methods),
-            )
-        )  # fmt: skip
+        expected, hint = ", ".join(dict.fromkeys(methods)), nearest(plan.baseline, methods)
+        what = f"The baseline {plan.baseline!r} is none of the methods"
+        problems.add(ConfigError(what, expected=expected, hint=hint))
 
 
 def read_plan(path: Path, size: str | None = None, problems: Problems | None = None) -> Plan:
-    """Reads a plan and resolves its size.
+    """Reads a plan, with the defaults of its size.
 
     Args:
-        size: instead of the one that the plan names.
-        problems: takes what is wrong with the plan's keys, and the plan is what of it could be read: only good for
-            further checks. By default it is raised.
+        size: Size to take instead of the plan's own.
+        problems: Collects what is wrong with keys; the plan then holds the rest and is good for further checks only.
+            By default errors are raised.
 
     Raises:
-        NotFoundError: there is no such file, size or set. ConfigError: a file is no plan; it says where.
+        NotFoundError: The file, the size or a set is missing. ConfigError: A file is not a plan.
     """
     spec = _read(path)
     sizes_file = path.parent / str(spec.pop("sizes", "sizes.toml"))
@@ -188,15 +247,13 @@ def read_plan(path: Path, size: str | None = None, problems: Problems | None = N
     for file, content in ((sizes_file, below), (path, spec)):
         _check_tables(file, content)
         base = content.get("base")
-        if isinstance(base, str) and "/" in base and (file.parent / base).is_dir():  # else it is one at the hub
+        if isinstance(base, str) and "/" in base and (file.parent / base).is_dir():  # else it is a hub id
             content["base"] = str(file.parent / base)
     known = {one.get("name"): _anchored(one, sizes_file.parent) for one in below.pop("sets", [])}
     chosen = [each for one in spec.pop("sets", ["*"]) for each in _chosen(one, known, path)]
-    settings = {
-        method: {**below.get("settings", {}).get(method, {}), **spec.get("settings", {}).get(method, {})}
-        for method in {**below.get("settings", {}), **spec.get("settings", {})}
-    }
-    merged = {**below, **spec, "sets": chosen, "size": size, "settings": settings}
+    mine, theirs = spec.get("settings", {}), below.get("settings", {})
+    settings = {method: {**theirs.get(method, {}), **mine.get(method, {})} for method in {**theirs, **mine}}
+    merged = {**below, **spec, "size": size, "settings": settings}
     found = Problems() if problems is None else problems
     merged["sets"] = [_read_part(SetPlan, one, n, path, found) for n, one in enumerate(chosen, 1)]
     methods = merged.get("methods")
@@ -215,16 +272,16 @@ _Part = TypeVar("_Part", Plan, SetPlan, MethodPlan, ProfilePlan)
 
 
 def _read_part(kind: type[_Part], given: dict[str, Any], number: int, path: Path, problems: Problems) -> _Part:
-    """A plan, or one of its tables; without the keys that are wrong, which are added to the problems.
+    """A plan, or one of its tables, without its wrong keys, which are added to the problems.
 
     Args:
-        number: of the table, the first is 1.
+        number: Number of the table; the first is 1.
     """
     name = given.get("name")
     called = repr(name) if isinstance(name, str) and name else str(number)
     table = {SetPlan: f" in the set {called}", MethodPlan: f" in the method {called}", ProfilePlan: " in `profile`"}
     where, right = f"The plan {path} is wrong{table.get(kind, '')}", dict(given)
-    for _ in range(2):  # the second time what does not go together, which wrong keys hide
+    for _ in range(2):  # a second time, without the wrong keys, for keys that do not go together
         try:
             return kind.model_validate(right)
         except ValidationError as error:
@@ -232,51 +289,34 @@ def _read_part(kind: type[_Part], given: dict[str, Any], number: int, path: Path
         for key in sorted(wrong, key=list(given).index if wrong.keys() <= given.keys() else str):
             if key in right or key not in given:
                 problems.add(_mistake(kind, where, str(key), wrong[key], right.pop(str(key), None)))
-    stand_in = {
-        "name": called,
-        "task": "",
-        "data": None,
-        "method": "",
-        "base": "random",
-        "baseline": "",
-        "sets": (),
-        "methods": (),
-    }
-    known = {one: value for one, value in stand_in.items() if one in kind.model_fields}
-    paths = {one: Path(right[one]) for one in PATHS & right.keys()}
-    return kind.model_construct(**known | right | paths)
+    lacking = {"name": called, "task": "", "data": None, "method": "", "base": "random", "baseline": "", "sets": (),
+               "methods": ()}  # fmt: skip
+    known = {one: value for one, value in lacking.items() if one in kind.model_fields}
+    return kind.model_construct(**known | right | {one: Path(right[one]) for one in PATHS & right.keys()})
 
 
 def _mistake(kind: type[BaseModel], where: str, key: str, error: Mapping[str, Any], value: Any) -> ConfigError:
-    """What is wrong with a key of a plan's table, or with several that do not go together."""
+    """The error for a wrong key of a plan's table, or for several that do not go together."""
     known = list(kind.model_fields)
     if error["type"] == "extra_forbidden":
-        return ConfigError(
-            f"{where}: there is no key {key!r}", expected=f"one of: {', '.join(known)}", hint=nearest(key, known)
-        )
+        expected = f"one of: {', '.join(known)}"
+        return ConfigError(f"{where}: there is no key {key!r}", expected=expected, hint=nearest(key, known))
     if error["type"] == "missing":
         return ConfigError(f"{where}: {key!r} is missing", expected=kind.model_fields[key].description)
     if error["type"] == "value_error":
         return ConfigError(f"{where}: {fitting(error)}")
     at = next((part for part in error["loc"][1:] if isinstance(part, int)), None)
     found = error["input"] if at is None else value[at]
-    got = (
-        "nothing in it"
-        if error["type"] == "too_short"
-        else repr(found)
-        if isinstance(found, str | int | float)
-        else None
-    )
+    got = repr(found) if isinstance(found, str | int | float) else None
+    if error["type"] == "too_short":
+        got = "nothing in it"
     return ConfigError(f"{where} at {key!r}", got=got, expected=fitting(error))
 
 
 def _size(file: Path, size: str) -> dict[str, Any]:
     if not file.exists():
-        raise NotFoundError(
-            f"There is no file {file}",
-            expected=f"the size {size!r} in it",
-            hint="leave `size` out, or name the file as `sizes`",
-        )
+        hint = "leave `size` out, or name the file as `sizes`"
+        raise NotFoundError(f"There is no file {file}", expected=f"the size {size!r} in it", hint=hint)
     sizes = _read(file)
     if not isinstance(sizes.get(size), dict):
         raise NotFoundError(f"There is no size {size!r} in {file}", expected=f"one of {', '.join(sizes)}")
@@ -285,20 +325,19 @@ def _size(file: Path, size: str) -> dict[str, Any]:
 
 
 def _check_tables(file: Path, content: dict[str, Any]) -> None:
-    """Raises a ConfigError where sets are no list of tables or names, or settings no tables by method."""
+    """Raises a ConfigError where sets are not a list of tables or names, or settings not tables by method."""
     sets, settings = content.get("sets", []), content.get("settings", {})
-    whole = isinstance(settings, dict) and all(isinstance(one, dict) for one in settings.values())
     fit = dict if "methods" not in content else (dict, str)  # a size writes its sets out
     if not isinstance(sets, list) or not all(isinstance(one, fit) for one in sets):
         raise ConfigError(f"The sets in {file} are no list", expected="[[sets]]", hint="the plans in plans/ show how")
-    if not whole:
+    if not isinstance(settings, dict) or not all(isinstance(one, dict) for one in settings.values()):
         raise ConfigError(f"The settings in {file} are no tables", expected="[settings.METHOD]")
 
 
 def _chosen(one: Any, known: dict[Any, dict[str, Any]], path: Path) -> list[dict[str, Any]]:
-    """A set that a plan writes out, or takes from its size, by name or "*" for each of them, perhaps with changes.
+    """The sets that an entry of `sets` means: its own, or sets of the size by name or "*", perhaps with changes.
 
-    With `without`, "*" is each but those of these names, which a size need not have.
+    `without` lists names that "*" leaves out; a size need not have them.
     """
     if isinstance(one, dict) and "from" not in one:
         return [_anchored(one, path.parent)]
@@ -314,7 +353,7 @@ def _chosen(one: Any, known: dict[Any, dict[str, Any]], path: Path) -> list[dict
 
 
 def _anchored(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The same with paths that count from a folder."""
+    """A set with paths that start at a folder."""
     paths = {name: folder / value for name, value in spec.items() if name in PATHS and isinstance(value, str)}
     task = spec.get("task")
     if isinstance(task, str) and task.endswith(".toml"):
@@ -334,7 +373,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def slug_of(name: str) -> str:
-    """A name as a part of a file's.
+    """A name as a part of a file's name.
 
     >>> slug_of("RAG, k=1"), slug_of("Stücke")
     ('RAG-k-1', 'Stücke')

@@ -1,34 +1,37 @@
-"""What a benchmark came to: scores with intervals, differences to the baseline, costs; kept as results.json."""
+"""Results of a benchmark: scores with intervals, differences to the baseline, costs; kept as results.json."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ownlm.bench.activity import Bucket, buckets
-from ownlm.bench.metrics import Metric, metric, metrics_of
+from ownlm.bench.metrics import metric, metrics_of
 from ownlm.bench.statistics import Difference, Estimate, Resampling
 from ownlm.durable import write_whole
 from ownlm.errors import DataError, OwnlmError
 from ownlm.filesystem import DOCUMENT_BYTES, read_regular
 from ownlm.history.task import Task
 
-FILE = "results.json"
+FILE: Final = "results.json"
+BUCKETS: Final = (0, 20, 50, 100, 200)  # most records of each bucket of users but the last
 
 
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """What a method took; None where it does not apply.
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Costs(_Model):
+    """Costs of a method on a set. None where a cost does not apply.
 
     Attributes:
-        train_seconds, train_tokens, assemble_seconds: of all people of the set together.
-        ms_per_answer: the mean of the queries.
-        bytes_per_user: the mean of what is kept of a person.
+        train_seconds: Seconds of training, summed over the users.
+        train_tokens: Tokens of training, summed over the users.
+        assemble_seconds: Seconds of assembly, summed over the users.
+        ms_per_answer: Milliseconds of an answer, the mean over the queries.
+        bytes_per_user: Bytes kept for a user, the mean over the users.
     """
 
     train_seconds: float | None = None
@@ -39,49 +42,72 @@ class Costs:
 
     @staticmethod
     def mean(costs: "Sequence[Costs]") -> "Costs":
-        """The mean of several seeds; of those to which a cost applies.
+        """The mean over seeds, of those seeds to which a cost applies.
 
         >>> Costs.mean([Costs(train_seconds=1), Costs(train_seconds=2)]).train_seconds
         1.5
         """
-        known = {one.name: [x for each in costs if (x := getattr(each, one.name)) is not None] for one in fields(Costs)}
-        return Costs(**{name: float(np.mean(values)) for name, values in known.items() if values})
+        known = {name: [x for one in costs if (x := getattr(one, name)) is not None] for name in Costs.model_fields}
+        return Costs(**{name: fmean(values) for name, values in known.items() if values})
 
 
-@dataclass(frozen=True, slots=True)
-class MethodResult:
-    """How a method does on a set; `differences` are to the baseline, and the baseline's own are empty."""
+class Bucket(_Model):
+    """Scores of the users who have about equally many records.
+
+    Attributes:
+        label: Range of records, such as "1-20 records".
+        scores: Score of each metric.
+    """
+
+    label: str
+    users: int
+    queries: int
+    scores: dict[str, Estimate]
+
+
+class MethodResult(_Model):
+    """Scores and costs of a method on a set.
+
+    Attributes:
+        scores: Score of each metric.
+        differences: Difference to the baseline in each metric; empty for the baseline itself.
+    """
 
     name: str
     method: str
     settings: dict[str, Any]
-    scores: dict[str, Estimate]  # by metric
+    scores: dict[str, Estimate]
     differences: dict[str, Difference]
     buckets: tuple[Bucket, ...] = ()
     costs: Costs = Costs()
 
 
-@dataclass(frozen=True, slots=True)
-class SharedCost:
-    """What is done once for all people of a set, whichever methods need it; under the first seed."""
+class SharedCost(_Model):
+    """Cost of a stage that runs once for all users of a set, under the first seed.
+
+    Attributes:
+        people: Number of users that the stage learns from.
+    """
 
     name: str
     seconds: float | None
     tokens: float | None
-    people: int  # whose records it learns from
+    people: int
 
 
-@dataclass(frozen=True, slots=True)
-class SetResult:
-    """How all methods do on one set, in the plan's order. Users, outsiders and sharers are numbers of people.
+class SetResult(_Model):
+    """Results of all methods on one set, in the plan's order.
 
     Attributes:
-        left_out: names of methods that do not apply to the task.
-        unlabelled: how many queries are left out because their right answer is not known.
-        shared: costs that are in no method's.
-        warnings: what the reader should know before trusting the figures, a sentence each.
-        people: what became of the people in the data, by what it is; the numbers add up to all of them.
-        outsiders_found: the same of the people in the file of outsiders.
+        users: Number of users who are asked.
+        outsiders: Number of users for stage 1.
+        sharers: Number of users who may share adapters.
+        left_out: Names of methods that do not apply to the task.
+        unlabelled: Number of queries without a known answer, which are not asked.
+        shared: Costs that are in no method's row.
+        warnings: Sentences about answers and training that look wrong.
+        people: Number of users of the data in each role; the numbers add up to all users.
+        outsiders_found: Number of users of the outsiders' file in each role.
     """
 
     name: str
@@ -96,23 +122,21 @@ class SetResult:
     unlabelled: int = 0
     shared: tuple[SharedCost, ...] = ()
     warnings: tuple[str, ...] = ()
-    people: dict[str, int] = field(default_factory=dict)
-    outsiders_found: dict[str, int] = field(default_factory=dict)
+    people: dict[str, int] = Field(default_factory=dict)
+    outsiders_found: dict[str, int] = Field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Results:
-    """What a plan came to, with what it was measured on.
+class Results(_Model):
+    """Results of a plan, with the machine and the versions that produced them.
 
     Attributes:
-        size: of the plan; None where it names none.
-        date: ISO 8601.
-        hardware: a line for people.
-        versions: by package.
-        baseline: the name of the method that the others are compared to.
-        earlier: other versions of the code, or machines, that have run in the same folder: some of it may be theirs.
-        to_come: names of the sets that are still to be measured: the run goes on, or was stopped.
-        resolved: the plan with all that its size says.
+        size: Size of the plan; None for a plan without sizes.
+        date: Day of the run, in ISO 8601.
+        versions: Version of each package.
+        baseline: Name of the method that the others are compared to.
+        earlier: Other versions of the code, or machines, that ran in the same folder before.
+        to_come: Names of sets that are not measured yet.
+        resolved: The plan, with the settings of its size.
     """
 
     plan: str
@@ -126,111 +150,99 @@ class Results:
     sets: tuple[SetResult, ...]
     earlier: tuple[str, ...] = ()
     to_come: tuple[str, ...] = ()
-    resolved: dict[str, Any] = field(default_factory=dict)
+    resolved: dict[str, Any] = Field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """A method's answers to all queries of a set, and what they took: one entry a seed in both."""
+class Answered(_Model):
+    """A method's answers to all queries of a set, and their costs: one entry per seed in both."""
 
     name: str
     method: str
-    settings: Mapping[str, Any]
-    outputs: Sequence[Sequence[str]]
-    costs: Sequence[Costs]
+    settings: dict[str, Any]
+    outputs: tuple[tuple[str, ...], ...]
+    costs: tuple[Costs, ...]
 
 
 def measure(
-    name: str,
-    task: Task,
-    users: Sequence[str],
-    golds: Sequence[str],
-    records: Mapping[str, int],
-    answered: Sequence[Answered],
+    task: Task, users: Sequence[str], golds: Sequence[str], records: Mapping[str, int], answered: Sequence[Answered],
     baseline: str,
-    *,
-    outsiders: int = 0,
-    sharers: int = 0,
-    left_out: Sequence[str] = (),
-    unlabelled: int = 0,
-    shared: Sequence[SharedCost] = (),
-) -> SetResult:
-    """Scores all methods of a set, over all people and by how active they are.
+) -> tuple[MethodResult, ...]:  # fmt: skip
+    """Scores methods on a set, over all users and by the users' number of records.
 
     Args:
-        name: of the set.
-        users, golds: one each for a query.
-        records: how many records each person has.
-        baseline: a method's name; where it is not among these, there are no differences.
-        outsiders, sharers: how many of them there were.
-        left_out, unlabelled, shared: as `SetResult` has them.
+        users: User of each query.
+        golds: Right answer of each query.
+        records: Number of records of each user.
+        answered: Answers of each method.
+        baseline: Name of the baseline. Without it among `answered`, there are no differences.
 
     Raises:
-        ConfigError, DataError: the task's metrics do not go with its labels, or right answers; or there are
-            no queries.
+        ConfigError, DataError: The task's metrics do not fit its labels or the right answers, or there are no queries.
     """
-    metrics = tuple(metric(one) for one in metrics_of(task))
+    metrics = [metric(one) for one in metrics_of(task)]
     terms = {
-        (one.name, how.name): [how.terms(outputs, golds, task.labels or ()) for outputs in one.outputs]
+        one.name: {how: [how.terms(outputs, golds, task.labels or ()) for outputs in one.outputs] for how in metrics}
         for one in answered
-        for how in metrics
     }
-    everybody = Resampling.of(users)
-    names = [one.name for one in answered]
-    differences: dict[str, dict[str, Difference]] = {
-        one: {how.name: everybody.difference(how, terms[one, how.name], terms[baseline, how.name]) for how in metrics}
-        for one in names
-        if one != baseline and baseline in names
+    everybody, parts = Resampling.of(users), buckets([records[user] for user in users])
+    compared = {name: of for name, of in terms.items() if name != baseline} if baseline in terms else {}
+    differences = {
+        name: {how.name: everybody.difference(how, of[how], terms[baseline][how]) for how in metrics}
+        for name, of in compared.items()
     }
-    parts = _buckets(users, records, names, metrics, terms)
-    methods = (
+    by_bucket = {name: list[Bucket]() for name in terms}
+    for label, rows in parts.items():
+        users_Q = [users[row] for row in rows]
+        resampling = Resampling.of(users_Q)
+        for name, of in terms.items():
+            scores = {how.name: resampling.estimate(how, [term_QS[rows] for term_QS in of[how]]) for how in metrics}
+            by_bucket[name].append(Bucket(label=label, users=len(set(users_Q)), queries=len(rows), scores=scores))
+    return tuple(
         MethodResult(
-            one.name,
-            one.method,
-            dict(one.settings),
-            {how.name: everybody.estimate(how, terms[one.name, how.name]) for how in metrics},
-            differences.get(one.name, {}),
-            parts[one.name],
-            Costs.mean(one.costs),
+            name=one.name, method=one.method, settings=one.settings,
+            scores={how.name: everybody.estimate(how, terms[one.name][how]) for how in metrics},
+            differences=differences.get(one.name, {}), buckets=tuple(by_bucket[one.name]), costs=Costs.mean(one.costs),
         )
         for one in answered
-    )
-    return SetResult(
-        name, task.name, len(set(users)), len(users), outsiders, sharers, tuple(how.name for how in metrics),
-        tuple(methods), tuple(left_out), unlabelled, tuple(shared),
     )  # fmt: skip
 
 
-def _buckets(
-    users: Sequence[str],
-    records: Mapping[str, int],
-    names: Sequence[str],
-    metrics: Sequence[Metric],
-    terms: Mapping[tuple[str, str], Sequence[NDArray[Any]]],
-) -> dict[str, tuple[Bucket, ...]]:
-    """By method: the buckets that hold anybody, the least active first."""
-    made: dict[str, list[Bucket]] = {name: [] for name in names}
-    for label, rows in buckets([records[user] for user in users]).items():
-        theirs = [users[row] for row in rows]
-        people = Resampling.of(theirs)
-        for name in names:
-            scores = {
-                how.name: people.estimate(how, [term_QS[rows] for term_QS in terms[name, how.name]]) for how in metrics
-            }
-            made[name].append(Bucket(label, len(set(theirs)), len(theirs), scores))
-    return {name: tuple(parts) for name, parts in made.items()}
+def bucket_of(records: int) -> str:
+    """The bucket of a user with so many records.
+
+    >>> bucket_of(0), bucket_of(20), bucket_of(21), bucket_of(201)
+    ('0 records', '1-20 records', '21-50 records', '201+ records')
+    """
+    least = 0
+    for most in BUCKETS:
+        if records <= most:
+            return f"{least}-{most} records" if most > least else f"{most} records"
+        least = most + 1
+    return f"{least}+ records"
+
+
+def buckets(records_Q: Sequence[int]) -> dict[str, list[int]]:
+    """The places of the queries in each bucket that holds any, fewest records first.
+
+    Args:
+        records_Q: Number of records of each query's user.
+    """
+    parts: dict[str, list[int]] = {}
+    for place in sorted(range(len(records_Q)), key=records_Q.__getitem__):
+        parts.setdefault(bucket_of(records_Q[place]), []).append(place)
+    return {label: sorted(places) for label, places in parts.items()}
 
 
 def as_json(results: Results) -> str:
     """The content of results.json: the same text for the same results."""
-    return json.dumps(asdict(results), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    return json.dumps(results.model_dump(mode="json"), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 
 def write_results(results: Results, folder: Path) -> Path:
-    """Keeps results as FOLDER/results.json; what was there is replaced.
+    """Writes FOLDER/results.json, and replaces what was there.
 
     Raises:
-        DataError: it cannot be written.
+        DataError: The file cannot be written.
     """
     path = folder / FILE
     try:
@@ -241,10 +253,10 @@ def write_results(results: Results, folder: Path) -> Path:
 
 
 def read_results(folder: Path) -> Results:
-    """Reads what `write_results` wrote.
+    """Reads FOLDER/results.json.
 
     Raises:
-        DataError: there is none, or it is damaged.
+        DataError: The file is missing or damaged.
     """
     path, again = folder / FILE, "run the plan again: what it has done already is kept"
     try:
@@ -254,36 +266,23 @@ def read_results(folder: Path) -> Results:
     except OSError as error:
         raise DataError(f"The results {path} cannot be read", got=error.strerror or error) from None
     try:
-        results = TypeAdapter(Results).validate_json(data, strict=True)
+        results = Results.model_validate_json(data)
         _check(results)
-        if not _is_part_of(json.loads(data), json.loads(as_json(results))):
-            raise ValueError("something that does not belong there")
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         got = f"at {place!r}: {first['msg']}" if place else first["msg"]
         raise DataError(f"The results {path} are damaged", got=got, hint=again) from None
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, OwnlmError) as error:
         got = error.what if isinstance(error, OwnlmError) else str(error)
         raise DataError(f"The results {path} are damaged", got=got, hint=again) from None
     return results
 
 
-def _is_part_of(given: Any, whole: Any) -> bool:
-    """Whether a document says nothing that the other does not; results of earlier versions lack what is newer."""
-    if isinstance(given, dict) and isinstance(whole, dict):
-        return all(name in whole and _is_part_of(value, whole[name]) for name, value in given.items())
-    if isinstance(given, list) and isinstance(whole, list):
-        return len(given) == len(whole) and all(map(_is_part_of, given, whole))
-    return bool(given == whole)
-
-
 def _check(results: Results) -> None:
-    """Whether all that tables look up is there."""
+    """Raises a ValueError where a score that tables look up is missing."""
     for one in results.sets:
-        for name in one.metrics:
-            metric(name)
-        wanted = set(one.metrics)
+        wanted = {metric(name).name for name in one.metrics}
         labels = [bucket.label for bucket in one.methods[0].buckets] if one.methods else []
         for method in one.methods:
             known = [method.scores, *(bucket.scores for bucket in method.buckets)]

@@ -1,13 +1,15 @@
-"""Scoring a file of predictions against a label file."""
+"""Scores of a file of predictions against a label file."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ownlm.bench.activity import Bucket, buckets
+from pydantic import BaseModel, ConfigDict
+
 from ownlm.bench.metrics import Array, Metric, metric, metrics_of, unreadable
 from ownlm.bench.predictions import official_name, read_lamp
+from ownlm.bench.results import Bucket, buckets
 from ownlm.bench.statistics import Estimate, Resampling
 from ownlm.errors import DataError
 from ownlm.history.lamp import read_golds
@@ -15,18 +17,19 @@ from ownlm.history.readers import MEND, read_dataset, read_queries
 from ownlm.history.task import Task, with_instruction
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
-    """What a file of predictions is worth.
+class Score(BaseModel):
+    """Scores of a file of predictions.
 
     Attributes:
-        task: its name.
-        users: whose queries they are; None where nobody knows.
-        unreadable: how many predictions are none of the task's labels; where these are numbers, none at all.
-        by: what was resampled for the intervals: whole users, or queries one by one.
-        scores: by metric, in the task's order.
-        buckets: the same by how many records people have, the least active first; empty where nobody knows.
+        task: The task's name.
+        users: Number of users; None without `data`.
+        unreadable: Number of predictions that are no label; for labels that are numbers, that are no number.
+        by: What the intervals resample: whole users, or single queries.
+        scores: Score of each metric, in the task's order.
+        buckets: Scores of users by their number of records; empty without `data`.
     """
+
+    model_config = ConfigDict(frozen=True)
 
     task: str
     queries: int
@@ -38,8 +41,8 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class _People:
-    """Whose each query is, how many records they have, and the labels that the data carry."""
+class _Users:
+    """User of each query, number of records of each user, and labels that the data carry."""
 
     user: Mapping[str, str]
     records: Mapping[str, int]
@@ -50,56 +53,51 @@ def score(golds: Path, predictions: Path, task: Task, data: Path | None = None) 
     """Scores a file in LaMP's output format.
 
     Args:
-        golds: the label file.
-        predictions: an answer to each of its queries, and no other.
-        task: whose metrics and labels; labels that `data` carry stand in their place.
-        data: whose the queries are, and their histories: LaMP's questions, the user/profile/query JSON, or plain rows
-            of histories beside whose NAME.jsonl lies NAME.queries.jsonl. Without them each query counts by itself in
-            the intervals, and there are no buckets.
+        golds: The label file.
+        predictions: One answer for each query of the label file, and no other.
+        task: Task with metrics and labels. Labels that `data` carry replace its own.
+        data: Users of the queries, and their histories: LaMP's questions, the user/profile/query JSON, or plain rows
+            of histories with NAME.queries.jsonl beside NAME.jsonl. Without it intervals resample single queries, and
+            there are no buckets.
 
     Raises:
-        DataError: a file is bad, or the files do not go together.
-        ConfigError: the task's metrics do not go with its labels.
+        DataError: A file is bad, or the files do not go together.
+        ConfigError: The task's metrics do not go with its labels.
 
     Source: ours; the metrics are LaMP's.
     """
     gold, said = read_golds(golds), read_lamp(predictions)
     _check_task(golds, predictions, read_lamp(golds).task, said.task)
-    _check_ids(golds, predictions, gold, said.outputs)
-    people = _people(data, task, golds, gold) if data else None
-    if people is not None:
-        task = with_instruction(task, None, people.labels)
-    users_Q = [people.user[key] for key in gold] if people else list(gold)
+    if not gold:
+        raise DataError(f"The label file {golds} has no answers")
+    _check_none(gold, said.outputs, f"{{}} of the queries in {golds} have no prediction")
+    _check_none(said.outputs, gold, f"{{}} of the predictions in {predictions} have no label")
+    users = _users(data, task, golds, gold) if data else None
+    if users is not None:
+        task = with_instruction(task, None, users.labels)
+    users_Q = [users.user[key] for key in gold] if users else list(gold)
     term_of = {
         one: one.terms([said.outputs[key] for key in gold], list(gold.values()), task.labels or ())
         for one in map(metric, metrics_of(task))
     }
-    everything = Resampling.of(users_Q)
+    everybody, parts = Resampling.of(users_Q), list[Bucket]()
+    if users is not None:
+        for label, places in buckets([users.records.get(user, 0) for user in users_Q]).items():
+            part_Q = [users_Q[place] for place in places]
+            scores = _estimates(Resampling.of(part_Q), {one: term_QS[places] for one, term_QS in term_of.items()})
+            parts.append(Bucket(label=label, users=len(set(part_Q)), queries=len(part_Q), scores=scores))
     return Score(
-        task.name,
-        len(gold),
-        None if people is None else len(set(users_Q)),
-        unreadable(list(said.outputs.values()), task.labels or ()),
-        everything.by if people else "query",
-        _estimates(everything, term_of),
-        () if people is None else _by_activity(users_Q, people.records, term_of),
-    )
+        task=task.name, queries=len(gold), users=None if users is None else len(set(users_Q)),
+        unreadable=unreadable(list(said.outputs.values()), task.labels or ()),
+        by=everybody.by if users else "query", scores=_estimates(everybody, term_of), buckets=tuple(parts),
+    )  # fmt: skip
 
 
 def _estimates(resampling: Resampling, term_of: Mapping[Metric, Array]) -> dict[str, Estimate]:
     return {one.name: resampling.estimate(one, [term_QS]) for one, term_QS in term_of.items()}
 
 
-def _by_activity(users_Q: list[str], records: Mapping[str, int], term_of: Mapping[Metric, Array]) -> tuple[Bucket, ...]:
-    parts = []
-    for label, places in buckets([records.get(user, 0) for user in users_Q]).items():
-        users = [users_Q[place] for place in places]
-        estimates = _estimates(Resampling.of(users), {one: term_QS[places] for one, term_QS in term_of.items()})
-        parts.append(Bucket(label, len(set(users)), len(users), estimates))
-    return tuple(parts)
-
-
-def _people(data: Path, task: Task, golds: Path, ids: Collection[str]) -> _People:
+def _users(data: Path, task: Task, golds: Path, ids: Collection[str]) -> _Users:
     dataset = read_dataset(data, task, hint=MEND)
     queries, source = dataset.queries, data
     if not queries:
@@ -115,32 +113,19 @@ def _people(data: Path, task: Task, golds: Path, ids: Collection[str]) -> _Peopl
     for query in queries:
         if query.id in ids and user.setdefault(query.id, query.user_id) != query.user_id:
             raise DataError(f"The query id {query.id!r} in {source} belongs to two users", hint="give them ids apart")
-    _check_none((key for key in ids if key not in user), f"{{}} of the queries in {golds} are not in {source}")
-    return _People(user, {one.user_id: len(one) for one in dataset.histories}, dataset.labels)
+    _check_none(ids, user, f"{{}} of the queries in {golds} are not in {source}")
+    return _Users(user, {one.user_id: len(one) for one in dataset.histories}, dataset.labels)
 
 
 def _check_task(golds: Path, predictions: Path, asked: str | None, answered: str | None) -> None:
     if not asked or not answered or asked == answered:
         return
     if asked != official_name(answered) and official_name(asked) != answered:  # LaMP's files say LaMP_2 for two tasks
-        raise DataError(
-            f"The predictions in {predictions} are of another task than the labels in {golds}",
-            got=answered,
-            expected=asked,
-        )
+        what = f"The predictions in {predictions} are of another task than the labels in {golds}"
+        raise DataError(what, got=answered, expected=asked)
 
 
-def _check_ids(golds: Path, predictions: Path, gold: Collection[str], said: Collection[str]) -> None:
-    if not gold:
-        raise DataError(f"The label file {golds} has no answers")
-    _check_none((key for key in gold if key not in said), f"{{}} of the queries in {golds} have no prediction")
-    _check_none((key for key in said if key not in gold), f"{{}} of the predictions in {predictions} have no label")
-
-
-def _check_none(ids: Iterable[str], what: str) -> None:
-    if odd := list(ids):
-        raise DataError(
-            what.format(f"{len(odd):,}"),
-            got=f"first {odd[0]!r}",
-            expected="one prediction for each query of the label file, and no other",
-        )
+def _check_none(ids: Iterable[str], known: Collection[str], what: str) -> None:
+    if odd := [key for key in ids if key not in known]:
+        expected = "one prediction for each query of the label file, and no other"
+        raise DataError(what.format(f"{len(odd):,}"), got=f"first {odd[0]!r}", expected=expected)

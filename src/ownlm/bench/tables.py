@@ -1,4 +1,4 @@
-"""A benchmark's results as plain rows, for a terminal, Markdown or a page alike."""
+"""Tables of results as rows of text, printed alike in a terminal and in the report."""
 
 import re
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from ownlm.bench.statistics import Difference, Estimate
 from ownlm.errors import many
 
 BETTER, WORSE, UNCLEAR, EQUAL = VERDICTS = "▲ better", "▼ worse", "○ unclear", "• equal"
-NOTHING = "-"  # what does not apply
-_FILES = {"task", "data", "queries", "labels", "outsiders", "outsiders_labels"}  # in a plan, what may be a path
-_PLACED = r"[/~.\\]|[A-Za-z]:[/\\]"  # how paths begin that no other text does
+NOTHING = "-"  # a cost or difference that does not apply
+_FILES = {"task", "data", "queries", "labels", "outsiders", "outsiders_labels"}  # keys of a plan that may hold paths
+_PATH = r"[/~.\\]|[A-Za-z]:[/\\]"  # how a path begins
 
 _ANSWERING = (
     "Training (forward and backward passes) and assembly: of all people together. Answering: the mean over the "
@@ -24,10 +24,11 @@ _ANSWERING = (
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of text under named columns; those whose name ends in '#' are numbers. The first names the row.
+    """Rows of text under named columns. The first column names the row.
 
     Attributes:
-        note: what must be known to read it; it stands below.
+        columns: Names of the columns. A name that ends in '#' marks a column of numbers.
+        note: Text below the table.
     """
 
     title: str
@@ -37,7 +38,7 @@ class Table:
 
 
 def quality(results: Results, one: SetResult) -> Table:
-    """A row a method: each metric with its interval, and how it differs from the baseline."""
+    """Scores of each method, with intervals, differences to the baseline and verdicts."""
     columns = ["method"]
     for name in one.metrics:
         columns += [f"{with_arrow(name)}#", f"Δ {name}#", "verdict"]
@@ -46,17 +47,17 @@ def quality(results: Results, one: SetResult) -> Table:
         cells = [plain(method.name)]
         for name in one.metrics:
             difference = method.differences.get(name)
+            cells.append(interval(method.scores[name]))
             if difference is not None:
-                against = [signed(difference), verdict(name, difference)]
+                cells += [signed(difference), verdict(name, difference)]
             else:
-                against = ["baseline" if method.name == results.baseline else NOTHING, ""]
-            cells += [interval(method.scores[name]), *against]
+                cells += ["baseline" if method.name == results.baseline else NOTHING, ""]
         rows.append(tuple(cells))
     return Table(f"{plain(one.name)}: quality", tuple(columns), tuple(rows))
 
 
 def costs(one: SetResult) -> Iterator[Table]:
-    """A row a method: what it took; and what all of them share, where there is such a thing."""
+    """Costs of each method; and a second table of the stages that run once for all users, if there are any."""
     columns = ("method", "training, s#", "training, tokens#", "assembly, s#", "answering, ms each#", "bytes a person#")
     rows = []
     for method in one.methods:
@@ -65,25 +66,18 @@ def costs(one: SetResult) -> Iterator[Table]:
         rows.append((plain(method.name), *map(_number, numbers, (1, 0, 1, 1, 0))))
     yield Table(f"{plain(one.name)}: costs", columns, tuple(rows), _ANSWERING)
     if one.shared:
+        heads = ("what", "learns from people#", "training, s#", "training, tokens#")
+        stages = [(c.name, f"{c.people:,}", _number(c.seconds, 1), _number(c.tokens, 0)) for c in one.shared]
         title = f"{plain(one.name)}: done once for all people"
-        shared = ((c.name, f"{c.people:,}", _number(c.seconds, 1), _number(c.tokens, 0)) for c in one.shared)
-        yield Table(
-            title,
-            ("what", "learns from people#", "training, s#", "training, tokens#"),
-            tuple(shared),
-            "Not in the rows above.",
-        )
+        yield Table(title, heads, tuple(stages), "Not in the rows above.")
 
 
 def activity(one: SetResult) -> Iterator[Table]:
-    """For each metric a row a method and a column a bucket of people, by how many records they have.
-
-    None where all have about as many: it would be the table of all.
-    """
-    buckets = one.methods[0].buckets if one.methods else ()
-    if len(buckets) < 2:
+    """For each metric the scores of users by their number of records; nothing with fewer than two buckets."""
+    parts = one.methods[0].buckets if one.methods else ()
+    if len(parts) < 2:
         return
-    heads = [f"{bucket.label} ({many(bucket.users, 'person')}, {many(bucket.queries, 'query')})#" for bucket in buckets]
+    heads = [f"{part.label} ({many(part.users, 'person')}, {many(part.queries, 'query')})#" for part in parts]
     for name in one.metrics:
         rows = ((plain(m.name), *(interval(bucket.scores[name]) for bucket in m.buckets)) for m in one.methods)
         title = f"{plain(one.name)}: {with_arrow(name)} by how active people are"
@@ -91,7 +85,7 @@ def activity(one: SetResult) -> Iterator[Table]:
 
 
 def figure(value: float) -> str:
-    """A metric's value.
+    """A metric's value, in three digits.
 
     >>> figure(0.73149)
     '0.731'
@@ -100,7 +94,7 @@ def figure(value: float) -> str:
 
 
 def interval(estimate: Estimate) -> str:
-    """A value with its interval, if there is one.
+    """A value, and its interval if it has one.
 
     >>> interval(Estimate(0.5, 0.25, 0.75)), interval(Estimate(0.5, None, None))
     ('0.500 [0.250, 0.750]', '0.500')
@@ -111,7 +105,7 @@ def interval(estimate: Estimate) -> str:
 
 
 def signed(difference: Difference) -> str:
-    """A difference with its interval, if there is one.
+    """A difference with its sign, and its interval if it has one.
 
     >>> signed(Difference(0.5, -0.25, 0.75, 0.1))
     '+0.500 [-0.250, +0.750]'
@@ -122,7 +116,7 @@ def signed(difference: Difference) -> str:
 
 
 def verdict(name: str, difference: Difference) -> str:
-    """What a difference of that metric says.
+    """Whether a difference in a metric is better, worse, unclear or equal.
 
     >>> verdict("mae", Difference(-0.5, -0.75, -0.25, 0.1))
     '▲ better'
@@ -135,7 +129,7 @@ def verdict(name: str, difference: Difference) -> str:
 
 
 def with_arrow(name: str) -> str:
-    """A metric's name, and which way is better.
+    """A metric's name, and the direction that is better.
 
     >>> with_arrow("mae")
     'mae ↓'
@@ -144,7 +138,7 @@ def with_arrow(name: str) -> str:
 
 
 def plain(text: str) -> str:
-    """A name out of a file, as one line that nothing can hide in.
+    """A name on one line, without control characters.
 
     >>> plain("a\\n b\\x1b[31m")
     'a b?[31m'
@@ -153,10 +147,10 @@ def plain(text: str) -> str:
 
 
 def markdown(table: Table) -> str:
-    """A table in Markdown, under its title and above its note.
+    """A table in Markdown, with its title as a heading and its note below.
 
     >>> print(markdown(Table("t", ("method", "n#"), (("a|b", "1"),))))
-    **t**
+    ### t
     <BLANKLINE>
     | method | n |
     |:--|--:|
@@ -166,23 +160,23 @@ def markdown(table: Table) -> str:
     sides = "|" + "|".join("--:" if column.endswith("#") else ":--" for column in table.columns) + "|"
     rows = ("| " + " | ".join(map(escaped, row)) + " |" for row in table.rows)
     note = ["", escaped(table.note)] if table.note else []
-    return "\n".join([f"**{escaped(table.title)}**", "", head, sides, *rows, *note])
+    return "\n".join([f"### {escaped(table.title)}", "", head, sides, *rows, *note])
 
 
 def without_folders(value: Any, key: str = "") -> Any:
-    """A plan, or a part of one, with paths as names of files: a folder says whose machine it is on.
+    """A plan, or a part of one, with file names in place of paths: reports are published, folders are private.
 
     Args:
-        key: under which the part stands.
+        key: Key of the part in the plan.
 
     >>> without_folders({"base": "/home/ada/llama", "sets": [{"name": "a/b", "data": "mine/x.jsonl"}]})
     {'base': 'llama', 'sets': [{'name': 'a/b', 'data': 'x.jsonl'}]}
     """
     if isinstance(value, dict):
         return {name: without_folders(one, name) for name, one in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [without_folders(one, key) for one in value]
-    if isinstance(value, str) and (key in _FILES or re.match(_PLACED, value)):
+    if isinstance(value, str) and (key in _FILES or re.match(_PATH, value)):
         return re.split(r"[/\\]", value.rstrip("/\\"))[-1] or value
     return value
 

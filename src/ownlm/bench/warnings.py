@@ -1,34 +1,34 @@
-"""What the reader of a benchmark should know of its answers and training before trusting a score."""
+"""Warnings about answers and training that make a score hard to trust: phrases for the report."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from math import isfinite
+from typing import Final
 
 from ownlm.history.task import Task
 from ownlm.store.rows import AdapterInfo
 from ownlm.workflows.standing import FEW_STEPS, worth_of
 
-MOSTLY = 0.95  # share of answers, from which on a method gives the same one throughout
-LEAST = 5  # queries, of fewer equal answers say nothing
+MOSTLY: Final = 0.95  # share of equal answers that is reported
+LEAST: Final = 5  # fewest queries for which equal answers are reported
 
 
 def of_answers(task: Task, outputs: Sequence[str], golds: Sequence[str], lengths: Sequence[int] = ()) -> Iterator[str]:
-    """What is odd about a method's answers, a phrase each.
+    """Warnings about a method's answers: one answer to nearly all queries, empty answers, no labels, cut answers.
 
-    The same answer throughout is odd where the right answers are not: it is given to 95% of the queries or more, while
-    no answer is right for as many.
+    One answer to 95% of the queries or more is reported unless one right answer is as common.
 
     Args:
-        outputs, golds: answers and right answers, one each for a query.
-        lengths: tokens of the answers, where they were generated.
+        outputs: Answer to each query.
+        golds: Right answer to each query.
+        lengths: Tokens of each answer, where answers were generated.
     """
     said, right = (Counter(text.strip() for text in texts) for texts in (outputs, golds))
     count = len(outputs)
     most, times = said.most_common(1)[0]
     if count >= LEAST and times >= MOSTLY * count and max(right.values()) < MOSTLY * count:
         which = repr(most) if most in (task.labels or ()) else "the same text"
-        told = "all" if times == count else f"{times:,} of {count:,}"
-        yield f"it answers {which} to {told} queries"
+        yield f"it answers {which} to {'all' if times == count else f'{times:,} of {count:,}'} queries"
     if empty := said[""]:
         yield f"{empty:,} of {count:,} answers are empty"
     if task.labels and (other := sum(times for text, times in said.items() if text and text not in task.labels)):
@@ -38,21 +38,19 @@ def of_answers(task: Task, outputs: Sequence[str], golds: Sequence[str], lengths
 
 
 def of_adapters(adapters: Sequence[AdapterInfo]) -> list[str]:
-    """What is odd about the training of people's adapters, a phrase each."""
-    told = few_steps("training", [one.steps for one in adapters])
-    little = sum(worth_of(one).verdict == "little" for one in adapters)
-    if little:
-        told.append(f"the training loss of {little:,} of {len(adapters):,} adapters hardly moved")
-    losses = [one.loss_last for one in adapters if one.loss_last is not None]
-    if broken := sum(not isfinite(loss) for loss in losses):
-        told.append(f"the training loss of {broken:,} of {len(adapters):,} adapters is no number")
+    """Warnings about the training of users' adapters: few steps, losses that hardly moved, warm-up only."""
+    found, count = few_steps("training", [one.steps for one in adapters]), f"{len(adapters):,}"
+    if little := sum(worth_of(one).verdict == "little" for one in adapters):
+        found.append(f"the training loss of {little:,} of {count} adapters hardly moved")
+    if broken := sum(one.loss_last is not None and not isfinite(one.loss_last) for one in adapters):
+        found.append(f"the training loss of {broken:,} of {count} adapters is no number")
     if warming := sum(_warms_up_only(one) for one in adapters):
-        told.append(f"the learning rate of {warming:,} of {len(adapters):,} adapters was in warm-up to the last step")
-    return told
+        found.append(f"the learning rate of {warming:,} of {count} adapters was in warm-up to the last step")
+    return found
 
 
 def few_steps(what: str, steps: Sequence[int]) -> list[str]:
-    """Whether training took few optimizer steps.
+    """A warning about training with few optimizer steps.
 
     >>> few_steps("training", [3, 4, 200])
     ['training took 12 optimizer steps or fewer for 2 of 3 adapters (fewest: 3)']
@@ -64,10 +62,8 @@ def few_steps(what: str, steps: Sequence[int]) -> list[str]:
         return []
     if len(steps) == 1:
         return [f"{what} took {few[0]} optimizer step{'' if few[0] == 1 else 's'}"]
-    return [
-        f"{what} took {FEW_STEPS} optimizer steps or fewer for {len(few):,} of {len(steps):,} adapters "
-        f"(fewest: {min(few)})"
-    ]
+    some = f"{len(few):,} of {len(steps):,} adapters (fewest: {min(few)})"
+    return [f"{what} took {FEW_STEPS} optimizer steps or fewer for {some}"]
 
 
 def _warms_up_only(adapter: AdapterInfo) -> bool:

@@ -1,4 +1,4 @@
-"""`ownlm bench`."""
+"""`ownlm bench`: run a plan, show its results, score a file of predictions."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,7 +7,6 @@ import typer
 
 from ownlm.cli import options
 from ownlm.cli.output import many, print_json, print_table, progress_bar, say, warn
-from ownlm.cli.results import show as show_results
 
 if TYPE_CHECKING:
     from ownlm.bench.plan import Plan
@@ -20,7 +19,7 @@ app = typer.Typer(no_args_is_help=True)
 @app.command("run")
 def run(
     plan: Annotated[Path, typer.Argument(help="A plan; those in plans/ show how.", show_default=False)],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder of all that it makes.", show_default=False)],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder for all results.", show_default=False)],
     size: Annotated[
         str | None, typer.Option("--size", metavar="NAME", help="Instead of the size that the plan names.")
     ] = None,
@@ -29,16 +28,15 @@ def run(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Run a plan: every method on every set, with intervals and costs. A run that was stopped goes on."""
+    """Run a plan: every method on every set, with intervals and costs. A run that was stopped continues."""
     from ownlm.bench.check import check_plan
-    from ownlm.bench.plan import read_plan
-    from ownlm.bench.problems import Problems
+    from ownlm.bench.plan import Problems, read_plan
     from ownlm.bench.run import run_plan
 
     problems = Problems()
     read = read_plan(plan, size, problems)
     if problems:
-        check_plan(read, out, problems)  # raises all that is wrong
+        check_plan(read, out, problems)  # raises all errors
     if dry_run:
         _print_size(read, out, json)
         return
@@ -50,7 +48,7 @@ def run(
             print_json({"interrupted": True})
         warn("interrupted: answers and stages that are done are kept; the same command goes on from there")
         raise typer.Exit(1) from None
-    _show(results, json)
+    show_results(results, json)
     if not json:
         say(f"Also in {out / 'report.html'}, {out / 'report.md'} and {out / 'results.json'}")
 
@@ -85,16 +83,34 @@ def show(
     """Print the tables of a run."""
     from ownlm.bench.results import read_results
 
-    _show(read_results(out), json, activity)
+    show_results(read_results(out), json, activity)
 
 
-def _show(results: "Results", as_json: bool, activity: bool = False) -> None:
-    from dataclasses import asdict
+def show_results(results: "Results", json: bool = False, activity: bool = False) -> None:
+    """Prints the tables of all sets, and the sentences above them.
 
-    if as_json:
-        print_json(asdict(results))
-    else:
-        show_results(results, activity)
+    Args:
+        json: Print the results as JSON instead.
+        activity: Also print scores by users' number of records.
+    """
+    from ownlm.bench import tables
+    from ownlm.bench.report import about, notes, subtitle, title
+
+    if json:
+        print_json(results.model_dump(mode="json"))
+        return
+    for line in (title(results), subtitle(results), *notes(results)):
+        say(line)
+    for one in results.sets:
+        say("")
+        for line in about(results, one):
+            say(line)
+        by_activity = tables.activity(one) if activity else ()
+        for table in (tables.quality(results, one), *tables.costs(one), *by_activity):
+            say("")
+            print_table(table.title, table.columns, table.rows)
+            if table.note:
+                say(table.note)
 
 
 @app.command("score")
@@ -109,47 +125,46 @@ def score(
         typer.Option(
             "--data",
             metavar="FILE",
-            help="Whose the queries are, and their histories: LaMP's questions, the user/profile/query JSON, or "
-            "NAME.jsonl with NAME.queries.jsonl beside it. For intervals over whole people, and buckets of activity.",
+            help="The users of the queries, and their histories: LaMP's questions, the user/profile/query JSON, or "
+            "NAME.jsonl with NAME.queries.jsonl beside it. For intervals over whole users, and buckets of activity.",
             show_default=False,
         ),
     ] = None,
     json: options.Json = False,
 ) -> None:
     """Score a file of predictions, with 95% intervals."""
-    from dataclasses import asdict
-
     from ownlm.bench.score import score as score_file
     from ownlm.history.task import load_task
 
     scored = score_file(golds, predictions, load_task(task), data)
     if json:
-        print_json(asdict(scored))
+        print_json(scored.model_dump(mode="json"))
     else:
-        _tell(scored)
+        _print_score(scored)
 
 
-def _tell(scored: "Score") -> None:
+def _print_score(scored: "Score") -> None:
     from ownlm.bench.metrics import metric
     from ownlm.bench.statistics import FEWEST
     from ownlm.bench.tables import interval
 
-    whose = "" if scored.users is None else f" of {many(scored.users, 'user')}"
+    users = "" if scored.users is None else f" of {many(scored.users, 'user')}"
     better = {name: "higher" if metric(name).higher_is_better else "lower" for name in scored.scores}
     rows = [(name, interval(one), better[name]) for name, one in scored.scores.items()]
-    title = f"{scored.task}: {many(scored.queries, 'answer')}{whose}"
+    title = f"{scored.task}: {many(scored.queries, 'answer')}{users}"
     print_table(title, ["metric", "value [95% interval]#", "better"], rows)
     if scored.buckets:
-        told = [
+        rows_of_buckets = [
             (part.label, f"{part.users:,}", f"{part.queries:,}", *map(interval, part.scores.values()))
             for part in scored.buckets
         ]
-        print_table("By activity", ["history", "users#", "queries#", *(f"{name}#" for name in scored.scores)], told)
+        columns = ["history", "users#", "queries#", *(f"{name}#" for name in scored.scores)]
+        print_table("By activity", columns, rows_of_buckets)
     if any(one.low is None for one in scored.scores.values()):
         say(f"Of fewer than {FEWEST} people, or queries, there are no intervals")
     if scored.unreadable:
         say(f"{scored.unreadable:,} of {scored.queries:,} answers are none of the task's labels")
     if scored.users is None:
-        say("The intervals take each query by itself, and there are no buckets of activity: --data says whose they are")
+        say("The intervals take each query by itself, without buckets of activity: --data says who asked them")
     elif scored.by == "query":
         say("The intervals are about this one person: they take each query by itself")

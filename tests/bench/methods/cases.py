@@ -60,7 +60,7 @@ def queries(each: int) -> tuple[Query, ...]:
 
 def ask(case: Case, name: str, some: Sequence[Query] | None = None, /, **settings: Any) -> list[str]:
     """What a method answers."""
-    return list(METHODS[name](case, **settings).answer(case.data.queries if some is None else some))
+    return list(METHODS[name].make(case, **settings).answer(case.data.queries if some is None else some))
 
 
 def with_task(case: Case, **changes: Any) -> Case:

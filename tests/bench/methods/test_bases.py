@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import replace
 
 from ownlm.bench.case import Case
-from ownlm.bench.methods.bases import drawn
+from ownlm.bench.methods.random_records import drawn
 from tests.bench.methods.cases import ask
 
 

@@ -14,7 +14,7 @@ from tests.bench.methods.cases import SHARE, TRAIN
 @pytest.mark.parametrize("name", ["base", "adapted", "random", "own", "averaged", "assembled"])
 def test_bases_are_loaded_before_answers_are_timed(case: Case, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"own": TRAIN, "averaged": {"share": SHARE}, "assembled": {"share": SHARE}}.get(name, {})
-    made = METHODS[name](case, **settings)
+    made = METHODS[name].make(case, **settings)
 
     def fail(*_: object) -> None:
         raise AssertionError("a base is loaded")

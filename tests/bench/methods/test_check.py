@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from ownlm.bench.methods import METHODS, NEEDS_LABELS, NO_OPTIONS, check_adapt, check_settings, check_share
+from ownlm.bench.check import check_adapt, check_settings, check_share
+from ownlm.bench.methods import METHODS
+from ownlm.bench.plan import Problems
 from ownlm.errors import ConfigError
 from ownlm.history.task import load_task
 from tests.bench.methods.test_methods import SETTINGS
@@ -63,12 +65,14 @@ def test_more_that_is_right() -> None:
 
 
 def test_settings_of_a_whole_plan_are_checked_alike() -> None:
-    check_share({"sharers": 3, "steps": 2, "gate_steps": 2})
-    check_adapt({"epochs": 1, "recent": 6, "preset": "paper"})
-    with pytest.raises(ConfigError, match="of pools of the plan"):
-        check_share({"people": 3})
-    with pytest.raises(ConfigError, match="of stage 1 of the plan"):
-        check_adapt({"sharers": 3})
+    found = Problems()
+    check_share({"sharers": 3, "steps": 2, "gate_steps": 2}, problems=found)
+    check_adapt({"epochs": 1, "recent": 6, "preset": "paper"}, problems=found)
+    assert not found
+    check_share({"people": 3}, problems=found)
+    check_adapt({"sharers": 3}, problems=found)
+    with pytest.raises(ConfigError, match=r"(?s)of pools of the plan.*of stage 1 of the plan"):
+        found.raise_all("The plan")
 
 
 def test_a_method_that_cannot_answer_a_task_is_refused() -> None:
@@ -82,9 +86,9 @@ def test_a_method_that_cannot_answer_a_task_is_refused() -> None:
 def test_what_suits_which_task_is_told() -> None:
     """A plan over many sets can leave out what a set cannot be asked."""
     titles, choice = load_task("LaMP_4"), load_task("LaMP_1")
-    for methods, task in [(NEEDS_LABELS, titles), (NO_OPTIONS, choice)]:
-        for method in METHODS:
-            if method in methods:
+    for task in (titles, choice):
+        for method, kind in METHODS.items():
+            if kind.labels if task is titles else not kind.options:
                 with pytest.raises(ConfigError, match=task.name):
                     check_settings(method, {}, task)
             else:

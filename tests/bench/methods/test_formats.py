@@ -1,7 +1,7 @@
 """What plain text is learnt of a record."""
 
 from ownlm.bench.case import Case
-from ownlm.bench.methods.formats import texts_of
+from ownlm.bench.methods.own import texts_of
 from ownlm.history.record import History, Record
 from ownlm.history.task import load_task
 from ownlm.home import Home

@@ -1,6 +1,6 @@
 """What is true of every method: all are answered, whoever else is; what was made before is found again."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +52,13 @@ COSTS = {
 def test_every_query_is_answered_the_same_in_whatever_company(generating: Case, name: str) -> None:
     method, settings = SETTINGS[name]
     asked = generating.data.queries
-    made = METHODS[method](generating, **settings)
+    made = METHODS[method].make(generating, **settings)
     answers = list(made.answer(asked))
     assert len(answers) == len(asked)
-    again = METHODS[method](generating, **settings)
+    again = METHODS[method].make(generating, **settings)
     assert [*again.answer(asked[:7]), *again.answer(asked[7:])] == answers
     assert list(again.answer(asked[::-1]))[::-1] == answers and list(again.answer(())) == []
-    known = {one.name for one in fields(Costs) if getattr(made.costs, one.name) is not None}
+    known = {name for name in Costs.model_fields if getattr(made.costs, name) is not None}
     assert known == COSTS.get(method, set())
     if method != "nearest":  # whose looking is measured each time
         assert again.costs == made.costs
@@ -85,7 +85,7 @@ def test_no_two_methods_are_the_same(generating: Case) -> None:
 
 def test_nothing_is_made_twice(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for method, settings in SETTINGS.values():
-        METHODS[method](case, **settings)
+        METHODS[method].make(case, **settings)
 
     def fail(*args: Any, **how: Any) -> None:
         raise AssertionError("made again")
@@ -95,7 +95,7 @@ def test_nothing_is_made_twice(case: Case, tmp_path: Path, monkeypatch: pytest.M
     for verb in ("ownlm.workflows.train.fleet", "ownlm.workflows.assemble.assemble"):
         monkeypatch.setattr(verb, fail)
     for method, settings in SETTINGS.values():
-        METHODS[method](case, **settings)
+        METHODS[method].make(case, **settings)
     anew = replace(case, folder=tmp_path / "out")
     bare = replace(anew, adapt=None)
     to_make: tuple[tuple[Case, str, dict[str, Any]], ...] = (
@@ -104,7 +104,7 @@ def test_nothing_is_made_twice(case: Case, tmp_path: Path, monkeypatch: pytest.M
     )  # fmt: skip
     for which, method, settings in to_make:  # each of the four verbs would have been seen
         with pytest.raises(AssertionError, match="made again"):
-            METHODS[method](which, **settings)
+            METHODS[method].make(which, **settings)
 
 
 def test_seeds_have_pools_and_adapters_of_their_own(case: Case, tmp_path: Path) -> None:

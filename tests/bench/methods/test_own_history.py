@@ -64,10 +64,10 @@ def test_text_of_the_nearest_record_is_its_answer(case: Case) -> None:
 def test_tasks_without_labels_are_refused(case: Case) -> None:
     free = with_task(case, labels=None, instruction="Say where.")
     with pytest.raises(ConfigError, match="no labels that could be counted"):
-        METHODS["most_frequent"](free)
+        METHODS["most_frequent"].make(free)
     with pytest.raises(ConfigError, match="no labels to vote for"):
-        METHODS["knn"](free, k=2)
+        METHODS["knn"].make(free, k=2)
     choice = replace(case, data=replace(case.data, task=load_task("LaMP_1")))
     for method in ("most_frequent", "knn"):
         with pytest.raises(ConfigError):
-            METHODS[method](choice)
+            METHODS[method].make(choice)

@@ -9,8 +9,9 @@ import torch
 
 from ownlm.bench.case import BASE, Case
 from ownlm.bench.methods.asking import retrieving
+from ownlm.bench.methods.averaged import average_of
+from ownlm.bench.methods.nearest import nearest_places, recipe_of
 from ownlm.bench.methods.pool import pool_of
-from ownlm.bench.methods.sharers import average_of, nearest_places, recipe_of
 from ownlm.home import Home
 from ownlm.inference.ask import Question, answer
 from ownlm.model.adapter import Adapter, LoraPair

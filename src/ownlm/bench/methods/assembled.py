@@ -1,14 +1,16 @@
-"""An adapter for each person out of other people's pieces (Per-Pcs)."""
+"""An adapter for each user, assembled from sharers' pieces (Per-Pcs)."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
-from ownlm.bench.case import BASE, Case, Made
-from ownlm.bench.methods.bases import AS_PLANNED
-from ownlm.bench.methods.costs import of_assembling
+from ownlm.bench.case import BASE, Case
+from ownlm.bench.methods.method import AS_PLANNED, Changes, Count, Made, Method, Records, Temperature
 from ownlm.bench.methods.pool import pool_of
-from ownlm.bench.methods.values import Changes, Count, Records, Temperature
+from ownlm.bench.results import Costs
+from ownlm.history.task import Task
+from ownlm.home import Home
 from ownlm.perpcs.recipe import Combine
-from ownlm.workflows.assemble import RECENT
+from ownlm.workflows.assemble import RECENT, AssemblyPlan
 
 
 def assembled(
@@ -16,17 +18,17 @@ def assembled(
     tau: Temperature = 1.0, recent: Count = RECENT, adapt_steps: Records = 0, residual_rank: Count | None = None,
     share: Changes = AS_PLANNED, adapt: Changes = AS_PLANNED,
 ) -> Made:  # fmt: skip
-    """Pieces scored, selected and combined by one pass over the person's history; adapted to it, where asked for.
+    """Pieces scored, selected and combined by one pass over the user's history; with `adapt_steps` trained on it.
 
     Args:
-        rag, profile: how many of the person's records a prompt shows, and whether their text profile, in asking; while
-            assembling, prompts are those that the pool was made with.
-        combine, top_k, tau, recent, adapt_steps, residual_rank: as for `Home.assemble`.
-        share: what differs from the plan's settings of pools.
-        adapt: what differs from the plan's settings of stage 1.
+        rag: Number of the user's records that a prompt shows in asking; in assembling, prompts are as in the pool.
+        profile: Whether a prompt shows the user's text profile in asking.
+        combine, top_k, tau, recent, adapt_steps, residual_rank: As for `Home.assemble`.
+        share: Settings of pools that differ from the plan's.
+        adapt: Settings of stage 1 that differ from the plan's.
 
     Raises:
-        OwnlmError: somebody's assembly failed. Those who are done stay so.
+        OwnlmError: The assembly of a user failed. Finished ones are kept.
 
     Source: Per-Pcs (arXiv 2406.10471), section 3.2; adapting: ours.
     """
@@ -48,5 +50,27 @@ def assembled(
         raise done.failed[0][1]
     case.loaded(home)
     return Made(
-        lambda queries: case.ask(home, queries, base=BASE, rag=rag, profile=profile), of_assembling(case, home)
+        lambda queries: case.ask(home, queries, base=BASE, rag=rag, profile=profile), _costs(case, home)
     )  # fmt: skip
+
+
+def _costs(case: Case, home: Home) -> Costs:
+    """Costs of the users' assemblies, adapting included, as their home keeps them."""
+    made = case.newest(home)
+    if by_base := sum(one.provenance.get("kept") == "base" for one in made):
+        case.warnings.append(
+            f"the base answers for {by_base:,} of {len(made):,} people: it did best on held-back records"
+        )
+    return Costs(
+        assemble_seconds=sum(one.seconds for one in made),
+        bytes_per_user=sum(one.bytes for one in made) / len(made),
+    )
+
+
+def check(given: Mapping[str, Any], task: Task | None) -> None:
+    """Raises a ConfigError where settings of the assembly do not go together."""
+    of_plan = {name: value for name, value in given.items() if name in AssemblyPlan.__dataclass_fields__}
+    AssemblyPlan(*[cast(Any, None)] * 3, **of_plan)
+
+
+METHOD = Method("assembled", assembled, check, learns=True, pool=True)

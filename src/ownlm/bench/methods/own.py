@@ -1,13 +1,25 @@
-"""An adapter of each person's own, trained on their history (OPPU)."""
+"""A LoRA adapter for each user, trained on the user's history (OPPU)."""
 
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, Literal
 
-from ownlm.bench.case import BASE, Case, Made
-from ownlm.bench.methods.bases import AS_PLANNED
-from ownlm.bench.methods.costs import of_training
-from ownlm.bench.methods.formats import Format, trained_on_text
-from ownlm.bench.methods.values import Changes, Records
+from ownlm.bench.case import BASE, Case
+from ownlm.bench.methods.asking import ask_with, retrieving
+from ownlm.bench.methods.method import AS_PLANNED, Changes, Made, Method, Records
+from ownlm.bench.results import Costs
+from ownlm.bench.warnings import of_adapters
 from ownlm.errors import ConfigError
+from ownlm.history.record import History, Query, Record
+from ownlm.history.task import Task, load_task
+from ownlm.home import Home
+from ownlm.inference.load import load_adapter
+from ownlm.prompt.example import retrieval_document, retrieval_query
+
+Format = Literal["task", "answers", "inputs", "text"]
+
+FREE: Final = load_task("free-text")
 
 
 def own(
@@ -17,59 +29,28 @@ def own(
     """Stage 2 on the adapted base, with LoRA.
 
     Args:
-        format: what is learnt of a record: the task as it is asked; or its answer, its input, or both, as plain text.
-        rag, profile: how many of the person's records a prompt shows, and whether their text profile: in training as
-            in asking.
+        format: What is learnt of a record: the task as it is asked; or as plain text its answer, its input, or both.
+        rag: Number of the user's records that a prompt shows, in training and in asking.
+        profile: Whether a prompt shows the user's text profile, in training and in asking.
         preset: "paper" or "small"; by default the one for the base's size.
-        adapt: what differs from the plan's settings of stage 1.
-        train: settings that differ from the preset, by their names in `TrainConfig` and its parts: learning_rate,
+        adapt: Settings of stage 1 that differ from the plan's.
+        train: Settings that differ from the preset, by their names in `TrainConfig` and its parts: learning_rate,
             epochs, recent, r, ...
 
     Raises:
-        ConfigError: plain text is to show records or a profile. OwnlmError: somebody's training failed; those who are
-            done stay so.
+        ConfigError: Plain text with records or a profile. OwnlmError: The training of a user failed; finished
+            adapters are kept.
 
     Source: OPPU (arXiv 2402.04401), section 3; formats: its section on history formats.
     """
-    check_format(format, rag, profile)
+    check({"format": format, "rag": rag, "profile": profile}, None)
     if format != "task":
-        return trained_on_text(case, format, case.adapted(**adapt), {"preset": preset, **train})
-    return _trained(case, rag, profile, adapt, {"preset": preset, **train})
+        return _on_text(case, format, case.adapted(**adapt), {"preset": preset, **train})
+    return train_own(case, rag, profile, adapt, {"preset": preset, **train})
 
 
-def ia3(
-    case: Case, *, rag: Records = 0, profile: bool = False, preset: str | None = None, adapt: Changes = AS_PLANNED,
-    **train: Any,
-) -> Made:  # fmt: skip
-    """The same with (IA)3, which peft trains, one person at a time; arguments and errors as for `own`.
-
-    Source: (IA)3 (arXiv 2205.05638), in OPPU's comparison of PEFT methods.
-    """
-    return _trained(case, rag, profile, adapt, {"preset": preset, "method": "ia3", **train})
-
-
-def prompt(
-    case: Case, *, rag: Records = 0, profile: bool = False, preset: str | None = None, adapt: Changes = AS_PLANNED,
-    **train: Any,
-) -> Made:  # fmt: skip
-    """The same with prompt tuning, which peft trains, one person at a time; arguments and errors as for `own`.
-
-    Source: prompt tuning (arXiv 2104.08691), in OPPU's comparison of PEFT methods.
-    """
-    return _trained(case, rag, profile, adapt, {"preset": preset, "method": "prompt", **train})
-
-
-def check_format(format: Format = "task", rag: int = 0, profile: bool = False) -> None:
-    """Raises a ConfigError where adapters that learn plain text are to be shown records, or a profile."""
-    if format != "task" and (rag or profile):
-        raise ConfigError(
-            "Plain text is learnt without records or a profile beside it",
-            got=f"format {format!r} with {'rag' if rag else 'profile'}",
-            hint="leave one of them out",
-        )
-
-
-def _trained(case: Case, rag: int, profile: bool, adapt: Changes, train: dict[str, Any]) -> Made:
+def train_own(case: Case, rag: int, profile: bool, adapt: Changes, train: dict[str, Any]) -> Made:
+    """Adapters of any method of `Home.train`, for `own`, `ia3` and `prompt`."""
     how = {"rag": rag, "profile": profile, **train}
     home = case.home("own", case.adapted(**adapt), **how)
     if profile:
@@ -79,5 +60,63 @@ def _trained(case: Case, rag: int, profile: bool, adapt: Changes, train: dict[st
         raise done.failed[0][1]
     case.loaded(home)
     return Made(
-        lambda queries: case.ask(home, queries, base=BASE, rag=rag, profile=profile), of_training(case, home)
+        lambda queries: case.ask(home, queries, base=BASE, rag=rag, profile=profile), _costs(case, home)
     )  # fmt: skip
+
+
+def _on_text(case: Case, format: Format, base: Path, train: dict[str, Any]) -> Made:
+    """Adapters that learn plain text and answer under the prompts of the case's own task."""
+    texts = {user: texts_of(case.task, history, format) for user, history in case.histories.items()}
+    free = replace(case, data=replace(case.data, task=FREE, targets=texts))
+    home = free.home("own", base, **train)
+    done = home.train(FREE.name, users=case.people, base=BASE, seed=case.seed, progress=case.progress, **train)
+    if done.failed:
+        raise done.failed[0][1]
+    loaded = case.loaded(home)
+    newest = {user: adapter for (_, user), adapter in home.latest_adapters(FREE.name).items()}
+
+    def answers(queries: Sequence[Query]) -> Iterator[str]:
+        return ask_with(
+            case, loaded, queries, retrieving(case, 0), owner=lambda query: query.user_id,
+            load=lambda user: load_adapter(home.store, newest[user], loaded),
+        )  # fmt: skip
+
+    return Made(answers, _costs(free, home))
+
+
+def _costs(case: Case, home: Home) -> Costs:
+    """Costs of the users' adapters, as their home keeps them: the same after a run that was killed."""
+    made = case.newest(home)
+    case.warnings.extend(of_adapters(made))
+    return Costs(
+        train_seconds=sum(one.seconds for one in made),
+        train_tokens=sum(one.tokens for one in made),
+        bytes_per_user=sum(one.bytes for one in made) / len(made),
+    )
+
+
+def texts_of(task: Task, history: History, format: Format) -> History:
+    """A history of the free-text task: the text of each record without the task's own words; blank ones left out."""
+    said = [(record, _text(task, record, format).strip()) for record in history.records]
+    records = (Record(one.user_id, one.id, {"text": text}, one.time) for one, text in said if text)
+    return History(history.user_id, tuple(records))
+
+
+def _text(task: Task, record: Record, format: Format) -> str:
+    if format == "answers":
+        return record.fields.get(task.options.right if task.options else task.answer_field, "")
+    return retrieval_query(task, record.fields) if format == "inputs" else retrieval_document(task, record)
+
+
+def check(given: Mapping[str, Any], task: Task | None) -> None:
+    """Raises a ConfigError where adapters that learn plain text are to be shown records or a profile."""
+    format = given.get("format", "task")
+    if format != "task" and (given.get("rag") or given.get("profile")):
+        raise ConfigError(
+            "Plain text is learnt without records or a profile beside it",
+            got=f"format {format!r} with {'rag' if given.get('rag') else 'profile'}",
+            hint="leave one of them out",
+        )
+
+
+METHOD = Method("own", own, check, learns=True)

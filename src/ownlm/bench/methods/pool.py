@@ -1,28 +1,51 @@
-"""The pools that methods made of other people's pieces stand on."""
+"""Pools of sharers' pieces, for the methods that use them."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ownlm.bench.case import BASE, Case
-from ownlm.bench.methods.values import Changes, Count, Fraction
+from ownlm.bench.methods.method import Changes, Count, Fraction
 from ownlm.home import Home
+from ownlm.model.base import BaseLM
+from ownlm.perpcs.pool import Pool
 from ownlm.store.pools import people_of
 from ownlm.store.rows import PoolInfo
 from ownlm.workflows.share_plan import Select
 
 
-def pool_of(case: Case, base: Path, share: Changes) -> tuple[Home, PoolInfo]:
-    """A pool of sharers' pieces, made once for each of its settings, and the home of those who share.
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A pool in memory, its base, and the home of its sharers."""
 
-    What it took is no target user's cost, and in no method's; `Case.shared` has it: the training of all whose pieces
-    lie in it, be it that another pool needed them too.
+    home: Home
+    base: BaseLM
+    pool: Pool
+
+
+def open_pool(case: Case, share: Changes, adapt: Changes) -> Opened:
+    """The pool of a method on the adapted base.
 
     Args:
-        base: the folder of the one that the pieces are for.
-        share: what differs from the plan's settings of pools; arguments of `make_pool`.
+        share: Settings of pools that differ from the plan's.
+        adapt: Settings of stage 1 that differ from the plan's.
+    """
+    home, pool = pool_of(case, case.adapted(**adapt), share)
+    return Opened(home, case.loaded(home), home.pools.open(pool.digest)[1])
+
+
+def pool_of(case: Case, base: Path, share: Changes) -> tuple[Home, PoolInfo]:
+    """A pool of sharers' pieces, made once for each of its settings, and the home of the sharers.
+
+    Its cost goes to `case.shared`, not to a method's: the training of all sharers in it, even where another pool needed
+    them too.
+
+    Args:
+        base: Folder of the base.
+        share: Settings that differ from the plan's; arguments of `make_pool`.
 
     Raises:
-        DataError, NotFoundError: nobody shares, or nobody who does has enough records. TrainingError, and others: as
+        DataError, NotFoundError: No user shares, or none with enough records. TrainingError, and others: as
             `Pools.share`.
     """
     home, pool = make_pool(case, base, **{**case.share, **share})
@@ -38,13 +61,13 @@ def make_pool(
     centre: bool = False, preset: str | None = None, gate_steps: Count | None = None,
     gate_learning_rate: Fraction | None = None, **train: Any,
 ) -> tuple[Home, PoolInfo]:  # fmt: skip
-    """`pool_of`, by its settings, all of which the pool depends on.
+    """`pool_of` by its settings.
 
-    Pools that differ only in who shares, or how much, stand in one home: nobody is trained twice for them.
+    Pools that differ only in who shares, or how much, are in one home: no sharer is trained twice.
 
     Args:
-        train: settings of the sharers' adapters that differ from the preset, by their names in `TrainConfig` and its
-            parts; all others as for `Pools.share`.
+        train: Settings of the sharers' adapters that differ from the preset, by their names in `TrainConfig` and its
+            parts. All other settings are as for `Pools.share`.
 
     Source: Per-Pcs (arXiv 2406.10471), sections 3.1 and 4.
     """

@@ -10,7 +10,7 @@ from peft import ArrowConfig, create_arrow_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from ownlm.bench.arrow import prototypes, routed, routing
+from ownlm.bench.methods.arrow import prototypes, routed, routing
 from ownlm.model.adapter import Adapter, LoraPair, write_peft_folder
 from ownlm.model.base import BaseLM, load_base
 from ownlm.perpcs.piece import Piece

@@ -1,31 +1,61 @@
-"""Arrow: pieces of many adapters behind each module, and a router that was never trained.
+"""Arrow: all sharers' pieces behind each module, and a router that needs no training.
 
-peft has it too (`peft.create_arrow_model`), and the tests hold these numbers against its own. It computes what every
-piece makes of every token before it weighs them, T x N x O numbers a module; here A of all pieces is applied, weighed,
-and then B, as in a bank. And it wants a piece of every module from everybody.
+`peft.create_arrow_model` computes the same; the tests compare the two. peft computes the output of every piece for
+every token before it weighs them, T x N x O numbers a module, and needs a piece of every module from every sharer. Here
+A of all pieces is applied and weighed first, then B, as in a bank.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from ownlm.bench.case import Case
+from ownlm.bench.methods.asking import ask_with, retrieving
+from ownlm.bench.methods.method import AS_PLANNED, Changes, Count, Made, Method, Records, Temperature
+from ownlm.bench.methods.pool import open_pool
+from ownlm.bench.results import Costs
+from ownlm.history.record import Query
 from ownlm.model.base import BaseLM
 from ownlm.model.targets import target_modules
 from ownlm.perpcs.pool import Pool
 
 
+def arrow(
+    case: Case, *, rag: Records = 0, top_k: Count = 3, tau: Temperature = 1.0, share: Changes = AS_PLANNED,
+    adapt: Changes = AS_PLANNED,
+) -> Made:  # fmt: skip
+    """Each token goes, at each module, through the pieces with the most similar input direction.
+
+    Args:
+        rag: Number of the user's records that the prompt shows.
+        top_k: Number of pieces a token.
+        tau: Temperature of their weights.
+        share: Settings of pools that differ from the plan's.
+        adapt: Settings of stage 1 that differ from the plan's.
+
+    Source: Arrow (arXiv 2405.11157), as peft has it.
+    """
+    opened = open_pool(case, share, adapt)
+
+    def answers(queries: Sequence[Query]) -> Iterator[str]:
+        with routing(opened.base, opened.pool, top_k=top_k, tau=tau):
+            yield from ask_with(case, opened.base, queries, retrieving(case, rag))
+
+    return Made(answers, Costs(bytes_per_user=0.0))
+
+
 def prototypes(A_NRD: Tensor, B_NOR: Tensor) -> Tensor:
-    """The inputs that pieces answer to most strongly.
+    """The input direction that each piece amplifies most.
 
         v_n = the first right singular vector of  B_n A_n
 
     Args:
-        A_NRD, B_NOR: the pieces' matrices.
+        A_NRD, B_NOR: The pieces' matrices.
 
     Returns:
-        proto_ND, each of length 1; its sign means nothing.
+        proto_ND, each of length 1; its sign has no meaning.
 
     Source: Arrow (arXiv 2405.11157), section 3.2. Differs: peft stops after 15 steps of power iteration.
     """
@@ -35,15 +65,15 @@ def prototypes(A_NRD: Tensor, B_NOR: Tensor) -> Tensor:
 
 
 def routed(x_TD: Tensor, proto_ND: Tensor, top_k: int, tau: float) -> Tensor:
-    """How much of each piece each token gets.
+    """The weight of each piece for each token.
 
         w_t = softmax over the k largest n of  |x_t . v_n| / tau
 
     Args:
-        x_TD: the module's input.
-        proto_ND: from `prototypes`.
+        x_TD: The module's input.
+        proto_ND: From `prototypes`.
         top_k: k; all N, where there are fewer.
-        tau: temperature.
+        tau: Temperature.
 
     Returns:
         weight_TN; 0 for all but k.
@@ -57,16 +87,16 @@ def routed(x_TD: Tensor, proto_ND: Tensor, top_k: int, tau: float) -> Tensor:
 
 @contextmanager
 def routing(base: BaseLM, pool: Pool, *, top_k: int, tau: float) -> Iterator[None]:
-    """While it lasts, the base's modules add what the router makes of the pool's pieces, for every token.
+    """Within it, the base's modules add the routed pieces for every token.
 
         y_t = W x_t + (alpha / r) sum over n of  w_tn B_n A_n x_t
 
     Args:
-        pool: of pieces for this base; all of them are in memory, on its device.
-        top_k, tau: as for `routed`.
+        pool: Pieces for this base; all are in memory, on its device.
+        top_k, tau: As for `routed`.
 
     Raises:
-        PoolError: a file of the pool is not what it was.
+        PoolError: A file of the pool has changed.
 
     Source: Arrow (arXiv 2405.11157), section 3.2.
     """
@@ -92,3 +122,6 @@ def _hook(
         return y_1TO + (scaling * delta_TO).to(y_1TO.dtype)
 
     return add_update
+
+
+METHOD = Method("arrow", arrow, learns=True, pool=True)
