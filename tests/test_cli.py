@@ -180,7 +180,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(shell: Shell) ->
 def test_ctrl_c_elsewhere_is_one_clear_message(shell: Shell) -> None:
     command = ("adapt", "people.jsonl", "--task", "sorting.toml", "--out", "big", "--epochs", "5000")
     process = shell.start(*command, "--json")
-    while process.poll() is None and not Home(shell.folder / ".ownlm").people():
+    while process.poll() is None and not Home(shell.folder / ".ownlm").histories():
         time.sleep(0.2)
     time.sleep(5)  # into the training
     process.send_signal(signal.SIGINT)

@@ -96,7 +96,7 @@ def test_a_wrong_file_changes_nothing(crowd: QuickShell, content: str, words: li
 
 def test_withdrawals_name_the_pools_and_missing_words(shared: Home) -> None:
     shell = QuickShell(shared.store.folder.parent)
-    (shell.folder / "all.txt").write_text("\n".join(sorted({one.user for one in shared.people()})))
+    (shell.folder / "all.txt").write_text("\n".join(sorted({one.user for one in shared.histories()})))
     out, warned = shell.both("users", "consent", "--file", "all.txt", "--no-share", "--home", "home")
     assert "withdrawn: 4; unchanged: 3" in out and "remain in 1 pool" in warned and "pool withdraw" in warned
     with pytest.raises(NotFoundError, match="'x'") as caught:

@@ -130,7 +130,7 @@ READERS: dict[str, Callable[[Path], object]] = {  # by the name of the file
     "written.jsonl": lambda folder: Writer(folder / "written.jsonl").__enter__(),
     "mail": lambda folder: import_mbox(folder / "mail", folder / "out.jsonl", me=["a@example.org"]),
     "questions.json": lambda folder: import_lamp(folder / "questions.json", folder / "out.jsonl", task="LaMP_2N"),
-    DATABASE: lambda folder: Home(folder).people(),
+    DATABASE: lambda folder: Home(folder).histories(),
 }  # fmt: skip
 
 

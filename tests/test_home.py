@@ -144,7 +144,7 @@ def test_records_that_come_while_training_are_not_counted_as_learnt(home: Home, 
     report = home.train("sorting", slots=1, progress=on_progress, **FAST)  # ciro's come before ciro is seated
     by_user = {a.user: a for a in report.trained}
     assert by_user["ciro"].records == 5
-    assert {p.user: p.history for p in home.people()} == {a.user: a.history for a in home.adapters()}
+    assert {p.user: p.history for p in home.histories()} == {a.user: a.history for a in home.adapters()}
 
 
 def test_a_prompt_shows_as_many_records_as_the_adapter_was_trained_with(home: Home) -> None:

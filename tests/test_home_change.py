@@ -137,7 +137,7 @@ def test_a_forgotten_person_is_nowhere(home: Home) -> None:
     home.forget("ada")
     with pytest.raises(NotFoundError):
         home.ask("ada", "x", "sorting")
-    assert [p.user for p in home.people()] == ["bela"] and not home.doctor().wrong
+    assert [p.user for p in home.histories()] == ["bela"] and not home.doctor().wrong
     content = b"".join(path.read_bytes() for path in home.store.folder.rglob("*") if path.is_file())
     assert b"ada secret" not in content and b"bela secret" in content
     assert home.ask("bela", "x", "sorting", choose=True).answer
@@ -145,7 +145,7 @@ def test_a_forgotten_person_is_nowhere(home: Home) -> None:
 
 def test_who_is_forgotten_while_in_training_is_not_kept(home: Home) -> None:
     def on_progress(stage: str, done: float, total: float, note: str = "") -> None:
-        if "ada" in {p.user for p in home.people()}:
+        if "ada" in {p.user for p in home.histories()}:
             home.forget("ada")
 
     report = home.train("sorting", progress=on_progress, **FAST)
@@ -156,7 +156,7 @@ def test_who_is_forgotten_while_in_training_is_not_kept(home: Home) -> None:
 
 def test_outsiders_who_are_forgotten_while_a_base_learns_leave_no_base(home: Home) -> None:
     def on_progress(stage: str, done: float, total: float, note: str = "") -> None:
-        if "ada" in {p.user for p in home.people()}:
+        if "ada" in {p.user for p in home.histories()}:
             home.forget("ada")
 
     with pytest.raises(NotFoundError, match="forgotten or changed while"):
@@ -180,7 +180,7 @@ def test_a_second_train_waits_and_reading_goes_on(home: Home) -> None:
         second.start()
         time.sleep(0.7)
         reader = Home(home.store.folder)
-        assert len(reader.people()) == 2 and reader.adapters() == []
+        assert len(reader.histories()) == 2 and reader.adapters() == []
         assert "a test" in reader.doctor().home["at_work"]
         add(home, rows("bela", 5))
         assert second.is_alive() and told[0].startswith("waiting for `a test`, process")

@@ -111,7 +111,7 @@ _READ_OTHERWISE = {
     "page_files.py": "the package's own page",
     "report.py": "the package's own style",
     "task.py": "the package's own tasks",
-    "export_prompt.py": "the package's own script",
+    "export.py": "the package's own script",
     "source.py": "a folder that was looked at",
 }
 

@@ -92,7 +92,7 @@ def run(work: Callable[[Path], None], folder: Path) -> None:
 def compare(undisturbed: Home, killed: Home) -> None:
     """The same end state, and a clean bill of health."""
     assert killed.doctor().wrong == []
-    assert killed.people() == undisturbed.people()
+    assert killed.histories() == undisturbed.histories()
     one, other = undisturbed.latest_adapters(), killed.latest_adapters()
     assert one.keys() == other.keys() and len(killed.adapters()) == len(undisturbed.adapters())
     for place, adapter in one.items():
@@ -121,7 +121,7 @@ def home(tmp_path: Path, tiny_base: Path) -> Path:
 def test_adding(home: Path, tmp_path: Path) -> None:
     data = write_rows(tmp_path / "many.jsonl", *(rows(f"new{n}", 100) for n in range(20)))
     done = kill_at_random(partial(add, data=data, task=tmp_path / "sorting.toml"), home, seed=1)
-    assert len(done.people()) == 26
+    assert len(done.histories()) == 26
 
 
 def test_training(home: Path) -> None:
@@ -155,6 +155,6 @@ def test_training_together(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_forgetting(home: Path) -> None:
     train(home)
     done = kill_at_random(forget, home, seed=3)
-    assert sorted(p.user for p in done.people()) == USERS[1:]
+    assert sorted(p.user for p in done.histories()) == USERS[1:]
     content = b"".join(path.read_bytes() for path in done.store.folder.rglob("*") if path.is_file())
     assert USERS[0].encode() not in content and USERS[1].encode() in content

@@ -17,10 +17,9 @@ from ownlm.progress import Progress, silent
 from ownlm.store.consents import LICENCE, Consent, set_consent
 from ownlm.store.database import DATABASE
 from ownlm.store.forget import Forgotten, resume
-from ownlm.store.rows import AdapterInfo, BaseInfo, Person, ProfileInfo
+from ownlm.store.rows import AdapterInfo, BaseInfo, HistoryInfo, ProfileInfo
 from ownlm.store.store import Store
 from ownlm.workflows.bases import add_base, pick_base
-from ownlm.workflows.corrections import Corrections
 from ownlm.workflows.doctor import Diagnosis, diagnose
 from ownlm.workflows.histories import (
     Added,
@@ -29,16 +28,22 @@ from ownlm.workflows.histories import (
     find_task,
     keep_task,
     known_history,
-    preview_history,
     with_history,
 )
-from ownlm.workflows.listing import ListedPerson, ListOptions, list_people
 from ownlm.workflows.options import AdaptOptions, ColdStartOptions, TrainOptions, UserOptions
-from ownlm.workflows.people import forget, newest_adapter, working_alone
 from ownlm.workflows.plan import train_plan
 from ownlm.workflows.profile import pick_writer, profile_people
 from ownlm.workflows.report import Answer, Assemblies, ColdStart, Estimate, Exported, Profiles, Training
 from ownlm.workflows.standing import learnt_from_gone
+from ownlm.workflows.users import (
+    Corrections,
+    ListedUser,
+    ListOptions,
+    forget,
+    list_users,
+    newest_adapter,
+    working_alone,
+)
 
 if TYPE_CHECKING:  # what needs torch is imported where it is used: listing people should not wait for it
     from ownlm.model.base import BaseLM
@@ -64,7 +69,7 @@ class Home(Corrections):
         NotFoundError: there is no home, and `create` is False.
 
     >>> from tempfile import mkdtemp
-    >>> Home(mkdtemp()).people()
+    >>> Home(mkdtemp()).histories()
     []
     """
 
@@ -74,7 +79,7 @@ class Home(Corrections):
             raise NotFoundError(what, hint=hint, command="ownlm base add smollm2-135m")
         self.store = Store(Path(folder).absolute())
         self.device = device
-        self.pools, self.access = Pools(self), Access(self)
+        self.pools, self.access = Pools(self), Access(self.store)
         self._loaded: BaseLM | None = None  # one base is kept in memory
         resume(self.store, to_read=True)
 
@@ -122,20 +127,19 @@ class Home(Corrections):
             DataError: the file is not what it should be, or changes a record; nothing is added then.
             TaskError: the file's queries carry another instruction than the home's task.
         """
-        add = preview_history if dry_run else add_history
-        return add(self.store, Path(data), self.task(task), as_path(labels), skip_bad, again)
+        return add_history(self.store, Path(data), self.task(task), as_path(labels), skip_bad, again, dry_run)
 
     def history(self, user: str, task: str) -> History:
         """A person's records, oldest first; a NotFoundError where the home has none."""
         return known_history(self.store, self.task(task).name, user)
 
-    def people(self, task: str | None = None) -> list[Person]:
+    def histories(self, task: str | None = None) -> list[HistoryInfo]:
         """Everybody with records, in the order they came."""
-        return self.store.people(None if task is None else self.task(task).name)
+        return self.store.histories(None if task is None else self.task(task).name)
 
-    def list_people(self, wanted: ListOptions) -> tuple[list[ListedPerson], int]:
+    def list_users(self, wanted: ListOptions) -> tuple[list[ListedUser], int]:
         """Users with their newest adapters, filtered, sorted and cut; and how many there are without the limit."""
-        return list_people(self.store, wanted)
+        return list_users(self.store, wanted)
 
     # Training
 

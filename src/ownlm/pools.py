@@ -10,8 +10,8 @@ from ownlm.store import pools as stored
 from ownlm.store.drafts import drafts as stored_drafts
 from ownlm.store.rows import AdapterInfo, BaseInfo, DraftInfo, PoolInfo
 from ownlm.workflows.bases import pick_base
-from ownlm.workflows.people import newest_adapter
 from ownlm.workflows.report import Shared, Withdrawal
+from ownlm.workflows.users import newest_adapter
 
 if TYPE_CHECKING:  # the home has its pools, and what needs torch is imported where it is used
     from ownlm.home import Home

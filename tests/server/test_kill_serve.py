@@ -133,4 +133,4 @@ def test_nothing_that_was_acknowledged_is_lost(home: Home) -> None:
                 )
     assert sum(one.acknowledged for one in people) > 10 * TIMES and any(one.jobs for one in here)
     assert home.doctor().wrong == []
-    assert {one.user for one in home.people()} & {one.user for one in people if one.gone} == set()
+    assert {one.user for one in home.histories()} & {one.user for one in people if one.gone} == set()

@@ -52,7 +52,7 @@ def test_assembling_is_offered_where_there_are_pieces_to_choose_from(shared: Hom
         assert offered(served, "nina", SHARED) == (None, None)
         shared.assemble(SHARED, users=["nina"])
         assert offered(served, "nina", SHARED) == (None, "up_to_date")
-        sharer = next(person.user for person in shared.people(SHARED) if shared.consent(person.user).pools)
+        sharer = next(person.user for person in shared.histories(SHARED) if shared.consent(person.user).pools)
         shared.consent(sharer, False)
         assert offered(served, "nina", SHARED) == (None, "waits")
         told = served.get(f"/v1/users/me/adapter?task={SHARED}", served.token("nina"))

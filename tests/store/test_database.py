@@ -217,7 +217,7 @@ def test_a_read_only_home_is_read_and_not_written(store: Store, log: bool, monke
     assert ((store.folder / "ownlm.db-wal").exists()) == log
     monkeypatch.setattr("os.access", lambda path, mode: False)
     opened = Store(store.folder)
-    assert [p.user for p in opened.people()] == ["ada"]
+    assert [p.user for p in opened.histories()] == ["ada"]
     for write in (
         lambda: opened.put_task(TASK), lambda: keep(opened, adapter(1), b"w"), opened.sweep,
     ):  # fmt: skip
@@ -250,7 +250,7 @@ def test_a_full_disk_is_told_and_nothing_is_half_written(store: Store) -> None:
     told = json.loads((store.folder / "told.json").read_text())
     assert len(told) == 2 and all("room" in one for one in told)
     again = Store(store.folder)
-    assert [(p.user, p.records) for p in again.people()] == [("bela", 1)]
+    assert [(p.user, p.records) for p in again.histories()] == [("bela", 1)]
     assert again.adapters() == [] and again.sweep() == 0
 
 
@@ -262,7 +262,7 @@ def test_two_who_make_the_same_home_at_once(tmp_path: Path) -> None:
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0] * 8
-    assert Store(tmp_path / "home").people() == []
+    assert Store(tmp_path / "home").histories() == []
 
 
 def modes(folder: Path) -> dict[str, str]:

@@ -183,7 +183,7 @@ def test_who_only_reads_waits_for_no_large_database_to_be_rewritten(
         patched.setattr("ownlm.store.forget.erase", lambda *_: None)
         forget_user(crowd, "zora")
     monkeypatch.setattr("ownlm.store.forget.QUICK_BYTES", 1000)
-    assert [person.user for person in Home(crowd.folder).people()] == ["bela"]
+    assert [person.user for person in Home(crowd.folder).histories()] == ["bela"]
     assert len(_dues(crowd)) == 1 and b"zora wrote" in everything(crowd.folder)
     lines = crowd.folder.parent / "more.jsonl"
     lines.write_text(json.dumps({"user_id": "ciro", "text": "one more text", "title": "t"}), "utf8")
@@ -230,7 +230,7 @@ def test_what_was_forgotten_stays_out_until_it_is_wanted_again(store: Store) -> 
     forget_record(store, TASK.name, "zora", "zora-1")
     forget_user(store, "bela")
     assert store.add_records(TASK.name, people) == (0, 2, 3)
-    assert [(p.user, p.records) for p in store.people()] == [("zora", 2)]
+    assert [(p.user, p.records) for p in store.histories()] == [("zora", 2)]
     assert store.add_records(TASK.name, people[:1], again=True) == (1, 2, 0)
     assert store.add_records(TASK.name, people) == (0, 3, 2)
     assert b"bela" not in everything(store.folder)

@@ -24,7 +24,7 @@ def test_adding_is_idempotent_and_survives_opening_again(store: Store) -> None:
     assert store.add_records(TASK.name, [history("ada", "one", "two", "four")]) == (1, 2, 0)
     again = Store(store.folder)
     assert [record.fields["text"] for record in again.history(TASK.name, "ada").records] == ["one", "two", "four"]
-    assert [(p.user, p.records) for p in again.people()] == [("ada", 3), ("bela", 1)]
+    assert [(p.user, p.records) for p in again.histories()] == [("ada", 3), ("bela", 1)]
     assert again.task(TASK.name) == TASK
 
 
@@ -33,16 +33,16 @@ def test_a_changed_record_is_refused_and_nothing_of_the_file_is_added(store: Sto
     with pytest.raises(DataError, match="'r0' of user 'ada'") as caught:
         store.add_records(TASK.name, [history("bela", "new"), history("ada", "changed")])
     assert "changed" not in str(caught.value).replace("the changed record", "")
-    assert [p.user for p in store.people()] == ["ada"]
+    assert [p.user for p in store.histories()] == ["ada"]
 
 
 def test_a_history_has_its_own_digest_whatever_others_do(store: Store) -> None:
     store.add_records(TASK.name, [history("ada", "one")])
-    (before,) = store.people()
+    (before,) = store.histories()
     store.add_records(TASK.name, [history("bela", "two")])
-    assert store.people()[0].history == before.history
+    assert store.histories()[0].history == before.history
     store.add_records(TASK.name, [history("ada", "one", "three")])
-    assert store.people()[0].history != before.history
+    assert store.histories()[0].history != before.history
 
 
 def test_records_are_read_in_order_of_time(store: Store) -> None:
@@ -69,9 +69,9 @@ def test_people_are_looked_up_by_page(store: Store) -> None:
     store.add_records("other", [history("ada", "three"), history("dora", "four")])
     assert store.names(TASK.name, None, 9) == people and store.names(TASK.name, "ada", 2) == ["bela", "ciro"]
     assert store.names(TASK.name, "aaa", 1) == ["ada"] and store.names(TASK.name, "émile", 9) == []
-    some = store.people(TASK.name, ["bela", "Zoe", "nobody"])
+    some = store.histories(TASK.name, ["bela", "Zoe", "nobody"])
     assert [person.user for person in some] == ["bela", "Zoe"]  # in the order they came
-    assert all(person in store.people(TASK.name) for person in some) and store.people(TASK.name, []) == []
+    assert all(person in store.histories(TASK.name) for person in some) and store.histories(TASK.name, []) == []
     for number, user in enumerate(["ada", "bela", "ada"]):
         keep(store, _of(store, adapter(number, user)), b"w")
     found = store.latest_adapters(TASK.name, ["ada", "ciro"])
@@ -131,7 +131,7 @@ def test_homes_with_odd_names_are_kept_apart(tmp_path: Path) -> None:
 
 def test_a_history_read_whole_has_the_digest_of_its_person(store: Store) -> None:
     store.add_records(TASK.name, [history("ada", "one", "two"), history("bela", "x", time="2021")])
-    for person in store.people():
+    for person in store.histories():
         assert history_digest(store.history(TASK.name, person.user)) == person.history
 
 

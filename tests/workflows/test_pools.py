@@ -391,7 +391,7 @@ def test_a_folder_that_is_no_pool_of_the_home_is_never_removed(shared: Home, tmp
     for refused in (lambda: shared.pools.remove(info.digest), lambda: shared.pools.withdraw(GIVERS[0], again=False)):
         with pytest.raises(StoreError, match="outside the home's pools"):
             refused()
-    assert (elsewhere / "letter.txt").exists() and shared.people()
+    assert (elsewhere / "letter.txt").exists() and shared.histories()
     assert len(shared.pools.ls()) == 1 and len(people_of(shared.store)) == len(GIVERS)
 
 

@@ -95,8 +95,8 @@ def test_company_does_not_matter(home: Home, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(verb, "TOKENS_PER_PASS", 1)
     monkeypatch.setattr(verb, "USERS_AT_ONCE", 2)
     add(home, rows("dora", 3))
-    home.store.add_profile(ProfileInfo("sorting", "ada", "old", "other", home.people()[0].history))
-    home.store.add_profile(ProfileInfo("sorting", "bela", "old", "other", home.people()[1].history))
+    home.store.add_profile(ProfileInfo("sorting", "ada", "old", "other", home.histories()[0].history))
+    home.store.add_profile(ProfileInfo("sorting", "bela", "old", "other", home.histories()[1].history))
     alone = home.profile("sorting")
     assert [p.user for p, _ in alone.written] == ["ada", "bela", "dora"]
     assert [p.text for p, _ in alone.written[:2]] == [p.text for p, _ in together.written[:2]]
@@ -412,7 +412,7 @@ def test_only_a_persons_own_records_are_in_their_request(
         patch.setattr(verb, "TOKENS_PER_PASS", 2000)
         how = {"url": "http://a", "model": "m"} if by == "endpoint" else {}
         report = home.profile("sorting", **how)  # type: ignore[arg-type]
-    assert [p.user for p, _ in report.written] == [person.user for person in home.people()] and len(asked) == len(
+    assert [p.user for p, _ in report.written] == [person.user for person in home.histories()] and len(asked) == len(
         people
     )
     assert all(profile.text.endswith(f"is {user}.") for user, profile in home.profiles("sorting").items())

@@ -6,7 +6,7 @@ from typing import Any
 import typer
 
 from ownlm import __version__
-from ownlm.cli import ask, assemble, base, bench, doctor, history, imports, pool, profile, serve, share, train, users
+from ownlm.cli import ask, assemble, bench, history, home, imports, pool, profile, serve, share, train, users
 from ownlm.cli.output import print_json, warn
 from ownlm.errors import OwnlmError, nearest
 from ownlm.programs import protect_children
@@ -52,7 +52,7 @@ def root(version: bool = typer.Option(False, "--version", help="Print the versio
         raise typer.Exit
 
 
-app.add_typer(base.app, name="base", help="Base models: add one, list them.")
+app.add_typer(home.app, name="base", help="Base models: add one, list them.")
 app.add_typer(imports.app, name="import", help="Histories from repositories, mailboxes and LaMP's files.")
 app.add_typer(history.app, name="history", help="Histories: add records, list and show them, forget one.")
 app.command("adapt")(train.adapt)
@@ -67,7 +67,7 @@ app.command("ask")(ask.ask)
 app.add_typer(users.app, name="users", help="People: list them, show one, export an adapter, forget one.")
 app.add_typer(bench.app, name="bench", help="Benchmarks: run a plan, show its tables, score predictions.")
 app.command("serve")(serve.serve)
-app.command("doctor")(doctor.doctor)
+app.command("doctor")(home.doctor)
 
 
 def main() -> None:

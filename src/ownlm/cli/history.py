@@ -1,15 +1,19 @@
 """`ownlm history`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ownlm.cli import options
-from ownlm.cli.new_home import making_home
+from ownlm.cli.home import making_home
 from ownlm.cli.output import many, print_json, print_table, say, say_more, tell_added, tell_forgotten, warn_bad
+from ownlm.cli.users import lists_users
 from ownlm.errors import quoted, shown
 from ownlm.store.database import DATABASE
+
+if TYPE_CHECKING:
+    from ownlm.workflows.users import ListOptions
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -30,7 +34,7 @@ def add(
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
-    """Add people's records. Adding the same file again changes nothing."""
+    """Add users' records. Adding the same file again changes nothing."""
     if dry_run and not (home / DATABASE).exists():
         from ownlm.workflows.histories import check_history_file
 
@@ -38,64 +42,43 @@ def add(
     else:
         with making_home(home, create=not dry_run) as opened:
             added = opened.add_history(data, task, labels=labels, skip_bad=skip_bad, again=again, dry_run=dry_run)
-    people, queries = len(added.dataset.histories), len(added.dataset.queries)
-    golds = sum(query.gold is not None for query in added.dataset.queries)
     if json:
-        print_json(
-            {"task": added.task, "users": people, "new": added.new, "known": added.known,
-             "forgotten": added.forgotten, "given_away": added.dataset.given_away, "queries": queries, "golds": golds,
-             "bad": added.dataset.bad, "repeated": added.dataset.repeated, "notes": added.dataset.notes}
-        )  # fmt: skip
+        print_json(added.document())
         return
     tell_added(added, dry_run)
     if given_away := added.dataset.given_away:
         say(f"left out {given_away:,}: records that are the answer to a query of the same user")
-    if queries:
+    if queries := added.dataset.queries:
+        golds = sum(query.gold is not None for query in queries)
         answers = f"{golds:,} of them" if golds else "none of them"
-        say(f"The file also holds {many(queries, 'query')}, {answers} with the right answer.")
+        say(f"The file also holds {many(len(queries), 'query')}, {answers} with the right answer.")
         say(f"Next: ownlm ask --task {task} --file={quoted(data)}")
     warn_bad(added.dataset.bad)
 
 
 @app.command("ls")
-def ls(
-    task: options.AnyTask = None,
-    min_records: options.ListMinRecords = None,
-    max_records: options.ListMaxRecords = None,
-    starts_with: options.StartsWith = "",
-    contains: options.Contains = "",
-    sort: options.Sort = "added",
-    limit: options.Limit = None,
-    everybody: options.All = False,
-    home: options.Home = options.HOME,
-    json: options.Json = False,
-) -> None:
+@lists_users
+def ls(home: Path, json: bool, wanted: "ListOptions") -> None:
     """List users and how many records they have."""
     from ownlm.home import Home
-    from ownlm.workflows.listing import ListOptions
 
-    wanted = ListOptions(
-        task, min_records=min_records, max_records=max_records, starts_with=starts_with, contains=contains, sort=sort,
-        limit=options.rows_of(limit, everybody or json),
-    )  # fmt: skip
-    rows, total = Home(home, create=False).list_people(wanted)
-    people = [one.person for one in rows]
+    rows, total = Home(home, create=False).list_users(wanted)
     if json:
-        print_json([{"user": person.user, "task": person.task, "records": person.records} for person in people])
+        print_json([one.model_dump(include={"user", "task", "records"}) for one in rows])
         return
-    print_table("Histories", ["user", "task", "records#"], [(shown(p.user), p.task, p.records) for p in people])
+    print_table("Histories", ["user", "task", "records#"], [(shown(one.user), one.task, one.records) for one in rows])
     say_more(len(rows), total)
 
 
 @app.command("show")
 def show(
-    user: Annotated[str, typer.Argument(help="Whose history.")],
+    user: Annotated[str, typer.Argument(help="The user's name.")],
     task: options.Task,
     last: Annotated[int, typer.Option("--last", help="How many of the latest records; 0 for all.", min=0)] = 20,
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
-    """Show a person's records, oldest first."""
+    """Show a user's records, oldest first."""
     from ownlm.home import Home
 
     history = Home(home, create=False).history(user, task)
@@ -109,7 +92,7 @@ def show(
 
 
 def _cut(text: str | None) -> str | None:
-    """The beginning of a text, and how long it is, where it is too long to read in a table."""
+    """A text, cut where it is too long for a table."""
     if text is None or len(text) <= CELL:
         return text
     return f"{text[:CELL]}… ({len(text):,} characters; --json shows all)"
@@ -117,14 +100,14 @@ def _cut(text: str | None) -> str | None:
 
 @app.command("forget")
 def forget(
-    user: Annotated[str, typer.Argument(help="Whose record.")],
+    user: Annotated[str, typer.Argument(help="The user's name.")],
     record: Annotated[str, typer.Option("--record", metavar="ID", help="The record's id; see `ownlm history show`.")],
     task: options.AnyTask = None,
     verify: options.Verify = False,
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
-    """Remove one record for good. Adapters that have learnt from it are marked, and trained anew by `ownlm train`."""
+    """Remove one record for good. Adapters that have learnt from it are marked, and trained again by `ownlm train`."""
     from ownlm.home import Home
 
     tell_forgotten(Home(home, create=False).forget_record(user, record, task, verify=verify), json, user)
@@ -132,7 +115,7 @@ def forget(
 
 @app.command("edit")
 def edit(
-    user: Annotated[str, typer.Argument(help="Whose record.")],
+    user: Annotated[str, typer.Argument(help="The user's name.")],
     record: Annotated[str, typer.Argument(metavar="ID", help="The record's id; see `ownlm history show`.")],
     changes: Annotated[
         list[str],

@@ -204,31 +204,6 @@ Plot = Annotated[
     typer.Option("--plot", metavar="FILE", help="Draw it, too, into a .png, .svg or .pdf file.", show_default=False),
 ]
 
-ListMinRecords = Annotated[
-    int | None, typer.Option("--min-records", metavar="N", help="Only users with so many records or more.", min=0)
-]
-ListMaxRecords = Annotated[
-    int | None, typer.Option("--max-records", metavar="N", help="Only users with so many records or fewer.", min=0)
-]
-StartsWith = Annotated[str, typer.Option("--starts-with", metavar="TEXT", help="Only users whose name does.")]
-Contains = Annotated[str, typer.Option("--contains", metavar="TEXT", help="Only users whose name does.")]
-Sort = Annotated[
-    Literal["added", "name", "records", "adapter"],
-    typer.Option("--sort", help="As added; by name; most records first; newest adapter first."),
-]
-Limit = Annotated[
-    int | None,
-    typer.Option("--limit", metavar="N", help="List so many; by default 20, and with --json all.", min=1),
-]
-All = Annotated[bool, typer.Option("--all", help="List all, however many they are.")]
-
-
-def rows_of(limit: int | None, everything: bool) -> int | None:
-    """How many rows a list has; None for all."""
-    from ownlm.cli.output import ROWS
-
-    return limit if limit is not None else None if everything else ROWS
-
 
 def outside_homes(path: Path | None) -> Path | None:
     """A place to write people's data to, not in a home: a deletion there would meet it."""

@@ -9,7 +9,7 @@ import typer
 
 from ownlm.cli import options
 from ownlm.cli.assemble import print_assembled
-from ownlm.cli.new_home import making_home
+from ownlm.cli.home import making_home
 from ownlm.cli.output import (
     duration,
     fall,

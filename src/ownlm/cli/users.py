@@ -1,13 +1,17 @@
 """`ownlm users`."""
 
+import inspect
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ownlm.cli import access, options
 from ownlm.cli.output import (
+    ROWS,
     fall,
     folder_size,
     many,
@@ -25,15 +29,64 @@ from ownlm.errors import argument, quoted, shown
 
 if TYPE_CHECKING:
     from ownlm.home import Home
-    from ownlm.store.rows import AdapterInfo, Person
-    from ownlm.workflows.listing import ListedPerson
+    from ownlm.store.rows import AdapterInfo, HistoryInfo
+    from ownlm.workflows.users import ListOptions
 
 app = typer.Typer(no_args_is_help=True)
 
 
-@app.command("ls")
-def ls(
+def _filters(
     task: options.AnyTask = None,
+    min_records: Annotated[
+        int | None, typer.Option("--min-records", metavar="N", help="Only users with so many records or more.", min=0)
+    ] = None,
+    max_records: Annotated[
+        int | None, typer.Option("--max-records", metavar="N", help="Only users with so many records or fewer.", min=0)
+    ] = None,
+    starts_with: Annotated[str, typer.Option("--starts-with", metavar="TEXT", help="Only users whose name does.")] = "",
+    contains: Annotated[str, typer.Option("--contains", metavar="TEXT", help="Only users whose name does.")] = "",
+    sort: Annotated[
+        Literal["added", "name", "records", "adapter"],
+        typer.Option("--sort", help="As added; by name; most records first; newest adapter first."),
+    ] = "added",
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="N", help="List so many; by default 20, with --json all.", min=1)
+    ] = None,
+    everybody: Annotated[bool, typer.Option("--all", help="List all, however many they are.")] = False,
+    home: options.Home = options.HOME,
+    json: options.Json = False,
+) -> "ListOptions":
+    """The options that the lists of users share."""
+    from ownlm.workflows.users import ListOptions
+
+    return ListOptions(
+        task=task, min_records=min_records, max_records=max_records, starts_with=starts_with, contains=contains,
+        sort=sort, limit=limit or (None if everybody or json else ROWS),
+    )  # fmt: skip
+
+
+def lists_users(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with the options of `_filters`, which it receives as one `ListOptions` after `home` and `json`."""
+    shared = inspect.signature(_filters).parameters
+    own = [one for name, one in inspect.signature(command).parameters.items() if name not in ("home", "json", "wanted")]
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        filters = {name: given.pop(name) for name in shared if name not in ("home", "json")}
+        command(wanted=_filters(**filters, json=given["json"]), **given)
+
+    parameters = [*own, *shared.values()]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    return run
+
+
+@app.command("ls")
+@lists_users
+def ls(
+    home: Path,
+    json: bool,
+    wanted: "ListOptions",
     consent: Annotated[
         bool | None, typer.Option("--consent/--no-consent", help="Only users who agree to share; or who do not.")
     ] = None,
@@ -46,61 +99,33 @@ def ls(
             "--stale/--up-to-date", help="Only users whose adapter is behind or stale or waits; or is up to date."
         ),
     ] = None,
-    min_records: options.ListMinRecords = None,
-    max_records: options.ListMaxRecords = None,
-    starts_with: options.StartsWith = "",
-    contains: options.Contains = "",
-    sort: options.Sort = "added",
-    limit: options.Limit = None,
-    everybody: options.All = False,
-    home: options.Home = options.HOME,
-    json: options.Json = False,
 ) -> None:
     """List users: their records, their newest adapter, and whether it is up to date, behind, stale, or waits."""
     from ownlm.home import Home
-    from ownlm.workflows.listing import ListOptions
 
-    wanted = ListOptions(
-        task, consent, adapter, stale, min_records, max_records, starts_with, contains, sort,
-        options.rows_of(limit, everybody or json),
-    )  # fmt: skip
-    rows, total = Home(home, create=False).list_people(wanted)
+    rows, total = Home(home, create=False).list_users(wanted.but(shares=consent, adapter=adapter, behind=stale))
     if json:
-        print_json([_document(one) for one in rows])
+        print_json([one.model_dump() for one in rows])
         return
     print_table(
         "Users",
         ["user", "task", "records#", "adapter", "base", "method", "size#", "behind"],
         [
-            (shown(p.user), p.task, p.records,
-             *((a.id[:8], a.base, _method(a), size(a.bytes)) if a else ("none", "", "", "")),
-             one.standing or ("up to date" if a else ""))
-            for one in rows for p, a in [(one.person, one.adapter)]
+            (shown(one.user), one.task, one.records,
+             *((one.adapter and (one.adapter[:8], one.base, _method(one.method, one.kept), size(one.bytes))) or _NONE),
+             one.standing or ("up to date" if one.adapter else ""))
+            for one in rows
         ],
     )  # fmt: skip
     say_more(len(rows), total)
 
 
-def _document(one: "ListedPerson") -> dict[str, Any]:
-    person, adapter = one.person, one.adapter
-    return {
-        "user": person.user,
-        "task": person.task,
-        "records": person.records,
-        "adapter": adapter.id if adapter else None,
-        "base": adapter.base if adapter else None,
-        "method": adapter.method if adapter else None,
-        "bytes": adapter.bytes if adapter else 0,
-        "stale": adapter is not None and not adapter.knows(person.history),
-        "standing": one.standing,
-        "shares": one.shares,
-    }
+_NONE = ("none", "", "", "")
 
 
-def _method(adapter: "AdapterInfo") -> str:
-    """How it was made; of a recipe that was to be adapted, also what was best on the records held back."""
-    kept = {"adapted": ", adapted", "base": ", but the base answers"}
-    return adapter.method + (kept.get(adapter.provenance.get("kept", ""), "") if adapter.is_recipe else "")
+def _method(method: str | None, kept: str | None) -> str:
+    """How an adapter was made; for an adapted recipe also what was best on the held-back records."""
+    return f"{method}" + {"adapted": ", adapted", "base": ", but the base answers"}.get(kept or "", "")
 
 
 @app.command("show")
@@ -117,12 +142,12 @@ def show(
     """
     from ownlm.home import Home
     from ownlm.store.records import unknown_user
-    from ownlm.workflows.listing import standing_of
+    from ownlm.workflows.users import standing_of
 
     opened = Home(home, create=False)
     if plot is not None:
         _draw(opened, user, task, plot)
-    people = {person.task: person for person in opened.people(task) if person.user == user}
+    people = {person.task: person for person in opened.histories(task) if person.user == user}
     adapters = [(a, standing_of(opened.store, people.get(a.task), a)) for a in opened.adapters(user, task)]
     if not people and not adapters:
         raise unknown_user(opened.store, user)
@@ -168,8 +193,9 @@ def _print_versions(adapters: "list[tuple[AdapterInfo, str]]") -> None:
         "Adapters, newest first",
         ["adapter", "task", "base", "method", "from", "records#", "steps#", "loss#", "size#", "made (UTC)", "behind"],
         [
-            (a.id[:8], a.task, a.base, _method(a), f"pool {a.pool[:12]}" if a.pool else (a.parent or "")[:8], a.records,
-             a.steps, _losses(a), size(a.bytes), a.created[:16].replace("T", " "), standing)
+            (a.id[:8], a.task, a.base, _method(a.method, a.kept),
+             f"pool {a.pool[:12]}" if a.pool else (a.parent or "")[:8],
+             a.records, a.steps, _losses(a), size(a.bytes), a.created[:16].replace("T", " "), standing)
             for a, standing in reversed(adapters)
         ],
         "--json lists them all",
@@ -205,7 +231,7 @@ def _losses(adapter: "AdapterInfo") -> str:
     return "" if first is None or last is None else fall(first, last)
 
 
-def _newest(home: "Home", person: "Person", adapters: "list[tuple[AdapterInfo, str]]") -> str:
+def _newest(home: "Home", person: "HistoryInfo", adapters: "list[tuple[AdapterInfo, str]]") -> str:
     """What is to be said about a person's newest adapter in a task, and the next command."""
     from ownlm.workflows.recipes import assemble_command, sharers_now
     from ownlm.workflows.standing import learnt_from_gone, worth_of

@@ -54,7 +54,7 @@ def _assemble(state: State, user: str, task: str) -> Reason | None:
         if plan.pool.waits:
             return "waits"
         last = store.latest_adapters(task, [user]).get((task, user))
-        (person,) = store.people(task, [user])
+        (person,) = store.histories(task, [user])
         profile = store.profile(task, user) if plan.config.prompt.profile else None
     except (OwnlmError, ValueError):  # the job will say what is wrong
         return None

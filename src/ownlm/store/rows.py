@@ -78,6 +78,11 @@ class AdapterInfo:
         """Whether the recipe is stale only until a withdrawal is done, or the sharer agrees again."""
         return self.stale == WAITS
 
+    @property
+    def kept(self) -> str | None:
+        """What an adapted recipe kept after training, such as "adapted" or "base"; None for other adapters."""
+        return self.provenance.get("kept") if self.is_recipe else None
+
     def knows(self, history: str) -> bool:
         """Whether it was made from just these records, given by their digest, and need not be made again."""
         return self.history == history and not self.forgotten and (self.stale is None or self.waits)
@@ -200,7 +205,7 @@ class ProfileInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
+class HistoryInfo:
     """How much the home holds of one person in one task."""
 
     user: str

@@ -29,7 +29,7 @@ from ownlm.store.records import (
     tombstones,
     without_forgotten,
 )
-from ownlm.store.rows import CHOSEN, AdapterInfo, BaseInfo, Person, ProfileInfo, digest_of, history_digest
+from ownlm.store.rows import CHOSEN, AdapterInfo, BaseInfo, HistoryInfo, ProfileInfo, digest_of, history_digest
 from ownlm.store.tables import narrowed, without_number
 from ownlm.store.withdrawals import is_kept, mark_made
 
@@ -139,17 +139,17 @@ class Store:
         query = select(r.user).where(r.task == task).distinct().order_by(r.user).limit(count)
         return [row.user for row in self.database.rows(query if after is None else query.where(r.user > after))]
 
-    def people(self, task: str | None = None, users: Collection[str] | None = None) -> list[Person]:
+    def histories(self, task: str | None = None, users: Collection[str] | None = None) -> list[HistoryInfo]:
         """One entry for each user and task with records, in the order they came; or for `users` only."""
         r = tables.records.c
         query = narrowed(select(r.task, r.user, r.id, r.digest, r.number), r, task, users).order_by(
             r.task, r.user, r.id
         )
-        found: list[tuple[int, Person]] = []
+        found: list[tuple[int, HistoryInfo]] = []
         for (name, user), rows in groupby(self.database.rows(query), key=lambda row: (row.task, row.user)):
             own = list(rows)
             digest = digest_of((row.id, row.digest) for row in own)
-            found.append((min(row.number for row in own), Person(user, name, len(own), digest)))
+            found.append((min(row.number for row in own), HistoryInfo(user, name, len(own), digest)))
         return [person for _, person in sorted(found, key=lambda one: one[0])]
 
     # Bases

@@ -22,7 +22,7 @@ from ownlm.prompt.example import history_examples
 from ownlm.store import pools
 from ownlm.store.blobs import blob_name
 from ownlm.store.records import unknown_user
-from ownlm.store.rows import WAITS, AdapterInfo, BaseInfo, Person, PoolInfo, ProfileInfo, history_digest, is_chosen
+from ownlm.store.rows import WAITS, AdapterInfo, BaseInfo, HistoryInfo, PoolInfo, ProfileInfo, history_digest, is_chosen
 from ownlm.store.store import Store
 from ownlm.workflows.plan import digest, versions
 from ownlm.workflows.profile import shown
@@ -183,7 +183,7 @@ def _waiting(store: Store, plan: AssemblyPlan, report: Assemblies) -> Iterator[s
     sharers, outsiders = set(pools.people_of(store, pool=plan.pool.digest).values()), store.outsiders(plan.base.name)
     done = f"{WAITS}; `ownlm doctor` says whose" if plan.pool.waits else UP_TO_DATE
     for names in pages(store, task, plan.users):
-        people = {person.user: person for person in store.people(task, names)}
+        people = {person.user: person for person in store.histories(task, names)}
         latest = store.latest_adapters(task, names)
         profiles = store.latest_profiles(task, names) if plan.config.prompt.profile else {}
         for user in names:
@@ -211,7 +211,7 @@ def _waiting(store: Store, plan: AssemblyPlan, report: Assemblies) -> Iterator[s
 
 
 def is_up_to_date(
-    store: Store, plan: AssemblyPlan, person: Person, last: AdapterInfo, profile: ProfileInfo | None
+    store: Store, plan: AssemblyPlan, person: HistoryInfo, last: AdapterInfo, profile: ProfileInfo | None
 ) -> bool:
     """Whether a person's newest adapter is what assembling would make again."""
     same = last.is_recipe and last.pool == plan.pool.digest and last.key == plan.key(profile)

@@ -187,6 +187,6 @@ def _still_there(plan: ColdStartPlan, tier: Tier, report: ColdStart) -> Sequence
     task, users = plan.own.task.name, [one.user for one in report.placed if one.tier == tier]
     there = set[str]()
     for at in range(0, len(users), PAGE):
-        there.update(person.user for person in plan.own.store.people(task, users[at : at + PAGE]))
+        there.update(person.user for person in plan.own.store.histories(task, users[at : at + PAGE]))
     report.training.skipped += [(user, FORGOTTEN) for user in users if user not in there]
     return [user for user in users if user in there]

@@ -104,7 +104,7 @@ def machine_facts(folder: Path) -> dict[str, str | int]:
 
 def _facts(store: Store, seen: Diagnosis, progress: Progress) -> list[Finding]:
     """The home: how much is in it, and who is at work there. Sizes are in bytes."""
-    people, adapters, files, kept = store.people(), store.adapters(), store.blobs.files(), drafts(store)
+    people, adapters, files, kept = store.histories(), store.adapters(), store.blobs.files(), drafts(store)
     states = checkpoint_blobs(store)
     seen.home |= {
         "read_only": "yes" if store.database.read_only else "no",
@@ -157,7 +157,7 @@ def _copies(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Findi
 def _tasks_and_records(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Finding]:
     for name in store.tasks():
         store.task(name)
-    people = store.people()
+    people = store.histories()
     for place, person in enumerate(people, 1):
         progress("records", place, len(people))
         digests = store.digests(person.task, person.user)
@@ -242,7 +242,7 @@ def _sharing(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Find
         if adapter.is_recipe and adapter.stale is None and adapter.pool not in digests:
             what = f"The recipe {adapter.id[:8]} of user {adapter.user!r} is made of a pool that is not in the home"
             yield Finding(what, _again(store, adapter))
-    for user in sorted(consents(store).keys() - {person.user for person in store.people()}):
+    for user in sorted(consents(store).keys() - {person.user for person in store.histories()}):
         hint = f"`ownlm users consent --no-share {argument(user)}`"
         yield Finding(f"User {user!r} agreed to share, and has no records", hint)
 
@@ -278,7 +278,7 @@ _SWEEP = "the next `ownlm train` or `adapt` removes them"
 
 
 def _next_steps(store: Store) -> list[str]:
-    people, latest = store.people(), store.latest_adapters()
+    people, latest = store.histories(), store.latest_adapters()
     if not store.bases():
         return ["`ownlm base add smollm2-135m`"]
     if not people:

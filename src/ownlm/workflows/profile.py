@@ -104,7 +104,7 @@ def profile_people(
         NotFoundError: a named user has no records, or no user has any.
         OwnlmError: the writer cannot be used; profiles so far are stored.
     """
-    histories = {one.user: one.history for one in store.people(task.name)}
+    histories = {one.user: one.history for one in store.histories(task.name)}
     if missing := [user for user in users if user not in histories]:
         raise unknown_user(store, missing[0], task.name)
     if not histories:

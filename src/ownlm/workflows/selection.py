@@ -13,7 +13,7 @@ from ownlm.oppu.examples import tokenize
 from ownlm.oppu.fleet import Job
 from ownlm.prompt.example import history_examples
 from ownlm.store.records import unknown_user
-from ownlm.store.rows import AdapterInfo, Person, ProfileInfo, is_chosen
+from ownlm.store.rows import AdapterInfo, HistoryInfo, ProfileInfo, is_chosen
 from ownlm.store.store import Store
 from ownlm.workflows.plan import TrainPlan
 from ownlm.workflows.profile import shown
@@ -57,7 +57,7 @@ def candidates(plan: TrainPlan) -> Iterator[Candidate]:
     excluded = _excluded(plan, outsiders)
     for names in pages(store, task, named):
         wanted = [user for user in names if user not in excluded]
-        people = {person.user: person for person in store.people(task, wanted)}
+        people = {person.user: person for person in store.histories(task, wanted)}
         latest = store.latest_adapters(task, wanted)
         profiles = store.latest_profiles(task, wanted) if plan.config.prompt.profile else {}
         for user in names:
@@ -80,7 +80,7 @@ def _excluded(plan: TrainPlan, outsiders: Set[str]) -> dict[str, Candidate]:
     if top is None and not least:
         return {}
     name = plan.task.name
-    people = (one for names in pages(plan.store, name, plan.options.users) for one in plan.store.people(name, names))
+    people = (one for names in pages(plan.store, name, plan.options.users) for one in plan.store.histories(name, names))
     counts = {person.user: person.records for person in people}
     why = {user: f"fewer than {least:,} records" for user, count in counts.items() if count < least}
     if top is not None:
@@ -130,7 +130,7 @@ def learnt_by_base(base: str) -> str:
 
 
 def _candidate(
-    plan: TrainPlan, person: Person, last: AdapterInfo | None, profile: ProfileInfo | None, outsider: bool
+    plan: TrainPlan, person: HistoryInfo, last: AdapterInfo | None, profile: ProfileInfo | None, outsider: bool
 ) -> Candidate:
     if outsider and not (last and last.forgotten):  # an adapter that learnt forgotten records is replaced
         return Candidate(person.user, person.records, skipped=learnt_by_base(plan.base.name))

@@ -102,7 +102,7 @@ def _candidates(store: Store, plan: SharePlan, agreed: set[str]) -> list[Candida
             f"These people have not agreed to share: {', '.join(missing)}", hint="`ownlm users consent USER --share`"
         )
     among = agreed & set(plan.users) if plan.users else agreed
-    found = [Candidate(one.user, one.records) for one in store.people(plan.task.name, sorted(among))]
+    found = [Candidate(one.user, one.records) for one in store.histories(plan.task.name, sorted(among))]
     if not found:
         raise NotFoundError(
             f"Nobody with records for task {plan.task.name!r} has agreed to share",

@@ -65,4 +65,4 @@ def test_a_newcomer_adds_assembles_trains_asks_downloads_and_leaves(at_home: tup
     page.locator("#forget-name").fill("nina")
     page.locator("#forget-form button").click()
     page.get_by_text("You are forgotten").wait_for(timeout=LONG_MS)
-    assert "nina" not in {person.user for person in home.people()} and home.adapters("nina") == []
+    assert "nina" not in {person.user for person in home.histories()} and home.adapters("nina") == []

@@ -117,7 +117,7 @@ def test_add_assemble_train_ask_export_and_forget(
 
     assert told("DELETE", "/users/me?confirm=nina")["records"] == len(NINA)
     assert call("GET", "/users/me", None)[0] == 401
-    assert "nina" not in {person.user for person in shared.people()} and shared.adapters("nina") == []
+    assert "nina" not in {person.user for person in shared.histories()} and shared.adapters("nina") == []
 
 
 def by_peft(home: Home, exported: Path, prompt: str, most: int) -> str:

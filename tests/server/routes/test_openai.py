@@ -204,7 +204,7 @@ def forget_shown(home: Home) -> None:
 
 
 def renew_profile(home: Home) -> None:
-    home.store.add_profile(ProfileInfo(TASK, "ciro", "Another summary.", "counted", home.people()[2].history))
+    home.store.add_profile(ProfileInfo(TASK, "ciro", "Another summary.", "counted", home.histories()[2].history))
 
 
 @pytest.mark.parametrize("stream", [False, True])

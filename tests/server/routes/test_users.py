@@ -211,7 +211,7 @@ def test_whoever_leaves_is_gone_with_all_their_tokens(served: Served) -> None:
     assert (done["records"], done["adapters"]) == (7, 1)
     for gone in (who, other):
         assert served.client.get("/v1/users/me", headers=gone).status_code == 401
-    assert tokens(served.home.store, "ada") == [] and served.home.people()[0].user == "bela"
+    assert tokens(served.home.store, "ada") == [] and served.home.histories()[0].user == "bela"
     back = served.token("ada")  # a name may be given again; what was forgotten stays so
     answer = served.post(HISTORY, back, 201, task=TASK, records=[{"text": "ada again", "folder": "bin"}])
     assert answer == {"new": 0, "known": 0, "forgotten": 1}

@@ -77,7 +77,7 @@ def make_pool(
     for pool in home.pools.ls(case.task.name):
         if pool.provenance["sharing"] == wanted:
             return home, pool
-    for person in home.people(case.task.name):
+    for person in home.histories(case.task.name):
         home.consent(person.user, True)
     if train.get("profile"):
         case.profile(home)

@@ -14,7 +14,7 @@ from ownlm.server.routes.users import STRICT, TaskName
 from ownlm.server.state import AnyState
 from ownlm.store.forget import Forgotten
 from ownlm.store.records import Bounds
-from ownlm.workflows.corrections import Edited
+from ownlm.workflows.histories import Edited
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute, tags=["me"])
 

@@ -339,7 +339,7 @@ def _standing(state: State, adapter: AdapterInfo | None) -> dict[str, Any]:
     if adapter is None:
         return {"adapter": None, "standing": "no adapter yet", "worth": asdict(Worth())}
     told, known = _adapter(state, adapter), worth_of(adapter)
-    history = next((p.history for p in state.home.store.people(adapter.task, [adapter.user])), None)
+    history = next((p.history for p in state.home.store.histories(adapter.task, [adapter.user])), None)
     words = behind(adapter, history, told["behind"]) or "up to date"
     return {"adapter": told, "standing": "; ".join(filter(None, (words, known.words))), "worth": asdict(known)}
 
