@@ -40,7 +40,7 @@ FAILING = [
 @pytest.mark.parametrize("command", FAILING, ids=" ".join)
 def test_a_command_that_fails_leaves_no_empty_home(command: tuple[str, ...], empty: QuickShell) -> None:
     told = empty.run(*command, code=1)
-    assert told.startswith("error: ") and "are in the home all the same" not in told
+    assert told.startswith("error: ") and "stay in the home" not in told
     assert not (empty.folder / ".ownlm").exists()
     before = sorted((empty.folder / "empty").iterdir())
     empty.run(*command, "--home", "empty", code=1)

@@ -205,7 +205,7 @@ def test_what_was_added_before_a_failure_is_told(shared: QuickShell, command: st
     write_rows(shared.folder / "new.jsonl", rows("gus", 3))
     line = (*command.split(), "new.jsonl", "--task", "sorting", "--user", "nowhere")
     _, err = shared.both(*line, code=1)
-    assert "3 records of 1 user are in the home all the same" in err and "user 'nowhere'" in err
+    assert "3 records of 1 user stay in the home" in err and "user 'nowhere'" in err
     assert [row["user"] for row in shared.json("history", "ls")][-1] == "gus"
     error = shared.json(*line, code=1)["error"]
     assert "nowhere" in error["what"]

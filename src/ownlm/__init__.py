@@ -1,4 +1,4 @@
-"""Own your language model: a small adapter for each person on one shared, frozen base.
+"""Own your language model: a small adapter for each user on one shared, frozen base.
 
 Example:
     >>> from ownlm import Home
@@ -45,7 +45,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Loads `Home`, and torch with it, when it is first asked for."""
+    """Imports `Home` on first use."""
     if name == "Home":
         return import_module("ownlm.home").Home
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

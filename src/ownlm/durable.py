@@ -1,4 +1,4 @@
-"""What is written, and stays written."""
+"""Durable writes: whole files, synced to disk."""
 
 import fcntl
 import glob
@@ -11,7 +11,7 @@ from uuid import uuid4
 
 
 def sync(path: Path) -> None:
-    """Makes a file's content, or the names in a folder, survive a power cut."""
+    """Syncs a file's content, or a folder's entries, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -20,7 +20,7 @@ def sync(path: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file such that after kill -9 or a power cut it is there whole, or what was there before is.
+    """Writes a file atomically: kill -9 or a power cut leaves the new content or the old one.
 
     Raises:
         OSError: it cannot be written.
@@ -36,15 +36,15 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def unfinished(path: Path, mode: int = 0o600, *, folder: bool = False) -> Iterator[Path]:
-    """A new empty file or folder beside `path`, to be filled and then renamed to `path`; gone afterwards if it was not.
+    """A new empty file or folder beside `path`, which the caller fills and renames to `path`; otherwise it is removed.
 
-    One that a killed process left is removed first: a process that still fills one holds a lock on it.
+    Those that killed processes left are removed first; running processes hold locks on theirs.
 
     Args:
-        mode: of a file, before the umask; a folder is for its owner alone.
+        mode: file mode before the umask; a folder is private.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
     path = path.absolute()
     for left in path.parent.glob(f".{glob.escape(path.name)}-{'[0-9a-f]' * 32}"):
@@ -58,9 +58,9 @@ def unfinished(path: Path, mode: int = 0o600, *, folder: bool = False) -> Iterat
     else:
         os.close(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
     with _opened(made) as handle:
-        with suppress(OSError):  # where a file system has no locks, nothing is removed
+        with suppress(OSError):  # a file system without locks: nothing is removed
             fcntl.flock(handle, fcntl.LOCK_EX)
-        made.rename(temporary)  # it has the lock before others find it
+        made.rename(temporary)  # locked before other processes find it
         try:
             yield temporary
         finally:

@@ -1,6 +1,6 @@
-"""The one error tree of ownlm.
+"""The error tree of ownlm, and functions that word messages.
 
-Every error says what failed, what it got, what it expected, and what to do next. None of them carries a person's text.
+Every error says what failed, what it got, what it expected, and what to do next. No error contains a user's text.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def quoted(word: object) -> str:
-    """A name or a path as a shell must be given it, for the commands in hints.
+    """A name or a path quoted for a shell.
 
     >>> quoted("ada"), quoted("my files; rm")
     ('ada', "'my files; rm'")
@@ -28,11 +28,11 @@ def quoted(word: object) -> str:
         escapes.get(one) or (one if one.isprintable() else "".join(f"\\{byte:03o}" for byte in one.encode()))
         for one in text
     )
-    return f"$'{''.join(escaped)}'"  # bash, zsh and ksh read it on one line
+    return f"$'{''.join(escaped)}'"  # for bash, zsh and ksh, on one line
 
 
 def shown(name: object) -> str:
-    """A name as a message has it, in one line: what is not printable is escaped.
+    """A name for a message, on one line: unprintable characters are escaped.
 
     >>> shown("Zoë"), shown("two\\nlines"), shown("a\\u202eb\\x1b")
     ('Zoë', 'two\\\\nlines', 'a\\\\u202eb\\\\x1b')
@@ -41,7 +41,7 @@ def shown(name: object) -> str:
 
 
 def argument(word: object) -> str:
-    """A name or a path as the last argument of a command: one that begins with `-` must not be read as an option.
+    """A name or a path quoted as the last argument of a command, where `-` must not begin an option.
 
     >>> argument("ada"), argument("-ada")
     ('ada', '-- -ada')
@@ -53,7 +53,7 @@ _PLURALS = {"person": "people", "query": "queries", "history": "histories", "lib
 
 
 def many(count: int, noun: str) -> str:
-    """A number of things: the noun in the number that goes with it, up to an "of".
+    """A number with its noun in the singular or plural.
 
     >>> many(1, "file of weights"), many(1200, "file of weights"), many(2, "more user")
     ('1 file of weights', '1,200 files of weights', '2 more users')
@@ -69,9 +69,9 @@ def many(count: int, noun: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that a typed one was perhaps meant to be; None where none is near.
+    """The known word nearest to a typed one; None where none is near.
 
-    Case, and characters that are neither letters nor digits, make no difference. A very long text is no typed word.
+    Case and punctuation are ignored. A text of over 100 letters is near to no word.
 
     >>> nearest("ideas", ["bugs", "idea"]), nearest("Exprot", ["export", "import"]), nearest("x", ["idea"])
     ('idea', 'export', None)
@@ -97,7 +97,7 @@ def _plain(word: str) -> str:
 
 
 def in_one_line(error: Exception) -> str:
-    """What a library's error says, without Python's names of errors, short enough to be a part of one of ours.
+    """The message of a library's error, without class names and shortened, for use in one of ours.
 
     >>> [in_one_line(error) for error in (ValueError("not\\n  valid: TypeError: bad shape."), KeyError("a"), OSError())]
     ['bad shape', "it looks up 'a', which is not there", 'no reason is given']
@@ -108,7 +108,7 @@ def in_one_line(error: Exception) -> str:
     return words or "no reason is given"
 
 
-_FITTING = {  # what fits where pydantic reports an error, by the first words of its type
+_FITTING = {  # expected values by the first words of pydantic's error type
     "int": "a whole number", "float": "a number", "decimal": "a number", "finite_number": "a finite number",
     "string_too_short": "a text that is not empty", "string": "a text", "bool": "true or false",
     "list": "a list", "tuple": "a list", "set": "a list", "dict": "a table", "mapping": "a table", "model": "a table",
@@ -122,10 +122,10 @@ _BOUNDS = {
 
 
 def fitting(error: Mapping[str, Any]) -> str:
-    """What would fit instead of a value that pydantic refuses.
+    """The expected value in place of one that pydantic rejects.
 
     Args:
-        error: one of its `errors()`.
+        error: one of `ValidationError.errors()`.
 
     >>> fitting({"type": "int_parsing", "msg": "Input should be"}), fitting({"type": "greater_than", "ctx": {"gt": 0}})
     ('a whole number', 'more than 0')
@@ -142,11 +142,11 @@ def _ended(sentence: str) -> str:
 
 
 class OwnlmError(Exception):
-    """Something a person can act on went wrong.
+    """Base class of all errors that a user can act on.
 
     Args:
         what: what failed, as one sentence without a full stop.
-        got: what was found instead, if that helps. Never a person's text.
+        got: what was found instead, if that helps. Never a user's text.
         expected: what would have been right.
         hint: what to do next: an action, in words that do not depend on the caller.
         command: the shell command for that action, without quotes. Only the command line shows it.
@@ -215,10 +215,11 @@ class DataError(OwnlmError, ValueError):
 
 
 class ChangedRecordError(DataError):
-    """A record is added that the home has already, under the same id, with another content.
+    """A new record has the id of a known one, and another content.
 
     Attributes:
-        user, record: which.
+        user: name of the record's user.
+        record: id of the record.
     """
 
     def __init__(self, user: str, record: str) -> None:
@@ -242,11 +243,11 @@ class AdapterError(OwnlmError, ValueError):
 
 
 class TrainingError(OwnlmError, ArithmeticError):
-    """Training one person's adapter failed; other people's go on."""
+    """Training one user's adapter failed; the others continue."""
 
 
 class ConfigError(OwnlmError, ValueError):
-    """A setting is out of range, or does not go with another."""
+    """A setting is out of range, or contradicts another."""
 
 
 class ConflictError(OwnlmError, RuntimeError):
@@ -254,19 +255,19 @@ class ConflictError(OwnlmError, RuntimeError):
 
 
 class StoreError(OwnlmError, OSError):
-    """The home cannot be read or written, or what lies in it is damaged."""
+    """The home cannot be read or written, or is damaged."""
 
 
 class StoreBusyError(StoreError):
-    """Another process holds the home's database for the moment: the same call can succeed later."""
+    """Another process holds the home's database; the same call may succeed later."""
 
 
 class CopyError(StoreError):
-    """A file in the home holds a copy of what is to be deleted; nothing was deleted."""
+    """Another file in the home contains a copy of the text to delete; nothing was deleted."""
 
 
 class NotFoundError(OwnlmError, LookupError):
-    """No user, task, base or adapter has that name."""
+    """No user, task, base or adapter has this name."""
 
 
 class UnknownUserError(NotFoundError):
@@ -274,7 +275,7 @@ class UnknownUserError(NotFoundError):
 
     Args:
         what: as one sentence without a full stop, without a suggestion.
-        near: the name of another user, for whoever runs the home; the server leaves it out.
+        near: the nearest name of another user, for the operator of the home; the server leaves it out.
     """
 
     def __init__(
@@ -295,15 +296,15 @@ class UnknownUserError(NotFoundError):
 
 
 class SupersededError(AdapterError, NotFoundError):
-    """The adapter was replaced or removed while it answered: the same request is answered by the newest one."""
+    """The adapter was replaced or removed during an answer; the same request gets the newest one."""
 
 
 class AccessError(OwnlmError, PermissionError):
-    """The token of a request is missing, unknown, revoked, or of a deleted user."""
+    """The token of a request is missing, unknown or revoked."""
 
 
 class ForbiddenError(AccessError):
-    """The token of a request is valid, and does not permit it."""
+    """The token of a request is valid but does not permit it."""
 
 
 class PoolError(OwnlmError, ValueError):

@@ -1,7 +1,7 @@
-"""Files that others may have made, read without ever waiting; and files that are nobody else's to read.
+"""Safe reading of untrusted files, and private folders.
 
-What a folder from outside calls `pool.json` may be a named pipe, a device or a socket, which block whoever opens them,
-or a file that does not end. So only regular files are opened, and what is small by its nature is read up to a limit.
+A file from outside may be a named pipe, a device or a socket, which block their reader, or have no end. So only regular
+files are opened, and small kinds of files are read up to a limit.
 """
 
 import errno
@@ -14,29 +14,29 @@ from pathlib import Path
 from typing import Final
 
 MANIFEST_BYTES: Final = 64 << 20  # settings, manifests, tasks and plans
-DOCUMENT_BYTES: Final = 8 << 30  # one JSON document, which is read whole
+DOCUMENT_BYTES: Final = 8 << 30  # one JSON document, read whole
 LINE_BYTES: Final = 256 << 20
 
 
 def check_regular(path: Path) -> None:
-    """Refuses what is no regular file, or a symbolic link to one, before anything opens it.
+    """Checks that a path is a regular file or a link to one, without opening it.
 
     Raises:
-        OSError: there is none, it is something else, or it cannot be looked at.
+        OSError: it is missing, something else, or inaccessible.
     """
     _refuse_special(os.stat(path).st_mode, path)
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """A regular file opened for reading; nothing else is opened, and nothing is waited for.
+    """Opens a regular file for reading; never blocks.
 
     Raises:
         OSError: as `check_regular`, or it cannot be read.
     """
-    check_regular(path)  # opening some devices does something
+    check_regular(path)  # opening some devices has effects
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        _refuse_special(os.fstat(handle).st_mode, path)  # it may be another since
+        _refuse_special(os.fstat(handle).st_mode, path)  # it may have been replaced
         return os.fdopen(handle, "rb")
     except BaseException:
         os.close(handle)
@@ -57,16 +57,16 @@ def read_regular(path: Path, most: int = MANIFEST_BYTES) -> bytes:
 
 
 def make_private(folder: Path, inside: Iterable[str]) -> bool:
-    """Takes other users' rights to a folder and to files and folders in it, where this process's user owns them.
+    """Removes other users' permissions on a folder, and on files and folders in it, that this process's user owns.
 
-    A folder with the set-group-id bit is shared with its group on purpose: there the group keeps its rights. What else
-    lies in the folder is not ours to close: then only what is named is, and the folder stays as it is.
+    A folder with the set-group-id bit is shared on purpose: its group keeps the permissions. If the folder has other
+    content, it stays as it is, and only the named content becomes private.
 
     Args:
-        inside: names in the folder; those that are missing do not matter.
+        inside: names in the folder; missing ones are ignored.
 
     Returns:
-        Whether other users had rights to the folder that they have no more.
+        Whether other users lost permissions on the folder.
     """
     status, names = os.stat(folder), set(inside)
     others = 0o007 if status.st_mode & stat.S_ISGID else 0o077
@@ -86,7 +86,7 @@ def _close(path: Path, status: os.stat_result, others: int) -> bool:
 
 
 def lies_in(path: Path, folder: Path) -> bool:
-    """Whether a path leads into a folder, by whatever links."""
+    """Whether a path lies in a folder, with links resolved."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 

@@ -1,17 +1,17 @@
-"""JSON Lines: one JSON document per line, for readers that split lines in any way."""
+"""JSON Lines: one JSON document per line, for every way of splitting lines."""
 
 import json
 from typing import Any
 
-# Line ends for `str.splitlines` and httpx's `iter_lines` that `json.dumps` does not escape by itself.
+# line ends of `str.splitlines` and httpx's `iter_lines` that `json.dumps` does not escape
 _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\u0085\u2028\u2029"}
 
 
 def json_line(document: Any, *, indent: int | None = None) -> str:
-    """One document as one line, its line feed included. Letters of any language stay readable.
+    """One document as one line with a line feed; letters of all languages stay unescaped.
 
     Args:
-        indent: for one document as several lines, of which none ends within a text.
+        indent: spaces of indentation of a document over several lines; None for one line.
 
     >>> json_line({"text": "Grüße\\u2028"})
     '{"text": "Grüße\\\\u2028"}\\n'

@@ -1,8 +1,8 @@
-"""Child processes, and a library, that are started so that nothing out of the current folder is run or read.
+"""Child processes that neither run nor read files of the current folder.
 
 `python -m` and `python -c` put the current folder first on Python's search path, and an empty entry of PATH means the
-current folder too: a `json.py` or a `git` in a folder that was cloned would be run. Every child of ours is started with
-what stands here, and the command line protects the children of libraries by `protect_children`.
+current folder. So a `json.py` or a `git` in a cloned folder would run. Every child process is started with these
+functions, and the command line protects the children of libraries with `protect_children`.
 """
 
 import os
@@ -18,26 +18,26 @@ PYTHON = sys.executable
 
 
 def python_command(*args: str, python: str | None = None) -> list[str]:
-    """The command that runs Python, by default this one, without the current folder on its search path."""
+    """The command that runs Python (this one by default) without the current folder on its search path."""
     return [python or PYTHON, "-P", *args]
 
 
 def child_environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment for a child, in which the children of the child are protected as well.
+    """This process's environment for a child, which also protects the child's children.
 
     Args:
-        changes: variables to set; they are not looked at.
+        changes: variables to set, unchecked.
     """
     return {**os.environ, **_protected(os.environ), **(changes or {})}
 
 
 def protect_children() -> None:
-    """Protects all children of this process that inherit its environment, whoever starts them."""
+    """Protects all children that inherit this process's environment."""
     os.environ.update(_protected(os.environ))
 
 
 def find_program(name: str) -> str:
-    """The absolute path of a program on PATH, of whose entries only absolute ones count.
+    """The absolute path of a program on PATH; relative entries of PATH are ignored.
 
     Raises:
         FileNotFoundError: there is none.
@@ -49,7 +49,7 @@ def find_program(name: str) -> str:
 
 
 def git_command(folder: str, *args: str) -> list[str]:
-    """The command that runs git in a folder, without a pager, a file system monitor or hooks of the repository's.
+    """The command that runs git in a folder, without pager, file system monitor or hooks.
 
     Raises:
         FileNotFoundError: there is no git.
@@ -59,9 +59,9 @@ def git_command(folder: str, *args: str) -> list[str]:
 
 
 def import_matplotlib() -> Any:
-    """matplotlib, which reads a `matplotlibrc` of the current folder when it is imported first: an empty one here.
+    """Imports matplotlib in an empty folder, because the first import reads `matplotlibrc` of the current folder.
 
-    Use it before anything is imported from the library's parts.
+    Call it before importing any part of matplotlib.
     """
     if "matplotlib" not in sys.modules:
         with tempfile.TemporaryDirectory() as empty, chdir(empty):
@@ -71,7 +71,7 @@ def import_matplotlib() -> Any:
 
 def _protected(environment: Mapping[str, str]) -> dict[str, str]:
     changed = {"PYTHONSAFEPATH": "1", "PATH": _absolute(environment.get("PATH", os.defpath))}
-    if named := environment.get("PYTHONPATH"):  # a relative entry was written by its user, an empty one was not
+    if named := environment.get("PYTHONPATH"):  # a relative entry is intended, an empty one is not
         changed["PYTHONPATH"] = os.pathsep.join(filter(None, named.split(os.pathsep)))
     return changed
 

@@ -1,13 +1,13 @@
-"""How long work says how far it is."""
+"""Progress reports of long operations."""
 
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called as work goes on: the stage's name, how much of it is done, of how much, and a short note."""
+    """Callback with the stage's name, the amount done, the total (0 if unknown), and a short note."""
 
     def __call__(self, stage: str, done: float, total: float, note: str = "") -> None: ...
 
 
 def silent(stage: str, done: float, total: float, note: str = "") -> None:
-    """Says nothing."""
+    """Ignores all reports."""

@@ -1,4 +1,4 @@
-"""`ownlm users consent` and `ownlm users token`: of one user, or of all that a file lists."""
+"""`ownlm users consent` and `ownlm users token`: for one user, or for all users that a file lists."""
 
 import os
 from dataclasses import asdict
@@ -33,7 +33,7 @@ UserFile = Annotated[
 
 
 def consent(
-    user: Annotated[str | None, typer.Argument(help="Whose consent.", show_default=False)] = None,
+    user: Annotated[str | None, typer.Argument(help="The user's name.", show_default=False)] = None,
     share: Annotated[
         bool | None, typer.Option("--share/--no-share", help="They agree; they do not, or no longer.")
     ] = None,
@@ -64,13 +64,13 @@ def consent(
         _consents(opened.access, file, share, licence, json)
         return
     name = user or ""
-    told = opened.consent(name, share) if licence is None else opened.consent(name, share, licence)
+    given = opened.consent(name, share) if licence is None else opened.consent(name, share, licence)
     if json:
-        print_json(told.model_dump())
+        print_json(given.model_dump())
         return
-    say(agreed(told))
-    if told.pools and not told.shares:
-        _warn_of_pools(len(told.pools), ", ".join(digest[:12] for digest in told.pools), name)
+    say(agreed(given))
+    if given.pools and not given.shares:
+        _warn_of_pools(len(given.pools), ", ".join(digest[:12] for digest in given.pools), name)
 
 
 def _consents(access: "Access", file: Path, share: bool | None, licence: str | None, json: bool) -> None:
@@ -107,13 +107,13 @@ def _say_changed(changed: "Changed") -> None:
     say(f"consent given: {changed.given:,}; withdrawn: {changed.withdrawn:,}; unchanged: {changed.unchanged:,}")
 
 
-def _show_consents(told: "list[Consent]", json: bool) -> None:
+def _show_consents(consents: "list[Consent]", json: bool) -> None:
     if json:
-        print_json([one.model_dump() for one in told])
+        print_json([one.model_dump() for one in consents])
         return
-    sharing = sum(one.shares for one in told)
-    rows = [(shown(one.user), "yes" if one.shares else "no", one.licence, _minute(one.since or "")) for one in told]
-    title = f"Consents: {sharing:,} of {many(len(told), 'user')} share"
+    sharing = sum(one.shares for one in consents)
+    rows = [(shown(one.user), "yes" if one.shares else "no", one.licence, _minute(one.since or "")) for one in consents]
+    title = f"Consents: {sharing:,} of {many(len(consents), 'user')} share"
     print_some(title, ["user", "shares", "licence", "since (UTC)"], rows, "--json lists them all")
 
 
@@ -125,21 +125,21 @@ def _warn_of_pools(count: int, which: str, user: str) -> None:
     )
 
 
-def agreed(told: "Consent") -> str:
-    """Whether a user shares, in a line."""
-    if not told.shares:
-        give = f"`ownlm users consent --share {argument(told.user)}`"
-        return f"{shown(told.user)} does not share pieces of their adapters: {give}"
-    since = _minute(str(told.since))
-    return f"{shown(told.user)} shares pieces of their adapters since {since} (UTC), under this licence: {told.licence}"
+def agreed(one: "Consent") -> str:
+    """A user's consent, in one line."""
+    if not one.shares:
+        give = f"`ownlm users consent --share {argument(one.user)}`"
+        return f"{shown(one.user)} does not share pieces of their adapters: {give}"
+    since = _minute(str(one.since))
+    return f"{shown(one.user)} shares pieces of their adapters since {since} (UTC), under this licence: {one.licence}"
 
 
 def token(
     user: Annotated[
-        str | None, typer.Argument(help="Whose: known to the home, or new.", show_default=False)
+        str | None, typer.Argument(help="The user's name; the user need not have data yet.", show_default=False)
     ] = None,
-    operator: Annotated[bool, typer.Option("--operator", help="An operator's: for everybody's models.")] = False,
-    listed: Annotated[bool, typer.Option("--list", help="List tokens instead, everybody's or the user's.")] = False,
+    operator: Annotated[bool, typer.Option("--operator", help="An operator's, for all users' models.")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="List tokens instead: all, or those of USER.")] = False,
     revoke: Annotated[
         str | None, typer.Option("--revoke", metavar="ID", help="Revoke the token whose id begins so.")
     ] = None,
@@ -235,7 +235,7 @@ def _show_token(new: "Given", json: bool) -> None:
 def _give_all(
     access: "Access", users: list[str], expires: "datetime | None", replace: bool, out: Path | None, json: bool
 ) -> None:
-    """Gives each user a token. Those in the file `out` are valid whenever it is there."""
+    """Gives each user a token. The file `out` appears only when its tokens are valid."""
     if out is None:
         print_json([_document(one) for one in access.give_tokens(users, expires=expires, replace=replace)])
         return
@@ -266,7 +266,7 @@ def _document(new: "Given") -> dict[str, Any]:
 
 
 def _end(token: "TokenInfo") -> str:
-    """When a token ends, for a table."""
+    """The end of a token's validity, for a table."""
     if token.expires is None:
         return "never"
     return _minute(token.expires) + (", expired" if token.expired else "")

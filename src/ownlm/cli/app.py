@@ -1,4 +1,4 @@
-"""`ownlm`: the commands. Each opens a home, calls one verb, and prints what came of it."""
+"""`ownlm`: the command line. Each command opens a home, calls one method, and prints the result."""
 
 import sys
 from typing import Any
@@ -15,10 +15,10 @@ INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 
 class Commands(typer.core.TyperGroup):
-    """The commands; for one that is mistyped, those whose name is near, in groups too."""
+    """The group of all commands; suggests near names for a mistyped one, in subgroups too."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """As typer does, with suggestions of ours."""
+        """As in typer, with other suggestions."""
         self.suggest_commands = False
         name = args[0] if args else ""
         if not name or name.startswith("-") or self.get_command(ctx, name):
@@ -46,7 +46,7 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def root(version: bool = typer.Option(False, "--version", help="Print the version, and end.")) -> None:
-    """Own your language model: an adapter for each person, on one shared frozen base."""
+    """Own your language model: an adapter for each user, on one shared frozen base."""
     if version:
         typer.echo(f"ownlm {__version__}")
         raise typer.Exit
@@ -64,23 +64,23 @@ app.add_typer(
 )
 app.command("profile")(profile.profile)
 app.command("ask")(ask.ask)
-app.add_typer(users.app, name="users", help="People: list them, show one, export an adapter, forget one.")
+app.add_typer(users.app, name="users", help="Users: list them, show one, export an adapter, forget one.")
 app.add_typer(bench.app, name="bench", help="Benchmarks: run a plan, show its tables, score predictions.")
 app.command("serve")(serve.serve)
 app.command("doctor")(home.doctor)
 
 
 def main() -> None:
-    """Runs the command line; what goes wrong is one clear message and exit code 1, wrong usage is 2."""
+    """Runs the command line; exit code 1 after an error with its message, 2 after wrong usage."""
     protect_children()
     try:
         app()
     except SystemExit as end:
         if end.code != INTERRUPTED:
             raise
-        what = "Interrupted; of what was not finished, only checkpoints of training are kept"
+        what = "Interrupted; checkpoints of unfinished training are kept"
         fail(OwnlmError(what, hint="run the same command again"))
-    except BrokenPipeError:  # the reader had enough
+    except BrokenPipeError:  # the reader closed the pipe
         sys.stderr.close()
         sys.exit(1)
     except (OwnlmError, OSError) as error:
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def fail(error: OwnlmError) -> None:
-    """Tells an error, and ends."""
+    """Prints an error and exits with code 1."""
     if "--json" in sys.argv:
         print_json({"error": error.as_dict()})
     warn(f"error: {error.with_command}")

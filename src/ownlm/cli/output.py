@@ -1,4 +1,4 @@
-"""What commands print: tables for people, JSON for machines, progress on stderr."""
+"""Output of commands: tables, JSON, and progress on stderr."""
 
 import sys
 import time
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from ownlm.store.forget import Forgotten
     from ownlm.workflows.histories import Added
 
-ROWS = 20  # of a table that is about as many people as there are
+ROWS = 20  # rows of a long table
 
 
 def print_json(document: Any, *, line: bool = False) -> None:
-    """Writes one JSON document to stdout; as one line of many, if asked."""
+    """Writes a JSON document to stdout, on one line if asked."""
     sys.stdout.write(json_line(document, indent=None if line else 1))
     if line:
         sys.stdout.flush()
@@ -36,7 +36,7 @@ def print_json(document: Any, *, line: bool = False) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Writes a table to stdout; columns whose name ends in '#' are numbers."""
-    # Text, because people's words are no markup.
+    # as Text, because users' texts are not markup
     table = Table(title=Text(harmless(title)), title_justify="left", show_edge=False, show_header=any(columns))
     for column in columns:
         table.add_column(column.rstrip("#"), justify="right" if column.endswith("#") else "left", overflow="fold")
@@ -46,10 +46,10 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 
 
 def print_some(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], rest: str) -> None:
-    """Writes the first rows of a table that may be very long, and how many more there are.
+    """Writes the first rows of a long table, and the number of the other rows.
 
     Args:
-        rest: where those are to be seen.
+        rest: how to see the other rows.
     """
     print_table(title, columns, rows[:ROWS])
     if len(rows) > ROWS:
@@ -57,18 +57,18 @@ def print_some(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
 
 
 def say_more(shown: int, total: int) -> None:
-    """How many users a list leaves out, and how to see them."""
+    """Writes the number of users that a list leaves out, and how to see them."""
     if total > shown:
         say(f"and {total - shown:,} more: --all lists them; --contains, --min-records, --limit and others narrow it")
 
 
 def say(text: str) -> None:
-    """Writes a line for people to stdout."""
+    """Writes a line to stdout."""
     Console(soft_wrap=True, highlight=False, markup=False, emoji=False).print(harmless(text))
 
 
 def harmless(text: str) -> str:
-    """The text without what would steer a terminal: control characters become '?'.
+    """A text without control characters, which could steer a terminal: they become '?'.
 
     >>> harmless("a\\x1b[31mb")
     'a?[31mb'
@@ -77,12 +77,12 @@ def harmless(text: str) -> str:
 
 
 def warn(text: str) -> None:
-    """Writes a line for people to stderr."""
+    """Writes a line to stderr."""
     Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False).print(harmless(text))
 
 
 def say_skipped(skipped: Iterable[tuple[str, str]], not_chosen: Mapping[str, int] | None = None) -> None:
-    """How many users were skipped, and how many were not chosen, by reason."""
+    """Writes the numbers of skipped users and of users not chosen, by reason."""
     for reason, count in (not_chosen or {}).items():
         say(f"not chosen {count:,}: {reason}")
     for reason, count in Counter(reason for _, reason in skipped).items():
@@ -90,7 +90,7 @@ def say_skipped(skipped: Iterable[tuple[str, str]], not_chosen: Mapping[str, int
 
 
 def warn_bad(lines: Sequence[str]) -> None:
-    """The rows that --skip-bad left out; of very many the first."""
+    """Writes the first rows that --skip-bad left out."""
     for line in lines[:ROWS]:
         warn(f"left out: {line}")
     if len(lines) > ROWS:
@@ -98,7 +98,7 @@ def warn_bad(lines: Sequence[str]) -> None:
 
 
 def warn_failed(failed: "Sequence[tuple[str, OwnlmError]]") -> None:
-    """Who failed, and why; of very many the first."""
+    """Writes the first failed users, with their errors."""
     for name, error in failed[:ROWS]:
         warn(f"failed: {shown(name)}: {error.with_command}")
     if len(failed) > ROWS:
@@ -106,18 +106,18 @@ def warn_failed(failed: "Sequence[tuple[str, OwnlmError]]") -> None:
 
 
 def warn_stale(stale: Iterable[tuple[str, str]]) -> None:
-    """Whose assembly is stale, by why; of very many the first."""
-    people: dict[str, list[str]] = {}
+    """Writes the first users with a stale assembly, by reason."""
+    users: dict[str, list[str]] = {}
     for name, why in stale:
-        people.setdefault(why, []).append(name)
-    for why, names in people.items():
+        users.setdefault(why, []).append(name)
+    for why, names in users.items():
         more = f" and {len(names) - ROWS:,} more" if len(names) > ROWS else ""
         who = ", ".join(map(shown, names[:ROWS]))
         warn(f"stale: {who}{more}: {why}; the base answers for them until they are assembled again")
 
 
 def tell_forgotten(forgotten: "Forgotten", as_json: bool, user: str, edited: bool = False) -> None:
-    """What was forgotten of a user, for people or for machines; or what went as a record was edited."""
+    """Writes the result of a deletion, or what the change of a record removed."""
     f = forgotten
     if as_json:
         print_json(f.model_dump())
@@ -130,7 +130,7 @@ def tell_forgotten(forgotten: "Forgotten", as_json: bool, user: str, edited: boo
     if f.texts:
         say(f"searched the home's files for {many(f.texts, 'text')} of theirs: none is left")
     if f.short:
-        say(f"not searched for: {many(f.short, 'text')} of fewer than 8 letters, which anybody may have written")
+        say(f"not searched for: {many(f.short, 'text')} of fewer than 8 letters, which others may have written too")
     warn_unfinished(f.unfinished)
     if f.marked:
         say(
@@ -145,11 +145,11 @@ def tell_forgotten(forgotten: "Forgotten", as_json: bool, user: str, edited: boo
         command = f"`ownlm pool withdraw {argument(user)}`"
         warn(f"pieces in {many(len(f.pools), 'pool')} may have learnt from it: {command} removes them")
     for base in f.bases:
-        warn(f"the base {base} has learnt from this person and stays as it is: `ownlm adapt` makes one without them")
+        warn(f"the base {base} has learnt from this user and stays as it is: `ownlm adapt` makes one without them")
 
 
 def warn_unfinished(why: str | None) -> None:
-    """That something of what was deleted may be left in files, where a reason is given."""
+    """Warns that deleted text may remain in files, where a reason is given."""
     if why is not None:
         warn(
             f"deleted, but not yet gone from every file. {why}. The next deletion, `ownlm history add` or "
@@ -158,7 +158,7 @@ def warn_unfinished(why: str | None) -> None:
 
 
 def tell_added(added: "Added", dry_run: bool = False) -> None:
-    """What a file of histories added, or would add."""
+    """Writes what a file of histories added, or would add."""
     people, records = many(len(added.dataset.histories), "user"), many(added.new + added.known, "record")
     say(f"{added.task}: {records} of {people}, {added.new:,} of them new" + (", not added" if dry_run else ""))
     if added.known:
@@ -174,14 +174,14 @@ def tell_added(added: "Added", dry_run: bool = False) -> None:
 
 
 def warn_added(added: "Added | None") -> None:
-    """What a command that failed had added before, if it was given a file."""
+    """Writes what a failed command had added from its file."""
     if added is not None:
         people, records = many(len(added.dataset.histories), "user"), many(added.new + added.known, "record")
-        warn(f"the file's {records} of {people} are in the home all the same: go on without giving the file again")
+        warn(f"the file's {records} of {people} stay in the home: repeat the command without the file")
 
 
 def fall(first: float, last: float) -> str:
-    """How a loss went.
+    """The first and the last loss.
 
     >>> fall(2.5, 0.125)
     '2.500 -> 0.125'
@@ -190,7 +190,7 @@ def fall(first: float, last: float) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes, for people.
+    """A size in bytes, kB, MB, GB or TB.
 
     >>> size(1_843_200)
     '1.8 MB'
@@ -203,13 +203,13 @@ def size(count: float) -> str:
 
 
 def folder_size(folder: str | Path) -> int:
-    """Bytes of the files in a folder; 0 where it is not there."""
+    """Bytes of the files in a folder; 0 for a missing folder."""
     there = Path(folder).is_dir()
     return sum(path.stat().st_size for path in Path(folder).iterdir() if path.is_file()) if there else 0
 
 
 def duration(seconds: float) -> str:
-    """A time, for people.
+    """A duration in s, min or h.
 
     >>> duration(40), duration(600), duration(9000)
     ('40 s', '10 min', '2.5 h')
@@ -221,10 +221,7 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def progress_bar() -> Iterator[OnProgress]:
-    """A bar on stderr for each stage: how much is done, how fast, how long it will still take.
-
-    Where stderr is a file or a pipe, a line now and then instead.
-    """
+    """A progress bar on stderr for each stage; lines at intervals where stderr is a file or a pipe."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _lines(console)
@@ -243,7 +240,7 @@ def progress_bar() -> Iterator[OnProgress]:
 
         def on_progress(stage: str, done: float, total: float, note: str = "") -> None:
             for endless in known.keys() - {stage} if unknown else ():
-                if endless in unknown:  # the next stage has begun: this one is over
+                if endless in unknown:  # the next stage began, so this one is over
                     bars.update(known[endless], completed=1, total=1)
                     unknown.discard(endless)
             if stage not in known:
@@ -256,22 +253,22 @@ def progress_bar() -> Iterator[OnProgress]:
 
 
 def _lines(console: Console) -> OnProgress:
-    """Progress as lines: once at each stage's end, every ten seconds of each, and where it begins with a note."""
-    told, ended = dict[str, float](), set[str]()
+    """Progress as lines: at the end of each stage, every ten seconds, and at a beginning with a note."""
+    last, ended = dict[str, float](), set[str]()
 
     def on_progress(stage: str, done: float, total: float, note: str = "") -> None:
-        begins = bool(note) and stage not in told  # what has something to say says it at once
-        told.setdefault(stage, time.monotonic())
-        if done == 0:  # it begins, perhaps once more
+        begins = bool(note) and stage not in last  # a note is shown at once
+        last.setdefault(stage, time.monotonic())
+        if done == 0:  # it begins, perhaps again
             ended.discard(stage)
         ends = done >= total and stage not in ended
-        if total == 0:  # nothing to count: said once
+        if total == 0:  # nothing to count: one line
             if begins:
                 console.print(f"{stage}: {note}", highlight=False, soft_wrap=True)
-        elif begins or ends or time.monotonic() - told[stage] > 10:
+        elif begins or ends or time.monotonic() - last[stage] > 10:
             if ends:
                 ended.add(stage)
-            told[stage] = time.monotonic()
+            last[stage] = time.monotonic()
             after = f"; {note}" if note else ""
             console.print(f"{stage}: {done:,.0f} of {total:,.0f}{after}", highlight=False, soft_wrap=True)
 

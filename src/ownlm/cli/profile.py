@@ -12,7 +12,7 @@ from ownlm.errors import OwnlmError
 if TYPE_CHECKING:
     from ownlm.workflows.report import Profiles
 
-FIRST_WORDS = 100  # letters of a profile in the table
+FIRST_WORDS = 100  # letters of a profile in a table
 
 
 def profile(
@@ -25,23 +25,23 @@ def profile(
             "--profile-url",
             metavar="URL",
             help="An OpenAI-compatible endpoint that writes instead of a base, such as https://api.example.com/v1. "
-            "The latest records of each person go there. OWNLM_PROFILE_KEY may hold a key.",
+            "The latest records of each user are sent there. OWNLM_PROFILE_KEY may hold a key.",
         ),
     ] = None,
     model: Annotated[
         str | None, typer.Option("--profile-model", metavar="NAME", help="The model's name at that endpoint.")
     ] = None,
     counted: Annotated[
-        bool, typer.Option("--counted", help="Count each person's most frequent labels, without a model.")
+        bool, typer.Option("--counted", help="List each user's most frequent labels, without a model.")
     ] = False,
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
-    """Write a text profile of each person, for prompts to show (`train --profile`).
+    """Write a text profile of each user, for prompts (`train --profile`).
 
-    It is written from the person's 10 latest records, by the base that is not adapted, or by an endpoint. People whose
-    history and writer are as they were are skipped. Each profile is kept as soon as it is there; after Ctrl-C the same
-    command goes on where it stopped. `ownlm users show` shows a profile.
+    It is written from the user's 10 latest records, by the base that is not adapted, or by an endpoint. Users with an
+    unchanged history and writer are skipped. Each profile is stored at once; after Ctrl-C the same command continues.
+    `ownlm users show` shows a profile.
     """
     if (base is not None) + (url is not None) + counted > 1 or (url is None) != (model is None):
         raise typer.BadParameter("give --base, or --profile-url with --profile-model, or --counted, or none of them")
@@ -56,7 +56,7 @@ def profile(
             opened.profile(task, users=user or [], tell=warn, progress=progress, report=report, **how)
     except KeyboardInterrupt:
         interrupted = True
-    except OwnlmError:  # what is done is kept, and told
+    except OwnlmError:  # finished profiles are stored
         if not json:
             _tell(report)
         raise
@@ -66,7 +66,7 @@ def profile(
         _tell(report)
     warn_failed(report.failed)
     if interrupted:
-        warn(f"interrupted: {len(report.written)} profiles are written and kept; the same command goes on from there")
+        warn(f"interrupted: {len(report.written)} profiles are written; the same command continues")
     if interrupted or report.failed:
         raise typer.Exit(1)
 

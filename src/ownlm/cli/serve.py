@@ -27,30 +27,32 @@ if TYPE_CHECKING:
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _JobTimeout = Annotated[
-    float, typer.Option("--job-timeout", metavar="S", help="Of one training or assembly, in seconds.", min=1)
+    float, typer.Option("--job-timeout", metavar="S", help="Time limit of one training or assembly, in seconds.", min=1)
 ]
 _HistoryMb = Annotated[
-    float, typer.Option("--history-mb", metavar="MB", help="Of one user's records in a task, over HTTP.", min=0.001)
+    float,
+    typer.Option("--history-mb", metavar="MB", help="Limit of a user's records in a task, over HTTP.", min=0.001),
 ]
 _PerAddress = Annotated[
     int,
-    typer.Option("--connections-per-address", metavar="N", help="Of clients, or a proxy, on another machine.", min=1),
+    typer.Option("--connections-per-address", metavar="N", help="For clients, or a proxy, on another machine.", min=1),
 ]
 _UserRate = Annotated[int, typer.Option("--requests-per-minute", metavar="N", help="Of each user's token.", min=1)]
 _OperatorRate = Annotated[
     int | None,
     typer.Option(
-        "--operator-requests-per-minute", metavar="N", help="Of each operator's token; no limit by default.", min=1
+        "--operator-requests-per-minute", metavar="N", help="Limit of each operator's token; none by default.", min=1
     ),
 ]
 _AtOnce = Annotated[
-    int, typer.Option("--answers-at-once", metavar="N", help="Of one user's token; others wait for their turn.", min=1)
+    int, typer.Option("--answers-at-once", metavar="N", help="Limit of one user's token; further ones wait.", min=1)
 ]
 _Waiting = Annotated[
-    int, typer.Option("--answers-waiting", metavar="N", help="Of one token, beside those under way.", min=0)
+    int, typer.Option("--answers-waiting", metavar="N", help="Limit of one token, beside those under way.", min=0)
 ]
 _BodiesMb = Annotated[
-    float, typer.Option("--bodies-mb", metavar="MB", help="Of all requests under way; of one token a quarter.", min=0.1)
+    float,
+    typer.Option("--bodies-mb", metavar="MB", help="Of all requests under way; a quarter for one token.", min=0.1),
 ]
 _RootPath = Annotated[
     str, typer.Option("--root-path", metavar="PATH", help="Prefix of every path at a reverse proxy, such as /own.")
@@ -66,16 +68,14 @@ _Origins = Annotated[
 
 
 def serve(
-    host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Where it listens.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", metavar="N", help="0 for any that is free.", min=0, max=65535)] = 8000,
-    slots: Annotated[
-        int, typer.Option("--slots", metavar="N", help="People whose adapters are in memory together.", min=1)
-    ] = 64,
+    slots: Annotated[int, typer.Option("--slots", metavar="N", help="Number of adapters in memory.", min=1)] = 64,
     queue: Annotated[
-        int, typer.Option("--queue", metavar="N", help="Answers that may wait; more are told to try again.", min=1)
+        int, typer.Option("--queue", metavar="N", help="Number of waiting answers; further requests get 503.", min=1)
     ] = 256,
     max_tokens: Annotated[
-        int, typer.Option("--max-tokens", metavar="N", help="Of an answer; longer ones are cut.", min=1)
+        int, typer.Option("--max-tokens", metavar="N", help="Limit of an answer; longer ones are cut.", min=1)
     ] = 1024,
     requests_per_minute: _UserRate = 600,
     operator_requests_per_minute: _OperatorRate = None,
@@ -89,7 +89,7 @@ def serve(
     root_path: _RootPath = "",
     allow_origin: _Origins = None,
     engine: Annotated[
-        Literal["own", "vllm"], typer.Option("--engine", help="What answers: ownlm itself; or vLLM, for one base.")
+        Literal["own", "vllm"], typer.Option("--engine", help="Inference engine: ownlm's own, or vLLM for one base.")
     ] = "own",
     vllm_python: Annotated[
         Path,
@@ -98,10 +98,10 @@ def serve(
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
-    """Serve everybody's own model: OpenAI's API, a person's own data, and a page.
+    """Serve all users' models: OpenAI's API, an API for users' own data, and a web page.
 
-    Who asks is said by a token: `ownlm users token USER`, or --operator, makes one. Ctrl-C ends it, and lets answers
-    that are under way come to their end.
+    Requests need a token: `ownlm users token USER`, or --operator, makes one. Ctrl-C ends the server after the answers
+    under way.
     """
     with _interruptible():
         from ownlm.server.http.origins import clean_origin, clean_root_path
@@ -129,7 +129,7 @@ def serve(
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C before the server answers requests is an error of its own; later uvicorn takes it."""
+    """Converts Ctrl-C before the server is ready into an error; later uvicorn handles it."""
     try:
         yield
     except KeyboardInterrupt:
@@ -137,7 +137,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def _locked(home: Path, folder: Path) -> AbstractContextManager[object]:
-    """The lock of the one server of a home."""
+    """The lock for the only server of a home."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(folder / "serve.lock")
@@ -161,7 +161,7 @@ def _engine(home: "Home", kind: str, slots: int, queue: int, python: Path) -> "E
 
     settings, base = VllmSettings(python=str(python), slots=slots, in_memory=max(256, slots)), served_base(home.store)
     if apart := len(on_other_bases(home.store, base)):
-        warn(f"vLLM serves {base.name} alone; so many newest adapters stand on other bases, and cannot answer: {apart}")
+        warn(f"vLLM serves {base.name} only; newest adapters on other bases, which cannot answer: {apart}")
     warn(f"starting vLLM with {base.name}: this takes a minute or more")
     return start_engine(home.store, settings, base=base.name, device=home.device, most=queue)
 
@@ -191,19 +191,19 @@ def _run(app: "FastAPI", listening: socket.socket, limits: "Limits", root_path: 
     else:
         say(f"{address}: the page; {address}/v1: the API; {address}/docs: what it can do")
     if host not in _LOOPBACK:
-        warn("texts and tokens travel as they are: put a proxy with TLS before it, unless the network is yours alone")
+        warn("texts and tokens are not encrypted: use a proxy with TLS unless the network is private")
     config = server_config(app, limits)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn hands the signal on when all is done
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises the signal again after its shutdown
     server = uvicorn.Server(config)
     ends = server.handle_exit
 
-    def told(by: int, frame: FrameType | None) -> None:
-        if server.should_exit:  # the second time: what it breaks off is no news
+    def exit_with_message(by: int, frame: FrameType | None) -> None:
+        if server.should_exit:  # the second Ctrl-C: errors of aborted requests are expected
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         else:
-            warn("ending: answers under way come to their end first; Ctrl-C again breaks them off")
+            warn("ending after the answers under way; Ctrl-C again aborts them")
         ends(by, frame)
 
-    server.handle_exit = told  # type: ignore[method-assign, assignment]
+    server.handle_exit = exit_with_message  # type: ignore[method-assign, assignment]
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listening])

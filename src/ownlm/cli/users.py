@@ -130,15 +130,15 @@ def _method(method: str | None, kept: str | None) -> str:
 
 @app.command("show")
 def show(
-    user: Annotated[str, typer.Argument(help="Whom.")],
+    user: Annotated[str, typer.Argument(help="The user's name.")],
     task: options.AnyTask = None,
     plot: options.Plot = None,
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
-    """Show a person: records, profile, whether they share, every version of their adapters, how far each is behind.
+    """Show a user: records, profile, consent to share, and every version of their adapters with how far it is behind.
 
-    --plot draws what an assembled person's adapter is made of: sharers' pieces by layers, for each kind of module.
+    --plot draws the pieces of an assembled adapter by layer, for each kind of module.
     """
     from ownlm.home import Home
     from ownlm.store.records import unknown_user
@@ -182,13 +182,13 @@ def show(
         return
     _print_versions(adapters)
     if plot is not None:
-        say(f"{plot}: whose pieces the newest recipe is made of")
+        say(f"{plot}: the pieces of the newest recipe")
     elif adapters[-1][0].is_recipe and adapters[-1][0].stale is None:
-        say(f"`ownlm users show --plot FILE.png {argument(user)}` draws whose pieces the recipe is made of")
+        say(f"`ownlm users show --plot FILE.png {argument(user)}` draws the pieces of the recipe")
 
 
 def _print_versions(adapters: "list[tuple[AdapterInfo, str]]") -> None:
-    """The versions of a user's adapters, with how far each is behind."""
+    """Prints the versions of a user's adapters, with how far each is behind."""
     print_some(
         "Adapters, newest first",
         ["adapter", "task", "base", "method", "from", "records#", "steps#", "loss#", "size#", "made (UTC)", "behind"],
@@ -203,7 +203,7 @@ def _print_versions(adapters: "list[tuple[AdapterInfo, str]]") -> None:
 
 
 def _draw(home: "Home", user: str, task: str | None, plot: Path) -> None:
-    """Draws what a person's newest recipe is made of."""
+    """Draws the pieces of a user's newest recipe."""
     from ownlm.cli.charts import check_picture, draw_use
 
     check_picture(plot)
@@ -211,36 +211,36 @@ def _draw(home: "Home", user: str, task: str | None, plot: Path) -> None:
     how, kept = recipe.provenance["assembly"], recipe.provenance.get("kept")
     adapted = ", adapted" if kept == "adapted" else ""
     on_top = f", with a LoRA of rank {how['residual_rank']} on top" if recipe.blob else ""
-    whose = f"{shown(user)}, {recipe.task}"
-    title = f"{whose}: recipe {recipe.id[:8]}, {how['combine']} of {many(how['top_k'], 'piece')} a module"
+    made = f"{how['combine']} of {many(how['top_k'], 'piece')} a module"
+    title = f"{shown(user)}, {recipe.task}: recipe {recipe.id[:8]}, {made}"
     draw_use(use, plot, f"{title}{adapted}{on_top}", "weight of the piece")
 
 
 def _version(adapter: "AdapterInfo", standing: str) -> dict[str, Any]:
-    """An adapter in JSON: of its recipe, the length."""
+    """An adapter as JSON, with the length of its recipe."""
     from ownlm.workflows.standing import worth_of
 
-    told = asdict(adapter) | {"standing": standing, "worth": asdict(worth_of(adapter))}
-    recipe = told.pop("recipe")
-    return told | {"recipe_bytes": None if recipe is None else len(recipe)}
+    document = asdict(adapter) | {"standing": standing, "worth": asdict(worth_of(adapter))}
+    recipe = document.pop("recipe")
+    return document | {"recipe_bytes": None if recipe is None else len(recipe)}
 
 
 def _losses(adapter: "AdapterInfo") -> str:
-    """How the loss went, where anything was trained."""
+    """First and last loss; empty where nothing was trained."""
     first, last = adapter.loss_first, adapter.loss_last
     return "" if first is None or last is None else fall(first, last)
 
 
 def _newest(home: "Home", person: "HistoryInfo", adapters: "list[tuple[AdapterInfo, str]]") -> str:
-    """What is to be said about a person's newest adapter in a task, and the next command."""
+    """The state of a user's newest adapter in a task, and the next command."""
     from ownlm.workflows.recipes import assemble_command, sharers_now
     from ownlm.workflows.standing import learnt_from_gone, worth_of
 
     task, mine = person.task, [(adapter, standing) for adapter, standing in adapters if adapter.task == person.task]
     if not mine:
-        whom = f"--task {task} --user {quoted(person.user)}"
-        pieced = f", or `ownlm assemble {whom}`, makes one" if home.pools.ls(task) else " makes one"
-        return f"no adapter yet: `ownlm train {whom}`{pieced}"
+        which = f"--task {task} --user {quoted(person.user)}"
+        pieced = f", or `ownlm assemble {which}`, makes one" if home.pools.ls(task) else " makes one"
+        return f"no adapter yet: `ownlm train {which}`{pieced}"
     adapter, standing = mine[-1]
     which = f"{'recipe' if adapter.is_recipe else 'adapter'} {adapter.id[:8]}"
     known = f"; {words}" if (words := worth_of(adapter).words) else ""
@@ -259,15 +259,15 @@ def _newest(home: "Home", person: "HistoryInfo", adapters: "list[tuple[AdapterIn
 
 @app.command("use")
 def use(
-    user: Annotated[str, typer.Argument(help="Whose adapter.")],
-    version: Annotated[str, typer.Argument(help="What the version's id begins with; see `ownlm users show`.")],
+    user: Annotated[str, typer.Argument(help="The user's name.")],
+    version: Annotated[str, typer.Argument(help="First characters of the version's id; see `ownlm users show`.")],
     task: options.AnyTask = None,
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
     """Use an earlier version of a user's adapter again. The later ones stay.
 
-    `ownlm train` leaves the user out then, until records come or change, or --user names them: it continues from this
+    `ownlm train` then skips the user until records come or change, or --user names them. It continues from this
     version.
     """
     from ownlm.home import Home
@@ -289,7 +289,7 @@ app.command("token")(access.token)
 
 @app.command("export")
 def export(
-    user: Annotated[str, typer.Argument(help="Whose adapter.")],
+    user: Annotated[str, typer.Argument(help="The user's name.")],
     folder: Annotated[Path, typer.Argument(help="A new or empty folder.", callback=options.outside_homes)],
     task: options.AnyTask = None,
     rank: Annotated[
@@ -301,11 +301,10 @@ def export(
 ) -> None:
     """Write a user's newest adapter as a PEFT folder, which `peft` and vLLM load unchanged, with its prompt.
 
-    It has prompt.json, all that decides the prompt that the adapter was trained on, and answer.py, which answers by it
-    without ownlm.
+    prompt.json specifies the prompt that the adapter was trained with, and answer.py answers with it without ownlm.
 
-    An assembly of 3 pieces of rank 8 a module becomes an adapter of rank 24, and is exact; with --rank it is smaller,
-    and how far it is off is told.
+    An assembly of 3 pieces of rank 8 per module becomes an exact adapter of rank 24. With --rank it is smaller, and the
+    command reports its error.
     """
     from ownlm.home import Home
 
@@ -334,14 +333,14 @@ def export(
 
 @app.command("forget")
 def forget(
-    user: Annotated[str, typer.Argument(help="Whom.")],
+    user: Annotated[str, typer.Argument(help="The user's name.")],
     verify: options.Verify = False,
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
-    """Remove a person for good: every record, profile and adapter, and their consent to share.
+    """Delete a user: every record, profile and adapter, and their consent to share.
 
-    What was exported elsewhere is not touched.
+    Exported copies are not touched.
     """
     from ownlm.home import Home
 

@@ -1,1 +1,1 @@
-"""Everybody's records, adapters and lineage: one database, and blobs beside it."""
+"""All users' records, adapters and lineage: one database, with blobs beside it."""

@@ -1,4 +1,4 @@
-"""Content-addressed files: written whole or not at all, checked when read."""
+"""Content-addressed files, written atomically and checked when read."""
 
 import hashlib
 from collections.abc import Iterable
@@ -14,15 +14,15 @@ BLOB_BYTES: Final = 64 << 30
 
 
 def blob_name(data: bytes) -> str:
-    """What a blob of this content is called."""
+    """The name of a blob with this content: its SHA-256."""
     return hashlib.sha256(data).hexdigest()
 
 
 class Blobs:
     """A folder of files named by the SHA-256 of their content.
 
-    A blob is written under a temporary name, synced and renamed before anybody learns its name, so that kill -9 or a
-    power cut leaves a whole blob or none.
+    A blob is written under a temporary name, synced and renamed before a row names it. So kill -9 or a power cut leaves
+    a whole blob or none.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -32,7 +32,7 @@ class Blobs:
         """Stores contents; returns their names.
 
         Raises:
-            StoreError: the disk is full, or cannot be written. Some may lie there then, and nobody knows their names.
+            StoreError: the disk is full, or cannot be written. Some blobs may then exist that no row names.
         """
         names, unfinished = [], dict[Path, Path]()
         try:
@@ -49,7 +49,7 @@ class Blobs:
                 unfinished[temporary] = path
                 with temporary.open("xb") as file:
                     file.write(data)
-            for temporary in unfinished:  # all are written by now: the first to be synced takes others along
+            for temporary in unfinished:  # all are written by now: the first sync also writes others
                 sync(temporary)
             for temporary, path in unfinished.items():
                 temporary.replace(path)
@@ -62,7 +62,7 @@ class Blobs:
         return names
 
     def keep_only(self, names: set[str]) -> int:
-        """Removes all other files, unfinished ones included; returns how many.
+        """Removes all other files, unfinished ones included; returns their number.
 
         Raises:
             StoreError: one cannot be removed.
@@ -71,7 +71,7 @@ class Blobs:
         return sum(self._remove(path) for path in others)
 
     def remove(self, names: Iterable[str]) -> int:
-        """Removes blobs; returns how many there were.
+        """Removes blobs; returns the number of those that existed.
 
         Raises:
             StoreError: one cannot be removed.
@@ -84,7 +84,7 @@ class Blobs:
             sync(path.parent)
         except OSError as error:
             hint = "make the folder writable, and give the same command again"
-            what = f"Weights that nothing names any more cannot be removed: {path}"
+            what = f"Unused weights cannot be removed: {path}"
             raise StoreError(what, got=error.strerror, hint=hint) from None
         return 1
 
@@ -93,31 +93,33 @@ class Blobs:
         return sorted(path for path in self.folder.glob("*/*") if path.is_file())
 
     def has(self, name: str) -> bool:
-        """Whether something lies there under that name."""
+        """Whether a file of that name exists."""
         return self._path(name).exists()
 
     def get(self, name: str) -> bytes:
         """The content stored as `name`.
 
         Raises:
-            StoreError: there is none, or what lies there has another hash.
+            StoreError: there is none, or its content has another hash.
         """
         path = self._path(name)
         try:
             data = read_regular(path, BLOB_BYTES)
         except OSError as error:
-            raise StoreError(f"The blob {path} cannot be read", got=error, hint="train the person again") from None
+            raise StoreError(
+                f"The blob {path} cannot be read", got=error, hint="train the user's adapter again"
+            ) from None
         if (got := blob_name(data)) != name:
             raise StoreError(
                 f"The blob {path} is damaged",
                 got=f"SHA-256 {got}",
                 expected=name,
-                hint="delete this file and train the person again",
+                hint="delete this file and train the adapter again",
             )
         return data
 
     def _holds(self, path: Path, name: str) -> bool:
-        """Whether the file of a blob is there, whole."""
+        """Whether the file of a blob exists and is whole."""
         try:
             return blob_name(read_regular(path, BLOB_BYTES)) == name
         except OSError:

@@ -1,4 +1,4 @@
-"""Opening a home's database: made, brought up to date or refused; read-only where the home is."""
+"""The SQLite database of a home: created, migrated, opened for reading or writing."""
 
 import json
 import logging
@@ -36,15 +36,18 @@ log = logging.getLogger("ownlm.store")
 
 DATABASE = "ownlm.db"
 ERASING_LOCK = "erasing.lock"
-HOME_FILES = (  # whatever else lies beside them is not the home's
+HOME_FILES = (  # any other file in the folder does not belong to the home
     *(f"{prefix}{DATABASE}{suffix}" for prefix in ("", ".") for suffix in ("", "-wal", "-shm", "-journal", ".lock")),
     *("blobs", "bases", "pools", "served", "work.lock", "work.json", "serve.lock", "profiles.json", "signing.key"),
     ERASING_LOCK,
 )
-BUSY_S = 30  # how long a statement waits for other processes
-MOMENT_S, LONGEST_MOMENT_S = 0.2, 0.8  # how long an attempt to empty the log keeps writers waiting: first, at most
-POLL_S = 0.02  # until the next attempt
-_PRAGMAS = (  # what is deleted is overwritten, and what is sorted leaves no temporary file
+BUSY_S = 30  # a statement's wait for other processes
+MOMENT_S, LONGEST_MOMENT_S = (
+    0.2,
+    0.8,
+)  # an attempt to empty the log blocks writers so long: at first, at most
+POLL_S = 0.02  # between attempts
+_PRAGMAS = (  # deleted rows are overwritten, and sorting leaves no temporary file
     "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON", "temp_store=MEMORY",
 )  # fmt: skip
 _HINT = "check that the folder is a home, can be written, and has room"
@@ -57,14 +60,14 @@ _HINTS = {  # by what SQLite says
 class Database:
     """The SQLite database of one home, with transactions for reading and for writing.
 
-    Writers come one at a time, each from its first statement on, so that what one has looked up stays true until it
-    has written. Readers never wait.
+    Writing transactions are serialised from their first statement on, so a transaction's reads stay true until it
+    commits. Readers never wait.
 
     Args:
         folder: the home; made if it is missing.
 
     Raises:
-        StoreError: the folder is no home, cannot be used, or was written by a newer ownlm.
+        StoreError: the folder is not a home, cannot be used, or was written by a newer ownlm.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -78,52 +81,52 @@ class Database:
             raise StoreError(f"The home {folder} cannot be used", got=error, hint="choose another folder") from None
         self.read_only = not (os.access(folder, os.W_OK) and os.access(self.path, os.W_OK))
         self._engine = _engine(self.path, self.read_only)
-        self._writer = threading.Lock()  # SQLite lets who waits try at times; in a queue everybody's turn comes
+        self._writer = threading.Lock()  # SQLite polls, and may starve a writer; a lock does not
         self.erasing, self.to_erase = threading.Lock(), list[Any]()  # see `erasing.leftovers`
         self._bring_up_to_date()
         if not self.read_only:
             self._close_to_others(existed)
 
     def _close_to_others(self, existed: bool) -> None:
-        """Histories are nobody else's business, also where the folder was made by another program."""
+        """Removes other users' access to the folder, which another program may have created."""
         with suppress(OSError):  # a file system without modes
             if make_private(self.folder, HOME_FILES) and existed:
-                log.warning("The home %s was open to other users; it is its owner's alone now", self.folder)
+                log.warning("The home %s was open to other users; now only its owner has access", self.folder)
 
     def _make(self) -> None:
-        """Makes the database under another name first: who finds one finds it whole."""
+        """Creates the database under another name first, so that it appears whole."""
         new = self.folder / f".{DATABASE}"
         with FileLock(self.folder / f"{DATABASE}.lock"):
             if self.path.exists():
                 return
             new.unlink(missing_ok=True)
-            os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # the log beside it gets the same mode
+            os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # SQLite gives its log the same mode
             engine = _engine(new, read_only=False)
             try:
-                with self._telling(), engine.begin() as db:
+                with self._errors(), engine.begin() as db:
                     tables.metadata.create_all(db)
                     db.execute(insert(tables.meta).values(key="version", value=str(tables.VERSION)))
             finally:
-                engine.dispose()  # the last to leave moves the log into the file
+                engine.dispose()  # closing the last connection moves the log into the file
             sync(new)
             new.rename(self.path)
             sync(self.folder)
 
     def _bring_up_to_date(self) -> None:
-        """Changes the tables of an older format; refuses a newer one, untouched."""
+        """Migrates an older format; refuses a newer one, unchanged."""
         with self.reading() as db:
             version = _version(db)
         if version == tables.VERSION:
             return
         self._check(version)
         with self.writing() as db:
-            if (version := _version(db)) is not None and version < tables.VERSION:  # nobody else was quicker
+            if (version := _version(db)) is not None and version < tables.VERSION:  # no other process was quicker
                 tables.migrate(db, version)
                 mark_waiting(db)
                 db.execute(update(tables.meta).values(value=str(tables.VERSION)).where(tables.meta.c.key == "version"))
 
     def _check(self, version: int | None) -> None:
-        """Raises a StoreError of a database that is no home's, is newer, or would have to be changed and cannot be."""
+        """Raises a StoreError where the database is not a home's, is newer, or is older and read-only."""
         home = f"The home {self.folder}"
         if version is None:
             raise StoreError(f"The database {self.path} is no home's", hint="choose another folder with --home")
@@ -137,8 +140,8 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A transaction that sees one state of the home, whatever is written meanwhile."""
-        with self._telling(), self._engine.begin() as db:
+        """A transaction that sees one state of the home, regardless of concurrent writes."""
+        with self._errors(), self._engine.begin() as db:
             yield db
 
     def rows(self, query: Select[Any]) -> Sequence[Any]:
@@ -153,7 +156,7 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction that writes: all of it happens, or nothing.
+        """A transaction that writes, atomically.
 
         Raises:
             StoreError: the home is read-only, or the disk full.
@@ -162,20 +165,20 @@ class Database:
             raise StoreError(
                 f"The home {self.folder} can be read, not written", hint="make it writable, or work on a copy of it"
             )
-        with self._telling(), self._writer, self._engine.execution_options(writing=True).begin() as db:
+        with self._errors(), self._writer, self._engine.execution_options(writing=True).begin() as db:
             yield db
 
     def truncate_log(self, patience_s: float = BUSY_S) -> None:
         """Moves the write-ahead log into the database, and empties it.
 
-        Writers are kept waiting for moments only, however long it takes.
+        Each attempt blocks writers for a moment only.
 
         Raises:
-            StoreBusyError: another process kept reading an old state, or writing.
+            StoreBusyError: another process kept writing, or reading an old state.
         """
         until = time.monotonic() + patience_s
         moment_s = MOMENT_S
-        with self._telling(), self._impatient(moment_s) as cursor:
+        with self._errors(), self._impatient(moment_s) as cursor:
             while True:
                 if self._writer.acquire(timeout=max(0.0, until - time.monotonic())):
                     try:
@@ -186,26 +189,26 @@ class Database:
                         self._writer.release()
                 if time.monotonic() >= until:
                     raise StoreBusyError(
-                        f"What was deleted still stands in the log of {self.path}: another process is using it",
+                        f"Deleted text is still in the log of {self.path}: another process is using it",
                         hint="end that process; the next command that writes to this home removes it",
                     )
                 time.sleep(POLL_S)
                 moment_s = min(2 * moment_s, LONGEST_MOMENT_S)  # under load, even short reads overlap
 
     def vacuum(self, patience_s: float = BUSY_S) -> None:
-        """Rewrites the file without what was deleted from it, and empties the write-ahead log.
+        """Rewrites the file without deleted rows, and empties the write-ahead log.
 
         Raises:
-            StoreBusyError: another process kept reading an old state, or writing.
+            StoreBusyError: another process kept writing, or reading an old state.
         """
-        with self._telling(), self._writer, self._impatient(patience_s) as cursor:
+        with self._errors(), self._writer, self._impatient(patience_s) as cursor:
             cursor.execute("PRAGMA temp_store=FILE")  # the copy may be too large for the memory
             cursor.execute("VACUUM")
         self.truncate_log(patience_s)
 
     @contextmanager
     def _impatient(self, wait_s: float) -> Iterator[Any]:
-        """A connection of which a statement waits for other processes only so long."""
+        """A connection with another busy timeout."""
         connection = self._engine.raw_connection()
         try:
             cursor = connection.cursor()
@@ -217,12 +220,12 @@ class Database:
             connection.close()
 
     def close(self) -> None:
-        """Ends all connections."""
+        """Closes all connections."""
         self._engine.dispose()
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """Tells what the database says as a StoreError."""
+    def _errors(self) -> Iterator[None]:
+        """Converts errors of the database to StoreErrors."""
         try:
             yield
         except (DBAPIError, sqlite3.Error) as error:
@@ -244,7 +247,7 @@ def _version(db: Connection) -> int | None:
 
 
 def _holds(fields: str, wanted: str) -> bool:
-    """Whether a text stands in one of a record's fields, which are given as JSON, in whatever case."""
+    """SQL function: whether one of a record's fields (JSON) contains a casefolded text."""
     return any(wanted in value.casefold() for value in json.loads(fields).values())
 
 
@@ -260,13 +263,12 @@ def _engine(path: Path, read_only: bool) -> Engine:
             for pragma in _PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}")
             return connection
-        # Where no file can be made beside it, SQLite reads a database of this kind only if told that nobody writes. A
-        # log that is there must be read as well.
+        # Without a writable folder, SQLite reads a WAL database only as immutable; but then it ignores an existing log.
         log = path.with_name(f"{path.name}-wal")
         alone = "" if log.exists() and log.stat().st_size else "&immutable=1"
         return sqlite3.connect(f"{path.as_uri()}?mode=ro{alone}", uri=True, timeout=BUSY_S, check_same_thread=False)
 
-    # who waits to write holds a connection: readers must not wait for it
+    # waiting writers hold connections, and readers must not wait for them
     engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, max_overflow=-1)
 
     @event.listens_for(engine, "begin")

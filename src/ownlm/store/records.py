@@ -211,7 +211,9 @@ def conflicts(db: Connection, adapters: Sequence[AdapterInfo]) -> list[NotFoundE
             errors.append(NotFoundError(what, hint="it was not kept; train again"))
         elif one.pool is not None and one.pool not in pools:
             what = f"The pool {one.pool[:12]} was withdrawn while a recipe of user {one.user!r} was made from it"
-            errors.append(NotFoundError(what, hint=f"it was not kept; `ownlm assemble --task {one.task}`"))
+            errors.append(
+                NotFoundError(what, hint="it was not kept; assemble again", command=f"ownlm assemble --task {one.task}")
+            )
         else:
             errors.append(None)
     return errors
@@ -228,7 +230,8 @@ def has_history(db: Connection, task: str, history: History) -> bool:
 def no_longer_shared(task: str, users: Iterable[str]) -> NotFoundError:
     """The error for a pool that users cannot be in any more, though they were selected for it."""
     what = f"Consent withdrawn, or records forgotten, between selection and sharing: {', '.join(sorted(set(users)))}"
-    return NotFoundError(what, hint=f"the pool was not kept; `ownlm share --task {task}` makes one without")
+    hint = "the pool was not kept; share again without them"
+    return NotFoundError(what, hint=hint, command=f"ownlm share --task {task}")
 
 
 # Errors
@@ -254,12 +257,13 @@ def unknown_user_in(db: Connection, user: str, task: str | None = None) -> Unkno
     elsewhere = task is not None and db.execute(select(records.user).where(records.user == user).limit(1)).first()
     near = None if elsewhere else nearest(user, names)
     if task is None:
-        return UnknownUserError(f"The home has no user {user!r}", near, hint="`ownlm users ls`")
+        return UnknownUserError(f"The home has no user {user!r}", near, hint="list the users", command="ownlm users ls")
     what = f"The home has no records of user {user!r} in task {task!r}"
-    return UnknownUserError(what, near, hint="`ownlm users ls`")
+    return UnknownUserError(what, near, hint="list the users", command="ownlm users ls")
 
 
 def no_record(task: str, user: str, record: str) -> NotFoundError:
     """The error for a record that the user does not have."""
     what = f"User {user!r} has no record {record!r} in task {task!r}"
-    return NotFoundError(what, hint=f"`ownlm history show --task {task} {argument(user)}`")
+    command = f"ownlm history show --task {task} {argument(user)}"
+    return NotFoundError(what, hint="list the records", command=command)

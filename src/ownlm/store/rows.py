@@ -1,4 +1,4 @@
-"""What the store tells: bases, people, profiles, adapters, pools, drafts, tokens, jobs; hashes of what people did."""
+"""Rows of the store as dataclasses, and digests of records and histories."""
 
 import builtins
 import hashlib
@@ -14,32 +14,31 @@ WAITS = "waits for a withdrawal: a sharer took their consent back"  # why a reci
 
 
 def now() -> str:
-    """The time, as ISO 8601 in UTC."""
+    """The current time in UTC, as ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True, slots=True)
 class BaseInfo:
-    """A base model that the home knows."""
+    """A base model of the home."""
 
     name: str
-    folder: str  # one that lies in the home is kept relative to it, so that a home can be moved
+    folder: str  # stored relative to the home if it lies there
     fingerprint: str
     parameters: int
     source: str
     task: str | None = None
     parent: str | None = None
     provenance: dict[str, Any] | None = None
-    forgotten: int = 0  # how often something that it has learnt from was forgotten since
+    forgotten: int = 0  # number of deletions of data it has learnt from
     created: str = field(default_factory=now)
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterInfo:
-    """One version of one person's adapter: what it was made from, and where its weights lie.
+    """One version of a user's adapter: its inputs and where its weights are.
 
-    It was trained, or put together from the pieces of a pool: then it has a recipe, and weights only if some were
-    trained on top.
+    It was trained, or assembled from a pool's pieces. Then it has a recipe, and weights only if some were trained too.
     """
 
     id: str
@@ -62,15 +61,15 @@ class AdapterInfo:
     seconds: float
     method: str = "lora"
     parent: str | None = None
-    forgotten: int = 0  # how many of the records it has learnt from were forgotten since
-    recipe: builtins.bytes | None = None  # not the field of that name
+    forgotten: int = 0  # number of its records forgotten since
+    recipe: builtins.bytes | None = None  # `bytes` is a field here
     pool: str | None = None  # digest of the pool whose pieces the recipe names
     stale: str | None = None  # why the recipe cannot be used
     created: str = field(default_factory=now)
 
     @property
     def is_recipe(self) -> bool:
-        """Whether it was put together from the pieces of a pool."""
+        """Whether it was assembled from the pieces of a pool."""
         return self.recipe is not None
 
     @property
@@ -84,13 +83,11 @@ class AdapterInfo:
         return self.provenance.get("kept") if self.is_recipe else None
 
     def knows(self, history: str) -> bool:
-        """Whether it was made from just these records, given by their digest, and need not be made again."""
+        """Whether it was made from exactly the records of this digest, and need not be made again."""
         return self.history == history and not self.forgotten and (self.stale is None or self.waits)
 
 
-CHOSEN = (
-    "chosen"  # key in a version's provenance: digest of the user's records when this version was put into use again
-)
+CHOSEN = "chosen"  # key in provenance: digest of the user's records when this version was put into use again
 
 
 def is_chosen(adapter: AdapterInfo | None, history: str) -> bool:
@@ -100,16 +97,16 @@ def is_chosen(adapter: AdapterInfo | None, history: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class PoolInfo:
-    """One version of a pool of pieces that the home knows. It names no person."""
+    """One version of a pool of pieces. It names no user."""
 
     digest: str
     task: str
     base: str
     base_fingerprint: str
     version: int
-    folder: str  # one that lies in the home is kept relative to it, so that a home can be moved
-    sharers: int  # how many
-    own: bool  # made in this home, not taken in from outside
+    folder: str  # stored relative to the home if it lies there
+    sharers: int  # number of sharers
+    own: bool  # made in this home
     provenance: dict[str, Any]
     parent: str | None = None  # digest of the version it was made from
     created: str = field(default_factory=now)
@@ -119,15 +116,15 @@ class PoolInfo:
 
 @dataclass(frozen=True, slots=True)
 class PoolVersion:
-    """A version of a pool that is, or was, in the home: by it an older or a forged one is recognised.
+    """A version of a pool that is or was in the home, kept to recognise older and forged versions.
 
     Attributes:
-        line: what its versions have in common; None where it is not signed.
-        ancestors: digests of the versions before it, as far as they are known.
-        sharers: hashes of their random ids.
-        key: public key that the next version must be signed with; None where it was not signed.
-        source: the folder it was taken from; None where it was made here.
-        local: made here of a pool from outside, whose publisher does not know it.
+        line: identifier that a signed pool's versions share; None for an unsigned pool.
+        ancestors: digests of the known earlier versions.
+        sharers: hashes of the sharers' random ids.
+        key: public key that must sign the next version; None for an unsigned pool.
+        source: folder it came from; None where it was made here.
+        local: whether it was made here from another publisher's pool.
     """
 
     digest: str
@@ -143,7 +140,7 @@ class PoolVersion:
 
 @dataclass(frozen=True, slots=True)
 class DraftInfo:
-    """What a sharer's pieces are made of, kept from the moment it was trained: their adapter, or the gates upon it."""
+    """An intermediate result of sharing: a sharer's adapter, or the gates trained on it."""
 
     user: str
     task: str
@@ -152,14 +149,14 @@ class DraftInfo:
     key: str
     blob: str
     bytes: int
-    tokens: int  # that it was trained on
+    tokens: int  # number of training tokens
     seconds: float
     created: str = field(default_factory=now)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenInfo:
-    """Who may ask a server: a person about themselves, or an operator (no user) for everybody. It opens nothing."""
+    """A token's public data: it gives a user access to their own data, or an operator (no user) to the server."""
 
     id: str
     user: str | None
@@ -179,7 +176,7 @@ class TokenInfo:
 
 @dataclass(frozen=True, slots=True)
 class JobInfo:
-    """What a server was asked to make of a person's history, and how far that is."""
+    """A request to a server to train or assemble, and its state."""
 
     id: str
     kind: str  # "train" or "assemble"
@@ -194,7 +191,7 @@ class JobInfo:
 
 @dataclass(frozen=True, slots=True)
 class ProfileInfo:
-    """What was written about a person, from the records they had then."""
+    """A text about a user, written from the records they had then."""
 
     task: str
     user: str
@@ -206,7 +203,7 @@ class ProfileInfo:
 
 @dataclass(frozen=True, slots=True)
 class HistoryInfo:
-    """How much the home holds of one person in one task."""
+    """A user's records in one task: their number and digest."""
 
     user: str
     task: str
@@ -231,7 +228,7 @@ def history_digest(history: History) -> str:
 
 
 def digest_of(records: Iterable[tuple[str, str]]) -> str:
-    """A hash over records' ids and digests, in whatever order they come."""
+    """A hash over records' ids and digests, in any order."""
     hasher = hashlib.sha256()
     for record_id, digest in sorted(records):
         hasher.update(f"{record_id}\0{digest}\n".encode())

@@ -199,7 +199,8 @@ class Store:
             raise NotFoundError(
                 f"The home has no base {name!r}" + ("" if near is None else f"; did you mean {near!r}?"),
                 expected=f"one of: {', '.join(found)}" if found else None,
-                hint="`ownlm base add SOURCE` adds one",
+                hint="add one",
+                command="ownlm base add SOURCE",
             )
         return found[name]
 
@@ -315,8 +316,8 @@ class Store:
         """
         if adapter.blob is None or adapter.is_recipe:
             what = f"The newest adapter of user {adapter.user!r} in task {adapter.task!r} is a recipe"
-            hint = f"`ownlm train --task {adapter.task} --user {quoted(adapter.user)}` makes one with own weights"
-            raise AdapterError(what, expected="a trained adapter", hint=hint)
+            command = f"ownlm train --task {adapter.task} --user {quoted(adapter.user)}"
+            raise AdapterError(what, expected="a trained adapter", hint="train one", command=command)
         return self.blobs.get(adapter.blob)
 
     def choose_version(self, version: AdapterInfo) -> AdapterInfo:

@@ -130,7 +130,7 @@ def revoke_token(store: Store, beginning: str) -> TokenInfo:
     found = [one for one in tokens(store) if beginning and one.id.startswith(beginning)]
     if len(found) != 1:
         what = f"{len(found)} tokens' ids begin with {beginning!r}" if found else f"There is no token {beginning!r}"
-        raise NotFoundError(what, hint="`ownlm users token --list` shows their ids")
+        raise NotFoundError(what, hint="list the tokens with their ids", command="ownlm users token --list")
     with store.database.writing() as db:
         db.execute(delete(tables.tokens).where(tables.tokens.c.id == found[0].id))
     return found[0]

@@ -1,4 +1,4 @@
-"""One worker at a time in a home: a second process that would train waits for the first."""
+"""The lock of the one process that trains in a home."""
 
 import json
 import os
@@ -20,12 +20,12 @@ POLL_S = 0.5
 
 @contextmanager
 def working(folder: Path, what: str, progress: Progress) -> Iterator[None]:
-    """While it lasts, no other process trains in this home; reading, adding, and forgetting all but sharers go on.
+    """Holds the lock for training in a home, after waiting for it. Reading, adding and most deletions need no lock.
 
     Args:
         folder: the home.
-        what: what is done, for whoever waits: "ownlm train".
-        progress: told who is waited for.
+        what: command shown to processes that wait, such as "ownlm train".
+        progress: reports which process holds the lock.
 
     Raises:
         StoreError: the home is read-only.
@@ -44,7 +44,7 @@ def working(folder: Path, what: str, progress: Progress) -> Iterator[None]:
             f"The home {folder} cannot be worked in", got=error.strerror, hint="make it writable"
         ) from None
     try:
-        with suppress(OSError):  # a full disk; nobody needs the note
+        with suppress(OSError):  # such as a full disk; the note is not essential
             note.write_text(json.dumps({"process": os.getpid(), "what": what, "since": now()}), "utf8")
         yield
     finally:
@@ -54,11 +54,11 @@ def working(folder: Path, what: str, progress: Progress) -> Iterator[None]:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[bool]:
-    """Whether nobody trains in a home; if so, nobody begins while it lasts."""
+    """Tries to take the lock: True if no process trains, and then none begins during the block."""
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
-    except (Timeout, OSError):  # somebody does; or it is read-only, and cannot be worked in
+    except (Timeout, OSError):  # a process trains; or the home is read-only
         yield False
         return
     try:
@@ -68,13 +68,13 @@ def alone(folder: Path) -> Iterator[bool]:
 
 
 def at_work(folder: Path) -> str | None:
-    """Who trains in a home just now, as far as can be told; None if nobody does."""
+    """The process that trains in a home, in words; None where there is none."""
     with alone(folder) as idle:
         return None if idle or not (folder / NOTE).exists() else _other(folder / NOTE)
 
 
 def _other(note: Path) -> str:
-    """Who works there, as far as can be told."""
+    """The process that wrote the note, in words."""
     try:
         known = json.loads(read_regular(note))
         return f"`{known['what']}`, process {known['process']}, at work in this home since {known['since']}"

@@ -1,4 +1,4 @@
-"""Adding a base, and picking one."""
+"""Bases of a home: added and selected."""
 
 import re
 import shutil
@@ -12,11 +12,11 @@ from ownlm.progress import Progress
 from ownlm.store.rows import BaseInfo
 from ownlm.store.store import Store
 
-RANDOM = "random"  # a source: a tiny base of random weights
+RANDOM = "random"  # the source of a tiny base with random weights
 
 
 def add_base(store: Store, source: str, name: str | None, progress: Progress) -> BaseInfo:
-    """Fetches, checks and registers a base; the same one again is no error."""
+    """Fetches, checks and registers a base; a known base stays as it is."""
     name = name or source.rstrip("/").rsplit("/", 1)[-1]
     check_name(name)
     if source == RANDOM and not Path(RANDOM).exists():
@@ -31,7 +31,7 @@ def add_base(store: Store, source: str, name: str | None, progress: Progress) ->
     base = BaseInfo(name, str(folder), fingerprint(folder), parameter_count(folder), source)
     progress("fingerprint", 1, 1)
     if any((known.name, known.fingerprint) == (base.name, base.fingerprint) for known in store.bases()):
-        store.move_base(name, base.folder)  # the same base, perhaps in another place now
+        store.move_base(name, base.folder)  # the same base, perhaps in another folder
         return store.base(name)
     from ownlm.model.base import load_base
     from ownlm.model.bases.self_test import check_packed
@@ -44,7 +44,7 @@ def add_base(store: Store, source: str, name: str | None, progress: Progress) ->
 
 
 def _add_random(store: Store, name: str) -> BaseInfo:
-    """Registers a tiny base of random weights, to try commands with; the home keeps it."""
+    """Registers a tiny base with random weights, which lies in the home."""
     from ownlm.model.bases.random_base import make_random_base
 
     if any((known.name, known.source) == (name, RANDOM) for known in store.bases()):
@@ -61,10 +61,10 @@ def _add_random(store: Store, name: str) -> BaseInfo:
 
 
 def check_before_download(folder: Path, name: str) -> None:
-    """Refuses a model by its config.json alone, before its weights are fetched.
+    """Checks a model by its config.json, before its weights are downloaded.
 
     Raises:
-        BaseModelError: it cannot be a base.
+        BaseModelError: it cannot serve as a base.
     """
     check_config(folder)
     from ownlm.model.bases.architecture import check_architecture
@@ -74,17 +74,17 @@ def check_before_download(folder: Path, name: str) -> None:
 
 
 def pick_base(store: Store, task: str, name: str | None) -> BaseInfo:
-    """The base called `name`; by default the newest that was adapted to the task, else the newest of the others."""
+    """The base of this name; by default the newest one adapted to the task, else the newest that is not adapted."""
     if name is not None:
         return store.base(name)
     bases = [base for base in store.bases() if base.task in (None, task)]
     if not bases:
-        raise NotFoundError("The home has no base model yet", hint="`ownlm base add smollm2-135m`")
+        raise NotFoundError("The home has no base model yet", hint="add one", command="ownlm base add smollm2-135m")
     return max(enumerate(bases), key=lambda numbered: (numbered[1].task == task, numbered[0]))[1]
 
 
 def pick_raw_base(store: Store, name: str | None) -> BaseInfo:
-    """The base called `name`; by default the newest that is not adapted to a task."""
+    """The base of this name; by default the newest that is not adapted to a task."""
     raw = [base for base in store.bases() if base.task is None]
     if name is not None or not raw:
         return pick_base(store, "", name)
@@ -92,11 +92,11 @@ def pick_raw_base(store: Store, name: str | None) -> BaseInfo:
 
 
 def check_name(name: str) -> None:
-    """Raises a BaseModelError where a base cannot be called so: its name becomes a folder's."""
+    """Raises a BaseModelError where a name is invalid: it becomes the name of a folder."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise BaseModelError(
-            "A base cannot be called so",
+            "Invalid name of a base",
             got=name,
             expected="letters, digits, '.', '_' and '-', at most 64, with a letter or digit first",
-            hint="choose another name: `base add --name`, or `adapt --out`",
+            hint="choose another name",
         )

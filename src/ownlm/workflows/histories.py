@@ -141,14 +141,16 @@ def _naming_file(data: Path, task: str) -> Iterator[None]:
     try:
         yield
     except ChangedRecordError as error:
-        edit = f"`ownlm history edit --task {task} --set FIELD=VALUE {argument(error.user)} {quoted(error.record)}`"
         raise DataError(
             f"The file {data} changes what is known: {error.what}; nothing was added",
-            hint=f"{edit} changes it in the home; to keep the home's, take the record out of the file; to have both, "
-            "give the changed one an id of its own",
+            hint="to keep the home's record, take it out of the file; to have both, give the new one another id; to "
+            "change the home's",
+            command=f"ownlm history edit --task {task} --set FIELD=VALUE {argument(error.user)} {quoted(error.record)}",
         ) from None
     except DataError as error:
-        raise DataError(f"The file {data} changes what is known: {error.what}", hint=error.hint) from None
+        raise DataError(
+            f"The file {data} changes what is known: {error.what}", hint=error.hint, command=error.command
+        ) from None
 
 
 def known_history(store: Store, task: str, user: str) -> History:

@@ -1,1 +1,1 @@
-"""What deleted rows leave in the files of a home: removed, and looked for."""
+"""Removal of what deleted rows leave in the files of a home, and the search that proves it."""

@@ -1,4 +1,4 @@
-"""Texts in files: copies that somebody put into a home, and the search that proves that nothing is left."""
+"""Search for deleted texts in the files of a home: copies beside the home's own files, and proof that none is left."""
 
 import json
 import os
@@ -16,13 +16,14 @@ from ownlm.store.exports import FOLDER as SERVED
 from ownlm.store.pools import FOLDER as POOLS
 from ownlm.store.store import Store
 
-SHORTEST, LONGEST = 8, 48  # letters of a text that are searched for; a shorter one may be anybody's
+SHORTEST, LONGEST = 8, 48  # letters of a text that are searched for; a shorter text may be another user's
 BATCH = 20_000  # texts searched for at a time
-_WEIGHTS = {"bases", "blobs", SERVED}  # folders of our own, in which no record's text is written
+_HINT = "end the other processes that use the home, then check it"
+_WEIGHTS = {"bases", "blobs", SERVED}  # the home's own folders without text of records
 
 
 def needles_of(texts: Iterable[str]) -> tuple[list[Needle], int]:
-    """What of texts is searched for, as they are and as JSON spells them; and how many are too short for it."""
+    """The beginnings of texts, as UTF-8 and as JSON escapes; and the number of texts too short to search for."""
     texts = set(texts)
     beginnings = sorted({text[:LONGEST] for text in texts if len(text) >= SHORTEST})
     short = sum(0 < len(text) < SHORTEST for text in texts)
@@ -34,7 +35,7 @@ def _needle(text: str) -> Needle:
 
 
 def other_files(store: Store) -> Iterator[Path]:
-    """Files in a home that are none of its own. What somebody put beside a pool's own files is one of them."""
+    """Files in a home's folder that do not belong to the home, also those in the folders of pools."""
     for name, folders, files in os.walk(store.folder):
         folder = Path(name)
         if folder == store.folder:
@@ -46,7 +47,7 @@ def other_files(store: Store) -> Iterator[Path]:
 
 
 def copies_of(store: Store, needles: list[Needle]) -> list[tuple[Path, set[Needle]]]:
-    """The other files of a home in which some texts stand.
+    """The other files of a home that contain some of the texts.
 
     Raises:
         StoreError: they cannot be searched.
@@ -59,21 +60,21 @@ def copies_of(store: Store, needles: list[Needle]) -> list[tuple[Path, set[Needl
 
 
 def check_no_copies(db: Connection, copies: list[tuple[Path, set[Needle]]]) -> None:
-    """Raises a CopyError where a text that no row holds any more stands in another file.
+    """Raises a CopyError where another file contains a text that is in no row any more.
 
     Args:
-        db: the transaction that has deleted the rows.
-        copies: as `copies_of` found them.
+        db: transaction that deleted the rows.
+        copies: result of `copies_of`.
     """
     if left := _left(db, copies):
         raise CopyError(
-            f"A copy of what is to be forgotten lies in {left[0]}; nothing was removed",
+            f"The file {left[0]} contains a copy of the text to delete; nothing was removed",
             hint="move that file out of the home, or remove it, and give the same command again",
         )
 
 
 def prove_gone(store: Store, needles: list[Needle]) -> None:
-    """Searches all files of a home but weights, the database's own too.
+    """Searches all files of a home except weights, including the database.
 
     Raises:
         StoreError: a text is still found, even after the database was rewritten; or a file cannot be read.
@@ -90,12 +91,11 @@ def prove_gone(store: Store, needles: list[Needle]) -> None:
             return
         if again and set(left) & set(own):
             store.database.vacuum()
-    hint = "end what else uses the home; then `ownlm doctor`"
-    raise StoreError(f"Text that was to be forgotten is still found in {left[0]}", hint=hint)
+    raise StoreError(f"Deleted text is still found in {left[0]}", hint=_HINT, command="ownlm doctor")
 
 
 def files_with_records(store: Store) -> dict[Path, int]:
-    """The other files of a home that hold texts of records, each with how many: what stands in the way of deletions."""
+    """The other files of a home that contain texts of records, each with their number; they prevent deletions."""
     counts = dict[Path, int]()
     if not any(True for _ in other_files(store)):
         return counts
@@ -111,7 +111,7 @@ def files_with_records(store: Store) -> dict[Path, int]:
 
 
 def _left(db: Connection, hits: list[tuple[Path, set[Needle]]]) -> list[Path]:
-    """The files that hold a text which no row of the database, as it is now, holds."""
+    """The files with a text that is in no row of the database."""
     if not hits:
         return []
     left = set[Needle]().union(*(here for _, here in hits))

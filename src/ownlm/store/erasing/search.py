@@ -1,6 +1,6 @@
-"""The process that searches files for `traces`: `python search.py`, which imports next to nothing, to start quickly.
+"""The process that searches files for `traces`: `python search.py`, which imports little so that it starts quickly.
 
-It reads what to look for as one JSON document from its input, and writes which files hold which needles.
+It reads a JSON document with paths and needles from stdin, and writes which files contain which needles.
 """
 
 import json
@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from io import BufferedReader
 
 WORD = 8  # bytes
-FEW = 64  # forms that are looked for one by one; more are looked for together, in one pass, if they have a word
+FEW = 64  # forms that are searched for one by one; more are searched for together, by their first word
 BLOCK = 2**20  # bytes read at a time: whole pages of any size
-_TREES = {2: 12, 5: 12, 10: 8, 13: 8}  # kinds of pages with cells, and the length of their headers
+_TREES = {2: 12, 5: 12, 10: 8, 13: 8}  # header lengths by kind, of pages with cells
 
 
 def _search(paths: list[bytes], needles: list[list[bytes]], unused: bool) -> list[tuple[int, list[int]]]:
@@ -24,9 +24,9 @@ def _search(paths: list[bytes], needles: list[list[bytes]], unused: bool) -> lis
             with open(path, "rb") as file:
                 for block in _unused(file) if unused else _blocks(file, overlap):
                     numbers |= find(block)
-        except FileNotFoundError:  # another process is done with it
+        except FileNotFoundError:  # another process removed it
             continue
-        except OSError as error:  # reading does not say of what
+        except OSError as error:  # an error of read() has no path
             raise OSError(error.errno, error.strerror, path) from None
         if numbers:
             hits.append((place, sorted(numbers)))
@@ -34,7 +34,7 @@ def _search(paths: list[bytes], needles: list[list[bytes]], unused: bool) -> lis
 
 
 def _finder(needles: list[list[bytes]]) -> Callable[[bytes], set[int]]:
-    """A function that says which needles stand in a block."""
+    """A function that returns the numbers of the needles in a block."""
     single = [(form, number) for number, forms in enumerate(needles) for form in dict.fromkeys(forms)]
     together: list[tuple[bytes, int]] = []
     if len(single) > FEW:
@@ -64,16 +64,15 @@ def _blocks(file: BufferedReader, overlap: int) -> Iterator[bytes]:
 
 
 def _unused(file: BufferedReader) -> Iterator[bytes]:
-    """What lies between cell pointers and cells in the pages of an SQLite database, a block at a time.
+    """The bytes between cell pointers and cells in the pages of an SQLite database, a block at a time.
 
-    The first byte of a page tells its kind; that of a page of another kind (overflow, free list) is 0, as it begins
-    with a page number.
+    The first byte of a page is its kind. Other pages (overflow, free list) begin with a page number, so with a 0.
 
     Source: https://www.sqlite.org/fileformat2.html, 1.6.
     """
     size = 0
     while content := file.read(BLOCK):
-        head, gaps = (0 if size else 100), list[bytes]()  # the file's first page has a header of its own
+        head, gaps = (0 if size else 100), list[bytes]()  # the first page follows the file's header
         size = size or _page_size(content)
         for start in range(0, len(content) - size + 1, size):
             at = start + head
