@@ -1,5 +1,6 @@
-"""README and docs/: the quickstart runs as written, each command parses, each link leads somewhere."""
+"""README and docs/: the quickstart runs as written, each command parses, links and names of functions exist."""
 
+import pydoc
 import re
 import shlex
 import subprocess
@@ -59,6 +60,13 @@ def test_the_quickstart_runs_as_written(tmp_path: Path, tiny_base: Path, monkeyp
     assert said.strip() in ("home", "work", "money")
     exec(python.replace("smollm2-135m", str(tiny_base)), {})
     assert (tmp_path / "ada-adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_each_function_of_the_papers_page_exists() -> None:
+    rows = [line.split(" | ") for line in (ROOT / "docs" / "paper.md").read_text("utf8").splitlines()]
+    named = [name for row in rows if len(row) == 4 for name in re.findall(r"`([a-z_0-9]+(?:\.\w+)+)`", row[2])]
+    assert len(named) > 40
+    assert [name for name in named if not name.endswith(".toml") and pydoc.locate(f"ownlm.{name}") is None] == []
 
 
 def test_the_readme_is_short_and_names_every_folder() -> None:

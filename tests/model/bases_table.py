@@ -363,27 +363,30 @@ TABLE = (
 
 HEAD = """# Bases
 
-Which models can be a base. `python -m tests.model.bases_table` makes the tables from the architectures that the tests
-try, each as a small random model in a folder, through `ownlm base add`. Each accepted one is trained in company, alone,
-and by `peft` alone: losses and weights are the same. What is not listed is tried by `ownlm base add` too, and refused
-where company would matter.
+Models that can be a base. `python -m tests.model.bases_table` makes the tables from the architectures that the tests
+try, each as a small random model in a folder, through `ownlm base add`. Adapters of an accepted one are trained in a
+batch, alone, and by `peft` alone: losses and weights are the same. `ownlm base add` tries any other model in the same
+way, and refuses it if users in one batch would change each other's results.
 
-A base is a folder or a hub id with `config.json`, weights in safetensors (bfloat16, float16 or float32), and a
+A base is a folder or a Hugging Face id with `config.json`, weights in safetensors (bfloat16, float16 or float32), and a
 tokenizer (`tokenizer.json`; `tokenizer.model` alone needs the packages `sentencepiece` and `protobuf`). A tokenizer
-without an end-of-text token gets that of `generation_config.json` or `config.json`. There may be more control tokens
-than the model has embeddings, as in Gemma 3's tokenizer, but no more tokens of text. Of a model on the hub,
-`config.json` is fetched and tried first: what it shows is refused before any weight is downloaded.
+without an end-of-text token gets that of `generation_config.json` or `config.json`. The tokenizer may have more control
+tokens than the model has embeddings, as Gemma 3's has, but no more tokens of text. For a model on the hub,
+`config.json` is fetched and checked first, so that a refusal comes before the weights are downloaded.
 
-**Modules.** `adapt`, `train`, `share` and `assemble` adapt the projections of a preset, by the names that the base has
+The built-in base, SmolLM2-135M, is a 4-bit file converted to float32. Bases with longrope or dynamic NTK work within
+their original context.
+
+**Modules.** `adapt`, `train`, `share` and `assemble` adapt the projections of a preset, by the base's own names
 for them; `--modules` names others. Experts of mixture-of-experts bases are not adapted. Modules that `peft` would load
-under other names, such as parts of fused experts, are refused before anything is trained, since it could not read
+under other names, such as parts of fused experts, are refused before training, since `peft` could not read
 the exported adapter.
 
-**Models of pictures and text** are used for their text alone: adapters change the text decoder, and its parameters are
-those that are counted. Gemma 3n's need the package `timm`, and were not tried with it. Prompt tuning is refused where
+**Models of pictures and text** are used for text alone: adapters change the text decoder, and its parameters are
+counted. Gemma 3n's need the package `timm`, and were not tried with it. Prompt tuning is refused if
 each layer has embeddings of the tokens (Gemma 3n, Gemma 4 E2B and E4B): virtual tokens have none.
 
-**Text stays text.** Whatever a user writes is encoded as if the tokenizer had no control tokens: neither those that are
+**Text stays text.** A user's text is encoded as if the tokenizer had no control tokens: neither those
 marked as special, nor others that look like markers (`<think>`, `[INST]`, `◁think▷`, brackets of any kind) or that the
 chat template uses. Added tokens of blanks, and of HTML's elements, stay as they are.
 """
