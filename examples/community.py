@@ -1,10 +1,10 @@
-"""The made-up community of `make demo`: people who file the same kind of messages, each by rules of their own.
+"""The made-up community of `make demo`: users who file the same kind of messages, each by different rules.
 
-NOBODY HERE IS REAL: the people, their rules and their messages are made up by this file, from a seed.
+NO USER HERE IS REAL: this file makes up the users, their rules and their messages, from a seed.
 
 Four archetypes look at different things: the clock (by when?), the people (from whom?), the purse (is it about money?)
-and the doer (what is asked of me?). A person's rules are an archetype's with one to three exceptions of their own. So
-the same message gets different answers from different people, while people of one archetype mostly agree.
+and the doer (what is asked of me?). A user's rules are an archetype's with one to three exceptions. So the same message
+gets different answers from different users, while users of one archetype mostly agree.
 
     python examples/community.py OUTDIR    writes outsiders.jsonl, people.jsonl and queries.jsonl
 """
@@ -23,21 +23,21 @@ from messages import ASK_WEIGHTS, ASKS, DEADLINES, MOMENTS, PHRASINGS, SENDER_WE
 
 Row = dict[str, str]
 
-NOTICE: Final = "The people and messages of this community are made up; nobody here is real."
+NOTICE: Final = "The users and messages of this community are made up; none of them is real."
 FOLDERS: Final = ("today", "week", "later", "family", "work", "money", "help", "reply", "fun", "read", "bin")
 NAMES: Final = (
     *("ada", "bela", "ciro", "dana", "edda", "finn", "gwen", "hugo", "iris", "jona", "kaya", "lars"),
     *("mina", "nils", "olga", "pavo", "quin", "rosa", "sami", "tove", "ugo", "vera", "wim", "xena"),
 )
-OUTSIDERS: Final = 8  # the first people, two of each archetype: the shared task adapter learns from them alone
-NEW_RECORDS: Final = 20  # how many a newcomer has so far
-TOP_SHARE: Final = (0.25, 0.40)  # how much of a history its most frequent folder may cover
-OWN_SHARE: Final = (0.05, 0.15)  # how much of a history is filed other than the archetype would
+OUTSIDERS: Final = 8  # the first users, two of each archetype, from whom the task adapter learns
+NEW_RECORDS: Final = 20  # records of a newcomer
+TOP_SHARE: Final = (0.25, 0.40)  # the share of a history in its most frequent folder
+OWN_SHARE: Final = (0.05, 0.15)  # the share of a history that the archetype would file elsewhere
 START: Final = datetime(2025, 1, 6, 8)
 
 
 class Message(str):
-    """A message's text, which still knows what it says."""
+    """A message's text, with the attributes that rules look at."""
 
     sender: str  # a key of SENDERS
     ask: str  # a key of ASKS
@@ -73,7 +73,7 @@ class Rule:
     folder: str
 
     def fits(self, message: Message) -> bool:
-        """Whether this rule speaks about the message."""
+        """Whether this rule applies to the message."""
         return self.trait == "any" or getattr(message, self.trait) == self.value
 
     def __str__(self) -> str:
@@ -142,14 +142,14 @@ EXCEPTIONS: Final = _rules("""
 
 @dataclass(frozen=True)
 class Person:
-    """One made-up person.
+    """One made-up user.
 
     Attributes:
         name: the user id.
         archetype: a key of ARCHETYPES.
-        habits: what sets the person apart from the archetype, in words.
-        rules: the person's own rules.
-        records: what the person filed, oldest first: rows of user_id, id, time, text, folder.
+        habits: the exceptions from the archetype, in words.
+        rules: the user's rules, exceptions first.
+        records: filed messages, oldest first: rows of user_id, id, time, text, folder.
         queries: held-out messages: rows of user_id, id, text, gold.
     """
 
@@ -161,7 +161,7 @@ class Person:
     queries: list[Row]
 
     def file(self, message: Message) -> str:
-        """The folder that this person chooses."""
+        """The folder that this user chooses."""
         return file(message, self.rules)
 
 
@@ -173,7 +173,7 @@ def file(message: Message, rules: Rules) -> str:
 def make_community(people: int = 24, records: int = 40, queries: int = 12, seed: int = 0) -> list[Person]:
     """Make up a community, in which no message occurs twice.
 
-    Who comes later changes nothing about who came before, so a larger community begins with a smaller one.
+    A larger community begins with the smaller one: later users change nothing about earlier ones.
 
     Raises:
         ValueError: with fewer than 20 records no history could show the archetype, the exceptions and the balance.
@@ -185,7 +185,7 @@ def make_community(people: int = 24, records: int = 40, queries: int = 12, seed:
 
 
 def shared_messages(seed: int = 0, count: int = 6) -> list[Message]:
-    """Messages that every archetype files differently; each is a `str`, and `Person.file` takes it."""
+    """Messages that each archetype files differently; each is a `str` that `Person.file` accepts."""
     found: list[Message] = []
     for message in messages(Random(f"{seed} shared")):
         folders = {file(message, rules) for rules in ARCHETYPES.values()}
@@ -198,7 +198,7 @@ def shared_messages(seed: int = 0, count: int = 6) -> list[Message]:
 
 
 def write(community: list[Person], out: Path) -> None:
-    """Write the histories of the outsiders and of the people, and the people's held-out queries."""
+    """Write the histories of outsiders and users, and the users' held-out queries."""
     out.mkdir(parents=True, exist_ok=True)
     outsiders, people = community[:OUTSIDERS], community[OUTSIDERS:]
     _write_rows(out / "outsiders.jsonl", (row for person in outsiders for row in person.records))
@@ -207,14 +207,14 @@ def write(community: list[Person], out: Path) -> None:
 
 
 def write_newcomers(newcomers: list[Person], out: Path) -> None:
-    """Write the first records of people who have just come, and their held-out queries."""
+    """Write the newcomers' first records and held-out queries."""
     out.mkdir(parents=True, exist_ok=True)
     _write_rows(out / "newcomers.jsonl", (row for person in newcomers for row in person.records[:NEW_RECORDS]))
     _write_rows(out / "newcomers-queries.jsonl", (row for person in newcomers for row in person.queries))
 
 
 def summary(community: list[Person], seed: int = 0) -> str:
-    """Who is there, and what each archetype does with the same messages."""
+    """One line per user, and the folders of each archetype for the same messages."""
     lines = [NOTICE, ""]
     for person in community:
         folder, count = Counter(row["folder"] for row in person.records).most_common(1)[0]
@@ -227,7 +227,7 @@ def summary(community: list[Person], seed: int = 0) -> str:
 
 
 def _person(number: int, records: int, queries: int, seed: int, taken: set[str]) -> Person:
-    """Make up one person, again and again until the history is lifelike."""
+    """Make up one user; drawn again until the history is balanced."""
     lap, place = divmod(number, len(NAMES))
     name = NAMES[place] + (str(lap + 1) if lap else "")
     archetype = list(ARCHETYPES)[number % len(ARCHETYPES)]
@@ -245,7 +245,7 @@ def _person(number: int, records: int, queries: int, seed: int, taken: set[str])
 
 
 def _lifelike(past: list[Message], own: Rules, archetype: Rules) -> bool:
-    """Whether no folder swallows the history, and every exception shows in it without drowning the archetype."""
+    """Whether no folder dominates the history, and every exception shows in it and stays an exception."""
     deciding = [next(rule for rule in own + archetype if rule.fits(message)) for message in past]
     changed = [rule for rule, message in zip(deciding, past, strict=True) if rule.folder != file(message, archetype)]
     top_share = max(Counter(rule.folder for rule in deciding).values()) / len(past)
@@ -255,7 +255,7 @@ def _lifelike(past: list[Message], own: Rules, archetype: Rules) -> bool:
 
 
 def _fresh(rng: Random, count: int, taken: set[str]) -> list[Message]:
-    """Messages that nobody has, all different."""
+    """Messages that no user has yet, all different."""
     found: dict[Message, None] = {}
     for message in messages(rng):
         if message not in taken:

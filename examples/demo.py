@@ -1,10 +1,10 @@
-"""The main job, from start to end, on a community that is made up: `make demo`.
+"""The demo, `make demo`: OPPU and Per-Pcs from start to end on a made-up community.
 
-Nineteen people file the same kind of messages, each by rules of their own. Eight teach the base the task; eight get an
-adapter each, trained all at once on their forty records, and agree to share: pieces of adapters of theirs make a pool.
-Three newcomers with twenty records get an adapter out of that pool, without training. Then everybody's held-out
-messages are filed. The home is left in `.demo` for a look around, and the messages beside it in `.demo-data`: a copy in
-the home would stand in the way of deleting them.
+Nineteen users file the same kind of messages, each by different rules. Eight teach the base the task (stage 1). Eight
+others get one adapter each, trained in one pass on forty records per user, and agree to share: their pieces make a
+pool. Three newcomers with twenty records get adapters assembled from the pool, without training. Then every user's
+held-out messages are filed. The home stays in `.demo`, and the messages beside it in `.demo-data`: a copy in the home
+would block the deletion of users.
 """
 
 import shutil
@@ -20,10 +20,10 @@ from ownlm.history.record import Query
 from ownlm.progress import Progress
 
 HOME = Path(".demo")
-BASE, SOURCE = "smollm2-135m", "smollm2-135m"  # what it is called, and where it comes from
+BASE, SOURCE = "smollm2-135m", "smollm2-135m"  # the base's name in the home, and its source
 TASK = str(Path(__file__).with_name("triage.toml"))
-PEOPLE, NEWCOMERS = 8, 3  # beside the outsiders; two people of each archetype
-# Forty records make few steps: small batches and a high rate, found on this community (benchmarks/LOG.md).
+PEOPLE, NEWCOMERS = 8, 3  # without the outsiders; two users of each archetype
+# Forty records make few steps, so batches are small and the rate is high; both were tuned on this community (LOG.md).
 STAGE_1 = {"learning_rate": 1e-3, "epochs": 1, "batch_size": 8}
 STAGE_2 = {"learning_rate": 2e-3, "epochs": 2, "batch_size": 8}
 SHARING = {"learning_rate": 2e-3, "steps": 6, "batch_size": 8, "gate_steps": 16, "centre": True}
@@ -34,7 +34,7 @@ def main() -> None:
     started = time.perf_counter()
     everyone = community.make_community(community.OUTSIDERS + PEOPLE + NEWCOMERS)
     people, newcomers = everyone[community.OUTSIDERS : -NEWCOMERS], everyone[-NEWCOMERS:]
-    say(f"{len(everyone)} made-up people file made-up messages, each by rules of their own.\n")
+    say(f"{len(everyone)} made-up users file made-up messages, each by different rules.\n")
     data = HOME.with_name(f"{HOME.name}-data")
     for folder in (HOME, data):
         shutil.rmtree(folder, ignore_errors=True)
@@ -57,7 +57,7 @@ def main() -> None:
         side_by_side = compare(home, people[:4], progress)
     show_accuracy(people, newcomers, queries, by)
     show_pieces(home, people, newcomers)
-    say("\nThe same message, filed by different people's models:")
+    say("\nThe same message, filed with different users' adapters:")
     columns = ["message", "base", *(f"{person.name} ({person.archetype})" for person in people[:4])]
     print_table("", columns, side_by_side)
     say(
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def share_and_assemble(home: Home, people: list[community.Person], newcomers: Path, progress: Progress) -> int:
-    """Everybody shares, and newcomers are assembled from the pool; the bytes of one's recipe."""
+    """All users share, and newcomers are assembled from the pool; returns the bytes of one recipe."""
     for person in people:
         home.consent(person.name, True)
     home.pools.share(TASK, select="active", progress=progress, **SHARING)  # type: ignore[arg-type]
@@ -77,13 +77,13 @@ def share_and_assemble(home: Home, people: list[community.Person], newcomers: Pa
 
 
 def answers(home: Home, queries: list[Query], progress: Progress, **how: object) -> Answers:
-    """The chosen folder of each query, by the query's id."""
+    """The chosen folder of each query, by query id."""
     given = home.ask_many(queries, "triage", choose=True, progress=progress, **how)  # type: ignore[arg-type]
     return {answer.query.id: answer.answer for answer in given}
 
 
 def compare(home: Home, people: list[community.Person], progress: Progress) -> list[list[str | None]]:
-    """Messages the archetypes disagree on, each filed by the base and by these people's own adapters."""
+    """Messages on which the archetypes disagree, each filed by the base and by these users' adapters."""
     messages = community.shared_messages()
     asked = [
         Query(person.name, f"{person.name} {number}", {"text": str(message)})
@@ -101,7 +101,7 @@ def compare(home: Home, people: list[community.Person], progress: Progress) -> l
 def show_accuracy(
     people: list[community.Person], newcomers: list[community.Person], queries: list[Query], by: dict[str, Answers]
 ) -> None:
-    """A row a person, and both groups together: how many held-out messages were filed as the person would."""
+    """One row per user and one per group: the share of held-out messages filed as the user would."""
     rows = []
     for group, records, name in ((people, None, "together"), (newcomers, community.NEW_RECORDS, "newcomers together")):
         total, asked = Counter[str](), 0
@@ -116,27 +116,27 @@ def show_accuracy(
             total, asked = total + right, asked + len(mine)
         rows.append([name, "", "", *shares(total, asked, by, group is people)])
     print_table(
-        f"\nHeld-out messages filed as the person would, of {len(queries) // (len(people) + len(newcomers))} each",
-        ["person", "files by", "records#", "own most frequent folder#", *(f"{who}#" for who in by)],
+        f"\nHeld-out messages filed as the user would, of {len(queries) // (len(people) + len(newcomers))} each",
+        ["user", "files by", "records#", "own most frequent folder#", *(f"{who}#" for who in by)],
         rows,
     )
 
 
 def shares(right: Counter[str], of: int, by: dict[str, Answers], trained: bool) -> list[str]:
-    """The accuracies of a row; nobody has both an assembly and an adapter of their own."""
+    """The accuracies of a row; a user has either an assembled or an own adapter."""
     none = "assembled" if trained else "own adapter"
     return ["" if who == none else f"{right[who] / of:.0%}" for who in ("frequent", *by)]
 
 
 def show_pieces(home: Home, people: list[community.Person], newcomers: list[community.Person]) -> None:
-    """Whose pieces the newcomers' histories chose: a row each, a column an archetype."""
+    """The sharers that newcomers' histories selected: one row per newcomer, one column per archetype."""
     weights = {person.name: weight_by_archetype(home, person.name, people) for person in newcomers}
     kinds = list(community.ARCHETYPES)
     chance = Counter(person.archetype for person in people)
     rows = [[who.name, who.archetype, *(f"{weights[who.name][kind]:.0%}" for kind in kinds)] for who in newcomers]
     rows.append(["by chance", "", *(f"{chance[kind] / len(people):.0%}" for kind in kinds)])
     print_table(
-        "\nWhose pieces the newcomers' adapters are made of: the share of their weight, by the sharers' archetypes",
+        "\nSharers of the newcomers' pieces: the share of the recipe's weight, by the sharers' archetypes",
         ["newcomer", "files by", *(f"{kind}#" for kind in kinds)],
         rows,
     )
@@ -145,7 +145,7 @@ def show_pieces(home: Home, people: list[community.Person], newcomers: list[comm
 
 
 def weight_by_archetype(home: Home, user: str, people: list[community.Person]) -> Counter[str]:
-    """The share of a recipe's weight that lies on the pieces of each archetype's sharers."""
+    """The share of a recipe's weight on the pieces of each archetype's sharers."""
     from ownlm.inference.load import load_pool, load_recipe
     from ownlm.store.pools import people_of
     from ownlm.workflows.assemble import top_sharers
@@ -160,8 +160,8 @@ def weight_by_archetype(home: Home, user: str, people: list[community.Person]) -
 
 
 MIXED = """
-{own:.0%} of the newcomers' weight lies on pieces of people who file as they do; by chance it would be {chance:.0%}.
-The gates are centred: made blind to what all histories have in common. Without that, they choose as chance would
+{own:.0%} of the newcomers' weight lies on pieces of users who file as they do; by chance it would be {chance:.0%}.
+The gates are centred: what all histories have in common is subtracted. Without that, they select as by chance
 (benchmarks/LOG.md)."""
 NEXT = """
 Look around:
@@ -169,7 +169,7 @@ Look around:
   .venv/bin/ownlm ask iris "From the bank: your card is ready today." --task triage --choose --home .demo
 On your own data, a file of JSON lines such as {"user_id": "me", "text": "...", "folder": "..."}:
   .venv/bin/ownlm base add smollm2-135m
-  .venv/bin/ownlm train my.jsonl --task examples/triage.toml    (copy the task file and say in it what yours is)
+  .venv/bin/ownlm train my.jsonl --task examples/triage.toml    (copy the task file and adapt it to yours)
 README.md goes on from there."""
 
 

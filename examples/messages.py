@@ -1,10 +1,10 @@
-"""The words of the made-up messages: who writes, what they ask for, what they say, and by when it matters.
+"""The words of the made-up messages: senders, requests, phrasings and deadlines.
 
-Whatever a person's rules look at stands in the text, mostly as the very word of the folder it may lead to: forty
-records have to teach a small model what one person looks at, not what words mean.
+Everything that a user's rules look at is in the text, mostly as the name of the folder that it may lead to: forty
+records have to teach a small model which attribute a user looks at, not what words mean.
 
-A phrasing's slots are `{by}` (a deadline), `{on}` (a moment) and `{sum}`; what fills the first two brings its own
-leading space.
+A phrasing's slots are `{by}` (a deadline), `{on}` (a moment) and `{sum}`; the first two are filled with a leading
+space.
 """
 
 from typing import Final
@@ -62,7 +62,7 @@ SENDER_WEIGHTS: Final = dict(zip(SENDERS, (4, 3, 3, 4, 2, 2, 2, 1), strict=True)
 # Family and friends say the same kind of things, and so do the boss and the colleagues.
 VOICES: Final[dict[str, str]] = {"family": "home", "friend": "home", "boss": "office", "colleague": "office"}
 
-# What a message asks of its reader, and how it says so.
+# Requests, and their phrasings.
 ASKS: Final[dict[str, tuple[str, ...]]] = {
     "request": ("needs help", "asks for help", "could use some help", "needs your help"),
     "question": ("wants a reply", "asks for a reply", "needs your reply", "hopes for a reply"),

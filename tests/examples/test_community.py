@@ -1,4 +1,4 @@
-"""The made-up community: the same every time, balanced, without leaks, and really of different minds."""
+"""The made-up community is reproducible, balanced, without leaks, and its users disagree."""
 
 import json
 import sys
@@ -45,13 +45,13 @@ def test_sizes_and_archetypes(people: list[Person]) -> None:
         make_community(records=5)
 
 
-def test_no_message_occurs_twice_so_none_is_held_out_and_known(people: list[Person]) -> None:
+def test_no_message_occurs_twice(people: list[Person]) -> None:
     texts = [row["text"] for person in people for row in person.records + person.queries]
     assert len(set(texts)) == len(texts)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_no_folder_swallows_a_history_and_exceptions_show(seed: int) -> None:
+def test_no_folder_dominates_a_history_and_exceptions_show(seed: int) -> None:
     for person in make_community(seed=seed):
         share = max(Counter(row["folder"] for row in person.records).values()) / len(person.records)
         assert 0.25 <= share <= 0.40, person.name
@@ -73,7 +73,7 @@ def test_archetypes_disagree_on_every_shared_message(people: list[Person]) -> No
         assert len({person.file(message) for person in people}) >= len(ARCHETYPES)
 
 
-def test_people_mostly_keep_to_their_archetype(people: list[Person]) -> None:
+def test_users_mostly_keep_to_their_archetype(people: list[Person]) -> None:
     drawn = list(islice(community.messages(Random(0)), 1000))
     for person in people:
         kept = sum(person.file(message) == community.file(message, ARCHETYPES[person.archetype]) for message in drawn)
@@ -120,6 +120,6 @@ def test_newcomers_files_hold_their_first_records(people: list[Person], tmp_path
     assert len((tmp_path / "newcomers-queries.jsonl").read_text("utf-8").splitlines()) == 36
 
 
-def test_summary_says_first_that_nobody_is_real(people: list[Person]) -> None:
+def test_summary_says_first_that_users_are_made_up(people: list[Person]) -> None:
     assert "made up" in community.summary(people).splitlines()[0]
     assert "made up" in (community.__doc__ or "")

@@ -1,4 +1,4 @@
-"""The demo, on a tiny base: every part of it runs, and its tables say what was asked and answered."""
+"""The demo runs from start to end on a tiny base, and its tables have the users and their scores."""
 
 import sys
 from collections import Counter
@@ -30,7 +30,7 @@ def test_the_demo_runs_from_start_to_end(short: None, capsys: pytest.CaptureFixt
     out = capsys.readouterr().out
     lines = [[cell.strip() for cell in line.replace("┃", "│").split("│")] for line in out.splitlines()]
     by_name = {line[0]: line for line in lines if len(line) == 8}
-    assert list(by_name)[:2] == ["person", "iris"] and len(by_name) == 1 + 8 + 1 + 3 + 1
+    assert list(by_name)[:2] == ["user", "iris"] and len(by_name) == 1 + 8 + 1 + 3 + 1
     assert by_name["iris"][2] == "40" and by_name["iris"][6] == "" and by_name["iris"][7].endswith("%")
     assert by_name["quin"][2] == "20" and by_name["quin"][6].endswith("%") and by_name["quin"][7] == ""
     chosen = {line[0]: line for line in lines if len(line) == 6 and line[0] in ("quin", "rosa", "sami", "by chance")}
