@@ -1,6 +1,6 @@
 """The made-up community of `make demo`: users who file the same kind of messages, each by different rules.
 
-NO USER HERE IS REAL: this file makes up the users, their rules and their messages, from a seed.
+NO USER HERE IS REAL: the users, their rules and their messages are made up by this file, from a seed.
 
 Four archetypes look at different things: the clock (by when?), the people (from whom?), the purse (is it about money?)
 and the doer (what is asked of me?). A user's rules are an archetype's with one to three exceptions. So the same message
