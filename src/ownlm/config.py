@@ -1,4 +1,4 @@
-"""What can be set, checked once: an adapter's shape and one stage of training."""
+"""Settings, validated: the shape of an adapter, prompts, and one stage of training."""
 
 from typing import Literal
 
@@ -23,32 +23,35 @@ class LoraConfig(BaseModel):
 
 
 class PromptConfig(BaseModel):
-    """What a prompt shows."""
+    """Content of a prompt."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    rag: int = Field(0, ge=0, description="how many of the person's earlier records")
-    profile: bool = Field(False, description="whether it shows the person's text profile")
+    rag: int = Field(0, ge=0, description="number of the user's earlier records in a prompt")
+    profile: bool = Field(False, description="whether a prompt has the user's text profile")
     max_words: int = Field(768, ge=1, description="words kept of each field")
     max_words_retrieved: int = Field(368, ge=1, description="words kept of each field of a retrieved record")
 
 
 class TrainConfig(BaseModel):
-    """One stage of training: of the task adapter, or of one person's adapter."""
+    """Settings of one stage of training."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    method: Method = Field("lora", description="others than LoRA are trained by peft, one person at a time")
+    method: Method = Field("lora", description="methods other than LoRA are trained by peft, one user at a time")
     lora: LoraConfig = LoraConfig()
-    virtual_tokens: int = Field(8, ge=1, le=1024, description="of prompt tuning")
+    virtual_tokens: int = Field(8, ge=1, le=1024, description="number of virtual tokens of prompt tuning")
     prompt: PromptConfig = PromptConfig()
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     learning_rate: float = Field(1e-4, gt=0, le=1)
     epochs: int = Field(2, ge=1)
     steps: int | None = Field(
-        None, ge=1, exclude_if=lambda steps: steps is None, description="optimizer steps, whatever the epochs"
+        None,
+        ge=1,
+        exclude_if=lambda steps: steps is None,
+        description="number of optimizer steps; it overrides the epochs",
     )
-    batch_size: int = Field(16, ge=1, description="examples in one optimizer step of one person")
+    batch_size: int = Field(16, ge=1, description="examples in one optimizer step of one user")
     weight_decay: float = Field(0.01, ge=0)
     max_grad_norm: float = Field(0.3, gt=0)
     warmup_ratio: float = Field(0.1, ge=0, le=1)
@@ -56,12 +59,12 @@ class TrainConfig(BaseModel):
     since: str | None = Field(None, description="train on records of this time or later only")
 
     def steps_for(self, examples: int) -> int:
-        """How many optimizer steps a person with so many examples takes."""
+        """Number of optimizer steps for a user with this many examples."""
         return self.steps or -(-examples // self.batch_size) * self.epochs
 
 
 class Preset(BaseModel):
-    """The settings of all stages."""
+    """Settings of all stages."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

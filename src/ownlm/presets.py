@@ -1,10 +1,10 @@
-"""Settings that are known to work, as functions that return a config."""
+"""Presets: tested settings, as functions that return a config."""
 
 from ownlm.config import LoraConfig, Preset, PromptConfig, TrainConfig
 from ownlm.errors import ConfigError
 
-SHARED = LoraConfig(target_modules=("q_proj", "k_proj", "v_proj", "o_proj"))  # what sharers' adapters adapt
-LARGE = 1_000_000_000  # parameters from which the papers' learning rates are right
+SHARED = LoraConfig(target_modules=("q_proj", "k_proj", "v_proj", "o_proj"))  # modules of sharers' adapters
+LARGE = 1_000_000_000  # parameters; from here on the papers' learning rates work
 
 
 def paper() -> Preset:
@@ -34,9 +34,9 @@ def paper() -> Preset:
 
 
 def small() -> Preset:
-    """For bases under a billion parameters: higher rates, no dropout, so that prompts share their prefix.
+    """Settings for bases under a billion parameters: higher rates; no dropout, so that prompts share their prefix.
 
-    Source: ours; benchmarks/LOG.md has what was measured with it.
+    Source: ours, measured in benchmarks/LOG.md.
     """
     return Preset(
         name="small",
@@ -50,7 +50,7 @@ def small() -> Preset:
 
 
 def with_method(config: TrainConfig, method: str) -> TrainConfig:
-    """A stage's settings for a method: LoRA's, but for the learning rate.
+    """Settings of a stage for a method: those of LoRA, with another learning rate.
 
     Source: ours, tried on SmolLM2-135M. Held-out log-likelihood was best at 3e-2 for (IA)3, where 1e-1 leapt about, and
         at 0.1 for prompt tuning. The methods' papers, over many more steps of Adafactor: 3e-3 (arXiv 2205.05638) and

@@ -16,7 +16,14 @@ Home = Annotated[
 ]
 HOME = Path(".ownlm")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Same seed, same history, same settings: same adapter.")]
+Seed = Annotated[
+    int,
+    typer.Option(
+        "--seed",
+        metavar="N",
+        help="Seed of all random numbers; the same seed, history and settings give the same adapter.",
+    ),
+]
 Task = Annotated[
     str,
     typer.Option(
@@ -32,7 +39,7 @@ Data = Annotated[
     Path | None, typer.Argument(help="Histories to add first: JSON Lines, Parquet, or LaMP's JSON.", show_default=False)
 ]
 Users = Annotated[
-    list[str] | None, typer.Option("--user", "-u", metavar="USER", help="This person; may be given several times.")
+    list[str] | None, typer.Option("--user", "-u", metavar="USER", help="This user; may be given several times.")
 ]
 Base = Annotated[
     str | None, typer.Option("--base", metavar="NAME", help="The base's name; see `ownlm base ls`.", show_default=False)
@@ -42,10 +49,10 @@ Preset = Annotated[
     typer.Option("--preset", metavar="NAME", help="paper or small; by default small for bases under 1B parameters."),
 ]
 Rag = Annotated[
-    int | None, typer.Option("--rag", metavar="K", help="How many of the person's own records a prompt shows.", min=0)
+    int | None, typer.Option("--rag", metavar="K", help="Number of the user's own records that a prompt shows.", min=0)
 ]
 Profile = Annotated[
-    bool | None, typer.Option("--profile", help="Prompts show the person's text profile; `ownlm profile` writes it.")
+    bool | None, typer.Option("--profile", help="Prompts show the user's text profile; `ownlm profile` writes it.")
 ]
 Top = Annotated[
     int | None,
@@ -59,7 +66,7 @@ Recent = Annotated[
     int | None, typer.Option("--recent", metavar="K", help="Train on this many latest records only.", min=1)
 ]
 RecentRead = Annotated[
-    int, typer.Option("--recent", metavar="K", help="Read at most so many of the latest records.", min=1)
+    int, typer.Option("--recent", metavar="K", help="Read at most this many of the latest records.", min=1)
 ]
 Since = Annotated[
     str | None, typer.Option("--since", metavar="TIME", help="Train on records of this time or later only: 2026-03-01.")
@@ -79,32 +86,34 @@ Method = Annotated[
     config.Method | None,
     typer.Option(
         "--method",
-        help="lora, the default; or for comparison (IA)3 or prompt tuning, by peft, one person at a time.",
+        help="lora, the default; or for comparison (IA)3 or prompt tuning, by peft, one user at a time.",
         show_default=False,
     ),
 ]
 VirtualTokens = Annotated[
-    int | None, typer.Option("--virtual-tokens", metavar="N", help="Of prompt tuning; 8 by default.", min=1)
+    int | None,
+    typer.Option(
+        "--virtual-tokens", metavar="N", help="Number of virtual tokens of prompt tuning; 8 by default.", min=1
+    ),
 ]
 BatchSize = Annotated[
     int | None, typer.Option("--batch-size", metavar="N", help="Examples a step, instead of the preset's.", min=1)
 ]
 FromScratch = Annotated[
-    bool, typer.Option("--from-scratch", help="Fresh weights, even where a person's last adapter could learn on.")
+    bool,
+    typer.Option("--from-scratch", help="Fresh weights, even where training could continue from the last adapter."),
 ]
 HeldBack = Annotated[
     bool,
     typer.Option(
         "--held-back",
-        help="Measure, too, how adapters do on records they have not learnt from: about twice the work the first time. "
-        "The adapters are the same; `ownlm users show` tells the result.",
+        help="Also measure adapters on records that they have not learnt from: about twice the work the first time. "
+        "The adapters stay the same; `ownlm users show` shows the result.",
     ),
 ]
 Slots = Annotated[
     int | None,
-    typer.Option(
-        "--slots", metavar="N", help="How many people are in flight at once, instead of what memory allows.", min=1
-    ),
+    typer.Option("--slots", metavar="N", help="Number of users in flight, instead of as many as memory allows.", min=1),
 ]
 TokensPerStep = Annotated[
     int | None,
@@ -120,31 +129,32 @@ DryRun = Annotated[
     bool,
     typer.Option(
         "--dry-run",
-        help="Train nothing, write nothing: say whom it would train, how long it takes and how much room; with "
-        "--ladder, who would stand where, and why. DATA is counted, and not added.",
+        help="Train and write nothing: print the number of users, the time and the memory that training would need; "
+        "with --ladder, the tier of each user, and why. DATA is counted, and not added.",
     ),
 ]
 Steps = Annotated[
     int | None,
-    typer.Option("--steps", metavar="N", help="Of training a sharer's adapter, instead of the preset's.", min=1),
+    typer.Option("--steps", metavar="N", help="Training steps of a sharer's adapter, instead of the preset's.", min=1),
 ]
 GateSteps = Annotated[
-    int | None, typer.Option("--gate-steps", metavar="N", help="Of training gates, instead of the preset's.", min=1)
+    int | None,
+    typer.Option("--gate-steps", metavar="N", help="Training steps of gates, instead of the preset's.", min=1),
 ]
 GateLearningRate = Annotated[
-    float | None, typer.Option("--gate-lr", metavar="RATE", help="Of gates, instead of the preset's.")
+    float | None, typer.Option("--gate-lr", metavar="RATE", help="Learning rate of gates, instead of the preset's.")
 ]
 Select = Annotated[
     Literal["clustered", "active", "random"],
     typer.Option(
         "--select",
-        help="Who of those who agree: of each cluster of similar histories the person with the most records; those "
-        "with the most records; or a draw.",
+        help="How sharers are selected: the user with the most records of each cluster of similar histories; the users "
+        "with the most records; or random users.",
     ),
 ]
-Sharers = Annotated[int, typer.Option("--sharers", metavar="N", help="How many people, at most.", min=1)]
+Sharers = Annotated[int, typer.Option("--sharers", metavar="N", help="Number of sharers, at most.", min=1)]
 Ratio = Annotated[
-    float, typer.Option("--ratio", metavar="PART", help="The part of the modules of which a sharer gives a piece.")
+    float, typer.Option("--ratio", metavar="PART", help="Part of the modules that a sharer gives a piece of.")
 ]
 Embedder = Annotated[
     Path | None,
@@ -158,19 +168,21 @@ Centre = Annotated[
     bool,
     typer.Option(
         "--centre",
-        help="Make gates blind to what all sharers' histories have in common, so that what sets people apart decides.",
+        help="Remove from the gates what all sharers' histories have in common, so that differences decide.",
     ),
 ]
 Ladder = Annotated[
     bool,
     typer.Option(
         "--ladder",
-        help="Give each what their records are enough for: the base, an assembly, one that is adapted, an own adapter.",
+        help="Give each user what their records are enough for: the base, an assembly, an adapted one, an own adapter.",
     ),
 ]
 Pool = Annotated[
     str | None,
-    typer.Option("--pool", metavar="ID", help="The pool whose id begins so; the task's newest by default."),
+    typer.Option(
+        "--pool", metavar="ID", help="The pool with this id, or beginning of an id; the task's newest by default."
+    ),
 ]
 TopK = Annotated[int, typer.Option("--top-k", metavar="K", help="Pieces a module.", min=1)]
 Tau = Annotated[
@@ -185,7 +197,7 @@ AdaptSteps = Annotated[
     typer.Option(
         "--adapt-steps",
         metavar="N",
-        help="Then train the weights of the pieces so many steps, and keep what is best on the person's latest "
+        help="Then train the weights of the pieces for this many steps, and keep what is best on the user's latest "
         "fifth of records, which are held back.",
         min=0,
     ),
@@ -201,12 +213,12 @@ ResidualRank = Annotated[
 ]
 Plot = Annotated[
     Path | None,
-    typer.Option("--plot", metavar="FILE", help="Draw it, too, into a .png, .svg or .pdf file.", show_default=False),
+    typer.Option("--plot", metavar="FILE", help="Also draw it into a .png, .svg or .pdf file.", show_default=False),
 ]
 
 
 def outside_homes(path: Path | None) -> Path | None:
-    """A place to write people's data to, not in a home: a deletion there would meet it."""
+    """A path to write users' data to. Raises a BadParameter inside a home, where it would block deletions."""
     from ownlm.store.database import DATABASE
 
     for folder in () if path is None else path.absolute().parents:

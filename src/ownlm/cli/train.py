@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 def adapt(
     task: options.Task,
-    out: Annotated[str, typer.Option("--out", help="What to call the adapted base.")],
+    out: Annotated[str, typer.Option("--out", help="Name of the adapted base.")],
     data: options.Data = None,
     user: options.Users = None,
     base: options.Base = None,
@@ -53,10 +53,10 @@ def adapt(
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
-    """Stage 1: teach the base a task, on other people.
+    """Stage 1: teach the base a task, on outsiders.
 
-    The task adapter is trained on them and merged; the adapted base is then what `train` starts from, and they are
-    left out there. They are those of DATA, else those named by --user, else everybody in the home.
+    The task adapter is trained on the outsiders and merged. `train` then starts from the adapted base, and skips the
+    outsiders. These are the users of DATA, else those named by --user, else all users in the home.
     """
     asked = AdaptOptions(
         task=task, data=data, users=user or (), base=base, preset=preset, rag=rag, profile=profile, recent=recent,
@@ -73,7 +73,7 @@ def adapt(
             f"{base_info.name}: {base_info.parent} adapted to {base_info.task} on {made['examples']:,} examples, "
             f"loss {fall(made['losses'][0], made['losses'][-1])}"
         )
-        say(f"`ownlm train --task {task}` now trains people's own adapters on it")
+        say(f"`ownlm train --task {task}` now trains users' adapters on it")
 
 
 def train(
@@ -107,19 +107,21 @@ def train(
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
-    """Stage 2: train everybody's own adapter.
+    """Stage 2: train an adapter for each user.
 
-    People whose history, base and settings are as they were at their last adapter are skipped. Where only records were
-    added, training goes on from the last adapter, on the new ones. Each adapter is kept soon after it is done, and
-    users in flight are checkpointed every minute; after Ctrl-C the same command continues from there. While another
-    process trains in this home, it waits.
+    Users without changes of history, base or settings since their last adapter are skipped. Where only records were
+    added, training continues from the last adapter, on the new records. Each adapter is stored soon after it is done,
+    and users in flight are checkpointed every minute; after Ctrl-C the same command continues from there. While
+    another process trains in this home, the command waits.
 
-    With --ladder, only people with many records get an adapter of their own (50, or more than 10 and a place in the
-    pool). Those with fewer are assembled from the task's pool, and from 5 records on adapted. Who stands higher already
-    stays there, unless --user names them. Without a pool everybody with records gets an own adapter.
+    With --ladder, only users with many records get an own adapter (50, or more than 10 for a sharer of the pool). Users
+    with fewer are assembled from the task's pool; from 5 records on the assembly is adapted. A user with a higher tier
+    keeps it, unless named by --user. Without a pool all users with records get an own adapter.
     """
     if pool is not None and not ladder:
-        raise ConfigError("A pool is for people who are assembled", hint="--ladder; or `ownlm assemble --pool`")
+        raise ConfigError(
+            "A pool is for users who are assembled", hint="add --ladder; or", command="ownlm assemble --pool"
+        )
     asked = ColdStartOptions(
         task=task, data=data, users=user or (), top=top, min_records=min_records, base=base, preset=preset, rag=rag,
         profile=profile, recent=recent, since=since, learning_rate=learning_rate, epochs=epochs, r=rank,

@@ -1,4 +1,4 @@
-"""What training will take: the tokens of jobs as the fleet counts them, and how fast this machine is."""
+"""Cost of training: the tokens of jobs as the fleet counts them, and the speed of this machine."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from ownlm.oppu.minibatches import minibatches, tokens_of
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one person's training takes; tokens over all epochs."""
+    """Examples, steps and tokens of one job, over all epochs."""
 
     examples: int
     steps: int
@@ -24,10 +24,12 @@ class Work:
 
 
 def work_of(job: Job, bank: LoraBank, config: TrainConfig) -> Work:
-    """A job's work, with its own minibatches: how much of their beginning examples share depends on which of them meet.
+    """The work of a job. It draws the job's own minibatches, as the shared prefix depends on the examples in each.
 
     Args:
-        bank: of one slot; its weights are drawn anew, from the generator that draws the minibatches next.
+        job: the job.
+        bank: a bank of one slot; its weights are overwritten, to advance the generator as training does.
+        config: settings of the training.
     """
     generator = torch.Generator().manual_seed(job_seed(job.seed, job.user))
     bank.initialise(0, generator)
@@ -38,10 +40,10 @@ def work_of(job: Job, bank: LoraBank, config: TrainConfig) -> Work:
 
 
 def tokens_per_second(base: BaseLM, jobs: Sequence[Job], config: TrainConfig, room: Room) -> float:
-    """How fast a fleet takes the first steps of these jobs; what it learns is thrown away."""
+    """Tokens per second of a fleet on the first steps of these jobs; the trained weights are discarded."""
     once = config.model_copy(update={"epochs": 1})
     tokens, seconds = 0, 0.0
-    for tried in (jobs[:1], list(_enough(jobs, config, room))):  # the first also waits for what is set up once
+    for tried in (jobs[:1], list(_enough(jobs, config, room))):  # the first run also pays for one-time setup
         short = [replace(job, examples=job.examples[: config.batch_size]) for job in tried]
         started = time.perf_counter()
         runs = train_fleet(
@@ -53,7 +55,7 @@ def tokens_per_second(base: BaseLM, jobs: Sequence[Job], config: TrainConfig, ro
 
 
 def _enough(jobs: Sequence[Job], config: TrainConfig, room: Room) -> Iterator[Job]:
-    """The first jobs whose first minibatches give every core a pass or two."""
+    """The first jobs: as many as give every core a pass or two."""
     size = 0
     for job in jobs:
         yield job

@@ -1,15 +1,15 @@
-"""Examples as token ids, checked against what the base can read."""
+"""Examples as token ids, checked against the context of the base."""
 
 from collections.abc import Iterable, Sequence
 
-from ownlm.errors import DataError
+from ownlm.errors import DataError, argument
 from ownlm.model.base import BaseLM
 from ownlm.oppu.minibatches import TokenizedExample
 from ownlm.prompt.example import Example
 
 
 def tokenize(base: BaseLM, user: str, examples: Iterable[Example]) -> list[TokenizedExample]:
-    """Token ids of a person's examples.
+    """Token ids of a user's examples.
 
     Raises:
         DataError: there is no example, or one is longer than the base's context.
@@ -24,22 +24,23 @@ def tokenize(base: BaseLM, user: str, examples: Iterable[Example]) -> list[Token
     if not tokenized:
         raise DataError(
             f"User {user!r} has no record that can be trained on",
-            expected="at least one record with the task's answer, and within --since where that is given",
-            hint="look at `ownlm history show`",
+            expected="at least one record with the task's answer, no older than the setting 'since'",
+            hint="look at the history",
+            command=f"ownlm history show {argument(user)}",
         )
     return tokenized
 
 
-LONG = "shorten it, or lower --max-words or --rag"  # what to do
-CHARACTERS = 16  # of a token, more than texts have on average
-_EDGE = 64  # tokens that a text may have more for being cut in two
+LONG = "shorten it, or lower --max-words or --rag"
+CHARACTERS = 16  # per token, more than texts have on average
+_EDGE = 64  # extra tokens that cutting a text in two may cause
 
 
 def encode_within(base: BaseLM, text: str, answer: int, what: str) -> list[int]:
-    """Token ids of a prompt that fits in front of an answer of so many tokens.
+    """Token ids of a prompt that leaves room for an answer of this many tokens.
 
     Raises:
-        DataError: it does not fit, which takes no longer to find out than to encode one that does.
+        DataError: it does not fit; a very long text is not encoded whole to find out.
     """
     tokens = encode_up_to(base, text, base.max_tokens - answer)
     if tokens is None:
@@ -50,7 +51,7 @@ def encode_within(base: BaseLM, text: str, answer: int, what: str) -> list[int]:
 
 
 def encode_up_to(base: BaseLM, text: str, most: int) -> list[int] | None:
-    """Token ids of a prompt; None where they are more than `most`, found out in about the time that `most` take."""
+    """Token ids of a prompt; None if there are more than `most`. A very long text is not encoded whole."""
     size, count = CHARACTERS * most, 0
     if most <= 0:
         return None

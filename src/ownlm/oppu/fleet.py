@@ -1,8 +1,8 @@
-"""Training many people's adapters at once, each exactly as if it were trained alone.
+"""Training of many users' adapters at once, each exactly as if it were trained alone.
 
-A *step* is an optimizer step of one person or several: one forward and backward pass over as many people's minibatches
-as fit into it; or, where one person's minibatch is larger, several passes. On a CPU each core works on a pass of its
-own: alone it multiplies matrices as fast as it can, and waits for nobody.
+A *step* is an optimizer step of one user or several: one forward and backward pass over as many users' minibatches as
+fit into it; or several passes, where one user's minibatch is larger. On a CPU each core runs a separate pass: a core
+multiplies matrices fastest alone, and does not wait for the others.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ownlm.config import LoraConfig, TrainConfig
-from ownlm.errors import TrainingError
+from ownlm.errors import TrainingError, argument
 from ownlm.model.adapter import Adapter
 from ownlm.model.bank import LoraBank, Scaled
 from ownlm.model.base import BaseLM
@@ -36,13 +36,16 @@ TOKENS_PER_STEP = 1024  # keeps a core in large matmuls
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One person to train: everything their adapter depends on but the base and the config.
+    """One user to train: everything the adapter depends on besides the base and the config.
 
     Attributes:
-        start: the adapter to go on from; None for fresh weights.
-        frozen: the adapter that stays as it is: what is trained scales it, or is added to it.
-        weights: those to begin with, by module, w_K; where weights are trained.
-        state: of an interrupted run of this job, to continue from.
+        user: name of the user.
+        examples: training data.
+        seed: seed of weights, minibatches and dropout masks.
+        start: the adapter that training continues from; None for fresh weights.
+        frozen: an adapter that is not trained: the trained parameters scale it, or are added to it.
+        weights: initial weights by module, w_K; only where weights are trained.
+        state: state of an interrupted run of this job, to continue from.
     """
 
     user: str
@@ -56,15 +59,18 @@ class Job:
 
 @dataclass(slots=True)
 class Run:
-    """A job under way, and in the end its outcome.
+    """A running job, and finally its result.
 
     Attributes:
-        step: optimizer steps taken.
-        losses: the mean loss of each minibatch, in the end.
-        tokens: of the minibatches, what their prompts share counted once.
-        seconds: of the machine, shared by tokens; on a GPU, of handing it the work.
-        adapter: what was trained;
-        scales: or, where an adapter's gates or weights were: by module, g_D or w_K.
+        job: the job.
+        minibatches: indices of the examples of each optimizer step.
+        step: number of optimizer steps taken.
+        losses: mean loss of each minibatch, set at the end.
+        tokens: tokens of all minibatches so far; a shared prompt prefix counts once.
+        seconds: machine time, split by tokens; on a GPU, the time to launch the work.
+        adapter: the trained adapter.
+        scales: the trained gates g_D or weights w_K, by module, where those were trained instead.
+        error: the reason why the run failed.
     """
 
     job: Job
@@ -78,14 +84,14 @@ class Run:
     error: TrainingError | None = None
 
 
-# Called after each step for each run that took it and will take more, with a function that copies its state, which is
-# to be called at once, if at all.
+# Called after each step, for each run that took it and has steps left, with a function that copies the run's state.
+# That function is only valid during the call.
 OnState = Callable[[Run, Callable[[], RunState]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Passed:
-    """What a forward and backward pass gave to the W slots in it."""
+    """Result of a forward and backward pass for the W slots in it."""
 
     loss_W: Tensor
     grads_WP: Tensor
@@ -94,7 +100,7 @@ class _Passed:
 
 @dataclass(slots=True)
 class _Step:
-    """A step under way."""
+    """A running step."""
 
     tokens: dict[int, int]  # by slot, ascending
     passes: list[list[Chunk]]
@@ -116,26 +122,26 @@ def train_fleet(
 ) -> Iterator[Run]:
     """Trains jobs, up to `slots` at a time, and yields each as it ends.
 
-    A person's adapter depends on (seed, user, examples, start, config, base) alone, up to floating-point
-    rounding: not on who shares the batch or the slot, nor on the order of jobs.
+    An adapter depends on (seed, user, examples, start, config, base) alone, up to floating-point rounding: not on the
+    other users in the batch, the slot, or the order of jobs.
 
     Args:
-        base, config: the frozen base; the shape of LoRA and the optimizer's settings.
-        jobs: the people; read one by one as slots fall free, while others are trained.
-        slots: how many people are in flight.
-        tokens_per_step: about how many tokens go through the model together. Under dropout it also decides which
-            random numbers an example meets.
-        workers: how many passes run at once, memory allowing; by default, and at most, `workers_for`. Memory grows
-            with `slots` and with `workers` times `tokens_per_step`, not with the number of jobs.
-        scaled: train what scales the jobs' frozen adapters, gates or weights, instead of an adapter.
-        frozen: the shape of the jobs' frozen adapters, where they have any. Scaled by weights, they are pieces of the
-            config's rank, stacked.
-        on_step, on_state: called after each step, with the runs that took it and its tokens; and as `OnState` says.
+        base: the frozen base.
+        jobs: users to train; read one by one as slots become free, while others are trained.
+        config: shape of LoRA and settings of the optimizer.
+        slots: number of users in flight.
+        tokens_per_step: approximate number of tokens in one pass. Under dropout the masks depend on it.
+        workers: number of passes that run at once; by default, and at most, `workers_for`. Memory grows with `slots`
+            and with `workers` times `tokens_per_step`, not with the number of jobs.
+        scaled: train gates or weights that scale the jobs' frozen adapters, instead of an adapter.
+        frozen: shape of the jobs' frozen adapters, if any. With weights, they are stacked pieces of the config's rank.
+        on_step: called after each step with the runs that took it and its tokens.
+        on_state: see `OnState`.
 
     Yields:
-        Each run, with its adapter or its error. One person's failure does not touch the others.
+        Each run, with its adapter or its error. One user's failure does not affect the others.
 
-    Source: OPPU (arXiv 2402.04401), section 3.2. Differs: many people in one pass; no dropout unless asked for.
+    Source: OPPU (arXiv 2402.04401), section 3.2. Differs: many users in one pass; no dropout by default.
     """
     most = workers_for(base.device, config)
     bank = _bank(base, config, slots, scaled, frozen)
@@ -151,7 +157,7 @@ def train_fleet(
                 fleet.seat(job)
             elif not under_way:
                 return
-            # Where somebody may still be seated, what is done is looked at in passing; else it is waited for.
+            # While another job may be waiting for a slot, this does not block.
             for future in wait(under_way, 0 if job else None, FIRST_COMPLETED).done:
                 step, place = under_way.pop(future)
                 step.passed[place] = future.result()
@@ -164,32 +170,33 @@ def train_fleet(
 
 
 def job_seed(seed: int, user: str) -> int:
-    """A seed of a person's own, the same whoever else is trained."""
+    """The seed of one user, independent of other users."""
     return int.from_bytes(hashlib.sha256(f"{seed}\0{user}".encode()).digest()[:6], "big")
 
 
 def diverged(run: Run, got: str) -> TrainingError:
-    """The error of a run that came to numbers that are none."""
+    """The error of a run with losses or weights that are not finite."""
     return TrainingError(
         f"The training of {run.job.user!r} diverged",
         got=f"{got} of {len(run.minibatches)}",
-        hint="lower the learning rate, or look for odd records with `ownlm history show`",
+        hint="lower the learning rate, or look for odd records",
+        command=f"ownlm history show {argument(run.job.user)}",
     )
 
 
 def wide(logits_PV: Tensor) -> Tensor:
-    """Logits in float32 at least, so that a loss can be computed."""
+    """Logits in float32 or float64, for the loss."""
     return logits_PV.to(torch.promote_types(logits_PV.dtype, torch.float32))
 
 
 def workers_for(device: torch.device, config: TrainConfig) -> int:
-    """How many passes run at once: on a CPU one a core; one under dropout, whose masks are drawn pass after pass."""
+    """Number of passes that run at once: one per CPU core; one under dropout, where masks are drawn in order."""
     return torch.get_num_threads() if device.type == "cpu" and config.lora_dropout == 0 else 1
 
 
 @contextmanager
 def _threads(workers: int) -> Iterator[ThreadPoolExecutor]:
-    """As many threads, each with its share of the cores."""
+    """A pool of threads, each with its share of the cores."""
     cores = torch.get_num_threads()
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(max(1, cores // workers),))
     try:
@@ -200,7 +207,7 @@ def _threads(workers: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def _bank(base: BaseLM, config: TrainConfig, slots: int, scaled: Scaled | None, frozen: LoraConfig | None) -> LoraBank:
-    """The slots, and beneath them, or in them, the frozen adapters."""
+    """The bank of slots, with room for the frozen adapters."""
     if scaled is not None:
         assert frozen is not None
         return LoraBank(base.model, config.lora, slots, scaled=scaled, pieces=frozen.r // config.lora.r)
@@ -209,7 +216,7 @@ def _bank(base: BaseLM, config: TrainConfig, slots: int, scaled: Scaled | None, 
 
 
 class _Fleet:
-    """Who sits in which slot, and what is to be done next. Passes may run in several threads, the rest in one."""
+    """State of the slots, and the queue of passes. Passes may run in several threads, everything else in one."""
 
     def __init__(self, base: BaseLM, bank: LoraBank, config: TrainConfig, tokens_per_step: int, workers: int) -> None:
         self.base, self.bank, self.config = base, bank, config
@@ -217,18 +224,18 @@ class _Fleet:
         self.bank.dropout = config.lora_dropout
         self.bank.generators = [torch.Generator() for _ in range(bank.slots)]
         self.moments = fresh_moments(self.bank.param_UP)
-        self.share_prefix = config.lora_dropout == 0  # under dropout each sequence has masks of its own
+        self.share_prefix = config.lora_dropout == 0  # under dropout each sequence has its own masks
         self.free = list(range(bank.slots))[::-1]
         self.runs: dict[int, Run] = {}  # by slot
-        self.losses: dict[int, list[Tensor]] = {}  # by slot; read in the end, as a GPU would have to be waited for
-        self.ready: deque[int] = deque()  # slots that wait for their next step
-        self.todo: deque[tuple[_Step, int]] = deque()  # passes of steps that have begun
+        self.losses: dict[int, list[Tensor]] = {}  # by slot; read at the end, so that no step waits for a GPU
+        self.ready: deque[int] = deque()  # slots waiting for their next step
+        self.todo: deque[tuple[_Step, int]] = deque()  # passes of started steps
 
     def seat(self, job: Job) -> None:
-        """Gives a person a slot."""
+        """Puts a job into a free slot."""
         slot = self.free.pop()
         generator = self.bank.generators[slot].manual_seed(job_seed(job.seed, job.user))
-        self.bank.initialise(slot, generator)  # even if other weights follow: the same generator draws minibatches
+        self.bank.initialise(slot, generator)  # even if other weights follow: it also advances the generator
         if job.start is not None:
             self.bank.load(slot, job.start)
         if job.frozen is not None:
@@ -262,17 +269,17 @@ class _Fleet:
         run.step, run.tokens, run.seconds = state.step, state.tokens, state.seconds
 
     def next_pass(self) -> tuple[_Step, int] | None:
-        """A pass that can be run now: its step, and its place there."""
+        """The next pass to run: its step, and its index there."""
         if not self.todo and self.ready:
             step = self._next_step()
             self.todo.extend((step, place) for place in range(len(step.passes)))
         return self.todo.popleft() if self.todo else None
 
     def _next_step(self) -> _Step:
-        """The next minibatches of those who have waited longest, as many as one pass holds."""
+        """The next minibatches of the slots that have waited longest, as many as one pass holds."""
         examples, tokens = dict[int, list[TokenizedExample]](), dict[int, int]()
-        people = -(-len(self.runs) // self.workers)  # of each worker, so that nobody takes all and leaves others idle
-        while self.ready and len(tokens) < people:
+        users = -(-len(self.runs) // self.workers)  # per worker, so that no worker is idle
+        while self.ready and len(tokens) < users:
             slot, run = self.ready[0], self.runs[self.ready[0]]
             examples[slot] = [run.job.examples[index] for index in run.minibatches[run.step]]
             tokens[slot] = tokens_of(examples[slot], self.share_prefix)
@@ -280,7 +287,7 @@ class _Fleet:
                 del tokens[slot]
                 break
             self.ready.popleft()
-        spread = self.workers // len(self.runs)  # where there are fewer people than workers, they share a minibatch
+        spread = self.workers // len(self.runs)  # with fewer users than workers, several workers share a minibatch
         chunks = {
             slot: in_chunks(slot, examples[slot], self.tokens_per_step, self.share_prefix, spread)
             for slot in sorted(tokens)
@@ -289,7 +296,7 @@ class _Fleet:
         return _Step({slot: tokens[slot] for slot in chunks}, [every] if len(chunks) > 1 else [[one] for one in every])
 
     def run_pass(self, chunks: list[Chunk]) -> _Passed:
-        """Forward and backward, for the mean loss of each slot's minibatch."""
+        """Forward and backward pass for the mean loss of each slot's minibatch."""
         started, row = time.perf_counter(), BatchBuilder()
         for chunk in chunks:
             fill(row, chunk, self.share_prefix)
@@ -304,7 +311,9 @@ class _Fleet:
 
     def finish(self, step: _Step) -> tuple[list[Run], int]:
         """Takes the optimizer step; returns the runs that took it and its tokens."""
-        passed = [step.passed[place] for place in range(len(step.passes))]  # added up in this order, whoever was first
+        passed = [
+            step.passed[place] for place in range(len(step.passes))
+        ]  # summed in this order, whichever ended first
         grads_WP, loss_W = passed[0].grads_WP, passed[0].loss_W
         for other in passed[1:]:
             grads_WP += other.grads_WP
@@ -322,7 +331,7 @@ class _Fleet:
 
     @torch.no_grad()
     def _update(self, slots: list[int], grads_WP: Tensor, step: list[int], lr: list[float]) -> None:
-        """Clips the gradients of some slots and applies them."""
+        """Clips the gradients of these slots and takes their optimizer step."""
 
         def put(values: list[int] | list[float], dtype: torch.dtype) -> Tensor:
             return torch.tensor(values, dtype=dtype).to(grads_WP.device, non_blocking=True)
@@ -336,7 +345,7 @@ class _Fleet:
             whole_UP[rows_W] = own_WP
 
     def ended(self, step: _Step, on_state: OnState | None = None) -> Iterator[Run]:
-        """Who took their last step leaves their slot; the others wait for their next one."""
+        """Yields the runs that took their last step; the other slots wait for their next step."""
         for slot in step.tokens:
             run = self.runs[slot]
             if run.step < len(run.minibatches):
@@ -351,7 +360,7 @@ class _Fleet:
             if bad is not None:
                 run.error = diverged(run, f"a loss of {run.losses[bad]} at step {bad + 1}")
             elif not torch.isfinite(self.bank.param_UP[slot]).all():
-                run.error = diverged(run, f"weights that are no numbers at step {run.step}")
+                run.error = diverged(run, f"weights that are not finite at step {run.step}")
             elif self.bank.scaled:
                 run.scales = self.bank.read_scales(slot)
             else:

@@ -1,4 +1,4 @@
-"""How many people, and how many tokens, a fleet takes at once: what the machine's free memory allows."""
+"""Slots and tokens per step of a fleet, chosen by the free memory of the machine."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,21 +15,21 @@ from ownlm.oppu.fleet import workers_for
 FEWEST_TOKENS, MOST_TOKENS_CPU, MOST_TOKENS_CUDA = 256, 1024, 32_768
 FEWEST_SLOTS, MOST_SLOTS_CPU, MOST_SLOTS_CUDA = 8, 64, 256
 TOKENS_UNDER_DROPOUT = 1024
-SMALL_MINIBATCH = 64  # tokens; so many slots that minibatches of this size fill a step
-MOST_WAITING, WAITING_BYTES = 64, 64_000_000  # finished adapters on their way to the disk
+SMALL_MINIBATCH = 64  # tokens; there are enough slots for minibatches of this size to fill a step
+MOST_WAITING, WAITING_BYTES = 64, 64_000_000  # finished adapters that wait to be stored
 FLOAT32 = 4  # bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a fleet may use.
+    """Sizes that a fleet may use.
 
     Attributes:
-        slots: people in flight.
-        tokens_per_step: tokens that go through the model together,
-        workers: in each of so many threads.
-        waiting: finished adapters that wait to be stored.
-        bytes: memory that all this takes at its peak, the base included; about.
+        slots: number of users in flight.
+        tokens_per_step: number of tokens in one pass.
+        workers: number of passes at once, each in a thread.
+        waiting: number of finished adapters that may wait to be stored.
+        bytes: approximate peak memory of all this, including the base.
     """
 
     slots: int
@@ -40,13 +40,15 @@ class Room:
 
 
 def room_for(base: BaseLM, config: TrainConfig, slots: int | None = None, tokens_per_step: int | None = None) -> Room:
-    """The room there is on this machine just now.
+    """The sizes that fit the free memory of this machine.
 
-    Adapters do not depend on it, up to rounding. Under LoRA dropout they would, since a step's tokens decide which
-    random numbers an example meets: then `tokens_per_step` is the same on every machine, unless it is given.
+    Adapters do not depend on them, up to rounding. Under LoRA dropout the masks depend on the tokens of a step: there
+    `tokens_per_step` is the same on every machine by default.
 
     Args:
-        slots, tokens_per_step: as they are given; None to choose them.
+        base: the frozen base.
+        config: settings of the training.
+        slots, tokens_per_step: given values; None to choose them.
     """
     device, per_token = base.device, bytes_per_token(base.model)
     adapter = FLOAT32 * parameters_per_slot(base.model, config.lora) if config.method == "lora" else 0
@@ -64,13 +66,14 @@ def room_for(base: BaseLM, config: TrainConfig, slots: int | None = None, tokens
 
 
 def choose(free: int, per_slot: int, per_token: int, workers: int, cuda: bool) -> tuple[int, int, int]:
-    """Slots, tokens a step, workers: everybody's tokens within half of what is free, slots within a quarter.
+    """Slots, tokens per step, workers: tokens of all workers take at most half of the free memory, slots a quarter.
 
-    More tokens than a machine's most bring nothing (benchmarks/LOG.md).
+    More tokens than the maximum are not faster (benchmarks/LOG.md).
 
     Args:
         free, per_slot, per_token: bytes.
-        workers: as many as there may be; fewer where each would have too few tokens.
+        workers: the most workers; fewer where each would have too few tokens.
+        cuda: whether the model runs on a GPU.
 
     >>> choose(8_000_000_000, 7_400_000, 1_800_000, workers=2, cuda=False)
     (32, 1024, 2)
@@ -85,12 +88,12 @@ def choose(free: int, per_slot: int, per_token: int, workers: int, cuda: bool) -
 
 
 def bytes_per_token(model: Any) -> int:
-    """Memory that one token of a training pass takes, from the forward pass until it was used in the backward one.
+    """Activation memory of one token of a training pass.
 
         layers (14 hidden + 4 intermediate) of the base's type  +  3/8 vocabulary in float32
 
-    One token in eight is taken to be an answer's, whose logits exist three times: as they are, as probabilities, and
-    as gradients.
+    It assumes that one token in eight belongs to an answer. The logits of those exist three times: as logits,
+    probabilities and gradients.
 
     Source: ours, measured on SmolLM2-135M in float32 on a CPU as the growth of resident memory in one pass: 1.5 MB a
         token at 256 and 512 tokens, 1.6 MB at 1024, 1.0 MB at 2048; the formula says 1.7 MB and 0.07 MB. An answer's
@@ -110,7 +113,7 @@ def _intermediate_sizes(config: Any) -> list[int]:
 
 
 def parameters_per_slot(model: Any, lora: LoraConfig) -> int:
-    """P, the LoRA parameters of one person. A slot holds four times as many: gradients and two moments as well.
+    """P, the number of LoRA parameters of one user. A slot holds four times as many, with gradients and two moments.
 
     Raises:
         BaseModelError: the model has no linear module of one of the target names.
@@ -119,7 +122,7 @@ def parameters_per_slot(model: Any, lora: LoraConfig) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that can be had just now where a model runs: what the machine has left, or its control group may have."""
+    """Free memory of the device: of the GPU, or of the machine and its control groups."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = int(psutil.virtual_memory().available)
@@ -130,10 +133,10 @@ def free_bytes(device: torch.device) -> int:
 
 
 def cgroup_free(root: Path, membership: str) -> list[int]:
-    """What each limited control group (version 2) above a process has left.
+    """Free bytes of each control group (version 2) with a limit that a process belongs to.
 
     Args:
-        root: where control groups are mounted.
+        root: mount point of control groups.
         membership: the content of /proc/self/cgroup.
     """
     names = [line.removeprefix("0::/") for line in membership.splitlines() if line.startswith("0::/")]
@@ -144,9 +147,9 @@ def cgroup_free(root: Path, membership: str) -> list[int]:
                 limit = (folder / "memory.max").read_text("utf8").strip()
                 used = int((folder / "memory.current").read_text("utf8"))
                 stat = dict(line.split() for line in (folder / "memory.stat").read_text("utf8").splitlines())
-            except (OSError, ValueError):  # the root, or no control group
+            except (OSError, ValueError):  # the root group, or not a control group
                 continue
             if limit != "max":
-                files = int(stat.get("inactive_file", 0))  # copies of files, given up when memory is needed
+                files = int(stat.get("inactive_file", 0))  # file cache that can be reclaimed
                 free.append(max(0, int(limit) - used + files))
     return free

@@ -1,4 +1,4 @@
-"""A person's examples in minibatches, and minibatches as segments of a packed row."""
+"""Minibatches of a user's examples, and minibatches as segments of a packed row."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from ownlm.model.packed import BatchBuilder, common_prefix
 
 @dataclass(frozen=True, slots=True)
 class TokenizedExample:
-    """A prompt and its answer as token ids; the answer is ended by the end-of-text token."""
+    """A prompt and its answer as token ids; the answer ends with the end-of-text token."""
 
     prompt: list[int]
     answer: list[int]
@@ -19,15 +19,15 @@ class TokenizedExample:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Examples of one person that go through the model together. Who else is in the pass does not change it."""
+    """Examples of one user that are in the same pass."""
 
     slot: int
     examples: list[TokenizedExample]
-    weight: float  # of one answer token in the minibatch's mean loss
+    weight: float  # weight of one answer token in the minibatch's mean loss
 
 
 def minibatches(examples: int, config: TrainConfig, generator: torch.Generator) -> list[list[int]]:
-    """Which examples make each optimizer step: every epoch a new order, cut into batches."""
+    """Indices of the examples of each optimizer step: every epoch in a new order, cut into batches."""
     total, batches = config.steps_for(examples), list[list[int]]()
     while len(batches) < total:
         order: list[int] = torch.randperm(examples, generator=generator).tolist()
@@ -36,7 +36,7 @@ def minibatches(examples: int, config: TrainConfig, generator: torch.Generator) 
 
 
 def tokens_of(examples: Sequence[TokenizedExample], share_prefix: bool) -> int:
-    """How many tokens a minibatch has; the beginning that its prompts share counts once."""
+    """Number of tokens of a minibatch; a prefix that its prompts share counts once."""
     shared = shared_prefix(examples) if share_prefix else 0
     return shared + sum(_length(example) - shared for example in examples)
 
@@ -44,10 +44,14 @@ def tokens_of(examples: Sequence[TokenizedExample], share_prefix: bool) -> int:
 def in_chunks(
     slot: int, examples: Sequence[TokenizedExample], tokens_per_step: int, share_prefix: bool, at_least: int = 1
 ) -> list[Chunk]:
-    """A minibatch, in as few parts as have about `tokens_per_step` tokens or fewer, about equally large.
+    """A minibatch in as few parts of at most about `tokens_per_step` tokens as possible, of about equal size.
 
     Args:
-        at_least: how many parts there shall be, if there are as many examples.
+        slot: slot of the user.
+        examples: examples of the minibatch.
+        tokens_per_step: approximate number of tokens in one pass.
+        share_prefix: whether a prefix that the prompts share is computed once.
+        at_least: the smallest number of parts, if there are as many examples.
     """
     weight = 1 / sum(len(example.answer) for example in examples)
     shared = shared_prefix(examples) if share_prefix else 0
@@ -56,13 +60,13 @@ def in_chunks(
     parts: list[list[TokenizedExample]] = [[] for _ in range(count)]
     before = 0
     for example, length in zip(examples, own, strict=True):
-        parts[(2 * before + length) * count // (2 * sum(own))].append(example)  # where its middle lies
+        parts[(2 * before + length) * count // (2 * sum(own))].append(example)  # by the position of its middle
         before += length
     return [Chunk(slot, part, weight) for part in parts if part]
 
 
 def fill(row: BatchBuilder, chunk: Chunk, share_prefix: bool) -> None:
-    """Adds a chunk to a row; the beginning that its prompts share is there once."""
+    """Adds a chunk to a row; a prefix that its prompts share is added once."""
     shared = shared_prefix(chunk.examples) if share_prefix else 0
     prefix = row.add(chunk.slot, chunk.examples[0].prompt[:shared])
     for example in chunk.examples:
@@ -71,10 +75,10 @@ def fill(row: BatchBuilder, chunk: Chunk, share_prefix: bool) -> None:
 
 
 def _length(example: TokenizedExample) -> int:
-    """How many tokens are read: the answer's last one is predicted, never read."""
+    """Number of input tokens: the answer's last token is only predicted."""
     return len(example.prompt) + len(example.answer) - 1
 
 
 def shared_prefix(examples: Sequence[TokenizedExample]) -> int:
-    """Length of the beginning all prompts share; each keeps a last token of its own, which predicts its answer."""
+    """Length of the prefix that all prompts share; each keeps at least its last token, which predicts the answer."""
     return min(common_prefix([example.prompt for example in examples]), min(len(e.prompt) for e in examples) - 1)

@@ -55,8 +55,8 @@ def clip_(grad_UP: Tensor, max_norm: float) -> Tensor:
 def linear_schedule(step: int, total: int, warmup_ratio: float) -> float:
     """The share of the learning rate at step 0, 1, ... total - 1: a linear rise, then a linear fall to zero.
 
-    Differs: the released code's first warm-up step has a rate of zero and changes nothing, which a history of a few
-    steps cannot afford; here the rise begins one step later in its ramp, so that every step counts.
+    Differs: the released code's first warm-up step has a rate of zero and changes nothing, which wastes one of few
+    steps; here the rise begins one step later in its ramp, so that every step counts.
 
     >>> [round(linear_schedule(step, 4, 0.5), 2) for step in range(4)]
     [0.5, 1.0, 1.0, 0.5]

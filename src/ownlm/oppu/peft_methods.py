@@ -1,4 +1,4 @@
-"""Other methods than LoRA, for comparison: their adapters come from peft, and are trained one person at a time."""
+"""PEFT methods other than LoRA, for comparison: adapters of the peft library, trained one user at a time."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -33,24 +33,24 @@ def train_with_peft(
 ) -> Iterator[Run]:
     """Trains jobs one after the other, and yields each as it ends.
 
-    Minibatches, loss, optimizer, clipping and schedule are the fleet's. A person's adapter depends on (seed, user,
-    examples, config, base) alone; between people, nothing is left on the base.
+    Minibatches, loss, optimizer, clipping and schedule are the fleet's. An adapter depends on (seed, user, examples,
+    config, base) alone; after each user the base is as before.
 
     Args:
         base: the frozen base.
-        jobs: the people; read one by one. Their adapters to go on from are not used.
+        jobs: users to train; read one by one. `Job.start` is not used.
         config: method and optimizer settings.
-        tokens_per_step: about how many tokens go through the model together. Memory grows with it.
-        on_step: called after each step with the run and the tokens of that step.
+        tokens_per_step: approximate number of tokens in one pass. Memory grows with it.
+        on_step: called after each step with the run and its tokens.
         on_state: see `OnState`.
 
     Yields:
-        Each run, with its adapter or its error. One person's failure does not touch the others.
+        Each run, with its adapter or its error. One user's failure does not affect the others.
 
     Raises:
         AdapterError, BaseModelError: the method cannot be used with this base.
 
-    Source: OPPU (arXiv 2402.04401), which tries other methods than LoRA too; its released code has LoRA alone.
+    Source: OPPU (arXiv 2402.04401), which compares these methods; its released code has LoRA alone.
     """
     for job in jobs:
         seed = job_seed(job.seed, job.user)
@@ -72,7 +72,7 @@ def _train(
     on_step: Callable[[list[Run], int], None] | None,
     on_state: OnState | None,
 ) -> None:
-    """Takes all of a run's steps."""
+    """Takes all steps of a run."""
     if (longest := max(len(example.prompt) + len(example.answer) for example in run.job.examples)) > base.max_tokens:
         run.error = TrainingError(
             f"With virtual tokens, an example of {run.job.user!r} is longer than the context of the base {base.name!r}",
@@ -105,13 +105,13 @@ def _train(
         if on_state and run.step < len(run.minibatches):
             on_state(run, partial(_state, run, parameters, optimizer))
     if not all(torch.isfinite(parameter).all() for parameter in parameters):
-        run.error = diverged(run, f"weights that are no numbers at step {run.step}")
+        run.error = diverged(run, f"weights that are not finite at step {run.step}")
         return
     run.adapter = attached.read()
 
 
 def _state(run: Run, parameters: list[nn.Parameter], optimizer: torch.optim.AdamW) -> RunState:
-    """A copy of a run's state. These methods draw no dropout masks."""
+    """A copy of a run's state. These methods have no dropout masks."""
     moments = [[optimizer.state[one][name] for one in parameters] for name in ("exp_avg", "exp_avg_sq")]
     everything = (parameters, *moments)
     param_P, first_P, second_P = [parameters_to_vector(one).detach().to("cpu", copy=True) for one in everything]
@@ -129,7 +129,7 @@ def _restore(run: Run, parameters: list[nn.Parameter], optimizer: torch.optim.Ad
 
 
 def _backward(base: BaseLM, run: Run, tokens_per_step: int) -> tuple[int, torch.Tensor]:
-    """The gradient of the next minibatch's mean loss, gathered pass by pass; its tokens and its loss."""
+    """Accumulates the gradient of the next minibatch's mean loss; returns its tokens and its loss."""
     examples = [run.job.examples[index] for index in run.minibatches[run.step]]
     loss = torch.zeros((), dtype=torch.float64)
     for chunk in in_chunks(BASE, examples, tokens_per_step, share_prefix=True):

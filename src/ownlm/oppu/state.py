@@ -15,17 +15,17 @@ _PARTS = ("param_P", "first_P", "second_P", "loss_S", "generator_G", "spent_2")
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """What a run needs, beside its job, to continue as if it had not been interrupted. All tensors are on the CPU.
+    """State of a run, to continue it as if it had not been interrupted. All tensors are on the CPU.
 
-    The order of minibatches is not part of it: it follows from the job.
+    The order of minibatches is not part of it, as it follows from the job.
 
     Attributes:
         param_P: P trained parameters.
         first_P, second_P: AdamW's running moments.
         loss_S: mean loss of each of the S minibatches so far; float64.
         generator_G: state of the generator that draws dropout masks, as bytes.
-        tokens: of these minibatches.
-        seconds: of the machine, as in `Run`.
+        tokens: tokens of these minibatches.
+        seconds: machine time, as in `Run`.
     """
 
     param_P: Tensor
@@ -38,7 +38,7 @@ class RunState:
 
     @property
     def step(self) -> int:
-        """Optimizer steps taken."""
+        """Number of optimizer steps taken."""
         return len(self.loss_S)
 
     def to_bytes(self) -> bytes:
@@ -49,10 +49,10 @@ class RunState:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "RunState":
-        """Reads what `to_bytes` wrote.
+        """The state in a file of `to_bytes`.
 
         Raises:
-            TrainingError: it is something else.
+            TrainingError: the file is damaged.
         """
         try:
             param_P, first_P, second_P, loss_S, generator_G, spent_2 = map(load_tensors(data).__getitem__, _PARTS)

@@ -1,8 +1,7 @@
 """The process that trains or assembles for a server: `python -m ownlm.server.job_process`.
 
-It reads what to do as one line of JSON from its input, whose end tells it that the server is gone, and writes a line of
-JSON for everything that happens. Work in a process of its own leaves the server's answers their time, and its memory
-goes back when it ends.
+It reads its options as one line of JSON from its input, and writes a line of JSON for each event. When the input ends,
+the server is gone, and the process exits. A separate process keeps the server responsive, and frees its memory.
 """
 
 import json
@@ -25,12 +24,12 @@ NICE = 10
 
 
 def main() -> None:
-    """Does what it is told."""
-    for by in (signal.SIGINT, signal.SIGTERM):  # they are the server's, which ends this process in its own time
+    """Runs the job that the input describes."""
+    for by in (signal.SIGINT, signal.SIGTERM):  # for the server alone, which kills this process itself
         signal.signal(by, signal.SIG_IGN)
     os.nice(NICE)
     out = os.fdopen(os.dup(1), "w", encoding="utf8")
-    os.dup2(2, 1)  # whatever libraries print is no message
+    os.dup2(2, 1)  # output of libraries must not mix with the events
     asked = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_server, daemon=True).start()
 
@@ -42,19 +41,19 @@ def main() -> None:
         work(asked, tell)
     except OwnlmError as error:
         tell(event="error", error=_told(error))
-    except Exception as error:  # what it says may be a person's text
+    except Exception as error:  # its message may hold a user's text
         print(f"{type(error).__name__} in a job\n", *traceback.format_tb(error.__traceback__), file=sys.stderr)
         os._exit(1)
     tell(event="end")
 
 
 def work(asked: dict[str, Any], tell: Tell) -> None:
-    """Trains or assembles people, and tells each outcome.
+    """Trains or assembles users, and reports each result.
 
     Args:
         asked: home, device, kind, task, users, settings.
     """
-    from ownlm.home import Home  # it takes seconds, in which signals must be heard already
+    from ownlm.home import Home  # importing it takes seconds; signals are handled already
 
     home = Home(asked["home"], device=asked["device"], create=False)
 

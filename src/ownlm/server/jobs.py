@@ -1,4 +1,4 @@
-"""Jobs of a server: people who ask to be trained or assembled, as many at once as wait for the same."""
+"""Jobs of a server: users who ask to be trained or assembled. Jobs with equal options run together."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ from ownlm.store.jobs import OPEN, add_job, begin_jobs, cancel_job, end_job, job
 from ownlm.store.rows import JobInfo
 
 log = logging.getLogger("ownlm.server")
-AT_ONCE = 256  # people of one process
+AT_ONCE = 256  # users of one process
 RETRY_S = 5.0
 
 Report = dict[str, Any]
@@ -26,7 +26,7 @@ Report = dict[str, Any]
 
 @dataclass(slots=True)
 class _Outcomes:
-    """What a process told so far."""
+    """Events that a process has reported so far."""
 
     failed: dict[str, dict[str, str | None]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -35,12 +35,13 @@ class _Outcomes:
 
 
 class Jobs:
-    """Runs a home's jobs, oldest first, in a process of their own, one at a time.
+    """Runs the jobs of a home, oldest first, in a separate process, one process at a time.
 
-    What is acknowledged is in the home: a server that was killed goes on with it when it is started again.
+    Accepted jobs are stored in the home: after a server was killed, the next one continues with them.
 
     Args:
-        timeout_s: after which a process is ended; waiting for another process that trains in the home does not count.
+        home: home of the jobs.
+        timeout_s: time after which a process is killed; waiting for another training process does not count.
     """
 
     def __init__(self, home: Home, timeout_s: float = 6 * 3600) -> None:
@@ -48,21 +49,21 @@ class Jobs:
         self._wake, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
         self._process: subprocess.Popen[str] | None = None
-        self._ending = threading.Lock()  # between the start of a process and what ends it
+        self._ending = threading.Lock()  # held while a process is started or killed
         self._deadline = 0.0
-        self._running: dict[str, Report | None] = {}  # by job: how far it is
-        self._stopped: str | None = None  # why the running process was ended: "cancelled" or "timeout"
-        self._alone: set[str] = set()  # jobs whose process died: one of them may be why
-        self._apart: set[str] = set()  # users who cancelled a running job: their jobs share no process with others
+        self._running: dict[str, Report | None] = {}  # progress by job
+        self._stopped: str | None = None  # reason why the running process was killed: "cancelled" or "timeout"
+        self._alone: set[str] = set()  # jobs of a process that died: one of them may be the cause
+        self._apart: set[str] = set()  # users who cancelled a running job; their jobs run without others
 
     def start(self) -> None:
-        """Begins with what is left of last time."""
+        """Starts the thread; unfinished jobs are queued again."""
         requeue_jobs(self._home.store)
         self._thread.start()
         self._wake.set()
 
     def stop(self) -> None:
-        """Ends; what runs is begun anew by the next server."""
+        """Stops the thread; the next server runs the unfinished jobs again."""
         self._over.set()
         self._wake.set()
         self._kill(None)
@@ -70,15 +71,15 @@ class Jobs:
             self._thread.join()
 
     def ask(self, kind: str, user: str, task: str) -> JobInfo:
-        """A job, kept before this returns."""
+        """Queues a job; it is stored before this returns."""
         job = add_job(self._home.store, kind, user, task)
         self._wake.set()
         return job
 
     def cancel(self, job: str, user: str) -> JobInfo:
-        """Ends a user's job: a queued one never begins, the process of a running one is killed.
+        """Cancels a user's job: a queued one never starts, the process of a running one is killed.
 
-        What the process has committed stays. Jobs of other users in the same process are started again.
+        Adapters that the process has stored stay. Jobs of other users in the same process are started again.
 
         Raises:
             NotFoundError: the user has no such job. ConflictError: it has ended.
@@ -92,7 +93,7 @@ class Jobs:
         return cancelled
 
     def progress(self, job: str) -> Report | None:
-        """How far a running job's process is: stage, done, total."""
+        """Progress of a running job: stage, done, total."""
         return self._running.get(job)
 
     def _run(self) -> None:
@@ -102,7 +103,7 @@ class Jobs:
             try:
                 while not self._over.is_set() and (waiting := jobs(self._home.store, states=["queued"])):
                     self._do(*self._together(waiting))
-            except Exception as error:  # the home cannot be read or written just now, say: jobs wait
+            except Exception as error:  # such as a home that cannot be read or written at the moment: jobs wait
                 log.error("jobs wait: %s", error.what if isinstance(error, OwnlmError) else type(error).__name__)
                 self._over.wait(RETRY_S)
                 with suppress(OwnlmError):
@@ -110,7 +111,7 @@ class Jobs:
                 self._wake.set()
 
     def _together(self, waiting: list[JobInfo]) -> tuple[list[JobInfo], dict[str, Any]]:
-        """The oldest job, and those that ask for the same with the same settings; of each person one."""
+        """The oldest job, and the other queued jobs with the same kind, task and settings."""
         first, settings = waiting[0], job_settings(self._home.store, waiting[0])
         if self._is_alone(first):
             return [first], settings
@@ -125,7 +126,7 @@ class Jobs:
         store = self._home.store
         if not (alike := self._without_gone(alike)):
             return
-        with self._ending:  # who cancels now finds the job either queued or in `_running`
+        with self._ending:  # so that `cancel` finds the job either queued or in `_running`
             begun = begin_jobs(store, [job.id for job in alike])
             alike = [job for job in alike if job.id in begun]
             self._running, self._stopped = dict.fromkeys((job.id for job in alike), None), None
@@ -135,14 +136,14 @@ class Jobs:
                 "home": str(store.folder), "device": self._home.device, "kind": alike[0].kind,
                 "task": alike[0].task, "users": [job.user for job in alike], "settings": settings,
             }  # fmt: skip
-            told = self._process_of(asked)
+            outcomes = self._process_of(asked)
             if not self._over.is_set():
-                self._settle(alike, told, before)
+                self._settle(alike, outcomes, before)
         with self._ending:
             self._running = {}
 
-    def _settle(self, alike: list[JobInfo], told: _Outcomes, before: dict[str, str]) -> None:
-        """Writes down what came of jobs, or queues them again; those that were cancelled stay so."""
+    def _settle(self, alike: list[JobInfo], outcomes: _Outcomes, before: dict[str, str]) -> None:
+        """Stores the results of jobs, or queues them again; cancelled jobs stay cancelled."""
         is_open = {job.id for job in jobs(self._home.store, states=OPEN)}
         rest, company = [job for job in alike if job.id in is_open], len(alike) > 1
         if self._stopped == "timeout":
@@ -153,15 +154,15 @@ class Jobs:
             rest = [job for job in rest if job not in done]
             if company and not done:
                 self._alone.update(job.id for job in rest)
-        died = self._stopped is None and not told.ended and company
+        died = self._stopped is None and not outcomes.ended and company
         if died:
             self._alone.update(job.id for job in rest)
-        left_out = told.error is not None and len(self._without_gone(rest)) < len(rest)
+        left_out = outcomes.error is not None and len(self._without_gone(rest)) < len(rest)
         if died or left_out or (company and self._stopped is not None):
-            requeue_jobs(self._home.store)  # who was forgotten, cancelled, or breaks it, must not fail the others
+            requeue_jobs(self._home.store)  # one forgotten, cancelled or broken user must not fail the others
             return
         for job in rest:
-            self._end(job, told)
+            self._end(job, outcomes)
 
     def _newest(self, alike: list[JobInfo]) -> dict[str, str]:
         """Ids of the users' newest adapters in the jobs' task."""
@@ -169,7 +170,7 @@ class Jobs:
         return {user: adapter.id for (_, user), adapter in made.items()}
 
     def _without_gone(self, alike: list[JobInfo]) -> list[JobInfo]:
-        """Those jobs whose people still have records; the others end here."""
+        """The jobs of users who still have records; the others fail here."""
         there = [job for job in alike if self._home.store.knows(job.task, job.user)]
         for job in alike:
             if job not in there:
@@ -181,31 +182,34 @@ class Jobs:
         return there
 
     def _process_of(self, asked: Report) -> _Outcomes:
-        """Starts a process, and listens until it ends."""
-        told = _Outcomes()
+        """Runs a process, and collects its events until it ends."""
+        outcomes = _Outcomes()
         command = python_command("-m", "ownlm.server.job_process")
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf8",
-            start_new_session=True,  # what ends the server's group must not end it before the server knows
-            env=child_environment({"OMP_WAIT_POLICY": "passive"}),  # threads that wait leave their core to the answers
+            start_new_session=True,  # a signal to the server's group must not kill it before the server knows
+            env=child_environment({"OMP_WAIT_POLICY": "passive"}),  # waiting threads leave their core to the answers
         ) as process, self._watched(process):  # fmt: skip
             assert process.stdin is not None and process.stdout is not None
             with suppress(BrokenPipeError):
                 process.stdin.write(json.dumps(asked) + "\n")
                 process.stdin.flush()
             for line in process.stdout:
-                with suppress(ValueError):  # half a line, of one that was killed
-                    self._hear(json.loads(line), told)
+                with suppress(ValueError):  # half a line of a killed process
+                    self._on_event(json.loads(line), outcomes)
         if self._stopped == "timeout":
             limit = f"{self._timeout_s:,.0f} s"
-            told.error = {"what": f"The job took longer than {limit}", "hint": "ask again later, or with fewer records"}
-        elif not told.ended and told.error is None:
-            told.error = {"what": f"The work ended with status {process.returncode}", "hint": "ask for it again"}
-        return told
+            outcomes.error = {
+                "what": f"The job took longer than {limit}",
+                "hint": "ask again later, or with fewer records",
+            }
+        elif not outcomes.ended and outcomes.error is None:
+            outcomes.error = {"what": f"The work ended with status {process.returncode}", "hint": "ask for it again"}
+        return outcomes
 
     @contextmanager
     def _watched(self, process: subprocess.Popen[str]) -> Iterator[None]:
-        """While it lasts, the process is killed where its job is cancelled, takes too long, or the server stops."""
+        """Within the block, the process is killed when its job is cancelled, takes too long, or the server stops."""
         ended = threading.Event()
 
         def watch() -> None:
@@ -216,7 +220,7 @@ class Jobs:
 
         with self._ending:
             self._process, self._deadline = process, time.monotonic() + self._timeout_s
-            if self._over.is_set() or self._stopped is not None:  # it was not there yet to be killed
+            if self._over.is_set() or self._stopped is not None:  # `_kill` came before the process was set
                 process.kill()
         watcher = threading.Thread(target=watch, name="job watch", daemon=True)
         watcher.start()
@@ -232,31 +236,31 @@ class Jobs:
         if (process := self._process) is not None:
             process.kill()
 
-    def _hear(self, message: Report, told: _Outcomes) -> None:
+    def _on_event(self, message: Report, outcomes: _Outcomes) -> None:
         match message["event"]:
             case "progress":
                 self._running = dict.fromkeys(self._running, message["progress"])
-                if message["progress"]["stage"] == "waiting":  # for another process that trains in the home
+                if message["progress"]["stage"] == "waiting":  # for another training process in the home
                     self._deadline = time.monotonic() + self._timeout_s
             case "failed":
-                told.failed[message["user"]] = message["error"]
+                outcomes.failed[message["user"]] = message["error"]
             case "skipped":
-                told.skipped[message["user"]] = message["why"]
+                outcomes.skipped[message["user"]] = message["why"]
             case "error":
-                told.error = message["error"]
+                outcomes.error = message["error"]
             case "end":
-                told.ended = True
+                outcomes.ended = True
 
-    def _end(self, job: JobInfo, told: _Outcomes) -> None:
-        """Says what came of one job: whoever was neither trained nor failed is up to date."""
-        error = told.failed.get(job.user) or told.error
+    def _end(self, job: JobInfo, outcomes: _Outcomes) -> None:
+        """Stores the result of one job; a user who was neither trained nor failed is up to date."""
+        error = outcomes.failed.get(job.user) or outcomes.error
         newest = self._home.store.latest_adapters(job.task, [job.user]).get((job.task, job.user))
         if error is None and newest is None:
-            why = told.skipped.get(job.user, "nothing came of it")
+            why = outcomes.skipped.get(job.user, "nothing came of it")
             error = {"what": f"No adapter was made: {why}", "hint": "add records, and ask for it again"}
         elif error is None and newest and newest.waits:
             error = {
-                "what": "The pieces of your adapter wait for a withdrawal, and answer nobody until it is done",
+                "what": "The pieces of your adapter wait for a withdrawal, and are not used until it is done",
                 "hint": "ask for it again later, or ask to be trained",
             }
         self._alone.discard(job.id)

@@ -1,4 +1,4 @@
-"""What a user can ask for now, decided as the work itself would decide it: no offer that comes to nothing."""
+"""Jobs that a user can ask for now, decided by the same code as the job itself."""
 
 from collections.abc import Collection
 from typing import Literal
@@ -18,10 +18,13 @@ Reason = Literal["at_work", "no_base", "no_pieces", "no_records", "up_to_date", 
 
 
 def offers(state: State, user: str, task: str, at_work: Collection[str]) -> dict[Kind, Reason | None]:
-    """For each kind of job, why it cannot be asked for now, or would change nothing; None where it can.
+    """For each kind of job, the reason why it cannot be asked for or would change nothing; None if it can.
 
     Args:
-        at_work: kinds of the user's jobs in the task that have not ended.
+        state: state of the server.
+        user: name of the user.
+        task: name of the task.
+        at_work: kinds of the user's unfinished jobs in the task.
     """
     if not state.home.store.knows(task, user):
         return {"train": "no_records", "assemble": "no_records"}
@@ -39,7 +42,7 @@ def _train(state: State, user: str, task: str) -> Reason | None:
         candidate = next(candidates(train_plan(store, state.home.task(task), options)))
     except NotFoundError:
         return "no_base"
-    except OwnlmError:  # the job will say what is wrong
+    except OwnlmError:  # the job itself reports what is wrong
         return None
     return "up_to_date" if candidate.skipped == UP_TO_DATE else None
 
@@ -56,6 +59,6 @@ def _assemble(state: State, user: str, task: str) -> Reason | None:
         last = store.latest_adapters(task, [user]).get((task, user))
         (person,) = store.histories(task, [user])
         profile = store.profile(task, user) if plan.config.prompt.profile else None
-    except (OwnlmError, ValueError):  # the job will say what is wrong
+    except (OwnlmError, ValueError):  # the job itself reports what is wrong
         return None
     return "up_to_date" if last and is_up_to_date(store, plan, person, last, profile) else None
