@@ -34,7 +34,7 @@ def test_how_far_an_adapter_is_behind_and_that_training_goes_on(shell: Shell) ->
     assert "is up to date" in shell.run("users", "show", "ada")
     assert [row["steps"] for row in shell.json(*command, "--from-scratch")["trained"]] == [5]
     other = shell.run("train", "--task", "sorting", "--epochs", "2", "--user", "ada")
-    assert "1 of them began anew: their last adapter had other settings" in other
+    assert "1 of them began again: their last adapter had other settings" in other
     assert [row["steps"] for row in shell.json(*command, "--since", "1007", "--user", "ada")["trained"]] == [1]
     assert "is not a time" in shell.run(*command, "--since", "yesterday", code=1)
 
