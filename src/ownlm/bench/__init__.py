@@ -1,1 +1,1 @@
-"""Benchmarks: methods side by side, what their answers are worth, and how sure that is."""
+"""Benchmarks: compare methods of personalisation on real data, with intervals and costs."""

@@ -215,7 +215,10 @@ def _nothing_to_ask(plan: SetPlan, asked: int, unlabelled: int) -> DataError:
         got = f"{asked:,} queries, none of them with its right answer"
         hint = "name the label file as `labels`, or give plain rows a `gold`"
     else:
-        got, hint = f"{asked:,} queries, all of people without records", f"see whose records are in {plan.data}"
+        got, hint = (
+            f"{asked:,} queries, all of people without records",
+            f"compare the user ids with those in {plan.data}",
+        )
     return DataError(f"The set {plan.name!r} has nothing to ask", got=got, hint=hint)
 
 

@@ -1,4 +1,4 @@
-"""What a benchmark ran on."""
+"""The machine, versions and commit of a benchmark."""
 
 import os
 import platform
@@ -10,11 +10,11 @@ from pathlib import Path
 from ownlm import __version__
 from ownlm.programs import child_environment, git_command
 
-COMPUTE = ("torch", "transformers", "peft")  # what figures depend on
+COMPUTE = ("torch", "transformers", "peft")  # packages that change figures
 
 
 def hardware() -> str:
-    """The processor, how many cores, and the GPU if there is one."""
+    """Processor, number of cores, and GPU if there is one."""
     import torch
 
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
@@ -22,7 +22,7 @@ def hardware() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of Python, ownlm and the packages that compute, those that are there."""
+    """Versions of Python, ownlm and the installed packages of `COMPUTE`."""
     found = {"python": platform.python_version(), "ownlm": __version__}
     for package in COMPUTE:
         with suppress(PackageNotFoundError):
@@ -31,10 +31,10 @@ def versions() -> dict[str, str]:
 
 
 def commit(folder: Path = Path(__file__).parent) -> str | None:
-    """Of the checkout that a folder, by default this package's, is part of; None where it only lies in one, or none."""
+    """Commit of the checkout that tracks a folder, by default this package's; None without one."""
     try:
         if not _git(folder, "ls-files", "."):
-            return None  # such as a virtual environment within another project
+            return None  # a virtual environment inside another project
         return _git(folder, "describe", "--always", "--dirty") or None
     except OSError:  # no git
         return None

@@ -1,6 +1,6 @@
-"""What answers are judged by, as LaMP defines it: each metric is made of sums over queries, so resampling only adds.
+"""Metrics as LaMP defines them. Each is made of sums over queries, so that resampling only adds.
 
-Q queries, S sums, L labels; `...` may be nothing, or draws.
+Q queries, S sums, L labels; `...` is empty, or draws.
 """
 
 import math
@@ -21,7 +21,7 @@ from ownlm.prompt.words import segmented
 
 Array = NDArray[np.float64]
 
-_LARGEST: Final = 1e100  # a rating beyond it is none: its square would be no number
+_LARGEST: Final = 1e100  # largest rating: squares of larger ones overflow
 # Letters and numbers of Latin text that rouge_score drops: accented, letter-like symbols, superscripts, fractions.
 _DROPPED: Final = (
     "_\u00aa-\u02ff\u1d00-\u1dbf\u1e00-\u1eff\u2070-\u218f\u2460-\u24ff\u2776-\u2793\u2c60-\u2c7f\ua720-\ua7ff"
@@ -32,17 +32,17 @@ _ROUGE_WORD: Final = re.compile(rf"[a-z0-9]+|(?![a-z0-9{_DROPPED}])\w[^a-z0-9{_D
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric, as sums over queries and what is made of them.
+    """A metric: sums over queries, and the value made of them.
 
         value = finish(sum over queries of term_QS, Q)
 
     Attributes:
-        name: as in `Task.metrics`.
-        higher_is_better: else lower is.
-        terms: (predictions, golds, labels) -> term_QS. It raises a ConfigError where the labels do not go with the
-            metric, and a DataError where a gold answer does not go with the labels.
-        finish: (sum_...S, count_...) -> value_...
-        highest: no value is above it; none is below 0.
+        name: Name, as in `Task.metrics`.
+        higher_is_better: Whether higher values are better.
+        terms: Terms of each query, (predictions, golds, labels) -> term_QS. Raises a ConfigError where the labels do
+            not fit the metric, and a DataError where a gold answer does not fit the labels.
+        finish: Value of the sums, (sum_...S, count_...) -> value_...
+        highest: Upper bound of the value; the lower bound is 0.
     """
 
     name: str
@@ -65,10 +65,10 @@ def metric(name: str) -> Metric:
     Blanks around answers do not count; case does, but for ROUGE.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: There is no such metric.
 
     Source: LaMP (arXiv 2304.11406), its released evaluation. Differs: "nan" and "inf", which Python reads as numbers,
-    are no ratings; a gold answer that is no label is an error, there it equals every answer that is none.
+    are no ratings; a gold answer that is no label is an error, in LaMP it equals every answer that is no label.
 
     >>> accuracy = metric("accuracy")
     >>> term_QS = accuracy.terms(["sun ", "rain"], ["sun", "sun"], ["sun", "rain"])
@@ -81,12 +81,12 @@ def metric(name: str) -> Metric:
 
 
 def metrics_of(task: Task) -> tuple[str, ...]:
-    """What a task's answers are judged by: what it names, else what suits labels or text."""
+    """The metrics of a task: those it names, else defaults for labels or for text."""
     return task.metrics or (("accuracy", "f1_macro") if task.labels else ("rouge1", "rougeL"))
 
 
 def unreadable(predictions: Sequence[str], labels: Sequence[str]) -> int:
-    """How many answers are none of the labels; where these are numbers, none at all.
+    """The number of answers that are no label; for labels that are numbers, that are no number.
 
     >>> unreadable(["sun ", "sunny"], ["sun", "rain"]), unreadable(["4.0", "9", "five", ""], ["1", "5"])
     (1, 2)
@@ -107,7 +107,7 @@ def _accuracy(predictions: Sequence[str], golds: Sequence[str], labels: Sequence
 
 
 def _f1_counts(predictions: Sequence[str], golds: Sequence[str], labels: Sequence[str]) -> Array:
-    """For each label TP, FP and FN of each query, side by side."""
+    """TP, FP and FN of each query for each label."""
     if not labels:
         raise ConfigError("The metric f1_macro needs a task with labels", hint="leave it out of the task's metrics")
     gold_Q = _places(golds, labels)
@@ -122,7 +122,7 @@ def _f1_counts(predictions: Sequence[str], golds: Sequence[str], labels: Sequenc
 
 
 def _places(golds: Sequence[str], labels: Sequence[str]) -> NDArray[np.intp]:
-    """Each right answer's place among the labels."""
+    """The index of each right answer among the labels."""
     place = {label.strip(): number for number, label in enumerate(labels)}
     place_Q = np.array([place.get(gold.strip(), -1) for gold in golds], np.intp)
     if unknown := int((place_Q < 0).sum()):
@@ -141,7 +141,7 @@ def _macro_f1(sum_S: Array, count: Array | float) -> Array:
 
 
 def _errors(predictions: Sequence[str], golds: Sequence[str], labels: Sequence[str], power: int) -> Array:
-    """How far each rating is off, to the power."""
+    """The error of each rating, to a power."""
     lowest, highest = _scale(labels)
     error_Q = []
     for said, gold in zip(predictions, golds, strict=True):
@@ -167,7 +167,7 @@ def _scale(labels: Sequence[str]) -> tuple[float, float]:
 
 
 def _number(text: str) -> float | None:
-    """The number in a text; None where it is none that a rating could be.
+    """The number in a text; None for texts that are no rating.
 
     >>> _number(" 4.0"), _number("four"), _number("nan"), _number("-inf")
     (4.0, None, None, None)
@@ -180,13 +180,13 @@ def _number(text: str) -> float | None:
 
 
 def rouge_words(text: str) -> list[str]:
-    """The words of a text that ROUGE compares, in lower case and in Unicode's composed form (NFC).
+    """The words of a text for ROUGE, in lower case and in Unicode's composed form (NFC).
 
     - Latin script: `rouge_score`'s own words, runs of a-z and 0-9, so that figures compare with published ones.
     - Scripts without blanks between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese...): single characters.
     - Other scripts: runs of letters, digits and combining marks.
 
-    Of a text in which there is none of these, such as emoji alone, each word or symbol outside ASCII counts.
+    In a text with none of these, such as emoji alone, each word or symbol outside ASCII counts.
 
     Source: ours; `rouge_score` drops all but a-z and 0-9, so identical Japanese texts score 0.
 
@@ -206,7 +206,7 @@ class _RougeTokenizer:
 
 
 def _rouge(predictions: Sequence[str], golds: Sequence[str], labels: Sequence[str], kind: str) -> Array:
-    from rouge_score.rouge_scorer import RougeScorer  # only here: it takes long to import
+    from rouge_score.rouge_scorer import RougeScorer  # slow to import
 
     scorer = RougeScorer([kind], tokenizer=_RougeTokenizer())
     pairs = zip(predictions, golds, strict=True)

@@ -1,4 +1,4 @@
-"""What a method answered: a file that grows line by line and survives kill -9; and the same in LaMP's own format."""
+"""Files of predictions: one line per answer, which survives kill -9; and LaMP's output format."""
 
 import json
 import math
@@ -24,7 +24,7 @@ _HINT = "remove the file, and run the benchmark again"
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a method answered to one query of a person, and how long that took."""
+    """A method's answer to one query of a user, and its seconds."""
 
     user: str
     id: str
@@ -33,13 +33,13 @@ class Prediction:
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """The predictions in a file, in its order. A last line that was cut off is not there.
+    """Reads the predictions of a file, in its order. A last line that was cut off is left out.
 
     Raises:
-        DataError: the file cannot be read, or holds anything else, or answers a query twice.
+        DataError: The file cannot be read, holds anything else, or answers a query twice.
     """
     with reading(path):
-        lines = read_regular(path, DOCUMENT_BYTES).split(b"\n")[:-1]  # what follows the last line's end was torn
+        lines = read_regular(path, DOCUMENT_BYTES).split(b"\n")[:-1]  # text after the last line's end was cut off
     known: dict[tuple[str, str], Prediction] = {}
     rows = Rows(skip_bad=False, hint=_HINT)
     for number, line in enumerate(lines, 1):
@@ -59,7 +59,7 @@ def _prediction(row: Mapping[str, Any]) -> Prediction:
 
 
 class Writer:
-    """Appends predictions to a file, which is made if it is not there. What has been written stays, also after kill -9.
+    """Appends predictions to a file. Written predictions survive kill -9.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -75,15 +75,15 @@ class Writer:
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> "Writer":
-        """Opens the file, and cuts off what was torn.
+        """Opens or creates the file, and removes a last line that was cut off.
 
         Raises:
-            StoreError: it cannot be written.
+            StoreError: The file cannot be written.
         """
         try:
             with suppress(FileNotFoundError):
                 check_regular(self.path)
-            handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)  # answers may repeat what people wrote
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)  # answers may repeat users' texts
             self._file = os.fdopen(handle, "r+b")
             whole = self._file.read().rfind(b"\n") + 1
             self._file.truncate(whole)
@@ -99,7 +99,7 @@ class Writer:
     ) -> None:
         """Closes the file."""
         if self._file is not None:
-            with suppress(OSError):  # all that was written is on the disk; or `write` has told why it is not
+            with suppress(OSError):  # `write` has synced or reported all lines
                 self._file.close()
             self._file = None
 
@@ -107,7 +107,7 @@ class Writer:
         """Appends predictions; they are on the disk when this returns.
 
         Raises:
-            StoreError: they cannot be written. The file is to be opened anew then.
+            StoreError: The predictions cannot be written. The file has to be opened again.
         """
         if self._file is None:
             raise StoreError(f"The file {self.path} is not open")
@@ -129,14 +129,14 @@ class Writer:
 
 @dataclass(frozen=True, slots=True)
 class LampFile:
-    """What a file in LaMP's output format says: the task's name, if it gives one, and an output by query id."""
+    """The content of a file in LaMP's output format: the task's name, if there is one, and outputs by query id."""
 
     task: str | None
     outputs: dict[str, str]
 
 
 def official_name(task: str) -> str:
-    """What LaMP's files call a task: both of its second ones alike.
+    """The name of a task in LaMP's files, which is one for both of its second tasks.
 
     >>> official_name("LaMP_2M"), official_name("LaMP_3")
     ('LaMP_2', 'LaMP_3')
@@ -150,7 +150,7 @@ def write_lamp(path: Path, task: str, outputs: Mapping[str, str]) -> None:
         {"task": "LaMP_2", "golds": [{"id": "110", "output": "comedy"}]}
 
     Raises:
-        StoreError: the file cannot be written.
+        StoreError: The file cannot be written.
     """
     document = {
         "task": official_name(task),
@@ -165,10 +165,10 @@ def write_lamp(path: Path, task: str, outputs: Mapping[str, str]) -> None:
 
 
 def read_lamp(path: Path) -> LampFile:
-    """The outputs in a file of LaMP's format; they may be empty texts, and numbers become text.
+    """Reads a file in LaMP's output format. Outputs may be empty; numbers become text.
 
     Raises:
-        DataError: the file is not of that format, or a query stands in it twice.
+        DataError: The file has another format, or a query id occurs twice.
     """
     outputs: dict[str, str] = {}
     rows, numbers = Rows(skip_bad=False), count(1)
@@ -190,7 +190,7 @@ def read_lamp(path: Path) -> LampFile:
 
 
 def _output(value: object) -> str:
-    """An answer: a text as it is, or a number."""
+    """An answer: text as it is, or a number as text."""
     if isinstance(value, str):
         return value
     text = as_text(value)

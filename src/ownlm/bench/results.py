@@ -184,10 +184,10 @@ def measure(
         one.name: {how: [how.terms(outputs, golds, task.labels or ()) for outputs in one.outputs] for how in metrics}
         for one in answered
     }
-    everybody, parts = Resampling.of(users), buckets([records[user] for user in users])
+    resampled, parts = Resampling.of(users), buckets([records[user] for user in users])
     compared = {name: of for name, of in terms.items() if name != baseline} if baseline in terms else {}
     differences = {
-        name: {how.name: everybody.difference(how, of[how], terms[baseline][how]) for how in metrics}
+        name: {how.name: resampled.difference(how, of[how], terms[baseline][how]) for how in metrics}
         for name, of in compared.items()
     }
     by_bucket = {name: list[Bucket]() for name in terms}
@@ -200,7 +200,7 @@ def measure(
     return tuple(
         MethodResult(
             name=one.name, method=one.method, settings=one.settings,
-            scores={how.name: everybody.estimate(how, terms[one.name][how]) for how in metrics},
+            scores={how.name: resampled.estimate(how, terms[one.name][how]) for how in metrics},
             differences=differences.get(one.name, {}), buckets=tuple(by_bucket[one.name]), costs=Costs.mean(one.costs),
         )
         for one in answered

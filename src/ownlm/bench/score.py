@@ -80,7 +80,7 @@ def score(golds: Path, predictions: Path, task: Task, data: Path | None = None) 
         one: one.terms([said.outputs[key] for key in gold], list(gold.values()), task.labels or ())
         for one in map(metric, metrics_of(task))
     }
-    everybody, parts = Resampling.of(users_Q), list[Bucket]()
+    resampled, parts = Resampling.of(users_Q), list[Bucket]()
     if users is not None:
         for label, places in buckets([users.records.get(user, 0) for user in users_Q]).items():
             part_Q = [users_Q[place] for place in places]
@@ -89,7 +89,7 @@ def score(golds: Path, predictions: Path, task: Task, data: Path | None = None) 
     return Score(
         task=task.name, queries=len(gold), users=None if users is None else len(set(users_Q)),
         unreadable=unreadable(list(said.outputs.values()), task.labels or ()),
-        by=everybody.by if users else "query", scores=_estimates(everybody, term_of), buckets=tuple(parts),
+        by=resampled.by if users else "query", scores=_estimates(resampled, term_of), buckets=tuple(parts),
     )  # fmt: skip
 
 

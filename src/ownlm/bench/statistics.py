@@ -1,9 +1,9 @@
-"""How sure a value is: resampling whole people, since one person's answers are alike.
+"""Confidence intervals by resampling whole users: the answers to one user are alike.
 
-Draws of few people differ too little from each other: their spread is that by n, not n - 1, and their quantiles are
+Draws of few users differ too little from each other: their spread is that by n, not n - 1, and their quantiles are
 the normal's, not Student's. So tails are stretched:
 
-    stretch = t_.975(U - 1) / 1.96 * sqrt(U / (U - 1))          1.58 for 5 people, 1.17 for 12, 1.04 for 44
+    stretch = t_.975(U - 1) / 1.96 * sqrt(U / (U - 1))          1.58 for 5 users, 1.17 for 12, 1.04 for 44
 
 Q queries, S sums, U users, D draws.
 """
@@ -21,10 +21,10 @@ from ownlm.bench.metrics import Array, Metric
 from ownlm.errors import DataError
 
 DRAWS: Final = 10_000
-FEWEST: Final = 5  # of whom there is an interval: fewer may agree by chance, and then seem sure
-_TAILS: Final = (0.025, 0.975)  # of an interval of 95%
-_POWER: Final = 0.8  # with which a difference is called detectable
-_CHUNK: Final = 1 << 21  # counts that are drawn or added up at once
+FEWEST: Final = 5  # users for an interval: fewer may agree by chance
+_TAILS: Final = (0.025, 0.975)  # quantiles of a 95% interval
+_POWER: Final = 0.8  # for a detectable difference
+_CHUNK: Final = 1 << 21  # counts drawn or added in one step
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class Difference:
     """A method's value less the baseline's, and its 95% interval; None where fewer than `FEWEST` were drawn from.
 
     Attributes:
-        detectable: the true difference that data of this size would tell from none four times out of five; 0 where
-            nobody's answers score differently, None without an interval.
+        detectable: The true difference that data of this size would tell from zero four times out of five; 0 where no
+            answers score differently, None without an interval.
     """
 
     value: float
@@ -53,12 +53,12 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Resampling:
-    """Draws of people with replacement, each with all of their queries; the same draws for whatever is compared.
+    """Draws of users with replacement, each with all of their queries; the same draws for all methods.
 
     Attributes:
-        user_Q: whose each query is.
-        count_DU: how often a draw holds each.
-        by: "user"; "query" where there is one user alone: the intervals then are about that person.
+        user_Q: User of each query.
+        count_DU: How often each draw holds each user.
+        by: "user"; "query" with one user alone: the intervals are then about that user.
     """
 
     user_Q: NDArray[np.intp]
@@ -67,13 +67,13 @@ class Resampling:
 
     @classmethod
     def of(cls, users: Sequence[str], draws: int = DRAWS, seed: int = 0) -> "Resampling":
-        """Draws for queries of these users. Their order is irrelevant.
+        """Draws for queries of these users. The order is irrelevant.
 
         Args:
-            users: whose each query is, one for each of Q.
+            users: User of each query.
 
         Raises:
-            DataError: there are no queries.
+            DataError: There are no queries.
 
         >>> twice = Resampling.of(["ada", "ada", "bela"], draws=4)
         >>> twice.count_DU.sum(1).tolist()
@@ -92,11 +92,11 @@ class Resampling:
 
             [v + s q_.025(v* - mean v*),  v + s q_.975(v* - mean v*)]      v* the value in each draw, s the stretch
 
-        What draws are too low or too high by on average is taken out. For a mean that is nothing. Macro-F1 falls
-        with each rare label that a draw misses: its plain percentiles are too low, and cover less.
+        The bias of the draws is taken out. It is zero for a mean. Macro-F1 falls with each rare label that a draw
+        misses: its plain percentiles are too low, and cover less.
 
         Args:
-            seeds: term_QS for each seed.
+            seeds: Terms of the method, term_QS, for each seed.
 
         Source: ours; percentile bootstrap over clusters (Efron and Tibshirani 1993, chapter 13), centred, and widened
             for few as Hesterberg (2015, arXiv 1411.5279) shows it to be needed.
@@ -114,8 +114,8 @@ class Resampling:
             seeds: term_QS for each seed of the method.
             baseline: term_QS for each seed of the baseline.
 
-        Source: ours; as `estimate`, and wide enough to hold the plain percentiles too. Else one answer of one person
-            would count: where many draws miss that person, their quantile is 0, and any noise of the mean moves it off.
+        Source: ours; as `estimate`, and wide enough to hold the plain percentiles too. Else one answer of one user
+            would count: where many draws miss that user, the quantile is 0, and any noise of the mean moves it off.
         """
         value = self._value(metric, seeds) - self._value(metric, baseline)
         drawn_D = self._drawn_values(metric, seeds) - self._drawn_values(metric, baseline)
@@ -128,7 +128,7 @@ class Resampling:
 
     @property
     def _drawn_from(self) -> int:
-        """How many people, or queries of the one person, there are."""
+        """Number of users, or of queries of the one user."""
         return int(self.count_DU.shape[1])
 
     @property
@@ -152,13 +152,13 @@ class Resampling:
         return float(np.mean([metric.finish(self._checked(term_QS).sum(0), queries) for term_QS in seeds]))
 
     def _drawn_values(self, metric: Metric, seeds: Sequence[Array]) -> Array:
-        """The same in each draw: value_D."""
+        """The value in each draw: value_D."""
         return np.asarray(np.mean([self._drawn_value(metric, term_QS) for term_QS in seeds], axis=0))
 
     def _drawn_value(self, metric: Metric, term_QS: Array) -> Array:
         draws, users = self.count_DU.shape
         sum_US = np.zeros((users, term_QS.shape[1] + 1))
-        np.add.at(sum_US, self.user_Q, np.pad(term_QS, [(0, 0), (0, 1)], constant_values=1))  # and how many they are
+        np.add.at(sum_US, self.user_Q, np.pad(term_QS, [(0, 0), (0, 1)], constant_values=1))  # and their number
         value_D, step = np.empty(draws), max(1, _CHUNK // users)
         for first in range(0, draws, step):
             sum_DS = self.count_DU[first : first + step].astype(np.float64) @ sum_US
@@ -176,7 +176,7 @@ class Resampling:
 
 
 def _drawn(users: int, draws: int, seed: int) -> NDArray[np.uint8]:
-    """How often each of U is among U drawn with replacement. No count comes near 256."""
+    """How often each of U users is among U drawn with replacement. No count comes near 256."""
     random, step = np.random.default_rng(seed), max(1, _CHUNK // users)
     count_DU = np.empty((draws, users), np.uint8)
     for first in range(0, draws, step):
