@@ -33,13 +33,14 @@ import torch
 from record import save, table
 from serving_fixture import LORA, Stand, alone, open_stand, prompt, random_adapter
 
-from ownlm.inference.decoder import Decoder, Reply
-from ownlm.inference.text import AnswerText
+from ownlm.inference.async_engine import AsyncEngine
+from ownlm.inference.decoder import Decoder
+from ownlm.inference.protocol import OutputStream
+from ownlm.inference.request import Request
+from ownlm.inference.scheduler import EngineLimits
+from ownlm.inference.sequence import Sequence as RunningSequence
 from ownlm.model.adapter import write_peft_folder
 from ownlm.model.bank import LoraBank
-from ownlm.server.engine import Work
-from ownlm.server.own_engine import OwnEngine
-from ownlm.server.stream import OwnStream
 from ownlm.store.rows import AdapterInfo
 
 PARTS = ("throughput", "latency", "people", "joining")
@@ -78,8 +79,8 @@ def throughput(asked: Namespace, stand: Stand) -> dict[str, Any]:
     assembled = alone(lambda: [stand.assembled(number) for number in range(asked.people)])
     methods: dict[str, Callable[[], tuple[int, float]]] = {}
     for name, whose in (("base", [None]), ("own adapters", own), ("assembled", assembled)):
-        works = [stand.work(whose[n % len(whose)], n, asked.tokens) for n in range(asked.requests)]
-        methods[name] = engine_method(stand, asked, works)
+        requests = [stand.request(whose[n % len(whose)], n, asked.tokens) for n in range(asked.requests)]
+        methods[name] = engine_method(stand, asked, requests)
     methods["peft, switching"] = alone(peft_method, stand, asked, own)
     rounds: list[dict[str, float]] = []
     for number in range(asked.rounds):
@@ -100,15 +101,15 @@ def throughput(asked: Namespace, stand: Stand) -> dict[str, Any]:
 def latency(asked: Namespace, stand: Stand) -> dict[str, Any]:
     """How long clients wait, each asking again as soon as it is answered, each another person."""
     whose = alone(lambda: [stand.person(number) for number in range(max(CLIENTS))])
-    engine, found = OwnEngine(stand.home, slots=asked.people, live=asked.people), dict[str, Any]()
+    engine, found = make_engine(stand, asked), dict[str, Any]()
 
     async def client(number: int, asks: int, waits: list[tuple[float, float, int]]) -> None:
         for again in range(asks):
-            work = stand.work(whose[number], number + 100 * again, asked.tokens)
-            waits.append(await timed(engine.submit(work)))
+            request = stand.request(whose[number], number + 100 * again, asked.tokens)
+            waits.append(await timed(engine.submit(request)))
 
     async def use() -> None:
-        await all_of(engine, [stand.work(one, n, 2) for n, one in enumerate(whose)])  # all are in memory
+        await all_of(engine, [stand.request(one, n, 2) for n, one in enumerate(whose)])  # all are in memory
         for clients in CLIENTS:
             waits: list[tuple[float, float, int]] = []
             started = time.perf_counter()
@@ -138,16 +139,16 @@ def people(asked: Namespace, stand: Stand) -> dict[str, Any]:
     All are added to the home, the first and the last ask, and one in twenty of the others.
     """
     some = max(1, min(50, asked.crowd // 4))
-    engine, new, known = OwnEngine(stand.home, slots=asked.people, live=asked.people), list[float](), list[float]()
+    engine, new, known = make_engine(stand, asked), list[float](), list[float]()
 
     async def use() -> None:
-        await all_of(engine, [stand.work(None, 0, 1)])  # the base is loaded
+        await all_of(engine, [stand.request(None, 0, 1)])  # the base is loaded
         for number in range(asked.crowd):
             adapter = alone(stand.person, number)
             if some < number < asked.crowd - some and number % 20:
                 continue
             for waits in (new, known):
-                waits.append((await timed(engine.submit(stand.work(adapter, 0, 1))))[0])
+                waits.append((await timed(engine.submit(stand.request(adapter, 0, 1))))[0])
 
     in_loop(engine, use)
     found = {
@@ -189,21 +190,26 @@ def arrivals(
     stand: Stand, bank: LoraBank, lengths: Sequence[int], comes: Sequence[float], at_once: bool
 ) -> tuple[list[float], float]:
     """How long each waited for the whole answer, and how long all took."""
-    decoder, waits, number, came = Decoder(stand.base, bank, prompt_tokens=256), list[float](), 0, dict[Reply, float]()
-    decoder._ends = set()  # so that each answer has its length
+    decoder, waits, number, came = (
+        Decoder(stand.base, bank, prompt_tokens=256),
+        list[float](),
+        0,
+        dict[RunningSequence, float](),
+    )
+    decoder._stop_tokens = set()  # so that each answer has its length
     started = time.perf_counter()
     while len(waits) < len(lengths):
-        if not decoder.live and number < len(comes):
+        if not decoder.running and number < len(comes):
             time.sleep(max(0.0, comes[number] - (time.perf_counter() - started)))
-        now, door = time.perf_counter() - started, at_once or not decoder.live
+        now, door = time.perf_counter() - started, at_once or not decoder.running
         while door and number < len(comes) and comes[number] <= now:
-            reply = new_reply(stand, number % bank.slots, number, lengths[number])
-            came[reply] = comes[number]
-            decoder.join(reply)
+            sequence = new_sequence(stand, number % bank.slots, number, lengths[number])
+            came[sequence] = comes[number]
+            decoder.join(sequence)
             number += 1
-        for reply in decoder.step():
-            if reply.finish:
-                waits.append(time.perf_counter() - started - came[reply])
+        for sequence in decoder.step():
+            if sequence.finish:
+                waits.append(time.perf_counter() - started - came[sequence])
     return waits, time.perf_counter() - started
 
 
@@ -211,7 +217,7 @@ def one_step(stand: Stand, bank: LoraBank) -> float:
     """Seconds of a pass in which `TOGETHER` people get their next token."""
     decoder = Decoder(stand.base, bank)
     for slot in range(TOGETHER):
-        decoder.join(new_reply(stand, slot, slot, 100))
+        decoder.join(new_sequence(stand, slot, slot, 100))
     decoder.step()
     started = time.perf_counter()
     for _ in range(5):
@@ -219,16 +225,16 @@ def one_step(stand: Stand, bank: LoraBank) -> float:
     return (time.perf_counter() - started) / 5
 
 
-def engine_method(stand: Stand, asked: Namespace, works: Sequence[Work]) -> Callable[[], tuple[int, float]]:
+def engine_method(stand: Stand, asked: Namespace, requests: Sequence[Request]) -> Callable[[], tuple[int, float]]:
     """Answers all requests by the engine, adapters and pieces in memory; returns tokens and seconds."""
 
     def run() -> tuple[int, float]:
-        engine = OwnEngine(stand.home, slots=asked.people, live=asked.people, queue=len(works))
+        engine = make_engine(stand, asked, queue=len(requests))
 
         async def use() -> tuple[int, float]:
-            await all_of(engine, [Work(one.base, one.adapter, "a", 1) for one in works])  # all are in memory
+            await all_of(engine, [Request(one.base, one.adapter, "a", 1) for one in requests])  # all are in memory
             started = time.perf_counter()
-            tokens = await all_of(engine, works)
+            tokens = await all_of(engine, requests)
             return tokens, time.perf_counter() - started
 
         result: tuple[int, float] = in_loop(engine, use)
@@ -267,21 +273,21 @@ def peft_method(stand: Stand, asked: Namespace, whose: Sequence[AdapterInfo]) ->
     return run
 
 
-async def all_of(engine: OwnEngine, works: Sequence[Work]) -> int:
+async def all_of(engine: AsyncEngine, requests: Sequence[Request]) -> int:
     """Sends all requests at once; how many tokens were given."""
-    streams = [engine.submit(work) for work in works]
+    streams = [engine.submit(request) for request in requests]
     return sum(tokens for _, _, tokens in await asyncio.gather(*map(timed, streams)))
 
 
-async def timed(stream: OwnStream) -> tuple[float, float, int]:
-    """Seconds to the first piece and to the last, and how many tokens there were."""
-    started, first = time.perf_counter(), 0.0
-    async for _ in stream:
-        first = first or time.perf_counter() - started
-    return first, time.perf_counter() - started, stream.completion_tokens
+async def timed(stream: OutputStream) -> tuple[float, float, int]:
+    """Returns the seconds to the first output and to the last, and the number of tokens."""
+    started, first, tokens = time.perf_counter(), 0.0, 0
+    async for output in stream:
+        first, tokens = first or time.perf_counter() - started, output.completion_tokens
+    return first, time.perf_counter() - started, tokens
 
 
-def in_loop(engine: OwnEngine, use: Callable[[], Awaitable[Any]]) -> Any:
+def in_loop(engine: AsyncEngine, use: Callable[[], Awaitable[Any]]) -> Any:
     """Uses an engine, and stops it."""
 
     async def run() -> Any:
@@ -293,9 +299,18 @@ def in_loop(engine: OwnEngine, use: Callable[[], Awaitable[Any]]) -> Any:
     return asyncio.run(run())
 
 
-def new_reply(stand: Stand, slot: int, number: int, tokens: int) -> Reply:
-    """A request, ready to join."""
-    return Reply(slot, stand.base.encode_prompt(prompt(number)), tokens, AnswerText(stand.base))
+def new_sequence(stand: Stand, slot: int, number: int, tokens: int) -> RunningSequence:
+    """Makes a sequence that is ready to join."""
+    sequence = RunningSequence(stand.request(None, number, tokens))
+    sequence.begin(stand.base, stand.base.encode_prompt(prompt(number)))
+    sequence.slot = slot
+    return sequence
+
+
+def make_engine(stand: Stand, asked: Namespace, queue: int = 256) -> AsyncEngine:
+    """Makes an engine with a slot for each user."""
+    limits = EngineLimits(slots=asked.people, running=asked.people)
+    return AsyncEngine(stand.home.store, stand.home.device, limits, queue=queue)
 
 
 def spread(seconds: Sequence[float]) -> dict[str, float]:

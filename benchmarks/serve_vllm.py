@@ -24,8 +24,10 @@ from record import save, table
 from serving_fixture import alone, open_stand
 
 from ownlm.home import Home
-from ownlm.server.engine import Engine, Work
-from ownlm.server.own_engine import OwnEngine
+from ownlm.inference.async_engine import AsyncEngine
+from ownlm.inference.protocol import ServingEngine
+from ownlm.inference.request import Request
+from ownlm.inference.scheduler import EngineLimits
 from ownlm.server.vllm.engine import start_engine
 from ownlm.server.vllm.server import VllmSettings
 
@@ -43,26 +45,27 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         stand = alone(open_stand, "smollm2", Path(folder))
         people = alone(lambda: [stand.person(number) for number in range(asked.people)])
-        works = [stand.work(who, number, asked.tokens) for number, who in enumerate(people)]
-        result = asyncio.run(compare(stand.home, works, asked.rounds, asked.python))
+        requests = [stand.request(who, number, asked.tokens) for number, who in enumerate(people)]
+        result = asyncio.run(compare(stand.home, requests, asked.rounds, asked.python))
     save(asked.name, {"options": vars(asked) | {"threads": torch.get_num_threads()}, **result})
 
 
-async def compare(home: Home, works: Sequence[Work], rounds: int, python: str) -> dict[str, object]:
+async def compare(home: Home, requests: Sequence[Request], rounds: int, python: str) -> dict[str, object]:
     """Tokens a second of both, round by round."""
-    many = len(works)
+    many = len(requests)
     settings = VllmSettings(python=python, slots=many, in_memory=2 * many, sequences=many, max_tokens=2048)
     vllm = await asyncio.to_thread(start_engine, home.store, settings, device="cpu")
-    engines: dict[str, Engine] = {"ownlm": OwnEngine(home, slots=many, live=many, queue=many), "vLLM": vllm}
+    own = AsyncEngine(home.store, home.device, EngineLimits(slots=many, running=many), queue=many)
+    engines: dict[str, ServingEngine] = {"ownlm": own, "vLLM": vllm}
     texts, found = dict[str, list[str]](), list[dict[str, float]]()
     try:
         for engine in engines.values():
-            await answer(engine, [replace(one, max_tokens=1) for one in works])
+            await answer(engine, [replace(one, max_tokens=1) for one in requests])
         for number in range(rounds):
             rates = {}
             for name in list(engines)[:: 1 if number % 2 else -1]:  # nobody is always the first
                 started = time.perf_counter()
-                texts[name], tokens = await answer(engines[name], works)
+                texts[name], tokens = await answer(engines[name], requests)
                 rates[name] = tokens / (time.perf_counter() - started)
             found.append(rates)
             print(json.dumps({name: round(rate, 1) for name, rate in rates.items()}), flush=True)
@@ -81,15 +84,14 @@ async def compare(home: Home, works: Sequence[Work], rounds: int, python: str) -
     return {"tokens_per_s": median, "ownlm_over_vllm": ratio, "same_answers": same, "rounds": found}
 
 
-async def answer(engine: Engine, works: Sequence[Work]) -> tuple[list[str], int]:
+async def answer(engine: ServingEngine, requests: Sequence[Request]) -> tuple[list[str], int]:
     """All requests, sent at once: the answers, and how many tokens they have."""
 
-    async def one(work: Work) -> tuple[str, int]:
-        stream = engine.submit(work)
-        text = "".join([piece.text async for piece in stream])
-        return text, stream.completion_tokens
+    async def one(request: Request) -> tuple[str, int]:
+        outputs = [output async for output in engine.submit(request)]
+        return "".join(output.text for output in outputs), outputs[-1].completion_tokens
 
-    texts, counts = zip(*await asyncio.gather(*map(one, works)), strict=True)
+    texts, counts = zip(*await asyncio.gather(*map(one, requests)), strict=True)
     return list(texts), sum(counts)
 
 

@@ -1,4 +1,4 @@
-"""A home of a benchmark of serving: a base, and people with random adapters or recipes of random pieces."""
+"""The home of a serving benchmark: a base, and users with random adapters or recipes of random pieces."""
 
 import random
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from bases import open_base
 from ownlm.config import LoraConfig
 from ownlm.history.record import History
 from ownlm.home import Home
+from ownlm.inference.request import Request
 from ownlm.model.adapter import Adapter
 from ownlm.model.bank import LoraBank
 from ownlm.model.base import BaseLM
@@ -24,7 +25,6 @@ from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.recipe import made_of
 from ownlm.perpcs.version import write_pool
 from ownlm.presets import SHARED
-from ownlm.server.engine import Work
 from ownlm.store.blobs import blob_name
 from ownlm.store.pools import add_pool
 from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo, history_digest
@@ -38,7 +38,7 @@ WORDS = "the my message meeting budget train garden letter deadline please send 
 
 @dataclass
 class Stand:
-    """A home with a base, and how people in it are made."""
+    """A home with a base, and methods that add users."""
 
     home: Home
     info: BaseInfo
@@ -46,13 +46,13 @@ class Stand:
     pool: Pool | None = None
 
     def person(self, number: int) -> AdapterInfo:
-        """A new person with a trained adapter, kept in the home's blobs."""
+        """Adds a user with an adapter, kept in the home's blobs."""
         data = random_adapter(self.base, number).to_bytes()
         info = adapter_info(self.info, number, blob=blob_name(data), shape=LORA.model_dump(mode="json"))
         return self._kept(info, data)
 
     def assembled(self, number: int) -> AdapterInfo:
-        """A new person with a recipe."""
+        """Adds a user with a recipe."""
         if self.pool is None:
             self.pool = self._random_pool()
         draw, modules = np.random.default_rng(number), len(self.pool.modules)
@@ -82,13 +82,13 @@ class Stand:
         add_pool(self.home.store, PoolInfo(pool.digest, TASK, *known, 1, str(folder), SHARERS, False, {}), {})
         return pool
 
-    def work(self, adapter: AdapterInfo | None, number: int, tokens: int) -> Work:
+    def request(self, adapter: AdapterInfo | None, number: int, tokens: int) -> Request:
         """A request; the same number gives the same prompt."""
-        return Work(self.info, adapter, prompt(number), tokens)
+        return Request(self.info, adapter, prompt(number), tokens)
 
 
 def open_stand(name: str, folder: Path) -> Stand:
-    """A home with the base, without people."""
+    """Makes a home with the base and no users."""
     source = make_random_base(folder / "tiny") if name == "tiny" else open_base(name, "cpu")[0].folder
     home = Home(folder / "home", device="cpu")
     info = home.add_base(str(source), name)
@@ -97,17 +97,17 @@ def open_stand(name: str, folder: Path) -> Stand:
 
 
 def alone(work: Callable[..., T], *args: Any) -> T:
-    """Does it in a thread of its own, which then ends.
+    """Runs `work` in a new thread, which then ends.
 
-    Each thread that has called torch keeps OpenMP threads of its own. While there are more of them than cores, they do
-    not wait awake for the next product, and small ones take three times as long. In a server one thread multiplies.
+    Each thread that has called torch keeps its OpenMP threads. With more of them than cores, small products take three
+    times as long, as the threads no longer wait actively. In a server one thread multiplies.
     """
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(work, *args).result()
 
 
 def random_adapter(base: BaseLM, number: int) -> Adapter:
-    """An adapter as training leaves it: A as it is drawn at first, B small."""
+    """Makes an adapter like a trained one: A as initialised, B small."""
     bank, generator = LoraBank(base.model, LORA, 1), torch.Generator().manual_seed(number)
     bank.initialise(0, generator)
     made = bank.read(0)
@@ -117,7 +117,7 @@ def random_adapter(base: BaseLM, number: int) -> Adapter:
 
 
 def adapter_info(base: BaseInfo, number: int, **known: Any) -> AdapterInfo:
-    """What the home would say of a person's adapter."""
+    """Makes a user's row in the home."""
     values = {
         "id": f"{number}{known.get('method', 'lora')}", "user": f"user{number}", "task": TASK, "base": base.name,
         "base_fingerprint": base.fingerprint, "key": "", "history": history_digest(History("", ())), "records": 0,

@@ -16,7 +16,7 @@ from ownlm.model.segments import BASE
 from ownlm.prompt.example import query_prompt
 from ownlm.workflows.plan import settings
 from tests.community import rows, with_context, write_rows, write_task
-from tests.inference.test_peft_answer import make_attentive
+from tests.inference.test_peft_adapters import make_attentive
 from tests.shell import Shell
 
 FAST = {"epochs": 6, "batch_size": 4, "learning_rate": 0.1}

@@ -16,11 +16,12 @@ import pytest
 from ownlm.errors import NotFoundError
 from ownlm.history.record import Query
 from ownlm.home import Home
-from ownlm.server.engine import Work
+from ownlm.inference.request import Request
 from ownlm.server.vllm.engine import VllmEngine, start_engine
 from ownlm.server.vllm.server import VllmSettings
 from ownlm.store.exports import version_of
 from ownlm.workflows.ask import assign, prompt_of
+from ownlm.workflows.options import AskOptions
 from tests_vllm.people import ASSEMBLED, QUESTIONS, SAYS, TRAINED, make_home, train
 
 PEOPLE = (*TRAINED, *ASSEMBLED)
@@ -39,25 +40,25 @@ class Stand:
         """Within the engine's loop."""
         return self.loop.run_until_complete(asyncio.wait_for(work, 600))
 
-    def work(self, user: str, question: str, base_only: bool = False, **how: Any) -> Work:
+    def request(self, user: str, question: str, base_only: bool = False, **how: Any) -> Request:
         """What `ownlm serve` makes of a question."""
         home, task = self.home, self.home.task("gate")
         query = Query(user, "", {"text": question})
         one = assign(home.store, query, task, home.bases()[0], base_only)
         how = {"max_tokens": task.max_new_tokens, "one_line": task.one_line} | how
-        return Work(one.base, one.adapter, prompt_of(home.store, one, {})[0], **how)
+        return Request(one.base, one.adapter, prompt_of(home.store, one, AskOptions())[0], **how)
 
-    def answers(self, works: Sequence[Work]) -> list[str]:
+    def answers(self, requests: Sequence[Request]) -> list[str]:
         """Of requests that are sent together; each by the adapter that was asked."""
 
-        async def one(work: Work) -> str:
-            stream = self.engine.submit(work)
+        async def one(request: Request) -> str:
+            stream = self.engine.submit(request)
             text = "".join([piece.text async for piece in stream])
-            assert stream.adapter == (work.adapter.id if work.adapter else None)
+            assert stream.adapter == (request.adapter.id if request.adapter else None)
             return text
 
         async def all_of() -> list[str]:
-            return await asyncio.gather(*map(one, works))
+            return await asyncio.gather(*map(one, requests))
 
         answers: list[str] = self.run(all_of())
         return answers
@@ -88,7 +89,9 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
 
 def test_mixed_batches_say_what_our_own_answering_says(stand: Stand) -> None:
     home, asked = stand.home, [(user, question) for question in QUESTIONS[:2] for user in PEOPLE]
-    together = stand.answers([stand.work(*one) for one in asked] + [stand.work("ana", q, True) for q in QUESTIONS[:2]])
+    together = stand.answers(
+        [stand.request(*one) for one in asked] + [stand.request("ana", q, True) for q in QUESTIONS[:2]]
+    )
     own = list(home.ask_many([Query(user, "", {"text": question}) for user, question in asked], "gate"))
     base = [home.ask("ana", question, "gate", base_only=True).answer for question in QUESTIONS[:2]]
     assert together == [one.answer for one in own] + base
@@ -97,27 +100,27 @@ def test_mixed_batches_say_what_our_own_answering_says(stand: Stand) -> None:
 
 
 def test_the_base_alone_beside_as_many_people_as_there_is_room_for(stand: Stand) -> None:
-    works = [stand.work(user, QUESTIONS[0]) for user in PEOPLE]
-    alone = stand.answers([stand.work("ana", QUESTIONS[2], True)])
-    assert stand.answers([*works, stand.work("ana", QUESTIONS[2], True)])[-1:] == alone
+    requests = [stand.request(user, QUESTIONS[0]) for user in PEOPLE]
+    alone = stand.answers([stand.request("ana", QUESTIONS[2], True)])
+    assert stand.answers([*requests, stand.request("ana", QUESTIONS[2], True)])[-1:] == alone
 
 
 def test_labels_are_chosen_as_our_own_answering_chooses(stand: Stand) -> None:
     labels = tuple(stand.home.task("gate").labels or ())
-    chosen = stand.answers([stand.work(user, QUESTIONS[1], labels=labels) for user in PEOPLE])
+    chosen = stand.answers([stand.request(user, QUESTIONS[1], labels=labels) for user in PEOPLE])
     queries = [Query(user, "", {"text": QUESTIONS[1]}) for user in PEOPLE]
     assert chosen == [one.answer for one in stand.home.ask_many(queries, "gate", choose=True)]
 
 
 def test_stop_texts_end_an_answer(stand: Stand) -> None:
     before, _, _ = SAYS["ana"].partition("burns")
-    assert stand.answers([stand.work("ana", QUESTIONS[0], stop=("burns",))]) == [before.strip()]
+    assert stand.answers([stand.request("ana", QUESTIONS[0], stop=("burns",))]) == [before.strip()]
     first = SAYS["ana"].split()[0]
-    assert stand.answers([stand.work("ana", QUESTIONS[0], max_tokens=1)]) == [first]
+    assert stand.answers([stand.request("ana", QUESTIONS[0], max_tokens=1)]) == [first]
 
 
 def test_who_was_given_no_name_gets_nothing(stand: Stand) -> None:
-    terms, ana = stand.engine.server.terms, stand.work("ana", QUESTIONS[0]).adapter
+    terms, ana = stand.engine.server.terms, stand.request("ana", QUESTIONS[0]).adapter
     assert ana is not None
     guessed = replace(terms, secret="guessed")
     for name in (ana.id, version_of(ana), guessed.name(ana), str(stand.engine.server.copies / version_of(ana))):
@@ -130,30 +133,30 @@ def test_who_was_given_no_name_gets_nothing(stand: Stand) -> None:
 
 def test_who_leaves_frees_their_place(stand: Stand) -> None:
     async def leave() -> None:
-        stream = stand.engine.submit(stand.work("ana", QUESTIONS[0]))
+        stream = stand.engine.submit(stand.request("ana", QUESTIONS[0]))
         async for _ in stream:
             stream.cancel()
         while stand.engine.counts()["live"] + stand.engine.counts()["queued"]:
             await asyncio.sleep(0.05)
 
     stand.run(leave())
-    assert stand.answers([stand.work("ana", QUESTIONS[0])]) == [SAYS["ana"]]
+    assert stand.answers([stand.request("ana", QUESTIONS[0])]) == [SAYS["ana"]]
 
 
 def test_a_retrained_adapter_is_another(stand: Stand) -> None:
-    home, before = stand.home, stand.work("ben", QUESTIONS[0])
+    home, before = stand.home, stand.request("ben", QUESTIONS[0])
     train(home, "ben", seed=1)
-    after = stand.work("ben", QUESTIONS[0])
+    after = stand.request("ben", QUESTIONS[0])
     assert before.adapter and after.adapter and before.adapter.id != after.adapter.id
-    works = [after, *(stand.work(user, QUESTIONS[0]) for user in PEOPLE), before]  # more than there are slots
-    answers = stand.answers(works)
+    requests = [after, *(stand.request(user, QUESTIONS[0]) for user in PEOPLE), before]  # more than there are slots
+    answers = stand.answers(requests)
     assert answers[0] == home.ask("ben", QUESTIONS[0], "gate").answer
     copies = {path.name for path in stand.engine.server.copies.iterdir()}
     assert {version_of(before.adapter), version_of(after.adapter)} <= copies
 
 
 def test_forgetting_reaches_copies_and_memory(stand: Stand) -> None:
-    work, server = stand.work("ana", QUESTIONS[0]), stand.engine.server
+    work, server = stand.request("ana", QUESTIONS[0]), stand.engine.server
     assert work.adapter is not None
     name, version = server.terms.name(work.adapter), version_of(work.adapter)
     assert stand.status(name) == 200 and (server.copies / version).exists()
@@ -177,7 +180,7 @@ def test_forgetting_reaches_copies_and_memory(stand: Stand) -> None:
     assert stand.status(name) == 404
     with pytest.raises(NotFoundError):
         stand.answers([work])
-    assert stand.answers([stand.work("eva", QUESTIONS[0])]) == [stand.home.ask("eva", QUESTIONS[0], "gate").answer]
+    assert stand.answers([stand.request("eva", QUESTIONS[0])]) == [stand.home.ask("eva", QUESTIONS[0], "gate").answer]
 
 
 def test_no_text_is_in_what_the_server_said(stand: Stand) -> None:

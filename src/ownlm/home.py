@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ from ownlm.workflows.histories import (
     known_history,
     with_history,
 )
-from ownlm.workflows.options import AdaptOptions, ColdStartOptions, TrainOptions, UserOptions
+from ownlm.workflows.options import AdaptOptions, AskOptions, ColdStartOptions, TrainOptions, UserOptions
 from ownlm.workflows.plan import train_plan
 from ownlm.workflows.profile import pick_writer, profile_people
 from ownlm.workflows.report import Answer, Assemblies, ColdStart, Estimate, Exported, Profiles, Training
@@ -46,6 +46,7 @@ from ownlm.workflows.users import (
 )
 
 if TYPE_CHECKING:  # what needs torch is imported where it is used: listing people should not wait for it
+    from ownlm.inference.engine import Engine
     from ownlm.model.base import BaseLM
 
 AnyPath = str | Path
@@ -80,7 +81,6 @@ class Home(Corrections):
         self.store = Store(Path(folder).absolute())
         self.device = device
         self.pools, self.access = Pools(self), Access(self.store)
-        self._loaded: BaseLM | None = None  # one base is kept in memory
         resume(self.store, to_read=True)
 
     # Bases
@@ -274,7 +274,7 @@ class Home(Corrections):
             OwnlmError: the writer cannot be used, or nobody answers at the endpoint; what is written is kept.
         """
         spec = self.task(task)
-        writer = pick_writer(self.store, self.load, spec, base, url, model, counted, tell)
+        writer = pick_writer(self.store, lambda: self.engine, spec, base, url, model, counted, tell)
         return profile_people(self.store, spec, users, writer, progress, report or Profiles())
 
     def profiles(self, task: str) -> dict[str, ProfileInfo]:
@@ -283,44 +283,44 @@ class Home(Corrections):
 
     # Asking
 
-    def ask(self, user: str, text: str, task: str, **how: Any) -> Answer:
-        """One person's answer to a text.
+    @cached_property
+    def engine(self) -> "Engine":
+        """The inference engine of this home. It keeps one base in memory."""
+        from ownlm.inference.engine import Engine
+
+        return Engine(self.store, self.device)
+
+    def ask(self, user: str, text: str, task: str, *, progress: Progress = silent, **options: Any) -> Answer:
+        """Answers one text with a user's own model.
 
         Args:
-            text: the task's input; where it has several fields, a JSON object with them.
-            how: as for `ask_many`.
+            text: The task's input; where it has several fields, a JSON object with them.
+            options: Fields of `AskOptions`.
 
         Raises:
-            NotFoundError, TaskError, DataError, AdapterError, PoolError, StoreError.
+            NotFoundError, TaskError, DataError, AdapterError, PoolError, StoreError: The text cannot be answered.
         """
         query = Query(user, "", parse_query(self.task(task), text)[0])
-        answer = next(self.ask_many([query], task, **how))
+        (answer,) = self.ask_many([query], task, progress=progress, **options)
         if answer.error:
             raise answer.error
         return answer
 
     def ask_many(
-        self, queries: Sequence[Query], task: str, *, rag: int | None = None, profile: bool | None = None,
-        choose: bool = False, base: str | None = None, base_only: bool = False, progress: Progress = silent,
-    ) -> Iterator[Answer]:  # fmt: skip
-        """Many people's answers, in mixed batches, each with the person's own adapter; in the queries' order.
+        self, queries: Sequence[Query], task: str, *, progress: Progress = silent, **options: Any
+    ) -> Iterator[Answer]:
+        """Answers queries of many users in mixed batches, each with the user's own adapter; in the queries' order.
 
-        A query that cannot be answered gets an Answer with the error; the others go on. Whose assembly is stale is
-        answered by the base, with a warning.
+        A query that cannot be answered gets an Answer with the error. Where a user's assembly is stale, the base
+        answers, with a warning.
 
         Args:
-            rag: how many of the person's records the prompt shows; by default as many as in training.
-            profile: whether it shows the person's text profile; by default as in training.
-            choose: pick the likeliest of the task's labels, instead of generating.
-            base: answer with the adapter on this base; by default with the newest adapter.
-            base_only: without any adapter.
+            options: Fields of `AskOptions`.
         """
-        from ownlm.workflows.ask import answer_queries, assign_all
+        from ownlm.workflows.ask import answer_queries
 
-        spec, show = self.task(task), {"rag": rag, "profile": profile}
-        info = pick_base(self.store, spec.name, base) if base is not None or base_only else None
-        assigned = assign_all(self.store, queries, spec, info, base_only)
-        yield from answer_queries(self.store, self.load, assigned, choose=choose, show=show, progress=progress)
+        asked = AskOptions(**options)
+        yield from answer_queries(self.store, self.engine, queries, self.task(task), asked, progress)
 
     def read_queries(self, data: AnyPath, task: str, *, labels: AnyPath | None = None) -> list[Query]:
         """The queries of a file, with the right answers where it has them; a DataError where it is no such file."""
@@ -383,11 +383,5 @@ class Home(Corrections):
         return working_alone(self.store, what, progress)
 
     def load(self, base: BaseInfo, progress: Progress = silent) -> "BaseLM":
-        """A base, ready to run; a BaseModelError where it is not what it was."""
-        from ownlm.inference.load import load_registered
-
-        if self._loaded is None or self._loaded.fingerprint != base.fingerprint:
-            progress("loading the base", 0, 0, base.name)
-            self._loaded = None  # before the next is loaded: two may not fit
-            self._loaded = load_registered(base, self.device)
-        return self._loaded
+        """Returns a base, ready to run; a BaseModelError where it is not what it was."""
+        return self.engine.load(base, progress)

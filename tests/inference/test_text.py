@@ -12,7 +12,7 @@ from tokenizers.decoders import ByteFallback, Fuse, Replace, Sequence, Strip
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from ownlm.inference.text import AnswerText
+from ownlm.inference.text import Detokenizer
 from ownlm.model.base import BaseLM, load_base
 
 TEXTS = st.text(alphabet="ab \n\té漢👩🏽‍🚀ß", max_size=60)
@@ -23,21 +23,21 @@ def base(tiny_base: Path) -> BaseLM:
     return load_base(tiny_base, name="tiny", fingerprint="tiny")  # its tokens are bytes
 
 
-def pieces(text: AnswerText, tokens: list[int]) -> list[str]:
+def pieces(text: Detokenizer, tokens: list[int]) -> list[str]:
     given = []
     for token in tokens:
-        text.add(token)
+        text.append(token)
         given.append(text.take())
         if text.stopped:
             break
-    text.end()
+    text.finish()
     return [*given, text.take()]
 
 
 @given(TEXTS)
 @example("  \n a long answer, longer than a window of tokens: 漢字漢字漢字漢字漢字漢字 👩🏽‍🚀👩🏽‍🚀 \n ")
 def test_pieces_join_to_the_decoded_answer(base: BaseLM, said: str) -> None:
-    tokens, text = base.encode_answer(said)[:-1], AnswerText(base)
+    tokens, text = base.encode_answer(said)[:-1], Detokenizer(base)
     given = pieces(text, tokens)
     assert "".join(given) == base.decode(tokens) == said.strip() == text.whole
     assert "\ufffd" not in "".join(given)
@@ -45,7 +45,7 @@ def test_pieces_join_to_the_decoded_answer(base: BaseLM, said: str) -> None:
 
 @given(st.lists(st.integers(0, 258), max_size=80))
 def test_any_tokens_at_all(base: BaseLM, tokens: list[int]) -> None:
-    text = AnswerText(base)
+    text = Detokenizer(base)
     assert "".join(pieces(text, tokens)) == base.decode(tokens) == text.whole
 
 
@@ -64,7 +64,7 @@ def by_bytes() -> Any:
 @example([3 + byte for byte in b"A\xc3"] + [2])
 @example([3 + byte for byte in b"\xe2\x82\xac\xc3"])
 def test_what_was_given_stays_where_a_run_of_bytes_breaks_off(by_bytes: Any, tokens: list[int]) -> None:
-    text = AnswerText(by_bytes)
+    text = Detokenizer(by_bytes)
     assert "".join(pieces(text, tokens)) == text.whole
 
 
@@ -72,7 +72,7 @@ def test_what_was_given_stays_where_a_run_of_bytes_breaks_off(by_bytes: Any, tok
 @example("aab", ["ab"])
 @example("xx a", [" b"])
 def test_stop_texts_end_the_answer(base: BaseLM, said: str, stop: list[str]) -> None:
-    text = AnswerText(base, stop)
+    text = Detokenizer(base, stop)
     given = pieces(text, base.encode_answer(said)[:-1])
     ends = [(at + len(one), at) for one in stop if (at := said.lstrip().find(one)) >= 0]
     assert "".join(given) == text.whole
@@ -83,7 +83,7 @@ def test_stop_texts_end_the_answer(base: BaseLM, said: str, stop: list[str]) -> 
 
 
 def test_one_line(base: BaseLM) -> None:
-    text = AnswerText(base, one_line=True)
+    text = Detokenizer(base, one_line=True)
     assert "".join(pieces(text, base.encode_answer(" \n one line \n and another")[:-1])) == "one line"
     assert text.stopped
 
@@ -128,7 +128,7 @@ def test_a_continued_text_is_byte_for_byte(drops_first_space: bool, prompt: list
     )
     decode = base.tokenizer.decode
     expected = decode(before + tokens, skip_special_tokens=True)[len(decode(before, skip_special_tokens=True)) :]
-    text = AnswerText(base, continues=before)
+    text = Detokenizer(base, continues=before)
     given = pieces(text, tokens)
     assert "".join(given) == text.whole == expected
     assert "\ufffd" not in "".join(given)
@@ -142,14 +142,14 @@ def test_a_continued_text_is_byte_for_byte(drops_first_space: bool, prompt: list
 @given(TEXTS, TEXTS)
 def test_a_continuation_by_bytes_keeps_its_white_space(base: BaseLM, prompt: str, said: str) -> None:
     before, tokens = base.encode_prompt(prompt), base.encode_answer(said)[:-1]
-    text = AnswerText(base, continues=before)
+    text = Detokenizer(base, continues=before)
     assert "".join(pieces(text, tokens)) == text.whole == said
 
 
 def test_a_character_that_the_prompt_begins_is_finished_by_the_answer() -> None:
     base = BASES[True]
     before, tokens = tokens_of(base, ["a", "漢", "👩"]), tokens_of(base, ["▁Paris"])
-    text = AnswerText(base, continues=before[:-2])
+    text = Detokenizer(base, continues=before[:-2])
     assert "".join(pieces(text, [*before[-2:], *tokens])) == text.whole == "👩 Paris"
 
 
@@ -168,10 +168,10 @@ def test_a_replacement_character_of_the_text_itself(
     """U+FFFD at the end of a prompt is no unfinished character: it is not repeated in the answer."""
     if kind == "bytes":
         before, tokens = base.encode_prompt("".join(prompt)), base.encode_answer("".join(said))[:-1]
-        text, expected = AnswerText(base, continues=before), "".join(said)
+        text, expected = Detokenizer(base, continues=before), "".join(said)
     else:
         before, tokens = [1, *tokens_of(BASES[kind], ["b", *prompt])], tokens_of(BASES[kind], said)
-        text, expected = AnswerText(BASES[kind], continues=before), "".join(said).replace("▁", " ")
+        text, expected = Detokenizer(BASES[kind], continues=before), "".join(said).replace("▁", " ")
     assert "".join(pieces(text, tokens)) == text.whole == expected
 
 
@@ -183,7 +183,7 @@ def test_a_replacement_character_of_the_text_itself(
 @example("a b ", [""])
 def test_stop_texts_of_a_continuation(base: BaseLM, said: str, stop: list[str]) -> None:
     """What comes first ends it, white space at the beginning too; what is empty ends nothing."""
-    text = AnswerText(base, stop, continues=base.encode_prompt("x"))
+    text = Detokenizer(base, stop, continues=base.encode_prompt("x"))
     given = pieces(text, base.encode_answer(said)[:-1])
     ends = [(at + len(one), at) for one in stop if one and (at := said.find(one)) >= 0]
     assert "".join(given) == text.whole == (said[: min(ends)[1]] if ends else said)
@@ -191,13 +191,13 @@ def test_stop_texts_of_a_continuation(base: BaseLM, said: str, stop: list[str]) 
 
 
 def test_a_stop_text_is_found_before_an_unfinished_character(base: BaseLM) -> None:
-    text = AnswerText(base, ["b"], continues=base.encode_prompt("x"))
+    text = Detokenizer(base, ["b"], continues=base.encode_prompt("x"))
     for token in base.encode_answer("ab漢")[:-2]:
-        text.add(token)
+        text.append(token)
     assert text.stopped and text.take() == "a"
 
 
 @pytest.mark.parametrize("prompt", [[], [400], [5, 400]])
 def test_ids_that_the_tokenizer_lacks_have_no_text(base: BaseLM, prompt: list[int]) -> None:
-    text = AnswerText(base, continues=prompt)
+    text = Detokenizer(base, continues=prompt)
     assert "".join(pieces(text, [400, *base.encode_answer("ab")[:-1], 400])) == text.whole == "ab"

@@ -9,17 +9,19 @@ import torch
 
 from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError
-from ownlm.inference.ask import Question, answer, banks_of
+from ownlm.inference.label_scoring import encode_labels, score_labels
 from ownlm.model.adapter import Adapter
 from ownlm.model.bank import LoraBank
 from ownlm.model.banks import attached
 from ownlm.model.base import BaseLM, load_base
 from ownlm.model.packed import BatchBuilder
+from ownlm.model.piece_bank import PieceBank
 from ownlm.model.segments import BASE
 from ownlm.oppu.minibatches import TokenizedExample
 from ownlm.perpcs.materialise import materialise, recipe_bank
 from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.recipe import Recipe
+from tests.decoding import generate, new_sequence, texts_of
 from tests.perpcs.assembling import IDS, MLP, QKVO, histories, logits_of, pieces_for, pool_for, recipes, row_of
 
 pytestmark = pytest.mark.usefixtures("both_ways")
@@ -49,6 +51,16 @@ def trained(base: BaseLM) -> dict[str, Adapter]:
     bank = LoraBank(base.model, TRAINED, 2)
     bank.param_UP.normal_(std=0.3, generator=torch.Generator().manual_seed(1))
     return {f"trained {slot}": bank.read(slot) for slot in range(2)}
+
+
+def banks_of(
+    base: BaseLM, trained: dict[str, Adapter], assembled: dict[str, Recipe], pool: Pool
+) -> list[LoraBank | PieceBank]:
+    """A slot for each trained user, then one for each assembled user."""
+    bank = LoraBank(base.model, TRAINED, len(trained))
+    for slot, adapter in enumerate(trained.values()):
+        bank.load(slot, adapter)
+    return [bank, recipe_bank(base, pool, list(assembled.values()), first=len(trained))]
 
 
 def test_a_mixed_row_equals_each_alone(
@@ -93,22 +105,26 @@ def test_spans_of_every_length(base: BaseLM, pool: Pool, assembled: dict[str, Re
         torch.testing.assert_close(mixed[slot + 1], expected, atol=2e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("labels", [[], LABELS], ids=["generate", "choose"])
-def test_answers_of_a_mixed_call_equal_each_alone(
-    base: BaseLM, pool: Pool, assembled: dict[str, Recipe], trained: dict[str, Adapter], labels: list[str]
+def test_answers_of_a_mixed_batch_equal_each_alone(
+    base: BaseLM, pool: Pool, assembled: dict[str, Recipe], trained: dict[str, Adapter]
 ) -> None:
-    owners = [None, "trained 1", "person 2", "person 0", "trained 0", "person 1"]
-    questions = [Question(base.encode_prompt(text), owner) for text in TEXTS for owner in owners]
-    how = {"labels": labels, "max_new_tokens": 9}
-    got = answer(base, trained, questions, recipes=assembled, pool=pool, **how)
-    whole = {owner: {owner: materialise(recipe, pool)} for owner, recipe in assembled.items()}
-    for question, text in zip(questions, got, strict=True):
-        own = whole.get(question.owner or "") or {name: one for name, one in trained.items() if name == question.owner}
-        assert answer(base, own, [question], **how) == [text]
-    assert len(set(got)) > 2
-    only = [question for question in questions if question.owner in assembled]
-    expected = [text for question, text in zip(questions, got, strict=True) if question.owner in assembled]
-    assert answer(base, {}, only, recipes=assembled, pool=pool, **how) == expected
+    users = [BASE, 1, 4, 2, 0, 3]  # slots of trained users first, then of assembled ones
+    whole = [*trained.values(), *(materialise(recipe, pool) for recipe in assembled.values())]
+    asked = [(slot, base.encode_prompt(text)) for text in TEXTS for slot in users]
+    with attached(*banks_of(base, trained, assembled, pool)) as banks:
+        texts = texts_of(generate(base, banks, asked, 9))
+        sequences = [new_sequence(base, *one) for one in asked]
+        scores = score_labels(base, banks, sequences, encode_labels(base, LABELS))
+    assert len(set(texts)) > 2
+    for (slot, prompt), text, found in zip(asked, texts, scores, strict=True):
+        own = None if slot == BASE else LoraBank(base.model, whole[slot].lora, 1)
+        if own is not None:
+            own.load(0, whole[slot])
+        with attached(*([] if own is None else [own])) as alone:
+            place = BASE if own is None else 0
+            assert texts_of(generate(base, alone, [(place, prompt)], 9)) == [text]
+            (expected,) = score_labels(base, alone, [new_sequence(base, place, prompt)], encode_labels(base, LABELS))
+        assert found == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("length", [1, 2, len(IDS)])

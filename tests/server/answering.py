@@ -9,16 +9,16 @@ import torch
 
 from ownlm.config import LoraConfig
 from ownlm.home import Home
-from ownlm.inference.generate import generate
-from ownlm.inference.prompt_row import Prompt
+from ownlm.inference.async_engine import AsyncEngine
+from ownlm.inference.protocol import OutputStream
+from ownlm.inference.request import Request
+from ownlm.inference.scheduler import EngineLimits
 from ownlm.model.adapter import Adapter
 from ownlm.model.bank import LoraBank
 from ownlm.model.base import BaseLM, load_base
-from ownlm.model.segments import BASE
-from ownlm.server.engine import Stream, Work
-from ownlm.server.own_engine import OwnEngine
 from ownlm.store.blobs import blob_name
 from ownlm.store.rows import AdapterInfo
+from tests.decoding import answers
 from tests.store.rows import adapter as adapter_row
 from tests.store.rows import keep
 
@@ -48,29 +48,28 @@ class Office:
         self.adapters[info.id] = adapter
         return info
 
-    def work(self, adapter: AdapterInfo | None, prompt: str = TEXTS[0], most: int = 9, **how: Any) -> Work:
+    def request(self, adapter: AdapterInfo | None, prompt: str = TEXTS[0], most: int = 9, **how: Any) -> Request:
         """A request."""
-        return Work(self.info, adapter, prompt, most, **how)
+        return Request(self.info, adapter, prompt, most, **how)
 
-    def alone(self, work: Work) -> str:
-        """What it is answered when nobody else is there."""
-        tokens = self.base.encode_prompt(work.prompt)
-        how: dict[str, Any] = {"max_new_tokens": work.max_tokens, "one_line": work.one_line}
-        if work.adapter is None:
-            return generate(self.base, None, [Prompt(BASE, tokens)], **how)[0]
-        adapter = self.adapters[work.adapter.id]
-        bank = LoraBank(self.base.model, adapter.lora, 1)
-        bank.load(0, adapter)
-        with bank.attached():
-            return generate(self.base, bank, [Prompt(0, tokens)], **how)[0]
+    def engine(self, queue: int = 256, bases: int = 1, **limits: Any) -> AsyncEngine:
+        """An engine of the home."""
+        return AsyncEngine(self.home.store, limits=EngineLimits(**limits), queue=queue, bases=bases)
+
+    def alone(self, request: Request) -> str:
+        """What it is answered when no other request runs."""
+        owner = request.adapter.id if request.adapter else None
+        adapters = {} if owner is None else {owner: self.adapters[owner]}
+        prompt = self.base.encode_prompt(str(request.prompt))
+        return answers(self.base, adapters, [(owner, prompt)], request.max_tokens, one_line=request.one_line)[0]
 
 
-async def read(stream: Stream) -> str:
+async def read(stream: OutputStream) -> str:
     """All of an answer."""
-    return "".join([piece.text async for piece in stream])
+    return "".join([output.text async for output in stream])
 
 
-def serving(engine: OwnEngine, use: Callable[[], Awaitable[Any]]) -> Any:
+def serving(engine: AsyncEngine, use: Callable[[], Awaitable[Any]]) -> Any:
     """Uses an engine in an event loop of its own, and stops it."""
 
     async def run() -> Any:
@@ -82,12 +81,12 @@ def serving(engine: OwnEngine, use: Callable[[], Awaitable[Any]]) -> Any:
     return asyncio.run(run())
 
 
-def answered(engine: OwnEngine, works: Sequence[Work]) -> list[Any]:
+def answered(engine: AsyncEngine, requests: Sequence[Request]) -> list[Any]:
     """Each one's answer, or the error instead."""
 
     async def use() -> list[Any]:
-        streams = [engine.submit(work) for work in works]
+        streams = [engine.submit(request) for request in requests]
         return await asyncio.gather(*map(read, streams), return_exceptions=True)
 
-    answers: list[Any] = serving(engine, use)
-    return answers
+    outcomes: list[Any] = serving(engine, use)
+    return outcomes

@@ -5,38 +5,37 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ownlm.errors import OwnlmError
-from ownlm.server.engine import Busy, Piece, Work
+from ownlm.inference.protocol import Busy, OutputStream
+from ownlm.inference.request import Request, RequestOutput
 
 
-@dataclass(slots=True)
-class FakeStream:
+class FakeStream(OutputStream):
     """An answer word by word."""
 
-    work: Work
-    engine: "FakeEngine"
-    adapter: str | None = None
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cancelled: bool = False
+    def __init__(self, request: Request, engine: "FakeEngine") -> None:
+        super().__init__(request)
+        self.engine, self._words = engine, self._answer()
 
-    async def __aiter__(self) -> AsyncIterator[Piece]:
-        engine = self.engine
+    async def __anext__(self) -> RequestOutput:
+        return await anext(self._words)
+
+    async def _answer(self) -> AsyncIterator[RequestOutput]:
+        engine, request = self.engine, self.request
         if engine.error is not None:
             raise engine.error
-        own = self.work.adapter
-        self.adapter = engine.swap or (own.id if own else None)
-        self.prompt_tokens = len(self.work.prompt)
-        words = engine.words or f"{own.user if own else 'base'} read {len(self.work.prompt)} letters".split()
-        words = self.work.labels[:1] or words
+        own = request.adapter
+        adapter = engine.swap or (own.id if own else None)
+        words = engine.words or f"{own.user if own else 'base'} read {len(request.prompt)} letters".split()
+        words = request.labels[:1] or words
         for place, word in enumerate(words, 1):
             await engine.gate.wait()
             if word in engine.before:
                 await asyncio.to_thread(engine.before.pop(word))
-            self.completion_tokens += 1
             engine.said.set()
             last = engine.last_with_text and place == len(words)
-            yield Piece(("" if place == 1 else " ") + word, "stop" if last else None)
-        yield Piece("", "stop")
+            text = ("" if place == 1 else " ") + word
+            yield RequestOutput(text, "stop" if last else None, adapter, len(request.prompt), place)
+        yield RequestOutput("", "stop", adapter, len(request.prompt), len(words))
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -66,11 +65,11 @@ class FakeEngine:
     def start(self) -> None:
         pass
 
-    def submit(self, work: Work) -> FakeStream:
+    def submit(self, request: Request) -> FakeStream:
         if self.full:
             raise Busy("Too much is waiting", retry_after=3.0)
         self.meanwhile()
-        self.streams.append(FakeStream(work, self))
+        self.streams.append(FakeStream(request, self))
         return self.streams[-1]
 
     def counts(self) -> Mapping[str, float]:

@@ -8,9 +8,9 @@ import httpx2 as httpx
 import pytest
 
 from ownlm.home import Home
+from ownlm.inference.protocol import LONGEST_WAIT_S, UNKNOWN_S, AnswerTimes, Busy
 from ownlm.server.admission import Admission
 from ownlm.server.app import create_app
-from ownlm.server.engine import LONGEST_WAIT_S, UNKNOWN_S, Busy, Pace
 from ownlm.server.limits import Limits
 from ownlm.store.tokens import give_token
 from tests.server.fake_engine import FakeEngine
@@ -49,7 +49,7 @@ def test_many_at_once_all_succeed_and_starve_nobody(home: Home, many: int) -> No
         await until(lambda: len(engine.streams) == 16)
         other = ask("bela")
         await until(lambda: len(engine.streams) == 17)  # whose turn comes at once
-        assert [stream.work.adapter.user for stream in engine.streams].count("ada") == 16  # type: ignore[union-attr]
+        assert [stream.request.adapter.user for stream in engine.streams].count("ada") == 16  # type: ignore[union-attr]
         engine.gate.set()
         answers = await asyncio.gather(*mine, other)
         assert {answer.status_code for answer in answers} == {200} and len(engine.streams) == many + 1
@@ -129,9 +129,9 @@ def test_tickets_are_given_back_in_any_order() -> None:
 
 
 def test_how_long_to_wait_follows_from_what_waits_and_how_fast_answers_end() -> None:
-    pace = Pace()
-    assert pace.wait_s(32, 16) == 2 * UNKNOWN_S
+    times = AnswerTimes()
+    assert times.wait_s(32, 16) == 2 * UNKNOWN_S
     for seconds in (2.0, 4.0):
-        pace.ended(seconds)
-    assert pace.wait_s(64, 16) == 12.0 and pace.wait_s(1, 16) == 1.0
-    assert pace.wait_s(10**6, 16) == LONGEST_WAIT_S < 60
+        times.add(seconds)
+    assert times.wait_s(64, 16) == 12.0 and times.wait_s(1, 16) == 1.0
+    assert times.wait_s(10**6, 16) == LONGEST_WAIT_S < 60

@@ -29,8 +29,8 @@ from ownlm.errors import (
     TrainingError,
     UnknownUserError,
 )
+from ownlm.inference.protocol import AnswerTimeoutError, Busy, EngineDownError, EngineError, Overloaded, StoppedError
 from ownlm.server import engine
-from ownlm.server.engine import AnswerTimeoutError, Busy, EngineDownError, EngineError, Overloaded, StoppedError
 from ownlm.server.errors import refusal
 from tests.community import TASK
 from tests.server.conftest import Served

@@ -11,11 +11,10 @@ import pytest
 from typer.main import get_command
 
 from ownlm.cli.app import app
+from ownlm.inference.protocol import Busy, EngineError
 from ownlm.server import answering
 from ownlm.server.admission import Ticket
-from ownlm.server.engine import Busy, EngineError
 from ownlm.server.limits import IDLE, Limits, Meter
-from ownlm.server.own_engine import OwnEngine
 from ownlm.store import rows
 from ownlm.store.jobs import add_job
 from ownlm.store.rows import AdapterInfo
@@ -184,10 +183,10 @@ def test_jobs_are_counted(served: Served) -> None:
 
 def test_the_engine_counts_labels_that_it_chooses(office: Office, people: list[AdapterInfo]) -> None:
     labels = ("home", "a longer label")
-    engine = OwnEngine(office.home, slots=4)
+    engine = office.engine(slots=4)
 
     async def use() -> tuple[list[str], list[int], Mapping[str, float]]:
-        streams = [engine.submit(office.work(one, labels=labels)) for one in people[:3]]
+        streams = [engine.submit(office.request(one, labels=labels)) for one in people[:3]]
         answers = await asyncio.gather(*map(read, streams))
         return answers, [one.completion_tokens for one in streams], engine.counts()
 

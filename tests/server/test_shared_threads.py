@@ -13,16 +13,17 @@ import pytest
 from ownlm.errors import TaskError
 from ownlm.history.record import Query
 from ownlm.home import Home
+from ownlm.inference.protocol import AnswerTimeoutError, Busy, StoppedError
 from ownlm.prompt.example import query_prompt
 from ownlm.server import binding
 from ownlm.server.binding import Bound
-from ownlm.server.engine import AnswerTimeoutError, Busy, StoppedError
 from ownlm.server.retrieval import PROCESSES, Retrieval
 from ownlm.server.routes import openai
 from ownlm.server.state import BINDERS, MOST_WAITING, READERS, WRITERS, Turns
 from ownlm.store.consents import Consent
 from ownlm.store.store import Store
 from ownlm.workflows.ask import assign, prompt_settings
+from ownlm.workflows.options import AskOptions
 from tests.server.conftest import Served
 
 TASK = "sorting"
@@ -148,7 +149,7 @@ def test_the_prompt_of_a_long_history_is_that_of_any_other(served: Served, monke
         for long in (10**9, 0):
             monkeypatch.setattr(binding, "LONG_BYTES", long)
             told.append(served.post(CHAT, ada, **QUESTION, rag=rag)["ownlm"]["retrieved"])
-            prompts.append(served.engine.streams[-1].work.prompt)
+            prompts.append(served.engine.streams[-1].request.prompt)
         assert prompts[0] == prompts[1] and told[0] == told[1] and len(told[0]) == (rag or 0)
     asked = QUESTION | {"model": f"{TASK}:ada", "rag": 1}
     assert served.post(CHAT, served.token(None), **asked)["ownlm"]["retrieved"] == ["ada-4"]
@@ -160,7 +161,7 @@ def asked(home: Home) -> tuple[Store, tuple[Any, ...], tuple[str, list[str]]]:
     """A home's store, what is asked of it, and the right answer."""
     query = Query("ada", "", {"text": "secret4"})
     one = assign(home.store, query, home.task(TASK), None, False)
-    how = prompt_settings(home.store, one, {"rag": 2})
+    how = prompt_settings(home.store, one, AskOptions(rag=2))
     prompt, shown = query_prompt(one.task, query.fields, home.store.history(TASK, "ada"), **how)
     return home.store, (one.task.model_dump_json(), "ada", query.fields, how), (prompt, list(shown))
 

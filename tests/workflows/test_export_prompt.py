@@ -16,6 +16,7 @@ from ownlm.history.record import Query
 from ownlm.home import Home
 from ownlm.prompt.example import query_prompt
 from ownlm.workflows.ask import Assignment, prompt_settings
+from ownlm.workflows.options import AskOptions
 from tests.community import rows, write_rows, write_task
 
 NOTING = """
@@ -156,7 +157,7 @@ def at_home(home: Home, fields: dict[str, str], choose: bool) -> tuple[list[str]
     (answer,) = home.ask_many([query], info.task, choose=choose)
     assert answer.error is None
     base = home.store.base(info.base)
-    how = prompt_settings(home.store, Assignment(query, task, base, info), {})
+    how = prompt_settings(home.store, Assignment(query, task, base, info), AskOptions())
     history = home.store.history(info.task, "ada")
     prompt, shown = query_prompt(task, fields, history, **how)
     by_id = {one.id: dict(one.fields) for one in history.records}

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,14 @@ from ownlm.errors import BaseModelError, ConfigError, DataError, NotFoundError, 
 from ownlm.history.record import History, Query, Record
 from ownlm.home import Home
 from ownlm.inference import endpoint as client
+from ownlm.inference.engine import Engine
+from ownlm.inference.request import Request, RequestOutput
 from ownlm.model.base import BaseLM, load_base
 from ownlm.oppu.examples import tokenize
 from ownlm.oppu.fleet import Job, train_fleet
 from ownlm.prompt.example import history_examples
-from ownlm.prompt.profile import OPENING, request
+from ownlm.prompt.profile import OPENING
+from ownlm.prompt.profile import request as profile_request
 from ownlm.store.rows import ProfileInfo
 from ownlm.workflows import profile as verb
 from ownlm.workflows.report import Profiles
@@ -44,18 +47,28 @@ def home(tmp_path: Path, tiny_base: Path) -> Home:
     return home
 
 
+def answering(says: Callable[[str], str]) -> Callable[..., Iterator[RequestOutput]]:
+    """In place of `Engine.generate`: says what is made of each prompt's text."""
+
+    def generate(engine: Engine, requests: Iterable[Request]) -> Iterator[RequestOutput]:
+        for request in requests:
+            assert request.max_tokens == verb.NEW_TOKENS and not isinstance(request.prompt, str)
+            text = engine.load(request.base).tokenizer.decode(list(request.prompt))
+            yield RequestOutput(says(text), "stop")
+
+    return generate
+
+
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the base is asked, in place of asking it; it says whose words it read."""
     prompts: list[str] = []
 
-    def generate(base: BaseLM, bank: None, together: list[Any], **how: Any) -> list[str]:
-        assert how["max_new_tokens"] == verb.NEW_TOKENS
-        texts = [base.tokenizer.decode(prompt.tokens) for prompt in together]
-        prompts.extend(texts)
-        return [f"says {' '.join(sorted({w for w in text.split() if w.startswith('secret')}))}." for text in texts]
+    def says(text: str) -> str:
+        prompts.append(text)
+        return f"says {' '.join(sorted({w for w in text.split() if w.startswith('secret')}))}."
 
-    monkeypatch.setattr("ownlm.inference.generate.generate", generate)
+    monkeypatch.setattr(Engine, "generate", answering(says))
     return prompts
 
 
@@ -77,7 +90,7 @@ def test_the_base_writes_about_everybody_from_their_latest_records(home: Home, a
     for user, count, first in (("ada", 13, 3), ("bela", 4, 0), ("ciro", 1, 0)):
         secrets = " ".join(sorted(f"secret{n}" for n in range(first, count)))
         assert texts(home)[user] == f"{OPENING} says {secrets}."
-    prompt = request(home.task("sorting"), home.history("bela", "sorting").records)
+    prompt = profile_request(home.task("sorting"), home.history("bela", "sorting").records)
     assert any(text.removeprefix("<s>").strip() == f"{prompt}\n\n{OPENING}" for text in asked)
 
 
@@ -92,7 +105,6 @@ def test_company_does_not_matter(home: Home, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(verb, "cleaned", lambda text: text.strip() and repr(text))  # a random base writes no sentences
     monkeypatch.setattr(verb, "NEW_TOKENS", 16)
     together = home.profile("sorting")
-    monkeypatch.setattr(verb, "TOKENS_PER_PASS", 1)
     monkeypatch.setattr(verb, "USERS_AT_ONCE", 2)
     add(home, rows("dora", 3))
     home.store.add_profile(ProfileInfo("sorting", "ada", "old", "other", home.histories()[0].history))
@@ -103,9 +115,7 @@ def test_company_does_not_matter(home: Home, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_base_that_says_nothing_writes_no_profile(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "ownlm.inference.generate.generate", lambda base, bank, together, **how: ["\x00 \n"] * len(together)
-    )
+    monkeypatch.setattr(Engine, "generate", answering(lambda text: "\x00 \n"))
     report = home.profile("sorting", users=["ada", "ciro"])
     assert [user for user, _ in report.failed] == ["ada", "ciro"] and not texts(home)
     assert "'ada' is empty" in str(report.failed[0][1])
@@ -210,18 +220,17 @@ def test_who_is_up_to_date_is_skipped(home: Home, asked: list[str]) -> None:
 def test_who_is_up_to_date_needs_no_base(home: Home, asked: list[str]) -> None:
     home.profile("sorting")
     fresh = Home(home.store.folder)
-    assert len(fresh.profile("sorting").skipped) == 3 and fresh._loaded is None
+    assert len(fresh.profile("sorting").skipped) == 3 and "engine" not in vars(fresh)
 
 
 def test_a_history_that_changes_meanwhile(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    def generate(base: BaseLM, bank: None, together: list[Any], **how: Any) -> list[str]:
+    def writes(text: str) -> str:
         add(home, rows("ada", 14))
         if home.store.knows("sorting", "bela"):
             home.forget("bela")
-        return ["writes."] * len(together)
+        return "writes."
 
-    monkeypatch.setattr("ownlm.inference.generate.generate", generate)
-    monkeypatch.setattr(verb, "TOKENS_PER_PASS", 10**6)
+    monkeypatch.setattr(Engine, "generate", answering(writes))
     report = home.profile("sorting")
     assert [user for user, _ in report.failed] == ["ada"] and "changed while" in str(report.failed[0][1])
     assert report.skipped == [("bela", "forgotten during this run")]
@@ -240,7 +249,6 @@ def test_who_is_forgotten_before_being_read(home: Home, asked: list[str]) -> Non
 
 
 def test_who_interrupts_keeps_what_is_written(home: Home, asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verb, "TOKENS_PER_PASS", 1)
 
     def on_progress(stage: str, done: float, total: float, note: str = "") -> None:
         assert (stage, total) == ("profiles", 3)
@@ -397,19 +405,15 @@ def test_only_a_persons_own_records_are_in_their_request(
         (whose,) = {user for user in ("ada", "bela", "ciro", "dora") if user in text}
         return f"is {whose}."
 
-    def generate(base: BaseLM, bank: None, together: list[Any], **how: Any) -> list[str]:
-        return [echo(base.tokenizer.decode(prompt.tokens)) for prompt in together]
-
     def answers(endpoint: Any, questions: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         shuffled = list(questions.items())
         random.shuffle(shuffled)
         yield from ((user, echo(question)) for user, question in shuffled)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ownlm.inference.generate.generate", generate)
+        patch.setattr(Engine, "generate", answering(echo))
         patch.setattr(client, "answers", answers)
         patch.setattr(verb, "USERS_AT_ONCE", at_once)
-        patch.setattr(verb, "TOKENS_PER_PASS", 2000)
         how = {"url": "http://a", "model": "m"} if by == "endpoint" else {}
         report = home.profile("sorting", **how)  # type: ignore[arg-type]
     assert [p.user for p, _ in report.written] == [person.user for person in home.histories()] and len(asked) == len(

@@ -6,7 +6,7 @@ changes another, and a run that was killed finds what is done.
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -22,15 +22,21 @@ from ownlm.filesystem import read_regular
 from ownlm.history.record import History, Query
 from ownlm.history.task import Task
 from ownlm.home import Home
+from ownlm.inference.label_scoring import answer_tokens
+from ownlm.inference.request import Request
 from ownlm.model.base import BaseLM
 from ownlm.model.bases.files import fingerprint as read_fingerprint
 from ownlm.model.bases.random_base import make_random_base
+from ownlm.oppu.examples import encode_within
 from ownlm.progress import Progress, silent
+from ownlm.prompt.example import query_prompt
 from ownlm.store.rows import AdapterInfo, BaseInfo, record_digest
 from ownlm.workflows.plan import digest
 
 fingerprint = cache(read_fingerprint)  # by folder: bases do not change while a benchmark runs
 Role = Literal["targets", "sharers", "outsiders"]
+Prompts = Callable[[Query], str]
+NO_ADAPTERS: Mapping[str, AdapterInfo] = {}
 
 BASE: Final = "base"  # name of a stage's base in its home
 ADAPTED: Final = "adapted"
@@ -229,6 +235,43 @@ class Case:
             if answer.warning:  # the base would answer in the method's name
                 raise PoolError(answer.warning)
             yield answer.answer or ""
+
+    def generate(
+        self, home: Home, queries: Sequence[Query], prompt: Prompts, adapters: Mapping[str, AdapterInfo] = NO_ADAPTERS
+    ) -> Iterator[str]:
+        """Answers prompts of a method's own making, in the queries' order.
+
+        Args:
+            prompt: The prompt of a query.
+            adapters: The adapter of each user, on the home's base; the base answers for others.
+
+        Raises:
+            DataError: A prompt is longer than the base's context.
+            PoolError: A recipe is for another pool.
+        """
+        base, task = home.store.base(BASE), self.task
+        labels = tuple(task.labels or ()) if self.choose else ()
+
+        def requests() -> Iterator[Request]:
+            model = self.loaded(home)
+            room = answer_tokens(model, labels, task.max_new_tokens)
+            for query in queries:
+                what = f"The query {query.id!r} of user {query.user_id!r}"
+                tokens = tuple(encode_within(model, prompt(query), room, what))
+                yield Request(
+                    base, adapters.get(query.user_id), tokens, task.max_new_tokens, one_line=task.one_line,
+                    labels=labels,
+                )  # fmt: skip
+
+        for done, output in enumerate(home.engine.generate(requests()), 1):
+            if output.error:
+                raise output.error
+            self.progress("answers", done, len(queries))
+            yield output.text
+
+    def retrieving(self, rag: int) -> Prompts:
+        """Returns prompts that show `rag` of the user's records, as a home's do."""
+        return lambda query: query_prompt(self.task, query.fields, self.histories[query.user_id], rag=rag)[0]
 
     def _raw(self) -> BaseInfo:
         home, source, name = self._bases(), self.source, f"raw-{digest(self.source)[:12]}"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from ownlm.home import Home
-    from ownlm.server.engine import Engine
+    from ownlm.inference.protocol import ServingEngine
     from ownlm.server.limits import Limits
 
 
@@ -151,11 +151,12 @@ def _locked(home: Path, folder: Path) -> AbstractContextManager[object]:
         raise StoreError(f"The home {home} cannot be served", got=error.strerror, hint="make it writable") from None
 
 
-def _engine(home: "Home", kind: str, slots: int, queue: int, python: Path) -> "Engine":
+def _engine(home: "Home", kind: str, slots: int, queue: int, python: Path) -> "ServingEngine":
     if kind == "own":
-        from ownlm.server.own_engine import OwnEngine
+        from ownlm.inference.async_engine import AsyncEngine
+        from ownlm.inference.scheduler import EngineLimits
 
-        return OwnEngine(home, slots=slots, queue=queue)
+        return AsyncEngine(home.store, home.device, EngineLimits(slots=slots), queue=queue)
     from ownlm.server.vllm.engine import on_other_bases, served_base, start_engine
     from ownlm.server.vllm.server import VllmSettings
 

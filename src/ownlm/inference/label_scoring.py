@@ -1,37 +1,44 @@
-"""Choosing among labels by their likelihood, for many people at once."""
+"""Labels scored by their likelihood as the answer to a prompt, for many users in one pass."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from itertools import groupby
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ownlm.inference.prompt_row import Prompt, add_prompts, in_passes
+from ownlm.inference.sequence import Sequence
 from ownlm.model.bank import LoraBank
 from ownlm.model.banks import Banks
 from ownlm.model.base import BaseLM
-from ownlm.model.packed import BatchBuilder
+from ownlm.model.packed import BatchBuilder, common_prefix
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The most likely label, and log p(label | prompt) of each."""
+def encode_labels(base: BaseLM, labels: Iterable[str]) -> list[list[int]]:
+    """Returns the token ids of labels as answers, the end-of-text token included."""
+    return [base.encode_answer(f" {label}") for label in labels]
 
-    label: str
-    log_probabilities: dict[str, float]
+
+def answer_tokens(base: BaseLM, labels: Iterable[str], max_new_tokens: int) -> int:
+    """Returns how many tokens of the context must be left for the answer.
+
+    Args:
+        labels: Labels to choose among, of which the longest counts; empty for generation.
+        max_new_tokens: Largest number of generated tokens.
+    """
+    return max(map(len, encode_labels(base, labels)), default=max_new_tokens)
 
 
 def label_log_likelihood(logits_PV: Tensor, target_P: Tensor, label_P: Tensor, labels: int) -> Tensor:
-    """log p of each label's tokens, end of text included.
+    """Sums the log-probabilities of each label's tokens, end of text included.
 
         log p(label) = sum over its tokens t of  log softmax(logits_t)[token_t]
 
     Args:
-        logits_PV: what the model says at each predicting position.
-        target_P: the label's token there.
-        label_P: which label the position belongs to.
-        labels: L, the number of labels.
+        logits_PV: Logits at each predicting position.
+        target_P: Token of the label at that position.
+        label_P: Index of the label that the position belongs to.
+        labels: Number of labels, L.
 
     Returns:
         log_p_L.
@@ -43,66 +50,33 @@ def label_log_likelihood(logits_PV: Tensor, target_P: Tensor, label_P: Tensor, l
     return torch.zeros(labels, dtype=log_p_P.dtype, device=log_p_P.device).index_add_(0, label_P, log_p_P)
 
 
-def answer_tokens(base: BaseLM, labels: Sequence[str], max_new_tokens: int) -> int:
-    """How many tokens of the context an answer needs after its prompt.
-
-    Args:
-        labels: of a task, where one of them is chosen: the longest one counts.
-        max_new_tokens: of an answer that is generated.
-    """
-    return max((len(base.encode_answer(f" {label}")) for label in labels), default=max_new_tokens)
-
-
 @torch.inference_mode()
-def choose(
-    base: BaseLM,
-    bank: LoraBank | Banks | None,
-    prompts: Sequence[Prompt],
-    labels: Sequence[str],
-    *,
-    tokens_per_pass: int = 4096,
-    on_done: Callable[[int], None] | None = None,
-) -> list[Choice]:
-    """The likeliest label for each prompt; the prompt is computed once, whatever the number of labels.
+def score_labels(
+    base: BaseLM, banks: LoraBank | Banks | None, sequences: list[Sequence], labels: list[list[int]]
+) -> list[list[float]]:
+    """Returns log p(label | prompt) of each label for each sequence, computed in one pass.
+
+    A prompt is computed once for all labels, and the common beginning of one adapter's prompts once for all of them.
 
     Args:
-        bank: an attached bank that holds the slots the prompts name; None for the base alone.
-        labels: answer texts as the prompts would be continued; their likelihoods are compared whole, not per token.
-        tokens_per_pass: how many tokens go through the model together.
-        on_done: called with the number of prompts answered since the last call.
-
-    Returns:
-        One choice a prompt, in the prompts' order.
+        banks: Attached banks with the slots that sequences name; None for the base alone.
+        labels: Token ids of the labels, from `encode_labels`. Likelihoods are of whole labels, not per token.
     """
-    encoded = [base.encode_answer(label) for label in labels]
-    choices: list[Choice | None] = [None] * len(prompts)
-    for indices in in_passes(prompts, sum(map(len, encoded)), tokens_per_pass):
-        together = [prompts[index] for index in indices]
-        for index, log_p in zip(indices, _choose_pass(base, bank, together, encoded), strict=True):
-            best = max(range(len(labels)), key=log_p.__getitem__)
-            choices[index] = Choice(
-                labels[best].strip(), {name.strip(): p for name, p in zip(labels, log_p, strict=True)}
-            )
-        if on_done:
-            on_done(len(indices))
-    return [choice for choice in choices if choice is not None]
-
-
-def _choose_pass(
-    base: BaseLM, bank: LoraBank | Banks | None, prompts: list[Prompt], encoded: list[list[int]]
-) -> list[list[float]]:
-    row, owners = BatchBuilder(), list[int]()
-    for number, (prompt, chain) in enumerate(add_prompts(row, prompts)):
-        for place, tokens in enumerate(encoded):
-            whole = row.add(prompt.slot, tokens[:-1], after=chain)
-            row.predict(prompt.slot, whole[len(chain) - 1 :], tokens)
-            owners += [number * len(encoded) + place] * len(tokens)
+    row, label_P = BatchBuilder(), list[int]()
+    order = sorted(range(len(sequences)), key=lambda place: sequences[place].slot)
+    for slot, places in groupby(order, key=lambda place: sequences[place].slot):
+        prompts = {place: sequences[place].prompt for place in places}
+        shared = min(common_prefix(list(prompts.values())), min(map(len, prompts.values())) - 1)
+        prefix = row.add(slot, next(iter(prompts.values()))[:shared])
+        for place, prompt in prompts.items():
+            chain = row.add(slot, prompt[shared:], after=prefix)
+            for number, tokens in enumerate(labels):
+                whole = row.add(slot, tokens[:-1], after=chain)
+                row.predict(slot, whole[len(chain) - 1 :], tokens)
+                label_P += [place * len(labels) + number] * len(tokens)
     batch = row.pack(base.device)
-    log_p = label_log_likelihood(
-        base.logits(batch, bank),
-        batch.target_P,
-        torch.from_numpy(np.array(owners)).to(base.device),
-        len(prompts) * len(encoded),
-    )
-    table: list[list[float]] = log_p.view(len(prompts), len(encoded)).tolist()
-    return table
+    index_P = torch.from_numpy(np.array(label_P)).to(base.device)
+    logits_PV = base.logits(batch, banks)
+    log_p = label_log_likelihood(logits_PV, batch.target_P, index_P, len(sequences) * len(labels))
+    scores: list[list[float]] = log_p.view(len(sequences), len(labels)).tolist()
+    return scores

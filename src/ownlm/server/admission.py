@@ -1,4 +1,4 @@
-"""Admission: each token has some answers under way at once, the others wait for their turn, first come first served."""
+"""Admission by token: some answers of each token run at once, the others wait in order of arrival."""
 
 import asyncio
 import math
@@ -6,35 +6,35 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-from ownlm.server.engine import Busy, Pace
+from ownlm.inference.protocol import AnswerTimes, Busy
 
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """One answer's place: in the queue of its token, then under way, until it is given back."""
+    """The place of one answer in the queue of its token, waiting or running, until it is given back."""
 
     queue: "Queue"
     turn: asyncio.Event = field(default_factory=asyncio.Event)
-    began: float = 0.0  # when its turn came, on the monotonic clock
+    began: float = 0.0  # start of the answer, on the monotonic clock
 
-    async def wait(self, most_s: float) -> None:
-        """Waits for its turn.
+    async def wait(self, longest_s: float) -> None:
+        """Waits until the answer may begin.
 
         Raises:
-            Busy: it did not come in time.
+            Busy: It may not within that time.
         """
         try:
-            await asyncio.wait_for(self.turn.wait(), most_s)
+            await asyncio.wait_for(self.turn.wait(), longest_s)
         except TimeoutError:
             what = "Other answers of this token took too long for this one to begin"
-            expected = f"{most_s:g} s of waiting at most"
+            expected = f"{longest_s:g} s of waiting at most"
             raise Busy(what, self.queue.wait_s, expected=expected, option="--answers-at-once") from None
 
     def give_back(self, finished: bool = False) -> None:
-        """Its answer has ended, or is not wanted any more. Again is no error.
+        """Leaves the queue. May be called again.
 
         Args:
-            finished: whether it came to its end, and so says how long answers take.
+            finished: Whether the answer was completed, so that its duration counts.
         """
         self.queue.leave(self, finished)
 
@@ -42,71 +42,71 @@ class Ticket:
 class Queue:
     """The answers of one token."""
 
-    def __init__(self, at_once: float, pace: Pace) -> None:
+    def __init__(self, at_once: float, times: AnswerTimes) -> None:
         self.waiting: deque[Ticket] = deque()
-        self.under_way: set[Ticket] = set()
-        self._at_once, self._pace = at_once, pace
+        self.running: set[Ticket] = set()
+        self._at_once, self._times = at_once, times
 
     def __len__(self) -> int:
-        return len(self.waiting) + len(self.under_way)
+        return len(self.waiting) + len(self.running)
 
     @property
     def wait_s(self) -> float:
-        """Seconds until those that wait now have begun."""
-        return self._pace.wait_s(len(self.waiting), len(self.under_way))
+        """Estimated seconds until all waiting answers run."""
+        return self._times.wait_s(len(self.waiting), len(self.running))
 
     def join(self, answers: int) -> list[Ticket]:
-        """So many more."""
+        """Adds answers."""
         tickets = [Ticket(self) for _ in range(answers)]
         self.waiting.extend(tickets)
         self._admit()
         return tickets
 
     def leave(self, ticket: Ticket, finished: bool) -> None:
-        """One of them less."""
-        if ticket in self.under_way:
-            self.under_way.remove(ticket)
+        """Removes an answer, and lets the next one begin."""
+        if ticket in self.running:
+            self.running.remove(ticket)
             if finished:
-                self._pace.ended(time.monotonic() - ticket.began)
+                self._times.add(time.monotonic() - ticket.began)
             self._admit()
         elif ticket in self.waiting:
             self.waiting.remove(ticket)
 
     def _admit(self) -> None:
-        while self.waiting and len(self.under_way) < self._at_once:
+        while self.waiting and len(self.running) < self._at_once:
             ticket = self.waiting.popleft()
             ticket.began = time.monotonic()
-            self.under_way.add(ticket)
+            self.running.add(ticket)
             ticket.turn.set()
 
 
 class Admission:
-    """Which answers may begin.
+    """The queues of all tokens.
 
     Args:
-        at_once: answers of a token that are under way together.
-        queued: how many more may wait.
+        at_once: Number of answers of a token that run together.
+        queued: Number of answers of a token that may wait.
     """
 
     def __init__(self, at_once: int, queued: int) -> None:
         self._at_once, self._queued = at_once, queued
-        self._pace = Pace()
+        self._times = AnswerTimes()
         self._queues: dict[str, Queue] = {}
 
     def take(self, token: str, answers: int, bounded: bool) -> list[Ticket]:
-        """Places for the answers of one request.
+        """Takes places for the answers of one request.
 
         Args:
             bounded: False for a token whose answers all begin at once.
 
         Raises:
-            Busy: there is no room for all of them; none is taken.
+            Busy: There is no room for all of them; none is taken.
         """
         self._queues = {name: queue for name, queue in self._queues.items() if len(queue)}
         at_once = self._at_once if bounded else math.inf
-        queue = self._queues.setdefault(token, Queue(at_once, self._pace))
+        queue = self._queues.setdefault(token, Queue(at_once, self._times))
         if len(queue) + answers > at_once + self._queued:
-            most = f"{self._at_once} under way and {self._queued} that wait"
+            expected = f"{self._at_once} under way and {self._queued} that wait"
             what = "Too many answers of this token wait already"
-            raise Busy(what, queue.wait_s, expected=most, option="--answers-waiting")
+            raise Busy(what, queue.wait_s, expected=expected, option="--answers-waiting")
         return queue.join(answers)

@@ -11,10 +11,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ownlm import __version__
 from ownlm.home import Home
+from ownlm.inference.protocol import ServingEngine
 from ownlm.server.answering import ClientLeft
 from ownlm.server.auth import Operator
 from ownlm.server.deletions import Forgetting
-from ownlm.server.engine import Engine
 from ownlm.server.errors import add_refusals
 from ownlm.server.http.middleware import Guard
 from ownlm.server.http.origins import RootPath, allow_origins, clean_root_path
@@ -33,7 +33,7 @@ _REFUSALS = {status: _REFUSED for status in (400, 401, 403, 404, 408, 409, 413, 
 
 
 def create_app(
-    home: Home, engine: Engine, limits: Limits | None = None, *, root_path: str = "", origins: Sequence[str] = ()
+    home: Home, engine: ServingEngine, limits: Limits | None = None, *, root_path: str = "", origins: Sequence[str] = ()
 ) -> FastAPI:
     """A server of a home, for uvicorn or another.
 

@@ -8,11 +8,12 @@ from ownlm.errors import NotFoundError, SupersededError
 from ownlm.history.record import Query
 from ownlm.history.task import Task, parse_input
 from ownlm.home import Home
-from ownlm.server.engine import Stream, Work
+from ownlm.inference.request import Request
 from ownlm.server.retrieval import LONG_BYTES, Retrieval
 from ownlm.store.records import has_records, history_bytes
 from ownlm.workflows.ask import Assignment, assign, prompt_of, prompt_settings
 from ownlm.workflows.bases import pick_base
+from ownlm.workflows.options import AskOptions
 from ownlm.workflows.standing import learnt_from_gone
 
 
@@ -21,7 +22,7 @@ class Bound:
     """A request, bound to a person and to one version of their adapter.
 
     Attributes:
-        work: for the engine.
+        request: What the engine is asked.
         known: whether the user has records in the task and no adapter: the base answers about them.
         retrieved: ids of the user's records that the prompt shows.
         profile: the user's profile where the prompt shows it.
@@ -30,7 +31,7 @@ class Bound:
 
     user: str | None
     task: Task
-    work: Work
+    request: Request
     known: bool = False
     retrieved: tuple[str, ...] = ()
     profile: str = ""
@@ -39,8 +40,8 @@ class Bound:
     def extras(self, ignored_messages: int | None = None) -> dict[str, Any]:
         """What an answer tells beside what OpenAI's has."""
         told = {
-            "adapter": self.work.adapter.id if self.work.adapter else None,
-            "base": self.work.base.name,
+            "adapter": self.request.adapter.id if self.request.adapter else None,
+            "base": self.request.base.name,
             "warning": self.warning,
             "retrieved": list(self.retrieved),
         }
@@ -67,17 +68,17 @@ def bind_question(
     """
     query = Query(user or "", "", parse_input(task, text))
     one = _assigned(home, query, task, base_only or user is None)
-    show = {"rag": 0 if user is None else rag}
-    how = prompt_settings(home.store, one, show)
+    options = AskOptions(rag=0 if user is None else rag)
+    how = prompt_settings(home.store, one, options)
     retrieved: Sequence[str]
     if how["rag"] and history_bytes(home.store, one.task.name, query.user_id) > LONG_BYTES:
         if search is None:
             raise LongHistory
         prompt, retrieved = search(one.task.model_dump_json(), query.user_id, query.fields, how)
     else:
-        prompt, retrieved = prompt_of(home.store, one, show)
-    work = Work(one.base, one.adapter, prompt, one.task.max_new_tokens, one_line=one.task.one_line)
-    return Bound(user, one.task, work, _knows(home, user, one), tuple(retrieved), how["profile"], one.warning)
+        prompt, retrieved = prompt_of(home.store, one, options)
+    request = Request(one.base, one.adapter, prompt, one.task.max_new_tokens, one_line=one.task.one_line)
+    return Bound(user, one.task, request, _knows(home, user, one), tuple(retrieved), how["profile"], one.warning)
 
 
 def bind_text(home: Home, user: str | None, task: Task, text: str | tuple[int, ...], base_only: bool) -> Bound:
@@ -87,8 +88,8 @@ def bind_text(home: Home, user: str | None, task: Task, text: str | tuple[int, .
         NotFoundError: there is no base.
     """
     one = _assigned(home, Query(user or "", "", {}), task, base_only or user is None)
-    work = Work(one.base, one.adapter, text, 16, continues=True)
-    return Bound(user, one.task, work, _knows(home, user, one), warning=one.warning)
+    request = Request(one.base, one.adapter, text, 16, continues=True)
+    return Bound(user, one.task, request, _knows(home, user, one), warning=one.warning)
 
 
 def _knows(home: Home, user: str | None, one: Assignment) -> bool:
@@ -114,20 +115,20 @@ def _assigned(home: Home, query: Query, task: Task, base_only: bool) -> Assignme
 
 
 def with_changes(bound: Bound, changes: Mapping[str, Any]) -> Bound:
-    """The same with other settings of its work, where they are given."""
-    return replace(bound, work=replace(bound.work, **{k: v for k, v in changes.items() if v is not None}))
+    """Returns the same with other settings of its request, where they are given."""
+    return replace(bound, request=replace(bound.request, **{k: v for k, v in changes.items() if v is not None}))
 
 
-def check_answered(bound: Bound, stream: Stream) -> None:
-    """Raises a SupersededError where what answers is not what the request was bound to."""
-    own = bound.work.adapter
-    if stream.adapter != (own.id if own else None):
+def check_answered(bound: Bound, adapter: str | None) -> None:
+    """Raises a SupersededError where the adapter that answered is not the one that the request is bound to."""
+    own = bound.request.adapter
+    if adapter != (own.id if own else None):
         raise SupersededError("Another adapter answered than was asked; the answer is kept back", hint="ask again")
 
 
 def check_there(home: Home, bound: Bound) -> None:
     """Raises a SupersededError where something that the answer is made from was deleted since the request came."""
-    store, own, task = home.store, bound.work.adapter, bound.task.name
+    store, own, task = home.store, bound.request.adapter, bound.task.name
     if own is not None and not store.still_there([own.id]):
         raise _deleted("The adapter was")
     if bound.known and not store.knows(task, bound.user or ""):

@@ -29,7 +29,7 @@ from ownlm.errors import (
     SupersededError,
     TaskError,
 )
-from ownlm.server.engine import AnswerTimeoutError, Busy, EngineDownError, EngineError, Overloaded, StoppedError
+from ownlm.inference.protocol import AnswerTimeoutError, Busy, EngineDownError, EngineError, Overloaded, StoppedError
 from ownlm.server.http.validation_errors import describe_errors
 from ownlm.server.told import told
 

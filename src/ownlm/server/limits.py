@@ -5,8 +5,8 @@ from collections import Counter, deque
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ownlm.inference.protocol import Busy, Overloaded
 from ownlm.server.admission import Admission
-from ownlm.server.engine import Busy, Overloaded
 
 WINDOW_S = 60.0
 BODY_OF_ONE = 100_000  # bytes that count as one request more

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ownlm.errors import OwnlmError, TaskError
+from ownlm.inference.protocol import AnswerTimeoutError, StoppedError
 from ownlm.programs import child_environment, python_command
-from ownlm.server.engine import AnswerTimeoutError, StoppedError
 
 LONG_BYTES = 64_000  # of a history that is searched in another process
 PROCESSES = max(1, min(4, os.cpu_count() or 1))

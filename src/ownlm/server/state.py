@@ -10,8 +10,8 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request
 
 from ownlm.home import Home
+from ownlm.inference.protocol import Busy, ServingEngine
 from ownlm.server.deletions import Forgetting
-from ownlm.server.engine import Busy, Engine
 from ownlm.server.jobs import Jobs
 from ownlm.server.limits import Limits, Meter
 from ownlm.server.metrics import Metrics
@@ -58,7 +58,7 @@ class State:
     """
 
     home: Home
-    engine: Engine
+    engine: ServingEngine
     jobs: Jobs
     forgetting: Forgetting
     limits: Limits

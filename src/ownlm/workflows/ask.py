@@ -1,84 +1,69 @@
-"""Asking: each query answered by its person's own adapter, many people's in one batch."""
+"""Asking: each query is answered by its user's own adapter, in mixed batches."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 from ownlm.config import PromptConfig, TrainConfig
-from ownlm.errors import NotFoundError, OwnlmError, PoolError, TaskError, quoted
+from ownlm.errors import NotFoundError, OwnlmError, TaskError, quoted
 from ownlm.history.record import History, Query
 from ownlm.history.task import Task
-from ownlm.inference.ask import Question, answer
+from ownlm.inference.engine import Engine
 from ownlm.inference.label_scoring import answer_tokens
-from ownlm.inference.load import (
-    RECIPE,
-    is_mix,
-    load_adapter,
-    load_peft_adapter,
-    load_pool,
-    load_recipe,
-)
-from ownlm.inference.peft_answer import answer_with_peft
-from ownlm.model.adapter import Adapter
+from ownlm.inference.load import RECIPE
+from ownlm.inference.request import Request
 from ownlm.model.base import BaseLM
-from ownlm.model.peft_adapter import PeftAdapter
 from ownlm.oppu.examples import encode_within
-from ownlm.perpcs.pool import Pool
-from ownlm.perpcs.recipe import Recipe
 from ownlm.progress import Progress
 from ownlm.prompt.example import query_prompt
 from ownlm.store.records import unknown_user
 from ownlm.store.rows import AdapterInfo, BaseInfo
 from ownlm.store.store import Store
+from ownlm.workflows.bases import pick_base
+from ownlm.workflows.options import AskOptions
 from ownlm.workflows.profile import shown
 from ownlm.workflows.recipes import remake_command, stale_warning
 from ownlm.workflows.report import Answer
 from ownlm.workflows.standing import learnt_from_gone
 
-PEOPLE_AT_ONCE = 16  # whose adapters are in memory together
-QUERIES_AT_ONCE = 256  # how many answers may wait for each other
-
-Show = Mapping[str, int | bool | None]  # settings of `PromptConfig`; None as in training
-
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A query, and what is to answer it: an adapter on its base, or a base alone."""
+    """A query and what answers it.
+
+    Attributes:
+        task: The task that the adapter was made for, whatever the task's file says now.
+        adapter: None for the base alone.
+        warning: Why the base answers, or what is wrong with the adapter.
+    """
 
     query: Query
-    task: Task  # the one the adapter was made for, whatever the task file says now
+    task: Task
     base: BaseInfo
     adapter: AdapterInfo | None
     warning: str | None = None
 
     @property
-    def together(self) -> tuple[str, str, str]:
-        """What assignments that are answered together have in common; nobody joins an adapter that peft puts on."""
-        alone = self.adapter.id if self.adapter and self.adapter.method not in ("lora", RECIPE) else ""
-        return self.base.name, alone, self.task.model_dump_json()
-
-    @property
-    def shape(self) -> str | None:
-        """The shape of the slot it takes; None where it takes none."""
-        if self.adapter is None or self.in_pool is not None:
-            return None
-        made = self.adapter.provenance.get("assembly", {}) if self.adapter.is_recipe else {}
-        return str([sorted(self.adapter.shape.items()), made.get("combine"), made.get("top_k"), self.adapter.pool])
-
-    @property
-    def in_pool(self) -> str | None:
-        """The pool whose pieces it is a mix of; None where it needs matrices of its own."""
-        return self.adapter.pool if self.adapter and is_mix(self.adapter) else None
+    def order(self) -> tuple[str, str, str, str]:
+        """Sort key: neighbours can share a batch, and adapters of one shape follow each other."""
+        adapter = self.adapter
+        if adapter is None:
+            return self.base.name, "", "", ""
+        alone = "" if adapter.method in ("lora", RECIPE) else adapter.id
+        return self.base.name, alone, adapter.pool or "", json.dumps(adapter.shape, sort_keys=True)
 
 
 def assign(store: Store, query: Query, task: Task, base: BaseInfo | None, base_only: bool) -> Assignment:
-    """A person's newest adapter on its base; or the base alone.
+    """Returns the user's newest adapter on its base; or the base alone.
 
     Args:
-        base: answer with this one; needed for `base_only`.
+        base: Base to answer with; None for the base of the newest adapter. `base_only` needs one.
 
     Raises:
-        NotFoundError: the home does not know the person, or has no adapter of theirs (on this base).
+        NotFoundError: The home does not know the user, or has no adapter of theirs (on this base).
     """
     if not store.knows(task.name, query.user_id):
         raise unknown_user(store, query.user_id, task.name)
@@ -104,207 +89,120 @@ def assign(store: Store, query: Query, task: Task, base: BaseInfo | None, base_o
     return Assignment(query, made_for, its_base, newest)
 
 
-def assign_all(
-    store: Store, queries: Sequence[Query], task: Task, base: BaseInfo | None, base_only: bool
-) -> list[Assignment | Answer]:
-    """`assign` for each query; an Answer with the error where there is nothing to answer it."""
-    assigned: list[Assignment | Answer] = []
-    for query in queries:
-        try:
-            assigned.append(assign(store, query, task, base, base_only))
-        except NotFoundError as error:
-            assigned.append(Answer(query, error=error))
-    return assigned
-
-
 def answer_queries(
-    store: Store,
-    load: Callable[[BaseInfo], BaseLM],
-    assigned: Sequence[Assignment | Answer],
-    *,
-    choose: bool,
-    show: Show,
-    progress: Progress,
+    store: Store, engine: Engine, queries: Sequence[Query], task: Task, options: AskOptions, progress: Progress
 ) -> Iterator[Answer]:
-    """Answers in mixed batches, and yields them in the given order, each as soon as those before it are there.
+    """Yields the answers in the order of the queries, each as soon as those before it are known.
 
-    Args:
-        load: gives a base, ready to run.
-        assigned: queries with what answers them; an Answer (an error) is passed through in its place.
-        choose: pick the likeliest label instead of generating.
-        show: what prompts show, where it differs from training.
+    A query that cannot be answered gets an Answer with the error.
+
+    Raises:
+        NotFoundError: There is no such base.
+        BaseModelError: A base cannot be loaded.
     """
-    ready = {place: one for place, one in enumerate(assigned) if isinstance(one, Answer)}
-    waiting = {place: one for place, one in enumerate(assigned) if isinstance(one, Assignment)}
-    done, following = len(ready), 0
-
-    def on_done(count: int) -> None:
-        nonlocal done
-        done += count
-        progress("answers", done, len(assigned))
-
-    if waiting:
-        on_done(0)
-    for batch in _batches(waiting):
-        base = load(batch[0][1].base)
-        together = [one for _, one in batch]
-        for (place, _), result in zip(batch, _answer_batch(store, base, together, choose, show, on_done), strict=True):
-            ready[place] = result
-        while following in ready:
-            yield ready.pop(following)
+    base = pick_base(store, task.name, options.base) if options.base is not None or options.base_only else None
+    answers, assigned = dict[int, Answer](), list[tuple[int, Assignment]]()
+    first_place: dict[str, int] = {}
+    for place, query in enumerate(queries):
+        first_place.setdefault(query.user_id, place)
+        try:
+            assigned.append((place, assign(store, query, task, base, options.base_only)))
+        except NotFoundError as error:
+            answers[place] = Answer(query, error=error)
+    assigned.sort(key=lambda one: (one[1].order, first_place[one[1].query.user_id]))
+    done, following = len(answers), 0
+    if assigned:
+        progress("answers", done, len(queries))
+    for place, answer in _answers(store, engine, assigned, options):
+        answers[place] = answer
+        done += 1
+        progress("answers", done, len(queries))
+        while following in answers:
+            yield answers.pop(following)
             following += 1
-    yield from (ready[place] for place in sorted(ready))
-
-
-def _batches(waiting: dict[int, Assignment]) -> Iterator[list[tuple[int, Assignment]]]:
-    """Assignments that can share a bank: one base, one shape of adapter, not too many people."""
-    first: dict[str, int] = {}
-    for place, one in waiting.items():
-        first.setdefault(one.query.user_id, place)
-    batch: list[tuple[int, Assignment]] = []
-    people: set[str] = set()
-    shape = pool = None
-    order = sorted(
-        waiting.items(),
-        key=lambda item: (
-            item[1].together, item[1].in_pool or "", item[1].shape or "", first[item[1].query.user_id]
-        ),
-    )  # fmt: skip
-    for place, one in order:
-        people.add(one.query.user_id)
-        fits = len(people) <= PEOPLE_AT_ONCE and len(batch) < QUERIES_AT_ONCE
-        alike = one.shape in (shape, None) or shape is None
-        alike = alike and (one.in_pool in (pool, None) or pool is None)
-        if batch and not (fits and alike and one.together == batch[0][1].together):
-            yield batch
-            batch, people, shape, pool = [], {one.query.user_id}, None, None
-        batch.append((place, one))
-        shape, pool = one.shape or shape, one.in_pool or pool
-    if batch:
-        yield batch
-
-
-def _answer_batch(
-    store: Store,
-    base: BaseLM,
-    batch: Sequence[Assignment],
-    choose: bool,
-    show: Show,
-    on_done: Callable[[int], None],
-) -> list[Answer]:
-    adapters: dict[str, Adapter] = {}
-    recipes: dict[str, Recipe] = {}
-    opened: dict[str, Pool | OwnlmError] = {}
-    pool: Pool | None = None  # of everybody's `recipes`
-    other: PeftAdapter | None = None  # of another method than LoRA: everybody's then, see `Assignment.shape`
-    histories: dict[str, History] = {}
-    results: list[Answer] = []
-    questions: list[Question] = []
-    for one in batch:
-        own, its_pool = one.adapter, None
-        result = Answer(one.query, adapter=own.id if own else None, base=one.base.name, warning=one.warning)
-        try:
-            if own is not None and own.is_recipe:
-                its_pool = _pool_of(store, own, opened)
-            if choose and not one.task.labels:
-                raise TaskError(f"Task {one.task.name!r} has no labels to choose among", hint="ask without --choose")
-            if own is not None and own.method not in ("lora", RECIPE):
-                other = other or load_peft_adapter(store, own, base)
-            elif own is not None and its_pool is not None and one.in_pool is not None:
-                pool = its_pool
-                recipes[own.id] = load_recipe(own, pool)
-            elif own is not None and own.id not in adapters:
-                adapters[own.id] = load_adapter(store, own, base, its_pool)
-            room = answer_tokens(base, one.task.labels or () if choose else (), one.task.max_new_tokens)
-            prompt, retrieved = _prompt(store, base, one, show, histories, room)
-            questions.append(Question(prompt, result.adapter))
-            results.append(replace(result, retrieved=retrieved))
-        except OwnlmError as error:
-            results.append(replace(result, error=error))
-            on_done(1)
-    task = batch[0].task
-    how: dict[str, Any] = {
-        "labels": (task.labels or ()) if choose else (),
-        "max_new_tokens": task.max_new_tokens,
-        "one_line": task.one_line,
-        "on_done": on_done,
-    }
-    told: Iterator[str | OwnlmError]
-    if other is None:
-        told = iter(_answers(base, adapters, recipes, pool, questions, how))
-    else:
-        told = iter(answer_with_peft(base, other, questions, **how))
-    return [result if result.error else _told(result, next(told)) for result in results]
-
-
-def _told(result: Answer, said: str | OwnlmError) -> Answer:
-    return replace(result, answer=said) if isinstance(said, str) else replace(result, error=said)
-
-
-def _pool_of(store: Store, own: AdapterInfo, opened: dict[str, Pool | OwnlmError]) -> Pool:
-    """The pool of a recipe, opened once for all of a batch."""
-    digest = own.pool or ""
-    if digest not in opened:
-        try:
-            opened[digest] = load_pool(store, own)
-        except OwnlmError as error:
-            opened[digest] = error
-    found = opened[digest]
-    if isinstance(found, OwnlmError):
-        raise found
-    return found
+    yield from (answers[place] for place in sorted(answers))
 
 
 def _answers(
-    base: BaseLM,
-    adapters: dict[str, Adapter],
-    recipes: dict[str, Recipe],
-    pool: Pool | None,
-    questions: list[Question],
-    how: dict[str, Any],
-) -> Sequence[str | OwnlmError]:
-    """Answers; or the error for those whose pool went meanwhile, and the others are answered all the same."""
-    try:
-        return answer(base, adapters, questions, recipes=recipes, pool=pool, **how)
-    except PoolError as error:
-        left = [one for one in questions if one.owner not in recipes]
-        texts = iter(answer(base, adapters, left, **how))
-        how["on_done"](len(questions) - len(left))
-        return [error if one.owner in recipes else next(texts) for one in questions]
+    store: Store, engine: Engine, assigned: Iterable[tuple[int, Assignment]], options: AskOptions
+) -> Iterator[tuple[int, Answer]]:
+    """Yields answers with the places of their queries, base by base."""
+    for _, members in groupby(assigned, key=lambda one: one[1].base.name):
+        group = list(members)
+        prompts = _Prompts(store, engine.load(group[0][1].base), options)
+        for output in engine.generate(prompts.requests(group)):
+            place, answer = prompts.asked.popleft()
+            yield place, replace(answer, answer=None if output.error else output.text, error=output.error)
+        yield from prompts.failed
 
 
-def _prompt(
-    store: Store, base: BaseLM, one: Assignment, show: Show, histories: dict[str, History], room: int
-) -> tuple[list[int], tuple[str, ...]]:
-    text, retrieved = prompt_of(store, one, show, histories)
-    query = one.query
-    what = f"The query {query.id!r} of user" if query.id else "The text asked of user"
-    virtual = one.adapter.shape.get("num_virtual_tokens", 0) if one.adapter else 0
-    return encode_within(base, text, virtual + room, f"{what} {query.user_id!r}"), retrieved
+class _Prompts:
+    """Makes the requests of one base's queries as the engine takes them.
+
+    Attributes:
+        asked: What is known of the answers, with the places of their queries, in the order of the requests.
+        failed: Answers of the queries that have no request.
+    """
+
+    def __init__(self, store: Store, base: BaseLM, options: AskOptions) -> None:
+        self.asked, self.failed = deque[tuple[int, Answer]](), list[tuple[int, Answer]]()
+        self._store, self._base, self._options = store, base, options
+        self._histories: dict[str, History] = {}  # of the last user
+
+    def requests(self, assigned: Iterable[tuple[int, Assignment]]) -> Iterator[Request]:
+        """Yields the requests of queries that have one."""
+        for place, one in assigned:
+            answer = Answer(
+                one.query, None, one.adapter.id if one.adapter else None, one.base.name, warning=one.warning
+            )
+            try:
+                request, answer = self._request(one, answer)
+            except OwnlmError as error:
+                self.failed.append((place, replace(answer, error=error)))
+            else:
+                self.asked.append((place, answer))
+                yield request
+
+    def _request(self, one: Assignment, answer: Answer) -> tuple[Request, Answer]:
+        task, query = one.task, one.query
+        if self._options.choose and not task.labels:
+            raise TaskError(f"Task {task.name!r} has no labels to choose among", hint="ask without --choose")
+        labels = tuple(task.labels or ()) if self._options.choose else ()
+        if query.user_id not in self._histories:
+            self._histories.clear()
+        text, retrieved = prompt_of(self._store, one, self._options, self._histories)
+        virtual = one.adapter.shape.get("num_virtual_tokens", 0) if one.adapter else 0
+        room = virtual + answer_tokens(self._base, labels, task.max_new_tokens)
+        what = f"The query {query.id!r} of user" if query.id else "The text asked of user"
+        prompt = tuple(encode_within(self._base, text, room, f"{what} {query.user_id!r}"))
+        request = Request(one.base, one.adapter, prompt, task.max_new_tokens, one_line=task.one_line, labels=labels)
+        return request, replace(answer, retrieved=retrieved)
 
 
 def prompt_of(
-    store: Store, one: Assignment, show: Show, histories: dict[str, History] | None = None
+    store: Store, one: Assignment, options: AskOptions, histories: dict[str, History] | None = None
 ) -> tuple[str, tuple[str, ...]]:
-    """What the model reads of a query, and the ids of the person's records in it: as in training, where `show` is None.
+    """Returns the prompt of a query, and the ids of the user's records in it.
 
     Args:
-        histories: those looked up before, by user; others are added.
+        options: `rag` and `profile` where the prompt differs from training.
+        histories: Histories looked up before, by user; others are added.
     """
     histories = {} if histories is None else histories
-    query, how = one.query, prompt_settings(store, one, show)
+    query, how = one.query, prompt_settings(store, one, options)
     if how["rag"] and query.user_id not in histories:
         histories[query.user_id] = store.history(one.task.name, query.user_id)
     history = histories.get(query.user_id, History(query.user_id, ()))
     return query_prompt(one.task, query.fields, history, **how)
 
 
-def prompt_settings(store: Store, one: Assignment, show: Show) -> dict[str, Any]:
-    """What a query's prompt shows, as arguments of `query_prompt`: as in training, where `show` is None."""
+def prompt_settings(store: Store, one: Assignment, options: AskOptions) -> dict[str, Any]:
+    """Returns what a query's prompt shows, as arguments of `query_prompt`: as in training, `options` apart."""
     query, made = one.query, one.adapter.provenance if one.adapter else one.base.provenance
     config = TrainConfig.model_validate(made["config"]).prompt if made else PromptConfig()
-    config = config.model_copy(update={name: value for name, value in show.items() if value is not None})
+    changes = {"rag": options.rag, "profile": options.profile}
+    config = config.model_copy(update={name: value for name, value in changes.items() if value is not None})
     profile = store.profile(one.task.name, query.user_id) if config.profile else None
-    if profile is None and show.get("profile") is None:  # forgotten since training
+    if profile is None and options.profile is None:  # it was forgotten since training
         config = config.model_copy(update={"profile": False})
     return shown(config, query.user_id, profile)

@@ -138,6 +138,24 @@ class ColdStartOptions(TrainOptions):
     dry_run: bool = False
 
 
+class AskOptions(Options):
+    """Options of `Home.ask` and `Home.ask_many`.
+
+    Attributes:
+        rag: number of the user's records that the prompt shows; by default as many as in training.
+        profile: whether the prompt shows the user's text profile; by default as in training.
+        choose: answer with the likeliest of the task's labels, instead of generating.
+        base: name of the base; by default the one of the user's newest adapter.
+        base_only: answer without an adapter.
+    """
+
+    rag: int | None = None
+    profile: bool | None = None
+    choose: bool = False
+    base: str | None = None
+    base_only: bool = False
+
+
 def wrong_option(error: ValidationError, known: Iterable[str]) -> ConfigError:
     """pydantic's first error as one of ours.
 

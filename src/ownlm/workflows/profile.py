@@ -21,11 +21,11 @@ from ownlm.workflows.report import Profiles
 
 if TYPE_CHECKING:  # counting and endpoints need no torch
     from ownlm.inference.endpoint import Endpoint
+    from ownlm.inference.engine import Engine
     from ownlm.model.base import BaseLM
 
 KEY = "OWNLM_PROFILE_KEY"  # the environment variable with an endpoint's key
 USERS_AT_ONCE = 64  # requests to a base that are in memory together
-TOKENS_PER_PASS = 4096
 NEW_TOKENS = 96
 NAMED = 10  # users that are named before their records leave the machine
 
@@ -64,7 +64,7 @@ class Writer:
 
 def pick_writer(
     store: Store,
-    load: Callable[[BaseInfo], "BaseLM"],
+    engine: Callable[[], "Engine"],
     task: Task,
     base: str | None,
     url: str | None,
@@ -90,7 +90,7 @@ def pick_writer(
         name = f"{model} at {endpoint.host}"
         return Writer(name, RECORDS, lambda subjects: _by_endpoint(endpoint, task, list(subjects), tell))
     info = pick_raw_base(store, base)
-    return Writer(f"base {info.name}", RECORDS, lambda subjects: _by_base(load(info), task, subjects))
+    return Writer(f"base {info.name}", RECORDS, lambda subjects: _by_base(engine(), info, task, subjects))
 
 
 def profile_people(
@@ -173,14 +173,13 @@ def _counting(task: Task) -> Writer:
     return Writer("counted", None, lambda subjects: ((one, counted(task, one.records)) for one in subjects))
 
 
-def _by_base(base: "BaseLM", task: Task, subjects: Iterator[Subject]) -> Texts:
-    """Profiles by a base, many users in one pass."""
-    from ownlm.inference.generate import generate
-    from ownlm.inference.prompt_row import Prompt, in_passes
-    from ownlm.model.segments import BASE
+def _by_base(engine: "Engine", info: BaseInfo, task: Task, subjects: Iterator[Subject]) -> Texts:
+    """Profiles by a base, many users in one batch."""
+    from ownlm.inference.request import Request
 
+    base = engine.load(info)
     while some := list(islice(subjects, USERS_AT_ONCE)):
-        fitting, prompts = list[Subject](), list[Prompt]()
+        fitting, requests = list[Subject](), list[Request]()
         for subject in some:
             try:
                 shortened, tokens = _fitted(base, task, subject)
@@ -188,12 +187,9 @@ def _by_base(base: "BaseLM", task: Task, subjects: Iterator[Subject]) -> Texts:
                 yield subject, error
             else:
                 fitting.append(shortened)
-                prompts.append(Prompt(BASE, tokens))
-        for indices in in_passes(prompts, NEW_TOKENS, TOKENS_PER_PASS):
-            together = [prompts[index] for index in indices]
-            texts = generate(base, None, together, max_new_tokens=NEW_TOKENS, tokens_per_pass=TOKENS_PER_PASS)
-            for index, text in zip(indices, texts, strict=True):
-                yield fitting[index], f"{OPENING} {text}" if cleaned(text) else ""
+                requests.append(Request(info, None, tuple(tokens), NEW_TOKENS))
+        for subject, output in zip(fitting, engine.generate(requests), strict=True):
+            yield subject, output.error or (f"{OPENING} {output.text}" if cleaned(output.text) else "")
 
 
 def _fitted(base: "BaseLM", task: Task, subject: Subject) -> tuple[Subject, list[int]]:

@@ -11,7 +11,7 @@ from ownlm.bench.methods import METHODS
 from ownlm.history.record import History, Query, Record
 from ownlm.history.task import Task, load_task
 from tests.community import FOLDERS, rows, write_task
-from tests.inference.test_peft_answer import make_attentive
+from tests.inference.test_peft_adapters import make_attentive
 
 TARGETS = {"kara": 7, "luca": 6, "mona": 8}
 SHARERS = {"gina": 14, "hugo": 13, "ines": 12, "jens": 11}

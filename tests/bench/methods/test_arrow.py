@@ -15,7 +15,7 @@ from ownlm.model.adapter import Adapter, LoraPair, write_peft_folder
 from ownlm.model.base import BaseLM, load_base
 from ownlm.perpcs.piece import Piece
 from ownlm.perpcs.pool import Pool
-from tests.inference.test_peft_answer import make_attentive
+from tests.inference.test_peft_adapters import make_attentive
 from tests.perpcs.assembling import IDS, QKVO, pieces_for, pool_for, row_of, sharers_of
 
 OTHER_IDS = [9, 5, 60, 33]

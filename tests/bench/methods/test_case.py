@@ -19,7 +19,7 @@ def test_bases_are_loaded_before_answers_are_timed(case: Case, name: str, monkey
     def fail(*_: object) -> None:
         raise AssertionError("a base is loaded")
 
-    monkeypatch.setattr("ownlm.inference.load.load_registered", fail)
+    monkeypatch.setattr("ownlm.inference.engine.load_registered", fail)
     assert len(list(made.answer(case.data.queries))) == len(case.data.queries)
 
 

@@ -8,12 +8,10 @@ import pytest
 import torch
 
 from ownlm.bench.case import BASE, Case
-from ownlm.bench.methods.asking import retrieving
 from ownlm.bench.methods.averaged import average_of
 from ownlm.bench.methods.nearest import nearest_places, recipe_of
 from ownlm.bench.methods.pool import pool_of
 from ownlm.home import Home
-from ownlm.inference.ask import Question, answer
 from ownlm.model.adapter import Adapter, LoraPair
 from ownlm.model.packed import BatchBuilder
 from ownlm.model.segments import BASE as BASE_SLOT
@@ -23,6 +21,7 @@ from ownlm.prompt.example import retrieval_document
 from ownlm.store.drafts import drafts
 from ownlm.store.pools import people_of
 from tests.bench.methods.cases import SHARE, SHARERS, ask
+from tests.decoding import answers
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +41,9 @@ def opened(case: Case, share: dict[str, Any]) -> Pool:
 
 def answers_of(case: Case, home: Home, adapters: dict[str, Adapter], rag: int = 0) -> list[str]:
     """What whole adapters, by target user, answer."""
-    base, prompt = home.load(home.store.base(BASE)), retrieving(case, rag)
-    questions = [Question(base.encode_prompt(prompt(query)), query.user_id) for query in case.data.queries]
-    return answer(base, adapters, questions, max_new_tokens=4)
+    base, prompt = home.load(home.store.base(BASE)), case.retrieving(rag)
+    prompts = [(query.user_id, base.encode_prompt(prompt(query))) for query in case.data.queries]
+    return answers(base, adapters, prompts, 4)
 
 
 def test_the_nearest_sharers_whole_adapter_answers(case: Case, generating: Case, home: Home, pool: Pool) -> None:

@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ownlm.errors import DataError
+from ownlm.inference.prompts import PromptEncoder
 from ownlm.model.base import BaseLM, load_base
 from ownlm.server.limits import Limits
-from ownlm.server.own_engine import OwnEngine
-from ownlm.server.prompts import PromptReader
 from ownlm.server.routes.openai_requests import Body, ChatRequest, CompletionRequest, Message, Part, StreamOptions
 from ownlm.server.routes.users import Asked, Records, Wish
 from tests.server.answering import Office, answered
@@ -49,9 +48,9 @@ def test_a_null_is_an_absent_field(served: Served, path: str) -> None:
     nulls = dict.fromkeys(set(known) - required)
     told = served.post(path, served.token("ada"), model=TASK, **ASKED[path], **nulls)
     assert told["ownlm"]["adapter"] == newest(served, "ada")
-    plain = served.engine.streams[0].work
+    plain = served.engine.streams[0].request
     served.post(path, served.token("ada"), model=TASK, **ASKED[path])
-    assert served.engine.streams[1].work.prompt == plain.prompt and not plain.temperature
+    assert served.engine.streams[1].request.prompt == plain.prompt and not plain.temperature
     for name in required:
         refused = served.post(path, served.token("ada"), 400, **{"model": TASK, **ASKED[path], name: None})["error"]
         assert refused["param"] == name and "missing" in refused["message"]
@@ -75,7 +74,7 @@ def test_nulls_within_messages(served: Served) -> None:
     parts = [{"type": "text", "text": text} for text in ("", "new ", "words")]
     last = {"role": "user", "content": parts}
     told = served.post(CHAT, served.token("ada"), model=TASK, messages=[*before, last])
-    assert told["ownlm"]["ignored_messages"] == 5 and "message: new words" in served.engine.streams[0].work.prompt
+    assert told["ownlm"]["ignored_messages"] == 5 and "message: new words" in served.engine.streams[0].request.prompt
 
 
 @pytest.mark.parametrize("content", ["", None, [], [{"type": "text", "text": ""}], [{"type": "text", "text": None}]])
@@ -91,7 +90,7 @@ def test_what_asks_for_nothing_is_accepted(served: Served, path: str) -> None:
     for option in FOR_NOTHING:
         response = served.client.post(path, headers=who, json={"model": TASK} | ASKED[path] | option)
         assert response.status_code == 200, (option, response.text)
-        assert served.engine.streams[-1].work.stop == (), option
+        assert served.engine.streams[-1].request.stop == (), option
 
 
 @pytest.mark.parametrize("path", ASKED)
@@ -140,7 +139,7 @@ def test_errors_of_the_engine_name_the_field(served: Served, path: str, param: s
 def test_a_longer_answer_than_there_is_is_cut(served: Served, path: str, name: str) -> None:
     for most in (1025, 10**30):
         served.post(path, served.token("ada"), model=TASK, **ASKED[path], **{name: most})
-        assert served.engine.streams[-1].work.max_tokens == 1024
+        assert served.engine.streams[-1].request.max_tokens == 1024
     served.post(path, served.token("ada"), 400, model=TASK, **ASKED[path], **{name: 0})
 
 
@@ -148,7 +147,7 @@ def test_sampling_at_its_ends(served: Served) -> None:
     who = served.token("ada")
     served.post(CHAT, who, model=TASK, messages=say(), temperature=2, top_p=0)
     served.post(CHAT, who, model=TASK, messages=say(), temperature=2, top_p=1)
-    greedy, wide = (stream.work for stream in served.engine.streams)
+    greedy, wide = (stream.request for stream in served.engine.streams)
     assert (greedy.temperature, greedy.top_p) == (0.0, 1.0) and (wide.temperature, wide.top_p) == (2.0, 1.0)
     served.post(CHAT, who, 400, model=TASK, messages=say(), temperature=2.1)
     served.post(CHAT, who, 400, model=TASK, messages=say(), top_p=-0.1)
@@ -163,7 +162,7 @@ def test_sampling_at_its_ends(served: Served) -> None:
 )  # fmt: skip
 def test_prompts_of_every_kind(served: Served, prompt: Any, prompts: list[Any]) -> None:
     told = served.post(COMPLETIONS, served.token("ada"), model=TASK, prompt=prompt)
-    assert [stream.work.prompt for stream in served.engine.streams] == prompts
+    assert [stream.request.prompt for stream in served.engine.streams] == prompts
     assert [choice["index"] for choice in told["choices"]] == list(range(len(prompts)))
 
 
@@ -180,7 +179,7 @@ def base(tiny_base: Path) -> BaseLM:
 
 class TestPrompts:
     def test_are_read_as_they_are(self, base: BaseLM) -> None:
-        reader = PromptReader(base, 10)
+        reader = PromptEncoder(base, 10)
         assert reader.read("ab") == base.encode_prompt("ab") and reader.read((5, 2, 7)) == [5, 2, 7]
         assert reader.read("") == reader.read(()) == [base.tokenizer.bos_token_id]
         assert reader.room([1] * 4) == 6
@@ -188,17 +187,17 @@ class TestPrompts:
     @pytest.mark.parametrize("prompt", ["x" * 10, (5,) * 10, "x" * 10**7, (259,), (10**9,)])
     def test_that_are_too_long_or_unknown_are_refused(self, base: BaseLM, prompt: Any) -> None:
         with pytest.raises(DataError):
-            PromptReader(base, 10).read(prompt)
+            PromptEncoder(base, 10).read(prompt)
 
     def test_are_answered_alike_as_text_and_as_ids(self, office: Office) -> None:
-        text, ids = office.work(None, "abc"), office.work(None, tuple(office.base.encode_prompt("abc")))  # type: ignore[arg-type]
-        one, other, begun = answered(OwnEngine(office.home), [text, ids, office.work(None, "")])
+        text, ids = office.request(None, "abc"), office.request(None, tuple(office.base.encode_prompt("abc")))  # type: ignore[arg-type]
+        one, other, begun = answered(office.engine(), [text, ids, office.request(None, "")])
         assert one == other == office.alone(text) and isinstance(begun, str)
 
     def test_leave_the_answer_the_room_that_there_is(self, office: Office) -> None:
         prompt = "a" * (office.base.max_tokens - 3)
-        works = [office.work(None, prompt, 1024), office.work(None, prompt + "aaa", 1)]
-        answer, refused = answered(OwnEngine(office.home), works)
+        requests = [office.request(None, prompt, 1024), office.request(None, prompt + "aaa", 1)]
+        answer, refused = answered(office.engine(), requests)
         assert isinstance(refused, DataError) and isinstance(answer, str)
 
 

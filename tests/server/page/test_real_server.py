@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from ownlm.home import Home
+from ownlm.inference.async_engine import AsyncEngine
+from ownlm.inference.scheduler import EngineLimits
 from ownlm.server.app import create_app
 from ownlm.server.limits import Limits
-from ownlm.server.own_engine import OwnEngine
 from ownlm.store.tokens import give_token
 from tests.server.page.browser import Visit, serving, visit
 from tests.sharing import TASK
@@ -21,7 +22,7 @@ LONG_MS = 120_000  # of work in a process of its own
 @pytest.fixture
 def at_home(browser: Any, shared: Home) -> Iterator[tuple[Visit, Home]]:
     """A tab at the page of a home in which four people share."""
-    app = create_app(shared, OwnEngine(shared, slots=4), Limits(grace_s=0))
+    app = create_app(shared, AsyncEngine(shared.store, limits=EngineLimits(slots=4)), Limits(grace_s=0))
     with serving(app) as url, visit(browser, url) as tab:
         yield tab, shared
         assert tab.wrong == []

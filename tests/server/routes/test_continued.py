@@ -9,11 +9,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from ownlm.inference import decoder
+from ownlm.inference.protocol import ServingEngine
 from ownlm.model.base import load_base
 from ownlm.server.app import create_app
-from ownlm.server.engine import Engine
 from ownlm.server.limits import Limits
-from ownlm.server.own_engine import OwnEngine
 from ownlm.server.vllm.engine import VllmEngine
 from ownlm.store.tokens import give_token
 from tests.server.answering import Office
@@ -41,9 +40,9 @@ def asked(
 
 
 @contextmanager
-def _engine(kind: str, office: Office, patch: pytest.MonkeyPatch) -> Iterator[Engine]:
+def _engine(kind: str, office: Office, patch: pytest.MonkeyPatch) -> Iterator[ServingEngine]:
     if kind == "own":
-        yield OwnEngine(office.home)
+        yield office.engine()
     else:
         with fake_vllm(office, patch) as server:
             yield VllmEngine(office.home.store, server)  # type: ignore[arg-type]

@@ -40,7 +40,7 @@ def test_each_is_answered_by_their_own_adapter(served: Served) -> None:
         assert told["choices"][0]["finish_reason"] == "stop"
         assert told["ownlm"]["adapter"] == newest(served, user)
         assert told["usage"]["total_tokens"] == told["usage"]["prompt_tokens"] + 4
-        work = served.engine.streams[-1].work
+        work = served.engine.streams[-1].request
         assert "message: thing" in work.prompt and work.prompt.endswith("folder:") and work.max_tokens == 4
         assert served.engine.streams[-1].cancelled  # its place is free in any case
 
@@ -60,7 +60,7 @@ def test_only_the_last_message_is_read_and_that_is_told(served: Served) -> None:
     before = [{"role": "system", "content": "Be brief."}, {"role": "assistant", "content": "Yes."}]
     told = served.post(CHAT, served.token("ada"), model=TASK, messages=before + say("new words"))
     assert told["ownlm"]["ignored_messages"] == 2
-    prompt = served.engine.streams[0].work.prompt
+    prompt = served.engine.streams[0].request.prompt
     assert "new words" in prompt and "Be brief" not in prompt
 
 
@@ -95,28 +95,28 @@ def test_a_question_is_the_tasks_input_whatever_it_looks_like(served: Served) ->
     served.post(CHAT, served.token("ada"), 400, model="LaMP_1", messages=say(text))
     asked = {"title": 'the paper with the title "T", which reference is related?', "option_1": "A", "option_2": "B"}
     served.post(CHAT, served.token("ada"), model="LaMP_1", messages=say(json.dumps(asked)))
-    assert asked["title"] in served.engine.streams[-1].work.prompt
+    assert asked["title"] in served.engine.streams[-1].request.prompt
 
 
 def test_records_are_retrieved_from_the_own_history(served: Served) -> None:
     told = served.post(CHAT, served.token("ada"), model=TASK, messages=say("ada secret3"), rag=2)
     assert "ada-3" in told["ownlm"]["retrieved"] and len(told["ownlm"]["retrieved"]) == 2
-    assert "bela" not in served.engine.streams[0].work.prompt
+    assert "bela" not in served.engine.streams[0].request.prompt
 
 
 def test_settings_reach_the_engine(served: Served) -> None:
     asked = {"max_tokens": 9, "temperature": 0.5, "top_p": 0.9, "seed": 7, "stop": ["x", "y"]}
     served.post(CHAT, served.token("ada"), model=TASK, messages=say(), **asked)
-    work = served.engine.streams[0].work
+    work = served.engine.streams[0].request
     assert (work.max_tokens, work.temperature, work.top_p, work.seed, work.stop) == (9, 0.5, 0.9, 7, ("x", "y"))
     served.post(CHAT, served.token("ada"), model=TASK, messages=say(), max_completion_tokens=3)
-    assert (served.engine.streams[1].work.max_tokens, served.engine.streams[1].work.temperature) == (3, 0.0)
+    assert (served.engine.streams[1].request.max_tokens, served.engine.streams[1].request.temperature) == (3, 0.0)
 
 
 def test_a_label_is_chosen_on_demand(served: Served) -> None:
     told = served.post(CHAT, served.token("ada"), model=TASK, messages=say(), choose=True)
     assert told["choices"][0]["message"]["content"] == "home"
-    assert served.engine.streams[0].work.labels == ("home", "work", "bin")
+    assert served.engine.streams[0].request.labels == ("home", "work", "bin")
 
 
 def test_an_answer_comes_as_a_stream_of_events(served: Served) -> None:
@@ -254,7 +254,7 @@ def test_what_is_not_known_is_refused_by_its_name(served: Served) -> None:
 def test_texts_are_continued_as_they_stand(served: Served) -> None:
     told = served.post("/v1/completions", served.token("ada"), model=TASK, prompt=["Once", "Twice"], max_tokens=3)
     assert [one["text"] for one in told["choices"]] == ["ada read 4 letters", "ada read 5 letters"]
-    assert [stream.work.prompt for stream in served.engine.streams] == ["Once", "Twice"]
+    assert [stream.request.prompt for stream in served.engine.streams] == ["Once", "Twice"]
     response = served.client.post(
         "/v1/completions", headers=served.token("ada"), json={"model": TASK, "prompt": "Once", "stream": True}
     )

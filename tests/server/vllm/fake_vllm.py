@@ -15,9 +15,7 @@ import httpx2 as httpx
 import pytest
 
 from ownlm.config import LoraConfig
-from ownlm.inference.generate import generate
-from ownlm.inference.prompt_row import Prompt
-from ownlm.inference.text import AnswerText
+from ownlm.inference.text import Detokenizer
 from ownlm.model.adapter import WEIGHTS, Adapter
 from ownlm.model.bank import LoraBank
 from ownlm.model.segments import BASE
@@ -25,6 +23,7 @@ from ownlm.server.vllm.plugin import Guard, Resolver
 from ownlm.server.vllm.server import VllmSettings
 from ownlm.server.vllm.terms import Terms
 from ownlm.store.exports import serving
+from tests.decoding import generate
 from tests.server.answering import Office
 
 TEXT = "a\u2028b\u0085c"  # of every piece; vLLM sends such letters as they are
@@ -97,8 +96,8 @@ class FakeVllm:
         with bank.attached(), pytest.MonkeyPatch.context() as patch:
             if not nothing:
                 bank.load(0, adapter)
-            patch.setattr(AnswerText, "add", lambda _, token: told.append(token))
-            generate(base, bank, [Prompt(BASE if nothing else 0, asked["prompt"])], max_new_tokens=asked["max_tokens"])
+            patch.setattr(Detokenizer, "append", lambda _, token: told.append(token))
+            generate(base, bank, [(BASE if nothing else 0, asked["prompt"])], asked["max_tokens"])
         finish = "length" if len(told) == asked["max_tokens"] else "stop"
         for token in told:
             choice = {"index": 0, "text": TEXT, "token_ids": [token], "finish_reason": None}

@@ -20,9 +20,9 @@ from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError, DataError, NotFoundError, OwnlmError
 from ownlm.home import Home
 from ownlm.inference.load import read_adapter
+from ownlm.inference.protocol import Busy
 from ownlm.model.adapter import Adapter, LoraPair
 from ownlm.model.bases.random_base import make_random_base
-from ownlm.server.engine import Busy
 from ownlm.server.vllm import copies as vllm_copies
 from ownlm.server.vllm import engine as vllm_engine
 from ownlm.server.vllm.copies import put_copy
@@ -253,19 +253,19 @@ def test_a_copy_that_two_requests_write_at_once_is_there_once(office: Office, tm
 
 def test_everybody_is_answered_by_their_own(office: Office, server: FakeVllm) -> None:
     people = [hire(office, f"person {n}", n) for n in range(4)]
-    works = [office.work(who, text) for text in TEXTS[:2] for who in (*people, None)]
+    requests = [office.request(who, text) for text in TEXTS[:2] for who in (*people, None)]
 
     async def use(engine: VllmEngine) -> list[tuple[str, str | None, int]]:
-        async def one(work: Any) -> tuple[str, str | None, int]:
-            stream = engine.submit(work)
+        async def one(request: Any) -> tuple[str, str | None, int]:
+            stream = engine.submit(request)
             return await read(stream), stream.adapter, stream.prompt_tokens
 
-        return await asyncio.gather(*map(one, works))
+        return await asyncio.gather(*map(one, requests))
 
-    for work, (text, adapter, tokens) in zip(works, using(server, use), strict=True):
-        assert text == office.alone(work)
-        assert adapter == (work.adapter.id if work.adapter else None)
-        assert tokens == len(office.base.encode_prompt(work.prompt))
+    for request, (text, adapter, tokens) in zip(requests, using(server, use), strict=True):
+        assert text == office.alone(request)
+        assert adapter == (request.adapter.id if request.adapter else None)
+        assert tokens == len(office.base.encode_prompt(request.prompt))
     assert all(("cache_salt" in one) == one["model"].startswith(NOBODY) for one in server.requests)
 
 
@@ -274,17 +274,17 @@ def test_what_is_wrong_is_told_by_the_stream(office: Office, server: FakeVllm) -
     other = replace(office.info, name="other", fingerprint="0" * 64)
     unknown = replace(ana, id="0" * 32)
     wrong: list[tuple[Any, type[OwnlmError]]] = [
-        (replace(office.work(ana), base=other), AdapterError),
-        (office.work(replace(ana, method="prompt")), AdapterError),
-        (office.work(unknown), NotFoundError),
-        (office.work(ana, "a " * 5000), DataError),
-        (office.work(ana, (10**6,)), DataError),  # type: ignore[arg-type]
+        (replace(office.request(ana), base=other), AdapterError),
+        (office.request(replace(ana, method="prompt")), AdapterError),
+        (office.request(unknown), NotFoundError),
+        (office.request(ana, "a " * 5000), DataError),
+        (office.request(ana, (10**6,)), DataError),  # type: ignore[arg-type]
     ]
 
     async def use(engine: VllmEngine) -> None:
-        for work, kind in wrong:
+        for request, kind in wrong:
             with pytest.raises(kind):
-                await read(engine.submit(work))
+                await read(engine.submit(request))
         await until(lambda: not engine.counts()["live"] + engine.counts()["queued"])
 
     del wrong[1]  # the home's own row says what it is: see `Terms.check`
@@ -294,12 +294,12 @@ def test_what_is_wrong_is_told_by_the_stream(office: Office, server: FakeVllm) -
 
 def test_too_many_are_told_to_come_again(office: Office, server: FakeVllm) -> None:
     async def use(engine: VllmEngine) -> None:
-        first = engine.submit(office.work(None))
+        first = engine.submit(office.request(None))
         with pytest.raises(Busy):
-            engine.submit(office.work(None))
+            engine.submit(office.request(None))
         first.cancel()
         assert await read(first) == ""
-        assert await read(engine.submit(office.work(None)))
+        assert await read(engine.submit(office.request(None)))
 
     using(server, use, most=1)
 
@@ -309,14 +309,14 @@ def test_forgetting_reaches_the_server(office: Office, server: FakeVllm) -> None
 
     async def use(engine: VllmEngine) -> None:
         for who in (ana, ben):
-            await read(engine.submit(office.work(who)))
+            await read(engine.submit(office.request(who)))
         assert {path.name for path in server.copies.iterdir()} == {version_of(ana), version_of(ben)}
         await asyncio.to_thread(office.home.forget, "ana")
         assert {path.name for path in server.copies.iterdir()} == {version_of(ben)}
         known = server.state.openai_serving_models
         assert [*known.lora_requests] == [server.terms.name(ben)] and len(server.removed) == 1
         with pytest.raises(NotFoundError):
-            await read(engine.submit(office.work(ana)))
+            await read(engine.submit(office.request(ana)))
         async with server.client() as client:
             asked = {"model": server.terms.name(ana), "prompt": [1], "max_tokens": 1}
             assert (await client.post("/v1/completions", json=asked)).status_code == 404
@@ -330,10 +330,10 @@ def test_old_copies_make_room(office: Office, server: FakeVllm) -> None:
 
     async def use(engine: VllmEngine) -> None:
         for who in people:
-            await read(engine.submit(office.work(who)))
+            await read(engine.submit(office.request(who)))
         left = {version_of(who) for who in people[-2:]}
         await until(lambda: {path.name for path in server.copies.iterdir()} == left)
-        assert await read(engine.submit(office.work(people[0]))) == office.alone(office.work(people[0]))
+        assert await read(engine.submit(office.request(people[0]))) == office.alone(office.request(people[0]))
 
     using(server, use)
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from ownlm.bench.case import Case
-from ownlm.bench.methods.asking import ask_with, retrieving
 from ownlm.bench.methods.method import AS_PLANNED, Changes, Count, Made, Method, Records, Temperature
 from ownlm.bench.methods.pool import open_pool
 from ownlm.bench.results import Costs
@@ -41,7 +40,7 @@ def arrow(
 
     def answers(queries: Sequence[Query]) -> Iterator[str]:
         with routing(opened.base, opened.pool, top_k=top_k, tau=tau):
-            yield from ask_with(case, opened.base, queries, retrieving(case, rag))
+            yield from case.generate(opened.home, queries, case.retrieving(rag))
 
     return Made(answers, Costs(bytes_per_user=0.0))
 

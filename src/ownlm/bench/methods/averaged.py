@@ -1,15 +1,11 @@
 """The mean of all sharers' adapters, the same for every user."""
 
-from collections.abc import Iterator, Sequence
-
 import numpy as np
 
 from ownlm.bench.case import Case
-from ownlm.bench.methods.asking import ask_with, retrieving
 from ownlm.bench.methods.method import AS_PLANNED, Changes, Made, Method, Records
 from ownlm.bench.methods.pool import open_pool
 from ownlm.bench.results import Costs
-from ownlm.history.record import Query
 from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.recipe import Recipe
 
@@ -25,15 +21,10 @@ def averaged(case: Case, *, rag: Records = 0, share: Changes = AS_PLANNED, adapt
     Source: ours.
     """
     opened = open_pool(case, share, adapt)
-    recipes = {"average": average_of(opened.pool)}
-
-    def answers(queries: Sequence[Query]) -> Iterator[str]:
-        return ask_with(
-            case, opened.base, queries, retrieving(case, rag), owner=lambda query: "average", recipes=recipes,
-            pool=opened.pool,
-        )  # fmt: skip
-
-    return Made(answers, Costs(bytes_per_user=0.0))
+    adapters = dict.fromkeys(case.people, opened.adapter("average", average_of(opened.pool)))
+    return Made(
+        lambda queries: case.generate(opened.home, queries, case.retrieving(rag), adapters), Costs(bytes_per_user=0.0)
+    )  # fmt: skip
 
 
 def average_of(pool: Pool) -> Recipe:

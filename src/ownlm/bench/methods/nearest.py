@@ -1,7 +1,7 @@
 """The whole adapter of the nearest sharer."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from ownlm.bench.case import Case
-from ownlm.bench.methods.asking import ask_with, retrieving
 from ownlm.bench.methods.method import AS_PLANNED, Changes, Made, Method, Records
 from ownlm.bench.methods.pool import open_pool
 from ownlm.bench.results import Costs
-from ownlm.history.record import History, Query
+from ownlm.history.record import History
 from ownlm.model.base import BaseLM
 from ownlm.perpcs.embedding import embed_histories
 from ownlm.perpcs.pool import Pool
@@ -43,16 +42,15 @@ def nearest(case: Case, *, rag: Records = 0, share: Changes = AS_PLANNED, adapt:
     target_UD = _embedded(case, opened.base, [case.histories[user] for user in case.people])
     ids = [list(who)[place] for place in nearest_places(target_UD, sharer_ND)]
     seconds = time.perf_counter() - started
-    recipes = {user: recipe_of(opened.pool, sharer) for user, sharer in zip(case.people, ids, strict=True)}
-
-    def answers(queries: Sequence[Query]) -> Iterator[str]:
-        return ask_with(
-            case, opened.base, queries, retrieving(case, rag), owner=lambda query: query.user_id, recipes=recipes,
-            pool=opened.pool,
-        )  # fmt: skip
-
-    kept = sum(len(recipe.to_bytes()) for recipe in recipes.values()) / len(recipes)
-    return Made(answers, Costs(assemble_seconds=seconds, bytes_per_user=kept))
+    adapters = {
+        user: opened.adapter(user, recipe_of(opened.pool, sharer))
+        for user, sharer in zip(case.people, ids, strict=True)
+    }
+    kept = sum(one.bytes for one in adapters.values()) / len(adapters)
+    return Made(
+        lambda queries: case.generate(opened.home, queries, case.retrieving(rag), adapters),
+        Costs(assemble_seconds=seconds, bytes_per_user=kept),
+    )
 
 
 def nearest_places(target_UD: Tensor, sharer_ND: Tensor) -> list[int]:

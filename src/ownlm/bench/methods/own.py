@@ -1,20 +1,18 @@
 """A LoRA adapter for each user, trained on the user's history (OPPU)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from ownlm.bench.case import BASE, Case
-from ownlm.bench.methods.asking import ask_with, retrieving
 from ownlm.bench.methods.method import AS_PLANNED, Changes, Made, Method, Records
 from ownlm.bench.results import Costs
 from ownlm.bench.warnings import of_adapters
 from ownlm.errors import ConfigError
-from ownlm.history.record import History, Query, Record
+from ownlm.history.record import History, Record
 from ownlm.history.task import Task, load_task
 from ownlm.home import Home
-from ownlm.inference.load import load_adapter
 from ownlm.prompt.example import retrieval_document, retrieval_query
 
 Format = Literal["task", "answers", "inputs", "text"]
@@ -72,16 +70,11 @@ def _on_text(case: Case, format: Format, base: Path, train: dict[str, Any]) -> M
     done = home.train(FREE.name, users=case.people, base=BASE, seed=case.seed, progress=case.progress, **train)
     if done.failed:
         raise done.failed[0][1]
-    loaded = case.loaded(home)
+    case.loaded(home)
     newest = {user: adapter for (_, user), adapter in home.latest_adapters(FREE.name).items()}
-
-    def answers(queries: Sequence[Query]) -> Iterator[str]:
-        return ask_with(
-            case, loaded, queries, retrieving(case, 0), owner=lambda query: query.user_id,
-            load=lambda user: load_adapter(home.store, newest[user], loaded),
-        )  # fmt: skip
-
-    return Made(answers, _costs(free, home))
+    return Made(
+        lambda queries: case.generate(home, queries, case.retrieving(0), newest), _costs(free, home)
+    )  # fmt: skip
 
 
 def _costs(case: Case, home: Home) -> Costs:

@@ -7,10 +7,12 @@ from typing import Any
 from ownlm.bench.case import BASE, Case
 from ownlm.bench.methods.method import Changes, Count, Fraction
 from ownlm.home import Home
+from ownlm.inference.load import RECIPE
 from ownlm.model.base import BaseLM
 from ownlm.perpcs.pool import Pool
+from ownlm.perpcs.recipe import Recipe
 from ownlm.store.pools import people_of
-from ownlm.store.rows import PoolInfo
+from ownlm.store.rows import AdapterInfo, PoolInfo
 from ownlm.workflows.share_plan import Select
 
 
@@ -21,6 +23,16 @@ class Opened:
     home: Home
     base: BaseLM
     pool: Pool
+
+    def adapter(self, user: str, recipe: Recipe) -> AdapterInfo:
+        """A recipe of `product` as an adapter that is not in the home."""
+        manifest, data = self.pool.manifest, recipe.to_bytes()
+        return AdapterInfo(
+            id=user, user=user, task="", base=BASE, base_fingerprint=manifest.base_fingerprint, key="", history="",
+            records=0, upto=0, blob=None, bytes=len(data), shape=self.pool.lora.model_dump(mode="json"),
+            provenance={"assembly": {"combine": "product", "top_k": recipe.top_k}}, steps=0, tokens=0, loss_first=None,
+            loss_last=None, seconds=0.0, method=RECIPE, recipe=data, pool=self.pool.digest,
+        )  # fmt: skip
 
 
 def open_pool(case: Case, share: Changes, adapt: Changes) -> Opened:

@@ -3,7 +3,6 @@
 import random
 
 from ownlm.bench.case import Case
-from ownlm.bench.methods.asking import ask_with
 from ownlm.bench.methods.method import AS_PLANNED, Changes, Count, Made, Method
 from ownlm.bench.results import Costs
 from ownlm.history.record import Query, Record
@@ -19,12 +18,13 @@ def random_records(case: Case, *, k: Count = 1, adapt: Changes = AS_PLANNED) -> 
 
     Source: OPPU (arXiv 2402.04401), the random k of its tables. Differs: the choice depends on seed and query alone.
     """
-    base = case.loaded(case.home("adapted", case.adapted(**adapt)))
+    home = case.home("adapted", case.adapted(**adapt))
+    case.loaded(home)
 
     def prompt(query: Query) -> str:
         return prompt_text(case.task, query.fields, drawn(case, query, k))
 
-    return Made(lambda queries: ask_with(case, base, queries, prompt), Costs())
+    return Made(lambda queries: case.generate(home, queries, prompt), Costs())
 
 
 def drawn(case: Case, query: Query, k: int) -> list[Record]:

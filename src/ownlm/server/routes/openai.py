@@ -15,7 +15,8 @@ from fastapi.responses import JSONResponse, Response
 
 from ownlm.errors import ConfigError, NotFoundError, TaskError
 from ownlm.history.task import Task
-from ownlm.server.answering import Answering, Whole, events, whole
+from ownlm.inference.request import RequestOutput
+from ownlm.server.answering import Answering, events, whole
 from ownlm.server.auth import AnyCaller, Caller
 from ownlm.server.binding import Bound, LongHistory, bind_question, bind_text, with_changes
 from ownlm.server.errors import about_field
@@ -113,7 +114,7 @@ def _asked_for(state: State, caller: Caller, model: str) -> tuple[Task, str | No
 
 
 def _changes(state: State, asked: Sampling) -> dict[str, Any]:
-    """What a request sets of its work. A longer answer than is given ends with `length`."""
+    """Returns a request's settings that differ from the task's. A longer answer than allowed ends with `length`."""
     most, greedy = asked.most_tokens, asked.top_p == 0  # the likeliest token alone
     return {
         "max_tokens": None if most is None else min(most, state.limits.max_tokens),
@@ -132,14 +133,14 @@ async def _respond(
     return await events(request, answering, chunk, usage)  # what cannot be answered is refused here
 
 
-def _chat_document(answering: Answering, answers: list[Whole]) -> dict[str, Any]:
+def _chat_document(answering: Answering, answers: list[RequestOutput]) -> dict[str, Any]:
     (one,) = answers
     message = {"role": "assistant", "content": one.text, "refusal": None}
     choice = {"index": 0, "message": message, "finish_reason": one.finish, "logprobs": None}
     return answering.document("chat.completion", [choice], answers)
 
 
-def _text_document(answering: Answering, answers: list[Whole]) -> dict[str, Any]:
+def _text_document(answering: Answering, answers: list[RequestOutput]) -> dict[str, Any]:
     choices = [
         {"index": place, "text": one.text, "finish_reason": one.finish, "logprobs": None}
         for place, one in enumerate(answers)

@@ -13,10 +13,11 @@ import httpx2 as httpx
 from ownlm.errors import AdapterError, OwnlmError, SupersededError
 from ownlm.inference.label_scoring import answer_tokens
 from ownlm.inference.load import RECIPE
-from ownlm.inference.text import AnswerText
+from ownlm.inference.prompts import PromptEncoder
+from ownlm.inference.protocol import AnswerTimes, EngineError, Overloaded, StoppedError
+from ownlm.inference.request import Request, RequestOutput
+from ownlm.inference.text import Detokenizer
 from ownlm.model.base import load_without_weights
-from ownlm.server.engine import EngineError, Overloaded, Pace, StoppedError, Work
-from ownlm.server.prompts import PromptReader
 from ownlm.server.vllm.copies import find, remove_copy
 from ownlm.server.vllm.plugin import DROP, NAME
 from ownlm.server.vllm.server import VllmServer, VllmSettings, start_server
@@ -77,7 +78,7 @@ class VllmEngine:
         base = server.base
         self.base = load_without_weights(Path(base.folder), name=base.name, fingerprint=base.fingerprint)
         self.max_tokens = min(server.settings.max_tokens or self.base.max_tokens, self.base.max_tokens)
-        self._prompts = PromptReader(self.base, self.max_tokens)
+        self._prompts = PromptEncoder(self.base, self.max_tokens)
         self._ends = self.base.stop_tokens
         self._client: httpx.AsyncClient | None = None
         self._looking: asyncio.Task[None] | None = None
@@ -85,7 +86,7 @@ class VllmEngine:
         self._given: OrderedDict[str, None] = OrderedDict()  # versions that the server may know, the latest last
         self._dropping: dict[str, asyncio.Event] = {}
         self._counts = {"hits": 0, "misses": 0, "evictions": 0, "tokens": 0, "chosen": 0}
-        self._pace = Pace()
+        self._times = AnswerTimes()
         self._stopping = False
 
     def start(self) -> httpx.AsyncClient:
@@ -95,7 +96,7 @@ class VllmEngine:
             self._looking = asyncio.create_task(self._look())
         return self._client
 
-    def submit(self, work: Work) -> VllmStream:
+    def submit(self, request: Request) -> VllmStream:
         """Asks the server. Everything else than too many requests is told by the stream.
 
         Raises:
@@ -103,21 +104,21 @@ class VllmEngine:
         """
         if self._stopping or len(self._live) >= self.most:
             what = "Too many requests are under way, or the server stops"
-            raise Overloaded(what, self._pace.wait_s(1, 1), expected=f"at most {self.most}", option="--queue")
+            raise Overloaded(what, self._times.wait_s(1, 1), expected=f"at most {self.most}", option="--queue")
         client = self.start()
-        stream = VllmStream()
-        self._live[stream] = NOBODY if work.adapter is None else version_of(work.adapter)
-        stream.task = asyncio.create_task(self._answer(work, stream, client))
+        stream = VllmStream(request)
+        self._live[stream] = NOBODY if request.adapter is None else version_of(request.adapter)
+        stream.task = asyncio.create_task(self._answer(request, stream, client))
         began = time.monotonic()
         stream.task.add_done_callback(
-            lambda _: self._done(stream, began, bool(work.labels))
+            lambda _: self._done(stream, began, bool(request.labels))
         )  # also of one that was cancelled before it began
         return stream
 
     def _done(self, stream: VllmStream, began: float, chosen: bool) -> None:
         if stream.completion_tokens:
             self._counts["chosen"] += chosen
-            self._pace.ended(time.monotonic() - began)
+            self._times.add(time.monotonic() - began)
         self._counts["tokens"] += stream.completion_tokens
         del self._live[stream]
         stream.put(None)
@@ -147,28 +148,29 @@ class VllmEngine:
             await self._client.aclose()
         await asyncio.to_thread(self.server.stop)
 
-    async def _answer(self, work: Work, stream: VllmStream, client: httpx.AsyncClient) -> None:
+    async def _answer(self, request: Request, stream: VllmStream, client: httpx.AsyncClient) -> None:
         try:
-            prompt = await self._ready(work, self._live[stream])
+            prompt = await self._ready(request, self._live[stream])
             stream.prompt_tokens = len(prompt)  # from here to the request nobody else's turn comes: see `_drop`
-            name, terms = self.server.terms.name(work.adapter), self.server.terms
-            if work.labels:
-                await read_likeliest(client, name, prompt, work.labels, self.base, stream, terms)
+            name, terms = self.server.terms.name(request.adapter), self.server.terms
+            if request.labels:
+                await read_likeliest(client, name, prompt, request.labels, self.base, stream, terms)
             else:
-                text = AnswerText(self.base, work.stop, work.one_line, prompt if work.continues else None)
-                request = generating(name, prompt, work, self._prompts.room(prompt), self._ends)
-                await read_text(client, request, text, stream, self._ends, terms)
+                text = Detokenizer(self.base, request.stop, request.one_line, prompt if request.continues else None)
+                body = generating(name, prompt, request, self._prompts.context - len(prompt), self._ends)
+                await read_text(client, body, text, stream, self._ends, terms)
         except OwnlmError as error:
-            stream.put(error)
+            stream.put(RequestOutput(error=error))
         except httpx.TransportError:
-            stream.put(self._broken())
+            stream.put(RequestOutput(error=self._broken()))
         except Exception as error:  # a fault of ours: nobody must wait for ever; what it says may be a person's text
-            stream.put(EngineError("The answer could not be finished", got=type(error).__name__, hint="ask again"))
+            failure = EngineError("The answer could not be finished", got=type(error).__name__, hint="ask again")
+            stream.put(RequestOutput(error=failure))
 
-    async def _ready(self, work: Work, version: str) -> list[int]:
+    async def _ready(self, request: Request, version: str) -> list[int]:
         """The prompt's tokens, when the adapter is not just being dropped."""
         while True:
-            prompt = await asyncio.to_thread(self._prepared, work)
+            prompt = await asyncio.to_thread(self._prepared, request)
             if version not in self._dropping:
                 break
             await self._dropping[version].wait()
@@ -177,16 +179,16 @@ class VllmEngine:
         self._given.move_to_end(version)
         return prompt
 
-    def _prepared(self, work: Work) -> list[int]:
+    def _prepared(self, request: Request) -> list[int]:
         """The prompt's tokens, once it is sure that the server can and may answer."""
         terms = self.server.terms
-        if work.base.fingerprint != terms.fingerprint:
-            what = f"vLLM serves another base than {work.base.name!r}"
+        if request.base.fingerprint != terms.fingerprint:
+            what = f"vLLM serves another base than {request.base.name!r}"
             raise AdapterError(what, expected=terms.base, hint="a vLLM server serves one base; start another one")
-        if work.adapter is not None:
-            terms.check(self.store, find(self.store, version_of(work.adapter)))
-        room = answer_tokens(self.base, work.labels, 0)
-        return self._prompts.read(work.prompt, room + 1)  # vLLM always says one token more
+        if request.adapter is not None:
+            terms.check(self.store, find(self.store, version_of(request.adapter)))
+        room = answer_tokens(self.base, request.labels, 0)
+        return self._prompts.encode(request.prompt, room + 1)  # vLLM always says one token more
 
     async def _look(self) -> None:
         """Ends what is gone, again and again; and of copies, those that were not asked for longest."""
@@ -227,7 +229,7 @@ class VllmEngine:
 
     async def _end(self, streams: list[VllmStream], error: OwnlmError) -> None:
         for stream in streams:
-            stream.put(error)
+            stream.put(RequestOutput(error=error))
             stream.cancel()
         if tasks := [stream.task for stream in streams if stream.task]:
             await asyncio.wait(tasks)

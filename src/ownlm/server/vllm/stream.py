@@ -9,10 +9,12 @@ from typing import Any, Final
 
 import httpx2 as httpx
 
-from ownlm.errors import OwnlmError, SupersededError
-from ownlm.inference.text import AnswerText
+from ownlm.errors import SupersededError
+from ownlm.inference.label_scoring import encode_labels
+from ownlm.inference.protocol import EngineError, OutputStream
+from ownlm.inference.request import Finish, Request, RequestOutput
+from ownlm.inference.text import Detokenizer
 from ownlm.model.base import BaseLM
-from ownlm.server.engine import EngineError, Piece, Work
 from ownlm.server.vllm.terms import NOBODY, Terms
 from ownlm.store.exports import id_of
 
@@ -20,60 +22,55 @@ PATH: Final = "/v1/completions"
 _AGAIN: Final = "ask again"
 
 
-class VllmStream:
-    """An answer as it comes. Whoever ends the loop over it early should `cancel` it.
+class VllmStream(OutputStream):
+    """An answer of vLLM as it comes.
 
     Attributes:
-        adapter: id of the adapter that vLLM says it answered with; None for the base alone.
+        adapter: Id of the adapter that vLLM reports; None for the base alone.
+        prompt_tokens: Number of prompt tokens; 0 before the prompt is sent.
+        completion_tokens: Number of answer tokens so far.
+        task: Task that reads the answer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, request: Request) -> None:
+        super().__init__(request)
         self.adapter: str | None = None
         self.prompt_tokens = 0
         self.completion_tokens = 0
         self.task: asyncio.Task[None] | None = None
-        self._came: asyncio.Queue[Piece | OwnlmError | None] = asyncio.Queue()
-
-    async def __aiter__(self) -> AsyncIterator[Piece]:
-        while (came := await self._came.get()) is not None:
-            if isinstance(came, OwnlmError):
-                raise came
-            yield came
-            if came.finish:
-                return
 
     def cancel(self) -> None:
         """Closes the connection, at which vLLM gives up the answer."""
         if self.task is not None:
             self.task.cancel()
 
-    def put(self, came: Piece | OwnlmError | None) -> None:
-        """A piece; or why nothing more comes, None for nobody wants it."""
-        self._came.put_nowait(came)
+    def put_text(self, text: str, finish: Finish | None) -> None:
+        """Adds an output with new text."""
+        self.put(RequestOutput(text, finish, self.adapter, self.prompt_tokens, self.completion_tokens))
 
 
-def generating(model: str, prompt: list[int], work: Work, room: int, ends: set[int]) -> dict[str, Any]:
+def generating(model: str, prompt: list[int], asked: Request, room: int, ends: set[int]) -> dict[str, Any]:
     """The request for a text of at most `room` tokens. Stop texts are found on our side, in the tokens that come."""
     request = {
         "model": model,
         "prompt": prompt,
-        "max_tokens": min(work.max_tokens, room),
-        "temperature": work.temperature,
+        "max_tokens": min(asked.max_tokens, room),
+        "temperature": asked.temperature,
         "stop_token_ids": sorted(ends),
         "stream": True,
         "return_token_ids": True,
     }
-    if work.adapter is None:
+    if asked.adapter is None:
         request["cache_salt"] = token_urlsafe()  # how soon an answer begins must not tell who asked the same before
-    if work.temperature:
-        request |= {"top_p": work.top_p} | ({} if work.seed is None else {"seed": work.seed})
+    if asked.temperature:
+        request |= {"top_p": asked.top_p} | ({} if asked.seed is None else {"seed": asked.seed})
     return request
 
 
 async def read_text(
     client: httpx.AsyncClient,
     request: Mapping[str, Any],
-    text: AnswerText,
+    text: Detokenizer,
     stream: VllmStream,
     ends: set[int],
     terms: Terms,
@@ -96,17 +93,17 @@ async def read_text(
                 if token in ends:
                     finish = "stop"
                     break
-                text.add(token)
+                text.append(token)
                 if text.stopped:
                     finish = "stop"
                     break
             if finish:
-                text.end()
+                text.finish()
                 finish = "stop" if text.stopped else finish
-                stream.put(Piece(text.take(), "stop" if finish == "stop" else "length"))
+                stream.put_text(text.take(), "stop" if finish == "stop" else "length")
                 return  # closes the connection: vLLM gives up what it still would say
             if piece := text.take():
-                stream.put(Piece(piece, None))
+                stream.put_text(piece, None)
     raise EngineError("vLLM ended an answer in its midst", hint=_AGAIN)
 
 
@@ -123,7 +120,7 @@ async def read_likeliest(
 
     log p(label) = sum over its tokens, end of text included: as `ownlm.inference.label_scoring`.
     """
-    encoded = [base.encode_answer(f" {label}") for label in labels]
+    encoded = encode_labels(base, labels)
     prompts = [[*prompt, *tokens] for tokens in encoded]
     request = {"model": model, "prompt": prompts, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
     response = await client.post(PATH, json=request)
@@ -144,7 +141,7 @@ async def read_likeliest(
         raise EngineError("vLLM gave no likelihoods", hint=_AGAIN)
     best = max(range(len(labels)), key=likelihood.__getitem__)
     stream.completion_tokens = len(encoded[best])
-    stream.put(Piece(labels[best].strip(), "stop"))
+    stream.put_text(labels[best].strip(), "stop")
 
 
 def _check(response: httpx.Response) -> None:

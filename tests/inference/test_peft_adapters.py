@@ -15,18 +15,22 @@ from transformers import AutoModelForCausalLM
 
 from ownlm.config import TrainConfig
 from ownlm.errors import AdapterError
-from ownlm.inference.ask import Question, answer
-from ownlm.inference.label_scoring import choose
-from ownlm.inference.peft_answer import answer_with_peft
-from ownlm.inference.prompt_row import Prompt
+from ownlm.inference.adapter_cache import AttachedAdapter
+from ownlm.inference.decoder import Decoder
+from ownlm.inference.engine import BATCH, drive
+from ownlm.inference.label_scoring import encode_labels, score_labels
+from ownlm.inference.request import Request
+from ownlm.inference.scheduler import Scheduler
 from ownlm.model.base import BaseLM, load_base
 from ownlm.model.bases.random_base import make_random_base
 from ownlm.model.packed import BatchBuilder
 from ownlm.model.peft_adapter import PeftAdapter, fresh_adapter
 from ownlm.model.segments import BASE
+from tests.decoding import INFO, answers, new_sequence
+from tests.store.rows import adapter as adapter_row
 
 TEXTS = ["Sort this: a", "Sort this: a longer message, about something else", "Other words", "b"]
-LABELS = ["yes", "no", "yes please", "perhaps not today"]
+LABELS = ("yes", "no", "yes please", "perhaps not today")
 METHODS = ("ia3", "prompt")
 methods = pytest.mark.parametrize("method", METHODS)
 
@@ -73,8 +77,19 @@ def by_peft(base: BaseLM, adapter: PeftAdapter, folder: Path) -> Callable[[list[
     return logits
 
 
-def questions(base: BaseLM) -> list[Question]:
-    return [Question(base.encode_prompt(text), "ada") for text in TEXTS]
+def prompts(base: BaseLM) -> list[list[int]]:
+    return [base.encode_prompt(text) for text in TEXTS]
+
+
+def peft_answers(base: BaseLM, adapter: PeftAdapter, most: int = 9, labels: tuple[str, ...] = ()) -> list[str]:
+    """What the engine answers to all prompts with an adapter that peft has attached."""
+    info = adapter_row(1, "ada")
+    requests = [Request(INFO, info, tuple(prompt), most, labels=labels) for prompt in prompts(base)]
+    with adapter.attached(base.model) as attached:
+        scheduler = Scheduler(base, AttachedAdapter(info.id, attached.virtual_tokens), BATCH)
+        outputs = list(drive(scheduler, iter(requests)))
+    assert all(one.adapter == info.id and one.error is None for one in outputs)
+    return [one.text for one in outputs]
 
 
 @methods
@@ -98,13 +113,12 @@ def test_logits_are_those_of_the_exported_folder(base: BaseLM, method: str, tmp_
 def test_generation_equals_a_greedy_loop_in_peft(base: BaseLM, method: str, tmp_path: Path) -> None:
     adapter = random_adapter(base, method)
     logits = by_peft(base, adapter, tmp_path / "adapter")
-    done: list[int] = []
-    ours = answer_with_peft(base, adapter, questions(base), max_new_tokens=9, on_done=done.append)
-    assert sum(done) == 4 and len(set("".join(ours))) > 4
-    for question, text in zip(questions(base), ours, strict=True):
+    ours = peft_answers(base, adapter)
+    assert len(set("".join(ours))) > 4
+    for prompt, text in zip(prompts(base), ours, strict=True):
         tokens: list[int] = []
         while len(tokens) < 9 and not (tokens and tokens[-1] in base.stop_tokens):
-            tokens.append(int(logits(question.prompt + tokens)[-1].argmax()))
+            tokens.append(int(logits(prompt + tokens)[-1].argmax()))
         assert text == base.decode(tokens)
 
 
@@ -112,43 +126,43 @@ def test_generation_equals_a_greedy_loop_in_peft(base: BaseLM, method: str, tmp_
 def test_choice_equals_scoring_each_label_alone(base: BaseLM, method: str, tmp_path: Path) -> None:
     adapter = random_adapter(base, method)
     logits = by_peft(base, adapter, tmp_path / "adapter")
-    chosen = answer_with_peft(base, adapter, questions(base), labels=LABELS, max_new_tokens=9)
+    chosen = peft_answers(base, adapter, labels=LABELS)
     with adapter.attached(base.model) as attached:
-        prompts = [Prompt(BASE, attached.virtual_tokens + question.prompt) for question in questions(base)]
-        choices = choose(base, None, prompts, [f" {label}" for label in LABELS], tokens_per_pass=200)
-    for question, label, choice in zip(questions(base), chosen, choices, strict=True):
-        expected = {}
+        sequences = [new_sequence(base, BASE, attached.virtual_tokens + prompt) for prompt in prompts(base)]
+        scores = score_labels(base, None, sequences, encode_labels(base, LABELS))
+    for prompt, label, found in zip(prompts(base), chosen, scores, strict=True):
+        expected = []
         for name in LABELS:
             tokens = base.encode_answer(f" {name}")
-            log_p = logits(question.prompt + tokens)[len(question.prompt) - 1 : -1].log_softmax(-1)
-            expected[name] = float(log_p.gather(1, torch.tensor(tokens)[:, None]).sum())
-        assert choice.log_probabilities == pytest.approx(expected, rel=1e-4)
-        assert label == choice.label == max(expected, key=expected.__getitem__)
+            log_p = logits(prompt + tokens)[len(prompt) - 1 : -1].log_softmax(-1)
+            expected.append(float(log_p.gather(1, torch.tensor(tokens)[:, None]).sum()))
+        assert found == pytest.approx(expected, rel=1e-4)
+        assert label == LABELS[max(range(len(LABELS)), key=expected.__getitem__)]
 
 
 @methods
-def test_nothing_is_left_for_the_next_person(base: BaseLM, method: str) -> None:
+def test_nothing_is_left_for_the_next_user(base: BaseLM, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def without() -> list[str]:
-        return answer(base, {}, [Question(q.prompt, None) for q in questions(base)], max_new_tokens=9)
+        return answers(base, {}, [(None, prompt) for prompt in prompts(base)], 9)
+
+    def stop(self: Decoder) -> None:
+        raise KeyboardInterrupt
 
     before, modules = without(), list(base.model.modules())
     adapter = random_adapter(base, method)
-    assert answer_with_peft(base, adapter, questions(base), max_new_tokens=9) != before
+    assert peft_answers(base, adapter) != before
     assert without() == before
-
-    def stop(done: int) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        answer_with_peft(base, adapter, questions(base), max_new_tokens=9, on_done=stop)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Decoder, "step", stop)
+        peft_answers(base, adapter)
     assert without() == before
     assert list(base.model.modules()) == modules and not hasattr(base.model, "peft_config")
 
 
 def test_one_after_the_other_equals_each_alone(base: BaseLM) -> None:
     one, other = random_adapter(base, "ia3"), random_adapter(base, "prompt")
-    alone = [answer_with_peft(base, adapter, questions(base), max_new_tokens=9) for adapter in (one, other)]
-    again = [answer_with_peft(base, adapter, questions(base), max_new_tokens=9) for adapter in (other, one)]
+    alone = [peft_answers(base, adapter) for adapter in (one, other)]
+    again = [peft_answers(base, adapter) for adapter in (other, one)]
     assert alone == again[::-1] and alone[0] != alone[1]
 
 
@@ -184,7 +198,7 @@ def test_what_is_damaged_is_refused_and_leaves_no_trace(base: BaseLM, method: st
     good = random_adapter(base, method)
     for what, bad in damaged(good).items():
         with pytest.raises(AdapterError):
-            print(what, answer_with_peft(base, bad, questions(base), max_new_tokens=2))
+            print(what, peft_answers(base, bad, 2))
         assert list(base.model.modules()) == modules, what
         assert not hasattr(base.model, "peft_config"), what
     with good.attached(base.model):

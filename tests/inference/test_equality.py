@@ -8,18 +8,16 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from ownlm.config import LoraConfig
-from ownlm.inference.ask import Question, answer
-from ownlm.inference.generate import generate
-from ownlm.inference.label_scoring import choose, label_log_likelihood
-from ownlm.inference.prompt_row import Prompt
+from ownlm.inference.label_scoring import encode_labels, label_log_likelihood, score_labels
 from ownlm.model.adapter import Adapter, write_peft_folder
 from ownlm.model.bank import LoraBank
 from ownlm.model.base import BaseLM, load_base
 from ownlm.model.segments import BASE
+from tests.decoding import answers, generate, new_sequence, texts_of
 
 LORA = LoraConfig(r=4, lora_alpha=8)
 TEXTS = ["Sort this: a", "Sort this: a longer message, about something else", "Other words", "b"]
-LABELS = [" yes", " no", " yes please", " perhaps not today"]
+LABELS = ["yes", "no", "yes please", "perhaps not today"]
 
 
 @pytest.fixture(scope="module")
@@ -42,41 +40,36 @@ def stock_model(base: BaseLM, adapter: Adapter | None, folder: Path) -> torch.nn
     return PeftModel.from_pretrained(plain, folder)
 
 
-def cases(base: BaseLM, adapters: dict[str, Adapter]) -> list[Question]:
-    owners = [None, *adapters]
-    return [Question(base.encode_prompt(text), owner) for text in TEXTS for owner in owners]  # owners interleaved
-
-
 def test_generation_equals_transformers_generate(base: BaseLM, adapters: dict[str, Adapter], tmp_path: Path) -> None:
-    questions = cases(base, adapters)
-    ours = answer(base, adapters, questions, max_new_tokens=9)
+    owners = [None, *adapters]
+    prompts = [(owner, base.encode_prompt(text)) for text in TEXTS for owner in owners]  # owners interleaved
+    ours = answers(base, adapters, prompts, 9)
     assert len(set(ours)) > 4
-    for owner in (None, *adapters):
+    for owner in owners:
         model = stock_model(base, adapters.get(owner or ""), tmp_path / str(owner))
-        for question, text in zip(questions, ours, strict=True):
-            if question.owner == owner:
-                ids = torch.tensor([question.prompt])
+        for (own, prompt), text in zip(prompts, ours, strict=True):
+            if own == owner:
+                ids = torch.tensor([prompt])
                 out = model.generate(input_ids=ids, max_new_tokens=9, do_sample=False)[0, ids.shape[1] :].tolist()
                 assert base.decode(out) == text
 
 
-def test_choice_equals_scoring_each_label_alone(base: BaseLM, adapters: dict[str, Adapter], tmp_path: Path) -> None:
+def test_scores_equal_each_label_alone(base: BaseLM, adapters: dict[str, Adapter], tmp_path: Path) -> None:
     bank = LoraBank(base.model, LORA, 3)
     for slot, adapter in enumerate(adapters.values()):
         bank.load(slot, adapter)
-    prompts = [Prompt(slot, base.encode_prompt(text)) for text in TEXTS for slot in (2, BASE, 0)]
+    sequences = [new_sequence(base, slot, base.encode_prompt(text)) for text in TEXTS for slot in (2, BASE, 0)]
     with bank.attached():
-        choices = choose(base, bank, prompts, LABELS, tokens_per_pass=200)
-    for prompt, choice in zip(prompts, choices, strict=True):
-        adapter = None if prompt.slot == BASE else adapters[f"person {prompt.slot}"]
-        model = stock_model(base, adapter, tmp_path / str(prompt.slot))
-        for label in LABELS:
-            tokens = base.encode_answer(label)
+        scores = score_labels(base, bank, sequences, encode_labels(base, LABELS))
+    for sequence, found in zip(sequences, scores, strict=True):
+        adapter = None if sequence.slot == BASE else adapters[f"person {sequence.slot}"]
+        model = stock_model(base, adapter, tmp_path / str(sequence.slot))
+        for label, score in zip(LABELS, found, strict=True):
+            tokens = base.encode_answer(f" {label}")
             with torch.no_grad():
-                logits = model(torch.tensor([prompt.tokens + tokens])).logits[0, len(prompt.tokens) - 1 : -1]
+                logits = model(torch.tensor([sequence.prompt + tokens])).logits[0, len(sequence.prompt) - 1 : -1]
             expected = logits.log_softmax(-1).gather(1, torch.tensor(tokens)[:, None]).sum()
-            assert choice.log_probabilities[label.strip()] == pytest.approx(float(expected), rel=1e-4)
-        assert choice.label == max(choice.log_probabilities, key=choice.log_probabilities.__getitem__)
+            assert score == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_log_likelihood_against_a_naive_loop() -> None:
@@ -89,17 +82,17 @@ def test_log_likelihood_against_a_naive_loop() -> None:
 
 
 def test_generation_stops_at_the_limit_and_at_the_context(base: BaseLM) -> None:
-    (short,) = generate(base, None, [Prompt(BASE, [5, 6])], max_new_tokens=1)
+    (short,) = texts_of(generate(base, None, [(BASE, [5, 6])], 1))
     assert len(short) <= 1  # a token of this base is a byte at most
     room = base.max_tokens - 3
-    (cut,) = generate(base, None, [Prompt(BASE, [5] * room)], max_new_tokens=50)
-    assert len(cut) <= 3
+    (cut,) = generate(base, None, [(BASE, [5] * room)], 50)
+    assert cut.num_completion_tokens == 3 and cut.finish == "length"
 
 
 def test_an_answer_of_one_line_ends_with_it(base: BaseLM) -> None:
     line_end = base.tokenizer("\n", add_special_tokens=False)["input_ids"][-1]
-    prompts = [Prompt(BASE, base.encode_prompt(text)) for text in ("one", "another one", "a third")]
-    free = generate(base, None, prompts, max_new_tokens=12)
+    prompts = [(BASE, base.encode_prompt(text)) for text in ("one", "another one", "a third")]
+    free = texts_of(generate(base, None, prompts, 12))
     calls = 0
 
     class Lines:
@@ -116,12 +109,7 @@ def test_an_answer_of_one_line_ends_with_it(base: BaseLM) -> None:
                 logits_PV[:, line_end] = 1e9
             return logits_PV
 
-    one_line = generate(Lines(), None, prompts, max_new_tokens=12, one_line=True)  # type: ignore[arg-type]
+    one_line = texts_of(generate(Lines(), None, prompts, 12, one_line=True))  # type: ignore[arg-type]
     assert calls == 4 and all("\n" not in text for text in one_line)
     for whole, line in zip(free, one_line, strict=True):
         assert whole.split("\n")[0].startswith(line)
-
-
-def test_nothing_asked_nothing_answered(base: BaseLM) -> None:
-    assert answer(base, {}, [], max_new_tokens=4) == []
-    assert answer(base, {}, [], labels=["a"], max_new_tokens=4) == []
