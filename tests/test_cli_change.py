@@ -7,7 +7,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from ownlm.store.work import working
+from ownlm.store.database import working
 from tests.community import rows, write_rows
 from tests.shell import Shell
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ownlm.home import Home
 from ownlm.progress import silent
-from ownlm.store.work import working
+from ownlm.store.database import working
 from tests.community import rows, write_rows
 from tests.sharing import everything
 from tests.shell import Shell

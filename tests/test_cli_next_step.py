@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ownlm.cli.next_step import FEW, LEAST, SECONDS, next_step
+from ownlm.cli.imports import FEW, LEAST, SECONDS, next_step
 from ownlm.importers.imported import Imported
 from tests.importers.repository import Repository
 from tests.shell import Shell

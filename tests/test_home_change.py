@@ -20,7 +20,7 @@ from ownlm.oppu.examples import tokenize
 from ownlm.oppu.fleet import Job, train_fleet
 from ownlm.progress import silent
 from ownlm.prompt.example import history_examples
-from ownlm.store.work import working
+from ownlm.store.database import working
 from tests.community import rows, write_rows, write_task
 from tests.forks import context
 from tests.namespace import run_with_mount

@@ -16,11 +16,10 @@ from ownlm.progress import silent
 from ownlm.server import deletions
 from ownlm.server.app import create_app
 from ownlm.server.limits import Limits
-from ownlm.store.database import Database
+from ownlm.store.database import Database, working
 from ownlm.store.erasing import leftovers
 from ownlm.store.erasing.leftovers import dues
 from ownlm.store.forget import Forgotten, leaving
-from ownlm.store.work import working
 from tests.server.conftest import Served
 from tests.server.fake_engine import FakeEngine
 from tests.sharing import GIVERS, OTHERS

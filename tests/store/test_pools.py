@@ -332,7 +332,7 @@ def test_licences_and_pools_of_others_are_no_trace(crowd: Store) -> None:
     (crowd.folder / "pools" / "p1").mkdir(parents=True)
     (crowd.folder / "pools" / "p1" / "pool.json").write_text(texts[2], "utf8")
     (crowd.folder / "pools" / "p1" / "README.md").write_text(f"as somebody wrote: {texts[1]}, {texts[2]}", "utf8")
-    with pytest.raises(StoreError, match=r"The file .*README\.md"):
+    with pytest.raises(StoreError, match=r"A copy of the text to delete lies in .*README\.md"):
         forget_user(crowd, "dora")
     (crowd.folder / "pools" / "p1" / "README.md").unlink()
     assert forget_user(crowd, "dora", verify=True).texts == 3

@@ -134,7 +134,7 @@ def test_what_is_lost_or_damaged_is_trained_anew(shared: Home, spoil: Callable[[
     adapter, gates = drafts(shared.store, user="hugo")
     spoil(shared, gates)
     (finding,) = shared.doctor().wrong
-    assert "draft of user 'hugo' (gates" in finding.what and "trains it anew" in finding.hint
+    assert "draft of user 'hugo' (gates" in finding.what and "trains it again" in finding.hint
     made = share(shared)
     assert (made.adapters, made.gates) == (NONE, Drafted(1, 3)) and not shared.doctor().wrong
     spoil(shared, adapter)

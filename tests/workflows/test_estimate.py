@@ -9,7 +9,7 @@ import pytest
 from ownlm.errors import ConfigError, DataError, NotFoundError
 from ownlm.home import Home
 from ownlm.progress import silent
-from ownlm.store.work import working
+from ownlm.store.database import working
 from tests.community import rows, write_rows, write_task
 from tests.shell import Shell
 

@@ -41,7 +41,7 @@ from ownlm.errors import DataError
 from ownlm.filesystem import read_regular
 from ownlm.history.record import Query
 from ownlm.progress import Progress, silent
-from ownlm.store.work import working
+from ownlm.store.database import working
 from ownlm.workflows.plan import digest
 
 

@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -91,7 +90,7 @@ def doctor(home: options.Home = options.HOME, json: options.Json = False) -> Non
         except NotFoundError:
             seen = without_home(home)
     if json:
-        print_json(asdict(seen))
+        print_json(seen.model_dump())
     else:
         print_table("Machine", ["", ""], _shown(seen.machine))
         if seen.home:

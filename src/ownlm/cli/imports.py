@@ -1,13 +1,14 @@
 """`ownlm import`."""
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
 from ownlm.cli import options
-from ownlm.cli.next_step import next_step
-from ownlm.cli.output import many, print_json, progress_bar, say, size
+from ownlm.cli.output import duration, many, print_json, progress_bar, say, size
 from ownlm.errors import OwnlmError, argument, quoted, shown
 
 if TYPE_CHECKING:
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True)
 
 SHOWN = 8  # users listed one by one
+
+# The first training after an import
+FEW: Final = 5  # users
+LEAST: Final = 50  # records of each user; fewer teach an adapter little
+SECONDS: Final = 15 * 60  # seconds
+EPOCHS: Final = 4  # preset small
+TOKENS_PER_S: Final = 130  # smollm2-135m on one CPU core, measured (benchmarks/LOG.md)
+CORES: Final = 8  # more cores gain little
+BYTES: Final = 120  # ids, time and field names of a row
+BYTES_PER_TOKEN: Final = 3.0  # rest of a row, measured on 899 commits (benchmarks/LOG.md)
 
 _OUT = typer.Argument(
     metavar="OUT.jsonl", help="The history file to write.", show_default=False, callback=options.outside_homes
@@ -230,3 +241,63 @@ def _tell(imported: "Imported", json: bool) -> None:
     for file in imported.files:
         if file.name.endswith(".queries.jsonl"):
             say(f"Then: ownlm ask --task {imported.task} --file={quoted(file)}")
+
+
+@dataclass(frozen=True, slots=True)
+class NextStep:
+    """The training command that follows an import, sized so that a first run ends within minutes.
+
+    Attributes:
+        top: option `--top` of `ownlm train`; None where training all users takes minutes.
+        recent: option `--recent` of `ownlm train`; None where training on all records takes minutes.
+        seconds: estimated time of that command.
+        all_seconds: estimated time without these options.
+        cores: number of CPU cores of the estimate.
+    """
+
+    top: int | None
+    recent: int | None
+    seconds: float
+    all_seconds: float
+    cores: int
+
+    def command(self, imported: "Imported") -> str:
+        """The command line."""
+        options = [f" --{name} {value}" for name, value in (("top", self.top), ("recent", self.recent)) if value]
+        return f"ownlm train --task {imported.task} {argument(imported.files[0])}{''.join(options)}"
+
+    def explained(self, users: int) -> str:
+        """The estimated time, with its basis."""
+        chosen = [f"the {many(self.top, 'user')} with most records"] if self.top else []
+        chosen += [f"the latest {many(self.recent, 'record')} of each user"] if self.recent else []
+        first = f" for {' and '.join(chosen)}" if chosen else ""
+        rest = f"; for all records of {many(users, 'user')}, about {duration(self.all_seconds)}" if chosen else ""
+        time = "under a minute" if self.seconds < 60 else f"about {duration(self.seconds)}"
+        return (
+            f"{time}{first}{rest} (estimated from the number and length of the records, for "
+            f"smollm2-135m on {many(self.cores, 'core')} of a CPU; --dry-run measures it)"
+        )
+
+
+def next_step(imported: "Imported", cores: int | None = None) -> NextStep:
+    """Training on everything if that takes minutes; else on the users with most records, or their latest records.
+
+    Args:
+        cores: number of CPU cores; by default those this process may use.
+    """
+    cores = min(
+        cores or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, CORES
+    )
+    counts = sorted(imported.records.values(), reverse=True)
+    length = imported.files[0].stat().st_size / max(1, sum(counts)) - BYTES
+    each = EPOCHS * max(length, BYTES_PER_TOKEN) / BYTES_PER_TOKEN / (cores * TOKENS_PER_S)
+    every = sum(counts) * each
+    if every <= SECONDS:
+        return NextStep(None, None, every, every, cores)
+    fitting = [top for top in range(1, FEW + 1) if sum(counts[:top]) * each <= SECONDS and top < len(counts)]
+    if fitting:
+        return NextStep(fitting[-1], None, sum(counts[: fitting[-1]]) * each, every, cores)
+    top = max(1, min(FEW, len(counts), int(SECONDS / each / LEAST)))
+    recent = max(LEAST, int(SECONDS / each / top / 10) * 10)
+    seconds = sum(min(count, recent) for count in counts[:top]) * each
+    return NextStep(top if top < len(counts) else None, recent, seconds, every, cores)

@@ -10,9 +10,9 @@ from anyio import CapacityLimiter, Lock, to_thread
 from ownlm.errors import OwnlmError, StoreError
 from ownlm.home import Home
 from ownlm.progress import silent
+from ownlm.store.database import at_work
 from ownlm.store.erasing.leftovers import erase_due
 from ownlm.store.forget import Forgotten, leaving
-from ownlm.store.work import at_work
 
 log = logging.getLogger("ownlm.server")
 AT_ONCE = 16  # threads, which mostly wait to share a pass over the files; threads that answer are others

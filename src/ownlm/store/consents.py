@@ -8,13 +8,13 @@ from sqlalchemy import Connection, delete, insert, select
 
 from ownlm.errors import ConfigError, NotFoundError
 from ownlm.store import tables
+from ownlm.store.database import alone
 from ownlm.store.drafts import drop
 from ownlm.store.pools import BATCH, sweep
 from ownlm.store.records import unknown_user_in
 from ownlm.store.rows import now
 from ownlm.store.store import Store
 from ownlm.store.withdrawals import mark_waiting, sharers_in
-from ownlm.store.work import alone
 
 LICENCE = "CC-BY-4.0"
 

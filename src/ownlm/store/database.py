@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from sqlalchemy import (
     Connection,
     Engine,
@@ -28,8 +28,10 @@ from sqlalchemy.exc import DBAPIError
 
 from ownlm.durable import sync
 from ownlm.errors import StoreBusyError, StoreError
-from ownlm.filesystem import make_private
+from ownlm.filesystem import make_private, read_regular
+from ownlm.progress import Progress
 from ownlm.store import tables
+from ownlm.store.rows import now
 from ownlm.store.withdrawals import mark_waiting
 
 log = logging.getLogger("ownlm.store")
@@ -47,6 +49,7 @@ MOMENT_S, LONGEST_MOMENT_S = (
     0.8,
 )  # an attempt to empty the log blocks writers so long: at first, at most
 POLL_S = 0.02  # between attempts
+WORK_LOCK, WORK_NOTE, WORK_POLL_S = "work.lock", "work.json", 0.5
 _PRAGMAS = (  # deleted rows are overwritten, and sorting leaves no temporary file
     "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON", "temp_store=MEMORY",
 )  # fmt: skip
@@ -276,3 +279,70 @@ def _engine(path: Path, read_only: bool) -> Engine:
         db.exec_driver_sql("BEGIN IMMEDIATE" if db.get_execution_options().get("writing") else "BEGIN")
 
     return engine
+
+
+# The lock of the one process that trains in a home
+
+
+@contextmanager
+def working(folder: Path, what: str, progress: Progress) -> Iterator[None]:
+    """Holds the lock for training in a home, after waiting for it. Reading, adding and most deletions need no lock.
+
+    Args:
+        folder: the home.
+        what: command shown to processes that wait, such as "ownlm train".
+        progress: reports which process holds the lock.
+
+    Raises:
+        StoreError: the home is read-only.
+    """
+    lock, note = FileLock(folder / WORK_LOCK), folder / WORK_NOTE
+    try:
+        while True:
+            try:
+                lock.acquire(timeout=0)
+                break
+            except Timeout:
+                progress("waiting", 0, 0, f"for {_other(note)}")
+                time.sleep(WORK_POLL_S)
+    except OSError as error:
+        raise StoreError(
+            f"The home {folder} cannot be worked in", got=error.strerror, hint="make it writable"
+        ) from None
+    try:
+        with suppress(OSError):  # such as a full disk; the note is not essential
+            note.write_text(json.dumps({"process": os.getpid(), "what": what, "since": now()}), "utf8")
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[bool]:
+    """Tries to take the lock: True if no process trains, and then none begins during the block."""
+    lock = FileLock(folder / WORK_LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except (Timeout, OSError):  # a process trains; or the home is read-only
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def at_work(folder: Path) -> str | None:
+    """The process that trains in a home, in words; None where there is none."""
+    with alone(folder) as idle:
+        return None if idle or not (folder / WORK_NOTE).exists() else _other(folder / WORK_NOTE)
+
+
+def _other(note: Path) -> str:
+    """The process that wrote the note, in words."""
+    try:
+        known = json.loads(read_regular(note))
+        return f"`{known['what']}`, process {known['process']}, at work in this home since {known['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process, at work in this home"

@@ -1,14 +1,14 @@
-"""What the machine is, whether the home is whole, and what to do next."""
+"""`doctor`: facts about the machine, damage in the home, and the next steps."""
 
 import os
 import platform
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
 import psutil
+from pydantic import BaseModel
 from sqlalchemy import text
 
 from ownlm import __version__
@@ -16,6 +16,7 @@ from ownlm.errors import OwnlmError, argument, many, quoted
 from ownlm.model.bases.files import fingerprint
 from ownlm.progress import Progress
 from ownlm.store.checkpoints import checkpoint_blobs
+from ownlm.store.database import at_work
 from ownlm.store.drafts import drafts
 from ownlm.store.erasing.copies import files_with_records
 from ownlm.store.erasing.leftovers import dues
@@ -23,50 +24,55 @@ from ownlm.store.forget import leaving
 from ownlm.store.pools import consents, loose_folders, people_of, pools
 from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo, record_digest
 from ownlm.store.store import Store
-from ownlm.store.work import at_work
 from ownlm.workflows.recipes import assemble_command, sharers_now
 
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy", "sqlalchemy")
-LOW_DISK = 10**9  # bytes; an adapted 135M base takes half of it
-NAMED = 20  # people in a command; of more, the next doctor tells
+LOW_DISK = 10**9  # bytes; an adapted 135M base takes half of this
+NAMED = 20  # users in a command; the next run of doctor names the others
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that is wrong, and what to do about it."""
+class Finding(BaseModel):
+    """A fault, and what to do about it."""
 
     what: str
     hint: str
 
 
-@dataclass(slots=True)
-class Diagnosis:
-    """What the doctor saw.
+class Diagnosis(BaseModel):
+    """Result of `doctor`.
 
     Attributes:
         machine: facts about the machine, by name.
         home: facts about the home, by name.
-        wrong: what is wrong in the home; none of a healthy one.
-        next: what to do next.
+        wrong: faults in the home.
+        next: next steps.
     """
 
-    machine: dict[str, str | int] = field(default_factory=dict)
-    home: dict[str, str | int] = field(default_factory=dict)
-    wrong: list[Finding] = field(default_factory=list)
-    next: list[str] = field(default_factory=list)
+    machine: dict[str, str | int] = {}
+    home: dict[str, str | int] = {}
+    wrong: list[Finding] = []
+    next: list[str] = []
+
+
+_BACKUP = "restore the home from a backup"
+_SWEEP = "the next `ownlm train` or `adapt` removes them"
+
+
+def _fault(what: str, hint: str) -> Finding:
+    return Finding(what=what, hint=hint)
 
 
 def diagnose(store: Store, progress: Progress) -> Diagnosis:
-    """Looks at everything; changes nothing."""
-    seen = Diagnosis(machine_facts(store.folder), {"folder": str(store.folder)})
+    """Checks everything; changes nothing."""
+    seen = Diagnosis(machine=machine_facts(store.folder), home={"folder": str(store.folder)})
     for check in (_database, _facts, _tasks_and_records, _copies, _bases, _adapters, _drafts, _sharing, _left_over):
         try:
             seen.wrong += check(store, seen, progress)
         except OwnlmError as error:
-            seen.wrong.append(Finding(error.what, error.hint or "restore the home from a backup"))
-        except (ValueError, KeyError, TypeError) as error:  # what stands in a row is not what ownlm writes there
+            seen.wrong.append(_fault(error.what, error.hint_with_command or _BACKUP))
+        except (ValueError, KeyError, TypeError) as error:  # a row has a value that ownlm does not write
             what = f"The database holds what cannot be read ({type(error).__name__} in the check of{check.__name__}"
-            seen.wrong.append(Finding(what.replace("_", " ") + ")", "restore the home from a backup"))
+            seen.wrong.append(_fault(what.replace("_", " ") + ")", _BACKUP))
         if check is _database and seen.wrong:
             break
     seen.next = list(dict.fromkeys(finding.hint for finding in seen.wrong)) or _next_steps(store)
@@ -76,14 +82,14 @@ def diagnose(store: Store, progress: Progress) -> Diagnosis:
 
 
 def without_home(folder: Path) -> Diagnosis:
-    """What can be said where there is no home yet."""
+    """The result where there is no home yet."""
     step = f"there is no home in {folder} yet: `ownlm base add smollm2-135m` makes one"
-    return Diagnosis(machine_facts(Path()), next=[step])
+    return Diagnosis(machine=machine_facts(Path()), next=[step])
 
 
 def machine_facts(folder: Path) -> dict[str, str | int]:
     """The machine: system, cores, memory, disk, device, versions. Sizes are in bytes."""
-    import torch  # here, because most commands do without
+    import torch  # imported late: it is slow
 
     memory, disk = psutil.virtual_memory(), shutil.disk_usage(folder)
     return {
@@ -103,14 +109,14 @@ def machine_facts(folder: Path) -> dict[str, str | int]:
 
 
 def _facts(store: Store, seen: Diagnosis, progress: Progress) -> list[Finding]:
-    """The home: how much is in it, and who is at work there. Sizes are in bytes."""
-    people, adapters, files, kept = store.histories(), store.adapters(), store.blobs.files(), drafts(store)
+    """The contents of the home and the process that trains there. Sizes are in bytes."""
+    histories, adapters, files, kept = store.histories(), store.adapters(), store.blobs.files(), drafts(store)
     states = checkpoint_blobs(store)
     seen.home |= {
         "read_only": "yes" if store.database.read_only else "no",
         "bases": len(store.bases()),
-        "people": len({person.user for person in people}),
-        "records": sum(person.records for person in people),
+        "people": len({one.user for one in histories}),
+        "records": sum(one.records for one in histories),
         "people_with_adapter": len({adapter.user for adapter in adapters}),
         "adapters": len(adapters),
         "recipes": sum(adapter.is_recipe for adapter in adapters),
@@ -132,46 +138,46 @@ def _database(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Fin
         dangling = db.execute(text("PRAGMA foreign_key_check")).first()
         due = bool(dues(db))
     if whole != "ok":
-        yield Finding("The database is damaged", "restore the home from a backup")
+        yield _fault("The database is damaged", _BACKUP)
         return
     if dangling:
-        yield Finding(f"A row of the table {dangling[0]} names a row of {dangling[2]} that is not there",
-                      "restore the home from a backup")  # fmt: skip
+        yield _fault(f"A row of the table {dangling[0]} names a row of {dangling[2]} that is not there",
+                      _BACKUP)  # fmt: skip
     if due:
-        what = "Text that was deleted may still stand in the home's files: another process kept reading it"
+        what = "Deleted text may still be in the home's files: another process kept reading it"
         hint = "end what else uses the home; the next deletion, `ownlm history add` or `ownlm train` removes the text"
-        yield Finding(what, hint)
+        yield _fault(what, hint)
     for name in leaving(store):
-        what = "Pieces of a person who was deleted wait in pools for their withdrawal"
-        yield Finding(what, f"`ownlm pool withdraw {name}`, when nothing trains in the home")
+        what = "Pieces of a deleted user wait in pools for their withdrawal"
+        yield _fault(what, f"`ownlm pool withdraw {name}`, when nothing trains in the home")
 
 
 def _copies(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Finding]:
-    """Files that somebody put into the home, and that stand in the way of deletions."""
+    """Foreign files in the home that prevent deletions."""
     for path, records in files_with_records(store).items():
         held = many(records, "record")
         what = f"The file {path} holds copies of {held}: they cannot be deleted while it lies in the home"
-        yield Finding(what, f"move {quoted(path)} out of the home, or remove it")
+        yield _fault(what, f"move {quoted(path)} out of the home, or remove it")
 
 
 def _tasks_and_records(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Finding]:
     for name in store.tasks():
         store.task(name)
-    people = store.histories()
-    for place, person in enumerate(people, 1):
-        progress("records", place, len(people))
+    histories = store.histories()
+    for place, person in enumerate(histories, 1):
+        progress("records", place, len(histories))
         digests = store.digests(person.task, person.user)
         for record in store.history(person.task, person.user).records:
             if record_digest(record) != digests.get(record.id):
                 what = f"Record {record.id!r} of user {person.user!r} in task {person.task!r} is not what was added"
                 which = f"--record {quoted(record.id)} --task {person.task} {argument(person.user)}"
-                yield Finding(what, f"`ownlm history forget {which}`, and add it again")
+                yield _fault(what, f"`ownlm history forget {which}`, and add it again")
 
 
 def _bases(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Finding]:
     for base in store.bases():
         if (what := _wrong_with(base)) is not None:
-            yield Finding(f"The base {base.name!r} {what} in {base.folder}", "put it back, or fetch it again")
+            yield _fault(f"The base {base.name!r} {what} in {base.folder}", "put it back, or fetch it again")
 
 
 def _wrong_with(base: BaseInfo) -> str | None:
@@ -186,70 +192,67 @@ def _adapters(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Fin
     adapters = store.adapters()
     for place, adapter in enumerate(adapters, 1):
         progress("adapters", place, len(adapters))
-        who, again = f"The {_kind(adapter)} {adapter.id[:8]} of user {adapter.user!r}", _again(store, adapter)
+        kind = "recipe" if adapter.is_recipe else "adapter"
+        which, again = f"The {kind} {adapter.id[:8]} of user {adapter.user!r}", _again(store, adapter)
         try:
             weights = b"" if adapter.blob is None else store.blobs.get(adapter.blob)
         except OwnlmError as error:
-            yield Finding(f"{who} has lost its weights: {error.what}", f"{error.hint}: {again}")
+            yield _fault(f"{which} has lost its weights: {error.what}", f"{error.hint}: {again}")
         else:
             if len(weights) + len(adapter.recipe or b"") != adapter.bytes:
-                yield Finding(f"{who} has weights of another size", f"{again} --user {quoted(adapter.user)}")
+                yield _fault(f"{which} has weights of another size", f"{again} --user {quoted(adapter.user)}")
         if bases.get(adapter.base) != adapter.base_fingerprint:
-            yield Finding(f"{who} was made for another base than {adapter.base!r} is now", again)
+            yield _fault(f"{which} was made for another base than {adapter.base!r} is now", again)
         if not store.knows(adapter.task, adapter.user):
-            yield Finding(f"{who} is of a person without records", f"`ownlm users forget {argument(adapter.user)}`")
-
-
-def _kind(adapter: AdapterInfo) -> str:
-    return "recipe" if adapter.is_recipe else "adapter"
+            yield _fault(f"{which} belongs to a user without records", f"`ownlm users forget {argument(adapter.user)}`")
 
 
 def _again(store: Store, adapter: AdapterInfo) -> str:
-    """What makes a new one of its kind; of a recipe, with its settings."""
+    """The command that makes the adapter again; for a recipe, with its settings."""
     if not adapter.is_recipe:
         return f"`ownlm train --task {adapter.task}`"
     return f"`{assemble_command(adapter, sharers_now(store, adapter.task))}`"
 
 
 def _drafts(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Finding]:
-    """What was trained of those who agree to share."""
+    """Drafts: training results of users who share."""
     known, agreed = drafts(store), consents(store)
     for place, draft in enumerate(known, 1):
         progress("drafts", place, len(known))
-        who = f"The draft of user {draft.user!r} ({draft.kind}, task {draft.task!r})"
-        again = f"the next `ownlm share --task {draft.task}` that chooses them trains it anew"
+        which = f"The draft of user {draft.user!r} ({draft.kind}, task {draft.task!r})"
+        again = f"the next `ownlm share --task {draft.task}` that selects the user trains it again"
         try:
             if len(store.blobs.get(draft.blob)) != draft.bytes:
-                yield Finding(f"{who} has weights of another size", again)
+                yield _fault(f"{which} has weights of another size", again)
         except OwnlmError as error:
-            yield Finding(f"{who} has lost its weights: {error.what}", again)
+            yield _fault(f"{which} has lost its weights: {error.what}", again)
         if draft.user not in agreed or not store.knows(draft.task, draft.user):
-            what = f"{who} is of a person who does not agree to share, or has no records"
-            yield Finding(what, f"`ownlm users consent --no-share {argument(draft.user)}` removes it")
+            what = f"{which} belongs to a user who does not agree to share, or has no records"
+            yield _fault(what, f"`ownlm users consent --no-share {argument(draft.user)}` removes it")
 
 
 def _sharing(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Finding]:
-    """Pools, the recipes that name them, and who agreed."""
+    """Pools, the recipes that name them, and consents."""
     known = pools(store)
     for place, pool in enumerate(known, 1):
         progress("pools", place, len(known))
         if (what := _wrong_with_pool(pool)) is not None:
             hint = f"`ownlm pool add FOLDER --task {pool.task}` puts it back from a copy"
             another = f", or `ownlm share --task {pool.task}` makes another" if pool.own else ""
-            yield Finding(f"The pool {pool.digest[:12]} of task {pool.task!r} {what}", hint + another)
+            yield _fault(f"The pool {pool.digest[:12]} of task {pool.task!r} {what}", hint + another)
     digests = {pool.digest for pool in known}
     for adapter in store.adapters():
         if adapter.is_recipe and adapter.stale is None and adapter.pool not in digests:
             what = f"The recipe {adapter.id[:8]} of user {adapter.user!r} is made of a pool that is not in the home"
-            yield Finding(what, _again(store, adapter))
-    for user in sorted(consents(store).keys() - {person.user for person in store.histories()}):
+            yield _fault(what, _again(store, adapter))
+    for user in sorted(consents(store).keys() - {one.user for one in store.histories()}):
         hint = f"`ownlm users consent --no-share {argument(user)}`"
-        yield Finding(f"User {user!r} agreed to share, and has no records", hint)
+        yield _fault(f"User {user!r} agreed to share, and has no records", hint)
 
 
 def _wrong_with_pool(pool: PoolInfo) -> str | None:
-    """Every byte of it is hashed."""
-    from ownlm.perpcs.pool import open_pool  # here, because most commands do without torch
+    """Reads and hashes the whole pool."""
+    from ownlm.perpcs.pool import open_pool  # imported late: it is slow torch
 
     if not Path(pool.folder).is_dir():
         return f"is not in {pool.folder}"
@@ -262,34 +265,31 @@ def _wrong_with_pool(pool: PoolInfo) -> str | None:
 
 def _left_over(store: Store, seen: Diagnosis, progress: Progress) -> Iterator[Finding]:
     if at_work(store.folder):
-        return  # what has no name yet may be about to get one
+        return  # new files may not be named by a row yet
     named = {adapter.blob for adapter in store.adapters() if adapter.blob} | {draft.blob for draft in drafts(store)}
     named |= checkpoint_blobs(store).keys()
     if loose := [file for file in store.blobs.files() if file.stem not in named]:
-        yield Finding(f"Weights that nothing names, left by a killed run: {len(loose):,} files", _SWEEP)
+        yield _fault(f"Weights that nothing names, left by a killed run: {len(loose):,} files", _SWEEP)
     if folders := store.loose_base_folders():
-        yield Finding(f"Bases that nothing names, left by a killed run: {len(folders):,} folders", _SWEEP)
+        yield _fault(f"Bases that nothing names, left by a killed run: {len(folders):,} folders", _SWEEP)
     if folders := loose_folders(store):
         what = f"Pools that nothing names, left by a killed run: {len(folders):,} folders"
-        yield Finding(what, "the next `ownlm share` or `assemble` removes them")
-
-
-_SWEEP = "the next `ownlm train` or `adapt` removes them"
+        yield _fault(what, "the next `ownlm share` or `assemble` removes them")
 
 
 def _next_steps(store: Store) -> list[str]:
-    people, latest = store.histories(), store.latest_adapters()
+    histories, latest = store.histories(), store.latest_adapters()
     if not store.bases():
         return ["`ownlm base add smollm2-135m`"]
-    if not people:
+    if not histories:
         return ["`ownlm import git REPO commits.jsonl`, or `ownlm history add DATA --task T`"]
     steps = [
-        f"`ownlm adapt --task {base.task} --out NAME`: the base {base.name} has learnt from what was forgotten since"
+        f"`ownlm adapt --task {base.task} --out NAME`: the base {base.name} learnt from data forgotten since"
         for base in store.bases()
         if base.forgotten and not any(other.task == base.task and not other.forgotten for other in store.bases())
     ]
-    for task in dict.fromkeys(person.task for person in people):
-        mine = [(person, latest.get((task, person.user))) for person in people if person.task == task]
+    for task in dict.fromkeys(one.task for one in histories):
+        mine = [(person, latest.get((task, person.user))) for person in histories if person.task == task]
         without = sum(adapter is None for _, adapter in mine)
         old = [adapter for person, adapter in mine if adapter is not None and not adapter.knows(person.history)]
         behind = sum(not adapter.is_recipe for adapter in old)
@@ -306,9 +306,9 @@ def _next_steps(store: Store) -> list[str]:
 
 
 def _assemble_steps(store: Store, task: str, latest: list[AdapterInfo], old: list[AdapterInfo]) -> list[str]:
-    """What makes new recipes for those whose recipe is old, each with the settings it had.
+    """Commands that make outdated recipes again, each with its settings.
 
-    Where not everybody's are the same, people are named: else those of the others would be made anew with them.
+    They name users where settings differ: otherwise recipes with other settings would be made again too.
     """
     sharers = sharers_now(store, task)
     settings = {assemble_command(one, sharers) for one in latest if one.is_recipe}

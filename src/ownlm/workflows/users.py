@@ -9,12 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from ownlm.errors import AdapterError, NotFoundError, OwnlmError, argument, quoted
 from ownlm.history.task import Task
 from ownlm.progress import Progress
+from ownlm.store.database import working
 from ownlm.store.forget import Forgotten, forget_record, forget_user, leaving, resume
 from ownlm.store.pools import consents, sweep
 from ownlm.store.records import Bounds, unknown_user
 from ownlm.store.rows import AdapterInfo, HistoryInfo
 from ownlm.store.store import Store
-from ownlm.store.work import working
 from ownlm.workflows.histories import Edited, edit_record, find_task
 from ownlm.workflows.options import Options
 from ownlm.workflows.standing import behind

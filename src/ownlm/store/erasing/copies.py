@@ -68,7 +68,7 @@ def check_no_copies(db: Connection, copies: list[tuple[Path, set[Needle]]]) -> N
     """
     if left := _left(db, copies):
         raise CopyError(
-            f"The file {left[0]} contains a copy of the text to delete; nothing was removed",
+            f"A copy of the text to delete lies in {left[0]}; nothing was removed",
             hint="move that file out of the home, or remove it, and give the same command again",
         )
 

@@ -34,12 +34,11 @@ from sqlalchemy import (
 
 from ownlm.errors import OwnlmError, StoreBusyError, StoreError
 from ownlm.store import tables
-from ownlm.store.database import ERASING_LOCK
+from ownlm.store.database import ERASING_LOCK, alone
 from ownlm.store.erasing import traces
 from ownlm.store.exports import sweep_served
 from ownlm.store.pools import sweep as sweep_pools
 from ownlm.store.store import Store
-from ownlm.store.work import alone
 
 DUE = "forgetting "  # prefix of a key in the table `meta`, which stays until a deletion is complete in all files
 PATIENCE_S = 2.0  # wait for readers of an old state, and for another process that erases; the rest is done later
