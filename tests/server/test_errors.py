@@ -29,9 +29,9 @@ from ownlm.errors import (
     TrainingError,
     UnknownUserError,
 )
+from ownlm.inference import protocol
 from ownlm.inference.protocol import AnswerTimeoutError, Busy, EngineDownError, EngineError, Overloaded, StoppedError
-from ownlm.server import engine
-from ownlm.server.errors import refusal
+from ownlm.server.errors import error_response
 from tests.community import TASK
 from tests.server.conftest import Served
 
@@ -64,7 +64,7 @@ VERDICTS = {  # kind: status, whether a client repeats it
 
 
 def kinds() -> Iterator[type[OwnlmError]]:
-    for module in (errors, engine):
+    for module in (errors, protocol):
         yield from (
             kind for _, kind in inspect.getmembers(module, inspect.isclass)
             if issubclass(kind, OwnlmError) and kind.__module__ == module.__name__
@@ -83,7 +83,7 @@ def made(kind: type[OwnlmError]) -> OwnlmError:
 @pytest.mark.parametrize("kind", VERDICTS, ids=lambda kind: kind.__name__)
 def test_a_client_repeats_what_can_succeed_and_nothing_else(kind: type[OwnlmError]) -> None:
     status, again = VERDICTS[kind]
-    response, asked = refusal(made(kind)), list[httpx.Request]()
+    response, asked = error_response(made(kind)), list[httpx.Request]()
     assert response.status_code == status and response.headers["x-should-retry"] == str(again).lower()
     assert ("retry-after" in response.headers) == (status in (429, 503))
     headers = {name: value for name, value in response.headers.items() if name != "retry-after"}  # nobody waits here
@@ -118,10 +118,10 @@ def test_the_log_tells_the_operator_what_and_where_and_the_client_is_not_told_wh
         CopyError("A copy of what is to be forgotten lies in /home/notes.txt"),
     ):
         with caplog.at_level(logging.ERROR, "ownlm.server"):
-            body = refusal(error).body
+            body = error_response(error).body
         assert error.what in caplog.text and b"/home" not in bytes(body)
         caplog.clear()
     with caplog.at_level(logging.ERROR, "ownlm.server"):
-        refusal(StoreBusyError("The database of the home /home is locked"))
-        refusal(PoolError("Sharers of ada withdrew"))
+        error_response(StoreBusyError("The database of the home /home is locked"))
+        error_response(PoolError("Sharers of ada withdrew"))
     assert "locked" not in caplog.text and "ada" not in caplog.text

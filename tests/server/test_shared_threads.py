@@ -19,7 +19,7 @@ from ownlm.server import binding
 from ownlm.server.binding import Bound
 from ownlm.server.retrieval import PROCESSES, Retrieval
 from ownlm.server.routes import openai
-from ownlm.server.state import BINDERS, MOST_WAITING, READERS, WRITERS, Turns
+from ownlm.server.state import BINDERS, MAX_WAITING, READERS, WRITERS, UserLocks
 from ownlm.store.consents import Consent
 from ownlm.store.store import Store
 from ownlm.workflows.ask import assign, prompt_settings
@@ -115,7 +115,7 @@ def test_a_user_with_a_long_history_waits_for_their_own_work_alone(
     waiting, ada = Waiting(), served.token("ada")
     monkeypatch.setattr(binding, "LONG_BYTES", 300)  # ada has more, bela has less
     work: tuple[Any, str] = {
-        "questions": (Retrieval, "__call__"), "searches": ("ownlm.server.routes.users", "history_page"),
+        "questions": (Retrieval, "__call__"), "searches": ("ownlm.server.routes.history", "history_page"),
         "downloads": (Home, "export"),
     }[what]  # fmt: skip
     owner = work[0] if not isinstance(work[0], str) else __import__(work[0], fromlist=["x"])
@@ -213,14 +213,14 @@ def test_a_search_keeps_nothing_on_disk_and_ends_with_its_server(
 
 def test_turns_are_taken_in_order_and_bounded() -> None:
     async def use() -> None:
-        turns, done, go_on = Turns(), list[object](), asyncio.Event()
+        turns, done, go_on = UserLocks(), list[object](), asyncio.Event()
 
         async def work(number: int, user: str = "ada", kind: str = "search") -> None:
-            async with turns.of(kind, user):
+            async with turns.hold(kind, user):
                 await go_on.wait()
                 done.append(number)
 
-        tasks = [asyncio.create_task(work(n)) for n in range(MOST_WAITING + 1)]
+        tasks = [asyncio.create_task(work(n)) for n in range(MAX_WAITING + 1)]
         await asyncio.sleep(0)
         with pytest.raises(Busy):
             await work(-1)

@@ -1,7 +1,7 @@
-"""Who asks: a token in the `Authorization` header says it.
+"""Authentication: bearer tokens in the `Authorization` header, and the FastAPI dependencies that need them.
 
-From outside, a token that was never given, one that was revoked, and one of a person who was forgotten look the same;
-that one has expired is said to those who have it.
+Unknown tokens, revoked tokens and tokens of deleted users get the same error. Only the
+holder of a token learns that it has expired.
 """
 
 from dataclasses import dataclass
@@ -25,10 +25,11 @@ _bearer = HTTPBearer(auto_error=False, description="A token, as `ownlm users tok
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, as their token says.
+    """Sender of a request.
 
     Attributes:
-        secret: the token itself, to see later whether it is still worth something; it is shown nowhere.
+        token: What the home knows of the token.
+        secret: The token itself, for later checks that it is still valid. Never shown.
     """
 
     token: TokenInfo
@@ -36,70 +37,67 @@ class Caller:
 
     @property
     def is_operator(self) -> bool:
-        """Whether they may ask for everybody."""
+        """Whether the token may be used for all users."""
         return self.token.user is None
 
     def check_still_there(self, state: State) -> None:
-        """Raises an AccessError where the token has expired, was revoked, or its user forgotten since."""
+        """Raises an AccessError where the token has expired, was revoked, or its user was deleted."""
         if find_token(state.home.store, self.secret) != self.token:
-            raise _nobody()
+            raise _invalid_token()
         if self.token.expired:
-            raise _expired()
+            raise _expired_token()
 
 
 async def authorise(scope: Scope, state: State) -> Caller:
-    """Finds out who sends a request, before its body is read, and keeps it in the request's scope.
+    """Finds the caller of a request, before its body is read, and keeps it in the scope.
 
     Raises:
-        AccessError: the token is missing, unknown or expired. Busy: it asked too often.
+        AccessError: The token is missing, unknown or expired.
+        Busy: The token has sent too many requests.
     """
     scheme, secret = get_authorization_scheme_param(Headers(scope=scope).get("authorization"))
     if scheme.lower() != "bearer" or not secret:
-        raise _nobody()
-    found = await to_thread.run_sync(find_token, state.home.store, secret, limiter=state.readers)
-    if found is None:
-        raise _nobody()
-    if found.expired:
-        raise _expired()
-    state.meter.count(found.id, operator=found.user is None)
-    scope.setdefault("state", {})[CALLER] = Caller(found, secret)  # copies of a scope share its state
-    return Caller(found, secret)
+        raise _invalid_token()
+    token = await to_thread.run_sync(find_token, state.home.store, secret, limiter=state.readers)
+    if token is None:
+        raise _invalid_token()
+    if token.expired:
+        raise _expired_token()
+    state.meter.count(token.id, operator=token.user is None)
+    caller = Caller(token, secret)
+    scope.setdefault("state", {})[CALLER] = caller  # copies of a scope share its state
+    return caller
 
 
-async def caller(request: Request, _: Annotated[object, Depends(_bearer)]) -> Caller:
-    """Who asks, as `authorise` found out; an AccessError where it was not asked to."""
-    found: Caller | None = request.scope.get("state", {}).get(CALLER)
-    if found is None:
-        raise _nobody()
-    return found
+async def _caller(request: Request, _: Annotated[object, Depends(_bearer)]) -> Caller:
+    caller: Caller | None = request.scope.get("state", {}).get(CALLER)
+    if caller is None:
+        raise _invalid_token()
+    return caller
 
 
-async def operator(caller: Annotated[Caller, Depends(caller)]) -> Caller:
-    """Who asks, an operator; else a ForbiddenError."""
+CurrentCaller = Annotated[Caller, Depends(_caller)]
+
+
+async def _operator(caller: CurrentCaller) -> Caller:
     if not caller.is_operator:
         raise ForbiddenError("This is for operators", hint="send an operator's token")
     return caller
 
 
-async def me(caller: Annotated[Caller, Depends(caller)]) -> str:
-    """The person who asks about themselves.
-
-    Raises:
-        NotFoundError: it is an operator, who is nobody in particular.
-    """
+async def _user(caller: CurrentCaller) -> str:
     if caller.token.user is None:
-        raise NotFoundError("An operator's token belongs to no person", hint="ask with a person's own token")
+        raise NotFoundError("An operator's token belongs to no user", hint="send the token of a user")
     return caller.token.user
 
 
-def _nobody() -> AccessError:
-    return AccessError("The token is missing, or worth nothing", hint="send `Authorization: Bearer TOKEN`")
+Operator = Annotated[Caller, Depends(_operator)]
+CurrentUser = Annotated[str, Depends(_user)]
 
 
-def _expired() -> AccessError:
+def _invalid_token() -> AccessError:
+    return AccessError("Missing or invalid token", hint="send `Authorization: Bearer TOKEN`")
+
+
+def _expired_token() -> AccessError:
     return AccessError("The token has expired", hint="ask whoever runs the server for a new one")
-
-
-AnyCaller = Annotated[Caller, Depends(caller)]
-Operator = Annotated[Caller, Depends(operator)]
-Me = Annotated[str, Depends(me)]

@@ -1,4 +1,4 @@
-"""Deletions, for a server: beside its answers, each user's in turn, and finished even where the user is gone."""
+"""Deletions of users and records by a server: one at a time for each user, finished by a background thread."""
 
 import logging
 import threading
@@ -15,50 +15,53 @@ from ownlm.store.erasing.leftovers import erase_due
 from ownlm.store.forget import Forgotten, leaving
 
 log = logging.getLogger("ownlm.server")
-AT_ONCE = 16  # threads, which mostly wait to share a pass over the files; threads that answer are others
-RETRY_S, LONGEST_S = 1.0, 60.0  # until what could not be finished is tried again: longer each time
-LOOK_S = 0.5  # how often it looks whether the home is idle, so that pieces can be withdrawn from pools
+AT_ONCE = 16  # threads, which mostly wait to share a search of the files; other threads answer
+RETRY_S, MAX_RETRY_S = 1.0, 60.0  # time until an unfinished deletion is tried again: doubled each time
+POLL_S = 0.5  # time between two checks that the home is idle, so that pieces can be withdrawn from pools
 
 
-class Forgetting:
+class Deletions:
     """Deletes users and records of a home.
 
-    A user's deletions come one after the other, so that whoever sends many keeps nobody else waiting. What cannot be
-    finished at once, as another process reads the home or trains in it, is written down in the home and finished by a
-    thread: a user who is deleted can no longer ask for it.
+    The deletions of one user run one after the other, so that many of them do not delay other users. What cannot be
+    finished at once, as another process reads the home or trains in it, is noted in the home and finished by a thread:
+    a deleted user cannot ask for it again.
     """
 
     def __init__(self, home: Home) -> None:
         self._home = home
         self._limiter = CapacityLimiter(AT_ONCE)
-        self._turns: WeakValueDictionary[str, Lock] = WeakValueDictionary()  # by user, of those who wait
-        self._wake, self._over = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name="forgetting", daemon=True)
+        self._locks: WeakValueDictionary[str, Lock] = WeakValueDictionary()  # by user, while one is held
+        self._wake, self._stopped = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="deletions", daemon=True)
 
     def start(self) -> None:
-        """Begins with what a server that was killed has left."""
+        """Starts the thread, which finishes the deletions of a server that was killed."""
         self._wake.set()
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends; what is not finished is finished by the next server."""
-        self._over.set()
+        """Ends the thread; the next server finishes what is left."""
+        self._stopped.set()
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
 
-    async def __call__(self, user: str, forget: Callable[[], Forgotten]) -> tuple[Forgotten, bool]:
-        """What was deleted, and whether it is finished: else that is done later.
+    async def __call__(self, user: str, delete: Callable[[], Forgotten]) -> tuple[Forgotten, bool]:
+        """Runs a deletion.
+
+        Returns:
+            What was deleted, and whether the deletion is finished.
 
         Raises:
-            OwnlmError: nothing was deleted.
+            OwnlmError: Nothing was deleted.
         """
-        turn = self._turns.setdefault(user, Lock())
+        lock = self._locks.setdefault(user, Lock())
         try:
-            async with turn:
-                done = await to_thread.run_sync(forget, limiter=self._limiter)
+            async with lock:
+                done = await to_thread.run_sync(delete, limiter=self._limiter)
         except Exception:
-            self._wake.set()  # rows may be deleted whose traces in files are not
+            self._wake.set()  # rows may be deleted while files still hold traces of them
             raise
         finished = done.unfinished is None and done.leaving is None
         if not finished:
@@ -66,29 +69,29 @@ class Forgetting:
         return done, finished
 
     def _run(self) -> None:
-        wait_s = RETRY_S
-        while not self._over.is_set():
+        retry_s = RETRY_S
+        while not self._stopped.is_set():
             self._wake.wait()
             self._wake.clear()
             try:
-                while not self._over.is_set() and self._finish():
-                    self._over.wait(LOOK_S)
-                wait_s = RETRY_S
-            except Exception as error:  # the home cannot be read or written just now, say
+                while not self._stopped.is_set() and self._finish():
+                    self._stopped.wait(POLL_S)
+                retry_s = RETRY_S
+            except Exception as error:  # such as a home that cannot be read or written now
                 log.error("deletion waits: %s", error.what if isinstance(error, OwnlmError) else type(error).__name__)
-                self._over.wait(wait_s)
-                wait_s = min(2 * wait_s, LONGEST_S)
+                self._stopped.wait(retry_s)
+                retry_s = min(2 * retry_s, MAX_RETRY_S)
                 self._wake.set()
 
     def _finish(self) -> bool:
-        """Finishes what can be finished; whether something waits for what trains in the home."""
+        """Finishes what can be finished; returns whether the rest waits for a training in the home."""
         erase_due(self._home.store)
         if not leaving(self._home.store):
             return False
-        if at_work(self._home.store.folder) is None:
-            with self._home.working("ownlm serve", silent):  # which begins with it
-                left = leaving(self._home.store)
-            if left:
-                raise StoreError("Pieces of a user who was deleted could not be withdrawn from pools")
-            return False
-        return True
+        if at_work(self._home.store.folder) is not None:
+            return True
+        with self._home.working("ownlm serve", silent):  # it begins with the withdrawals
+            left = leaving(self._home.store)
+        if left:
+            raise StoreError("Pieces of a deleted user could not be withdrawn from pools")
+        return False

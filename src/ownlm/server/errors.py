@@ -1,4 +1,4 @@
-"""Errors as clients of OpenAI's API expect them: a status, and {"error": {"message", "type", "param", "code"}}."""
+"""HTTP responses of errors, as OpenAI's API has them: a status, and {"error": {"message", "type", "param", "code"}}."""
 
 import logging
 import math
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from ownlm.errors import (
@@ -28,107 +29,158 @@ from ownlm.errors import (
     StoreError,
     SupersededError,
     TaskError,
+    UnknownUserError,
 )
 from ownlm.inference.protocol import AnswerTimeoutError, Busy, EngineDownError, EngineError, Overloaded, StoppedError
 from ownlm.server.http.validation_errors import describe_errors
-from ownlm.server.told import told
 
 log = logging.getLogger("ownlm.server")
 
-RETRY_S = 2  # after which a database that is locked may be free
-AGAIN = "x-should-retry"  # a header that OpenAI's clients obey, whatever the status
+RETRY_S = 2  # `Retry-After` while the database is locked
+RETRY_HEADER = "x-should-retry"  # OpenAI's clients obey it, whatever the status
 
 
-class Verdict(NamedTuple):
-    """How an error is answered."""
+class ErrorDetails(BaseModel):
+    """Error of a request, as OpenAI's API has it."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorResult(BaseModel):
+    """JSON body of an error response."""
+
+    error: ErrorDetails
+
+
+class HttpError(NamedTuple):
+    """HTTP status and code of an error, and whether a client should send the same request again."""
 
     status: int
     code: str
-    again: bool  # whether the same request can succeed later without anybody's doing
+    retry: bool
 
 
-_VERDICTS: tuple[tuple[type[OwnlmError], Verdict], ...] = (  # the first that fits
-    (ForbiddenError, Verdict(403, "insufficient_permissions", False)),
-    (AccessError, Verdict(401, "invalid_api_key", False)),
-    (SupersededError, Verdict(409, "adapter_superseded", True)),
-    (NotFoundError, Verdict(404, "not_found", False)),
-    (Overloaded, Verdict(503, "overloaded", True)),
-    (Busy, Verdict(429, "rate_limit_exceeded", True)),
-    (StoreBusyError, Verdict(503, "busy", True)),
-    (CopyError, Verdict(409, "copy_in_home", False)),
-    (ConflictError, Verdict(409, "conflict", False)),
-    (AdapterError, Verdict(409, "adapter", False)),
-    (PoolError, Verdict(409, "pool", False)),
-    (DataError, Verdict(400, "invalid_request", False)),
-    (TaskError, Verdict(400, "invalid_request", False)),
-    (ConfigError, Verdict(400, "invalid_request", False)),
-    (AnswerTimeoutError, Verdict(504, "timeout", False)),
-    (StoppedError, Verdict(503, "stopping", True)),
-    (EngineDownError, Verdict(500, "engine", False)),
-    (EngineError, Verdict(500, "engine", True)),
-    (BaseModelError, Verdict(500, "base", False)),
-    (StoreError, Verdict(500, "storage", False)),
-    (OwnlmError, Verdict(500, "server_error", False)),
+_HTTP_ERRORS: tuple[tuple[type[OwnlmError], HttpError], ...] = (  # the first match counts
+    (ForbiddenError, HttpError(403, "insufficient_permissions", False)),
+    (AccessError, HttpError(401, "invalid_api_key", False)),
+    (SupersededError, HttpError(409, "adapter_superseded", True)),
+    (NotFoundError, HttpError(404, "not_found", False)),
+    (Overloaded, HttpError(503, "overloaded", True)),
+    (Busy, HttpError(429, "rate_limit_exceeded", True)),
+    (StoreBusyError, HttpError(503, "busy", True)),
+    (CopyError, HttpError(409, "copy_in_home", False)),
+    (ConflictError, HttpError(409, "conflict", False)),
+    (AdapterError, HttpError(409, "adapter", False)),
+    (PoolError, HttpError(409, "pool", False)),
+    (DataError, HttpError(400, "invalid_request", False)),
+    (TaskError, HttpError(400, "invalid_request", False)),
+    (ConfigError, HttpError(400, "invalid_request", False)),
+    (AnswerTimeoutError, HttpError(504, "timeout", False)),
+    (StoppedError, HttpError(503, "stopping", True)),
+    (EngineDownError, HttpError(500, "engine", False)),
+    (EngineError, HttpError(500, "engine", True)),
+    (BaseModelError, HttpError(500, "base", False)),
+    (StoreError, HttpError(500, "storage", False)),
+    (OwnlmError, HttpError(500, "server_error", False)),
 )
 
 
-def verdict_of(error: OwnlmError) -> Verdict:
-    """Status and code of an error, and whether repeating the request can help.
+def http_error_of(error: OwnlmError) -> HttpError:
+    """Returns status, code and retry of an error.
 
-    5xx and `again` go together only where the same request can succeed later by itself: 503 while something is busy,
-    starting or stopping, with `Retry-After`; 500 where an answer broke through no fault of the request. What somebody
-    must change first is 409 (the user, or the operator by hand) or 500 (damage, a full disk), never repeated.
+    A 5xx is retried only where the same request can succeed later: 503 while something is busy, starting or stopping,
+    with `Retry-After`; 500 where an answer failed through no fault of the request. Where the user or the operator must
+    change something first, it is 409, or 500 for damage and full disks, and never retried.
     """
-    return next(verdict for kind, verdict in _VERDICTS if isinstance(error, kind))
+    return next(http for kind, http in _HTTP_ERRORS if isinstance(error, kind))
 
 
 def status_of(error: OwnlmError) -> tuple[int, str]:
-    """The status of an error, and its code."""
-    return verdict_of(error)[:2]
+    """Returns the status and the code of an error."""
+    return http_error_of(error)[:2]
 
 
 def document(message: str, status: int, code: str, param: str | None = None) -> dict[str, Any]:
-    """The body of a refusal."""
+    """Returns the JSON body of an error response."""
     kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 def message_of(error: OwnlmError) -> str:
-    """What a client is told. What the operator must see to goes to the log: what failed, and where."""
+    """Returns the message for a client, and logs what the operator must see."""
     if isinstance(error, StoreError | BaseModelError) and not isinstance(error, StoreBusyError):
         got = "" if error.got is None else f" (got: {error.got})"
         log.error("%s: %s%s; `ownlm doctor` says more", type(error).__name__, error.what, got)
-    elif isinstance(error, PoolError):  # its words may name sharers
+    elif isinstance(error, PoolError):  # its message may name sharers
         log.error("%s, in place of an answer; `ownlm doctor` says more", type(error).__name__)
-    return str(told(error))
+    return str(for_client(error))
 
 
-def refuse(
-    message: str, status: int, code: str, *, param: str | None = None, again: bool = False,
+def for_client(error: OwnlmError) -> OwnlmError:
+    """Returns the error that a client may see.
+
+    Errors of the home and of bases contain paths of the server, and errors of pools contain users: they are replaced.
+    Where only the operator has the command that helps, the hint is to ask them.
+    """
+    if isinstance(error, UnknownUserError):  # it may suggest another user's name
+        return for_client(error.without_name())
+    if isinstance(error, StoreBusyError):
+        return StoreBusyError("The server's database is busy", hint="try again in some seconds")
+    if isinstance(error, CopyError):
+        return CopyError(
+            "Nothing was deleted: another file in the server's home holds a copy of it",
+            hint="ask whoever runs this server to remove that file, which `ownlm doctor` names; then delete again",
+        )
+    if isinstance(error, StoreError | BaseModelError):
+        return OwnlmError(
+            "The server cannot read or write its data",
+            hint="tell whoever runs this server: `ownlm doctor` and the log say why",
+        )
+    if isinstance(error, PoolError):
+        return PoolError(
+            "The pool of pieces cannot be used now: it waits for a withdrawal, is too small, or is damaged",
+            hint="try again later, or train an adapter; the operator's `ownlm doctor` says why",
+        )
+    if error.command is not None:
+        return type(error)(error.what, got=error.got, expected=error.expected, hint="ask whoever runs this server")
+    return error
+
+
+def json_error(
+    message: str, status: int, code: str, *, param: str | None = None, retry: bool = False,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:  # fmt: skip
-    """A refusal.
+    """Returns an error response.
 
     Args:
-        again: whether the same request can succeed later without anybody's doing.
+        message: Error message, followed by what to do next.
+        status: HTTP status.
+        code: Machine-readable code of the error.
+        param: Field of the request that is wrong.
+        retry: Whether the client should send the same request again.
+        headers: Further headers.
     """
-    return JSONResponse(document(message, status, code, param), status, {AGAIN: str(again).lower(), **(headers or {})})
+    headers = {RETRY_HEADER: str(retry).lower(), **(headers or {})}
+    return JSONResponse(document(message, status, code, param), status, headers)
 
 
-def refusal(error: OwnlmError) -> JSONResponse:
-    """The answer in place of one that cannot be given."""
-    status, code, again = verdict_of(error)
+def error_response(error: OwnlmError) -> JSONResponse:
+    """Returns the response to a request that failed with this error."""
+    status, code, retry = http_error_of(error)
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if isinstance(error, Busy):
         headers["Retry-After"] = str(math.ceil(max(1, error.retry_after)))
     elif status == 503:
         headers["Retry-After"] = str(RETRY_S)
-    return refuse(message_of(error), status, code, param=error.param, again=again, headers=headers)
+    return json_error(message_of(error), status, code, param=error.param, retry=retry, headers=headers)
 
 
 @contextmanager
 def about_field(name: str) -> Iterator[None]:
-    """Errors of what the user sent, raised within, name this field of the request in `param`."""
+    """Sets `param` of errors in the request, raised within, to this field."""
     try:
         yield
     except (DataError, TaskError, ConfigError) as error:
@@ -136,30 +188,30 @@ def about_field(name: str) -> Iterator[None]:
         raise
 
 
-def add_refusals(app: FastAPI) -> None:
-    """Has an app answer errors so."""
+def add_error_handlers(app: FastAPI) -> None:
+    """Adds handlers that answer errors with these responses."""
 
     @app.exception_handler(OwnlmError)
     async def _(request: Request, error: OwnlmError) -> JSONResponse:
-        return refusal(error)
+        return error_response(error)
 
     @app.exception_handler(RequestValidationError)
     async def _(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         if first["type"] == "json_invalid":
-            place, why = None, f"it is no JSON from character {first['loc'][-1]} on"
+            place, reason = None, f"it is no JSON from character {first['loc'][-1]} on"
         elif first["type"] in ("model_attributes_type", "missing") and first["loc"] == ("body",):
-            place, why = None, "it must be a JSON object, sent with `Content-Type: application/json`"
+            place, reason = None, "it must be a JSON object, sent with `Content-Type: application/json`"
         else:
-            place, why = describe_errors(error.errors(), error.body)
+            place, reason = describe_errors(error.errors(), error.body)
         where = f" at {place!r}" if place else ""
-        return refuse(f"The request is wrong{where}: {why}", 400, "invalid_request", param=place)
+        return json_error(f"The request is wrong{where}: {reason}", 400, "invalid_request", param=place)
 
     @app.exception_handler(HTTPException)
     async def _(request: Request, error: HTTPException) -> JSONResponse:
         message = error.detail or HTTPStatus(error.status_code).phrase
         if message == HTTPStatus.NOT_FOUND.phrase:
             root = request.scope.get("app_root_path", request.scope.get("root_path", ""))
-            message = f"There is nothing at this address. Next: {root}/docs shows all there is."
+            message = f"There is nothing at this address. Next: see {root}/docs for all routes."
         code = "not_found" if error.status_code == 404 else "invalid_request"
-        return refuse(message, error.status_code, code, headers=error.headers)
+        return json_error(message, error.status_code, code, headers=error.headers)

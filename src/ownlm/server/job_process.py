@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ownlm.errors import OwnlmError
-from ownlm.server.told import told
 
 if TYPE_CHECKING:
     from ownlm.workflows.report import Assemblies, Training
@@ -73,7 +72,9 @@ def work(asked: dict[str, Any], tell: Tell) -> None:
 
 
 def _told(error: OwnlmError) -> dict[str, str | None]:
-    instead = told(error)
+    from ownlm.server.errors import for_client  # it loads FastAPI, which jobs need for errors alone
+
+    instead = for_client(error)
     return {"what": instead.what, "hint": instead.hint}
 
 

@@ -1,4 +1,4 @@
-"""What a server counts, in Prometheus's format. It names no person, and no text."""
+"""Prometheus metrics of a server. They contain no users and no texts."""
 
 from collections.abc import Iterator, Mapping
 from typing import Protocol
@@ -11,17 +11,17 @@ _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
 
 
 TOTALS = {
-    "hits": "Requests whose adapter was in memory", "misses": "Requests whose adapter was not",
+    "hits": "Requests whose adapter was in memory", "misses": "Requests whose adapter was not in memory",
     "evictions": "Adapters taken out of memory", "tokens": "Tokens of answers, chosen labels included",
     "passes": "Passes through the model", "chosen": "Labels chosen",
 }  # fmt: skip
-NOW = {
+GAUGES = {
     "queued": "Requests that wait.", "live": "Answers under way.", "slots_used": "Adapters in memory.",
     "slots": "Slots for adapters.",
 }  # fmt: skip
 
 
-class _Counted(Protocol):
+class _Engine(Protocol):
     def counts(self) -> Mapping[str, float]: ...
 
 
@@ -29,57 +29,59 @@ class Metrics:
     """Counters of one server.
 
     Args:
-        engine: tells what it does just now.
+        engine: Engine with gauges of its own.
     """
 
-    def __init__(self, engine: _Counted) -> None:
-        self._registry = CollectorRegistry()
-        self._registry.register(_Gauges(engine))
+    def __init__(self, engine: _Engine) -> None:
+        registry = self._registry = CollectorRegistry()
+        registry.register(_EngineCollector(engine))
         self._requests = Counter(
-            "ownlm_requests", "Requests, by route and status.", ("route", "status"), registry=self._registry
+            "ownlm_requests", "Requests, by route and status.", ("route", "status"), registry=registry
         )
         self._seconds = Histogram(
             "ownlm_request_seconds", "From a request to the end of its answer, by route.", ("route",),
-            buckets=_SECONDS, registry=self._registry,
+            buckets=_SECONDS, registry=registry,
         )  # fmt: skip
         self.first_token = Histogram(
-            "ownlm_first_token_seconds", "From a request to the first of its answer.", buckets=_SECONDS,
-            registry=self._registry,
+            "ownlm_first_token_seconds", "From a request to the first token of its answer.", buckets=_SECONDS,
+            registry=registry,
         )  # fmt: skip
-        self.tokens = Counter("ownlm_tokens", "Of prompts and of answers.", ("kind",), registry=self._registry)
+        self.tokens = Counter("ownlm_tokens", "Of prompts and of answers.", ("kind",), registry=registry)
         self._answers = Counter(
             "ownlm_answers", "Complete answers: written, or a label chosen; and how they ended.", ("how", "finish"),
-            registry=self._registry,
+            registry=registry,
         )  # fmt: skip
         self._failed = Counter(
-            "ownlm_answer_errors", "Answers that failed, by code; of streams, too.", ("how", "code"),
-            registry=self._registry,
-        )  # fmt: skip
+            "ownlm_answer_errors", "Answers that failed, by code; of streams, too.", ("how", "code"), registry=registry
+        )
         self.answer_seconds = Histogram(
             "ownlm_answer_seconds", "From a request to the end of an answer.", ("how",), buckets=_SECONDS,
-            registry=self._registry,
+            registry=registry,
         )  # fmt: skip
-
         self._jobs = Gauge(
-            "ownlm_jobs", "Jobs that the home keeps: of each user the last 200.", ("kind", "state"),
-            registry=self._registry,
-        )  # fmt: skip
+            "ownlm_jobs", "Jobs that the home keeps: the last 200 of each user.", ("kind", "state"), registry=registry
+        )
 
     def request(self, route: str, status: int, seconds: float) -> None:
-        """A request is done.
+        """Counts an answered request.
 
         Args:
-            route: its template: what stands in a path is nobody's business.
+            route: Template of the route; the path itself may contain ids of records.
+            status: HTTP status of the response.
+            seconds: Time until the end of the response.
         """
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def answered(self, how: str, finish: str, prompt_tokens: int, answer_tokens: int, seconds: float) -> None:
-        """An answer is complete.
+        """Counts a complete answer.
 
         Args:
             how: "written" or "chosen".
             finish: "stop" or "length".
+            prompt_tokens: Number of prompt tokens.
+            answer_tokens: Number of answer tokens.
+            seconds: Time from the request to the end of the answer.
         """
         self._answers.labels(how, finish).inc()
         self.tokens.labels("prompt").inc(prompt_tokens)
@@ -87,14 +89,14 @@ class Metrics:
         self.answer_seconds.labels(how).observe(seconds)
 
     def failed(self, how: str, code: str) -> None:
-        """An answer failed with an error of this code."""
+        """Counts an answer that failed with an error of this code."""
         self._failed.labels(how, code).inc()
 
     def text(self, jobs: Mapping[tuple[str, str], int] | None = None) -> bytes:
-        """All of it, as Prometheus reads it.
+        """Returns all metrics in Prometheus's text format.
 
         Args:
-            jobs: numbers of jobs in the home, by kind and state.
+            jobs: Numbers of jobs in the home, by kind and state.
         """
         self._jobs.clear()
         for (kind, state), count in (jobs or {}).items():
@@ -102,14 +104,14 @@ class Metrics:
         return generate_latest(self._registry)
 
 
-class _Gauges(Collector):
-    def __init__(self, engine: _Counted) -> None:
+class _EngineCollector(Collector):
+    def __init__(self, engine: _Engine) -> None:
         self._engine = engine
 
     def collect(self) -> Iterator[Metric]:
-        for name, value in self._engine.counts().items():
-            told = f"ownlm_engine_{name}"
-            if name in TOTALS:
-                yield CounterMetricFamily(told, f"{TOTALS[name]}, since the server was started.", value=value)
+        for key, value in self._engine.counts().items():
+            name = f"ownlm_engine_{key}"
+            if key in TOTALS:
+                yield CounterMetricFamily(name, f"{TOTALS[key]}, since the server was started.", value=value)
             else:
-                yield GaugeMetricFamily(told, NOW.get(name, name), value=value)
+                yield GaugeMetricFamily(name, GAUGES.get(key, key), value=value)

@@ -1,4 +1,4 @@
-"""What all requests of one server have in common."""
+"""Shared state of one server: its home, engine, thread limits and per-user locks."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -11,7 +11,7 @@ from fastapi import Depends, Request
 
 from ownlm.home import Home
 from ownlm.inference.protocol import Busy, ServingEngine
-from ownlm.server.deletions import Forgetting
+from ownlm.server.deletions import Deletions
 from ownlm.server.jobs import Jobs
 from ownlm.server.limits import Limits, Meter
 from ownlm.server.metrics import Metrics
@@ -19,21 +19,21 @@ from ownlm.server.retrieval import PROCESSES, Retrieval
 
 T = TypeVar("T")
 READERS, BINDERS, WRITERS = 16, 4, 8  # threads
-MOST_WAITING = 64  # pieces of one user's work that wait for each other
+MAX_WAITING = 64  # requests of one user that wait for the same lock
 
 
-class Turns:
-    """Lets each user's work of a kind be done one piece at a time, in the order it came."""
+class UserLocks:
+    """Locks by kind of work and user, which are granted in order of arrival."""
 
     def __init__(self) -> None:
-        self._locks: dict[tuple[str, str], tuple[asyncio.Lock, int]] = {}  # and how many hold one, or wait for it
+        self._locks: dict[tuple[str, str], tuple[asyncio.Lock, int]] = {}  # with the number of holders and waiters
 
     @asynccontextmanager
-    async def of(self, kind: str, user: str) -> AsyncIterator[None]:
-        """While it lasts, no other work of this kind is done for the user; a Busy where too much waits already."""
+    async def hold(self, kind: str, user: str) -> AsyncIterator[None]:
+        """Holds the lock of a user for this kind of work; raises Busy where too many requests wait for it."""
         lock, count = self._locks.get((kind, user), (asyncio.Lock(), 0))
-        if count > MOST_WAITING:
-            raise Busy("Too many requests of yours wait for each other", 5.0, expected=f"at most {MOST_WAITING}")
+        if count > MAX_WAITING:
+            raise Busy("Too many requests of this user wait for each other", 5.0, expected=f"at most {MAX_WAITING}")
         self._locks[kind, user] = lock, count + 1
         try:
             async with lock:
@@ -46,45 +46,45 @@ class Turns:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A server: its home, and what works for it.
+    """Shared state of one server.
 
     Attributes:
-        retrieval: makes prompts that show records of a long history.
-        turns: of each user's heavy work.
-        readers: threads that look things up.
-        binders: threads that make prompts.
-        writers: threads that write, and may all wait for another process that does.
-        searchers: threads that wait for `retrieval`, or search or pack megabytes themselves.
+        retrieval: Processes that make prompts from long histories.
+        locks: Per-user locks for heavy work.
+        readers: Threads that read the home.
+        binders: Threads that make prompts.
+        writers: Threads that write to the home; all of them may wait for another process that writes.
+        searchers: Threads that wait for `retrieval`, or that search or compress large data themselves.
     """
 
     home: Home
     engine: ServingEngine
     jobs: Jobs
-    forgetting: Forgetting
+    deletions: Deletions
     limits: Limits
     meter: Meter
     metrics: Metrics
     retrieval: Retrieval
-    turns: Turns = field(default_factory=Turns)
+    locks: UserLocks = field(default_factory=UserLocks)
     readers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(READERS))
     binders: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(BINDERS))
     writers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(WRITERS))
     searchers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(PROCESSES))
 
     async def write(self, user: str, work: Callable[[], T]) -> T:
-        """Does work that writes, in the user's turn."""
-        async with self.turns.of("write", user):
+        """Runs work that writes to the home in a thread, one at a time for each user."""
+        async with self.locks.hold("write", user):
             return await to_thread.run_sync(work, limiter=self.writers)
 
     async def search(self, user: str, work: Callable[[], T]) -> T:
-        """Does work that takes long, in the user's turn."""
-        async with self.turns.of("search", user):
+        """Runs work that takes long in a thread, one at a time for each user."""
+        async with self.locks.hold("search", user):
             return await to_thread.run_sync(work, limiter=self.searchers)
 
 
-async def _state_of(request: Request) -> State:  # a coroutine, as FastAPI runs else in threads that may all wait
+async def _state(request: Request) -> State:  # a coroutine: FastAPI would run a function in a thread, and all may wait
     state: State = request.app.state.ownlm
     return state
 
 
-AnyState = Annotated[State, Depends(_state_of)]
+ServerState = Annotated[State, Depends(_state)]

@@ -16,7 +16,14 @@ import uvicorn
 
 from ownlm.home import Home
 from ownlm.server.app import create_app
-from ownlm.server.http.connections import HEAD_BYTES, Bounded, Table, _Out, network_of, server_config
+from ownlm.server.http.connections import (
+    HEAD_BYTES,
+    ConnectionTable,
+    RateLimitFilter,
+    _Transport,
+    network_of,
+    server_config,
+)
 from ownlm.server.limits import Limits
 from ownlm.server.state import State
 from ownlm.store.tokens import give_token
@@ -130,7 +137,7 @@ def test_an_idle_connection_ends(here: Here) -> None:
 
 def test_a_client_that_has_gone_is_disconnected() -> None:
     raw = Mock(**{"is_closing.return_value": False, "write_eof.side_effect": OSError(107, "not connected")})
-    _Out(raw, Mock()).end()
+    _Transport(raw, Mock()).end()
     raw.abort.assert_called_once()
 
 
@@ -271,7 +278,7 @@ def test_a_client_that_does_not_read_is_disconnected(home: Home) -> None:
 
 
 def test_one_address_has_a_share_alone() -> None:
-    table = Table(QUICK.model_copy(update={"connections_per_address": 2}))
+    table = ConnectionTable(QUICK.model_copy(update={"connections_per_address": 2}))
     here, there = [object() for _ in range(3)], object()
     assert [table.admit(one, "192.0.2.1") for one in here] == [True, True, False]  # type: ignore[arg-type]
     assert table.admit(there, "192.0.2.2")  # type: ignore[arg-type]
@@ -297,19 +304,19 @@ def test_descriptors_bound_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     raised = list[object]()
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
     monkeypatch.setattr(resource, "setrlimit", lambda *told: raised.append(told))
-    assert Table(Limits())._most == (1024 - 256 - 128) // 2 and raised == []
+    assert ConnectionTable(Limits())._limit == (1024 - 256 - 128) // 2 and raised == []
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, resource.RLIM_INFINITY))
-    assert Table(Limits())._most == Limits().connections and len(raised) == 1
+    assert ConnectionTable(Limits())._limit == Limits().connections and len(raised) == 1
 
 
 def test_a_log_does_not_fill_a_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, bound = [0.0], Bounded()
+    clock, bound = [0.0], RateLimitFilter()
     monkeypatch.setattr("ownlm.server.http.connections.time.monotonic", lambda: clock[0])
 
     def record(line: int, text: str) -> logging.LogRecord:
         return logging.LogRecord("x", logging.ERROR, "file.py", line, text, None, None)
 
-    assert [bound.filter(record(1, "bad")) for _ in range(1000)].count(True) == Bounded.MOST
+    assert [bound.filter(record(1, "bad")) for _ in range(1000)].count(True) == RateLimitFilter.LINES
     assert bound.filter(record(2, "other"))
     clock[0] += 61
     again = record(1, "bad")

@@ -12,13 +12,15 @@ from ownlm.inference.prompts import PromptEncoder
 from ownlm.model.base import BaseLM, load_base
 from ownlm.server.limits import Limits
 from ownlm.server.routes.openai_requests import Body, ChatRequest, CompletionRequest, Message, Part, StreamOptions
-from ownlm.server.routes.users import Asked, Records, Wish
+from ownlm.server.routes.schemas import ConsentBody, NewRecords, TaskBody
 from tests.server.answering import Office, answered
 from tests.server.conftest import Served
 from tests.server.routes.test_openai import CHAT, TASK, newest, say
 
 COMPLETIONS, HISTORY = "/v1/completions", "/v1/users/me/history"
-BODIES: list[type[Body]] = [ChatRequest, CompletionRequest, StreamOptions, Message, Part, Records, Asked, Wish]
+BODIES: list[type[Body]] = [
+    ChatRequest, CompletionRequest, StreamOptions, Message, Part, NewRecords, TaskBody, ConsentBody,
+]  # fmt: skip
 ASKED: dict[str, dict[str, Any]] = {CHAT: {"messages": say()}, COMPLETIONS: {"prompt": "Once"}}
 FOR_NOTHING = [
     {"n": 1}, {"best_of": 1}, {"logprobs": False}, {"top_logprobs": 0}, {"presence_penalty": 0}, {"echo": False},

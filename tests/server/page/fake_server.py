@@ -277,7 +277,7 @@ def _add_person(app: FastAPI, fake: Fake, Caller: Any) -> None:
     @app.delete(ME)
     async def _(someone: Caller, confirm: str) -> dict[str, Any]:
         if confirm != someone.user:
-            raise HTTPException(400, "Nobody was forgotten: `confirm` is not your name.")
+            raise HTTPException(400, "Nothing was deleted: `confirm` is not your name.")
         fake.people = {token: one for token, one in fake.people.items() if one is not someone}
         counts = {
             "records": sum(map(len, someone.records.values())),

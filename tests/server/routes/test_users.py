@@ -114,7 +114,7 @@ def test_bad_records_are_refused_whole_and_without_their_text(served: Served) ->
         {},
     ):
         refused = served.post(HISTORY, who, 400, task=TASK, records=[good, bad])["error"]["message"]
-        assert "Record 2 of those sent" in refused and "secret" not in refused and "Next: " in refused
+        assert "Record 2 of the request" in refused and "secret" not in refused and "Next: " in refused
     served.post(HISTORY, who, 400, task=TASK, records=[])
     served.post(HISTORY, who, 404, task="other", records=[good])
     changed = {"id": "ada-1", "text": "another secret", "folder": "bin"}
@@ -335,7 +335,7 @@ def test_errors_say_what_to_do_next(served: Served) -> None:
     ]
     expected = [
         "POST /v1/users/me/train", "GET /v1/users/me/jobs", "GET /v1/users/me/history", "/docs",
-        "must be a JSON object", "at 'learning-rate': nothing here is called so", "at 'prompt",
+        "must be a JSON object", "at 'learning-rate': there is no such field", "at 'prompt",
     ]  # fmt: skip
     for one, next_step in zip(told, expected, strict=True):
         assert next_step in one["error"]["message"] and "constrained" not in json.dumps(one)

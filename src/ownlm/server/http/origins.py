@@ -1,4 +1,4 @@
-"""Where clients find the server: below a path of a reverse proxy, and from pages of other origins."""
+"""The path prefix of a reverse proxy, and CORS for web pages of other origins."""
 
 import re
 from collections.abc import Iterable
@@ -18,13 +18,13 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _EXPOSED = ("Retry-After", "X-Should-Retry", "Content-Disposition")
 
 
-class RootPath:
-    """Middleware: takes requests below a path prefix, whether the proxy strips the prefix or passes it on.
+class RootPathMiddleware:
+    """Accepts requests below a path prefix, whether the proxy strips the prefix or passes it on.
 
     Args:
-        root_path: as `clean_root_path` gives it.
+        root_path: Path prefix, as returned by `clean_root_path`.
 
-    Source: ours. Differs: uvicorn's own `root_path` serves proxies that strip the prefix only.
+    Source: ours. Differs: uvicorn's own `root_path` needs a proxy that strips the prefix.
     """
 
     def __init__(self, app: ASGIApp, root_path: str) -> None:
@@ -42,13 +42,13 @@ class RootPath:
 
 
 def clean_root_path(text: str) -> str:
-    """A path prefix with a slash at its front and none at its end; empty for none.
+    """Returns a path prefix with a slash at its front and none at its end; empty for none.
 
     >>> clean_root_path("models/own/"), clean_root_path("/")
     ('/models/own', '')
 
     Raises:
-        ConfigError: it is no path, or it begins as a path of the API does.
+        ConfigError: The prefix is no path, or begins like a path of the API.
     """
     if not (inner := text.strip("/")):
         return ""
@@ -59,20 +59,20 @@ def clean_root_path(text: str) -> str:
         )
     if (first := inner.split("/")[0]) in RESERVED:
         raise ConfigError(
-            "The root path begins as a path of the API does", got=repr(text),
+            "The root path begins like a path of the API", got=repr(text),
             expected=f"anything but /{first}", hint="choose another prefix in the proxy, such as /own",
         )  # fmt: skip
     return path
 
 
 def clean_origin(text: str) -> str:
-    """An origin as browsers send it: scheme, host, and the port unless it is the scheme's own; or '*' for all.
+    """Returns an origin as browsers send it: scheme, host, and the port unless it is the default; or '*' for all.
 
     >>> clean_origin("https://Chat.Example.org:443/"), clean_origin("*")
     ('https://chat.example.org', '*')
 
     Raises:
-        ConfigError: it is no origin.
+        ConfigError: The text is no origin.
     """
     origin = text.lower().removesuffix("/")
     if origin != "*" and not _ORIGIN.fullmatch(origin):
@@ -84,7 +84,7 @@ def clean_origin(text: str) -> str:
 
 
 def allow_origins(app: FastAPI, origins: Iterable[str]) -> None:
-    """Lets pages of these origins read answers, errors included. Cookies play no part: tokens travel in a header."""
+    """Allows pages of these origins to read responses, errors included. No cookies: tokens are sent in a header."""
     if cleaned := [clean_origin(one) for one in origins]:
         app.add_middleware(
             CORSMiddleware, allow_origins=cleaned, allow_methods=_METHODS, allow_headers=["*"],

@@ -1,4 +1,4 @@
-"""Bodies of requests, read as strict JSON: what cannot be stored or sent on is refused before anything looks at it."""
+"""Strict JSON for request bodies: text that cannot be stored or sent on is an error before the route sees it."""
 
 import json
 import re
@@ -8,23 +8,23 @@ from typing import Any, NoReturn
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 
-MOST_VALUES = 250_000  # of one body: a reader of more of them, such as millions of `[]`, holds up every other request
+MAX_VALUES = 250_000  # in one body: parsing millions of `[]` would delay all other requests
 _MARKS = (b",", b"[", b"{")
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # an escape, which may be half of a character
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # an escape that may be half of a character
 
 
 class _StrictRequest(Request):
     async def json(self) -> Any:
-        """The body; an HTTPException where Python's reader would take what is no JSON.
+        """Parses the body; an HTTPException also where Python's parser accepts what is no JSON.
 
-        Of a name that stands twice in an object the last one counts, as in most readers.
+        If an object has a name twice, the last value counts, as in most parsers.
         """
         body = await self.body()
         if _is_dense(body):
-            words = (
-                f"The request has too many values. Expected: {MOST_VALUES:,} at most. Next: send it in several parts."
+            message = (
+                f"The request has too many values. Expected: {MAX_VALUES:,} at most. Next: send it in several parts."
             )
-            raise HTTPException(413, words)
+            raise HTTPException(413, message)
         try:
             content = json.loads(body.decode("utf-8-sig"), parse_constant=_no_number)
             if _SURROGATE.search(body):
@@ -41,10 +41,10 @@ class _StrictRequest(Request):
 
 
 class StrictRoute(APIRoute):
-    """A route whose body is read as strict JSON."""
+    """Route with strict JSON bodies."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """See `APIRoute`."""
+        """Returns the handler of `APIRoute`, which gets a strict request."""
         handler = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
@@ -54,13 +54,13 @@ class StrictRoute(APIRoute):
 
 
 def _is_dense(body: bytes) -> bool:
-    """Whether a text in JSON has more than about so many values; commas in its strings do not count."""
-    if _marks(body) <= MOST_VALUES:
+    """Returns whether JSON has more than about MAX_VALUES values; commas within strings do not count."""
+    if _marks(body) <= MAX_VALUES:
         return False
     plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    if plain.count(b'"') > 4 * MOST_VALUES:  # the quotes of a name and of a text for each
+    if plain.count(b'"') > 4 * MAX_VALUES:  # four quotes for each value: those of its name and its text
         return True
-    return _marks(b"".join(plain.split(b'"')[::2])) > MOST_VALUES
+    return _marks(b"".join(plain.split(b'"')[::2])) > MAX_VALUES
 
 
 def _marks(body: bytes) -> int:

@@ -1,16 +1,16 @@
-"""The reason for which a request is refused, out of the errors that pydantic reports for it.
+"""One place and reason for an invalid request, from the errors that pydantic reports.
 
-For a value that fits no branch of a union pydantic reports the errors of every branch, with the name of the branch
-within the path. The reason is the error of the branch that fits best: the one whose first error comes latest.
+For a value that fits no branch of a union, pydantic reports the errors of each branch, with the branch's name in the
+path. The reported reason is that of the branch that fits best: its first error comes latest.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-LONGEST = 50  # letters of a name, which the client may have made up
+MAX_NAME = 50  # characters of a name in a message: the client may have made it up
 
-_KINDS = {  # of pydantic's errors, by what they expect
+_KINDS = {  # types of pydantic's errors, by the expected value
     "a string": ("string_type",),
     "a whole number": ("int_type", "int_parsing", "int_from_float"),
     "a number": ("float_type", "float_parsing"),
@@ -20,12 +20,12 @@ _KINDS = {  # of pydantic's errors, by what they expect
     "null": ("none_required",),
 }
 _EXPECTED = {error: expected for expected, errors in _KINDS.items() for error in errors}
-_WHY = {"extra_forbidden": "nothing here is called so; leave it out", "missing": "it is missing"}
+_WHY = {"extra_forbidden": "there is no such field; leave it out", "missing": "it is missing"}
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A part of an error's path: a key or index of the request, or else the name of a union's branch."""
+    """Part of an error's path: a key or an index of the request, or the name of a union's branch."""
 
     part: str | int
     is_branch: bool
@@ -33,10 +33,12 @@ class _Step:
 
 @dataclass(frozen=True, slots=True)
 class _Reason:
-    """What is wrong at one place.
+    """Reason at one place of the request.
 
     Attributes:
-        expected: what would be right, where the value is of another type.
+        path: Keys and indexes that lead to the place.
+        why: Reason in words.
+        expected: Expected types, where the value has another type.
     """
 
     path: tuple[str | int, ...]
@@ -45,7 +47,7 @@ class _Reason:
 
     @property
     def rank(self) -> tuple[tuple[int, ...], bool]:
-        """How far the branch fits: up to which place; a value of the right type fits better there."""
+        """How well the branch fits: the place of its error; then whether the value there has the right type."""
         return tuple(part if isinstance(part, int) else 0 for part in self.path), not self.expected
 
 
@@ -53,25 +55,25 @@ _Error = tuple[Mapping[str, Any], tuple[_Step, ...]]
 
 
 def describe_errors(errors: Sequence[Mapping[str, Any]], body: Any) -> tuple[str | None, str]:
-    """Where a request is wrong, and why; nothing of what was sent, but for names.
+    """Returns where a request is invalid, and why. Both contain names of fields, but no values of the request.
 
     Args:
-        errors: as pydantic reports them; the first part of each path says which part of the request is meant.
-        body: of the request, decoded.
+        errors: Errors of pydantic; the first part of each path names the part of the request.
+        body: Decoded body of the request.
 
     Returns:
-        The place, such as `messages[0].content`, None for the whole; and the reason.
+        The place, such as `messages[0].content`, or None for the whole request; and the reason.
 
     Source: ours.
     """
     found = _best([(error, _steps(error, body)) for error in errors])
-    place = "".join(f"[{one}]" if isinstance(one, int) else f".{one[:LONGEST]}" for one in found.path)
+    place = "".join(f"[{one}]" if isinstance(one, int) else f".{one[:MAX_NAME]}" for one in found.path)
     why = f"it must be {_either(found.expected)}" if found.expected else found.why
     return place.removeprefix(".") or None, why
 
 
 def _best(errors: Sequence[_Error]) -> _Reason:
-    """The first error; if a union reports it, the error of the branch that fits best. At a tie, fewer errors win."""
+    """Returns the first error; within a union, that of the branch that fits best. At a tie, fewer errors win."""
     first, steps = errors[0]
     at = next((place for place, step in enumerate(steps) if step.is_branch), None)
     if at is None:
@@ -88,11 +90,14 @@ def _best(errors: Sequence[_Error]) -> _Reason:
 
 def _plain(error: Mapping[str, Any], path: tuple[str | int, ...]) -> _Reason:
     kind, context = error["type"], error.get("ctx", {})
-    if kind in ("union_tag_invalid", "union_tag_not_found"):  # of a discriminated union; its words quote the value
+    if kind in (
+        "union_tag_invalid",
+        "union_tag_not_found",
+    ):  # its message would quote the value
         path = (*path, str(context["discriminator"]).strip("'"))
         tags = context.get("expected_tags")
         return _Reason(path, f"it must be one of {tags}" if tags else _WHY["missing"])
-    if "field" in context:  # of a rule for the whole request
+    if "field" in context:  # a rule for the whole request
         path = (*path, *context["field"])
     expected = context["expected"] if kind == "literal_error" else _EXPECTED.get(kind)
     why = _WHY.get(kind) or str(error["msg"]).removeprefix("Value error, ")
@@ -100,7 +105,7 @@ def _plain(error: Mapping[str, Any], path: tuple[str | int, ...]) -> _Reason:
 
 
 def _steps(error: Mapping[str, Any], body: Any) -> tuple[_Step, ...]:
-    """An error's path. A name that the request does not have there is that of a branch."""
+    """Returns an error's path. A name that the request does not have at that place is the name of a branch."""
     source, *parts = error["loc"]
     steps, value = list[_Step](), body
     for place, part in enumerate(parts):
@@ -115,7 +120,7 @@ def _steps(error: Mapping[str, Any], body: Any) -> tuple[_Step, ...]:
 
 
 def _either(kinds: Iterable[str]) -> str:
-    """Kinds of values as one phrase.
+    """Joins types as one phrase.
 
     >>> _either(["a string"]), _either(["a string", "a number", "a list"])
     ('a string', 'a string, a number or a list')

@@ -17,40 +17,40 @@ from ownlm.errors import ConfigError, NotFoundError, TaskError
 from ownlm.history.task import Task
 from ownlm.inference.request import RequestOutput
 from ownlm.server.answering import Answering, events, whole
-from ownlm.server.auth import AnyCaller, Caller
+from ownlm.server.auth import Caller, CurrentCaller
 from ownlm.server.binding import Bound, LongHistory, bind_question, bind_text, with_changes
 from ownlm.server.errors import about_field
 from ownlm.server.http.strict_json import StrictRoute
-from ownlm.server.http.validation_errors import LONGEST
+from ownlm.server.http.validation_errors import MAX_NAME
 from ownlm.server.retrieval import Retrieval
 from ownlm.server.routes.openai_requests import ChatRequest, CompletionRequest, Sampling
-from ownlm.server.state import AnyState, State
+from ownlm.server.state import ServerState, State
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute, tags=["answers"])
 _STARTED = int(time.time())
 
 
-def sends(kind: str) -> dict[int | str, dict[str, Any]]:
-    """What the API's description says of answers that are of this kind, perhaps beside JSON."""
+def content_of(kind: str) -> dict[int | str, dict[str, Any]]:
+    """Describes responses of this content type in OpenAPI."""
     return {200: {"content": {kind: {}}}}
 
 
 @router.get("/models")
-async def list_models(caller: AnyCaller, state: AnyState) -> dict[str, Any]:
+async def list_models(caller: CurrentCaller, state: ServerState) -> dict[str, Any]:
     """The tasks of this home, as models."""
     names = await to_thread.run_sync(state.home.store.tasks, limiter=state.readers)
     return {"object": "list", "data": [_model(name) for name in names]}
 
 
 @router.get("/models/{model}")
-async def show_model(model: str, caller: AnyCaller, state: AnyState) -> dict[str, Any]:
+async def show_model(model: str, caller: CurrentCaller, state: ServerState) -> dict[str, Any]:
     """One of them."""
-    task = await to_thread.run_sync(task_of, state, model, "model", limiter=state.readers)
+    task = await to_thread.run_sync(find_task, state, model, "model", limiter=state.readers)
     return _model(task.name)
 
 
-@router.post("/chat/completions", responses=sends("text/event-stream"))
-async def chat(asked: ChatRequest, request: Request, caller: AnyCaller, state: AnyState) -> Response:
+@router.post("/chat/completions", responses=content_of("text/event-stream"))
+async def chat(asked: ChatRequest, request: Request, caller: CurrentCaller, state: ServerState) -> Response:
     """Answers the last message with the caller's own model."""
 
     def bind(search: Retrieval | None = None) -> Bound:
@@ -72,8 +72,8 @@ async def chat(asked: ChatRequest, request: Request, caller: AnyCaller, state: A
     return await _respond(request, answering, asked, _chat_document, "chat.completion.chunk")
 
 
-@router.post("/completions", responses=sends("text/event-stream"))
-async def complete(asked: CompletionRequest, request: Request, caller: AnyCaller, state: AnyState) -> Response:
+@router.post("/completions", responses=content_of("text/event-stream"))
+async def complete(asked: CompletionRequest, request: Request, caller: CurrentCaller, state: ServerState) -> Response:
     """Continues texts as they stand with the caller's own model."""
 
     def bind() -> list[Bound]:
@@ -88,8 +88,8 @@ async def complete(asked: CompletionRequest, request: Request, caller: AnyCaller
     return await _respond(request, answering, asked, _text_document, "text_completion")
 
 
-def task_of(state: State, name: str, field: str = "task") -> Task:
-    """A task that this home serves; a NotFoundError of any other.
+def find_task(state: State, name: str, field: str = "task") -> Task:
+    """Returns a task of this home; a NotFoundError where there is none.
 
     Args:
         field: of the request, that names the task.
@@ -103,7 +103,7 @@ def task_of(state: State, name: str, field: str = "task") -> Task:
 def _asked_for(state: State, caller: Caller, model: str) -> tuple[Task, str | None]:
     """The task, and the user to be answered for. A user's token gets the same error for others, known or unknown."""
     name, colon, other = model.partition(":")
-    task, user = task_of(state, name, "model"), caller.token.user
+    task, user = find_task(state, name, "model"), caller.token.user
     if colon:
         if not caller.is_operator:
             raise _no_model("model")
@@ -158,7 +158,7 @@ def _no_model(field: str) -> NotFoundError:
 
 def _no_user(task: str, user: str) -> NotFoundError:
     """For operators alone: which users there are is nothing for others."""
-    what = f"There is no such user: {user[:LONGEST]!r} has no records in task {task!r}"
+    what = f"There is no such user: {user[:MAX_NAME]!r} has no records in task {task!r}"
     error = NotFoundError(what, hint="see who has records on the machine that serves, or add records first")
     error.param = "model"
     return error
