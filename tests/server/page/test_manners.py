@@ -55,7 +55,7 @@ def test_hostile_texts_stay_texts(tab: Visit, served: Served) -> None:
     page.get_by_role("button", name="Ask both").click()
     page.get_by_role("article", name="Shared model").get_by_text(XSS).wait_for()
     own = page.get_by_role("article", name="Your own model")
-    own.get_by_text("Your own model cannot be used just now: this is the shared model's answer.").wait_for()
+    own.get_by_text("Your own model cannot be used now: this is the shared model's answer.").wait_for()
     tab.go("History")
     row = page.locator(".record").first
     row.get_by_text(XSS).first.wait_for()
@@ -70,7 +70,7 @@ def test_hostile_texts_stay_texts(tab: Visit, served: Served) -> None:
     tab.go("My model")
     page.get_by_text("Shared pieces in it are no longer available").wait_for()
     assert page.evaluate("window.hurt") is None
-    assert page.locator("#house img, #house script").count() == 0
+    assert page.locator("#signed-in img, #signed-in script").count() == 0
 
 
 @pytest.mark.parametrize("name", [".", ".."])
@@ -94,7 +94,7 @@ def test_a_dead_token_signs_out_wherever_one_is(tab: Visit, served: Served, sect
     del served.fake.people[served.tokens["trained"]]
     with suppress(Error):  # the page asks by itself too, and may just be signing out
         tab.page.evaluate(f"location.hash = '#{section.lower().removeprefix('my ')}'")
-    tab.page.get_by_text("Your access key is not accepted any more, so you were signed out.").wait_for()
+    tab.page.get_by_text("Your access key is no longer valid, so you were signed out.").wait_for()
     assert tab.page.evaluate("sessionStorage.length") == 0
     assert tab.page.locator(".record").count() == 0
 

@@ -135,7 +135,7 @@ def test_history_is_searched_paged_added_to_and_deleted_from(tab: Visit, served:
     page.get_by_text("found").wait_for()
     assert all("boiler" in text for text in rows.all_inner_texts())
     page.get_by_label("Search my history").fill("no such words")
-    page.get_by_text("No record holds these words.").wait_for()
+    page.get_by_text("No record contains this text.").wait_for()
     page.get_by_label("Search my history").fill("")
     page.get_by_text("43 records").wait_for()
 
@@ -169,9 +169,9 @@ def test_adds_many_records_and_says_which_line_is_wrong(tab: Visit, served: Serv
     page.get_by_role("button", name="Several at once").click()
     good = '{"user_id": "newt", "id": "a", "text": "one", "folder": "bin"}'
     for lines, told in (
-        (f"{good}\n\n{{oh", "Line 3 is no JSON."),
+        (f"{good}\n\n{{oh", "Line 3 is not JSON."),
         (f'{good}\n{{"text": "two"}}', "Line 2 lacks folder."),
-        ('{"user_id": "ada", "text": "two", "folder": "bin"}', "Line 1 is another person's record."),
+        ('{"user_id": "ada", "text": "two", "folder": "bin"}', "Line 1 is another user's record."),
         ('{"text": "refuse me", "folder": "bin"}', "Record 1 is wrong. Expected: another text."),
     ):
         page.get_by_label("JSON lines").fill(lines)
@@ -292,7 +292,7 @@ def test_forgets_who_types_their_name(tab: Visit, served: Served) -> None:
     assert served.tokens["trained"] in served.fake.people
     page.get_by_label("Type your name, ada, to confirm").fill("ada")
     page.get_by_role("button", name="Forget me").click()
-    page.get_by_text("You are forgotten: 43 records, 3 models removed, and your access key works no more.").wait_for()
+    page.get_by_text("You are forgotten: 43 records, 3 models removed, and your access key no longer works.").wait_for()
     assert "triage-base" in page.locator("#note").inner_text()
     assert served.tokens["trained"] not in served.fake.people
     page.get_by_label("Your access key").fill(served.tokens["trained"])

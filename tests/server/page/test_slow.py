@@ -69,7 +69,7 @@ def test_a_slow_answer_is_said_and_can_be_asked_for_again(tab: Visit, served: Se
         until(tab, lambda: bool(held))
         page.clock.fast_forward(6000)
         note = page.locator("section:not([hidden]) .slow")
-        note.get_by_text("The server takes long to answer.").wait_for()
+        note.get_by_text("The server is slow to answer.").wait_for()
         note.get_by_role("button", name="Try again").click()
         until(tab, lambda: len(held) == 2)
         held[1].continue_()

@@ -16,7 +16,7 @@ JARGON = re.compile(
 )
 WORDS = """() => {
   const copy = document.body.cloneNode(true);
-  for (const one of copy.querySelectorAll('code, .technical, #task, .text, #ask-told, noscript, script')) one.remove();
+  for (const one of copy.querySelectorAll('code, .technical, #task, .text, #ask-intro, noscript, script')) one.remove();
   const said = [...copy.querySelectorAll('*')].flatMap((one) =>
     ['aria-label', 'title', 'placeholder', 'alt', 'data-missing'].map((name) => one.getAttribute(name) ?? ''));
   return copy.textContent + ' ' + said.join(' ');
@@ -51,8 +51,8 @@ def test_what_cannot_be_had_is_not_offered_and_the_reason_is_said(tab: Visit, se
     for reason, words in (
         ("no_records", "It needs records of yours"),
         ("at_work", "The server is "),
-        ("no_base", "This server has no model to begin with yet."),
-        ("no_pieces", "Nobody shares pieces in this task yet."),
+        ("no_base", "This server has no base model yet."),
+        ("no_pieces", "There are no shared pieces in this task yet."),
         ("waits", "It is possible again when that is done."),
         ("up_to_date", "there is nothing new."),
     ):
@@ -94,7 +94,7 @@ def test_what_a_model_lacks_is_said(tab: Visit, served: Served) -> None:
     for state, words in (
         ({"behind": 1}, "It does not know 1 newer record."),
         ({"forgotten": 2}, "It still remembers 2 records that you deleted"),
-        ({"waits": True}, "Shared pieces in it are being taken back"),
+        ({"waits": True}, "Shared pieces in it are being withdrawn"),
         ({"stale": "too few"}, "Shared pieces in it are no longer available"),
         ({}, "It is up to date with your records."),
     ):
@@ -114,7 +114,7 @@ def test_new_records_promise_nothing_that_is_not_so(tab: Visit, served: Served) 
     page.get_by_label("Folder").select_option("family")
     page.get_by_role("button", name="Add record", exact=True).click()
     page.get_by_role("link", name="See what can be made of them").click()
-    page.get_by_text("This server has no model to begin with yet.").wait_for()
+    page.get_by_text("This server has no base model yet.").wait_for()
     tab.go("Ask")
     assert page.get_by_role("button", name="Ask both").count() == 0  # there is one model to ask
 

@@ -67,7 +67,7 @@ def test_an_ended_key_keeps_what_was_typed_for_its_user_alone(tab: Visit, served
         question(tab).fill(ASKED)
         someone = people.pop(ada)
         page.get_by_role("button", name="Ask both").click()
-        page.get_by_text("Your access key is not accepted any more").wait_for()
+        page.get_by_text("Your access key is no longer valid").wait_for()
         assert page.evaluate("sessionStorage.getItem('ownlm.token')") is None
         people[ada] = someone
 
@@ -217,6 +217,6 @@ def test_signing_out_in_one_tab_leaves_the_other(open_tab: Any, served: Served) 
     one.page.get_by_text("You are signed out.").wait_for()
     one.page.go_back()
     one.page.get_by_label("Your access key").wait_for()
-    assert one.page.locator("#user").text_content() == "" and not one.page.locator("#house").is_visible()
+    assert one.page.locator("#user").text_content() == "" and not one.page.locator("#signed-in").is_visible()
     other.page.get_by_label("Search").fill("boiler")
     other.page.get_by_text("found").wait_for()

@@ -1,4 +1,4 @@
-// My model: what is known of it, its versions, making a new one, taking it home.
+// My model: status, versions, training and assembly, download.
 
 import { api } from "./api.js";
 import { byId, el, facts, many, number, say, short, size, timeOf } from "./dom.js";
@@ -10,7 +10,7 @@ const DOING = { train: "Learning from your records", assemble: "Putting your mod
 const WAYS = ["train", "assemble"];
 const LOADING = "Loading…";
 
-const followed = new Map(); // by kind: id of the job that is looked after
+const followed = new Map(); // by kind: id of the job that is shown
 
 export function setTask() {
   followed.clear();
@@ -38,14 +38,14 @@ async function load(context, outer) {
         known = context.mine().adapter;
       const pieces = !followed.size && madeOfPieces(known) ? api.pieces(context.task.name, signal) : null;
       pieces?.catch(() => {}); // looked at below
-      const [told] = await Promise.all([api.adapter(context.task.name, signal), context.refresh(signal)]);
-      tell(context, told);
-      for (const job of told.open_jobs) follow(context, job);
-      if (failedSince(told) && followed.get(told.job.kind) !== told.job.id) {
-        jobPlace(told.job.kind).hidden = false;
-        showProblem(jobPlace(told.job.kind), failed(told.job, DOING[told.job.kind]));
+      const [details] = await Promise.all([api.adapter(context.task.name, signal), context.refresh(signal)]);
+      render(context, details);
+      for (const job of details.open_jobs) follow(context, job);
+      if (failedSince(details) && followed.get(details.job.kind) !== details.job.id) {
+        jobPlace(details.job.kind).hidden = false;
+        showProblem(jobPlace(details.job.kind), failed(details.job, DOING[details.job.kind]));
       }
-      await showPieces(context, told.adapter, signal, known?.id === told.adapter?.id ? pieces : null);
+      await showPieces(context, details.adapter, signal, known?.id === details.adapter?.id ? pieces : null);
     },
     () => void load(context, outer),
   );
@@ -55,7 +55,7 @@ async function load(context, outer) {
 const madeOfPieces = (adapter) => adapter?.method === "recipe" && !adapter.stale;
 const failedSince = ({ job, adapter }) => job?.state === "failed" && !(adapter && adapter.created > job.ended);
 
-function tell(context, { adapter, worth, versions, not_offered: reasons }) {
+function render(context, { adapter, worth, versions, not_offered: reasons }) {
   byId("standing").textContent = (adapter ? [...lacks(adapter), worthOf(worth, adapter)] : [none(context)]).join(" ");
   byId("adapter-facts").replaceChildren(...(adapter ? [factsOf(context, adapter)] : []));
   byId("make").hidden = false;
@@ -69,20 +69,20 @@ function tell(context, { adapter, worth, versions, not_offered: reasons }) {
 
 const none = (context) =>
   context.mine().records
-    ? "You have no model of your own in this task yet: the shared model answers you as it answers everybody."
+    ? "You have no model of your own in this task yet: the shared model answers you as it answers all users."
     : "You have no model of your own in this task yet, and no records that one could be made from.";
 
-/** What a model lacks, in sentences; or that it lacks nothing. */
+/** What a model does not know, in sentences; or that it is up to date. */
 function lacks({ stale, waits, forgotten, behind }) {
   if (stale) return ["Shared pieces in it are no longer available: the shared model answers until you make a new one."];
-  if (waits) return ["Shared pieces in it are being taken back: until that is done, the shared model answers."];
-  const told = [];
-  if (forgotten) told.push(`It still remembers ${many(forgotten, "record")} that you deleted; a new one will not.`);
-  if (behind) told.push(`It does not know ${many(behind, "newer record")}.`);
-  return told.length ? told : ["It is up to date with your records."];
+  if (waits) return ["Shared pieces in it are being withdrawn: until that is done, the shared model answers."];
+  const words = [];
+  if (forgotten) words.push(`It still remembers ${many(forgotten, "record")} that you deleted; a new one will not.`);
+  if (behind) words.push(`It does not know ${many(behind, "newer record")}.`);
+  return words.length ? words : ["It is up to date with your records."];
 }
 
-/** What is known of how good a model is; the server decides, and says it of no model without evidence. */
+/** How good a model is, as the server has measured it. */
 function worthOf({ verdict, records }, adapter) {
   const tried = `Tried on ${records === 1 ? "a record" : `${number(records ?? 0)} records`} that it did not know yet, it did`;
   switch (verdict) {
@@ -109,11 +109,11 @@ function helpOf(kind, reason, records) {
     case "at_work":
       return [kind === "train" ? "The server is learning from your records." : "The server is putting your model together."];
     case "no_base":
-      return ["This server has no model to begin with yet. Whoever runs it has to add one."];
+      return ["This server has no base model yet. Whoever runs it has to add one."];
     case "no_pieces":
-      return ["Nobody shares pieces in this task yet."];
+      return ["There are no shared pieces in this task yet."];
     case "waits":
-      return ["Some shared pieces are being taken back. It is possible again when that is done."];
+      return ["Some shared pieces are being withdrawn. You can assemble again when that is done."];
     case "up_to_date":
       return [
         kind === "train"
@@ -201,7 +201,7 @@ async function showPieces(context, adapter, signal, asked) {
       const ending = AbortSignal.any([signal, newer]);
       const pieces = await (asked ?? api.pieces(context.task.name, ending)).catch((error) => {
         if (![404, 409].includes(error.status)) throw error;
-        place.replaceChildren(el("p.help", {}, "What it is put together from cannot be shown just now."));
+        place.replaceChildren(el("p.help", {}, "Its pieces cannot be shown now."));
       });
       if (pieces) place.replaceChildren(drawPieces(pieces));
     },
@@ -242,7 +242,7 @@ async function make(context, kind, button) {
   });
 }
 
-/** Shows a job until it has ended; then what came of it. */
+/** Shows a job until it has ended, then its result. */
 function follow(context, job) {
   if (followed.get(job.kind) === job.id) return;
   followed.set(job.kind, job.id);

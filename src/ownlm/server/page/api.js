@@ -5,7 +5,7 @@ import { clearButDrafts } from "./drafts.js";
 const TOKEN = "ownlm.token",
   NOTE = "ownlm.note";
 
-/** What went wrong, and what to do next. */
+/** An error for the user: what went wrong, and what to do next. */
 export class Problem extends Error {
   constructor(message, hint, status = 0, wait = 0) {
     super(message);
@@ -18,11 +18,11 @@ export class Problem extends Error {
 const NEXT = {
   400: "Change what is named above, then try again.",
   403: "Ask whoever runs this server.",
-  404: "It may have been removed meanwhile. Load the page again to see what is there now.",
-  409: "Wait until what is at work has ended, then try again.",
+  404: "It may have been deleted. Load the page again.",
+  409: "Wait until the running job has ended, then try again.",
   413: "Send a shorter text, or fewer records at a time.",
   429: "Wait a moment, then try again.",
-  503: "The server is busy or about to stop. Wait a moment, then try again.",
+  503: "The server is busy or stopping. Wait a moment, then try again.",
 };
 
 export const token = {
@@ -30,7 +30,7 @@ export const token = {
   set: (text) => sessionStorage.setItem(TOKEN, text),
 };
 
-/** A note that the door shows once. */
+/** Returns the note for the sign-in page, and removes it. */
 export function takeNote() {
   const note = sessionStorage.getItem(NOTE);
   sessionStorage.removeItem(NOTE);
@@ -38,9 +38,9 @@ export function takeNote() {
 }
 
 /**
- * Ends the session: the token goes, and the page starts again, so that nothing stays in memory.
+ * Ends the session: removes the token and reloads the page, so that nothing stays in memory.
  *
- * `stay` is for a user who did not ask for it: what was typed is kept for when they sign in again.
+ * `stay` keeps drafts for the next sign-in, where the user did not ask to sign out.
  */
 export function signOut(note, stay = false) {
   if (stay) clearButDrafts();
@@ -65,14 +65,14 @@ async function send(method, path, { body, signal, asked = token.get() } = {}) {
     });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem("The server cannot be reached.", "See whether it runs and you are online, then try again.");
+    throw new Problem("The server cannot be reached.", "Check that it runs and that you are online, then try again.");
   }
   if (response.ok) return response;
   const problem = await problemOf(response);
   if (response.status === 401 && token.get() === asked) {
     signOut(
-      "Your access key is not accepted any more, so you were signed out. It may have expired. " +
-        "Sign in again, with a new one if need be.",
+      "Your access key is no longer valid, so you were signed out. It may have expired. " +
+        "Sign in again, with a new key if necessary.",
       true,
     );
   }
@@ -80,24 +80,24 @@ async function send(method, path, { body, signal, asked = token.get() } = {}) {
 }
 
 async function problemOf(response) {
-  let told = {};
+  let error = {};
   try {
-    told = (await response.json()).error ?? {};
+    error = (await response.json()).error ?? {};
   } catch {
-    /* no JSON: a proxy speaks */
+    /* no JSON: the answer of a proxy */
   }
   const wait = Number(response.headers.get("Retry-After")) || 0;
   const next = wait ? `Wait ${wait} s, then try again.` : NEXT[response.status];
-  return problemFrom(told.message ?? `The server answered with ${response.status}.`, next, response.status, wait);
+  return problemFrom(error.message ?? `The server answered with ${response.status}.`, next, response.status, wait);
 }
 
-/** Whether a hint says what a program or an operator should do: nothing that can be done on this page. */
+/** Whether a hint is for programs or operators, and no use on this page. */
 export const forPrograms = (hint) => /`|\/v1\/|\b(GET|POST|PUT|DELETE)\b/.test(hint);
 
-/** A problem of a server's message, which may end with what to do next. */
+/** Makes a problem from a message of the server, which may end with what to do next. */
 function problemFrom(
   message,
-  next = "Try again. If it stays so, tell whoever runs this server.",
+  next = "Try again. If it fails again, tell whoever runs this server.",
   status = 0,
   wait = 0,
 ) {
@@ -107,13 +107,13 @@ function problemFrom(
   return new Problem(message.slice(0, at), forPrograms(hint) ? next : hint, status, wait);
 }
 
-/** A path with its query; what is empty is left out. */
+/** Adds a query to a path, without empty values. */
 function at(path, query = {}) {
   const pairs = Object.entries(query).filter(([, value]) => value !== null && value !== undefined && value !== "");
   return pairs.length ? `${path}?${new URLSearchParams(pairs)}` : path;
 }
 
-/** One step of a path. Browsers take dots for a way up, however they are written: that would be another resource. */
+/** Encodes one part of a path. Browsers resolve `.` and `..`, even encoded: they would name another resource. */
 function step(id) {
   if (/^\.{0,2}$/.test(id))
     throw new Problem(`A record called "${id}" cannot be reached from here.`, "Delete it elsewhere.");
@@ -125,10 +125,10 @@ const ME = "v1/users/me";
 
 export const api = {
   me: (options) => json("GET", ME, options),
-  /** Who one is and which tasks there are, asked for at once. */
-  house: (options) => Promise.all([api.me(options), json("GET", "v1/tasks", options)]),
+  /** The user and the tasks, requested together. */
+  meAndTasks: (options) => Promise.all([api.me(options), json("GET", "v1/tasks", options)]),
   history: (query, signal) => json("GET", at(`${ME}/history`, query), { signal }),
-  /** One record; null where it is not found. A server that knows no `id` gives the newest, which may hold it. */
+  /** One record; null where it is not found. */
   record: async (task, id, signal) => {
     const { records } = await json("GET", at(`${ME}/history`, { task, id }), { signal });
     return records.find((record) => record.id === id) ?? null;
@@ -172,7 +172,7 @@ async function* events(body) {
       if (done) return;
       held += value;
       for (let end; (end = held.search(/\r\n|\n|\r(?!$)/)) >= 0;) {
-        // a last \r may be half of a line's end
+        // a final \r may be half of a line break
         const line = held.slice(0, end);
         held = held.slice(end + (held.startsWith("\r\n", end) ? 2 : 1));
         if (line.startsWith("data:")) data.push(line.slice(line[5] === " " ? 6 : 5));

@@ -6,11 +6,11 @@ import { keepDraft, restoreDrafts } from "./drafts.js";
 import { complete, field } from "./forms.js";
 import { attempt } from "./problem.js";
 
-const FEW = 240; // letters of labels that the instruction itself can hold
+const FEW = 240; // longest list of labels within the instruction
 
-let now = null; // what is being answered: stops with the button, another task or a new question
-let under = ""; // the question under way, so that a second click does not ask it twice
-let asked = null; // the last question and the own answer to it
+let now = null; // abort controller of the current question
+let under = ""; // the current request, so that a double click asks once
+let asked = null; // the last question and the answer of the user's own model
 
 /** Sets the form for a task. What is typed stays with its task, and comes along where the fields are the same. */
 export function setTask(task, before) {
@@ -20,7 +20,7 @@ export function setTask(task, before) {
   const { instruction, input_fields: inputs, required, labels } = task;
   const listed = (labels ?? []).join(", "),
     long = listed.length > FEW;
-  byId("ask-told").textContent = instruction.replaceAll(
+  byId("ask-intro").textContent = instruction.replaceAll(
     "{labels}",
     long ? `${many(labels.length, "set answer")}, listed below` : listed,
   );
@@ -96,7 +96,7 @@ async function ask(context) {
   const control = new AbortController();
   now = control;
   under = JSON.stringify(request);
-  const base = panel("Shared model", "base", "the same for everybody");
+  const base = panel("Shared model", "base", "the same for all users");
   const own = panel("Your own model", "own", "made for you");
   byId("answers").replaceChildren(own.element, base.element);
   byId("answers").hidden = false;
@@ -111,11 +111,11 @@ async function ask(context) {
   now = null;
   if (document.activeElement === byId("ask-stop")) form.querySelector("[type=submit]").focus();
   byId("ask-stop").hidden = true;
-  const told = [
+  const answers = [
     ["Your own model", ownAnswer],
     ["Shared model", baseAnswer],
   ].filter(([, text]) => text !== null);
-  say(told.map(([who, text]) => `${who}: ${text || "empty answer"}`).join(". "));
+  say(answers.map(([who, text]) => `${who}: ${text || "empty answer"}`).join(". "));
   const same = ownAnswer !== null && ownAnswer === baseAnswer;
   byId("ask-same").textContent = same ? "Both answers are the same." : "";
   byId("ask-same").hidden = !same;
@@ -125,7 +125,7 @@ async function ask(context) {
   }
 }
 
-/** What stands in place of an own model that is not there yet. */
+/** The panel of the user's own model while there is none. */
 async function none(context, { text, notes }) {
   text.remove();
   const { records } = context.mine();
@@ -167,7 +167,7 @@ async function answer(context, { element, text, notes }, request, signal) {
         signal,
       );
       if (!whole) text.replaceChildren(el("span.help", {}, "(an empty answer)"));
-      tell(context, notes, request, end, (performance.now() - since) / 1000);
+      renderNotes(context, notes, request, end, (performance.now() - since) / 1000);
     } catch (error) {
       stopped = error.name === "AbortError";
       throw error;
@@ -179,25 +179,25 @@ async function answer(context, { element, text, notes }, request, signal) {
   return fine ? whole : null;
 }
 
-/** What is said below an answer: which version answered, with which records, and what to know about it. */
-function tell(context, notes, request, { ownlm, finish }, seconds) {
-  const told = ownlm ?? {};
+/** Shows below an answer: version, time, warnings, and the records in the prompt. */
+function renderNotes(context, notes, request, { ownlm, finish }, seconds) {
+  const extras = ownlm ?? {};
   const facts = [
-    told.adapter ? el("span", {}, "version ", el("code", { title: told.adapter }, short(told.adapter))) : null,
+    extras.adapter ? el("span", {}, "version ", el("code", { title: extras.adapter }, short(extras.adapter))) : null,
     el("span", {}, `${decimals(seconds, 1)} s`),
   ];
   notes.replaceChildren(el("p.help.meta", {}, facts));
-  const words = warningOf(told, request);
+  const words = warningOf(extras, request);
   if (words) notes.append(el("p.warning", {}, words, " ", el("a", { href: "#model" }, "See what can be done")));
   if (finish === "length")
     notes.append(el("p.warning", {}, "Cut off: it reached the longest answer that this task allows."));
-  if (told.retrieved?.length) notes.append(shown(context, told.retrieved));
+  if (extras.retrieved?.length) notes.append(shown(context, extras.retrieved));
 }
 
-function warningOf(told, request) {
+function warningOf(extras, request) {
   if (request.base_only) return "";
-  if (!told.adapter) return "Your own model cannot be used just now: this is the shared model's answer.";
-  return told.warning ? "Your own model still remembers records that you have deleted." : "";
+  if (!extras.adapter) return "Your own model cannot be used now: this is the shared model's answer.";
+  return extras.warning ? "Your own model still remembers records that you have deleted." : "";
 }
 
 /** The records that the model was shown; fetched when the list is opened. */

@@ -1,4 +1,4 @@
-// Elements, and how numbers, sizes and times are written. Text of people and of the server becomes text nodes only.
+// Elements, and the format of numbers, sizes and times. Texts of users and of the server become text nodes only.
 
 export const byId = (id) => document.getElementById(id);
 
@@ -25,19 +25,19 @@ function dressed(element, classes, attributes, children) {
   return element;
 }
 
-/** A list of terms and what belongs to each; pairs without a value are left out. */
+/** A list of terms and values; pairs without a value are left out. */
 export function facts(pairs) {
-  const told = pairs.filter(([, value]) => value !== null && value !== undefined && value !== "");
+  const shown = pairs.filter(([, value]) => value !== null && value !== undefined && value !== "");
   return el(
     "dl.facts",
     {},
-    told.map(([term, value]) => el("div", {}, el("dt", {}, term), el("dd", {}, value))),
+    shown.map(([term, value]) => el("div", {}, el("dt", {}, term), el("dd", {}, value))),
   );
 }
 
 let clearing;
 
-/** Tells those who listen instead of looking. */
+/** Announces a text to screen readers. */
 export function say(text) {
   const said = byId("said");
   clearTimeout(clearing);
@@ -91,10 +91,10 @@ export const timeOf = (time) => (time ? el("time", { datetime: time }, when(time
 /** The beginning of an id, in full on demand. */
 export const short = (id) => id.slice(0, 8);
 
-/** Asks before what cannot be undone. Resolves to whether it was confirmed; focus goes back to where it was. */
+/** Asks for confirmation. Resolves to whether it was given; focus returns to where it was. */
 export function sure(title, text, yes) {
   const dialog = byId("sure");
-  dialog.onclose?.(); // the event of a question that was left just now may still be on its way
+  dialog.onclose?.(); // the close event of the previous question may still come
   const before = document.activeElement;
   byId("sure-title").textContent = title;
   byId("sure-text").textContent = text;

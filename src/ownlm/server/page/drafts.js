@@ -1,5 +1,5 @@
-// What was typed and is not used up: kept in this tab for the user who typed it, through changes of task, failures,
-// reloads, and signing in again with a new key. Another user never sees it; signing out removes it.
+// Drafts: text in forms that was not sent yet. This tab keeps them for their user through changes of task, failures,
+// reloads and new keys. Other users never see them; signing out removes them.
 
 const DRAFT = "ownlm.draft:",
   OWNER = "ownlm.drafts-of",
@@ -16,11 +16,11 @@ function put(key, value) {
   try {
     sessionStorage.setItem(key, value);
   } catch {
-    sessionStorage.removeItem(key); // too long to be kept: it lives as long as the page does
+    sessionStorage.removeItem(key); // too long to be stored: it lasts as long as the page
   }
 }
 
-/** Begins for a user: what another one has typed is removed. */
+/** Opens the drafts of a user, and removes those of other users. */
 export function openDrafts(user) {
   if (sessionStorage.getItem(OWNER) !== user) {
     for (const key of [...stored(), TASK]) sessionStorage.removeItem(key);
@@ -54,12 +54,12 @@ export function restoreDrafts(place) {
   }
 }
 
-/** What the fields at a place hold is used up. */
+/** Removes the drafts of the fields at a place. */
 export function dropDrafts(place) {
   for (const input of inputs(place)) sessionStorage.removeItem(keyOf(input));
 }
 
-/** Removes everything of this tab but drafts, with whose they are; without drafts, everything. */
+/** Removes everything of this tab but drafts and their owner; without drafts, everything. */
 export function clearButDrafts() {
   const keys = stored();
   const left = keys.length ? [...keys, OWNER, TASK] : [];

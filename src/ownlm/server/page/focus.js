@@ -1,18 +1,18 @@
-// Keyboard focus never falls to nothing: where the focused element goes, the heading of what is shown takes over.
+// Keeps keyboard focus: when the focused element disappears, the heading of the section gets the focus.
 
 const CAN_HAVE_IT = "a[href], button, input, select, textarea, summary, [tabindex]";
 
 const usable = (element) => element.isConnected && element.checkVisibility() && !element.matches(":disabled");
 
-/** What is read first of what is shown. */
+/** The heading of the section that is shown. */
 export const heading = () =>
   [...document.querySelectorAll("#main > section > h1")].find((one) => one.checkVisibility()) ??
-  document.querySelector("#door input");
+  document.querySelector("#signed-out input");
 
-/** Goes to the heading of what is shown. */
+/** Focuses the heading of the section that is shown. */
 export const focusHeading = () => heading()?.focus({ preventScroll: true });
 
-/** From now on, focus is looked after. Who clicks beside every control gives it up. */
+/** Starts to keep the focus. A click outside all controls gives it up. */
 export function keepFocus() {
   let last = null;
   document.addEventListener("focusin", (event) => {

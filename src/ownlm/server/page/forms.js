@@ -1,4 +1,4 @@
-// Fields, and what is said of those that are empty or wrong.
+// Form fields, and messages about empty or invalid ones.
 
 import { el, say } from "./dom.js";
 
@@ -23,7 +23,7 @@ export function field(prefix, name, { required = true, labels = null, rows = 4 }
   return el("div.field", {}, label, input);
 }
 
-/** Says of a field what is wrong with it: in words beside it, which a screen reader reads with it; "" for nothing. */
+/** Shows a message beside a field, which screen readers read with it; "" removes it. */
 export function invalid(input, words) {
   const id = `${input.id}-wrong`;
   document.getElementById(id)?.remove();
@@ -40,7 +40,7 @@ export function invalid(input, words) {
   else input.removeAttribute("aria-describedby");
 }
 
-/** Says it aloud, too, and goes there. */
+/** Shows and announces a message about a field, and focuses it. */
 export function refuse(input, words) {
   invalid(input, words);
   say(words);
@@ -59,7 +59,7 @@ function wrongWith(input) {
   return `${nameOf(input)} is empty: ${input.tagName === "SELECT" ? "choose something" : "write something"} here.`;
 }
 
-/** Whether everything needed is filled in; else says beside each field what is missing, and goes to the first. */
+/** Whether all required fields are filled; else shows what is missing, and focuses the first such field. */
 export function complete(form) {
   const wrong = [...form.querySelectorAll("input, select, textarea")].filter((input) => {
     const words = wrongWith(input);

@@ -33,7 +33,7 @@ export function setTask(task) {
   restoreDrafts(byId("view-history"));
   byId("add").open = [...byId("add").querySelectorAll("textarea, select")].some((input) => input.value !== "");
   if (byId("many-text").value) pick("many");
-  byId("add-told").replaceChildren();
+  byId("add-result").replaceChildren();
   byId("add-problem").replaceChildren();
   byId("records").replaceChildren();
   byId("history-count").textContent = LOADING;
@@ -75,7 +75,7 @@ function pick(kind) {
   }
 }
 
-/** Opens the form with a question and its answer, to be looked at before they are added. */
+/** Fills the form with a question and its answer, for the user to check. */
 export function prefill({ fields, answer }, task) {
   byId("add").open = true;
   pick("one");
@@ -124,7 +124,7 @@ function count(context, total, shown, q) {
     const found = q ? `${many(total, "record")} found` : many(total, "record");
     place.textContent = shown < total ? `${found}, the newest ${number(shown)} below` : found;
   } else if (q) {
-    place.textContent = "No record holds these words.";
+    place.textContent = "No record contains this text.";
   } else {
     place.replaceChildren(
       "No records yet: ",
@@ -139,7 +139,7 @@ function count(context, total, shown, q) {
         },
         "add one",
       ),
-      ". A dozen are a beginning; more are better.",
+      ". Start with a dozen; more are better.",
     );
   }
 }
@@ -215,12 +215,12 @@ async function remove(context, record, row) {
     row.remove();
     (after ?? byId("q")).focus();
     say("Record deleted.");
-    tellMarked(marked);
+    showMarked(marked);
     await recount(context);
   });
 }
 
-/** Removes a record, or finds it gone already; returns how many models had learnt from it. */
+/** Deletes a record, if it still exists; returns how many models had learnt from it. */
 async function removed(context, record) {
   try {
     const { marked } = await api.remove(context.task.name, record.id);
@@ -231,8 +231,8 @@ async function removed(context, record) {
   }
 }
 
-function tellMarked(marked) {
-  byId("add-told").replaceChildren(
+function showMarked(marked) {
+  byId("add-result").replaceChildren(
     ...(marked
       ? [
           el(
@@ -261,12 +261,12 @@ async function addOne(context, form) {
   }
   if (byId("one-time").value) record.time = byId("one-time").value;
   await attemptBy(form.querySelector("[type=submit]"), byId("add-problem"), async () => {
-    byId("add-told").replaceChildren();
+    byId("add-result").replaceChildren();
     const added = await api.add(context.task.name, [record]);
     dropDrafts(form);
     form.reset();
     form.querySelector("[data-field]").focus();
-    await tellAdded(context, added);
+    await showAdded(context, added);
   });
 }
 
@@ -275,16 +275,16 @@ async function addMany(context, form) {
   const text = byId("many-text");
   await attemptBy(form.querySelector("[type=submit]"), byId("add-problem"), async () => {
     const records = recordsOf(text.value, requiredOf(context.task), context.me.user),
-      told = byId("add-told");
+      result = byId("add-result");
     const added = { new: 0, known: 0, forgotten: 0 };
     let sent = 0;
     for (const part of parts(records)) {
-      told.textContent = `Adding: ${number(sent)} of ${many(records.length, "record")}…`;
+      result.textContent = `Adding: ${number(sent)} of ${many(records.length, "record")}…`;
       try {
         const answer = await api.add(context.task.name, part);
         for (const key of Object.keys(added)) added[key] += answer[key] ?? 0;
       } catch (error) {
-        told.textContent = sent ? `The first ${many(sent, "record")} were added, the others were not.` : "";
+        result.textContent = sent ? `The first ${many(sent, "record")} were added, the others were not.` : "";
         throw error;
       }
       sent += part.length;
@@ -292,19 +292,19 @@ async function addMany(context, form) {
     text.value = "";
     dropDrafts(form);
     byId("many-file").value = "";
-    await tellAdded(context, added);
+    await showAdded(context, added);
   });
 }
 
-async function tellAdded(context, added) {
-  const told = [`${many(added.new, "record")} added`];
-  if (added.known) told.push(`${number(added.known)} known already`);
-  if (added.forgotten) told.push(`${number(added.forgotten)} left out, since they were deleted before`);
-  byId("add-told").replaceChildren(
+async function showAdded(context, added) {
+  const counts = [`${many(added.new, "record")} added`];
+  if (added.known) counts.push(`${number(added.known)} known already`);
+  if (added.forgotten) counts.push(`${number(added.forgotten)} left out, since they were deleted before`);
+  byId("add-result").replaceChildren(
     el(
       "p.done",
       {},
-      `${told.join("; ")}. `,
+      `${counts.join("; ")}. `,
       added.new ? el("a", { href: "#model" }, "See what can be made of them") : null,
     ),
   );

@@ -1,17 +1,17 @@
-// A job at work on the server: how far it is, and how it ended.
+// Progress and result of a job on the server.
 
 import { api, forPrograms, Problem } from "./api.js";
 import { el, number, say } from "./dom.js";
 import { attemptBy, showProblem } from "./problem.js";
 
-const SOON_MS = 700; // between two looks, at first
-const LATE_MS = 3000; // and at last
+const SOON_MS = 700; // time between two requests, at first
+const LATE_MS = 3000; // and at most
 const STAGES = [
-  [/^trial/, "a copy is tried on records that it does not know"],
+  [/^trial/, "a copy is tested on records that it has not seen"],
   [/^assembling/, "choosing pieces"],
   [/^adapting/, "fitting them to your records"],
 ];
-const PATIENCE = 20; // looks that may fail one after another before it is told
+const PATIENCE = 20; // requests that may fail in a row before an error is shown
 
 const sleep = (ms, signal) =>
   new Promise((resolve) => {
@@ -27,9 +27,9 @@ const sleep = (ms, signal) =>
   });
 
 /**
- * Shows a job at a place and looks after it until it has ended; then calls `ended` with it.
+ * Shows a job at a place until it has ended; then calls `ended` with it.
  *
- * `before` is the id of the model's version until now.
+ * `before` is the id of the current version of the model.
  */
 export async function watch(place, job, doing, before, signal, ended) {
   const { element, tell } = bar(job, doing);
@@ -64,14 +64,14 @@ export async function watch(place, job, doing, before, signal, ended) {
   } else {
     const same = before !== undefined && job.adapter === before;
     const come = same ? "there was nothing new, and your model stays as it was" : "your new model answers from now on";
-    const told = `${doing} is done: ${come}.`;
-    place.replaceChildren(el("p.done", {}, told));
-    say(told);
+    const text = `${doing} is done: ${come}.`;
+    place.replaceChildren(el("p.done", {}, text));
+    say(text);
   }
   await ended(job);
 }
 
-/** What is shown while it works. Its stages are said aloud, its steps are not. */
+/** A progress bar. Screen readers hear the stages, not the steps. */
 function bar(job, doing) {
   const problems = el("div");
   const cancel = el(

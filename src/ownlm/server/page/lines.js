@@ -1,11 +1,11 @@
-// Records out of JSON lines, checked before anything is sent.
+// Parses JSON lines into records, and checks them before they are sent.
 
 import { Problem } from "./api.js";
 
 const RECORDS = 200; // in one request
 const BYTES = 1_000_000; // of their JSON
 
-/** Records in parts, each of which a request may hold. */
+/** Splits records into parts that fit one request. */
 export function* parts(records) {
   const encoder = new TextEncoder();
   let part = [];
@@ -29,7 +29,7 @@ export function* parts(records) {
  */
 export function recordsOf(text, required, user) {
   const rows = text.trim().startsWith("[") ? ofList(text) : ofLines(text);
-  if (!rows.length) throw new Problem("There is no record in it.", "Give one JSON object a line.");
+  if (!rows.length) throw new Problem("It has no records.", "Write one JSON object on each line.");
   return rows.map(({ place, row }) => checked(place, row, required, user));
 }
 
@@ -38,7 +38,7 @@ function ofList(text) {
   try {
     list = JSON.parse(text);
   } catch {
-    throw new Problem("The text begins as a JSON list, and is none.", "Mend it, or give one JSON object a line.");
+    throw new Problem("The text begins like a JSON list but is not valid.", "Correct it, or write one JSON object on each line.");
   }
   return list.map((row, index) => ({ place: `Record ${index + 1}`, row }));
 }
@@ -51,7 +51,7 @@ function ofLines(text) {
     try {
       rows.push({ place, row: JSON.parse(line) });
     } catch {
-      throw new Problem(`${place} is no JSON.`, "Mend it there; nothing was sent.");
+      throw new Problem(`${place} is not JSON.`, "Correct it; nothing was sent.");
     }
   });
   return rows;
@@ -59,13 +59,13 @@ function ofLines(text) {
 
 function checked(place, row, required, user) {
   if (row === null || typeof row !== "object" || Array.isArray(row)) {
-    throw new Problem(`${place} is no JSON object.`, 'Write it as {"field": "text"}; nothing was sent.');
+    throw new Problem(`${place} is not a JSON object.`, 'Write it as {"field": "text"}; nothing was sent.');
   }
-  const { user_id: whose, ...record } = row;
-  if (whose !== undefined && String(whose) !== user) {
+  const { user_id: owner, ...record } = row;
+  if (owner !== undefined && String(owner) !== user) {
     throw new Problem(
-      `${place} is another person's record.`,
-      "Leave it out: you can add records of your own only. Nothing was sent.",
+      `${place} is another user's record.`,
+      "Leave it out: you can only add your own records. Nothing was sent.",
     );
   }
   const missing = required.filter((name) => record[name] === undefined || String(record[name]).trim() === "");

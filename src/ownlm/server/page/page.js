@@ -1,4 +1,4 @@
-// The page: signing in, which task, which section.
+// The page: signing in, tasks and sections.
 
 import * as model from "./adapter.js";
 import { api, Problem, signOut, takeNote, token } from "./api.js";
@@ -14,7 +14,7 @@ import * as you from "./you.js";
 const VIEWS = { ask, history, model, you };
 const FORMER = { adapter: "model" }; // earlier names of sections, in bookmarks
 
-/** What the sections know. `signal` ends with the task; `place` is where the section shows its problems. */
+/** State shared by the sections. `signal` ends with the task; `place` is where the section shows its problems. */
 const context = {
   me: null,
   tasks: [],
@@ -33,13 +33,13 @@ const context = {
     location.hash = "#history";
   },
 };
-let keeping = false; // the next section has a form with the focus
-let here = null; // of the section that is shown; ends as it is left
-let whole = null; // of the task that is chosen
+let keeping = false; // the next section focuses a form
+let here = null; // abort controller of the section that is shown
+let whole = null; // abort controller of the chosen task
 
-// ---- the door
+// ---- signing in
 
-function openDoor() {
+function showSignIn() {
   const note = takeNote();
   byId("note").textContent = note ?? "";
   byId("note").hidden = !note;
@@ -48,7 +48,7 @@ function openDoor() {
     void signIn(event.target);
   };
   byId("starting").hidden = true;
-  byId("door").hidden = false;
+  byId("signed-out").hidden = false;
   byId("token").focus();
 }
 
@@ -65,37 +65,37 @@ async function signIn(form) {
   button.textContent = "Sign in";
   if (!fine) return;
   if (!answer?.[0].user) {
-    const what = answer ? "This key is for running the server, and opens nobody's page." : "This access key is not known.";
-    refuse(input, `${what} See whether all of it is there, without spaces. It may have ended: ask for a new one.`);
+    const what = answer ? "This key is an operator's and has no page of its own." : "This access key is not known.";
+    refuse(input, `${what} Check that it is complete and without spaces. It may have expired: ask for a new one.`);
     return;
   }
   input.value = "";
   token.set(text);
-  await openHouse(answer);
+  await showApp(answer);
 }
 
-/** Who a token belongs to, and the tasks; null of one that is not known. */
+/** The user of a token, and the tasks; null where the token is unknown. */
 async function known(text, signal) {
   try {
-    return await api.house({ asked: text, signal });
+    return await api.meAndTasks({ asked: text, signal });
   } catch (error) {
     if (error.status === 401) return null;
     throw error;
   }
 }
 
-// ---- the house
+// ---- the app
 
-/** Shows the house; `answer` is what the server has said of the user and the tasks, if it was asked already. */
-async function openHouse(answer = null) {
+/** Shows the app; `answer` is the user and the tasks, if they were requested already. */
+async function showApp(answer = null) {
   const signedIn = answer !== null;
   byId("sign-out").onclick = () => signOut("You are signed out.");
   document.querySelector(".skip").onclick = (event) => {
     event.preventDefault();
     byId("main").focus();
   };
-  byId("house").hidden = false;
-  byId("starting").hidden = byId("door").hidden = true;
+  byId("signed-in").hidden = false;
+  byId("starting").hidden = byId("signed-out").hidden = true;
   byId("loading").hidden = false;
   byId("h-loading").textContent = "Loading…";
   if (signedIn) focusHeading();
@@ -103,12 +103,12 @@ async function openHouse(answer = null) {
   const fine = await attempt(
     place,
     async (signal) => {
-      const [me, { tasks }] = answer ?? (await api.house({ signal }));
+      const [me, { tasks }] = answer ?? (await api.meAndTasks({ signal }));
       Object.assign(context, { me, tasks, fresh: true });
       byId("user").textContent = byId("user").title = me.user ?? me.scope;
       if (!tasks.length) throw new Problem("This server has no task yet.", "Whoever runs it has to add one.");
     },
-    () => void openHouse(),
+    () => void showApp(),
   );
   if (!fine) {
     byId("h-loading").textContent = "Not loaded";
@@ -189,5 +189,5 @@ async function openView(moved) {
 }
 
 keepFocus();
-if (token.get()) void openHouse();
-else openDoor();
+if (token.get()) void showApp();
+else showSignIn();

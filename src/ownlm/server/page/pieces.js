@@ -1,4 +1,4 @@
-// What an assembled model is made of: by sharers; and, for those who know models, by layers and kinds of modules.
+// The pieces of an assembled model: by sharers; and in detail, by layers and kinds of modules.
 
 import { decimals, el, many, number, svg } from "./dom.js";
 
@@ -9,9 +9,9 @@ const percent = (part) => part.toLocaleString(undefined, { style: "percent", min
 const code = (id) => el("code", { title: id }, id.slice(0, 6));
 const weight = (value) => decimals(value, 2);
 
-/** Everything about the pieces, as one section. */
-export function drawPieces(told) {
-  const pieces = mostUsedFirst(told),
+/** The section about pieces. */
+export function drawPieces(result) {
+  const pieces = mostUsedFirst(result),
     { sharers, kinds, share } = pieces;
   const readout = el("p.readout", { "aria-hidden": "true" }, "Point at a cell to read its weight.");
   return el(
@@ -178,14 +178,14 @@ function legend({ most, negative }) {
   );
 }
 
-/** The same in words: for each layer, the sharers whose pieces are used, most first. */
+/** A table for each kind of module: sharers and weights of each layer, largest first. */
 function table({ sharers, layers, amount }, kind, at) {
   const used = (x) =>
     amount[at]
       .map((row, y) => [row[x], sharers[y]])
       .filter(([value]) => value !== 0)
       .sort(([a], [b]) => Math.abs(b) - Math.abs(a));
-  const told = (x) =>
+  const listed = (x) =>
     used(x).flatMap(([value, id], index) => [index ? ", " : null, el("span.one", {}, code(id), ` ${weight(value)}`)]);
   return el(
     "table.used",
@@ -200,7 +200,7 @@ function table({ sharers, layers, amount }, kind, at) {
       "tbody",
       {},
       layers.map((layer, x) =>
-        el("tr", {}, el("th", { scope: "row" }, String(layer)), el("td", {}, used(x).length ? told(x) : "none")),
+        el("tr", {}, el("th", { scope: "row" }, String(layer)), el("td", {}, used(x).length ? listed(x) : "none")),
       ),
     ),
   );

@@ -1,37 +1,37 @@
-// Where something went wrong, or takes long: what, and what to do next.
+// Shows problems and slow requests, with a button to try again.
 
 import { Problem } from "./api.js";
 import { el } from "./dom.js";
 
 const OURS = { message: "Something went wrong on this page.", hint: "Load it again." };
-const SLOW_MS = 5000; // until it is said that an answer takes long
+const SLOW_MS = 5000; // time until a request is shown as slow
 
 const sentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`;
-const newest = new WeakMap(); // by place: what was attempted last
+const newest = new WeakMap(); // by place: abort controller of the last attempt
 
 function retry(again) {
   return again ? el("button", { type: "button", onclick: () => again() }, "Try again") : null;
 }
 
-/** Shows a problem at a place, with a button to try again if there is something to try. */
+/** Shows a problem at a place, with a button to try again where that is possible. */
 export function showProblem(place, problem, again = null) {
-  const told = problem instanceof Problem ? problem : OURS;
+  const shown = problem instanceof Problem ? problem : OURS;
   place.replaceChildren(
     el(
       "div.problem",
       { role: "alert" },
-      el("p.what", {}, sentence(told.message)),
-      told.hint ? el("p", {}, sentence(told.hint)) : null,
+      el("p.what", {}, sentence(shown.message)),
+      shown.hint ? el("p", {}, sentence(shown.hint)) : null,
       retry(again),
     ),
   );
 }
 
 /**
- * Does something; shows at `place` what goes wrong, and that it takes long. Returns whether all went well.
+ * Runs `work`; shows errors and slowness at `place`. Returns whether it succeeded.
  *
- * `work` gets a signal that ends as soon as something newer is attempted at the same place. What was stopped is no
- * problem. `again` does it once more; `null` where there is nothing to repeat.
+ * `work` gets a signal that aborts when something newer is attempted at the same place. An abort is no problem.
+ * `again` repeats it; `null` where there is nothing to repeat.
  */
 export async function attempt(place, work, again = null, patient = false) {
   newest.get(place)?.abort();
@@ -41,7 +41,7 @@ export async function attempt(place, work, again = null, patient = false) {
   const slow = setTimeout(() => {
     if (!patient && newest.get(place) === control)
       place.replaceChildren(
-        el("div.note.slow", { role: "status" }, el("p", {}, "The server takes long to answer. Still waiting…"), retry(again)),
+        el("div.note.slow", { role: "status" }, el("p", {}, "The server is slow to answer. Still waiting…"), retry(again)),
       );
   }, SLOW_MS);
   try {
@@ -62,7 +62,7 @@ export async function attempt(place, work, again = null, patient = false) {
   }
 }
 
-/** The same while a button waits: it cannot be pressed twice, and says that it works. */
+/** Runs `work` for a button, which cannot be pressed again until it has ended. */
 export async function attemptBy(button, place, work) {
   if (button.getAttribute("aria-disabled") === "true") return false;
   button.setAttribute("aria-disabled", "true"); // not `disabled`: focus stays

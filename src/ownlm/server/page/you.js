@@ -1,4 +1,4 @@
-// You: what the server holds of a user, consent to share, forgetting.
+// You: stored data, consent to share, deletion.
 
 import { api, signOut } from "./api.js";
 import { byId, el, facts, many, say, sure, timeOf } from "./dom.js";
@@ -25,20 +25,20 @@ export async function show(context, signal) {
     context.place,
     async (newer) => {
       await context.refresh(AbortSignal.any([signal, newer]));
-      tell(context);
+      render(context);
     },
     () => void show(context, signal),
   );
 }
 
-function tell({ me }) {
+function render({ me }) {
   byId("forget-who").textContent = me.user;
   const held = me.tasks.filter((task) => task.records || task.adapter);
   byId("you-facts").replaceChildren(
     el(
       "div.card",
       {},
-      el("h2", {}, "What the server holds of you"),
+      el("h2", {}, "What the server stores about you"),
       facts([
         ["Name", el("bdi", {}, me.user)],
         ...held.map((task) => [
@@ -49,10 +49,10 @@ function tell({ me }) {
       ]),
     ),
   );
-  tellConsent(me.consent, held.length > 0);
+  renderConsent(me.consent, held.length > 0);
 }
 
-function tellConsent(consent, something) {
+function renderConsent(consent, something) {
   byId("consent-state").replaceChildren(
     ...(consent.shares
       ? [
@@ -92,7 +92,7 @@ async function takeBack(context) {
 }
 
 async function put(context, body) {
-  tellConsent(await api.consent(body), true);
+  renderConsent(await api.consent(body), true);
   await context.refresh();
 }
 
@@ -115,12 +115,12 @@ async function forget(context, form) {
   });
 }
 
-/** What was removed, in a sentence for the door. */
+/** What was deleted, as a note for the sign-in page. */
 function forgotten({ records = 0, profiles = 0, adapters = 0, bases = [] }) {
-  const told = [many(records, "record"), many(adapters, "model"), ...(profiles ? [many(profiles, "description")] : [])];
+  const removed = [many(records, "record"), many(adapters, "model"), ...(profiles ? [many(profiles, "description")] : [])];
   return [
-    `You are forgotten: ${told.join(", ")} removed, and your access key works no more.`,
-    ...(bases.length ? [`Not reached: the shared model ${bases.join(", ")}, which learnt from you.`] : []),
+    `You are forgotten: ${removed.join(", ")} removed, and your access key no longer works.`,
+    ...(bases.length ? [`Not deleted: the shared model ${bases.join(", ")}, which learnt from you.`] : []),
     "Copies outside the server are yours to delete.",
   ].join(" ");
 }
