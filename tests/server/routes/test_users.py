@@ -355,4 +355,4 @@ def test_nobody_hears_who_took_their_consent_back(shared: Home) -> None:
         made = [ended(client, *one) for one in zip((new, who), jobs, strict=True)]  # nothing of one; the other's is old
     assert "hugo" not in json.dumps([made, *(one.json() for one in told)])
     assert [one["state"] for one in made] == ["failed", "failed"] and all(one["adapter"] is None for one in made)
-    assert "cannot be used just now" in made[0]["error"]["what"] and "withdrawal" in made[1]["error"]["what"]
+    assert "cannot be used now" in made[0]["error"]["what"] and "withdrawal" in made[1]["error"]["what"]
