@@ -92,7 +92,7 @@ def test_a_copy_in_a_file_is_a_conflict_that_is_not_repeated_and_both_sides_lear
         refused = served.client.delete(path, headers=who)
     assert refused.status_code == 409 and refused.headers["x-should-retry"] == "false"
     error = refused.json()["error"]
-    assert error["code"] == "copy_in_home" and "who runs this server" in error["message"]
+    assert error["code"] == "copy_in_home" and "whoever runs this server" in error["message"]
     assert str(served.home.store.folder) not in refused.text and "people.jsonl" not in refused.text
     assert str(copy) in caplog.text and text not in caplog.text
     assert any(str(copy) in finding.what for finding in served.home.doctor().wrong)
