@@ -1,4 +1,4 @@
-"""How fast people are assembled out of a pool's pieces, beside training the same people.
+"""Speed of assembling users from a pool's pieces, compared to training the same users.
 
     python benchmarks/assemble.py [--set huffpost_category] [--users 16] [--sharers 50] [--records 50] [--epochs 1]
     python benchmarks/assemble.py --peer-users 4                   `peft` trains some of them only; scaled by tokens
@@ -7,15 +7,15 @@
     python benchmarks/assemble.py --sweep records                  and against records of each user; with charts
 
 The methods come in turn, each in a process of its own, with the same users and records: assembling with k 3 from a pool
-of q, k, v and o, which is what `ownlm share` makes, and from one of q and v alone; ownlm's own training of q and v with
+of q, k, v and o, as `ownlm share` makes it, and from one of q and v alone; ownlm's own training of q and v with
 the preset `small`'s settings; and the plain `peft` loop of `fleet.py`. Before its turn each does a little unmeasured.
 
-The pool's pieces are random: what is chosen, and so what is read, is spread over all sharers. It was just written, and
-lies in the system's cache. Opening it, which checks every byte, and admitting it, which checks every piece and is done
-once when a pool comes in, are counted apart. So is tokenising, and loading the base.
+The pool's pieces are random, so that reads are spread over all sharers. The pool is in the system's cache. Opening it
+checks every byte; admitting it checks every piece, once for each pool. Both are counted apart, as are tokenising and
+loading the base.
 
-Seconds of other numbers of epochs than the measured one are multiples of the seconds of training, and marked so: OPPU
-trains 2 epochs, the preset 4. tokens are those of prompts and answers, nothing shared, once through the records.
+Seconds of other numbers of epochs are multiples of the measured seconds, and marked so: OPPU trains 2 epochs, the
+preset 4. Tokens are those of prompts and answers, without sharing, in one pass through the records.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--base", choices=SHAPES, default="smollm2")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--sweep", choices=["sharers", "records"])
-    parser.add_argument("--only", help=argparse.SUPPRESS)  # a child process: the method whose turn it is
+    parser.add_argument("--only", help=argparse.SUPPRESS)  # for child processes: the method to run
     parser.add_argument("--pool", type=Path, help=argparse.SUPPRESS)  # its pool
     parser.add_argument("--fill", action="store_true", help=argparse.SUPPRESS)  # short histories begin again
     parser.add_argument("--report", type=Path, help=argparse.SUPPRESS)  # where the child writes what it measured
@@ -257,8 +257,8 @@ def random_pieces(shapes: dict[str, tuple[int, int]], sharers: list[str], r: int
 
 def in_child(asked: Namespace, name: str, **changes: Any) -> dict[str, Any]:
     """A method's turn in a process of its own."""
-    told = {option: value for option, value in changes.items() if option not in ("pool", "fill")}
-    print(f"{name}: {told or 'its turn'}", file=sys.stderr, flush=True)
+    options = {option: value for option, value in changes.items() if option not in ("pool", "fill")}
+    print(f"{name}: {options or 'its turn'}", file=sys.stderr, flush=True)
     return run_child(__file__, name, plain(asked) | changes, ours=TRAINED.get(name, OURS) == OURS)
 
 

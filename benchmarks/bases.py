@@ -1,6 +1,6 @@
-"""The frozen bases of the speed benchmarks: SmolLM2-135M as it is, and larger ones with random weights in real shapes.
+"""The frozen bases of the speed benchmarks: SmolLM2-135M, and larger bases with random weights in real shapes.
 
-Speed does not depend on what the weights are. Random ones are made on the device, so nothing is fetched.
+Speed does not depend on the weights. Random ones are made on the device, so nothing is downloaded.
 """
 
 from pathlib import Path

@@ -71,16 +71,16 @@ def _compare(megabytes: int, rounds: int, versions: dict[str, Path]) -> dict[str
             shutil.rmtree(copy)
     rows = [
         (name, what, len(values), f"{statistics.median(values):.3f}", f"{min(values):.3f}", f"{max(values):.3f}")
-        for name, told in seconds.items()
-        for what, values in told.items()
+        for name, measured in seconds.items()
+        for what, values in measured.items()
     ]
     table(f"{size:.1f} MB", ["code", "what", "times#", "median s#", "least#", "most#"], rows)
     return {
         "database_mb": round(size, 1),
         "load_average": round(os.getloadavg()[1], 1),  # of the last five minutes: 2 where nothing else runs
         "seconds": {
-            name: {what: [round(one, 4) for one in values] for what, values in told.items()}
-            for name, told in seconds.items()
+            name: {what: [round(one, 4) for one in values] for what, values in measured.items()}
+            for name, measured in seconds.items()
         },
     }
 
@@ -95,10 +95,10 @@ def _run(source: Path, *words: object) -> Any:
 
 def _child(step: str, home: str, number: str) -> None:
     if step == "make":
-        told: Any = _make(Path(home), int(number))
+        measured: Any = _make(Path(home), int(number))
     else:
-        told = _direct(Home(home), int(number)) | asyncio.run(_served(Path(home), int(number)))
-    print(json.dumps(told))
+        measured = _direct(Home(home), int(number)) | asyncio.run(_served(Path(home), int(number)))
+    print(json.dumps(measured))
 
 
 def _make(folder: Path, megabytes: int) -> int:
@@ -124,14 +124,14 @@ def _make(folder: Path, megabytes: int) -> int:
 def _direct(home: Home, each: int) -> dict[str, list[float]]:
     """By the library: the first users' records, then these users, then the user with the long history."""
     users = [f"user{number}" for number in range(each)]
-    told = {
+    measured = {
         "record": [_timed(lambda user=user: home.forget_record(user, f"{user}-7", TASK)) for user in users],
         "user": [_timed(lambda user=user: home.forget(user)) for user in users],
         "user with 2,000 records": [_timed(lambda: home.forget("long"))],
     }
     home.store.database.close()
-    wall = {what: [one for one, _ in values] for what, values in told.items()}
-    return wall | {f"{what}: processor": [one for _, one in values] for what, values in told.items()}
+    wall = {what: [one for one, _ in values] for what, values in measured.items()}
+    return wall | {f"{what}: processor": [one for _, one in values] for what, values in measured.items()}
 
 
 def _timed(forget: Callable[[], Any]) -> tuple[float, float]:
@@ -158,26 +158,26 @@ async def _served(folder: Path, each: int) -> dict[str, list[float]]:
         async def person(user: str) -> float:
             return await _answered(send(server, "DELETE", f"/v1/users/me?confirm={user}", tokens[user]))
 
-        told = {
+        measured = {
             "record, served": [await record(user) for user in users[:each]],
             "user, served": [await person(user) for user in users[:each]],
         }
         if each == EACH:
             over, start = asyncio.Event(), time.perf_counter()
             looks = asyncio.create_task(_looks(server, over))
-            told["50 records at once, served: each"] = await asyncio.gather(*map(record, users[EACH:]))
-            told["50 records at once, served: all"] = [time.perf_counter() - start]
+            measured["50 records at once, served: each"] = await asyncio.gather(*map(record, users[EACH:]))
+            measured["50 records at once, served: all"] = [time.perf_counter() - start]
             over.set()
-            told["/healthz meanwhile"] = await looks
-    return told
+            measured["/healthz at the same time"] = await looks
+    return measured
 
 
 async def _answered(reply: Awaitable[Reply]) -> float:
     start = time.perf_counter()
-    told = await reply
+    measured = await reply
     seconds = time.perf_counter() - start
-    assert told.status == 200, (told.status, told.body)
-    if not told.content.get("finished", True):
+    assert measured.status == 200, (measured.status, measured.body)
+    if not measured.content.get("finished", True):
         print("deleted, and traces in files are removed later", file=sys.stderr)
     return seconds
 

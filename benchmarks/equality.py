@@ -1,4 +1,4 @@
-"""How equal a bank of eight people is to each alone and to `peft` with `torch.optim.AdamW`, in float32 on SmolLM2.
+"""Differences between a bank of eight users, each user alone, and `peft` with AdamW, in float32 on SmolLM2.
 
     python benchmarks/equality.py
 

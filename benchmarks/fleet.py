@@ -1,4 +1,4 @@
-"""How fast ownlm's fleet trains people's adapters, beside the same users trained with `peft` in three ways.
+"""Speed of training users' adapters with ownlm's fleet, compared to `peft` in three ways.
 
     python benchmarks/fleet.py [--set huffpost_category] [--users 8] [--records 50] [--epochs 1] [--slots 8]
     python benchmarks/fleet.py --device cuda --base 7b             random weights in real shapes, bfloat16
@@ -10,9 +10,9 @@ OPPU's (r 8 on q and v, batch 16) with the rate of the preset `small`. Before it
 
 users/hour counts wrapping, training and writing the adapters, not loading the base or tokenising. tokens/s are tokens
 of prompts and answers, no padding, nothing shared, the same for every method, by seconds of training; ownlm's own
-packed tokens stand in the result too. The roof is what the machine does in plain matmuls for seconds on end, before and
-after; the share of it is the operations that the job needs (`roof.py`) by seconds of training and the roof. The final
-loss is the last epoch's mean, averaged over users; peers with minibatches of their own end at another one.
+packed tokens stand in the result too. The roof is what the machine reaches in plain matmuls for several seconds,
+before and after; the share of it is the operations that the job needs (`roof.py`) by seconds of training and the roof.
+The final loss is the last epoch's mean, averaged over users; peers with minibatches of their own end at another one.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--methods", nargs="+", choices=[OURS, *PEERS], default=[OURS, *PEERS])
     parser.add_argument("--sweep", choices=["slots", "users"])
-    parser.add_argument("--only", help=argparse.SUPPRESS)  # a child process: the method whose turn it is
+    parser.add_argument("--only", help=argparse.SUPPRESS)  # for child processes: the method to run
     parser.add_argument("--stream", action="store_true", help=argparse.SUPPRESS)  # users made one by one, not listed
     parser.add_argument("--report", type=Path, help=argparse.SUPPRESS)  # where the child writes what it measured
     asked = parser.parse_args()
@@ -101,7 +101,7 @@ def take_turn(asked: argparse.Namespace) -> dict[str, Any]:
     if asked.only != OURS and not HAS_PEFT:
         return {"left out": "peft is not installed"}
     if HAS_PEFT:
-        import peft  # noqa: F401  # seconds that are nobody's
+        import peft  # noqa: F401  # its seconds are in no method's
     config, clock = settings(asked), Clock(asked.device)
     with clock("load"):
         base, about_base = open_base(asked.base, asked.device)
@@ -138,7 +138,7 @@ def take_turn(asked: argparse.Namespace) -> dict[str, Any]:
 def method(
     asked: argparse.Namespace, base: BaseLM, jobs: Iterable[Job], config: TrainConfig, out: Path, clock: Clock
 ) -> Iterator[Trained]:
-    """The method whose turn it is."""
+    """Runs one method in this process."""
     if asked.only != OURS:
         base.model.set_attn_implementation("sdpa")
         yield from PEERS[asked.only](base.model, jobs, config, out, clock)

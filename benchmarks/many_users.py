@@ -1,10 +1,10 @@
-"""Ten thousand people's adapters from one `ownlm train`: memory, rate, and kill -9 half-way.
+"""Adapters of ten thousand users from one `ownlm train`: memory, rate, and kill -9 half-way.
 
     python benchmarks/many_users.py [--users 10000] [--records 10] [--slots 8]
 
-A tiny random base, and as many made-up people. While the command runs, its memory and the adapters that the home's
-database names are sampled. Then the same in a second home, killed at half of them and begun again: only the rest may be
-trained, adapters must be those of the first home, and `ownlm doctor` must find nothing wrong.
+A tiny random base and synthetic users. While the command runs, its memory and the number of adapters in the home's
+database are sampled. A second home is killed half-way and continued: only the rest may be trained, the adapters must
+equal those of the first home, and `ownlm doctor` must find nothing wrong.
 """
 
 import argparse
@@ -96,7 +96,7 @@ def main() -> None:
 
 
 def prepare(folder: Path, home: Path, users: int, records: int) -> float:
-    """A home with everybody's records and a base; returns the seconds that adding the records took."""
+    """Makes a home with all users' records and a base; returns the seconds of adding the records."""
     task, data = folder / "sorting.toml", folder / "people.jsonl"
     task.write_text(TASK, "utf8")
     with data.open("w", encoding="utf8") as file:
@@ -115,8 +115,8 @@ def prepare(folder: Path, home: Path, users: int, records: int) -> float:
 def watch(home: Path, train: list[str], every: float, until: Callable[[int], bool] = lambda _: False) -> Watch:
     """Runs `ownlm train` and looks at it; kills it once `until` says so of the number of adapters."""
     seen, started = Watch(), time.perf_counter()
-    with tempfile.TemporaryFile() as told, subprocess.Popen(
-        [*OWNLM, *train, "--home", str(home)], stdout=subprocess.DEVNULL, stderr=told
+    with tempfile.TemporaryFile() as errors, subprocess.Popen(
+        [*OWNLM, *train, "--home", str(home)], stdout=subprocess.DEVNULL, stderr=errors
     ) as process:  # fmt: skip
         while process.poll() is None:
             try:
@@ -134,8 +134,8 @@ def watch(home: Path, train: list[str], every: float, until: Callable[[int], boo
                 time.sleep(every)
         ended = process.wait()
         if ended and not (ended == -9 and until(seen.adapters[-1])):
-            told.seek(0)
-            raise SystemExit(told.read().decode()[-2000:])
+            errors.seek(0)
+            raise SystemExit(errors.read().decode()[-2000:])
     seen.seconds.append(time.perf_counter() - started)
     seen.rss.append(seen.rss[-1])  # as it was last seen
     seen.adapters.append(len(adapters(home)))

@@ -1,7 +1,7 @@
 """The peers: the same users trained with `peft`, in three ways.
 
 Every peer gets the base without adapters, the jobs, the config, a folder to write each user's adapter to, and a clock,
-and yields each user when their adapter is written. Examples, number of optimizer steps, loss (the mean over the answer
+and yields each user once the adapter is written. Examples, number of optimizer steps, loss (the mean over the answer
 tokens of a minibatch) and settings are ownlm's. peft is imported where it is used: elsewhere, this file loads without.
 """
 
@@ -78,7 +78,7 @@ def peft_loop(model: Any, jobs: Iterable[Job], config: TrainConfig, out: Path, c
 
     No gradient checkpointing. Minibatches grouped by length within the epoch. Padding on the right and no mask: padding
     lies behind all that matters, so SDPA runs its causal kernel. The head runs on answer positions alone. Fused AdamW.
-    The wrapping stays: between users the adapter's weights are drawn anew in place. Large minibatches go through the
+    The wrapping stays: between users the adapter's weights are drawn again in place. Large minibatches go through the
     model in parts. Losses leave the device once a user.
 
     Tried and not better (SmolLM2-135M, one thread, processor time): padding on the left with a mask and
@@ -107,7 +107,7 @@ def peft_loop(model: Any, jobs: Iterable[Job], config: TrainConfig, out: Path, c
 
 
 def peft_mixed(model: Any, jobs: Iterable[Job], config: TrainConfig, out: Path, clock: Clock) -> Iterator[Trained]:
-    """P3, `TOGETHER` users at once in mixed batches: `peft`'s `adapter_names` says whose adapter each sequence gets.
+    """P3, `TOGETHER` users at once in mixed batches: `peft`'s `adapter_names` names the adapter of each sequence.
 
     Made for inference: peft 0.21 refuses it in training mode. In evaluation mode gradients flow as well, and without
     dropout the two modes compute the same. All else is as in `peft_loop`, but that minibatches are ownlm's own and that
@@ -188,7 +188,7 @@ def step(
     *,
     mixed: bool = False,
 ) -> None:
-    """One optimizer step of everybody in `seats`."""
+    """One optimizer step of every user in `seats`."""
     together = []  # (seat, example, weight of an answer token)
     for place, seat in enumerate(seats):
         examples = seat.minibatch()

@@ -1,4 +1,4 @@
-"""The arithmetic roof: what a job needs at least, and what the machine can do.
+"""The arithmetic roof: the operations that a job needs at least, and the machine's matmul rate.
 
     python benchmarks/roof.py [--device cuda]       the machine's matmul rate
 
@@ -118,7 +118,7 @@ def needed(shape: Shape, load: Load) -> int:
 
 
 def _backward(inputs: frozenset[str]) -> int:
-    """How many of attention's four backward matmuls are needed, given whose outputs need a gradient."""
+    """How many of attention's four backward matmuls are needed, given the inputs that need a gradient."""
     q, k, v = (name in inputs for name in INPUTS)
     return v + (q or k) + q + k
 
@@ -146,7 +146,7 @@ def matmul_rate(device: str, shape: Shape | None = None, seconds: float = 3.0) -
     """The machine's rate: float32 [2048, 576] x [576, 1536] on a CPU, bfloat16 8192^3 on CUDA.
 
     Args:
-        shape: of the base whose linears make the mix; without one the mix is the plain rate.
+        shape: Shape of a base, to mix matmuls as its linears do; None for the plain rate.
         seconds: how long the large one is kept up; a tenth of it, each of the shapes.
     """
     cuda = torch.device(device).type == "cuda"
@@ -176,7 +176,7 @@ def _rate(device: str, n: int, D: int, out: int, seconds: float) -> float:
 
 
 def wait(device: str) -> None:
-    """Until a GPU has done what it was told; a CPU always has."""
+    """Waits until the GPU has finished; a CPU is synchronous."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize()
 

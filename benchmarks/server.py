@@ -81,13 +81,13 @@ class Reply:
     @property
     def text(self) -> str:
         """The answer."""
-        choices: Sequence[dict[str, Any]] = [one for told in self.documents for one in told.get("choices", [])]
+        choices: Sequence[dict[str, Any]] = [one for document in self.documents for one in document.get("choices", [])]
         return "".join((one.get("message") or one.get("delta") or {}).get("content") or "" for one in choices)
 
     @property
     def adapter(self) -> str | None:
         """Which adapter the answer names."""
-        return next((told["ownlm"]["adapter"] for told in self.documents if "ownlm" in told), None)
+        return next((document["ownlm"]["adapter"] for document in self.documents if "ownlm" in document), None)
 
 
 async def send(

@@ -1,4 +1,4 @@
-"""One method's turn in a comparison: its process, what it yields, how it is timed, how much memory it took."""
+"""One method of a comparison: its process, its results, its time and its memory."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from roof import wait
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A user whose adapter is written: the loss of each optimizer step, and how many tokens their packed rows had."""
+    """A trained user: the loss of each optimizer step, and the number of packed tokens."""
 
     user: str
     losses: list[float]

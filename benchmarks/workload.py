@@ -1,6 +1,6 @@
-"""Whom the speed benchmarks train: real people's histories, or users with the same token lengths.
+"""Users of the speed benchmarks: real histories, or random tokens in the same lengths.
 
-    python benchmarks/workload.py         writes lengths.json anew: token lengths of the real sets, and no text
+    python benchmarks/workload.py         writes lengths.json: token lengths of the real sets, and no text
 
 `huffpost_category` and `acl_title` are real where the data lie beside the repository and the base has SmolLM2's
 vocabulary; else users with those token lengths and random tokens. `synthetic` draws histories of 5 to 500 records, the
@@ -72,7 +72,7 @@ def synthetic(base: BaseLM, users: int, records: int) -> Iterator[Job]:
 
 
 def _random_job(user: str, shared: int, own: list[list[int]], base: BaseLM) -> Job:
-    """A job of random tokens; everybody's prompts begin with the same `shared` tokens."""
+    """A job of random tokens; the prompts of all users begin with the same `shared` tokens."""
     vocab = range(SPECIAL, base.model.config.vocab_size)
     instruction, draw = Random(0).choices(vocab, k=shared), Random(user)
     examples = [

@@ -4,7 +4,7 @@
 
 The log is JSON Lines, newest first: author, date, subject, and files with how many lines were added and removed. Names,
 addresses and contents are made up. No line stands twice, so that git counts what the log says. What the log's commits
-take away without having put it there lies in a commit before them, whose author is a bot: importers leave it out.
+take away without having put it there is in a first commit by a bot, which importers leave out.
 """
 
 import argparse
