@@ -49,7 +49,7 @@ from ownlm.perpcs.admission import admit
 from ownlm.perpcs.assemble import Target, assemble
 from ownlm.perpcs.piece import Piece
 from ownlm.perpcs.pool import open_pool
-from ownlm.perpcs.version import Pieces, write_pool
+from ownlm.perpcs.version import Pieces, PoolHead, write_pool
 from ownlm.presets import SHARED, paper, small
 
 ASSEMBLED = {"assembled": SHARED, "assembled, q and v": small().adapter.lora}  # what the pool's pieces are
@@ -237,11 +237,8 @@ def random_pool(asked: Namespace, lora: LoraConfig, sharers: int) -> Iterator[Pa
     shapes = {name: (one.out_features, one.in_features) for name, one in target_modules(model, lora)}
     ids = [f"{number:016x}" for number in range(sharers)]
     with tempfile.TemporaryDirectory() as folder:
-        pool = write_pool(
-            Path(folder, "pool"), version=1, parent=None, base_fingerprint=asked.base, lora=lora, licence="CC0-1.0",
-            provenance={"pieces": "random"}, sharers=ids, pieces=random_pieces(shapes, ids, lora.r),
-        )  # fmt: skip
-        yield pool.folder
+        head = PoolHead(asked.base, lora, "CC0-1.0", {"pieces": "random"}, ids)
+        yield write_pool(Path(folder, "pool"), head, random_pieces(shapes, ids, lora.r)).folder
 
 
 def random_pieces(shapes: dict[str, tuple[int, int]], sharers: list[str], r: int) -> Pieces:

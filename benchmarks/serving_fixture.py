@@ -23,7 +23,7 @@ from ownlm.model.bases.random_base import make_random_base
 from ownlm.model.targets import target_modules
 from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.recipe import made_of
-from ownlm.perpcs.version import write_pool
+from ownlm.perpcs.version import PoolHead, write_pool
 from ownlm.presets import SHARED
 from ownlm.store.blobs import blob_name
 from ownlm.store.pools import add_pool
@@ -74,10 +74,8 @@ class Stand:
         shapes = {name: (one.out_features, one.in_features) for name, one in target_modules(self.base.model, SHARED)}
         ids, folder = [f"{number:016x}" for number in range(SHARERS)], self.home.store.folder / "pools" / "random"
         folder.parent.mkdir(exist_ok=True)
-        pool = write_pool(
-            folder, version=1, parent=None, base_fingerprint=self.info.fingerprint, lora=SHARED, licence="CC0-1.0",
-            provenance={"pieces": "random"}, sharers=ids, pieces=random_pieces(shapes, ids, SHARED.r),
-        )  # fmt: skip
+        head = PoolHead(self.info.fingerprint, SHARED, "CC0-1.0", {"pieces": "random"}, ids)
+        pool = write_pool(folder, head, random_pieces(shapes, ids, SHARED.r))
         known = self.info.name, self.info.fingerprint
         add_pool(self.home.store, PoolInfo(pool.digest, TASK, *known, 1, str(folder), SHARERS, False, {}), {})
         return pool

@@ -19,7 +19,7 @@ from ownlm.inference.load import read_adapter
 from ownlm.model.adapter import Adapter
 from ownlm.perpcs.piece import Piece
 from ownlm.perpcs.pool import Pool, open_pool
-from ownlm.perpcs.version import write_pool
+from ownlm.perpcs.version import PoolHead, write_pool
 from ownlm.store import pools
 from ownlm.store.pools import people_of
 from ownlm.store.rows import AdapterInfo
@@ -101,12 +101,11 @@ def never_chosen(pool: Pool, folder: Path, key: Ed25519PrivateKey) -> tuple[Pool
             yield name, [(s, Piece(*pool.piece(name, n), gates.get(s, gate_D))) for s, n in seats.items()]
 
     manifest = pool.manifest
-    crafted = write_pool(
-        folder, version=2, parent=pool.digest, base_fingerprint=manifest.base_fingerprint, lora=pool.lora,
-        licence="CC0", provenance=manifest.provenance, sharers=manifest.sharers, pieces=pieces(), key=key,
-        line=manifest.line, ancestors=[pool.digest],
+    head = PoolHead(
+        manifest.base_fingerprint, pool.lora, "CC0", manifest.provenance, manifest.sharers,
+        version=2, parent=pool.digest, line=manifest.line, ancestors=[pool.digest],
     )  # fmt: skip
-    return crafted, never
+    return write_pool(folder, head, pieces(), key=key), never
 
 
 def test_who_used_none_of_it_is_answered_as_before_and_is_up_to_date(shared: Home, tmp_path: Path) -> None:
@@ -327,12 +326,12 @@ def test_a_pool_that_does_not_tell_how_prompts_were_made_is_refused(
 ) -> None:
     pool = shared.pools.open()[1]
     manifest, gates = pool.manifest, {name: pool.gates(name) for name in pool.modules}
-    odd = write_pool(
-        tmp_path / "odd", version=1, parent=None, base_fingerprint=manifest.base_fingerprint, lora=pool.lora,
-        licence="CC0", provenance={"by": "somebody"}, sharers=manifest.sharers,
-        pieces=((name, [(pool.sharer(name, n), Piece(*pool.piece(name, n), gates[name][n])) for n in range(4)])
-                for name in pool.modules),
-    )  # fmt: skip
+    head = PoolHead(manifest.base_fingerprint, pool.lora, "CC0", {"by": "somebody"}, manifest.sharers)
+    pieces = [
+        (name, [(pool.sharer(name, n), Piece(*pool.piece(name, n), gates[name][n])) for n in range(4)])
+        for name in pool.modules
+    ]
+    odd = write_pool(tmp_path / "odd", head, pieces)
     stranger = Home(tmp_path / "stranger")
     stranger.add_base(str(tiny_base), "tiny")
     with pytest.raises(PoolError, match="how its pieces were trained"):

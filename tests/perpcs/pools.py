@@ -9,7 +9,7 @@ import torch
 from ownlm.config import LoraConfig
 from ownlm.perpcs.piece import Piece
 from ownlm.perpcs.pool import Pool
-from ownlm.perpcs.version import write_pool
+from ownlm.perpcs.version import PoolHead, write_pool
 
 LORA = LoraConfig(r=2, lora_alpha=4, target_modules=("q_proj", "v_proj"))
 SHARERS = ("00000000000000aa", "00000000000000bb", "00000000000000cc")
@@ -49,4 +49,10 @@ def make_pool(folder: Path, given: Given, sharers: Sequence[str] = SHARERS, **ch
         "sharers": sharers,
         "pieces": ((name, list(own.items())) for name, own in given.items()),
     }
-    return write_pool(folder, **(settings | changes))
+    return write(folder, settings | changes)
+
+
+def write(folder: Path, settings: dict[str, Any]) -> Pool:
+    """`write_pool` with all settings in one mapping."""
+    rest = {name: settings.pop(name) for name in ("pieces", "shapes", "key") if name in settings}
+    return write_pool(folder, PoolHead(**settings), **rest)

@@ -13,13 +13,14 @@ from ownlm.home import Home
 from ownlm.perpcs.manifest import FILE
 from ownlm.perpcs.pool import Pool, open_pool
 from ownlm.perpcs.signing import fingerprint, public_key
-from ownlm.perpcs.version import copy_pool, without, write_pool
+from ownlm.perpcs.version import copy_pool, without
 from ownlm.store import pools as stored
 from ownlm.store.pools import pool_versions
 from ownlm.workflows import lineage
 from ownlm.workflows.lineage import KEY, signing_key
 from tests.community import rows, write_rows, write_task
 from tests.forks import context
+from tests.perpcs.pools import write
 from tests.sharing import TASK, everything, share
 
 OTHER = Ed25519PrivateKey.from_private_bytes(b"o" * 32)
@@ -61,7 +62,7 @@ def signed_anew(pool: Pool, folder: Path, key: Ed25519PrivateKey | None, **chang
         "sharers": manifest.sharers, "pieces": pieces(), "key": key,
         "line": manifest.line if key else None, "ancestors": manifest.ancestors if key else (),
     }  # fmt: skip
-    return write_pool(folder, **(settings | changes))  # type: ignore[arg-type]
+    return write(folder, settings | changes)
 
 
 def test_a_home_signs_what_it_shares_with_a_key_of_its_own(shared: Home) -> None:

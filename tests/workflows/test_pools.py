@@ -12,12 +12,13 @@ from ownlm.home import Home
 from ownlm.model.bases.random_base import make_random_base
 from ownlm.perpcs.piece import Piece
 from ownlm.perpcs.pool import Pool
-from ownlm.perpcs.version import copy_pool, without, write_pool
+from ownlm.perpcs.version import copy_pool, without
 from ownlm.store import tables
 from ownlm.store.pools import people_of
 from ownlm.workflows.lineage import signing_key
 from ownlm.workflows.pools import DAMAGED, EMPTIED, WITHDRAWN
 from tests.community import rows, write_rows, write_task
+from tests.perpcs.pools import write
 from tests.sharing import GIVERS, OTHERS, TASK, ask, everything, ids_of, share
 
 
@@ -56,7 +57,7 @@ def rewritten(pool: Pool, folder: Path, change: dict[str, torch.Tensor], **setti
         "licence": manifest.licence, "provenance": manifest.provenance, "sharers": manifest.sharers,
         "pieces": pieces(),
     }  # fmt: skip
-    return write_pool(folder, **same | settings)  # type: ignore[arg-type]
+    return write(folder, same | settings)
 
 
 # From outside

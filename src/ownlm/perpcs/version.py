@@ -5,6 +5,7 @@ import secrets
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,122 +31,129 @@ _LOOSE = ".pool-"
 Pieces = Iterable[tuple[str, Sequence[tuple[str, Piece]]]]
 
 
+@dataclass(frozen=True, slots=True)
+class PoolHead:
+    """What the manifest of a new version says, besides its modules and signature.
+
+    Attributes:
+        base_fingerprint: fingerprint of the base that the pieces were trained on.
+        lora: shape of the pieces.
+        licence: licence under which the sharers gave them.
+        provenance: how they were made, as JSON. It names no user and no sharer.
+        sharers: random ids. Neither their order nor that of the pieces matters.
+        version: 1, or one more than the parent's.
+        parent: digest of the version it is made from.
+        line: random name that all versions of one pool share; a new one by default.
+        ancestors: digests of the versions before it, the oldest first.
+    """
+
+    base_fingerprint: str
+    lora: LoraConfig
+    licence: str
+    provenance: Mapping[str, Any]
+    sharers: Sequence[str]
+    version: int = 1
+    parent: str | None = None
+    line: str | None = None
+    ancestors: Sequence[str] = ()
+
+
 def write_pool(
     folder: Path,
-    *,
-    version: int,
-    parent: str | None,
-    base_fingerprint: str,
-    lora: LoraConfig,
-    licence: str,
-    provenance: Mapping[str, Any],
-    sharers: Sequence[str],
+    head: PoolHead,
     pieces: Pieces,
+    *,
     shapes: Mapping[str, tuple[int, int]] | None = None,
     key: "Ed25519PrivateKey | None" = None,
-    line: str | None = None,
-    ancestors: Sequence[str] = (),
 ) -> Pool:
     """Writes a version of a pool. kill -9 leaves it whole, or a loose folder beside it and no pool.
 
     Args:
-        folder: where to; must not be there.
-        version: 1, or one more than the parent's.
-        parent: the digest of the version it is made from.
-        base_fingerprint: of the base that the pieces were trained on.
-        lora: the pieces' shape.
-        licence: under which the sharers gave them.
-        provenance: how they were made, as JSON. Names nobody, sharers neither.
-        sharers: random ids. Neither their order nor that of the pieces matters.
-        pieces: module by module in the model's order, with who gives a piece of it; one module's are in memory at a
-            time. They are kept in float32.
-        shapes: O and D of modules of which perhaps nobody gives a piece; those of others are seen.
+        folder: where to; must not exist.
+        head: what its manifest says.
+        pieces: modules in the model's order, each with its sharers and pieces; one module's are in memory at a time.
+            They are stored in float32.
+        shapes: O and D of modules that may have no piece; those of others follow from the pieces.
         key: signs it; without one it is of format 1, which has no signature.
-        line: of the pool that it is a version of; a new one by default.
-        ancestors: digests of the versions before it, the oldest first.
 
     Returns:
         The pool, read again.
 
     Raises:
-        PoolError: the folder is there already, or pieces, sharers and shapes do not go together. Nothing is left then.
+        PoolError: the folder exists, or pieces, sharers and shapes do not go together. Nothing is left then.
         StoreError: it cannot be written. Nothing is left then.
     """
-    places = {sharer: place for place, sharer in enumerate(sorted(sharers))}
+    sharers = sorted(head.sharers)
+    places = {sharer: place for place, sharer in enumerate(sharers)}
     with _whole_or_nothing(folder) as temporary:
         modules = [
-            _write_module(temporary, name, own, places, lora.r, (shapes or {}).get(name)) for name, own in pieces
+            _write_module(temporary, name, own, places, head.lora.r, (shapes or {}).get(name)) for name, own in pieces
         ]
         content: dict[str, Any] = {
-            "version": version, "parent": parent, "base_fingerprint": base_fingerprint, "lora": lora,
-            "licence": licence, "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "provenance": dict(provenance), "sharers": sorted(sharers), "modules": modules,
+            "version": head.version, "parent": head.parent, "base_fingerprint": head.base_fingerprint,
+            "lora": head.lora, "licence": head.licence, "created": now(), "provenance": dict(head.provenance),
+            "sharers": sharers, "modules": modules,
         }  # fmt: skip
         if key is not None:
-            content |= {"format": 2, "line": line or new_line(), "ancestors": ancestors, "publisher": public_key(key)}
+            line, publisher = head.line or secrets.token_hex(16), public_key(key)
+            content |= {"format": 2, "line": line, "ancestors": head.ancestors, "publisher": publisher}
         data = _manifest(content, key)
         (temporary / FILE).write_bytes(data)
     return open_pool(folder, hashlib.sha256(data).hexdigest())
 
 
-def new_line() -> str:
-    """A random name for a pool's versions."""
-    return secrets.token_hex(16)
+def now() -> str:
+    """The time, as ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def without(
-    pool: Pool,
-    sharers: Collection[str],
-    folder: Path,
-    key: "Ed25519PrivateKey | None" = None,
-    line: str | None = None,
+    pool: Pool, gone: Collection[str], folder: Path, key: "Ed25519PrivateKey | None" = None, line: str | None = None
 ) -> Pool:
-    """Writes the next version of a pool, in which neither these sharers' pieces nor their ids are.
+    """Writes the next version of a pool, without these sharers' ids and pieces. The old version stays.
 
     Args:
-        pool: as it is; it stays.
-        sharers: random ids.
-        folder: where to; must not be there.
+        pool: the version before.
+        gone: random ids of sharers.
+        folder: where to; must not exist.
         key: as for `write_pool`.
         line: the pool's own where its publisher makes the version; by default a new one.
 
     Returns:
-        The new version. The pieces of all others are bit for bit what they were; a module may be left with none.
+        The new version. All other pieces are equal bit for bit; a module may be left with none.
 
     Raises:
-        PoolError: one of them is not in the pool, nobody would be left, the pool is damaged, or the folder is there.
+        PoolError: an id is not in the pool, no sharer would be left, the pool is damaged, or the folder exists.
         StoreError: it cannot be written.
     """
-    gone, manifest = set(sharers), pool.manifest
+    gone, manifest = set(gone), pool.manifest
     if strange := gone - set(manifest.sharers):
         raise PoolError("The pool has no such sharer", got=min(strange))
     if gone == set(manifest.sharers):
-        raise PoolError("Nobody would be left in the pool", got=f"{len(gone)} sharers", hint="remove the pool")
-    return write_pool(
-        folder,
-        version=manifest.version + 1,
-        parent=pool.digest,
+        raise PoolError("No sharer would be left in the pool", got=f"{len(gone)} sharers", hint="remove the pool")
+    head = PoolHead(
         base_fingerprint=manifest.base_fingerprint,
         lora=pool.lora,
         licence=manifest.licence,
         provenance=manifest.provenance,
         sharers=[sharer for sharer in manifest.sharers if sharer not in gone],
-        pieces=_pieces_without(pool, gone),
-        shapes={name: pool.shape(name) for name in pool.modules},
-        key=key,
+        version=manifest.version + 1,
+        parent=pool.digest,
         line=line,
         ancestors=[*(manifest.ancestors or ([manifest.parent] if manifest.parent else [])), pool.digest],
     )
+    shapes = {name: pool.shape(name) for name in pool.modules}
+    return write_pool(folder, head, _pieces_without(pool, gone), shapes=shapes, key=key)
 
 
 def copy_pool(pool: Pool, folder: Path) -> Pool:
     """Copies a pool as it is, whole or not at all; a README or a LICENSE beside it is not copied.
 
     Args:
-        folder: where to; must not be there.
+        folder: where to; must not exist.
 
     Raises:
-        PoolError: it changed meanwhile, or the folder is there.
+        PoolError: it changed during the copy, or the folder exists.
         StoreError: it cannot be written.
     """
     with _whole_or_nothing(folder) as temporary:
@@ -156,15 +164,15 @@ def copy_pool(pool: Pool, folder: Path) -> Pool:
 
 @contextmanager
 def _whole_or_nothing(folder: Path) -> Iterator[Path]:
-    """A new folder to fill, which is called so once all in it is on the disk, and is gone if that fails."""
+    """A new folder to fill; it gets its name once everything in it is on the disk, and is removed on failure."""
     folder = folder.absolute()
     if folder.exists() or folder.is_symlink():
-        raise PoolError(f"The folder {folder} is there already", expected="a new one: versions are never overwritten")
+        raise PoolError(f"The folder {folder} exists", expected="a new one: versions are never overwritten")
     temporary = folder.with_name(f"{_LOOSE}{uuid4().hex}")
     try:
         temporary.mkdir(parents=True)
         yield temporary
-        for file in temporary.iterdir():  # all are written by now: the first to be synced takes others along
+        for file in temporary.iterdir():
             sync(file)
         sync(temporary)
         temporary.rename(folder)
@@ -196,10 +204,10 @@ def _write_module(
     path = folder / module_file(name)
     if shape is None:
         if not own:
-            raise PoolError(f"Nobody gives a piece of {name!r}, and its shape is not told")
+            raise PoolError(f"No sharer gives a piece of {name!r}, and its shape is not given")
         shape = own[0][1].B_OR.shape[0], own[0][1].A_RD.shape[-1]
     if strange := {sharer for sharer, _ in own} - places.keys():
-        raise PoolError(f"A piece of {name!r} is of nobody among the sharers", got=min(strange))
+        raise PoolError(f"A piece of {name!r} is of a sharer who is not listed", got=min(strange))
     own = sorted(own, key=lambda given: places[given[0]])
     rows, columns = shape
     tensors = {

@@ -21,7 +21,7 @@ from ownlm.perpcs.features import mean_features
 from ownlm.perpcs.piece import Piece, kept_modules, new_sharer_id
 from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.sharers import Candidate, choose_sharers
-from ownlm.perpcs.version import write_pool
+from ownlm.perpcs.version import PoolHead, write_pool
 from ownlm.progress import Progress
 from ownlm.prompt.example import retrieval_document
 from ownlm.store import pools
@@ -158,19 +158,9 @@ def _write(
                 ],
             )
 
-    return write_pool(
-        new_pool_folder(store),
-        version=1,
-        parent=None,
-        base_fingerprint=plan.base.fingerprint,
-        lora=plan.config.lora,
-        licence=licence,
-        provenance=plan.provenance(),
-        sharers=list(ids.values()),
-        pieces=pieces(),
-        shapes={name: (module.out_features, module.in_features) for name, module in modules},
-        key=signing_key(store),
-    )
+    head = PoolHead(plan.base.fingerprint, plan.config.lora, licence, plan.provenance(), list(ids.values()))
+    shapes = {name: (module.out_features, module.in_features) for name, module in modules}
+    return write_pool(new_pool_folder(store), head, pieces(), shapes=shapes, key=signing_key(store))
 
 
 def new_pool_folder(store: Store) -> Path:
