@@ -18,6 +18,11 @@ DOCUMENT_BYTES: Final = 8 << 30  # one JSON document, read whole
 LINE_BYTES: Final = 256 << 20
 
 
+def folder_bytes(folder: str | Path) -> int:
+    """Bytes of the files in a folder; 0 where there is none."""
+    return sum(path.stat().st_size for path in Path(folder).glob("*") if path.is_file())
+
+
 def check_regular(path: Path) -> None:
     """Checks that a path is a regular file or a link to one, without opening it.
 

@@ -30,8 +30,15 @@ from ownlm.workflows.histories import (
     known_history,
     with_history,
 )
-from ownlm.workflows.options import AdaptOptions, AskOptions, ColdStartOptions, TrainOptions, UserOptions
-from ownlm.workflows.plan import train_plan
+from ownlm.workflows.options import (
+    AdaptOptions,
+    AskOptions,
+    AssembleOptions,
+    ColdStartOptions,
+    TrainOptions,
+    UserOptions,
+)
+from ownlm.workflows.plan import assembly_plan, train_plan
 from ownlm.workflows.profile import pick_writer, profile_people
 from ownlm.workflows.report import Answer, Assemblies, ColdStart, Estimate, Exported, Profiles, Training
 from ownlm.workflows.standing import learnt_from_gone
@@ -230,31 +237,23 @@ class Home(Corrections):
     # Assembling; `pools` has what is shared
 
     def assemble(
-        self, task: str, *, data: AnyPath | None = None, progress: Progress = silent,
-        report: Assemblies | None = None, **asked: Any,
+        self, task: str | AssembleOptions, *, progress: Progress = silent, report: Assemblies | None = None,
+        **options: object,
     ) -> Assemblies:  # fmt: skip
-        """A personal adapter for each person out of a pool's pieces, in one pass over their history, without training.
-
-        Args:
-            data: histories to add first.
-            asked: users, by default everybody but sharers, outsiders, and who has an adapter of their own; pool, by its
-                digest, and base, by default the newest of the task; top_k 3, tau 1.0, combine "product" or "factors",
-                recent 2000; adapt_steps 0, residual_rank, seed 0; see `workflows.assemble.AssemblyPlan`.
-            report: filled as people are done, for who wants to read it while the work goes on.
+        """Makes an adapter for each user out of a pool's pieces, in one pass over their history, without training.
 
         Raises:
-            NotFoundError, DataError, ConfigError, BaseModelError, PoolError: nobody is assembled then. StoreError: the
-                home cannot be written; what is done is kept. One person's errors are told in the report.
+            NotFoundError, DataError, ConfigError, BaseModelError, PoolError: no user is assembled. An error of one user
+                is reported.
+            StoreError: the home cannot be written; finished recipes are kept.
         """
-        report = Assemblies() if report is None else report
-        if data is not None:
-            pick_base(self.store, self.task(task).name, asked.get("base"))
-            report.added = self.add_history(data, task)
-        from ownlm.workflows.assemble import assemble_people, assembly_plan
+        from ownlm.workflows.assemble import assemble_users
 
+        asked, report = AssembleOptions.of(task, options), Assemblies() if report is None else report
+        report.added = self._add_first(asked.data, asked) or report.added
         with self.working("ownlm assemble", progress):
-            plan = assembly_plan(self.store, self.keep_task(task), **asked)
-            assemble_people(self.store, lambda: self.load(plan.base, progress), plan, progress, report)
+            plan = assembly_plan(self.store, self.keep_task(asked.task), asked)
+            assemble_users(plan, partial(self.load, plan.base, progress), progress, report)
         return report
 
     # Profiles

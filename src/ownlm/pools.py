@@ -1,15 +1,17 @@
 """The pools of a home: pieces of adapters that people agreed to share, and the verbs on them."""
 
 from collections import Counter
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from ownlm.progress import Progress, silent
 from ownlm.store import pools as stored
 from ownlm.store.drafts import drafts as stored_drafts
 from ownlm.store.rows import AdapterInfo, BaseInfo, DraftInfo, PoolInfo
 from ownlm.workflows.bases import pick_base
+from ownlm.workflows.options import ShareOptions
+from ownlm.workflows.plan import share_plan
 from ownlm.workflows.report import Shared, Withdrawal
 from ownlm.workflows.users import newest_adapter
 
@@ -25,59 +27,23 @@ class Pools:
     def __init__(self, home: "Home") -> None:
         self._home = home
 
-    def share(
-        self,
-        task: str,
-        *,
-        users: Sequence[str] = (),
-        base: str | None = None,
-        preset: str | None = None,
-        select: Literal["clustered", "active", "random"] = "clustered",
-        sharers: int = 50,
-        ratio: float = 1.0,
-        centre: bool = False,
-        embedder: str | Path | None = None,
-        seed: int = 0,
-        slots: int | None = None,
-        tokens_per_step: int | None = None,
-        progress: Progress = silent,
-        **changes: Any,
-    ) -> Shared:
-        """Chooses sharers among those who agreed, trains their adapters and gates, makes a pool of the pieces.
+    def share(self, task: str | ShareOptions, *, progress: Progress = silent, **options: object) -> Shared:
+        """Selects sharers among users who agreed, trains their adapters and gates, and makes a pool of the pieces.
 
-        What is trained is kept soon after it is done, as long as its person agrees: whoever was stopped gives the same
-        call again, and it goes on there; and nobody is trained twice with the same settings on the same history.
-
-        Args:
-            users: who may be chosen; all who agreed, if none are named.
-            base: by default the newest adapted to the task, else the newest.
-            select: `clustered` by their histories, and of each cluster the most active; the most `active`; `random`.
-            sharers: how many.
-            ratio: the share of the modules of which each gives a piece.
-            centre: make gates blind to what all sharers' histories have in common, so that what sets people apart
-                decides which pieces are selected.
-            embedder: a sentence-transformers folder that embeds histories; by default the base does.
-            slots, tokens_per_step: as for `Home.train`.
-            changes: settings of the adapters that differ from the preset, by their names in `TrainConfig` and its
-                parts; and of the gates `gate_steps` and `gate_learning_rate`.
-
-        Returns:
-            The pool; whose training failed; how many were trained in this run, and how many were there.
+        What is trained is stored soon after it is done, as long as its user agrees: after an interruption the same call
+        continues from there. No user is trained twice with the same settings on the same history.
 
         Raises:
-            NotFoundError: nobody agrees, or somebody no longer does when the pool is done. DataError: nobody has enough
-                records. ConfigError, BaseModelError, TrainingError, PoolError, StoreError. There is no pool then.
+            NotFoundError: no user agrees, or one no longer does when the pool is done.
+            DataError: no user has enough records.
+            ConfigError, BaseModelError, TrainingError, PoolError, StoreError: as for `Home.train`; no pool is made.
         """
         from ownlm.workflows.share import share
-        from ownlm.workflows.share_plan import share_plan
 
+        asked = ShareOptions.of(task, options)
         with self._home.working("ownlm share", progress):
-            plan = share_plan(
-                self._home.store, self._home.keep_task(task), users=users, base=base, preset=preset, select=select,
-                sharers=sharers, ratio=ratio, centre=centre, embedder=None if embedder is None else Path(embedder),
-                seed=seed, slots=slots, tokens_per_step=tokens_per_step, **changes,
-            )  # fmt: skip
-            return share(self._home.store, lambda: self._home.load(plan.base, progress), plan, progress)
+            plan = share_plan(self._home.store, self._home.keep_task(asked.task), asked)
+            return share(plan, partial(self._home.load, plan.base, progress), progress)
 
     def ls(self, task: str | None = None) -> list[PoolInfo]:
         """All pools, or those of a task, oldest first."""
@@ -200,12 +166,13 @@ class Pools:
             NotFoundError: nothing of theirs is shared, or several ids begin so. StoreError: the home cannot be
                 written.
         """
-        from ownlm.workflows.pools import assemble_again, withdraw
+        from ownlm.workflows.pools import assemble_again, still_stale, withdraw
 
         with self._home.working("ownlm pool withdraw", progress):
             done = withdraw(self._home.store, who)
             if again:
                 assemble_again(self._home.store, self._home.load, done, progress)
+            done.stale = still_stale(self._home.store, done.affected)
         return done
 
     def remove(self, digest: str, *, progress: Progress = silent) -> tuple[PoolInfo, int]:

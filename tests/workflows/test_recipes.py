@@ -1,6 +1,5 @@
 """The command that assembles a person as they were."""
 
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -8,8 +7,8 @@ import pytest
 from ownlm.cli.assemble import assemble
 from ownlm.home import Home
 from ownlm.store.store import Store
-from ownlm.workflows.assemble import AssemblyPlan
-from ownlm.workflows.recipes import _OPTIONS, assemble_command, sharers_now
+from ownlm.workflows.options import HOW, AssembleOptions
+from ownlm.workflows.recipes import assemble_command, sharers_now
 from tests.sharing import TASK
 from tests.store.rows import recipe
 
@@ -37,12 +36,11 @@ def test_only_what_is_not_usual_is_given() -> None:
 
 
 def test_the_usual_settings_are_those_of_the_verb_and_of_the_command() -> None:
-    defaults = {field.name: field.default for field in fields(AssemblyPlan)}
     typed = assemble.__defaults__ or ()
     names = assemble.__code__.co_varnames[: assemble.__code__.co_argcount]
     options = dict(zip(names[-len(typed) :], typed, strict=True))
-    for name, (option, usual) in _OPTIONS.items():
-        assert defaults[name] == options[name] == usual and option == "--" + name.replace("_", "-")
+    for name in (*HOW, "seed"):
+        assert AssembleOptions.model_fields[name].default == options[name]
 
 
 def test_the_doctor_advises_what_each_had(shared: Home) -> None:

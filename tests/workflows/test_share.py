@@ -16,7 +16,8 @@ from ownlm.perpcs.features import mean_features
 from ownlm.perpcs.piece import kept_modules
 from ownlm.prompt.example import history_examples
 from ownlm.store.pools import people_of
-from ownlm.workflows.share_plan import SharePlan, share_plan
+from ownlm.workflows.options import ShareOptions
+from ownlm.workflows.plan import share_plan
 from tests.community import rows, write_rows
 from tests.sharing import GIVERS, OTHERS, SHARE, TASK, Pieces, everything, make_home, pieces_of, share
 
@@ -231,7 +232,7 @@ def test_a_pool_has_one_licence(agreed: Home) -> None:
 
 def test_centred_gates_are_blind_to_what_histories_have_in_common(agreed: Home) -> None:
     plain, made = share(agreed), share(agreed, centre=True)
-    plan = share_plan(agreed.store, agreed.keep_task(TASK), **SHARE)
+    plan = share_plan(agreed.store, agreed.keep_task(TASK), ShareOptions(task=TASK, **SHARE))
     base = agreed.load(plan.base)
     people = [
         Target(user, tokenize(base, user, history_examples(plan.task, agreed.history(user, TASK)))) for user in GIVERS
@@ -246,7 +247,8 @@ def test_centred_gates_are_blind_to_what_histories_have_in_common(agreed: Home) 
 
 
 def test_what_a_pool_was_made_with_can_be_seen_and_names_no_folder(agreed: Home, tmp_path: Path) -> None:
-    plan: SharePlan = share_plan(agreed.store, agreed.keep_task(TASK), embedder=tmp_path, users=["gina"], **SHARE)
+    asked = ShareOptions(task=TASK, embedder=tmp_path, users=("gina",), **SHARE)
+    plan = share_plan(agreed.store, agreed.keep_task(TASK), asked)
     told = json.dumps(plan.provenance())
     assert "gina" not in told and str(tmp_path) not in told and plan.provenance()["gate"]["steps"] == 4
     assert isinstance(agreed.store.history(TASK, "gina"), History)

@@ -6,7 +6,7 @@ from typing import Any
 import typer
 
 from ownlm import __version__
-from ownlm.cli import ask, assemble, bench, history, home, imports, pool, profile, serve, share, train, users
+from ownlm.cli import ask, assemble, bench, history, home, imports, pool, profile, serve, train, users
 from ownlm.cli.output import print_json, warn
 from ownlm.errors import OwnlmError, nearest
 from ownlm.programs import protect_children
@@ -57,7 +57,7 @@ app.add_typer(imports.app, name="import", help="Histories from repositories, mai
 app.add_typer(history.app, name="history", help="Histories: add records, list and show them, forget one.")
 app.command("adapt")(train.adapt)
 app.command("train")(train.train)
-app.command("share")(share.share)
+app.command("share")(assemble.share)
 app.command("assemble")(assemble.assemble)
 app.add_typer(
     pool.app, name="pool", help="Pools of shared pieces: list, show and check them, take one in, remove one, withdraw."

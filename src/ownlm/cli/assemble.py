@@ -1,11 +1,12 @@
-"""`ownlm assemble`."""
+"""`ownlm share` and `ownlm assemble`."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from ownlm.cli import options
 from ownlm.cli.output import (
+    ROWS,
     many,
     print_json,
     print_some,
@@ -20,9 +21,84 @@ from ownlm.cli.output import (
     warn_stale,
 )
 from ownlm.errors import OwnlmError, shown
+from ownlm.workflows.options import AssembleOptions, ShareOptions
 
 if TYPE_CHECKING:
-    from ownlm.workflows.report import Assemblies
+    from ownlm.workflows.report import Assemblies, Shared
+
+TOP_K = AssembleOptions.model_fields["top_k"].default
+
+
+def top_k(sharers: int) -> str:
+    """The option of `assemble` for a pool of fewer sharers than it selects by default."""
+    return f" --top-k {sharers}" if sharers < TOP_K else ""
+
+
+def share(
+    task: options.Task,
+    user: options.Users = None,
+    select: options.Select = "clustered",
+    sharers: options.Sharers = 50,
+    ratio: options.Ratio = 1.0,
+    centre: options.Centre = False,
+    embedder: options.Embedder = None,
+    base: options.Base = None,
+    preset: options.Preset = None,
+    steps: options.Steps = None,
+    gate_steps: options.GateSteps = None,
+    learning_rate: options.LearningRate = None,
+    gate_learning_rate: options.GateLearningRate = None,
+    rank: options.Rank = None,
+    batch_size: options.BatchSize = None,
+    slots: options.Slots = None,
+    tokens_per_step: options.TokensPerStep = None,
+    seed: options.Seed = 0,
+    home: options.Home = options.HOME,
+    json: options.Json = False,
+) -> None:
+    """Make a pool: train adapters of users who agreed to share, and put pieces of them into a folder.
+
+    What is trained is stored at once, for as long as its user agrees: after Ctrl-C the same command continues from
+    there, and no user is trained twice with the same settings.
+
+    No user is selected without `ownlm users consent USER --share`, nor with 10 records or fewer. The folder names no
+    user, and can be published. --user narrows down who may be selected. While another process trains in this home, the
+    command waits.
+    """
+    from ownlm.home import Home
+
+    asked = ShareOptions(
+        task=task, users=user or (), base=base, preset=preset, select=select, sharers=sharers, ratio=ratio,
+        centre=centre, embedder=embedder, seed=seed, slots=slots, tokens_per_step=tokens_per_step, steps=steps,
+        gate_steps=gate_steps, learning_rate=learning_rate, gate_learning_rate=gate_learning_rate, r=rank,
+        lora_alpha=rank, batch_size=batch_size,
+    )  # fmt: skip
+    with progress_bar() as progress:
+        shared = Home(home, create=False).pools.share(asked, progress=progress)
+    print_json(shared.as_dict()) if json else _print_shared(shared)
+
+
+def _print_shared(shared: "Shared") -> None:
+    pool, chosen, adapters, gates = shared.pool, shared.sharers, shared.adapters, shared.gates
+    for user, error in shared.failed[:ROWS]:
+        warn(f"left out: {shown(user)}: {error}")
+    if len(shared.failed) > ROWS:
+        warn(f"left out: {len(shared.failed) - ROWS:,} more; --json lists them all")
+    agreed = "1 user agrees" if shared.candidates == 1 else f"{shared.candidates:,} users agree"
+    more = f" and {len(chosen) - ROWS:,} more" if len(chosen) > ROWS else ""
+    say(f"{agreed} to share; selected, by the number of records: {', '.join(chosen[:ROWS])}{more}")
+    if len(chosen) < min(shared.candidates, pool.provenance["sharing"]["asked_for"]):
+        say("fewer than possible: users with 10 records or fewer are left out, and of similar users only one is taken")
+    say(
+        f"adapters: {adapters.trained:,} trained, {adapters.there:,} were there; "
+        f"gates: {gates.trained:,} trained, {gates.there:,} were there"
+    )
+    say(
+        f"pool {pool.digest[:12]}, version {pool.version}, of {many(len(chosen), 'sharer')}: "
+        f"{size(shared.bytes)} in {pool.folder}"
+    )
+    command = f"`ownlm assemble --task {pool.task}{top_k(len(chosen))}`"
+    say(f"{command} now makes adapters of its pieces for users who have none")
 
 
 def assemble(
@@ -42,66 +118,43 @@ def assemble(
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
-    """Make adapters of a pool's pieces: without training, in one pass over each person's history.
+    """Make adapters of a pool's pieces: without training, in one pass over each user's history.
 
-    It is for everybody who has no adapter of their own and does not share in the pool; --user names others. What is
-    kept of a person is a recipe of about 1.5 kB. Who has one from the same history, pool and settings is skipped.
-    While another process trains in this home, it waits.
+    By default users without an own adapter who do not share in the pool are assembled; --user names others. A recipe of
+    about 1.5 kB a user is stored. Users with a recipe from the same history, pool and settings are skipped. While
+    another process trains in this home, the command waits.
     """
     from ownlm.home import Home
     from ownlm.workflows.report import Assemblies
 
-    opened, report, interrupted = Home(home, create=False), Assemblies(), False
+    asked = AssembleOptions(
+        task=task, users=user or (), pool=pool, base=base, top_k=top_k, tau=tau, combine=combine, recent=recent,
+        adapt_steps=adapt_steps, residual_rank=residual_rank, seed=seed,
+    )  # fmt: skip
+    opened, report = Home(home, create=False), Assemblies()
     if data is not None:
         report.added = opened.add_history(data, task, labels=labels)
     try:
         with progress_bar() as progress:
-            opened.assemble(
-                task, users=user or [], pool=pool, base=base, top_k=top_k, tau=tau, combine=combine, recent=recent,
-                adapt_steps=adapt_steps, residual_rank=residual_rank, seed=seed, progress=progress, report=report,
-            )  # fmt: skip
+            opened.assemble(asked, progress=progress, report=report)
     except KeyboardInterrupt:
-        interrupted = True
-    except OwnlmError:  # what is done is kept, and told
+        report.interrupted = True
+    except OwnlmError:  # finished recipes are kept, and listed
         if report.assembled and not json:
-            _print(report)
+            _print_assemblies(report)
         warn_added(report.added)
         raise
-    if json:
-        print_json(document(report) | ({"interrupted": True} if interrupted else {}))
-    else:
-        _print(report)
+    print_json(report.as_dict()) if json else _print_assemblies(report)
     warn_stale(report.stale)
     warn_failed(report.failed)
-    if interrupted:
-        warn(f"interrupted: {len(report.assembled)} recipes are done and kept; the same command goes on from there")
-    if interrupted or report.failed:
+    if report.interrupted:
+        warn(f"interrupted: {len(report.assembled)} recipes are done and kept; the same command continues from there")
+    if report.interrupted or report.failed:
         raise typer.Exit(1)
 
 
-def document(report: "Assemblies") -> dict[str, Any]:
-    """What came of assembling, for machines."""
-    return {
-        "assembled": [
-            {
-                "user": a.user,
-                "recipe": a.id,
-                "bytes": a.bytes,
-                "records": a.records,
-                "seconds": a.seconds,
-                "top_sharers": [{"sharer": sharer, "share": share} for sharer, share in a.top_sharers],
-                "kept": a.kept,
-            }
-            for a in report.assembled
-        ],
-        "stale": [{"user": name, "reason": reason} for name, reason in report.stale],
-        "skipped": [{"user": name, "reason": reason} for name, reason in report.skipped],
-        "failed": [{"user": name, "error": str(error)} for name, error in report.failed],
-    }
-
-
 def print_assembled(report: "Assemblies") -> None:
-    """A table of the recipes that were made, for people; nothing where there are none."""
+    """Prints a table of the recipes that were made, if any."""
     if not report.assembled:
         return
     adapted = any(a.kept for a in report.assembled)
@@ -117,7 +170,7 @@ def print_assembled(report: "Assemblies") -> None:
     )  # fmt: skip
 
 
-def _print(report: "Assemblies") -> None:
+def _print_assemblies(report: "Assemblies") -> None:
     if report.added:
         tell_added(report.added)
     print_assembled(report)

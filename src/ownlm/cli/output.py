@@ -5,7 +5,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unicodedata import category
 
@@ -200,12 +199,6 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
-
-
-def folder_size(folder: str | Path) -> int:
-    """Bytes of the files in a folder; 0 for a missing folder."""
-    there = Path(folder).is_dir()
-    return sum(path.stat().st_size for path in Path(folder).iterdir() if path.is_file()) if there else 0
 
 
 def duration(seconds: float) -> str:

@@ -1,15 +1,13 @@
 """`ownlm pool`."""
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ownlm.cli import options
-from ownlm.cli.assemble import document, print_assembled
+from ownlm.cli.assemble import print_assembled, top_k
 from ownlm.cli.output import (
-    folder_size,
     many,
     print_json,
     print_some,
@@ -21,15 +19,15 @@ from ownlm.cli.output import (
     warn_stale,
     warn_unfinished,
 )
-from ownlm.cli.share import top_k
 from ownlm.errors import NotFoundError, argument, shown
+from ownlm.filesystem import folder_bytes
 from ownlm.perpcs.signing import fingerprint
 
 if TYPE_CHECKING:
     from ownlm.home import Home
     from ownlm.perpcs.pool import Pool
     from ownlm.store.rows import BaseInfo, PoolInfo
-    from ownlm.workflows.piece_usage import Use
+    from ownlm.workflows.piece_usage import Use, VerifiedPool
     from ownlm.workflows.report import Withdrawal
 
 app = typer.Typer(no_args_is_help=True)
@@ -44,12 +42,13 @@ Digest = Annotated[
 
 @app.command("ls")
 def ls(task: options.AnyTask = None, home: options.Home = options.HOME, json: options.Json = False) -> None:
-    """List pools: their version, how many sharers, for which task and base."""
+    """List pools: version, number of sharers, task and base."""
     from ownlm.home import Home
+    from ownlm.workflows.report import PoolRow
 
     pools = Home(home, create=False).pools.ls(task)
     if json:
-        print_json([_row(pool) for pool in pools])
+        print_json([PoolRow.of(pool).as_dict() for pool in pools])
     elif not pools:
         say(f"no pool yet: `ownlm share --task {task or 'T'}` makes one, `ownlm pool add` takes one in")
     else:
@@ -58,19 +57,12 @@ def ls(task: options.AnyTask = None, home: options.Home = options.HOME, json: op
             ["pool", "task", "base", "version#", "sharers#", "size#", "from", "signed by", "made (UTC)"],
             [
                 (p.digest[:12], p.task, p.base, p.version, p.sharers,
-                 size(folder_size(p.folder)) if Path(p.folder).is_dir() else "missing",
+                 size(folder_bytes(p.folder)) if Path(p.folder).is_dir() else "missing",
                  "here" if p.own else "outside", fingerprint(p.publisher) or "nobody", _minute(p.created))
                 for p in reversed(pools)
             ],
             "--json lists them all",
         )  # fmt: skip
-
-
-def _row(pool: "PoolInfo") -> dict[str, Any]:
-    told = asdict(pool)
-    del told["provenance"]
-    signed_by = fingerprint(pool.publisher)
-    return {"pool": told.pop("digest"), **told, "signed_by": signed_by, "bytes": folder_size(pool.folder)}
 
 
 def _signature(publisher: str | None) -> str:
@@ -97,6 +89,7 @@ def show(
     module.
     """
     from ownlm.home import Home
+    from ownlm.workflows.piece_usage import PoolDetails
 
     if plot is not None:
         from ownlm.cli.charts import check_picture
@@ -108,7 +101,8 @@ def show(
     if plot is not None:
         _draw(info, use, plot)
     if json:
-        print_json(_document(info, pieces, use) | ({} if plot is None else {"plot": str(plot)}))
+        details = PoolDetails.of(info, pieces, use).as_dict()
+        print_json(details if plot is None else details | {"plot": str(plot)})
     else:
         _print(info, pieces, use)
         if plot is not None:
@@ -127,38 +121,16 @@ def _draw(info: "PoolInfo", use: "Use", plot: Path) -> None:
     draw_use(use, plot, title, "recipes that use the piece")
 
 
-def _pieces(pool: "Pool") -> dict[str, int]:
-    """How many pieces each sharer gives."""
-    given = dict.fromkeys(pool.manifest.sharers, 0)
-    for entry in pool.manifest.modules:
-        for place in entry.sharers:
-            given[pool.manifest.sharers[place]] += 1
-    return given
-
-
-def _document(info: "PoolInfo", pool: "Pool", use: "Use") -> dict[str, Any]:
-    given = _pieces(pool)
-    return _row(info) | {
-        "rank": pool.lora.r,
-        "modules": list(use.kinds),
-        "layers": len(use.layers),
-        "licence": pool.manifest.licence,
-        "recipes": use.recipes,
-        "sharers": [
-            {"sharer": sharer, "pieces": given[sharer], "uses": uses}
-            for sharer, uses in zip(use.sharers, use.total_S.astype(int).tolist(), strict=True)
-        ],
-    }
-
-
 def _print(info: "PoolInfo", pool: "Pool", use: "Use") -> None:
-    given, kinds = _pieces(pool), ", ".join(use.kinds)
+    from ownlm.workflows.piece_usage import pieces_given
+
+    given, kinds = pieces_given(pool), ", ".join(use.kinds)
     parent = f", from {info.parent[:12]}" if info.parent else ""
     here = "made here" if info.own else "from outside, made"
     say(f"pool {info.digest[:12]} of task {info.task}: version {info.version}{parent}; {here} {_minute(info.created)}")
     say(f"for the base {info.base} ({info.base_fingerprint[:12]}): rank {pool.lora.r}, {kinds} of "
         f"{many(len(use.layers), 'layer')}")  # fmt: skip
-    say(f"{many(sum(given.values()), 'piece')} of {many(len(given), 'sharer')}, {size(folder_size(info.folder))}")
+    say(f"{many(sum(given.values()), 'piece')} of {many(len(given), 'sharer')}, {size(folder_bytes(info.folder))}")
     say(f"licence: {pool.manifest.licence}")
     say(f"{_signature(info.publisher)}; SHA-256 {info.digest}, which shows damage")
     say(f"folder: {info.folder}")
@@ -193,12 +165,13 @@ def verify(
     """
     from ownlm.home import Home
     from ownlm.perpcs.pool import open_pool
+    from ownlm.workflows.piece_usage import VerifiedPool
     from ownlm.workflows.pools import check_digest
 
     base: BaseInfo | None = None
     try:
         opened = Home(home, create=False)
-    except NotFoundError:  # whoever is given a pool can check it before they have a home
+    except NotFoundError:  # a pool can be checked without a home
         if pool is None:
             raise
         if not Path(pool).is_dir():
@@ -207,44 +180,27 @@ def verify(
         checked = open_pool(Path(pool), check_digest(digest))
     else:
         checked, base = opened.pools.verify(pool, digest)
-    _tell_verified(checked, base, json)
+    found = VerifiedPool.of(checked, base)
+    print_json(found.as_dict()) if json else _print_verified(found)
 
 
-def _tell_verified(checked: "Pool", base: "BaseInfo | None", json: bool) -> None:
-    pieces, manifest = sum(_pieces(checked).values()), checked.manifest
-    if json:
-        print_json(
-            {
-                "pool": checked.digest,
-                "folder": str(checked.folder),
-                "version": manifest.version,
-                "base_fingerprint": manifest.base_fingerprint,
-                "licence": manifest.licence,
-                "publisher": manifest.publisher,
-                "signed_by": fingerprint(manifest.publisher),
-                "sharers": len(manifest.sharers),
-                "pieces": pieces,
-                "base": base.name if base else None,
-            }
-        )
-        return
-    say(
-        f"pool {checked.digest[:12]}: whole, not a byte changed; {many(pieces, 'piece')} of "
-        f"{many(len(manifest.sharers), 'sharer')}, under this licence: {manifest.licence}"
-    )
-    say(_signature(manifest.publisher))
-    if base is not None:
-        say(f"every piece is fit for the base {base.name}")
+def _print_verified(checked: "VerifiedPool") -> None:
+    sharers = many(checked.sharers, "sharer")
+    say(f"pool {checked.pool[:12]}: whole, not a byte changed; {many(checked.pieces, 'piece')} of {sharers}, under "
+        f"this licence: {checked.licence}")  # fmt: skip
+    say(_signature(checked.publisher))
+    if checked.base is not None:
+        say(f"every piece is fit for the base {checked.base}")
     else:
         warn(
             f"the pieces were not checked against their base, which is not here: one with the fingerprint "
-            f"{manifest.base_fingerprint[:12]}; `ownlm base add` it, then verify again"
+            f"{checked.base_fingerprint[:12]}; `ownlm base add` it, then verify again"
         )
 
 
 @app.command("add")
 def add(
-    folder: Annotated[Path, typer.Argument(help="A pool that somebody published.")],
+    folder: Annotated[Path, typer.Argument(help="A published pool.")],
     task: options.Task,
     base: options.Base = None,
     digest: Digest = None,
@@ -256,13 +212,14 @@ def add(
     Its base must be in the home. Of a known pool, only a later version that is signed with the same key is taken.
     """
     from ownlm.home import Home
+    from ownlm.workflows.report import PoolRow
 
     opened = Home(home, create=False)
     known = opened.pools.keys()
     with progress_bar() as progress:
         info = opened.pools.add(folder, task, base=base, digest=digest, progress=progress)
     if json:
-        print_json(_row(info))
+        print_json(PoolRow.of(info).as_dict())
         return
     say(f"pool {info.digest[:12]}, version {info.version}, of {many(info.sharers, 'sharer')}: taken in for the task "
         f"{info.task}, on the base {info.base}")  # fmt: skip
@@ -289,8 +246,8 @@ def trust(
 ) -> None:
     """Accept that a known pool is signed with another key from now on, or that it is not signed any more.
 
-    Ask its publisher first, on another way than the pool came: whoever changes a pool on its way signs it with a key of
-    their own. `ownlm pool add` takes it in afterwards.
+    Ask its publisher first, over another channel than the pool came: an attacker who changes a pool signs it with
+    another key. `ownlm pool add` takes it in afterwards.
     """
     from ownlm.home import Home
 
@@ -307,10 +264,10 @@ def remove(
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
-    """Take a pool that nobody's current recipe is made of out of the home, and its bytes.
+    """Remove a pool that no current recipe is made of, and its bytes.
 
-    Who shared in it still agrees to share. A pool made here cannot be taken in again afterwards: the home forgets whose
-    pieces lie in it. Copies published elsewhere are not touched.
+    Its sharers still agree to share. A pool made here cannot be added again: the home forgets which users its sharers
+    are. Copies published elsewhere are not touched.
     """
     from ownlm.home import Home
 
@@ -325,17 +282,17 @@ def remove(
 
 @app.command("withdraw")
 def withdraw(
-    who: Annotated[str, typer.Argument(help="A person; or a sharer's random id, or its first 6 letters or more.")],
+    who: Annotated[str, typer.Argument(help="A user; or a sharer's random id, or its first 6 letters or more.")],
     leave_stale: Annotated[
-        bool, typer.Option("--leave-stale", help="Do not assemble anew whose recipes used the pieces.")
+        bool, typer.Option("--leave-stale", help="Do not assemble the users again whose recipes used the pieces.")
     ] = False,
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
     """Take a sharer's pieces out of every pool of the home, for good.
 
-    Each pool gets a version without them, and what they were made of is removed too. Recipes that used them are stale:
-    those people are assembled anew, and until then the base answers for them. Copies published elsewhere are not
+    Each pool gets a version without them, and the drafts they were made of are removed too. Recipes that used them are
+    stale: these users are assembled again, and until then the base answers for them. Copies published elsewhere are not
     touched.
     """
     from ownlm.home import Home
@@ -343,29 +300,9 @@ def withdraw(
     opened = Home(home, create=False)
     with progress_bar() as progress:
         done = opened.pools.withdraw(who, again=not leave_stale, progress=progress)
-    stale = [
-        (user, newest.stale)
-        for (_, user), newest in opened.latest_adapters().items()
-        if user in done.affected and newest.stale is not None
-    ]
-    versions = {pool.digest: pool.version for pool in opened.pools.ls()}
-    if json:
-        print_json(
-            {
-                "sharers": done.sharers,
-                "drafts": done.drafts,
-                "pools": [{"old": old, "new": new, "version": versions.get(new or "")} for old, new in done.pools],
-                "affected": done.affected,
-                "untouched": done.untouched,
-                **document(done.again),
-                "unfinished": done.unfinished,
-                "stale": [{"user": user, "reason": why} for user, why in stale],
-            }
-        )
-    else:
-        _print_withdrawal(done, versions)
+    print_json(done.as_dict()) if json else _print_withdrawal(done)
     warn_unfinished(done.unfinished)
-    warn_stale(stale)
+    warn_stale(done.stale)
     warn_failed(done.again.failed)
     if _agrees(opened, who):
         warn(f"{shown(who)} still agrees to share, and may be chosen: `ownlm users consent --no-share {argument(who)}`")
@@ -373,7 +310,7 @@ def withdraw(
         raise typer.Exit(1)
 
 
-def _print_withdrawal(done: "Withdrawal", versions: dict[str, int]) -> None:
+def _print_withdrawal(done: "Withdrawal") -> None:
     gone = ", ".join(done.sharers)
     told = f"withdrawn: every piece of {gone}; their bytes are removed"
     say(told if done.pools else f"no pool of the home has pieces of {gone}")
@@ -382,9 +319,9 @@ def _print_withdrawal(done: "Withdrawal", versions: dict[str, int]) -> None:
     for digest in done.unread:
         warn(f"the pool {digest[:12]}, from outside, is damaged: pieces of theirs may still lie in it")
     for old, new in done.pools:
-        became = "is gone: nobody was left in it" if new is None else f"is now {new[:12]}, version {versions[new]}"
+        became = "is gone: no sharer was left" if new is None else f"is now {new[:12]}, version {done.versions[new]}"
         say(f"pool {old[:12]} {became}")
-    people = many(len(done.affected), "person")
+    people = many(len(done.affected), "user")
     say(f"recipes that used them: those of {people}; {many(done.untouched, 'recipe')} did not, and go on as before")
     print_assembled(done.again)
 

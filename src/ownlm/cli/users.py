@@ -13,7 +13,6 @@ from ownlm.cli import access, options
 from ownlm.cli.output import (
     ROWS,
     fall,
-    folder_size,
     many,
     print_json,
     print_some,
@@ -26,6 +25,7 @@ from ownlm.cli.output import (
     warn,
 )
 from ownlm.errors import argument, quoted, shown
+from ownlm.filesystem import folder_bytes
 
 if TYPE_CHECKING:
     from ownlm.home import Home
@@ -324,7 +324,7 @@ def export(
         return
     what = "recipe" if adapter.is_recipe else "adapter"
     which = f"the {what} {adapter.id[:8]} of {shown(user)}"
-    say(f"{folder}: {which}, {size(folder_size(folder))}, for the base in {base.folder}")
+    say(f"{folder}: {which}, {size(folder_bytes(folder))}, for the base in {base.folder}")
     choose = " --choose" if opened.task(adapter.task).labels else ""
     say(f"`python answer.py TEXT{choose}` in that folder answers without ownlm; its README.md shows the prompt")
     if rank is not None:

@@ -8,9 +8,9 @@ from ownlm.server.job_settings import job_settings
 from ownlm.server.state import State
 from ownlm.store.pools import pools
 from ownlm.store.rows import JobInfo
-from ownlm.workflows.assemble import assembly_plan, is_up_to_date
-from ownlm.workflows.options import TrainOptions
-from ownlm.workflows.plan import train_plan
+from ownlm.workflows.assemble import is_up_to_date
+from ownlm.workflows.options import AssembleOptions, TrainOptions
+from ownlm.workflows.plan import assembly_plan, train_plan
 from ownlm.workflows.selection import UP_TO_DATE, candidates
 
 Kind = Literal["train", "assemble"]
@@ -53,7 +53,7 @@ def _assemble(state: State, user: str, task: str) -> Reason | None:
         return "no_pieces"
     try:
         how = job_settings(store, JobInfo("", "assemble", user, task))
-        plan = assembly_plan(store, state.home.task(task), users=[user], **how)
+        plan = assembly_plan(store, state.home.task(task), AssembleOptions(task=task, users=(user,), **how))
         if plan.pool.waits:
             return "waits"
         last = store.latest_adapters(task, [user]).get((task, user))
@@ -61,4 +61,4 @@ def _assemble(state: State, user: str, task: str) -> Reason | None:
         profile = store.profile(task, user) if plan.config.prompt.profile else None
     except (OwnlmError, ValueError):  # the job itself reports what is wrong
         return None
-    return "up_to_date" if last and is_up_to_date(store, plan, person, last, profile) else None
+    return "up_to_date" if last and is_up_to_date(plan, person, last, profile) else None

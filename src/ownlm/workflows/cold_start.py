@@ -5,7 +5,7 @@ more -> assembled, then adapted                     many -> an own adapter
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ownlm.errors import NotFoundError, OwnlmError
 from ownlm.history.record import History
@@ -17,8 +17,9 @@ from ownlm.prompt.example import history_examples
 from ownlm.store import pools
 from ownlm.store.consents import check_known
 from ownlm.store.rows import AdapterInfo
-from ownlm.workflows.assemble import AssemblyPlan, assemble_people, assembly_plan
-from ownlm.workflows.plan import TrainPlan
+from ownlm.workflows.assemble import assemble_users
+from ownlm.workflows.options import AssembleOptions
+from ownlm.workflows.plan import AssemblyPlan, TrainPlan, assembly_plan
 from ownlm.workflows.report import ColdStart, Placed, Tier
 from ownlm.workflows.selection import FORGOTTEN, PAGE, candidates, learnt_by_base, nobody_has_records
 from ownlm.workflows.train import train_users
@@ -57,13 +58,15 @@ def cold_start_plan(own: TrainPlan, pool: str | None) -> ColdStartPlan:
     """
     name, base = own.task.name, own.base.name
     try:
-        plan = assembly_plan(own.store, own.task, pool=pool, base=base, recent=own.config.recent, seed=own.options.seed)
+        asked = AssembleOptions(task=name, pool=pool, base=base, seed=own.options.seed)
+        plan = assembly_plan(own.store, own.task, asked.but(recent=own.config.recent) if own.config.recent else asked)
     except NotFoundError:
         if pool is not None:
             raise
         return ColdStartPlan(own, None, f"there is no pool for task {name!r} on the base {base!r}")
-    if plan.pool.sharers < plan.top_k:
-        few = f"the pool {plan.pool.digest[:12]} has {plan.pool.sharers} of the {plan.top_k} sharers that it takes"
+    if plan.pool.sharers < plan.options.top_k:
+        needed = plan.options.top_k
+        few = f"the pool {plan.pool.digest[:12]} has {plan.pool.sharers} of the {needed} sharers that it takes"
         return ColdStartPlan(own, None, few)
     return ColdStartPlan(own, plan)
 
@@ -89,8 +92,8 @@ def cold_start(plan: ColdStartPlan, load: Callable[[], BaseLM], progress: Progre
         steps: dict[Tier, int] = {"assembled": 0, "adapted": ADAPT_STEPS}
         for tier in steps:
             if users := _still_there(plan, tier, report):
-                assembly = replace(plan.assembly, users=users, adapt_steps=steps[tier])
-                assemble_people(plan.own.store, load, assembly, progress, report.assemblies)
+                assembly = plan.assembly.for_users(users, adapt_steps=steps[tier])
+                assemble_users(assembly, load, progress, report.assemblies)
 
 
 def place(plan: ColdStartPlan, left_out: list[tuple[str, str]] | None = None) -> list[Placed]:

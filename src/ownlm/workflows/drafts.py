@@ -1,7 +1,7 @@
-"""What sharers' pieces are made of: an adapter each, then the gates upon it, looked up or trained.
+"""Drafts: the adapters and gates that sharers' pieces are made of, looked up or trained, each stored once it is done.
 
-Each is kept soon after it is done. It is found again by a key that depends on nothing else than its weights do: not on
-how sharers are chosen, on who else is, nor on what of it goes into a pool.
+A draft is found again by a digest of all that its weights depend on. That is neither how sharers are selected, nor who
+else is, nor which of its pieces go into a pool.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -29,11 +29,9 @@ from ownlm.store.blobs import blob_name
 from ownlm.store.drafts import ADAPTER, GATES, add_drafts, drafts
 from ownlm.store.records import no_longer_shared
 from ownlm.store.rows import DraftInfo, ProfileInfo, history_digest
-from ownlm.store.store import Store
-from ownlm.workflows.plan import digest, versions
+from ownlm.workflows.plan import SharePlan, digest, versions
 from ownlm.workflows.profile import shown
 from ownlm.workflows.report import Drafted
-from ownlm.workflows.share_plan import SharePlan
 from ownlm.workflows.train import Meter
 from ownlm.workflows.writer import BackgroundWriter
 
@@ -43,29 +41,31 @@ Weights = TypeVar("Weights")  # an adapter, or gates
 
 @dataclass(frozen=True, slots=True)
 class Sharer:
-    """What a person who was chosen is trained on; the home may learn more, or forget, meanwhile."""
+    """The data that a selected user is trained on, as it was when training began."""
 
     history: History
     profile: ProfileInfo | None
 
     @classmethod
-    def of(cls, store: Store, plan: SharePlan, user: str) -> "Sharer":
-        """As they are now."""
-        history = store.history(plan.task.name, user)
-        # After the records: forgetting one of them takes the profile away too.
-        return cls(history, store.profile(plan.task.name, user) if plan.config.prompt.profile else None)
+    def of(cls, plan: SharePlan, user: str) -> "Sharer":
+        """A user's data as it is now."""
+        history = plan.store.history(plan.task.name, user)
+        # read after the records: forgetting one removes the profile
+        return cls(history, plan.store.profile(plan.task.name, user) if plan.config.prompt.profile else None)
 
 
 @dataclass(frozen=True, slots=True)
 class Drafting:
-    """Whose drafts are made, with what, and who is told.
+    """The making of drafts for the sharers of one plan.
 
     Attributes:
-        sharers: whoever was chosen, in their order.
-        failed: gets whose training fails.
+        model: the base.
+        plan: settings.
+        sharers: selected users and their data, in order.
+        failed: collects users whose training fails, each with the error.
+        progress: called with steps done.
     """
 
-    store: Store
     model: BaseLM
     plan: SharePlan
     sharers: Mapping[str, Sharer]
@@ -73,17 +73,16 @@ class Drafting:
     progress: Progress
 
     def jobs(self, config: TrainConfig, users: Iterable[str], frozen: Mapping[str, Adapter] | None = None) -> list[Job]:
-        """These people's jobs; who has none is added to the failed."""
+        """The jobs of these users; a user without examples is added to the failed."""
         jobs = []
         for user in users:
-            own = {} if frozen is None else {"frozen": frozen[user]}
             try:
-                jobs.append(self._job(config, user, **own))
+                jobs.append(self._job(config, user, {} if frozen is None else {"frozen": frozen[user]}))
             except OwnlmError as error:
                 self.failed.append((user, error))
         return jobs
 
-    def _job(self, config: TrainConfig, user: str, **more: Any) -> Job:
+    def _job(self, config: TrainConfig, user: str, more: Mapping[str, Any]) -> Job:
         one = self.sharers[user]
         show = shown(config.prompt, user, one.profile)
         check_history(self.plan.task, one.history)
@@ -92,11 +91,11 @@ class Drafting:
 
 
 def secret(plan: SharePlan, history: History) -> int:
-    """A seed that nobody knows who has not the history.
+    """A seed that only the history gives.
 
-    The pool tells the plan's own seed: with it and a guessed name, fresh weights could be compared with the pieces.
+    The pool publishes the plan's own seed: with it and a guessed name, fresh weights could be compared with the pieces.
     """
-    return job_seed(plan.seed, history_digest(history))
+    return job_seed(plan.options.seed, history_digest(history))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +103,12 @@ class _Kind(Generic[Weights]):
     """A kind of draft.
 
     Attributes:
-        stage: what progress calls the making of them.
-        trained: the weights that a run came to.
-        written, read: to the bytes that are kept, and back.
+        name: its name in the store.
+        stage: its name in progress.
+        config: settings of training.
+        trained: takes the weights out of a finished run.
+        written: turns weights into bytes.
+        read: turns bytes into weights.
         how: arguments of `train_fleet`.
     """
 
@@ -120,11 +122,11 @@ class _Kind(Generic[Weights]):
 
 
 def adapters_of(drafting: Drafting) -> tuple[dict[str, Adapter], Drafted]:
-    """Everybody's adapter, by user, but for whose training failed.
+    """All sharers' adapters, by user, except those whose training failed.
 
     Raises:
-        NotFoundError: somebody does not agree any more, or was forgotten meanwhile; what others' training came to is
-            kept. StoreError: the home cannot be written.
+        NotFoundError: a user does not agree any more, or was forgotten during training; others' drafts are stored.
+        StoreError: the home cannot be written.
     """
     plan = drafting.plan
 
@@ -140,11 +142,7 @@ def adapters_of(drafting: Drafting) -> tuple[dict[str, Adapter], Drafted]:
 
 
 def gates_of(drafting: Drafting, adapters: Mapping[str, Adapter]) -> tuple[dict[str, Gates], Drafted]:
-    """The gates upon these adapters, by user, but for whose training failed.
-
-    Raises:
-        NotFoundError, StoreError: as `adapters_of`.
-    """
+    """The gates upon these adapters, by user, except those whose training failed; errors as for `adapters_of`."""
     plan, sharers = drafting.plan, drafting.sharers
 
     def trained(run: Run) -> Gates:
@@ -153,18 +151,18 @@ def gates_of(drafting: Drafting, adapters: Mapping[str, Adapter]) -> tuple[dict[
 
     how = {"scaled": "gates", "frozen": plan.config.lora}
     kind = _Kind(GATES, "gates", plan.gate, trained, save_tensors, load_tensors, how)
-    keys = {  # trained upon other numbers, be it by a rounding, gates are others
+    keys = {  # gates depend on every bit of the adapter
         user: _key(plan, plan.gate, sharers[user], blob_name(adapter.to_bytes())) for user, adapter in adapters.items()
     }
     return _drafted(drafting, kind, keys, adapters)
 
 
 def _key(plan: SharePlan, config: TrainConfig, sharer: Sharer, *more: str) -> str:
-    """A digest of all that weights depend on; versions of what computes are among it, since a pool tells them."""
+    """Digest of all that weights depend on, and of the versions of what computes, since a pool names them."""
     about = sharer.profile.text if sharer.profile and config.prompt.profile else ""
-    tokens = (plan.tokens_per_step or TOKENS_UNDER_DROPOUT) if config.lora_dropout else 0  # they decide the masks
+    tokens = (plan.options.tokens_per_step or TOKENS_UNDER_DROPOUT) if config.lora_dropout else 0  # decide the masks
     return digest(
-        plan.task.model_dump_json(), plan.base.fingerprint, config.model_dump_json(), plan.seed, tokens,
+        plan.task.model_dump_json(), plan.base.fingerprint, config.model_dump_json(), plan.options.seed, tokens,
         sorted(versions().items()), history_digest(sharer.history), about, *more,
     )  # fmt: skip
 
@@ -175,46 +173,41 @@ def _drafted(
     keys: Mapping[str, str],
     frozen: Mapping[str, Adapter] | None = None,
 ) -> tuple[dict[str, Weights], Drafted]:
-    """Everybody's weights of a kind: read where a draft has the key, else trained.
-
-    Args:
-        keys: whose, in their order.
-        frozen: the adapters that gates are trained upon.
-    """
-    there = _read(drafting, kind, keys)
-    if there:
-        drafting.progress(kind.stage, len(there), len(keys), "were there")
-    jobs = drafting.jobs(kind.config, [user for user in keys if user not in there], frozen)
+    """All users' weights of a kind: read where a draft has the user's key, else trained upon `frozen` adapters."""
+    found = _read(drafting, kind, keys)
+    if found:
+        drafting.progress(kind.stage, len(found), len(keys), "were there")
+    jobs = drafting.jobs(kind.config, [user for user in keys if user not in found], frozen)
     made = _trained(drafting, kind, keys, jobs) if jobs else {}
-    every = there | made
-    return {user: every[user] for user in keys if user in every}, Drafted(len(made), len(there))
+    every = found | made
+    return {user: every[user] for user in keys if user in every}, Drafted(len(made), len(found))
 
 
 def _read(drafting: Drafting, kind: _Kind[Weights], keys: Mapping[str, str]) -> dict[str, Weights]:
-    """The weights that are there. A draft that has lost its weights, or whose weights are damaged, is trained anew."""
-    plan, found = drafting.plan, dict[str, Weights]()
-    for draft in drafts(drafting.store, plan.task.name):
+    """The stored weights. A draft whose weights are lost or damaged is trained again."""
+    store, found = drafting.plan.store, dict[str, Weights]()
+    for draft in drafts(store, drafting.plan.task.name):
         if draft.kind == kind.name and draft.key == keys.get(draft.user):
             with suppress(OwnlmError):
-                found[draft.user] = kind.read(drafting.store.blobs.get(draft.blob))
+                found[draft.user] = kind.read(store.blobs.get(draft.blob))
     return found
 
 
 def _trained(drafting: Drafting, kind: _Kind[Weights], keys: Mapping[str, str], jobs: list[Job]) -> dict[str, Weights]:
-    """Trains jobs in a fleet; each is kept soon after it is done, and whose training fails is added to the failed."""
+    """Trains jobs in a fleet; each draft is stored soon after it is done."""
     plan, config = drafting.plan, kind.config
-    room = room_for(drafting.model, config, plan.slots, plan.tokens_per_step)
+    room = room_for(drafting.model, config, plan.options.slots, plan.options.tokens_per_step)
     steps = sum(config.steps_for(len(job.examples)) for job in jobs)
     meter, made, gone = Meter(drafting.progress, f"{kind.stage}, steps", steps), dict[str, Weights](), list[str]()
     histories = {user: one.history for user, one in drafting.sharers.items()}
 
-    def told(draft: DraftInfo, error: NotFoundError | None) -> None:
+    def on_stored(draft: DraftInfo, error: NotFoundError | None) -> None:
         if error:
             gone.append(draft.user)
         else:
             meter.users += 1
 
-    with BackgroundWriter(partial(add_drafts, drafting.store, histories), room.waiting, told) as keeper:
+    with BackgroundWriter(partial(add_drafts, plan.store, histories), room.waiting, on_stored) as writer:
         for run in train_fleet(
             drafting.model, jobs, config, slots=room.slots, tokens_per_step=room.tokens_per_step,
             workers=room.workers, on_step=meter.on_step, **kind.how,
@@ -225,16 +218,16 @@ def _trained(drafting: Drafting, kind: _Kind[Weights], keys: Mapping[str, str], 
                 continue
             made[user] = kind.trained(run)
             of_run = {"tokens": run.tokens, "seconds": round(run.seconds, 3)}
-            keeper.put(partial(_kept, plan, kind.name, user, keys[user], partial(kind.written, made[user]), of_run))
+            writer.put(partial(_stored, plan, kind, user, keys[user], made[user], of_run))
     if gone:
         raise no_longer_shared(plan.task.name, gone)
     return made
 
 
-def _kept(
-    plan: SharePlan, kind: str, user: str, key: str, written: Callable[[], bytes], of_run: Mapping[str, Any]
+def _stored(
+    plan: SharePlan, kind: _Kind[Weights], user: str, key: str, made: Weights, of_run: Mapping[str, Any]
 ) -> tuple[DraftInfo, bytes]:
     """A draft as it is stored."""
-    weights = written()
+    weights = kind.written(made)
     fingerprint, blob = plan.base.fingerprint, blob_name(weights)
-    return DraftInfo(user, plan.task.name, fingerprint, kind, key, blob, len(weights), **of_run), weights
+    return DraftInfo(user, plan.task.name, fingerprint, kind.name, key, blob, len(weights), **of_run), weights

@@ -6,12 +6,15 @@ The command line, the server's jobs and Python make the same objects: `home.trai
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ownlm.config import LoraConfig, Method, PromptConfig, TrainConfig
 from ownlm.errors import ConfigError, fitting, nearest
+
+Combine = Literal["product", "factors"]
+Select = Literal["clustered", "active", "random"]
 
 PARTS = {"lora": LoraConfig.model_fields, "prompt": PromptConfig.model_fields}  # of `TrainConfig`
 SETTINGS = {*TrainConfig.model_fields, *LoraConfig.model_fields, *PromptConfig.model_fields} - PARTS.keys()
@@ -154,6 +157,74 @@ class AskOptions(Options):
     choose: bool = False
     base: str | None = None
     base_only: bool = False
+
+
+class ShareOptions(TrainingOptions):
+    """Options of `Home.pools.share`. The settings of `TrainConfig` are those of the sharers' adapters.
+
+    Attributes:
+        users: users who may be selected; all who agree to share, if none are named.
+        select: "clustered" takes the most active user of each cluster of histories, "active" the most active users.
+        sharers: number of sharers.
+        ratio: share of the modules of which each sharer gives a piece.
+        centre: make gates blind to what all sharers' histories have in common, so that differences between users decide
+            which pieces are selected.
+        embedder: a sentence-transformers folder that embeds histories; by default the base does.
+        slots: number of users in flight; by default as many as free memory allows.
+        tokens_per_step: about how many tokens go through the model together, as for `train`.
+        gate_steps: training steps of the gates.
+        gate_learning_rate: learning rate of the gates.
+    """
+
+    select: Select = "clustered"
+    sharers: int = 50
+    ratio: float = Field(1.0, gt=0, le=1)
+    centre: bool = False
+    embedder: Path | None = None
+    slots: int | None = Field(None, ge=1)
+    tokens_per_step: int | None = Field(None, ge=1)
+    gate_steps: int | None = None
+    gate_learning_rate: float | None = None
+
+
+class AssembleOptions(UserOptions):
+    """Options of `Home.assemble`.
+
+    Attributes:
+        users: users to assemble; by default all but sharers, outsiders, and users with an adapter of their own.
+        base: name of the base; by default the pool's.
+        data: histories to add first.
+        pool: first digits of the digest of the pool to assemble from; by default the task's newest pool.
+        top_k: pieces per module.
+        tau: temperature of the weights.
+        combine: how pieces are combined, see `perpcs.equations`.
+        recent: only this many of a user's latest records are read.
+        adapt_steps: training steps from the assembled start; 0 for none.
+        residual_rank: train a small adapter of this rank on top, instead of the recipe's weights.
+    """
+
+    data: Path | None = None
+    pool: str | None = None
+    top_k: int = Field(3, ge=1)
+    tau: float = Field(1.0, gt=0)
+    combine: Combine = "product"
+    recent: int = Field(2000, ge=1)
+    adapt_steps: int = Field(0, ge=0)
+    residual_rank: int | None = Field(None, ge=1)
+
+    def __init__(self, **fields: object) -> None:
+        super().__init__(**fields)
+        if self.adapt_steps and self.combine != "product":
+            raise ConfigError("Only recipes of `product` can be adapted", got=self.combine, hint="leave --combine out")
+        if self.residual_rank is not None and not self.adapt_steps:
+            raise ConfigError("A residual adapter is trained", hint="say how long with --adapt-steps")
+
+    def how(self) -> dict[str, object]:
+        """The settings of assembling, by name, as every recipe records them."""
+        return {name: getattr(self, name) for name in HOW}
+
+
+HOW = ("top_k", "tau", "combine", "recent", "adapt_steps", "residual_rank")
 
 
 def wrong_option(error: ValidationError, known: Iterable[str]) -> ConfigError:

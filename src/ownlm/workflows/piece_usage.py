@@ -1,30 +1,34 @@
-"""Which pieces are used: in one person's recipe with which weights, in everybody's how often."""
+"""Which pieces of a pool are used: in one user's recipe with which weights, in all recipes how often."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, model_serializer
 
 from ownlm.errors import AdapterError, quoted
 from ownlm.inference.load import load_pool, load_recipe
 from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.recipe import Recipe
-from ownlm.store.rows import AdapterInfo, PoolInfo
+from ownlm.perpcs.signing import fingerprint
+from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo
 from ownlm.store.store import Store
 from ownlm.workflows.recipes import remake_command
+from ownlm.workflows.report import PoolRow, Report
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """How much of what everybody gives.
+    """Amounts of each sharer's pieces that recipes use.
 
     Attributes:
-        sharers: S random ids; whose pieces are used most comes first.
+        sharers: S random ids, the most used first.
         kinds: C kinds of modules, such as q_proj, in the model's order.
-        layers: L of them, by number.
-        amount_CSL: weights, or counts; 0 where a piece is not used, or not there.
-        recipes: how many recipes that is taken from.
+        layers: numbers of the L layers.
+        amount_CSL: weights, or counts; 0 for a piece that is not used or does not exist.
+        recipes: number of recipes.
     """
 
     sharers: tuple[str, ...]
@@ -35,25 +39,109 @@ class Use:
 
     @property
     def total_S(self) -> NDArray[np.float64]:
-        """How much each sharer gives, without signs."""
+        """Each sharer's total, without signs."""
         total_S: NDArray[np.float64] = np.abs(self.amount_CSL).sum((0, 2))
         return total_S
 
     @property
     def share_S(self) -> NDArray[np.float64]:
-        """Each sharer's part of everything; 0 where nothing is used."""
+        """Each sharer's share of all use; 0 if nothing is used."""
         return self.total_S / (self.total_S.sum() or 1.0)
 
     @property
     def only_used(self) -> "Use":
-        """The same, without the sharers of whom nothing is used."""
+        """The same, without sharers whose pieces are not used."""
         used = int((self.total_S > 0).sum())
         return Use(self.sharers[:used], self.kinds, self.layers, self.amount_CSL[:, :used], self.recipes)
 
 
+class SharerUse(BaseModel):
+    """A sharer's number of pieces in a pool, and how often recipes of the home use them."""
+
+    sharer: str
+    pieces: int
+    uses: int
+
+
+class PoolDetails(Report):
+    """A pool, its pieces and their use.
+
+    Attributes:
+        row: the pool, in short.
+        rank: LoRA rank of the pieces.
+        modules: kinds of modules.
+        layers: number of layers.
+        licence: licence under which the sharers gave the pieces.
+        recipes: number of the home's recipes that are made of the pool.
+        sharers: sharers and their pieces, the most used first.
+    """
+
+    row: PoolRow
+    rank: int
+    modules: list[str]
+    layers: int
+    licence: str
+    recipes: int
+    sharers: list[SharerUse]
+
+    @classmethod
+    def of(cls, info: PoolInfo, pool: Pool, use: Use) -> "PoolDetails":
+        """The details of an open pool."""
+        given, uses = pieces_given(pool), use.total_S.astype(int).tolist()
+        sharers = [SharerUse(sharer=one, pieces=given[one], uses=n) for one, n in zip(use.sharers, uses, strict=True)]
+        return cls(
+            row=PoolRow.of(info), rank=pool.lora.r, modules=list(use.kinds), layers=len(use.layers),
+            licence=pool.manifest.licence, recipes=use.recipes, sharers=sharers,
+        )  # fmt: skip
+
+    @model_serializer(mode="wrap")
+    def _flat(self, dump: Any) -> dict[str, Any]:
+        own: dict[str, Any] = dump(self)
+        return {**own.pop("row"), **own}
+
+
+class VerifiedPool(Report):
+    """A pool of which every byte was checked; its pieces too, if the home has its base.
+
+    Attributes:
+        pieces: number of pieces.
+        base: name of the base that the pieces were checked against; None if the home does not have it.
+    """
+
+    pool: str
+    folder: str
+    version: int
+    base_fingerprint: str
+    licence: str
+    publisher: str | None
+    signed_by: str | None
+    sharers: int
+    pieces: int
+    base: str | None
+
+    @classmethod
+    def of(cls, pool: Pool, base: BaseInfo | None) -> "VerifiedPool":
+        """The result for an open pool."""
+        manifest = pool.manifest
+        same = {name: getattr(manifest, name) for name in ("version", "base_fingerprint", "licence", "publisher")}
+        return cls(
+            **same, pool=pool.digest, folder=str(pool.folder), signed_by=fingerprint(manifest.publisher),
+            sharers=len(manifest.sharers), pieces=sum(pieces_given(pool).values()), base=base.name if base else None,
+        )  # fmt: skip
+
+
+def pieces_given(pool: Pool) -> dict[str, int]:
+    """Number of pieces of each sharer."""
+    given = dict.fromkeys(pool.manifest.sharers, 0)
+    for entry in pool.manifest.modules:
+        for place in entry.sharers:
+            given[pool.manifest.sharers[place]] += 1
+    return given
+
+
 def weights(recipe: Recipe, pool: Pool) -> Use:
     """The weights of one recipe."""
-    amounts = _none_of(pool)
+    amounts = {name: np.zeros(len(pool.gates(name))) for name in pool.modules}
     for name, place_K, weight_K in zip(pool.modules, recipe.place_MK, recipe.weight_MK, strict=True):
         chosen = weight_K != 0
         np.add.at(amounts[name], place_K[chosen], weight_K[chosen])
@@ -62,7 +150,7 @@ def weights(recipe: Recipe, pool: Pool) -> Use:
 
 def counts(recipes: Iterable[Recipe], pool: Pool) -> Use:
     """How many of these recipes use each piece."""
-    amounts, many = _none_of(pool), 0
+    amounts, many = {name: np.zeros(len(pool.gates(name))) for name in pool.modules}, 0
     for recipe in recipes:
         many += 1
         for name, place_K, weight_K in zip(pool.modules, recipe.place_MK, recipe.weight_MK, strict=True):
@@ -71,18 +159,18 @@ def counts(recipes: Iterable[Recipe], pool: Pool) -> Use:
 
 
 def use_of_person(store: Store, adapter: AdapterInfo) -> Use:
-    """What a person's newest adapter is made of.
+    """The pieces in a user's newest adapter, with their weights.
 
     Raises:
-        AdapterError: it was trained, or is stale, or the base alone was best for them.
-        NotFoundError, PoolError: its pool is gone, or damaged.
+        AdapterError: it was trained, is stale, or uses no piece.
+        PoolError: its pool is damaged.
     """
     which, again = f"of user {adapter.user!r}", f"`ownlm assemble --task {adapter.task} --user {quoted(adapter.user)}`"
     if not adapter.is_recipe:
         raise AdapterError(f"The newest adapter {which} was trained: no piece of a pool is in it", hint=again)
     if adapter.stale is not None:
-        again = remake_command(store, adapter)
-        raise AdapterError(f"The assembly {which} is stale: {adapter.stale}", hint=again)
+        what = f"The assembly {which} is stale: {adapter.stale}"
+        raise AdapterError(what, hint=remake_command(store, adapter))
     pool = load_pool(store, adapter)
     use = weights(load_recipe(adapter, pool), pool).only_used
     if not use.sharers:
@@ -91,15 +179,10 @@ def use_of_person(store: Store, adapter: AdapterInfo) -> Use:
 
 
 def use_of_pool(store: Store, info: PoolInfo, pool: Pool) -> Use:
-    """How often the pieces of a pool are used by what answers for people now; a PoolError where a recipe is damaged."""
+    """How often current recipes use the pieces of a pool; a PoolError where a recipe is damaged."""
     current = store.latest_adapters().values()
     mine = (one for one in current if one.pool == info.digest and (one.stale is None or one.waits))
     return counts((load_recipe(one, pool) for one in mine), pool)
-
-
-def _none_of(pool: Pool) -> dict[str, NDArray[np.float64]]:
-    """A zero for each piece, by module."""
-    return {name: np.zeros(len(pool.gates(name))) for name in pool.modules}
 
 
 def _laid_out(pool: Pool, amounts: Mapping[str, NDArray[np.float64]], recipes: int) -> Use:
@@ -116,7 +199,7 @@ def _laid_out(pool: Pool, amounts: Mapping[str, NDArray[np.float64]], recipes: i
 
 
 def _kind_and_layer(module: str) -> tuple[str, int]:
-    """What a module is called in its layer, and the layer's number.
+    """A module's kind, and the number of its layer.
 
     >>> _kind_and_layer("model.layers.12.self_attn.q_proj")
     ('q_proj', 12)

@@ -16,10 +16,19 @@ from ownlm.errors import BaseModelError, ConfigError
 from ownlm.history.task import Task
 from ownlm.history.times import read_time
 from ownlm.model.bases.files import named_by
-from ownlm.store.rows import BaseInfo, ProfileInfo
+from ownlm.store import pools
+from ownlm.store.rows import BaseInfo, PoolInfo, ProfileInfo
 from ownlm.store.store import Store
 from ownlm.workflows.bases import pick_base
-from ownlm.workflows.options import PARTS, SETTINGS, TrainOptions, UserOptions, wrong_option
+from ownlm.workflows.options import (
+    PARTS,
+    SETTINGS,
+    AssembleOptions,
+    ShareOptions,
+    TrainOptions,
+    UserOptions,
+    wrong_option,
+)
 
 Stage = Literal["task_adapter", "adapter", "sharer", "gate"]
 O = TypeVar("O", bound=UserOptions)  # noqa: E741
@@ -72,6 +81,74 @@ def train_plan(store: Store, task: Task, options: TrainOptions) -> TrainPlan:
     base = pick_base(store, task.name, options.base)
     config = settings("adapter", base.parameters, options.preset, options.changes(), base.folder)
     return TrainPlan(store, task, base, config, options)
+
+
+@dataclass(frozen=True, slots=True)
+class SharePlan(Plan[ShareOptions]):
+    """The plan of making a pool; `config` is for the sharers' adapters.
+
+    Attributes:
+        gate: resolved settings of training their gates.
+    """
+
+    gate: TrainConfig
+
+    def provenance(self) -> dict[str, Any]:
+        """How the pool is made. It names no user."""
+        asked = self.options
+        how = {"select": asked.select, "asked_for": asked.sharers, "ratio": asked.ratio, "centre": asked.centre}
+        return Plan.provenance(self) | {"gate": self.gate.model_dump(mode="json"), "sharing": how}
+
+
+def share_plan(store: Store, task: Task, options: ShareOptions) -> SharePlan:
+    """The plan of `Home.pools.share`.
+
+    Raises:
+        NotFoundError: there is no such base, or none at all.
+        ConfigError: a setting is out of range, or does not go with another.
+    """
+    base, asked = pick_base(store, task.name, options.base), options
+    config = settings("sharer", base.parameters, asked.preset, asked.changes(), base.folder)
+    of_gate = {"steps": asked.gate_steps, "learning_rate": asked.gate_learning_rate, "batch_size": asked.batch_size}
+    gate = settings("gate", base.parameters, asked.preset, of_gate)
+    gate = gate.model_copy(update={"lora": config.lora, "prompt": config.prompt, "lora_dropout": config.lora_dropout})
+    return SharePlan(store, task, base, config, options, gate)
+
+
+@dataclass(frozen=True, slots=True)
+class AssemblyPlan(Plan[AssembleOptions]):
+    """The plan of assembling users; `config` is what the pool's pieces were trained with.
+
+    Attributes:
+        pool: the pool they are assembled from.
+    """
+
+    pool: PoolInfo
+
+    def key(self, profile: ProfileInfo | None) -> str:
+        """Digest of everything a recipe depends on besides the pool, its user and their history.
+
+        The pool is not part of it: what all others select stays the same if unused pieces leave the pool.
+        """
+        about = profile.text if profile and self.config.prompt.profile else ""
+        how = *self.options.how().values(), self.options.seed
+        return digest(self.task.model_dump_json(), self.base.fingerprint, *how, about)
+
+    def provenance(self) -> dict[str, Any]:
+        """What the recipes of this plan are made with, as stored beside each."""
+        return Plan.provenance(self) | {"assembly": self.options.how()}
+
+
+def assembly_plan(store: Store, task: Task, options: AssembleOptions) -> AssemblyPlan:
+    """The plan of `Home.assemble`.
+
+    Raises:
+        NotFoundError: there is no such pool or base.
+    """
+    named = None if options.base is None else store.base(options.base)
+    info = pools.pool(store, options.pool, task.name, named)
+    config = TrainConfig.model_validate(info.provenance["config"])
+    return AssemblyPlan(store, task, named or store.base(info.base), config, options, info)
 
 
 def settings(

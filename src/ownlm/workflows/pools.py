@@ -2,9 +2,8 @@
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from sqlalchemy import ColumnElement
 from ownlm.config import TrainConfig
 from ownlm.durable import sync
 from ownlm.errors import ConfigError, NotFoundError, OwnlmError, PoolError, StoreError
+from ownlm.filesystem import folder_bytes
 from ownlm.history.task import Task
 from ownlm.model.base import BaseLM
 from ownlm.model.targets import target_modules
@@ -31,8 +31,10 @@ from ownlm.store.exports import sweep_served
 from ownlm.store.forget import left
 from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo
 from ownlm.store.store import Store
-from ownlm.workflows.assemble import AssemblyPlan, assemble_people
+from ownlm.workflows.assemble import assemble_users
 from ownlm.workflows.lineage import check_newer, key_of, signing_key, version_of
+from ownlm.workflows.options import AssembleOptions
+from ownlm.workflows.plan import AssemblyPlan
 from ownlm.workflows.report import Withdrawal
 from ownlm.workflows.share import new_pool_folder, pool_info
 
@@ -174,7 +176,7 @@ def withdraw(store: Store, who: str) -> Withdrawal:
     person = pools.person_of(store, who) or who
     ids = {sharer for sharer, _ in pools.sharers_of(store, person)} or {who}
     leftover = _leftover(store, due_key("withdrawal", person), tables.sharers.c.user == person)
-    done, damaged = Withdrawal(sorted(ids), drafts=remove_drafts(store, person)), list[PoolError]()
+    done, damaged = Withdrawal(sharers=sorted(ids), drafts=remove_drafts(store, person)), list[PoolError]()
     for info in pools.pools(store):
         pool, sharers = None, set(pools.people_of(store, pool=info.digest))
         try:
@@ -259,7 +261,7 @@ def remove_pool(store: Store, digest: str) -> tuple[PoolInfo, int]:
     info = pools.pool(store, digest)
     pools.check_own_folder(store, info)
     leftover = _leftover(store, due_key("pool", info.digest), tables.sharers.c.pool == info.digest)
-    size = sum(path.stat().st_size for path in Path(info.folder).rglob("*") if path.is_file())
+    size = folder_bytes(info.folder)
     pools.remove_pool(store, info.digest, partial(note_due, due=leftover.due))
     _remove_folder(info)
     sweep_served(store)
@@ -297,6 +299,8 @@ def _withdraw(
         raise
     done.untouched += len(recipes)
     done.pools.append((info.digest, version.digest if version else None))
+    if version:
+        done.versions[version.digest] = version.manifest.version
     _remove_folder(info)
     sweep_served(store)
 
@@ -342,7 +346,7 @@ def _moved(adapter: AdapterInfo, pool: Pool | None, version: Pool | None, gone: 
 
 
 def assemble_again(store: Store, load: Callable[[BaseInfo], BaseLM], done: Withdrawal, progress: Progress) -> None:
-    """Assembles those whose recipes a withdrawal made stale, with the settings that each had."""
+    """Assembles the users whose recipes a withdrawal made stale, with the settings that each had."""
     following = dict(done.pools)
     groups: dict[tuple[str, str], tuple[AssemblyPlan, list[str]]] = {}
     for user in done.affected:
@@ -353,15 +357,27 @@ def assemble_again(store: Store, load: Callable[[BaseInfo], BaseLM], done: Withd
             if digest is None or not store.knows(adapter.task, user):
                 done.again.stale.append((user, adapter.stale))
                 continue
-            task, how = Task.model_validate(adapter.provenance["task"]), adapter.provenance["assembly"]
-            info, base = pools.pool(store, digest), store.base(adapter.base)
-            plan = AssemblyPlan(task, base, info, adapter.provenance["seed"], **how)
+            plan = _plan_again(store, adapter, pools.pool(store, digest))
             groups.setdefault((digest, plan.key(None)), (plan, []))[1].append(user)
     for plan, users in groups.values():
         try:
-            assemble_people(store, partial(load, plan.base), replace(plan, users=users), progress, done.again)
-        except OwnlmError as error:  # too few are left to select from, or the base cannot be loaded
+            assemble_users(plan.for_users(users), partial(load, plan.base), progress, done.again)
+        except OwnlmError as error:  # too few sharers are left, or the base cannot be loaded
             for user in users:
                 last = store.latest_adapters(plan.task.name, [user]).get((plan.task.name, user))
                 if last and last.stale:
                     done.again.stale.append((user, f"{last.stale}; {error.what}"))
+
+
+def _plan_again(store: Store, recipe: AdapterInfo, pool: PoolInfo) -> AssemblyPlan:
+    """The plan that makes a recipe again from another pool, with the task and base it was made for."""
+    made, task = recipe.provenance, Task.model_validate(recipe.provenance["task"])
+    asked = AssembleOptions(task=task.name, seed=made["seed"], **made["assembly"])
+    config = TrainConfig.model_validate(pool.provenance["config"])
+    return AssemblyPlan(store, task, store.base(recipe.base), config, asked, pool)
+
+
+def still_stale(store: Store, users: Collection[str]) -> list[tuple[str, str]]:
+    """Those of these users whose newest adapter is stale, each with the reason."""
+    latest = store.latest_adapters(None, users).items()
+    return [(user, adapter.stale) for (_, user), adapter in latest if adapter.stale is not None]

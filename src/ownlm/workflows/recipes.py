@@ -1,4 +1,4 @@
-"""How a person was assembled, as the command that would do it again from the newest pool and base of the task."""
+"""Commands that make an adapter again with the settings it had, from the newest pool and base of its task."""
 
 from collections.abc import Sequence
 
@@ -6,36 +6,28 @@ from ownlm.errors import quoted
 from ownlm.store import pools
 from ownlm.store.rows import AdapterInfo
 from ownlm.store.store import Store
-
-# By their names in a recipe's provenance: the options, and what they are where they are not given.
-_OPTIONS = {
-    "top_k": ("--top-k", 3),
-    "tau": ("--tau", 1.0),
-    "combine": ("--combine", "product"),
-    "recent": ("--recent", 2000),
-    "adapt_steps": ("--adapt-steps", 0),
-    "residual_rank": ("--residual-rank", None),
-    "seed": ("--seed", 0),
-}
+from ownlm.workflows.options import HOW, AssembleOptions
 
 
 def sharers_now(store: Store, task: str) -> int:
-    """How many sharers the pool has that people are assembled from by default; 0 where there is none."""
+    """Number of sharers of the pool that users are assembled from by default; 0 where there is no pool."""
     known = pools.pools(store, task)
     return known[-1].sharers if known else 0
 
 
 def assemble_command(recipe: AdapterInfo, sharers: int, users: Sequence[str] = ()) -> str:
-    """The `ownlm assemble` with the settings of a recipe; pool and base are those it takes by default.
+    """The `ownlm assemble` command with the settings of a recipe; pool and base are the default ones.
 
     Args:
-        sharers: how many the pool has that it would be made of; of fewer than its K, so many are selected.
-        users: whom it names.
+        recipe: the recipe.
+        sharers: number of sharers of the default pool; it limits the number of pieces.
+        users: users that the command names.
     """
     how = {"seed": recipe.provenance.get("seed", 0)} | recipe.provenance.get("assembly", {})
     if sharers and how.get("top_k", 0) > sharers:
         how["top_k"] = sharers
-    given = [f" {option} {how[name]}" for name, (option, usual) in _OPTIONS.items() if how.get(name, usual) != usual]
+    usual = {name: AssembleOptions.model_fields[name].default for name in (*HOW, "seed")}
+    given = [f" --{name.replace('_', '-')} {how[name]}" for name in usual if how.get(name, usual[name]) != usual[name]]
     named = [f" --user {quoted(user)}" for user in users]
     return "".join([f"ownlm assemble --task {recipe.task}", *given, *named])
 
@@ -51,7 +43,7 @@ def stale_warning(store: Store, recipe: AdapterInfo) -> str:
 
 
 def remake_command(store: Store, adapter: AdapterInfo) -> str:
-    """The command, in backticks, that makes an adapter again from the records that are there now."""
+    """The command, in backticks, that makes an adapter again from the user's present records."""
     if adapter.is_recipe:
         return f"`{assemble_command(adapter, sharers_now(store, adapter.task), [adapter.user])}`"
     return f"`ownlm train --task {adapter.task} --user {quoted(adapter.user)}`"

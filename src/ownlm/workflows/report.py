@@ -1,13 +1,15 @@
 """Results of operations: the same pydantic models for Python, `--json` and the server."""
 
 from collections import Counter
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_serializer
 from typing_extensions import TypedDict
 
 from ownlm.errors import OwnlmError
+from ownlm.filesystem import folder_bytes
+from ownlm.perpcs.signing import fingerprint
 from ownlm.store.rows import AdapterInfo, PoolInfo, ProfileInfo
 from ownlm.workflows.histories import Added
 from ownlm.workflows.standing import Verdict, worth_of
@@ -201,24 +203,32 @@ class Drafted:
     there: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """A pool that was made.
+class Shared(Report):
+    """Result of `pools.share`.
 
     Attributes:
-        pool: the pool.
+        pool: the pool that was made.
+        bytes: size of its files.
         candidates: number of users who agreed to share.
-        sharers: users whose pieces are in the pool.
+        sharers: users with pieces in the pool.
         failed: users whose training failed, each with the error.
-        adapters, gates: numbers of drafts that were trained for the pool.
+        adapters, gates: numbers of drafts that were trained for the pool, and found.
     """
 
     pool: PoolInfo
+    bytes: int
     candidates: int
     sharers: list[str]
-    failed: list[tuple[str, OwnlmError]] = field(default_factory=list)
+    failed: Failed = Field(default_factory=list)
     adapters: Drafted = Drafted()
     gates: Drafted = Drafted()
+
+    @model_serializer(mode="wrap")
+    def _flat(self, dump: Any) -> dict[str, Any]:
+        """The pool's main fields among the others, without its provenance."""
+        own: dict[str, Any] = dump(self)
+        pool = own.pop("pool")
+        return own | {"pool": pool["digest"]} | {n: pool[n] for n in ("task", "base", "version", "parent", "folder")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,29 +309,65 @@ class ColdStart(Report):
         return {**trained, **assembled, **both, "ladder": own["placed"], "added": own["added"], **ended}
 
 
-@dataclass(slots=True)
-class Withdrawal:
+class PoolRow(Report):
+    """A pool of the home, in short; `signed_by` is the fingerprint of the public key `publisher`."""
+
+    pool: str
+    task: str
+    base: str
+    base_fingerprint: str
+    version: int
+    folder: str
+    sharers: int
+    own: bool
+    parent: str | None
+    created: str
+    publisher: str | None
+    signed_by: str | None
+    bytes: int
+
+    @classmethod
+    def of(cls, info: PoolInfo) -> "PoolRow":
+        """The row of a pool."""
+        same = {name: getattr(info, name) for name in cls.model_fields if hasattr(info, name)}
+        signed_by = fingerprint(info.publisher)
+        return cls(**same, pool=info.digest, signed_by=signed_by, bytes=folder_bytes(info.folder))
+
+
+class Withdrawal(Report):
     """Result of a withdrawal.
 
     Attributes:
         sharers: the random ids that are gone.
-        pools: digests, each old one with that of the version without them; None where no sharer was left.
+        pools: digests of the old versions, each with that of the version without them; None where no sharer was left.
+        versions: version numbers of the new versions, by digest.
         affected: users whose recipes used the withdrawn pieces.
         untouched: number of recipes that did not use them.
         unread: digests of damaged pools from outside that may hold such pieces.
         drafts: number of drafts that were removed.
         unfinished: why something may be left in files; the next command that writes removes it. None: nothing is left.
         again: result of assembling the affected users again.
+        stale: affected users whose assembly is still stale, each with the reason.
     """
 
-    sharers: list[str] = field(default_factory=list)
-    pools: list[tuple[str, str | None]] = field(default_factory=list)
-    affected: list[str] = field(default_factory=list)
+    sharers: list[str] = Field(default_factory=list)
+    pools: list[tuple[str, str | None]] = Field(default_factory=list)
+    versions: dict[str, int] = Field(default_factory=dict)
+    affected: list[str] = Field(default_factory=list)
     untouched: int = 0
-    unread: list[str] = field(default_factory=list)
+    unread: list[str] = Field(default_factory=list, exclude=True)
     drafts: int = 0
     unfinished: str | None = None
-    again: Assemblies = field(default_factory=Assemblies)
+    again: Assemblies = Field(default_factory=Assemblies)
+    stale: Skipped = Field(default_factory=list)
+
+    @model_serializer(mode="wrap")
+    def _flat(self, dump: Any) -> dict[str, Any]:
+        """The result of assembling again among the others; pools as objects."""
+        own: dict[str, Any] = dump(self)
+        versions, again = own.pop("versions"), own.pop("again")
+        pools = [{"old": old, "new": new, "version": versions.get(new)} for old, new in self.pools]
+        return {**again, **own, "pools": pools}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Sharing: people who agree have adapters and gates trained, and pieces of them put into a pool."""
+"""Sharing: users who agree have adapters and gates trained, and pieces of them go into a pool."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ from uuid import uuid4
 from torch import Tensor
 
 from ownlm.errors import ConfigError, NotFoundError, OwnlmError
-from ownlm.history.record import History
+from ownlm.filesystem import folder_bytes
 from ownlm.model.adapter import Adapter
 from ownlm.model.base import BaseLM
 from ownlm.model.targets import target_modules
@@ -29,101 +29,103 @@ from ownlm.store.rows import BaseInfo, PoolInfo
 from ownlm.store.store import Store
 from ownlm.workflows.drafts import Drafting, Gates, Sharer, adapters_of, gates_of, secret
 from ownlm.workflows.lineage import signing_key, version_of
+from ownlm.workflows.plan import SharePlan
 from ownlm.workflows.report import Shared
-from ownlm.workflows.share_plan import SharePlan
 
 
-def share(store: Store, load: Callable[[], BaseLM], plan: SharePlan, progress: Progress) -> Shared:
-    """Chooses sharers, trains their adapters and gates, and makes a pool of the pieces.
+def share(plan: SharePlan, load: Callable[[], BaseLM], progress: Progress) -> Shared:
+    """Selects sharers, trains their adapters and gates, and makes a pool of the pieces.
 
-    Each adapter, and the gates upon it, are kept as drafts soon after they are trained: whoever was stopped gives the
-    same call again, and it goes on there. A pool comes whole or not at all.
+    Adapters and gates are stored as drafts soon after they are trained: after an interruption the same call continues
+    from there. A pool is made whole or not at all.
 
     Args:
-        load: gives the base; called if anybody agrees.
+        plan: users and settings.
+        load: gives the base; called if a user agrees to share.
+        progress: called with what is done.
 
     Returns:
-        The pool, and whose training failed: they are left out. If everybody's did, the first error is raised.
+        The pool, and the users whose training failed and who are left out. If all failed, the first error is raised.
 
     Raises:
-        NotFoundError: nobody agrees; or somebody took their consent back, or was forgotten, meanwhile. Others' drafts
+        NotFoundError: no user agrees; or consent was withdrawn, or a user forgotten, during the call. Others' drafts
             are kept.
-        DataError: nobody has enough records. ConfigError: those chosen agreed to different licences.
-        PoolError, StoreError: a piece is not fit; the pool cannot be written.
+        DataError: no user has enough records.
+        ConfigError: the selected users agreed to different licences.
+        PoolError: a piece is not fit.
+        StoreError: the pool cannot be written.
     """
-    agreed = pools.consents(store)
-    candidates, model = _candidates(store, plan, set(agreed)), load()
-    chosen = choose_sharers(
-        plan.select, candidates, plan.sharers, plan.seed, partial(_embeddings, store, model, plan, progress)
-    )
+    store, asked, agreed = plan.store, plan.options, pools.consents(plan.store)
+    candidates, model = _candidates(plan, set(agreed)), load()
+    embed = partial(_embeddings, plan, model, progress)
+    chosen = choose_sharers(asked.select, candidates, asked.sharers, asked.seed, embed)
     licence = _one_licence(agreed, chosen)
     failed: list[tuple[str, OwnlmError]] = []
-    sharers = {user: Sharer.of(store, plan, user) for user in chosen}
-    drafting = Drafting(store, model, plan, sharers, failed, progress)
+    drafting = Drafting(model, plan, {user: Sharer.of(plan, user) for user in chosen}, failed, progress)
     adapters, of_adapters = adapters_of(drafting)
     gates, of_gates = gates_of(drafting, adapters)
     chosen = [user for user in chosen if user in gates]
     if not chosen:
         raise failed[0][1]
-    if plan.centre:
+    if asked.centre:
         gates = _centred(drafting, gates)
-    histories = {user: sharers[user].history for user in chosen}
     ids = {user: new_sharer_id() for user in chosen}
-    pool = _write(store, model, plan, ids, histories, adapters, gates, licence)
+    pool = _write(drafting, ids, adapters, gates, licence)
     try:
         admit(pool, dict(target_modules(model.model, pool.lora)), plan.base.fingerprint)
         info = pool_info(plan.task.name, plan.base, pool, own=True)
-        people = {ids[user]: user for user in chosen}
-        seen = version_of(pool, key=pool.manifest.publisher)
-        pools.add_pool(store, info, people, histories.values(), dict.fromkeys(chosen, licence), seen)
-    except OwnlmError:  # what ends it otherwise may come after the commit; a folder without a name is swept later
+        histories = [drafting.sharers[user].history for user in chosen]
+        people, licences = {ids[user]: user for user in chosen}, dict.fromkeys(chosen, licence)
+        pools.add_pool(store, info, people, histories, licences, version_of(pool, key=pool.manifest.publisher))
+    except OwnlmError:  # other exceptions may come after the commit; a folder that nothing names is swept later
         shutil.rmtree(pool.folder)
         raise
-    return Shared(info, len(candidates), chosen, failed, of_adapters, of_gates)
+    return Shared(
+        pool=info, bytes=folder_bytes(info.folder), candidates=len(candidates), sharers=chosen, failed=failed,
+        adapters=of_adapters, gates=of_gates,
+    )  # fmt: skip
 
 
 def _one_licence(agreed: Mapping[str, tuple[str, str]], chosen: Sequence[str]) -> str:
-    """What everybody agreed to; a ConfigError where that differs: a pool has one licence."""
+    """The licence that all selected users agreed to; a ConfigError where there are several."""
     licences = sorted({agreed[user][0] for user in chosen})
     if len(licences) > 1:
         raise ConfigError(
-            "Those chosen agreed to share under different licences",
+            "The selected users agreed to share under different licences",
             got=f"{len(licences)} licences",
             expected="one licence for a pool",
-            hint="name those with the same one by --user, or ask for consent again",
+            hint="name users with the same one by --user, or ask for consent again",
         )
     return licences[0]
 
 
-def _candidates(store: Store, plan: SharePlan, agreed: set[str]) -> list[Candidate]:
-    """Who agrees, and has records of the task."""
-    if missing := sorted(set(plan.users) - agreed):
-        raise NotFoundError(
-            f"These people have not agreed to share: {', '.join(missing)}", hint="`ownlm users consent USER --share`"
-        )
-    among = agreed & set(plan.users) if plan.users else agreed
-    found = [Candidate(one.user, one.records) for one in store.histories(plan.task.name, sorted(among))]
+def _candidates(plan: SharePlan, agreed: set[str]) -> list[Candidate]:
+    """Users who agree to share and have records of the task."""
+    named, hint = set(plan.options.users), "`ownlm users consent USER --share`"
+    if missing := sorted(named - agreed):
+        raise NotFoundError(f"These users have not agreed to share: {', '.join(missing)}", hint=hint)
+    among = sorted(named or agreed)
+    found = [Candidate(one.user, one.records) for one in plan.store.histories(plan.task.name, among)]
     if not found:
-        raise NotFoundError(
-            f"Nobody with records for task {plan.task.name!r} has agreed to share",
-            hint="`ownlm users consent USER --share`",
-        )
+        raise NotFoundError(f"No user with records for task {plan.task.name!r} has agreed to share", hint=hint)
     return found
 
 
-def _embeddings(store: Store, model: BaseLM, plan: SharePlan, progress: Progress, users: list[str]) -> Tensor:
+def _embeddings(plan: SharePlan, model: BaseLM, progress: Progress, users: list[str]) -> Tensor:
     def texts() -> Iterator[list[str]]:
         for number, user in enumerate(users, 1):
             progress("embedding histories", number, len(users))
-            yield [retrieval_document(plan.task, record) for record in store.history(plan.task.name, user).records]
+            records = plan.store.history(plan.task.name, user).records
+            yield [retrieval_document(plan.task, record) for record in records]
 
-    return embed_histories(model, texts()) if plan.embedder is None else embed_with(plan.embedder, texts())
+    embedder = plan.options.embedder
+    return embed_histories(model, texts()) if embedder is None else embed_with(embedder, texts())
 
 
 def _centred(drafting: Drafting, gates: dict[str, Gates]) -> dict[str, Gates]:
-    """Gates that are blind to what these people's histories have in common."""
+    """Gates that are blind to what these users' histories have in common."""
     if len(gates) == 1:
-        raise ConfigError("What one history has in common with others, nobody knows", hint="share without centring")
+        raise ConfigError("One history alone has nothing in common with others", hint="share without centring")
     jobs = drafting.jobs(drafting.plan.gate, gates)
     people = [Target(job.user, job.examples) for job in jobs]
     mean = mean_features(drafting.model, drafting.plan.config.lora, people)
@@ -131,45 +133,31 @@ def _centred(drafting: Drafting, gates: dict[str, Gates]) -> dict[str, Gates]:
 
 
 def _write(
-    store: Store,
-    model: BaseLM,
-    plan: SharePlan,
-    ids: dict[str, str],
-    histories: dict[str, History],
-    adapters: dict[str, Adapter],
-    gates: dict[str, Gates],
-    licence: str,
+    drafting: Drafting, ids: dict[str, str], adapters: dict[str, Adapter], gates: dict[str, Gates], licence: str
 ) -> Pool:
-    modules = target_modules(model.model, plan.config.lora)
+    """Writes the pool of these users' pieces, under random ids."""
+    plan, modules = drafting.plan, target_modules(drafting.model.model, drafting.plan.config.lora)
     names = [name for name, _ in modules]
-    kept = {user: set(kept_modules(secret(plan, histories[user]), user, names, plan.ratio)) for user in ids}
+    seeds = {user: secret(plan, drafting.sharers[user].history) for user in ids}
+    kept = {user: set(kept_modules(seed, user, names, plan.options.ratio)) for user, seed in seeds.items()}
 
     def pieces() -> Iterator[tuple[str, list[tuple[str, Piece]]]]:
         for name in names:
-            yield (
-                name,
-                [
-                    (
-                        ids[user],
-                        Piece(adapters[user].pairs[name].A_RD, adapters[user].pairs[name].B_OR, gates[user][name]),
-                    )
-                    for user in ids
-                    if name in kept[user]
-                ],
-            )
+            pairs = {user: adapters[user].pairs[name] for user in ids if name in kept[user]}
+            yield name, [(ids[user], Piece(own.A_RD, own.B_OR, gates[user][name])) for user, own in pairs.items()]
 
     head = PoolHead(plan.base.fingerprint, plan.config.lora, licence, plan.provenance(), list(ids.values()))
     shapes = {name: (module.out_features, module.in_features) for name, module in modules}
-    return write_pool(new_pool_folder(store), head, pieces(), shapes=shapes, key=signing_key(store))
+    return write_pool(new_pool_folder(plan.store), head, pieces(), shapes=shapes, key=signing_key(plan.store))
 
 
 def new_pool_folder(store: Store) -> Path:
-    """Where a pool of this home is written."""
+    """A new folder for a pool of this home."""
     return store.folder / pools.FOLDER / uuid4().hex
 
 
 def pool_info(task: str, base: BaseInfo, pool: Pool, own: bool) -> PoolInfo:
-    """What the home notes of a pool."""
+    """A pool as it is registered in the home."""
     manifest = pool.manifest
     return PoolInfo(
         digest=pool.digest,

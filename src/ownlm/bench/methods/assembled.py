@@ -1,7 +1,7 @@
 """An adapter for each user, assembled from sharers' pieces (Per-Pcs)."""
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from ownlm.bench.case import BASE, Case
 from ownlm.bench.methods.method import AS_PLANNED, Changes, Count, Made, Method, Records, Temperature
@@ -10,12 +10,12 @@ from ownlm.bench.results import Costs
 from ownlm.history.task import Task
 from ownlm.home import Home
 from ownlm.perpcs.recipe import Combine
-from ownlm.workflows.assemble import RECENT, AssemblyPlan
+from ownlm.workflows.options import AssembleOptions
 
 
 def assembled(
     case: Case, *, rag: Records = 0, profile: bool = False, combine: Combine = "product", top_k: Count = 3,
-    tau: Temperature = 1.0, recent: Count = RECENT, adapt_steps: Records = 0, residual_rank: Count | None = None,
+    tau: Temperature = 1.0, recent: Count = 2000, adapt_steps: Records = 0, residual_rank: Count | None = None,
     share: Changes = AS_PLANNED, adapt: Changes = AS_PLANNED,
 ) -> Made:  # fmt: skip
     """Pieces scored, selected and combined by one pass over the user's history; with `adapt_steps` trained on it.
@@ -69,8 +69,7 @@ def _costs(case: Case, home: Home) -> Costs:
 
 def check(given: Mapping[str, Any], task: Task | None) -> None:
     """Raises a ConfigError where settings of the assembly do not go together."""
-    of_plan = {name: value for name, value in given.items() if name in AssemblyPlan.__dataclass_fields__}
-    AssemblyPlan(*[cast(Any, None)] * 3, **of_plan)
+    AssembleOptions(task="", **{name: value for name, value in given.items() if name in AssembleOptions.model_fields})
 
 
 METHOD = Method("assembled", assembled, check, learns=True, pool=True)

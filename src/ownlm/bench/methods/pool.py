@@ -13,7 +13,7 @@ from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.recipe import Recipe
 from ownlm.store.pools import people_of
 from ownlm.store.rows import AdapterInfo, PoolInfo
-from ownlm.workflows.share_plan import Select
+from ownlm.workflows.options import Select
 
 
 @dataclass(frozen=True, slots=True)
