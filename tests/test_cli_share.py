@@ -35,7 +35,7 @@ def test_a_pool_is_made_of_who_agrees(people: QuickShell) -> None:
 
     told = people.run("share", *QUICK, "--sharers", "2", "--ratio", "0.5", "--seed", "7")
     _, second = Home(people.folder / ".ownlm").pools.ls()
-    assert "4 people agree to share; chosen, by the number of records: dov, cleo\n" in told
+    assert "4 users agree to share; selected, by the number of records: dov, cleo\n" in told
     assert f"pool {second.digest[:12]}, version 1, of 2 sharers: " in told and second.folder in told
     assert "`ownlm assemble --task sorting --top-k 2`" in told  # three cannot be selected
     assert second.provenance["seed"] == 7 and second.provenance["sharing"]["ratio"] == 0.5
@@ -82,7 +82,7 @@ def test_nobody_shares_unasked(people: QuickShell) -> None:
 
 
 def test_wrong_usage_and_settings(people: QuickShell) -> None:
-    assert "ratio is out of range" in people.run("share", *QUICK, "--ratio", "0", code=1)
+    assert "'ratio' is wrong" in people.run("share", *QUICK, "--ratio", "0", code=1)
     assert "no home in elsewhere" in people.run("share", *QUICK, "--home", "elsewhere", code=1)
     for wrong in (["--sharers", "0"], ["--select", "best"], ["--steps", "0"]):
         people.run("share", *QUICK, *wrong, code=2)

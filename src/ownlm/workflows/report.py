@@ -219,16 +219,17 @@ class Shared(Report):
     bytes: int
     candidates: int
     sharers: list[str]
-    failed: Failed = Field(default_factory=list)
     adapters: Drafted = Drafted()
     gates: Drafted = Drafted()
+    failed: Failed = Field(default_factory=list)
 
     @model_serializer(mode="wrap")
     def _flat(self, dump: Any) -> dict[str, Any]:
         """The pool's main fields among the others, without its provenance."""
         own: dict[str, Any] = dump(self)
         pool = own.pop("pool")
-        return own | {"pool": pool["digest"]} | {n: pool[n] for n in ("task", "base", "version", "parent", "folder")}
+        same = {name: pool[name] for name in ("task", "base", "version", "parent", "folder")}
+        return {"pool": pool["digest"], **same, **own}
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,8 +248,8 @@ class Assembly:
     records: int
     tokens: Annotated[int, Field(exclude=True)]
     seconds: float
-    kept: str | None
     top_sharers: Annotated[list[tuple[str, float]], PlainSerializer(_shares)]
+    kept: str | None
 
     @classmethod
     def of(cls, adapter: AdapterInfo, top_sharers: list[tuple[str, float]]) -> "Assembly":
@@ -351,23 +352,23 @@ class Withdrawal(Report):
     """
 
     sharers: list[str] = Field(default_factory=list)
+    drafts: int = 0
     pools: list[tuple[str, str | None]] = Field(default_factory=list)
     versions: dict[str, int] = Field(default_factory=dict)
     affected: list[str] = Field(default_factory=list)
     untouched: int = 0
     unread: list[str] = Field(default_factory=list, exclude=True)
-    drafts: int = 0
-    unfinished: str | None = None
     again: Assemblies = Field(default_factory=Assemblies)
     stale: Skipped = Field(default_factory=list)
+    unfinished: str | None = None
 
     @model_serializer(mode="wrap")
     def _flat(self, dump: Any) -> dict[str, Any]:
         """The result of assembling again among the others; pools as objects."""
         own: dict[str, Any] = dump(self)
-        versions, again = own.pop("versions"), own.pop("again")
+        versions, again, stale, unfinished = (own.pop(name) for name in ("versions", "again", "stale", "unfinished"))
         pools = [{"old": old, "new": new, "version": versions.get(new)} for old, new in self.pools]
-        return {**again, **own, "pools": pools}
+        return {**own, "pools": pools, **again, "stale": stale, "unfinished": unfinished}
 
 
 @dataclass(frozen=True, slots=True)
