@@ -103,7 +103,7 @@ def test_who_withdraws_is_gone_and_others_are_assembled_anew(shared: QuickShell)
     home.assemble("sorting", users=OTHERS, top_k=2)
     done = shared.json("pool", "withdraw", "cleo")  # dov alone is left: two cannot be selected
     assert [row["user"] for row in done["stale"]] == list(OTHERS) and done["assembled"] == done["failed"] == []
-    assert "is gone: nobody was left in it" in shared.run("pool", "withdraw", "dov")
+    assert "is gone: no sharer was left" in shared.run("pool", "withdraw", "dov")
     assert shared.json("pool", "ls") == []
     assert "has pieces of 'dov'" in shared.run("pool", "withdraw", "dov", code=1)
 
