@@ -96,56 +96,54 @@ class Home(Corrections):
         """Registers a base model: "smollm2-135m", a folder, or a hub id. Adding the same one again is no error.
 
         Raises:
-            BaseModelError: it cannot be had or used, or the name is taken by another.
+            BaseModelError: it cannot be fetched or used, or another base has the name.
         """
         return add_base(self.store, source, name, progress)
 
     def bases(self) -> list[BaseInfo]:
-        """All bases, adapted ones included, in the order they came."""
+        """All bases, including adapted ones, in the order they were added."""
         return self.store.bases()
 
     # Tasks and histories
 
     def task(self, name_or_path: str) -> Task:
-        """A task as the home knows it, else as it is shipped, else a file's.
-
-        Raises:
-            NotFoundError, TaskError: there is no such task or file; the file is no task.
-        """
+        """A task of the home, else a shipped one, else that of a file; a NotFoundError or TaskError without one."""
         return find_task(self.store, name_or_path)
 
     def keep_task(self, name_or_path: str) -> Task:
-        """A task, kept in the home as it is now: what is trained on a file's task is asked on the same."""
+        """The same task, stored in the home, so that an adapter is used with the task it was trained on."""
         return keep_task(self.store, name_or_path)
 
     def add_history(
         self, data: AnyPath, task: str, *, labels: AnyPath | None = None, skip_bad: bool = False, again: bool = False,
         dry_run: bool = False,
     ) -> Added:  # fmt: skip
-        """Adds the records of a file. Records that are there already are left as they are.
+        """Adds the records of a file. Records that the home has already stay as they are.
 
         Args:
-            labels: the file with the right answers, where it does not lie beside the data under its usual name.
-            skip_bad: leave bad rows out and tell of them, instead of adding nothing.
-            again: take what was forgotten before; else it stays out.
+            data: path of the file.
+            task: the task's name or file.
+            labels: the file with the answers, where it is not beside the data under its usual name.
+            skip_bad: leave out and report bad rows, instead of adding nothing.
+            again: also add records that were forgotten before.
             dry_run: check the file and count its records; nothing is added.
 
         Raises:
-            DataError: the file is not what it should be, or changes a record; nothing is added then.
-            TaskError: the file's queries carry another instruction than the home's task.
+            DataError: the file cannot be read, or changes a record; nothing is added then.
+            TaskError: the file's queries have another instruction than the home's task.
         """
         return add_history(self.store, Path(data), self.task(task), as_path(labels), skip_bad, again, dry_run)
 
     def history(self, user: str, task: str) -> History:
-        """A person's records, oldest first; a NotFoundError where the home has none."""
+        """A user's records, oldest first; a NotFoundError if the home has none."""
         return known_history(self.store, self.task(task).name, user)
 
     def histories(self, task: str | None = None) -> list[HistoryInfo]:
-        """Everybody with records, in the order they came."""
+        """All users with records, in the order they were added."""
         return self.store.histories(None if task is None else self.task(task).name)
 
     def list_users(self, wanted: ListOptions) -> tuple[list[ListedUser], int]:
-        """Users with their newest adapters, filtered, sorted and cut; and how many there are without the limit."""
+        """Users with their newest adapters, filtered, sorted and cut; and their number without the limit."""
         return list_users(self.store, wanted)
 
     # Training
@@ -263,21 +261,21 @@ class Home(Corrections):
         model: str | None = None, counted: bool = False, tell: Callable[[str], None] = lambda text: None,
         progress: Progress = silent, report: Profiles | None = None,
     ) -> Profiles:  # fmt: skip
-        """Writes a text about each person, from their own latest records, for prompts to show.
+        """Writes a text about each user, from their latest records, for prompts to show.
 
-        It is written by the newest raw base, or by `base`; by the `model` behind an OpenAI-compatible `url`, with the
-        key in OWNLM_PROFILE_KEY, after `tell` was told whose records go there; or `counted` from the task's labels.
-        Who has one from the same history and writer is skipped. Each is kept at once; one person's error is reported.
+        The writer is the newest raw base, or `base`; or the `model` behind an OpenAI-compatible `url`, with the key in
+        OWNLM_PROFILE_KEY, after a call of `tell` with what is sent there; or, with `counted`, counts of the task's
+        labels. A user with a profile from the same history and writer is skipped. An error of one user is reported.
 
         Raises:
-            OwnlmError: the writer cannot be used, or nobody answers at the endpoint; what is written is kept.
+            OwnlmError: the writer cannot be used, or the endpoint does not answer; finished profiles are kept.
         """
         spec = self.task(task)
         writer = pick_writer(self.store, lambda: self.engine, spec, base, url, model, counted, tell)
         return profile_people(self.store, spec, users, writer, progress, report or Profiles())
 
     def profiles(self, task: str) -> dict[str, ProfileInfo]:
-        """Everybody's newest profile, by user."""
+        """Each user's newest profile, by user."""
         return self.store.latest_profiles(self.task(task).name)
 
     # Asking
@@ -322,10 +320,10 @@ class Home(Corrections):
         yield from answer_queries(self.store, self.engine, queries, self.task(task), asked, progress)
 
     def read_queries(self, data: AnyPath, task: str, *, labels: AnyPath | None = None) -> list[Query]:
-        """The queries of a file, with the right answers where it has them; a DataError where it is no such file."""
+        """The queries of a file, with their answers where it has them; a DataError if it cannot be read."""
         return read_queries(Path(data), self.task(task), labels=as_path(labels))
 
-    # People
+    # Users
 
     def adapters(self, user: str | None = None, task: str | None = None) -> list[AdapterInfo]:
         """All versions of adapters, oldest first."""
@@ -336,7 +334,7 @@ class Home(Corrections):
         return self.store.latest_adapters(None if task is None else self.task(task).name)
 
     def export(self, user: str, folder: AnyPath, *, task: str | None = None, rank: int | None = None) -> Exported:
-        """Writes a person's newest adapter as a PEFT folder, which `peft` and vLLM load unchanged.
+        """Writes a user's newest adapter as a PEFT folder, which `peft` and vLLM load unchanged.
 
         An assembly of K pieces of rank r has rank K r, and is exact; `rank` makes it, or any LoRA adapter, smaller.
 
@@ -349,7 +347,7 @@ class Home(Corrections):
         return Exported(adapter, export_adapter(self.store, adapter, Path(folder), rank), learnt_from_gone(adapter))
 
     def behind(self, adapter: AdapterInfo) -> int:
-        """How many records came after those the adapter knows."""
+        """Number of records that were added after the adapter was made."""
         return self.store.arrived_after(adapter.task, adapter.user, adapter.upto)
 
     def consent(self, user: str, share: bool | None = None, licence: str = LICENCE) -> Consent:
@@ -357,30 +355,32 @@ class Home(Corrections):
         return set_consent(self.store, user, share, licence)
 
     def forget(self, user: str, progress: Progress = silent, *, verify: bool = False, wait: bool = True) -> Forgotten:
-        """Removes every record, profile, adapter version and blob of a person.
+        """Removes every record, profile, adapter version and blob of a user, also from a running training.
 
-        Who is in training is dropped there. Bases that have learnt from them stay as they are, and are named. Pieces of
-        theirs are withdrawn from pools; assemblies that used them are stale.
+        Bases that have learnt from the records stay, and are named. The user's pieces are withdrawn from pools;
+        assemblies that used them become stale.
 
         Args:
-            verify: search all files of the home for their texts afterwards.
-            wait: with that withdrawal for what trains just now; else whoever trains next begins with it.
+            user: name of the user.
+            progress: called while a running training is waited for.
+            verify: search all files of the home for the removed texts afterwards.
+            wait: withdraw pieces now, after a running training; else the next training begins with it.
 
         Raises:
-            NotFoundError, CopyError, StoreError: the home does not know the person; a file in it holds a copy.
+            NotFoundError, CopyError, StoreError: the home does not know the user; a file in it holds a copy.
         """
         return forget(self.store, user, progress, verify=verify, wait=wait)
 
     # The home itself
 
     def doctor(self, progress: Progress = silent) -> Diagnosis:
-        """Looks at the machine and at everything in the home: every blob is hashed, every reference followed."""
+        """Checks the machine and the whole home: every blob is hashed, every reference followed."""
         return diagnose(self.store, progress)
 
     def working(self, what: str, progress: Progress) -> AbstractContextManager[None]:
-        """While it lasts, no other process trains here; what killed runs left behind is removed first."""
+        """A block in which no other process trains in this home; it first removes what killed runs left behind."""
         return working_alone(self.store, what, progress)
 
     def load(self, base: BaseInfo, progress: Progress = silent) -> "BaseLM":
-        """Returns a base, ready to run; a BaseModelError where it is not what it was."""
+        """A base, loaded; a BaseModelError if its files have changed."""
         return self.engine.load(base, progress)

@@ -15,9 +15,8 @@ import pytest
 from ownlm.config import TrainConfig
 from ownlm.errors import ConflictError, NotFoundError
 from ownlm.home import Home
-from ownlm.server import job_settings as job_settings_module
-from ownlm.server.job_settings import job_settings
-from ownlm.server.jobs import Jobs, Report, _Outcomes
+from ownlm.server import jobs as server_jobs
+from ownlm.server.jobs import Jobs, Report, _Outcomes, job_settings
 from ownlm.store import jobs as jobs_module
 from ownlm.store.jobs import add_job, begin_jobs, end_job, find_job, jobs
 from ownlm.store.rows import JobInfo
@@ -260,7 +259,7 @@ job_process.main()
 def test_settings_that_cannot_be_read_any_more_are_the_presets(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     made = home.latest_adapters()[TASK, "ada"]
     odd = replace(made, provenance={"config": {"unheard_of": 1}, "seed": 0})
-    monkeypatch.setattr(job_settings_module, "last_made", lambda *_: odd)
+    monkeypatch.setattr(server_jobs, "last_made", lambda *_: odd)
     assert job_settings(home.store, JobInfo("j", "train", "ada", TASK)) == {}
 
 

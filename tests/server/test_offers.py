@@ -6,7 +6,7 @@ from fastapi.testclient import TestClient
 
 from ownlm.home import Home
 from ownlm.server.app import create_app
-from ownlm.server.job_settings import job_settings
+from ownlm.server.jobs import job_settings
 from ownlm.server.limits import Limits
 from ownlm.store.jobs import add_job
 from ownlm.store.rows import JobInfo

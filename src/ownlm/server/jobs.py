@@ -10,12 +10,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from ownlm.errors import OwnlmError
+from sqlalchemy import select
+
+from ownlm.config import LoraConfig, PromptConfig, TrainConfig
+from ownlm.errors import NotFoundError, OwnlmError
 from ownlm.home import Home
+from ownlm.inference.load import RECIPE
 from ownlm.programs import child_environment, python_command
-from ownlm.server.job_settings import job_settings
+from ownlm.store import tables
 from ownlm.store.jobs import OPEN, add_job, begin_jobs, cancel_job, end_job, jobs, requeue_jobs
-from ownlm.store.rows import JobInfo
+from ownlm.store.rows import AdapterInfo, JobInfo
+from ownlm.store.store import Store
+from ownlm.store.tables import without_number
+from ownlm.workflows.bases import pick_base
 
 log = logging.getLogger("ownlm.server")
 AT_ONCE = 256  # users of one process
@@ -265,3 +272,47 @@ class Jobs:
             }
         self._alone.discard(job.id)
         end_job(self._home.store, job.id, adapter=None if error or newest is None else newest.id, error=error)
+
+
+def job_settings(store: Store, job: JobInfo) -> dict[str, Any]:
+    """Options of a job: those of the user's last adapter of that kind, else of the task's last one.
+
+    So the options that an operator trains with on the command line are also the server's.
+    """
+    method, settings = ("lora", _of_training) if job.kind == "train" else (RECIPE, _of_assembling)
+    for user in (job.user, None):
+        made = last_made(store, job.task, method, user)
+        if made is not None:
+            try:
+                return settings(store, made)
+            except (KeyError, ValueError):  # written by another version of ownlm: the preset's settings are used
+                return {}
+    return {}
+
+
+def last_made(store: Store, task: str, method: str, user: str | None) -> AdapterInfo | None:
+    """The newest adapter that was made by a method, of one user or of all."""
+    a = tables.adapters.c
+    query = select(tables.adapters).where(a.task == task, a.method == method)
+    if user is not None:
+        query = query.where(a.user == user)
+    with store.database.reading() as db:
+        row = db.execute(query.order_by(a.number.desc()).limit(1)).first()
+    return None if row is None else AdapterInfo(**without_number(row))
+
+
+def _of_training(store: Store, adapter: AdapterInfo) -> dict[str, Any]:
+    config = TrainConfig.model_validate(adapter.provenance["config"])
+    parts = {"lora": LoraConfig, "prompt": PromptConfig}
+    found = config.model_dump(mode="json", exclude={*parts, "virtual_tokens", "method"})
+    for part in parts:
+        found |= getattr(config, part).model_dump(mode="json")
+    try:
+        on_newest = adapter.base == pick_base(store, adapter.task, None).name
+    except NotFoundError:
+        on_newest = True
+    return found | {"seed": adapter.provenance["seed"]} if on_newest else {}
+
+
+def _of_assembling(store: Store, recipe: AdapterInfo) -> dict[str, Any]:
+    return {**recipe.provenance["assembly"], "seed": recipe.provenance["seed"]}

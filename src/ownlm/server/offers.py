@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Literal
 
 from ownlm.errors import NotFoundError, OwnlmError
-from ownlm.server.job_settings import job_settings
+from ownlm.server.jobs import job_settings
 from ownlm.server.state import State
 from ownlm.store.pools import pools
 from ownlm.store.rows import JobInfo
