@@ -171,7 +171,9 @@ def test_a_job_that_takes_too_long_says_so(home: Home) -> None:
 
 def test_waiting_for_another_process_does_not_count(home: Home) -> None:
     working = Jobs(home, timeout_s=1000)
-    working._on_event({"event": "progress", "progress": {"stage": "training steps", "done": 1, "total": 2}}, _Outcomes())
+    working._on_event(
+        {"event": "progress", "progress": {"stage": "training steps", "done": 1, "total": 2}}, _Outcomes()
+    )
     assert working._deadline == 0
     working._on_event({"event": "progress", "progress": {"stage": "waiting", "done": 0, "total": 0}}, _Outcomes())
     assert working._deadline > time.monotonic() + 900
