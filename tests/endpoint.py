@@ -107,7 +107,7 @@ def serving(behaviour: Behaviour) -> Iterator[Endpoint]:
 
 
 def free_port() -> int:
-    """A port on which nobody listens."""
+    """A port without a server."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])

@@ -1,4 +1,4 @@
-"""Fetching from a real server on this machine that cuts connections, lies, and changes files meanwhile."""
+"""Fetching from a real server on this machine that cuts connections, lies, and changes files between tries."""
 
 import base64
 import errno
@@ -26,7 +26,7 @@ RUBBISH = "server's rubbish"
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits in a test, and no proxy of this machine is in the way."""
+    """No test waits, and no proxy of this machine is in the way."""
     monkeypatch.setattr(module, "BACK_OFF_S", (0.01, 0.01, 0.01))
     monkeypatch.setattr(module, "LONGEST_WAIT_S", 0.05)
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
@@ -71,13 +71,13 @@ def interrupt(server: FileServer, path: Path, after: int = 1) -> int:
 
 
 def test_a_file_is_fetched_once(path: Path) -> None:
-    told: list[tuple[str, float, float]] = []
+    reported: list[tuple[str, float, float]] = []
     with serving({"/data": BODY}) as server:
-        progress = lambda stage, done, total, note="": told.append((stage, done, total))  # noqa: E731
+        progress = lambda stage, done, total, note="": reported.append((stage, done, total))  # noqa: E731
         assert fetch_file(f"{server.url}/data", path, check=fine, progress=progress)
         assert not fetch_file(f"{server.url}/data", path, check=fine)
         assert len(server.requests) == 1
-    assert path.read_bytes() == BODY and told[-1] == ("data.json, MB", 0.3, 0.3)
+    assert path.read_bytes() == BODY and reported[-1] == ("data.json, MB", 0.3, 0.3)
 
 
 def test_cut_at_random_bytes_it_goes_on(path: Path) -> None:
@@ -113,7 +113,7 @@ def test_where_no_part_can_be_had_it_starts_over(path: Path, why: str) -> None:
 
 
 @pytest.mark.parametrize("trust", [False, True])
-def test_a_file_that_changed_meanwhile_starts_over(path: Path, trust: bool) -> None:
+def test_a_file_that_changed_between_tries_starts_over(path: Path, trust: bool) -> None:
     """Whether the server minds If-Range, or sends part of another file."""
     with serving({"/data": BODY}, partial(Asked.file, trust=trust)) as server:
         assert 0 < interrupt(server, path) < len(BODY)
@@ -195,7 +195,7 @@ def test_no_try_goes_on_for_ever(path: Path) -> None:
     assert "was cut" in failure(cut, path) and len(tries) == 5
 
 
-def test_nobody_there(path: Path) -> None:
+def test_no_server(path: Path) -> None:
     with serving({}) as server:
         pass
     with pytest.raises(DataError, match="no connection to 127"):
@@ -328,7 +328,7 @@ def from_afar(monkeypatch: pytest.MonkeyPatch, path: Path, **answer: Any) -> str
     return str(caught.value)
 
 
-def test_nobody_else_leads_to_this_machine(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_redirect_leads_to_this_machine(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for place in ("http://127.0.0.1/data", "https://localhost/data", "http://[::1]/"):
         assert "a redirect to" in from_afar(monkeypatch, path, status_code=302, headers={"Location": place})
 

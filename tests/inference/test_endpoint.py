@@ -22,7 +22,7 @@ SECRET, KEY, RUBBISH = "ada's secret", "sk-do-not-tell", "endpoint's rubbish"
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for a minute in a test, and no proxy of this machine is in the way."""
+    """No test waits for a minute, and no proxy of this machine is in the way."""
     monkeypatch.setattr(module, "TIMEOUT_S", 15)
     monkeypatch.setattr(module, "BACK_OFF_S", (0.01, 0.02))
     monkeypatch.setattr(module, "LONGEST_WAIT_S", 0.3)
@@ -46,7 +46,7 @@ def failure(behaviour: Behaviour) -> str:
     return str(error)
 
 
-def test_everybody_gets_their_own_answer() -> None:
+def test_each_user_gets_their_own_answer() -> None:
     together = threading.Barrier(module.AT_ONCE, timeout=10)
 
     def behaviour(caller: Caller) -> None:
@@ -241,7 +241,7 @@ def test_an_endless_answer_is_read_up_to_a_bound() -> None:
     assert written < 64 * 2**20  # what fits into the system's buffers, not all 125 MiB
 
 
-def test_one_persons_failure_does_not_stop_the_others() -> None:
+def test_a_failure_does_not_stop_other_users() -> None:
     def behaviour(caller: Caller) -> None:
         if caller.question.startswith("u3"):
             caller.give(b"", 404)
@@ -268,7 +268,7 @@ def test_a_row_of_failures_ends_it_and_a_success_between_does_not(monkeypatch: p
         assert len(ask(server.url, *users)) == 60
 
 
-def test_where_nobody_is_nothing_more_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_endpoint_ends_the_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     tries = []
     attempt = module._try
     monkeypatch.setattr(module, "_try", lambda *asked: tries.append(asked) or attempt(*asked))
@@ -281,7 +281,7 @@ def test_where_nobody_is_nothing_more_is_tried(monkeypatch: pytest.MonkeyPatch) 
         ask(server.url.replace("http:", "https:"))  # it speaks no TLS
 
 
-def test_a_host_that_takes_no_connection_is_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_takes_no_connection_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ownlm.http_client.CONNECT_S", 0.3)
     with socket.socket() as deaf:  # listens, and its queue is full
         deaf.bind(("127.0.0.1", 0))
@@ -297,7 +297,7 @@ def test_a_host_that_takes_no_connection_is_nobody(monkeypatch: pytest.MonkeyPat
             one.close()
 
 
-def test_who_stops_listening_stops_the_sending() -> None:
+def test_closing_the_generator_stops_the_sending() -> None:
     threads = threading.active_count()
     with serving(lambda caller: caller.say("x")) as server:
         given = answers(Endpoint(server.url, "m"), {f"u{n}": "q" for n in range(5000)})

@@ -1,4 +1,4 @@
-"""Products span by span: the padded form gives what the plain one gives, and nobody's numbers reach anybody else."""
+"""Products by segment: the padded form gives what the plain one gives, and no number of one user reaches another."""
 
 from dataclasses import replace
 
@@ -70,7 +70,7 @@ def test_outer_products_gather_at_the_slots_place(segments: Segments) -> None:
 
 def test_a_part_of_a_row_keeps_the_places_of_the_row() -> None:
     whole = make_segments(PARTS, "cpu")
-    part = make_segments([(2, 2), (5, 1)], "cpu", whole)  # nobody asked anything of slot 0
+    part = make_segments([(2, 2), (5, 1)], "cpu", whole)  # slot 0 has no predictions
     for form in (part, replace(part, padded=pad(part, "cpu"))):
         grad_WIO = torch.zeros(3, IN, OUT, dtype=torch.float64)
         add_outer_(grad_WIO, numbers(3, IN), numbers(3, OUT, seed=1), form)

@@ -143,7 +143,7 @@ def test_a_killed_fetch_leaves_nothing_that_is_believed(cache: Path, tiny_base: 
     assert fingerprint(cache / "smollm2-135m") == fingerprint(tiny_base)
 
 
-def test_a_damaged_copy_is_made_anew(cache: Path, tiny_base: Path) -> None:
+def test_a_damaged_copy_is_made_again(cache: Path, tiny_base: Path) -> None:
     target = cache / "smollm2-135m"
     shutil.copytree(tiny_base, target)
     weights = target / "model.safetensors"

@@ -54,8 +54,8 @@ def test_a_hub_model_comes_without_pickles_and_code(hub: str, tmp_path: Path, ti
 
 def test_a_download_is_reported_in_bytes_and_its_end_by_the_caller_alone() -> None:
     heard = list[tuple[str, float, float]]()
-    bytes_bar = _bar(lambda *told: heard.append(told))(total=10, unit="B")
-    files_bar = _bar(lambda *told: heard.append(told))(total=2, unit="it")
+    bytes_bar = _bar(lambda *given: heard.append(given))(total=10, unit="B")
+    files_bar = _bar(lambda *given: heard.append(given))(total=2, unit="it")
     for bar, count in ((bytes_bar, 4), (files_bar, 1), (bytes_bar, 6)):
         bar.update(count)
     assert heard == [("download", 4, 10)]

@@ -63,7 +63,7 @@ STEERS = {"<turn>", "</turn>", "<think>", "</think>", "<tool_call>", "<pad>", "<
 
 
 @pytest.mark.parametrize("family", CONTROL)
-def test_control_tokens_are_told_by_their_looks(family: str) -> None:
+def test_control_tokens_are_recognised_by_their_shape(family: str) -> None:
     for text in CONTROL[family]:
         assert is_control(AddedToken(text, special=text in HTML_LIKE), ""), text
 

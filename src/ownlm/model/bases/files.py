@@ -80,7 +80,7 @@ def check_base_folder(folder: Path) -> None:
     for name in present:
         if name.endswith(".json"):
             _read_json(folder / name)
-    _check_ends(folder)
+    list(_all_ends(folder))  # raises an error for an id that is none
 
 
 def fingerprint(folder: Path) -> str:
@@ -175,25 +175,18 @@ def end_of_text_ids(folder: Path) -> list[int]:
     """The ids that end a text by the model's settings; may be empty.
 
     Raises:
-        BaseModelError: a file is missing or damaged.
+        BaseModelError: a file is missing or damaged, or an `eos_token_id` is no token id.
     """
-    for _, ends in _ends(folder):
-        return [end for end in ends if type(end) is int]
-    return []
+    return next((ends for ends in _all_ends(folder) if ends), [])
 
 
-def _ends(folder: Path) -> Iterator[tuple[str, list[Any]]]:
-    """Each file of settings with an `eos_token_id`, and its ids."""
+def _all_ends(folder: Path) -> Iterator[list[int]]:
+    """The ids of each `eos_token_id` of the settings, generation settings first."""
     generation, config = folder / GENERATION, read_config(folder)
     settings = [(GENERATION, _read_json(generation))] if generation.is_file() else []
     for file, one in (*settings, (CONFIG, config), (CONFIG, _text(config))):
-        if (ends := one.get("eos_token_id")) is not None:
-            yield file, ends if isinstance(ends, list) else [ends]
-
-
-def _check_ends(folder: Path) -> None:
-    """Refuses settings with an `eos_token_id` that is no token id."""
-    for file, ends in _ends(folder):
+        ends = one.get("eos_token_id")
+        ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
         for end in ends:
             if type(end) is not int:
                 raise BaseModelError(
@@ -202,6 +195,7 @@ def _check_ends(folder: Path) -> None:
                     expected="a whole number, or a list of them",
                     hint="write the id of the token that ends a text, or take the setting out",
                 )
+        yield ends
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -276,14 +270,16 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 def _stored_tensors(folder: Path) -> dict[str, _StoredTensor]:
     """The folder's tensors by name, from checked headers."""
-    tensors: dict[str, _StoredTensor] = {}
-    for file in _weight_files(folder):
-        found = _read_header(file)
-        if twice := tensors.keys() & found.keys():
-            raise BaseModelError(f"A tensor is in two files of {folder}", got=min(twice))
-        tensors |= found
-    if not (folder / WEIGHTS).is_file():
-        for name, shard in _weight_map(folder).items():
+    if (folder / WEIGHTS).is_file():
+        tensors = _read_header(folder / WEIGHTS)
+    else:
+        tensors, weight_map = {}, _weight_map(folder)
+        for shard in sorted(set(weight_map.values())):
+            found = _read_header(folder / shard)
+            if twice := tensors.keys() & found.keys():
+                raise BaseModelError(f"A tensor is in two files of {folder}", got=min(twice))
+            tensors |= found
+        for name, shard in weight_map.items():
             if name not in tensors or tensors[name].file.name != shard:
                 raise BaseModelError(f"{shard} in {folder} lacks a tensor that {INDEX} names", got=name)
     if not tensors:
@@ -291,24 +287,17 @@ def _stored_tensors(folder: Path) -> dict[str, _StoredTensor]:
     return tensors
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of the model."""
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
-    if (folder / INDEX).is_file():
-        return [folder / shard for shard in sorted(set(_weight_map(folder).values()))]
-    if any(file.suffix in _PICKLES for file in folder.iterdir()):
-        raise BaseModelError(
-            f"The weights in {folder} are pickles, which can run code when they are read",
-            expected=f"safetensors only: {WEIGHTS}, or {INDEX} with its shards",
-            hint="if you trust the folder, convert it once: "
-            "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW), and the same with AutoTokenizer",
-        )
-    raise BaseModelError(f"There are no weights in {folder}", expected=f"{WEIGHTS}, or {INDEX} with its shards")
-
-
 def _weight_map(folder: Path) -> dict[str, str]:
     """The index's shard by tensor."""
+    if not (folder / INDEX).is_file():
+        if any(file.suffix in _PICKLES for file in folder.iterdir()):
+            raise BaseModelError(
+                f"The weights in {folder} are pickles, which can run code when they are read",
+                expected=f"safetensors only: {WEIGHTS}, or {INDEX} with its shards",
+                hint="if you trust the folder, convert it once: "
+                "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW), and the same with AutoTokenizer",
+            )
+        raise BaseModelError(f"There are no weights in {folder}", expected=f"{WEIGHTS}, or {INDEX} with its shards")
     weight_map = _read_json(folder / INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
         raise BaseModelError(f"{folder / INDEX} cannot be used", expected='"weight_map": {tensor: file}')
