@@ -160,7 +160,7 @@ def _scale(labels: Sequence[str]) -> tuple[float, float]:
     ratings = [rating for label in labels if (rating := _number(label)) is not None]
     if not ratings or len(ratings) < len(labels):
         raise ConfigError(
-            "The metrics mae and rmse need a task whose labels are numbers",
+            "The metrics mae and rmse need a task with labels that are numbers",
             hint="leave them out of the task's metrics, or write its ratings as labels",
         )
     return min(ratings), max(ratings)

@@ -44,7 +44,7 @@ class Method:
         make: Makes the method of a case. Its keyword arguments are the method's settings.
         check: Raises a ConfigError where settings do not go together, or not with a task.
         labels: Whether it needs a task with labels.
-        options: Whether it applies to a task whose queries show options.
+        options: Whether it applies to tasks that show options in their queries.
         learns: Whether it learns from records with answers, or from adapters that do.
         model: Whether a model writes its answers.
         stage_1: Whether it uses the adapted base.
