@@ -8,7 +8,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Awaitable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from ownlm.home import Home
 from ownlm.inference.request import Request
 from ownlm.server.vllm.engine import VllmEngine, start_engine
 from ownlm.server.vllm.server import VllmSettings
+from ownlm.server.vllm.terms import name_of
 from ownlm.store.exports import version_of
 from ownlm.workflows.ask import assign, prompt_of
 from ownlm.workflows.options import AskOptions
@@ -119,16 +120,20 @@ def test_stop_texts_end_an_answer(stand: Stand) -> None:
     assert stand.answers([stand.request("ana", QUESTIONS[0], max_tokens=1)]) == [first]
 
 
-def test_who_was_given_no_name_gets_nothing(stand: Stand) -> None:
-    terms, ana = stand.engine.server.terms, stand.request("ana", QUESTIONS[0]).adapter
+def test_only_versions_and_only_with_the_key(stand: Stand) -> None:
+    ana = stand.request("ana", QUESTIONS[0]).adapter
     assert ana is not None
-    guessed = replace(terms, secret="guessed")
-    for name in (ana.id, version_of(ana), guessed.name(ana), str(stand.engine.server.copies / version_of(ana))):
+    for name in (
+        ana.id,
+        f"{version_of(ana)}.",
+        f"{ana.id}-{16 * '0'}",
+        str(stand.engine.server.copies / version_of(ana)),
+    ):
         assert stand.status(name) in (400, 404), name
-    assert stand.status(terms.name(ana), key="guessed") == 404
-    assert stand.status(terms.name(ana)) == 200
+    assert stand.status(name_of(ana), key="guessed") == 404
+    assert stand.status(name_of(ana)) == 200
     for path in ("/v1/load_lora_adapter", "/adapters", "/invocations", "/tokenize", "/v1/models"):
-        assert stand.status(terms.name(ana), path=path) == 404
+        assert stand.status(name_of(ana), path=path) == 404
 
 
 def test_who_leaves_frees_their_place(stand: Stand) -> None:
@@ -158,7 +163,7 @@ def test_a_retrained_adapter_is_another(stand: Stand) -> None:
 def test_forgetting_reaches_copies_and_memory(stand: Stand) -> None:
     work, server = stand.request("ana", QUESTIONS[0]), stand.engine.server
     assert work.adapter is not None
-    name, version = server.terms.name(work.adapter), version_of(work.adapter)
+    name, version = name_of(work.adapter), version_of(work.adapter)
     assert stand.status(name) == 200 and (server.copies / version).exists()
 
     async def forget() -> None:
@@ -185,7 +190,7 @@ def test_forgetting_reaches_copies_and_memory(stand: Stand) -> None:
 
 def test_no_text_is_in_what_the_server_said(stand: Stand) -> None:
     said = "\n".join(stand.engine.server._lines)
-    secrets = (stand.engine.server.terms.secret, stand.engine.server.terms.key)
+    secrets = (stand.engine.server.terms.key,)
     assert not any(text in said for text in (*SAYS.values(), *QUESTIONS, *secrets))
 
 

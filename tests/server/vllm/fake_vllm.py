@@ -19,7 +19,7 @@ from ownlm.inference.text import Detokenizer
 from ownlm.model.adapter import WEIGHTS, Adapter
 from ownlm.model.bank import LoraBank
 from ownlm.model.segments import BASE
-from ownlm.server.vllm.plugin import Guard, Resolver
+from ownlm.server.vllm.plugin import KeyMiddleware, Resolver
 from ownlm.server.vllm.server import VllmSettings
 from ownlm.server.vllm.terms import Terms
 from ownlm.store.exports import serving
@@ -47,7 +47,7 @@ class FakeVllm:
             openai_serving_models=SimpleNamespace(lora_requests={}, lora_resolver_lock=defaultdict(Lock)),
             engine_client=SimpleNamespace(remove_lora=self._remove),
         )
-        self.resolver, self.guard = Resolver(self.terms), Guard(self._answer)
+        self.resolver, self.guard = Resolver(self.terms), KeyMiddleware(self._answer)
 
     async def _remove(self, number: int) -> None:
         self.removed.append(number)
@@ -128,6 +128,6 @@ def make_terms(office: Office, copies: Path, **changes: Any) -> Terms:
     told = {
         "home": str(office.home.store.folder), "copies": str(copies), "base": info.name, "rank": 16,
         "fingerprint": info.fingerprint, "folder": info.folder, "modules": ("q_proj", "v_proj"),
-        "secret": "secret", "key": "key",
+        "key": "key",
     }  # fmt: skip
     return Terms(**told | changes)

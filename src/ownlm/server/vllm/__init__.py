@@ -1,1 +1,1 @@
-"""Serving through vLLM: its process, its protocol, the adapters that it loads."""
+"""Engine that answers through a vLLM server: its process, its protocol, and the adapters that it loads."""

@@ -1,4 +1,4 @@
-"""Adapters written out as folders that vLLM reads: whole or not at all, and only what the home still has."""
+"""Writes adapters as PEFT folders for vLLM, atomically, and only while the home has them."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ from ownlm.errors import BaseModelError, SupersededError
 from ownlm.inference.load import read_adapter
 from ownlm.model.adapter import Adapter, LoraPair, write_peft_folder
 from ownlm.model.peft_names import check_served
-from ownlm.server.vllm.terms import NOBODY, Terms
+from ownlm.server.vllm.terms import ZERO, Terms
 from ownlm.store import tables
 from ownlm.store.exports import current, id_of, version_of
 from ownlm.store.rows import AdapterInfo
@@ -24,34 +24,37 @@ from ownlm.store.tables import without_number
 
 
 def find(store: Store, version: str) -> AdapterInfo:
-    """An adapter, if it still is what it was when a name was given out for it.
+    """Returns the adapter of a version.
 
     Raises:
-        SupersededError: it is gone, or its recipe has become another.
+        SupersededError: The adapter was deleted, or its recipe has changed.
     """
     with store.database.reading() as db:
         row = db.execute(select(tables.adapters).where(tables.adapters.c.id == id_of(version))).first()
     if row is None or version_of(found := AdapterInfo(**without_number(row))) != version:
-        raise SupersededError("The adapter is no longer there", hint="ask again: the newest one answers")
+        raise SupersededError("The adapter was deleted", hint="ask again: the newest one answers")
     return found
 
 
 def put_copy(store: Store, terms: Terms, version: str) -> Path:
-    """Writes out an adapter; of a recipe, what it makes, exactly.
+    """Writes an adapter, or the exact product of a recipe, to a folder.
 
     Returns:
-        Its folder, which nobody else may read.
+        The folder, which other users of the machine cannot read.
 
     Raises:
-        SupersededError, AdapterError, PoolError, StoreError: it is gone, cannot be served, or is damaged.
+        SupersededError: The adapter was deleted.
+        AdapterError: vLLM cannot serve the adapter.
+        PoolError: The recipe's pool is damaged.
+        StoreError: The weights are damaged.
     """
     folder = Path(terms.copies) / version
-    if version != NOBODY:
+    if version != ZERO:
         info = find(store, version)
         terms.check(store, info)
-    if folder.exists():  # it was written whole, and what a version is made of does not change
+    if folder.exists():  # complete, as writes are atomic; the content of a version never changes
         return folder
-    adapter = nothing(terms) if version == NOBODY else read_adapter(store, info)
+    adapter = zero_adapter(terms) if version == ZERO else read_adapter(store, info)
     check_served(terms.folder, tuple(adapter.pairs))
     temporary = folder.with_name(f".{version}+{uuid4().hex}")
     try:
@@ -65,18 +68,18 @@ def put_copy(store: Store, terms: Terms, version: str) -> Path:
             os.rename(temporary, folder)
             sync(folder.parent)
         except OSError:
-            if not folder.exists():  # else another request was quicker
+            if not folder.exists():  # else another request has written it
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    if version != NOBODY and version not in current(store, {version}):  # forgotten while it was written
+    if version != ZERO and version not in current(store, {version}):  # deleted while it was written
         remove_copy(folder.parent, version)
-        raise SupersededError("The adapter is no longer there", hint="ask again")
+        raise SupersededError("The adapter was deleted", hint="ask again")
     return folder
 
 
 def remove_copy(copies: Path, version: str) -> None:
-    """Removes an adapter's folder, and what an interrupted write left of one: first by name, so that none is half."""
+    """Removes an adapter's folder and those of interrupted writes. Each is renamed first."""
     for path in [copies / version, *copies.glob(f".{version}+*")]:
         if path.exists():
             dying = path.with_name(f".{version}+{uuid4().hex}")
@@ -85,11 +88,11 @@ def remove_copy(copies: Path, version: str) -> None:
     sync(copies)
 
 
-def nothing(terms: Terms) -> Adapter:
-    """An adapter that adds zero to what the base says.
+def zero_adapter(terms: Terms) -> Adapter:
+    """Returns an adapter that adds zero, for requests to the base alone.
 
-    Who asks the base alone is answered with it. vLLM's CPU build would give a sequence without an adapter, in a batch
-    with others, the adapter of the last slot (0.32: an index of -1 into the stacked weights).
+    In a batch with others, vLLM's CPU build would give a sequence without an adapter the adapter of the last slot
+    (0.32: an index of -1 into the stacked weights).
     """
     kind = terms.modules[0]
     for file in sorted(Path(terms.folder).glob("*.safetensors")):

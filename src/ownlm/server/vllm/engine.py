@@ -22,29 +22,32 @@ from ownlm.server.vllm.copies import find, remove_copy
 from ownlm.server.vllm.plugin import DROP, NAME
 from ownlm.server.vllm.server import VllmServer, VllmSettings, start_server
 from ownlm.server.vllm.stream import VllmStream, generating, read_likeliest, read_text
-from ownlm.server.vllm.terms import NOBODY
+from ownlm.server.vllm.terms import ZERO, name_of
 from ownlm.store.exports import current, gone, version_of
 from ownlm.store.rows import AdapterInfo, BaseInfo
 from ownlm.store.store import Store
 from ownlm.workflows.bases import pick_base
 
-LOOK_S: Final = 1.0  # how often copies of adapters that are gone are looked for
-ABORT_S: Final = 1.0  # within which vLLM gives up an answer whose connection was closed
+CHECK_S: Final = 1.0  # time between two checks for deleted adapters
+ABORT_S: Final = 1.0  # time in which vLLM aborts a request after its connection was closed
 DROP_S: Final = 30.0
 
 
 def start_engine(
     store: Store, settings: VllmSettings, *, base: str | None = None, device: str | None = None, most: int = 512
 ) -> "VllmEngine":
-    """Starts a vLLM server, waits until it answers, and returns the engine that asks it.
+    """Starts a vLLM server, waits until it answers, and returns an engine that uses it.
 
     Args:
-        base: which the server serves; by default that of the home's newest adapter, else the home's newest.
-        device: where vLLM runs; None for a GPU if there is one, else the CPU.
-        most: how many requests may be under way.
+        store: Home that is served.
+        settings: Settings of the vLLM server.
+        base: Name of the base; None for that of the home's newest adapter, else the home's newest base.
+        device: Device of vLLM; None for a GPU if there is one, else the CPU.
+        most: Largest number of requests at a time.
 
     Raises:
-        NotFoundError: the home has no such base. OwnlmError: vLLM does not start.
+        NotFoundError: The home has no such base.
+        OwnlmError: vLLM does not start.
     """
     server = start_server(store, served_base(store, base), settings, device)
     server.wait()
@@ -52,25 +55,26 @@ def start_engine(
 
 
 def served_base(store: Store, name: str | None = None) -> BaseInfo:
-    """The base called `name`; by default that of the newest adapter that vLLM can serve, else the home's newest."""
+    """Returns the base of this name; by default that of the newest adapter that vLLM can serve, else the newest."""
     newest = [one.base for one in store.adapters() if one.method in ("lora", RECIPE) and one.stale is None]
     return store.base(name or newest[-1]) if name or newest else pick_base(store, "", None)
 
 
 def on_other_bases(store: Store, base: BaseInfo) -> list[AdapterInfo]:
-    """The newest adapters that a server of this base cannot answer with, as they stand on another."""
+    """Returns the newest adapters that belong to other bases, which a server of this base cannot serve."""
     return [one for one in store.latest_adapters().values() if one.base_fingerprint != base.fingerprint]
 
 
 class VllmEngine:
-    """Answers of one base, by a vLLM server: it batches, and keeps adapters in its own slots.
+    """Engine for one base that forwards requests to a vLLM server, which batches them and manages adapter slots.
 
-    An adapter that is gone from the home, or may not be used any more, is asked for no more, from the next request on;
-    within seconds what is under way with it is ended, the server drops it from memory, and its copy is removed.
+    An adapter that was deleted, or is stale, is refused from the next request on. Within seconds its running requests
+    end, the server drops it from memory, and its copy is removed.
 
     Args:
-        server: which answers already; the engine ends it.
-        most: how many requests may be under way.
+        store: Home that is served.
+        server: Running server; the engine stops it.
+        most: Largest number of requests at a time.
     """
 
     def __init__(self, store: Store, server: VllmServer, *, most: int = 512) -> None:
@@ -81,38 +85,38 @@ class VllmEngine:
         self._prompts = PromptEncoder(self.base, self.max_tokens)
         self._ends = self.base.stop_tokens
         self._client: httpx.AsyncClient | None = None
-        self._looking: asyncio.Task[None] | None = None
-        self._live: dict[VllmStream, str] = {}  # with which version
-        self._given: OrderedDict[str, None] = OrderedDict()  # versions that the server may know, the latest last
+        self._checking: asyncio.Task[None] | None = None
+        self._live: dict[VllmStream, str] = {}  # with the version that answers
+        self._given: OrderedDict[str, None] = OrderedDict()  # versions that the server may have loaded, the latest last
         self._dropping: dict[str, asyncio.Event] = {}
         self._counts = {"hits": 0, "misses": 0, "evictions": 0, "tokens": 0, "chosen": 0}
         self._times = AnswerTimes()
         self._stopping = False
 
     def start(self) -> httpx.AsyncClient:
-        """Looks after copies from now on; again is no error. Returns how the server is reached."""
+        """Starts the checks for deleted adapters, and returns the HTTP client of the server. May be called again."""
         if self._client is None:
             self._client = self.server.client()
-            self._looking = asyncio.create_task(self._look())
+            self._checking = asyncio.create_task(self._check())
         return self._client
 
     def submit(self, request: Request) -> VllmStream:
-        """Asks the server. Everything else than too many requests is told by the stream.
+        """Sends a request to the server. The stream reports all errors but too many requests.
 
         Raises:
-            Overloaded: too many are under way.
+            Overloaded: Too many requests are running.
         """
         if self._stopping or len(self._live) >= self.most:
             what = "Too many requests are under way, or the server stops"
             raise Overloaded(what, self._times.wait_s(1, 1), expected=f"at most {self.most}", option="--queue")
         client = self.start()
         stream = VllmStream(request)
-        self._live[stream] = NOBODY if request.adapter is None else version_of(request.adapter)
+        self._live[stream] = name_of(request.adapter)
         stream.task = asyncio.create_task(self._answer(request, stream, client))
         began = time.monotonic()
         stream.task.add_done_callback(
             lambda _: self._done(stream, began, bool(request.labels))
-        )  # also of one that was cancelled before it began
+        )  # also called where the task was cancelled before it began
         return stream
 
     def _done(self, stream: VllmStream, began: float, chosen: bool) -> None:
@@ -124,7 +128,7 @@ class VllmEngine:
         stream.put(None)
 
     def counts(self) -> Mapping[str, float]:
-        """Of the requests under way, and the adapters they ask for. What vLLM does with its slots it does not tell."""
+        """Returns gauges of running requests and their adapters. vLLM does not report its slots."""
         live = list(self._live)
         waiting = sum(1 for stream in live if not stream.completion_tokens)
         slots = {
@@ -134,16 +138,16 @@ class VllmEngine:
         return {"queued": waiting, "live": len(live) - waiting, **slots, **self._counts}
 
     async def stop(self, grace_s: float) -> None:
-        """Takes no more, waits for what is under way, ends the rest with an error, and the server."""
+        """Accepts no more requests, waits for the running ones, ends the rest with an error, and stops the server."""
         self._stopping = True
         tasks = [stream.task for stream in self._live if stream.task]
         if tasks:
             await asyncio.wait(tasks, timeout=grace_s)
         await self._end(list(self._live), StoppedError("The server is stopping", hint="ask again later"))
-        if self._looking:
-            self._looking.cancel()
+        if self._checking:
+            self._checking.cancel()
             with suppress(asyncio.CancelledError):
-                await self._looking
+                await self._checking
         if self._client:
             await self._client.aclose()
         await asyncio.to_thread(self.server.stop)
@@ -151,24 +155,24 @@ class VllmEngine:
     async def _answer(self, request: Request, stream: VllmStream, client: httpx.AsyncClient) -> None:
         try:
             prompt = await self._ready(request, self._live[stream])
-            stream.prompt_tokens = len(prompt)  # from here to the request nobody else's turn comes: see `_drop`
-            name, terms = self.server.terms.name(request.adapter), self.server.terms
+            stream.prompt_tokens = len(prompt)  # no other task runs between here and the request: see `_drop`
+            name = self._live[stream]
             if request.labels:
-                await read_likeliest(client, name, prompt, request.labels, self.base, stream, terms)
+                await read_likeliest(client, name, prompt, request.labels, self.base, stream)
             else:
                 text = Detokenizer(self.base, request.stop, request.one_line, prompt if request.continues else None)
                 body = generating(name, prompt, request, self._prompts.context - len(prompt), self._ends)
-                await read_text(client, body, text, stream, self._ends, terms)
+                await read_text(client, body, text, stream, self._ends)
         except OwnlmError as error:
             stream.put(RequestOutput(error=error))
         except httpx.TransportError:
             stream.put(RequestOutput(error=self._broken()))
-        except Exception as error:  # a fault of ours: nobody must wait for ever; what it says may be a person's text
+        except Exception as error:  # a bug: the stream must end; the message may contain a user's text
             failure = EngineError("The answer could not be finished", got=type(error).__name__, hint="ask again")
             stream.put(RequestOutput(error=failure))
 
     async def _ready(self, request: Request, version: str) -> list[int]:
-        """The prompt's tokens, when the adapter is not just being dropped."""
+        """Returns the prompt's tokens; waits while the adapter is being dropped."""
         while True:
             prompt = await asyncio.to_thread(self._prepared, request)
             if version not in self._dropping:
@@ -180,7 +184,7 @@ class VllmEngine:
         return prompt
 
     def _prepared(self, request: Request) -> list[int]:
-        """The prompt's tokens, once it is sure that the server can and may answer."""
+        """Returns the prompt's tokens, after a check that the server can answer with this adapter."""
         terms = self.server.terms
         if request.base.fingerprint != terms.fingerprint:
             what = f"vLLM serves another base than {request.base.name!r}"
@@ -188,28 +192,28 @@ class VllmEngine:
         if request.adapter is not None:
             terms.check(self.store, find(self.store, version_of(request.adapter)))
         room = answer_tokens(self.base, request.labels, 0)
-        return self._prompts.encode(request.prompt, room + 1)  # vLLM always says one token more
+        return self._prompts.encode(request.prompt, room + 1)  # vLLM always generates one more token
 
-    async def _look(self) -> None:
-        """Ends what is gone, again and again; and of copies, those that were not asked for longest."""
+    async def _check(self) -> None:
+        """Drops deleted adapters, and the copies that were not used for longest, in a loop."""
         while True:
-            await asyncio.sleep(LOOK_S)
-            with suppress(OwnlmError, httpx.HTTPError, OSError):  # the home is busy, or the server gone: later
+            await asyncio.sleep(CHECK_S)
+            with suppress(OwnlmError, httpx.HTTPError, OSError):  # the home is busy, or the server has ended: try later
                 for version in await asyncio.to_thread(self._gone):
                     await self._drop(version, SupersededError("The adapter is no longer there", hint="ask again"))
                 for version in list(self._given)[: -2 * self.server.settings.in_memory]:
-                    if version not in self._live.values() and version != NOBODY:
+                    if version not in self._live.values() and version != ZERO:
                         await self._drop(version, None)
 
     def _gone(self) -> set[str]:
-        """Versions that the home has no more, or that may not be used any more."""
-        given = set(self._given) - {NOBODY}
+        """Returns versions that were deleted or are stale."""
+        given = set(self._given) - {ZERO}
         return gone(self.store, self.server.copies) | (given - current(self.store, given))
 
     async def _drop(self, version: str, error: OwnlmError | None) -> None:
-        """Has the server forget an adapter, and removes its copy, when nothing reads it any more.
+        """Unloads an adapter from the server, then removes its copy.
 
-        The other way round, an answer under way could find the folder missing, at which vLLM ends.
+        In the other order, a running request could miss the folder, at which vLLM exits.
         """
         self._dropping[version] = asyncio.Event()
         try:
@@ -219,7 +223,7 @@ class VllmEngine:
                 await asyncio.sleep(ABORT_S)
             assert self._client is not None
             if self.server.process.poll() is None:
-                headers = {NAME: self.server.terms.name_of(version)}
+                headers = {NAME: version}
                 (await self._client.post(DROP, headers=headers, timeout=DROP_S)).raise_for_status()
             await asyncio.to_thread(remove_copy, self.server.copies, version)
             self._given.pop(version, None)
@@ -235,7 +239,7 @@ class VllmEngine:
             await asyncio.wait(tasks)
 
     def _broken(self) -> OwnlmError:
-        """Why a connection broke."""
+        """Returns the reason for a broken connection."""
         try:
             self.server.check_runs()
         except OwnlmError as error:

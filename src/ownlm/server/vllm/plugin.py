@@ -1,4 +1,4 @@
-"""Inside a vLLM server that our side started: who may ask for what, and where adapters come from.
+"""Plugin inside the vLLM server that the engine starts: access control, and loading of adapters.
 
 vLLM loads `register` in each of its processes, by the entry point `ownlm` of the group `vllm.general_plugins`.
 """
@@ -20,9 +20,9 @@ from ownlm.server.vllm.copies import put_copy
 from ownlm.server.vllm.terms import Terms
 from ownlm.store.store import Store
 
-DROP: Final = "/ownlm/drop"  # has the server forget the adapter whose name stands in the header
+DROP: Final = "/ownlm/drop"  # route that unloads the adapter named in the header
 NAME: Final = "x-ownlm-adapter"
-END_S: Final = 10.0  # between asking it to end and ending it
+END_S: Final = 10.0  # time between SIGTERM and SIGKILL
 _OPEN: Final = {("GET", "/health"), ("POST", "/v1/completions"), ("POST", DROP)}
 _log = logging.getLogger("ownlm.server")
 
@@ -32,44 +32,38 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 def register() -> None:
-    """Registers the resolver, where this is a server of ours; elsewhere it does nothing."""
+    """Registers the resolver, where the engine has started this server; elsewhere does nothing."""
     terms = Terms.given()
     if terms is None or parent_process() is not None:  # adapters are resolved in the process that listens
         return
     from vllm.lora.resolver import LoRAResolverRegistry
 
     LoRAResolverRegistry.register_resolver("ownlm", Resolver(terms))
-    Thread(target=_end_with_our_side, name="lifeline", daemon=True).start()
+    Thread(target=_exit_with_parent, name="lifeline", daemon=True).start()
 
 
-def _end_with_our_side() -> None:
-    """Ends the server when the process that started it is gone, however it went: it held the other end of stdin."""
+def _exit_with_parent() -> None:
+    """Ends the server when its parent process has ended, which held the other end of stdin."""
     while os.read(0, 1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(END_S)
-    if os.getpgrp() == os.getpid():  # a session of our own: while it starts, vLLM does not hear that it should end
+    if os.getpgrp() == os.getpid():  # the session is ours: vLLM ignores SIGTERM while it starts
         os.killpg(os.getpid(), signal.SIGKILL)
 
 
 class Resolver:
-    """What vLLM asks when it meets a name that it does not know.
-
-    It answers only to names that our side gave out in this run, and looks the adapter up in the home itself.
-    """
+    """Resolves the name of an adapter that vLLM has not loaded, which is its version in the home."""
 
     def __init__(self, terms: Terms) -> None:
         self.terms = terms
         self._store: Store | None = None
 
     async def resolve_lora(self, base_model_name: str, lora_name: str) -> Any:
-        """The request with which vLLM loads an adapter; None where there is none for that name."""
-        version = self.terms.version(lora_name)
-        if version is None:
-            return None
+        """Returns the request with which vLLM loads an adapter; None where the home has no such version."""
         try:
-            folder = await asyncio.to_thread(self._copy, version)
-        except OwnlmError as error:  # our side, which looked before it asked, tells the person
+            folder = await asyncio.to_thread(self._copy, lora_name)
+        except OwnlmError as error:  # the engine has checked it before, and reports the error
             _log.warning("An adapter cannot be given to vLLM: %s", type(error).__name__)
             return None
         from vllm.lora.request import LoRARequest
@@ -82,10 +76,10 @@ class Resolver:
         return put_copy(self._store, self.terms, version)
 
 
-class Guard:
-    """Before everything that vLLM listens to: only what our side uses, and only with the key of this run.
+class KeyMiddleware:
+    """Allows only the routes that the engine uses, and only with the key of this run.
 
-    vLLM itself asks for its key at some addresses alone; others load an adapter from any folder.
+    vLLM checks its key on some routes alone; others would load an adapter from any folder.
     """
 
     def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
@@ -102,15 +96,15 @@ class Guard:
         given = headers.get(b"authorization", b"")
         known = self.key is not None and hmac.compare_digest(given, self.key)
         if not known or (scope["method"], scope["path"]) not in _OPEN:
-            return await _say(send, 404)
+            return await _respond(send, 404)
         if scope["path"] != DROP:
             return await self.app(scope, receive, send)
         await _drop(scope["app"].state, headers.get(NAME.encode(), b"").decode("ascii", "replace"))
-        return await _say(send, 204)
+        return await _respond(send, 204)
 
 
 async def _drop(state: Any, name: str) -> None:
-    """Takes an adapter out of the server's memory. vLLM's own way leaves the weights in the worker."""
+    """Unloads an adapter. vLLM's own route leaves the weights in the worker."""
     models = state.openai_serving_models
     async with models.lora_resolver_lock[name]:
         request = models.lora_requests.pop(name, None)
@@ -119,6 +113,6 @@ async def _drop(state: Any, name: str) -> None:
     models.lora_resolver_lock.pop(name, None)
 
 
-async def _say(send: Send, status: int) -> None:
+async def _respond(send: Send, status: int) -> None:
     await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
     await send({"type": "http.response.body", "body": b""})

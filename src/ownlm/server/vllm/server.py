@@ -1,4 +1,4 @@
-"""A vLLM server of our own: started, waited for, and ended."""
+"""Starts, waits for and stops a vLLM server process."""
 
 import os
 import secrets
@@ -25,42 +25,42 @@ from ownlm.store.exports import serving, sweep_served
 from ownlm.store.rows import BaseInfo
 from ownlm.store.store import Store
 
-START_S: Final = 600.0  # large weights take long to load
+START_S: Final = 600.0  # large weights load slowly
 POLL_S: Final = 0.25
-END_S: Final = 15.0  # between asking a server to end and ending it
+END_S: Final = 15.0  # time between SIGTERM and SIGKILL
 LAST_LINES: Final = 30
-SOCKET_BYTES: Final = 100  # the longest path of a socket that every system takes
-MODEL: Final = "ownlm"  # what the server calls the bare base, which nobody asks
+SOCKET_BYTES: Final = 100  # longest path of a socket on all systems
+MODEL: Final = "ownlm"  # name of the bare base in vLLM, which is never requested
 
-# What must not reach vLLM from our own environment, whatever is set there.
+# Variables of our environment that must not reach vLLM.
 _OUT: Final = ("VLLM_SKIP_MODEL_NAME_VALIDATION", "VLLM_SERVER_DEV_MODE", "VLLM_DEBUG_LOG_API_SERVER_RESPONSE")
 _ENVIRONMENT: Final = {
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",  # without it no resolver is asked
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",  # without it vLLM uses no resolver
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
-    "VLLM_LOGGING_LEVEL": "WARNING",  # names of adapters stand in what is below
+    "VLLM_LOGGING_LEVEL": "WARNING",  # lower levels log names of adapters
     "VLLM_PLUGINS": "ownlm",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class VllmSettings:
-    """How a vLLM server is started.
+    """Settings of a vLLM server.
 
     Args:
-        python: of the environment in which vLLM and ownlm are installed; this one by default.
-        slots: how many different adapters one batch may hold.
-        in_memory: how many adapters the server keeps in memory besides; at least `slots`.
-        rank: the highest; by default what the home needs now.
-        modules: kinds of modules that adapters may change; by default those that the home's adapters change now.
-        sequences: how many are answered at once.
-        max_tokens: the longest sequence; by default the base's own.
-        dtype: by default float32 on a CPU, else bfloat16, as everywhere.
-        kv_gb: room for keys and values on a CPU.
-        gpu_memory: the part of a GPU's memory that vLLM may take.
-        more: further arguments of `vllm serve`, as they stand.
+        python: Python of the environment that has vLLM and ownlm; by default this one.
+        slots: Largest number of different adapters in one batch.
+        in_memory: Number of adapters that the server keeps in memory; at least `slots`.
+        rank: Highest rank of an adapter; by default the highest in the home.
+        modules: Kinds of modules that adapters may change; by default those of the home's adapters.
+        sequences: Largest number of requests in one batch.
+        max_tokens: Longest sequence; by default the base's context.
+        dtype: Data type; by default float32 on a CPU, else bfloat16.
+        kv_gb: Size of the key-value cache on a CPU, in GB.
+        gpu_memory: Fraction of a GPU's memory that vLLM may use.
+        more: Further arguments of `vllm serve`.
     """
 
     python: str = PYTHON
@@ -81,13 +81,20 @@ class VllmSettings:
 
 
 def arguments(base: BaseInfo, terms: Terms, settings: VllmSettings, socket: Path, device: str) -> list[str]:
-    """The command that starts the server. No secret stands in it, and no text will be logged."""
+    """Returns the command that starts the server. It contains no secret, and turns off the logging of texts."""
     command = python_command("-m", "vllm.entrypoints.openai.api_server", python=settings.python)
     command += ["--model", base.folder]
-    command += ["--served-model-name", MODEL, "--uds", str(socket), "--middleware", "ownlm.server.vllm.plugin.Guard"]
+    command += [
+        "--served-model-name",
+        MODEL,
+        "--uds",
+        str(socket),
+        "--middleware",
+        "ownlm.server.vllm.plugin.KeyMiddleware",
+    ]
     command += ["--dtype", settings.dtype or ("float32" if device == "cpu" else "bfloat16")]
-    command += ["--generation-config", "vllm"]  # no sampling settings but the request's own
-    command += ["--enable-lora", "--max-loras", str(settings.slots + 1)]  # one for the adapter that does nothing
+    command += ["--generation-config", "vllm"]  # sampling settings come from the request alone
+    command += ["--enable-lora", "--max-loras", str(settings.slots + 1)]  # one more for the adapter that adds nothing
     command += ["--max-cpu-loras", str(settings.in_memory + 1), "--max-lora-rank", str(terms.rank)]
     command += ["--lora-target-modules", *terms.modules]
     command += ["--max-num-seqs", str(settings.sequences)]
@@ -101,9 +108,9 @@ def arguments(base: BaseInfo, terms: Terms, settings: VllmSettings, socket: Path
 
 @dataclass(slots=True)
 class VllmServer:
-    """A running server, which serves one base to whoever has its socket, its key and names of adapters.
+    """A running vLLM server for one base.
 
-    It listens on a socket in a folder that nobody else may enter. It ends when this process ends.
+    It listens on a Unix socket in a private folder, and answers only with its key. It ends when this process ends.
     """
 
     base: BaseInfo
@@ -116,11 +123,11 @@ class VllmServer:
 
     @property
     def copies(self) -> Path:
-        """The folder of adapters written out for it."""
+        """Folder of the adapters that were written for the server."""
         return Path(self.terms.copies)
 
     def client(self) -> httpx.AsyncClient:
-        """A client that may ask it."""
+        """Returns an HTTP client with the server's key."""
         transport = httpx.AsyncHTTPTransport(uds=str(self.socket), limits=httpx.Limits(max_connections=None))
         headers = {"Authorization": f"Bearer {self.terms.key}"}
         return httpx.AsyncClient(transport=transport, base_url="http://vllm", headers=headers, timeout=None)
@@ -128,10 +135,10 @@ class VllmServer:
     def check_runs(self) -> None:
         """Raises an EngineDownError where the server has ended."""
         if (code := self.process.poll()) is not None:
-            raise EngineDownError("The vLLM server has ended", got=f"exit status {code}", hint="restart `ownlm serve`")
+            raise EngineDownError("The vLLM server has ended", got=f"exit status {code}", hint="restart the server")
 
     def wait(self, timeout_s: float = START_S) -> None:
-        """Waits until it answers; an OwnlmError with its last lines where it does not, and then it is ended."""
+        """Waits until the server answers; else stops it and raises an OwnlmError with its last lines of output."""
         until = time.monotonic() + timeout_s
         transport = httpx.HTTPTransport(uds=str(self.socket))
         headers = {"Authorization": f"Bearer {self.terms.key}"}
@@ -146,10 +153,10 @@ class VllmServer:
         except BaseException:
             self.stop(0)
             raise
-        self._lines = deque(maxlen=0)  # what it says from now on could be about what people ask
+        self._lines = deque(maxlen=0)  # later output may contain texts of users
 
     def stop(self, grace_s: float = END_S) -> None:
-        """Ends it, and removes the adapters written out for it."""
+        """Stops the server, and removes the adapters that were written for it."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
@@ -165,14 +172,17 @@ _HINT: Final = "install vLLM and ownlm in one environment (docs/serving.md), and
 
 
 def start_server(store: Store, base: BaseInfo, settings: VllmSettings, device: str | None = None) -> VllmServer:
-    """Starts a server for one base. It does not answer yet: `wait` for it.
+    """Starts a server for one base, without waiting until it answers.
 
     Args:
-        device: where it runs; None for a GPU if there is one, else the CPU.
+        store: Home that is served.
+        base: Base that the server loads.
+        settings: Settings of the server.
+        device: Device; None for a GPU if there is one, else the CPU.
 
     Raises:
-        StoreError: the home cannot be written.
-        OwnlmError: there is no such python.
+        StoreError: The home cannot be written.
+        OwnlmError: The Python does not exist.
     """
     device = device or default_device()
     rank, modules = room_for(store, base)
@@ -181,12 +191,12 @@ def start_server(store: Store, base: BaseInfo, settings: VllmSettings, device: s
         copies = undo.enter_context(serving(store))
         private = copies
         if len(os.fsencode(socket_in(copies))) > SOCKET_BYTES:
-            private = Path(tempfile.mkdtemp(prefix="ownlm-"))  # 0700, as the other is
+            private = Path(tempfile.mkdtemp(prefix="ownlm-"))  # mode 0700
             undo.callback(shutil.rmtree, private, ignore_errors=True)
         terms = Terms(
             home=str(store.folder), copies=str(copies), base=base.name, fingerprint=base.fingerprint,
             folder=base.folder, rank=settings.rank or rank, modules=settings.modules or modules,
-            secret=secrets.token_urlsafe(32), key=secrets.token_urlsafe(32),
+            key=secrets.token_urlsafe(32),
         )  # fmt: skip
         kept = {name: value for name, value in child_environment().items() if name not in _OUT}
         environment = {**kept, **_ENVIRONMENT, **terms.environment(), "VLLM_API_KEY": terms.key}
@@ -196,7 +206,7 @@ def start_server(store: Store, base: BaseInfo, settings: VllmSettings, device: s
         try:
             process = subprocess.Popen(
                 command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for us: we end it when its answers are done
+                start_new_session=True,  # Ctrl-C does not reach it: it is stopped after the last answer
             )  # fmt: skip
         except OSError as error:
             raise OwnlmError("vLLM cannot be started", got=f"{settings.python}: {error.strerror}", hint=_HINT) from None
@@ -208,7 +218,7 @@ def start_server(store: Store, base: BaseInfo, settings: VllmSettings, device: s
 
 
 def _read(server: VllmServer) -> None:
-    """Reads what the server says, lest it wait for a reader."""
+    """Reads the server's output, so that its pipe never fills."""
     assert server.process.stdout is not None
     for line in server.process.stdout:
         server._lines.append(line.decode("utf8", "replace").rstrip())
@@ -222,6 +232,6 @@ def _healthy(client: httpx.Client) -> bool:
 
 
 def _kill_group(group: int) -> None:
-    """Ends what is left of the server's processes; they are a session of their own."""
+    """Kills the remaining processes of the server's session."""
     with suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)

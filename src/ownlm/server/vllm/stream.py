@@ -15,7 +15,7 @@ from ownlm.inference.protocol import EngineError, OutputStream
 from ownlm.inference.request import Finish, Request, RequestOutput
 from ownlm.inference.text import Detokenizer
 from ownlm.model.base import BaseLM
-from ownlm.server.vllm.terms import NOBODY, Terms
+from ownlm.server.vllm.terms import ZERO
 from ownlm.store.exports import id_of
 
 PATH: Final = "/v1/completions"
@@ -50,7 +50,7 @@ class VllmStream(OutputStream):
 
 
 def generating(model: str, prompt: list[int], asked: Request, room: int, ends: set[int]) -> dict[str, Any]:
-    """The request for a text of at most `room` tokens. Stop texts are found on our side, in the tokens that come."""
+    """Returns the body of a request for at most `room` tokens. Stop texts are found on our side."""
     request = {
         "model": model,
         "prompt": prompt,
@@ -61,7 +61,7 @@ def generating(model: str, prompt: list[int], asked: Request, room: int, ends: s
         "return_token_ids": True,
     }
     if asked.adapter is None:
-        request["cache_salt"] = token_urlsafe()  # how soon an answer begins must not tell who asked the same before
+        request["cache_salt"] = token_urlsafe()  # timing must not reveal that another user sent it
     if asked.temperature:
         request |= {"top_p": asked.top_p} | ({} if asked.seed is None else {"seed": asked.seed})
     return request
@@ -73,7 +73,6 @@ async def read_text(
     text: Detokenizer,
     stream: VllmStream,
     ends: set[int],
-    terms: Terms,
 ) -> None:
     """Puts the answer's pieces on the stream.
 
@@ -86,7 +85,7 @@ async def read_text(
             if not line.startswith(b"data: ") or line == b"data: [DONE]":
                 continue
             model, choice = _choice(line.removeprefix(b"data: "))
-            stream.adapter = _answered(model, request, terms)
+            stream.adapter = _answered(model, request)
             finish = choice.get("finish_reason")
             for token in choice.get("token_ids") or ():
                 stream.completion_tokens += 1
@@ -101,10 +100,10 @@ async def read_text(
                 text.finish()
                 finish = "stop" if text.stopped else finish
                 stream.put_text(text.take(), "stop" if finish == "stop" else "length")
-                return  # closes the connection: vLLM gives up what it still would say
+                return  # closes the connection, at which vLLM aborts the rest
             if piece := text.take():
                 stream.put_text(piece, None)
-    raise EngineError("vLLM ended an answer in its midst", hint=_AGAIN)
+    raise EngineError("vLLM ended an answer early", hint=_AGAIN)
 
 
 async def read_likeliest(
@@ -114,7 +113,6 @@ async def read_likeliest(
     labels: Sequence[str],
     base: BaseLM,
     stream: VllmStream,
-    terms: Terms,
 ) -> None:
     """Puts the likeliest label on the stream: each is given to vLLM as part of a prompt, for its tokens' likelihoods.
 
@@ -133,7 +131,7 @@ async def read_likeliest(
             last = choice["prompt_logprobs"][-len(encoded[place]) :]
             of_label = zip(last, encoded[place], strict=True)
             likelihood[place] = sum(of[str(token)]["logprob"] for of, token in of_label)
-        stream.adapter = _answered(document["model"], request, terms)
+        stream.adapter = _answered(document["model"], request)
         complete = len(document["choices"]) == len(labels)
     except (ValueError, LookupError, TypeError):
         complete = False
@@ -145,9 +143,9 @@ async def read_likeliest(
 
 
 def _check(response: httpx.Response) -> None:
-    """Raises where vLLM refuses. What it says of it is not repeated: it may hold the text."""
+    """Raises an error for vLLM's error responses. Their message is not repeated: it may contain the prompt."""
     if response.status_code == 404:
-        raise SupersededError("The adapter is no longer there, or vLLM cannot read it", hint=_AGAIN)
+        raise SupersededError("The adapter was deleted, or vLLM cannot read it", hint=_AGAIN)
     if response.status_code != 200:
         raise EngineError("vLLM refuses to answer", got=f"status {response.status_code}", hint=_AGAIN)
 
@@ -165,12 +163,11 @@ def _choice(line: bytes) -> tuple[str, dict[str, Any]]:
     with suppress(ValueError, LookupError, TypeError):
         document = json.loads(line)
         return document["model"], document["choices"][0]
-    raise EngineError("vLLM could not go on with an answer", hint=_AGAIN)
+    raise EngineError("vLLM failed during an answer", hint=_AGAIN)
 
 
-def _answered(model: str, request: Mapping[str, Any], terms: Terms) -> str | None:
-    """The id of the adapter with which vLLM says that it answers; an EngineError where another was asked for."""
-    version = terms.version(model)
-    if model != request["model"] or version is None:
+def _answered(model: str, request: Mapping[str, Any]) -> str | None:
+    """Returns the id of the adapter that vLLM reports; an EngineError where it is not the requested one."""
+    if model != request["model"]:
         raise EngineError("vLLM answered with another adapter; the answer was thrown away", hint=_AGAIN)
-    return None if version == NOBODY else id_of(version)
+    return None if model == ZERO else id_of(model)
