@@ -45,7 +45,7 @@ def office(tmp_path: Path, tiny_base: Path) -> Office:
 
 @pytest.fixture
 def server(office: Office, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeVllm]:
-    monkeypatch.setattr(vllm_engine, "LOOK_S", 0.02)
+    monkeypatch.setattr(vllm_engine, "CHECK_S", 0.02)
     monkeypatch.setattr(vllm_engine, "ABORT_S", 0.01)
     with fake_vllm(office, monkeypatch) as fake:
         yield fake
