@@ -362,7 +362,7 @@ def test_only_versions_of_the_home_are_resolved(office: Office, server: FakeVllm
             asked = {"model": name, "prompt": [1, 2], "max_tokens": 1}
             return (await client.post("/v1/completions", json=asked)).status_code
 
-    for name in (ana.id, version_of(ana), f"{version_of(ana)}.", f"{ana.id}-{16 * '0'}", "../../etc", ""):
+    for name in (ana.id, f"{version_of(ana)}.", f"{ana.id}-{16 * '0'}", "../../etc", ""):
         assert asyncio.run(status(name)) == 404
     assert asyncio.run(status(name_of(ana))) == 200
 
