@@ -1,4 +1,4 @@
-"""The pools of a home: pieces of adapters that people agreed to share, and the verbs on them."""
+"""`home.pools`: pools of pieces of adapters that users agreed to share, and the operations on them."""
 
 from collections import Counter
 from functools import partial
@@ -57,7 +57,7 @@ class Pools:
         return info, open_pool(Path(info.folder), info.digest)
 
     def drafts(self, task: str | None = None, user: str | None = None) -> list[DraftInfo]:
-        """What is kept of people's training for sharing: everybody's, or a person's; in all tasks, or in one."""
+        """Drafts, of all users or one, in all tasks or one."""
         return stored_drafts(self._home.store, None if task is None else self._home.task(task).name, user)
 
     def use(self, info: PoolInfo, pool: "Pool") -> "Use":
@@ -67,7 +67,7 @@ class Pools:
         return use_of_pool(self._home.store, info, pool)
 
     def pieces(self, user: str, task: str | None = None) -> tuple[AdapterInfo, "Use"]:
-        """The recipe that answers for a person, and whose pieces it is made of, with which weights.
+        """A user's newest recipe, and its sharers with their weights.
 
         Raises:
             NotFoundError, AdapterError, PoolError: they have none, or several tasks and none is named; it is stale, or
@@ -153,14 +153,14 @@ class Pools:
         return verify_pool(self._home.store, self._home.load, which, check_digest(digest))
 
     def withdraw(self, who: str, *, again: bool = True, progress: Progress = silent) -> Withdrawal:
-        """Takes a sharer's pieces out of every pool of the home, and assembles anew whose recipes used them.
+        """Takes a sharer's pieces out of every pool of the home, and assembles the affected users again.
 
         Each pool gets a version without them; the old one's bytes are removed, and the drafts of their training. Who
-        cannot be assembled anew stays stale, and is answered by the base until they are.
+        cannot be assembled again stays stale, and is answered by the base until they are.
 
         Args:
             who: a person, or a sharer's random id, or its beginning.
-            again: whether to assemble anew.
+            again: whether to assemble the affected users again.
 
         Raises:
             NotFoundError: nothing of theirs is shared, or several ids begin so. StoreError: the home cannot be
@@ -178,7 +178,7 @@ class Pools:
     def remove(self, digest: str, *, progress: Progress = silent) -> tuple[PoolInfo, int]:
         """Takes a pool that no current recipe is made of out of the home; returns it, and how many bytes went.
 
-        One of this home cannot be taken in again: when it goes, the home forgets whose pieces lie in it.
+        One of this home cannot be taken in again: when it goes, the home forgets which users its sharers are.
 
         Args:
             digest: what its digest begins with.

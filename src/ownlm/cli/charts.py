@@ -1,4 +1,4 @@
-"""Pictures: whose pieces are used, in which layers."""
+"""Heat maps of the pieces that recipes use, by sharer and layer."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -91,7 +91,7 @@ def _admit_module(pool: Pool, name: str, weight_OD: Tensor) -> None:
 
 
 def _refuse(pool: Pool, name: str, bad_N: Tensor, what: str, got_N: Tensor | None = None, most: float = 0.0) -> None:
-    """Raises where a piece is bad, and tells whose."""
+    """Raises a PoolError that names the sharer of a bad piece."""
     for place in bad_N.nonzero()[:, 0].tolist():
         raise PoolError(
             f"The piece of {name!r} that {pool.sharer(name, place)} gives {what}",

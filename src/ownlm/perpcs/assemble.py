@@ -2,7 +2,7 @@
 
 It is autoregressive in depth: what a module selects is installed before the next module sees its input. A long history,
 or many people's, is several rows: each runs in a thread of its own, and all wait for each other at every module, where
-the pieces are chosen for everybody. What waits keeps little more than its hidden states, so a history may be long.
+the pieces are chosen for all users. What waits keeps little more than its hidden states, so a history may be long.
 """
 
 import time
@@ -133,11 +133,11 @@ def _groups(targets: Iterable[Target]) -> Iterator[list[Target]]:
 
 
 class _Chosen(Exception):
-    """The last module has chosen; what would follow, nobody reads."""
+    """The last module has chosen; the rest of the pass is not needed."""
 
 
 class _Group:
-    """People whose histories go through the model together. What is chosen, is chosen by whichever row comes last."""
+    """Users in one pass through the model. The row that reaches a module last selects the pieces for all of them."""
 
     def __init__(
         self,
@@ -229,7 +229,7 @@ class _Group:
             raise _Chosen
 
     def _choose(self) -> None:
-        """Selects everybody's pieces for a module, and installs them."""
+        """Selects all users' pieces for a module, and installs them."""
         name, gate_ND = self.module, self.pool.gates(self.module)
         feature_UD = torch.zeros(len(self.targets), gate_ND.shape[1], dtype=torch.float64)
         for batch in self.batches:  # always in this order, whoever came first

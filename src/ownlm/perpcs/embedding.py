@@ -40,7 +40,7 @@ def embed_histories(
         emb_UD, float32 on the CPU, in the histories' order.
 
     Raises:
-        DataError: somebody has no text, or there is nobody.
+        DataError: a user has no text, or there is no user.
 
     Source: Per-Pcs (arXiv 2406.10471), sharer selection. Differs: the released code embeds with DeBERTa-v3-large.
     """
@@ -71,7 +71,7 @@ def embed_with(folder: Path, histories: Iterable[Sequence[str]]) -> Tensor:
 
     Raises:
         ConfigError: sentence-transformers is not installed, or cannot load the folder.
-        DataError: somebody has no text, or there is nobody.
+        DataError: a user has no text, or there is no user.
 
     Source: Per-Pcs (arXiv 2406.10471), sharer selection. Differs: any encoder, not DeBERTa-v3-large alone.
     """

@@ -1,4 +1,4 @@
-"""What histories show the modules of the base alone, with nobody's adapter on it."""
+"""Features of histories at the modules of the base alone, without an adapter."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""A pool's manifest: for which base the pieces are, whose they are by random id, the hash of every file, a signature.
+"""A pool's manifest: the base, the sharers by random id, the hash of every file, a signature.
 
 A hash shows damage; a signature shows who made the pool. Format 1 has no signature, and is read as before.
 """
@@ -49,12 +49,12 @@ class Manifest(BaseModel):
 
     Attributes:
         parent: digest of the version it was made from.
-        provenance: how it was made. Names nobody, sharers neither.
+        provenance: how it was made. It names no user and no sharer.
         sharers: random ids, sorted, so that their order tells nothing.
         modules: in the model's order.
         line: random; all versions of a pool that one home publishes have the same.
         ancestors: digests of the versions before it, as far as they are known, the oldest first.
-        publisher: public key of the home that signed it. It names nobody.
+        publisher: public key of the home that signed it. It names no user.
         signature: of all the rest.
     """
 

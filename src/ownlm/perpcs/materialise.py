@@ -1,4 +1,4 @@
-"""Recipes made into matrices: one person's adapter, or everybody's pieces in one bank."""
+"""Recipes made into matrices: one user's adapter, or all pieces of a pool in one bank."""
 
 from collections.abc import Sequence
 from math import isclose

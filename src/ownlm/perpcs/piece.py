@@ -29,7 +29,7 @@ def kept_modules(seed: int, sharer: str, modules: Sequence[str], ratio: float) -
     """The modules of which a sharer gives their piece: round(ratio M) of them, and at least one.
 
     Args:
-        seed, sharer: decide which; neither is told in the pool.
+        seed, sharer: decide which; neither is in the pool.
         modules: all M, in the model's order.
         ratio: above 0, at most 1.
 
@@ -39,7 +39,7 @@ def kept_modules(seed: int, sharer: str, modules: Sequence[str], ratio: float) -
     Raises:
         ConfigError: the ratio is out of range.
 
-    Source: Per-Pcs (arXiv 2406.10471), the sharing ratio. Differs: each sharer's choice depends on nobody else's.
+    Source: Per-Pcs (arXiv 2406.10471), the sharing ratio. Differs: each sharer's choice is independent of the others'.
 
     >>> kept_modules(0, "00000000000000aa", ["q", "k", "v", "o"], 0.5)
     ['q', 'v']

@@ -25,7 +25,7 @@ _BESIDE = re.compile(r"readme(\..*)?|licen[cs]e.*|\.git|\.gitattributes|\.gitign
 
 @dataclass(frozen=True, slots=True)
 class _Module:
-    """One module's pieces: whose they are, their gates, and how large the module is."""
+    """One module's pieces: their sharers, their gates, and the size of the module."""
 
     entry: ModuleEntry
     gate_ND: Tensor
@@ -61,7 +61,7 @@ class Pool:
         return tuple(self._by_name)
 
     def shape(self, module: str) -> tuple[int, int]:
-        """O and D of a module, known even where nobody gives a piece of it."""
+        """O and D of a module, known even if no sharer gives a piece of it."""
         found = self._module(module)
         return found.out_features, found.gate_ND.shape[1]
 

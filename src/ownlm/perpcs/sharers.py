@@ -1,4 +1,4 @@
-"""Who is asked to share: people whose adapters, together, stand for many others."""
+"""Selection of sharers: users who, together, represent many others."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ def choose_sharers(
 
     Raises:
         ConfigError: `count` is below 1, or nothing embeds those to cluster.
-        DataError: nobody has enough records, or the embeddings do not fit those to cluster.
+        DataError: no user has enough records, or the embeddings do not fit those to cluster.
 
     Source: Per-Pcs (arXiv 2406.10471), sharer selection. Differs: only those with enough records are parted, so that
     no cluster gives nobody; k-means keeps the best of ten starts, the released code one; the least number of records

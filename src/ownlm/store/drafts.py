@@ -46,12 +46,12 @@ def add_drafts(
 
     Returns:
         For each in turn, None; or why it was not kept: the person does not agree to share any more, or of their records
-        some were forgotten meanwhile.
+        some were forgotten during training.
 
     Raises:
         StoreError: they cannot be written; none is kept then.
     """
-    with store.naming_blobs() as db:  # and nobody changes their mind meanwhile
+    with store.naming_blobs() as db:  # no consent changes until it ends
         told = [_gone(db, draft, histories[draft.user]) for draft, _ in made]
         kept = [one for one, error in zip(made, told, strict=True) if error is None]
         store.blobs.put(weights for _, weights in kept)

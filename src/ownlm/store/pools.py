@@ -1,4 +1,4 @@
-"""Who agrees to share, which pools of pieces there are, and whose pieces lie in them.
+"""Users who agree to share, pools of pieces, and the links between sharers and users.
 
 A pool names no person. Here, in the home where it was made, a random id of its sharers meets a person, as long as their
 pieces lie in it: links come and go in one transaction with the pool.
@@ -163,7 +163,7 @@ def replace_pool(
 
     Args:
         old: digest of the version that goes; its folder is the caller's to remove, afterwards.
-        new: the version that comes; None where nobody is left in it.
+        new: the version that comes; None where no sharer is left in it.
         recipes: what becomes of adapters' recipes, by the adapters' ids.
         stale: for those whose recipes cannot go on, why.
         withdrawn: random ids of the sharers whose pieces the new version is without.
@@ -171,7 +171,7 @@ def replace_pool(
         note: writes something down in the same transaction.
 
     Returns:
-        Ids of the adapters that named the old version and were given neither: made meanwhile. They are stale too.
+        Ids of the adapters that named the old version and were given neither, as they were made since. They are stale too.
 
     Raises:
         NotFoundError: the home has no such pool, or no longer.

@@ -1,4 +1,4 @@
-"""Pools of the home: looked at, taken in from outside, removed, and sharers' pieces withdrawn from them."""
+"""Pools of the home: checked, added from outside, removed, and withdrawn from."""
 
 import re
 import shutil
@@ -39,7 +39,7 @@ from ownlm.workflows.report import Withdrawal
 from ownlm.workflows.share import new_pool_folder, pool_info
 
 WITHDRAWN = "a sharer withdrew pieces that it uses"
-EMPTIED = "everybody withdrew from its pool"
+EMPTIED = "all sharers withdrew from its pool"
 DAMAGED = "its pool was damaged, and removed when a sharer withdrew"
 LOOK = "`ownlm pool ls` lists the home's pools; of another give the folder that holds its pool.json"
 SHORTEST = 6  # of a random id's beginning, as tables show it: fewer letters may be anybody's
@@ -160,17 +160,16 @@ def verify_pool(
 def withdraw(store: Store, who: str) -> Withdrawal:
     """Takes a sharer's pieces out of every pool of the home, and removes the drafts that they were made of.
 
-    A version without them replaces each pool, and their bytes are removed. Recipes that do not use them go on with the
-    new version; the others are marked stale. A damaged pool of this home is removed whole.
+    A version without them replaces each pool, and their bytes are removed. Recipes that do not use them continue with
+    the new version; the others are marked stale. A damaged pool of this home is removed whole.
 
     Args:
-        who: a person; or the random id of a sharer, or its beginning, which stands for the person where the home knows
-            them.
+        who: a user; or the random id of a sharer, or its beginning.
 
     Raises:
-        NotFoundError: neither a piece of theirs lies in a pool of the home nor a draft beside it, or several ids begin
-            so. StoreError: the home cannot be written. PoolError: neither is known of theirs, and there are damaged
-            pools from outside.
+        NotFoundError: no pool has a piece of theirs and there is no draft, or several ids begin so.
+        PoolError: the same, and there are damaged pools from outside.
+        StoreError: the home cannot be written.
     """
     who = _sharer(store, who)
     person = pools.person_of(store, who) or who
@@ -198,7 +197,7 @@ def withdraw(store: Store, who: str) -> Withdrawal:
 
 
 def withdraw_leaving(store: Store, name: str) -> Withdrawal:
-    """Withdraws the pieces that somebody deleted has left under a made-up name; `withdraw` says what it raises."""
+    """Withdraws the pieces that a deleted user has left under a made-up name; errors as for `withdraw`."""
     try:
         done = withdraw(store, name)
     except NotFoundError:  # a run that was killed has done it
@@ -208,7 +207,7 @@ def withdraw_leaving(store: Store, name: str) -> Withdrawal:
 
 
 def _leftover(store: Store, due: str, links: ColumnElement[bool]) -> Leftover:
-    """What links people to random ids, and is about to be deleted."""
+    """The links between users and random ids that are about to be deleted."""
     leftover = Leftover(due)
     with store.database.reading() as db:
         leftover.take(db, tables.sharers, links)
@@ -225,9 +224,9 @@ def _erased(store: Store, leftover: Leftover) -> str | None:
 
 
 def _sharer(store: Store, who: str) -> str:
-    """The whole of a random id that is given by its beginning; a person, or what is neither, as it is."""
+    """The random id that begins so; the name of a user, or an unknown name, is returned unchanged."""
     with suppress(NotFoundError):
-        check_known(store, who)  # a name may look like the beginning of somebody else's id
+        check_known(store, who)  # a name may look like the beginning of an id
         return who
     named = set(pools.people_of(store))
     for info in pools.pools(store):
@@ -241,20 +240,21 @@ def _sharer(store: Store, who: str) -> str:
 
 
 def remove_pool(store: Store, digest: str) -> tuple[PoolInfo, int]:
-    """Takes a pool that no current recipe is made of out of the home, and its bytes.
+    """Removes a pool that no current recipe is made of, and its bytes.
 
-    Who shared in it still agrees to share, and can be chosen for another pool. One of this home cannot be taken in
-    again: when it goes, the home forgets whose pieces lie in it.
+    Its sharers still agree to share, and can be selected for another pool. A pool of this home cannot be added again:
+    the home forgets which users its sharers are.
 
     Args:
         digest: what its digest begins with.
 
     Returns:
-        The pool as it was, and how many bytes went.
+        The pool as it was, and the number of bytes removed.
 
     Raises:
-        NotFoundError: there is none. PoolError: people's recipes are made of it. StoreError: the home cannot be
-            written.
+        NotFoundError: there is no such pool.
+        PoolError: users' recipes are made of it.
+        StoreError: the home cannot be written.
     """
     if not digest:  # the newest is not meant
         raise NotFoundError("No pool is named", hint="`ownlm pool ls`")
@@ -272,7 +272,7 @@ def remove_pool(store: Store, digest: str) -> tuple[PoolInfo, int]:
 def _withdraw(
     store: Store, info: PoolInfo, pool: Pool | None, gone: set[str], done: Withdrawal, leftover: Leftover
 ) -> None:
-    """Of one pool; None where it cannot be read."""
+    """Withdraws from one pool; a pool that cannot be read (None) is removed whole."""
     pools.check_own_folder(store, info)
     base = store.base(info.base)
     left = set(pool.manifest.sharers) - gone if pool else ()
@@ -315,7 +315,7 @@ def _next(store: Store, info: PoolInfo, pool: Pool, gone: set[str]) -> Pool:
 
 
 def _remove_folder(info: PoolInfo) -> None:
-    """Of a pool that the home does not name any more."""
+    """Removes the folder of a pool that the home does not name any more."""
     try:
         with suppress(FileNotFoundError):
             shutil.rmtree(info.folder)
