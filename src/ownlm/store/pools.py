@@ -171,7 +171,7 @@ def replace_pool(
         note: writes something down in the same transaction.
 
     Returns:
-        Ids of the adapters that named the old version and were given neither, as they were made since. They are stale too.
+        Ids of the adapters that named the old version and were given neither: they are stale too.
 
     Raises:
         NotFoundError: the home has no such pool, or no longer.
