@@ -111,7 +111,7 @@ def test_who_withdraws_is_gone_and_others_are_assembled_anew(shared: QuickShell)
 def test_pictures_of_a_person_and_a_pool(shared: QuickShell) -> None:
     folder = shared.folder
     told = shared.run("users", "show", "eva", "--plot", "eva.png")
-    assert "eva.png: whose pieces" in told and (folder / "eva.png").read_bytes().startswith(PNG)
+    assert "eva.png: the pieces" in told and (folder / "eva.png").read_bytes().startswith(PNG)
     assert shared.json("users", "show", "eva", "--plot", "eva.svg")["plot"] == "eva.svg"
     assert b"<svg" in (folder / "eva.svg").read_bytes()
     assert "pool.png: how often" in shared.run("pool", "show", "--plot", "pool.png")
