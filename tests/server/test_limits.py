@@ -19,7 +19,7 @@ from ownlm.store import rows
 from ownlm.store.jobs import add_job
 from ownlm.store.rows import AdapterInfo
 from ownlm.store.tokens import give_token
-from tests.server.answering import Office, read, serving
+from tests.server.answering import Office, serving
 from tests.server.conftest import Served
 
 CHAT = "/v1/chat/completions"
@@ -186,9 +186,8 @@ def test_the_engine_counts_labels_that_it_chooses(office: Office, people: list[A
     engine = office.engine(slots=4)
 
     async def use() -> tuple[list[str], list[int], Mapping[str, float]]:
-        streams = [engine.submit(office.request(one, labels=labels)) for one in people[:3]]
-        answers = await asyncio.gather(*map(read, streams))
-        return answers, [one.completion_tokens for one in streams], engine.counts()
+        outputs = [await anext(engine.submit(office.request(one, labels=labels))) for one in people[:3]]
+        return [one.text for one in outputs], [one.completion_tokens for one in outputs], engine.counts()
 
     answers, tokens, counts = serving(engine, use)
     length = {label: len(office.base.encode_answer(f" {label}")) for label in labels}
