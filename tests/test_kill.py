@@ -17,7 +17,7 @@ from ownlm.home import Home
 from ownlm.model.adapter import Adapter
 from ownlm.store.rows import AdapterInfo
 from ownlm.store.store import Store
-from ownlm.workflows import checkpoints
+from ownlm.workflows import writer
 from tests.community import rows, write_rows, write_task
 from tests.forks import context
 
@@ -38,8 +38,8 @@ def train_with_checkpoints(folder: Path) -> None:
     """One user's training, checkpointed after each step: it continues in the midst."""
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoints, "INTERVAL_S", 0)
-        patch.setattr(checkpoints, "MOST_OF_TIME", 1)
+        patch.setattr(writer, "INTERVAL_S", 0)
+        patch.setattr(writer, "MOST_OF_TIME", 1)
         Home(folder).train("sorting", users=USERS[:1], epochs=8, batch_size=2, learning_rate=1e-2)
 
 

@@ -105,7 +105,7 @@ def test_no_history_holds_what_its_user_is_asked(tmp_path: Path) -> None:
     assert histories(file) == {"u": ["2", "3"]}
     assert read_dataset(file, TASK).given_away == 2
     imported = import_lamp(file, tmp_path / "out.jsonl", task="LaMP_4")
-    assert imported.left_out == {"records that are the answer to a query of the same person": 2}
+    assert imported.left_out == {"records that are the answer to a query of the same user": 2}
     for one in questions:
         del one["user_id"]
     write_json(file, questions)  # each a user: its own profile is as it was published

@@ -181,15 +181,14 @@ def base(tiny_base: Path) -> BaseLM:
 
 class TestPrompts:
     def test_are_read_as_they_are(self, base: BaseLM) -> None:
-        reader = PromptEncoder(base, 10)
-        assert reader.read("ab") == base.encode_prompt("ab") and reader.read((5, 2, 7)) == [5, 2, 7]
-        assert reader.read("") == reader.read(()) == [base.tokenizer.bos_token_id]
-        assert reader.room([1] * 4) == 6
+        encoder = PromptEncoder(base, 10)
+        assert encoder.encode("ab") == base.encode_prompt("ab") and encoder.encode((5, 2, 7)) == [5, 2, 7]
+        assert encoder.encode("") == encoder.encode(()) == [base.tokenizer.bos_token_id]
 
     @pytest.mark.parametrize("prompt", ["x" * 10, (5,) * 10, "x" * 10**7, (259,), (10**9,)])
     def test_that_are_too_long_or_unknown_are_refused(self, base: BaseLM, prompt: Any) -> None:
         with pytest.raises(DataError):
-            PromptEncoder(base, 10).read(prompt)
+            PromptEncoder(base, 10).encode(prompt)
 
     def test_are_answered_alike_as_text_and_as_ids(self, office: Office) -> None:
         text, ids = office.request(None, "abc"), office.request(None, tuple(office.base.encode_prompt("abc")))  # type: ignore[arg-type]
