@@ -3,8 +3,10 @@
 from collections import Counter
 from dataclasses import replace
 
+from ownlm.bench import case as cases
 from ownlm.bench.case import Case
 from ownlm.bench.methods.random_records import drawn
+from ownlm.oppu.examples import encode_within
 from tests.bench.methods.cases import ask
 
 
@@ -26,18 +28,16 @@ def test_a_person_with_fewer_records_shows_all_of_them(case: Case) -> None:
 
 def test_a_prompt_shows_these_records_and_nobody_elses(case: Case, monkeypatch) -> None:
     read = list[str]()
-    from ownlm.bench.methods import asking
 
-    genuine = asking._encoded
-
-    def look(case, base, query, text):
+    def look(base, text, room, what):
         read.append(text)
-        others = set(case.histories) - {query.user_id}
+        user = case.data.queries[len(read) - 1].user_id
+        others = set(case.histories) - {user}
         about = text.rsplit("message:", 1)[0]
-        assert query.user_id in about and not any(f"{user} secret" in about for user in others)
-        assert all(record.fields["text"] in about for record in drawn(case, query, 2))
-        return genuine(case, base, query, text)
+        assert user in about and not any(f"{other} secret" in about for other in others)
+        assert all(record.fields["text"] in about for record in drawn(case, case.data.queries[len(read) - 1], 2))
+        return encode_within(base, text, room, what)
 
-    monkeypatch.setattr(asking, "_encoded", look)
+    monkeypatch.setattr(cases, "encode_within", look)
     ask(case, "random", k=2)
     assert len(read) == len(case.data.queries)
