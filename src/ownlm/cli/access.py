@@ -141,7 +141,7 @@ def token(
     operator: Annotated[bool, typer.Option("--operator", help="An operator's, for all users' models.")] = False,
     listed: Annotated[bool, typer.Option("--list", help="List tokens instead: all, or those of USER.")] = False,
     revoke: Annotated[
-        str | None, typer.Option("--revoke", metavar="ID", help="Revoke the token whose id begins so.")
+        str | None, typer.Option("--revoke", metavar="ID", help="Revoke the token with this id or beginning of an id.")
     ] = None,
     expires: Annotated[
         str | None,

@@ -12,7 +12,7 @@ from ownlm.errors import shown
 if TYPE_CHECKING:
     from ownlm.workflows.report import Answer
 
-TOLD = 10  # queries without an answer, and people with a stale assembly, that are told one by one
+LISTED = 10  # most queries without an answer, and users with a stale assembly, that are listed one by one
 
 
 def ask(
@@ -93,10 +93,10 @@ def _summarise(answers: "list[Answer]", json: bool) -> None:
     elif unjudged and not judged:
         warn("not judged: no query carries its right answer; give it as `gold`, or name a label file with --labels")
     _warn(answers)
-    for answer in failed[:TOLD]:
+    for answer in failed[:LISTED]:
         warn(f"no answer: {answer.query.id}: {answer.error}")
-    if len(failed) > TOLD:
-        warn(f"no answer: {len(failed) - TOLD:,} more queries")
+    if len(failed) > LISTED:
+        warn(f"no answer: {len(failed) - LISTED:,} more queries")
     if failed:
         raise typer.Exit(1)
 
@@ -104,7 +104,7 @@ def _summarise(answers: "list[Answer]", json: bool) -> None:
 def _warn(answers: "list[Answer]") -> None:
     """What is to be known about answers that were given; of each person once."""
     warnings = list({answer.query.user_id: answer.warning for answer in answers if answer.warning}.values())
-    for warning in warnings[:TOLD]:
+    for warning in warnings[:LISTED]:
         warn(f"warning: {warning}")
-    if len(warnings) > TOLD:
-        warn(f"warning: the same holds for {len(warnings) - TOLD:,} more people; `ownlm users ls`")
+    if len(warnings) > LISTED:
+        warn(f"warning: the same holds for {len(warnings) - LISTED:,} more people; `ownlm users ls`")

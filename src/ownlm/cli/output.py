@@ -34,7 +34,7 @@ def print_json(document: Any, *, line: bool = False) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Writes a table to stdout; columns whose name ends in '#' are numbers."""
+    """Writes a table to stdout; columns with a name that ends in '#' are numbers."""
     # as Text, because users' texts are not markup
     table = Table(title=Text(harmless(title)), title_justify="left", show_edge=False, show_header=any(columns))
     for column in columns:
@@ -228,7 +228,7 @@ def progress_bar() -> Iterator[OnProgress]:
         TimeRemainingColumn(),
         console=console,
     )
-    known, unknown = dict[str, Any](), set[str]()  # bars by stage; stages whose length is unknown
+    known, unknown = dict[str, Any](), set[str]()  # bars by stage; stages of unknown length
     with bars:
 
         def on_progress(stage: str, done: float, total: float, note: str = "") -> None:

@@ -76,7 +76,9 @@ def _signature(publisher: str | None) -> str:
 def show(
     pool: Annotated[
         str | None,
-        typer.Argument(metavar="ID", help="The pool whose id begins so; the newest by default.", show_default=False),
+        typer.Argument(
+            metavar="ID", help="The pool's id, or its beginning; by default the newest.", show_default=False
+        ),
     ] = None,
     task: options.AnyTask = None,
     plot: options.Plot = None,
@@ -151,7 +153,7 @@ def verify(
         str | None,
         typer.Argument(
             metavar="ID|FOLDER",
-            help="A pool of the home whose id begins so, or any folder; the home's newest by default.",
+            help="A pool's id or its beginning, or any folder; the home's newest by default.",
             show_default=False,
         ),
     ] = None,
@@ -260,7 +262,7 @@ def trust(
 
 @app.command("rm")
 def remove(
-    pool: Annotated[str, typer.Argument(metavar="ID", help="The pool whose id begins so.")],
+    pool: Annotated[str, typer.Argument(metavar="ID", help="The pool's id, or its beginning.")],
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
@@ -312,8 +314,8 @@ def withdraw(
 
 def _print_withdrawal(done: "Withdrawal") -> None:
     gone = ", ".join(done.sharers)
-    told = f"withdrawn: every piece of {gone}; their bytes are removed"
-    say(told if done.pools else f"no pool of the home has pieces of {gone}")
+    text = f"withdrawn: every piece of {gone}; their bytes are removed"
+    say(text if done.pools else f"no pool of the home has pieces of {gone}")
     if done.drafts:
         say(f"removed: {many(done.drafts, 'draft')} of theirs, which the next pool would have been made of")
     for digest in done.unread:

@@ -39,7 +39,7 @@ class Worker:
         self.scheduler: Scheduler | None = None  # once the base is loaded
         self._base, self._store, self._device, self._limits = base, store, device, limits
         self._deliver, self._on_idle = deliver, on_idle
-        self._submitted: list[Sequence] = []  # sequences whose prompts are not encoded yet
+        self._submitted: list[Sequence] = []  # sequences with prompts that are not encoded yet
         self._encoded: list[Sequence] = []  # sequences that the scheduler does not have yet
         self._changed = threading.Condition()
         self._closed = self._aborted = self._busy = False

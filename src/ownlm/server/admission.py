@@ -97,7 +97,7 @@ class Admission:
         """Takes places for the answers of one request.
 
         Args:
-            bounded: False for a token whose answers all begin at once.
+            bounded: False for a token without a limit.
 
         Raises:
             Busy: There is no room for all of them; none is taken.

@@ -38,14 +38,14 @@ class Bound:
     warning: str | None = None
 
     def extras(self, ignored_messages: int | None = None) -> dict[str, Any]:
-        """What an answer tells beside what OpenAI's has."""
-        told = {
+        """Fields of an answer beside those of OpenAI's API."""
+        answered = {
             "adapter": self.request.adapter.id if self.request.adapter else None,
             "base": self.request.base.name,
             "warning": self.warning,
             "retrieved": list(self.retrieved),
         }
-        return told if ignored_messages is None else told | {"ignored_messages": ignored_messages}
+        return answered if ignored_messages is None else answered | {"ignored_messages": ignored_messages}
 
 
 class LongHistory(Exception):
@@ -59,7 +59,7 @@ def bind_question(
     """A question in the task's own words: the prompt is made as in training.
 
     Args:
-        user: None for nobody in particular: the base answers.
+        user: None for the base alone.
         text: the task's input; where it has several fields, a JSON object with them.
         search: makes prompts that show records of a long history.
 
@@ -107,7 +107,9 @@ def _assigned(home: Home, query: Query, task: Task, base_only: bool) -> Assignme
             return Assignment(query, task, pick_base(store, task.name, None), None, why)
         if one.adapter is not None and (gone := learnt_from_gone(one.adapter)) is not None:
             again = "assembled" if one.adapter.is_recipe else "trained"
-            return replace(one, warning=f"Your adapter {gone}: ask to be {again}, and it is made anew without")
+            return replace(
+                one, warning=f"Your adapter {gone}: ask to be {again} again, and the new one is made without it"
+            )
         if one.warning is not None:  # it is stale; what an operator would type is nothing for a client
             return replace(one, warning="Your assembly is stale, and waits to be made again; the base answers")
         return one

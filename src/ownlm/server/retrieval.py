@@ -47,7 +47,7 @@ class Retrieval:
         Raises:
             TaskError: the fields are no input of the task. AnswerTimeoutError: it takes too long.
         """
-        process, late, told = self._take(), threading.Event(), None
+        process, late, reply = self._take(), threading.Event(), None
 
         def end() -> None:
             late.set()
@@ -61,15 +61,15 @@ class Retrieval:
                 json.dumps({"task": task, "user": user, "fields": dict(fields), "how": dict(how)}) + "\n"
             )
             process.stdin.flush()
-            told = json.loads(process.stdout.readline())
+            reply = json.loads(process.stdout.readline())
         except (OSError, ValueError):  # it has ended, or was killed while it wrote
             raise self._failure(late.is_set()) from None
         finally:
             timer.cancel()
-            self._give_back(process, told is not None and not late.is_set())
-        if "wrong" in told:
-            raise TaskError(told["wrong"])
-        return told["prompt"], told["retrieved"]
+            self._give_back(process, reply is not None and not late.is_set())
+        if "wrong" in reply:
+            raise TaskError(reply["wrong"])
+        return reply["prompt"], reply["retrieved"]
 
     def _failure(self, late: bool) -> OwnlmError:
         if late:

@@ -41,7 +41,7 @@ class Consent(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """Numbers of users whose consent was given, withdrawn, or was as asked for already."""
+    """Numbers of consents given, withdrawn, and unchanged."""
 
     given: int = 0
     withdrawn: int = 0

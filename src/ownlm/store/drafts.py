@@ -52,15 +52,15 @@ def add_drafts(
         StoreError: they cannot be written; none is kept then.
     """
     with store.naming_blobs() as db:  # no consent changes until it ends
-        told = [_gone(db, draft, histories[draft.user]) for draft, _ in made]
-        kept = [one for one, error in zip(made, told, strict=True) if error is None]
+        errors = [_gone(db, draft, histories[draft.user]) for draft, _ in made]
+        kept = [one for one, error in zip(made, errors, strict=True) if error is None]
         store.blobs.put(weights for _, weights in kept)
         replaced = sum(_make_room(db, draft) for draft, _ in kept)
         if kept:
             db.execute(insert(tables.drafts), [asdict(draft) for draft, _ in kept])
     if replaced:
         store.sweep()
-    return told
+    return errors
 
 
 def _gone(db: Connection, draft: DraftInfo, history: History) -> NotFoundError | None:

@@ -165,8 +165,8 @@ def replace_pool(
         old: digest of the version that goes; its folder is the caller's to remove, afterwards.
         new: the version that comes; None where no sharer is left in it.
         recipes: what becomes of adapters' recipes, by the adapters' ids.
-        stale: for those whose recipes cannot go on, why.
-        withdrawn: random ids of the sharers whose pieces the new version is without.
+        stale: reason for each recipe that cannot be moved to the new version.
+        withdrawn: random ids of the sharers removed from the new version.
         seen: by which the home will recognise the new version.
         note: writes something down in the same transaction.
 
@@ -281,7 +281,7 @@ def pools(store: Store, task: str | None = None) -> list[PoolInfo]:
 
 
 def pool(store: Store, digest: str | None = None, task: str | None = None, base: BaseInfo | None = None) -> PoolInfo:
-    """The pool whose digest begins so; by default the newest, of a task and for a base where they are given.
+    """The pool with a digest or its beginning; by default the newest, of a task and for a base where they are given.
 
     Raises:
         NotFoundError: there is none, or the beginning is that of several.

@@ -63,7 +63,7 @@ class AdapterInfo:
     parent: str | None = None
     forgotten: int = 0  # number of its records forgotten since
     recipe: builtins.bytes | None = None  # `bytes` is a field here
-    pool: str | None = None  # digest of the pool whose pieces the recipe names
+    pool: str | None = None  # digest of the recipe's pool
     stale: str | None = None  # why the recipe cannot be used
     created: str = field(default_factory=now)
 

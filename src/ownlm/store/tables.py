@@ -107,7 +107,7 @@ adapters = Table(  # trained, or assembled from a pool's pieces with a recipe
     Column("seconds", Float, nullable=False),
     Column("created", String, nullable=False),
     Column("recipe", LargeBinary),
-    Column("pool", String),  # digest of the pool whose pieces the recipe names
+    Column("pool", String),  # digest of the recipe's pool
     Column("stale", String),  # why the recipe cannot be used any more
     Index("adapters_by_user", "task", "user", "number"),
 )

@@ -62,7 +62,7 @@ class Drafting:
         model: the base.
         plan: settings.
         sharers: selected users and their data, in order.
-        failed: collects users whose training fails, each with the error.
+        failed: collects users with failed training, each with the error.
         progress: called with steps done.
     """
 
@@ -122,7 +122,7 @@ class _Kind(Generic[Weights]):
 
 
 def adapters_of(drafting: Drafting) -> tuple[dict[str, Adapter], Drafted]:
-    """All sharers' adapters, by user, except those whose training failed.
+    """All sharers' adapters by user, without failed ones.
 
     Raises:
         NotFoundError: a user does not agree any more, or was forgotten during training; others' drafts are stored.
@@ -142,7 +142,7 @@ def adapters_of(drafting: Drafting) -> tuple[dict[str, Adapter], Drafted]:
 
 
 def gates_of(drafting: Drafting, adapters: Mapping[str, Adapter]) -> tuple[dict[str, Gates], Drafted]:
-    """The gates upon these adapters, by user, except those whose training failed; errors as for `adapters_of`."""
+    """The gates for these adapters by user, without failed ones; errors as for `adapters_of`."""
     plan, sharers = drafting.plan, drafting.sharers
 
     def trained(run: Run) -> Gates:
@@ -184,7 +184,7 @@ def _drafted(
 
 
 def _read(drafting: Drafting, kind: _Kind[Weights], keys: Mapping[str, str]) -> dict[str, Weights]:
-    """The stored weights. A draft whose weights are lost or damaged is trained again."""
+    """The stored weights. A draft with lost or damaged weights is trained again."""
     store, found = drafting.plan.store, dict[str, Weights]()
     for draft in drafts(store, drafting.plan.task.name):
         if draft.kind == kind.name and draft.key == keys.get(draft.user):

@@ -1,4 +1,4 @@
-"""Which versions of which pools the home knows, and whose signature the next one must carry.
+"""Known versions of pools, and the publisher whose signature the next version must carry.
 
 A signing key is pinned when a pool is taken in for the first time (trust on first use). What is recognised as a version
 of a known pool must be newer than all that the home has had of it, and be signed with the same key. Two pools belong
@@ -160,7 +160,7 @@ def _check_key(known: list[PoolVersion], pool: Pool, source: Path) -> None:
 
 
 def _related(known: Iterable[PoolVersion], pool: Pool, source: Path) -> list[PoolVersion]:
-    """The versions whose publisher this one must have."""
+    """The versions with the publisher that this one must have."""
     place, known = os.path.realpath(source), list(known)
     same = {one.digest for one in _of_same_pool(known, pool)}
     return [one for one in known if one.digest in same or one.source == place]

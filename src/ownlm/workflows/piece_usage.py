@@ -50,7 +50,7 @@ class Use:
 
     @property
     def only_used(self) -> "Use":
-        """The same, without sharers whose pieces are not used."""
+        """The same, without unused sharers."""
         used = int((self.total_S > 0).sum())
         return Use(self.sharers[:used], self.kinds, self.layers, self.amount_CSL[:, :used], self.recipes)
 

@@ -346,7 +346,7 @@ def _moved(adapter: AdapterInfo, pool: Pool | None, version: Pool | None, gone: 
 
 
 def assemble_again(store: Store, load: Callable[[BaseInfo], BaseLM], done: Withdrawal, progress: Progress) -> None:
-    """Assembles the users whose recipes a withdrawal made stale, with the settings that each had."""
+    """Assembles users with recipes made stale by a withdrawal again, with their old settings."""
     following = dict(done.pools)
     groups: dict[tuple[str, str], tuple[AssemblyPlan, list[str]]] = {}
     for user in done.affected:
@@ -378,6 +378,6 @@ def _plan_again(store: Store, recipe: AdapterInfo, pool: PoolInfo) -> AssemblyPl
 
 
 def still_stale(store: Store, users: Collection[str]) -> list[tuple[str, str]]:
-    """Those of these users whose newest adapter is stale, each with the reason."""
+    """The users with a stale newest adapter, each with the reason."""
     latest = store.latest_adapters(None, users).items()
     return [(user, adapter.stale) for (_, user), adapter in latest if adapter.stale is not None]

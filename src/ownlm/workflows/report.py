@@ -26,7 +26,7 @@ class Skip(TypedDict):
 
 
 class Failure(TypedDict):
-    """A user whose processing failed, as JSON."""
+    """A failed user, as JSON."""
 
     user: str
     error: str
@@ -123,8 +123,8 @@ class Training(Report):
         trained: adapters, in the order they were stored.
         skipped: users who were not trained, each with the reason.
         not_chosen: number of users outside `top` and `min_records`, by reason.
-        failed: users whose training failed, each with the error.
-        restarted: users whose last adapter had other settings, so that training began with fresh weights.
+        failed: users with failed training, each with the error.
+        restarted: users with other settings than in their last adapter, trained from fresh weights.
         added: counts of the file given with the call.
         tokens_per_s: tokens trained on per second.
         resumed: number of users who continued from a checkpoint of an interrupted run.
@@ -152,14 +152,14 @@ class Estimate(Report):
     Attributes:
         people: number of users who would get an adapter.
         skipped: users who would not be trained, each with the reason.
-        failed: users whose examples cannot be made, each with the error.
+        failed: users without valid examples, each with the error.
         not_chosen: number of users outside `top` and `min_records`, by reason.
         examples, tokens, steps: totals over all users and epochs.
         seconds: approximate time of reading records and training, at the speed just measured.
         bytes: size of all adapters.
         memory_bytes: approximate peak memory of base and training, besides Python and its libraries.
         slots, tokens_per_step: as `train` would choose them, or as given.
-        sampled: number of users whose examples were counted, if they stand for all; None if all were counted.
+        sampled: number of sampled users; None if all users were counted.
         added: counts of the file given with the call.
     """
 
@@ -185,7 +185,7 @@ class Profiles(Report):
     Attributes:
         written: profiles, each with the number of records it was written from.
         skipped: users who were not processed, each with the reason.
-        failed: users whose profile failed, each with the error.
+        failed: users with a failed profile, each with the error.
         interrupted: True if the run was stopped by Ctrl-C.
     """
 
@@ -197,7 +197,7 @@ class Profiles(Report):
 
 @dataclass(frozen=True, slots=True)
 class Drafted:
-    """Number of users whose adapters, or gates, were trained in this run, and of those that existed before."""
+    """Numbers of adapters or gates trained in this run, and reused."""
 
     trained: int = 0
     there: int = 0
@@ -211,7 +211,7 @@ class Shared(Report):
         bytes: size of its files.
         candidates: number of users who agreed to share.
         sharers: users with pieces in the pool.
-        failed: users whose training failed, each with the error.
+        failed: users with failed training, each with the error.
         adapters, gates: numbers of drafts that were trained for the pool, and found.
     """
 
@@ -263,9 +263,9 @@ class Assemblies(Report):
 
     Attributes:
         assembled: recipes, in the order they were stored.
-        stale: users whose assembly is stale, each with the reason.
+        stale: users with a stale assembly, each with the reason.
         skipped: users who were not assembled, each with the reason.
-        failed: users whose assembly failed, each with the error.
+        failed: users with a failed assembly, each with the error.
         added: counts of the file given with the call.
         interrupted: True if the run was stopped by Ctrl-C.
     """
@@ -342,13 +342,13 @@ class Withdrawal(Report):
         sharers: the random ids that are gone.
         pools: digests of the old versions, each with that of the version without them; None where no sharer was left.
         versions: version numbers of the new versions, by digest.
-        affected: users whose recipes used the withdrawn pieces.
+        affected: users with withdrawn pieces in their recipes.
         untouched: number of recipes that did not use them.
         unread: digests of damaged pools from outside that may hold such pieces.
         drafts: number of drafts that were removed.
         unfinished: why something may be left in files; the next command that writes removes it. None: nothing is left.
         again: result of assembling the affected users again.
-        stale: affected users whose assembly is still stale, each with the reason.
+        stale: affected users with a still stale assembly, each with the reason.
     """
 
     sharers: list[str] = Field(default_factory=list)

@@ -45,7 +45,7 @@ def share(plan: SharePlan, load: Callable[[], BaseLM], progress: Progress) -> Sh
         progress: called with what is done.
 
     Returns:
-        The pool, and the users whose training failed and who are left out. If all failed, the first error is raised.
+        The pool, and the users left out because their training failed. If all failed, the first error is raised.
 
     Raises:
         NotFoundError: no user agrees; or consent was withdrawn, or a user forgotten, during the call. Others' drafts

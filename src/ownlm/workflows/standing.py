@@ -45,8 +45,8 @@ def worth(
         return _of_held_back(measured)
     if (losses := provenance.get("held_back_losses")) is not None:  # they have also chosen what was kept
         kept = provenance["kept"]
-        told = f"loss {losses['base']:.3f} with the base, {losses[kept]:.3f} with what was kept ({kept})"
-        return Worth(words=f"{told}, on the held-back records that it was chosen by")
+        compared = f"loss {losses['base']:.3f} with the base, {losses[kept]:.3f} with what was kept ({kept})"
+        return Worth(words=f"{compared}, on the held-back records that it was chosen by")
     if loss_first is None or loss_last is None:
         return Worth()
     moved = f"training loss {loss_first:.3f} -> {loss_last:.3f}"
@@ -91,10 +91,10 @@ def behind(adapter: AdapterInfo, history: str | None, new: int) -> str:
         history: digest of the user's history; None where there is none.
         new: number of records that came after those it knows.
     """
-    told = []
+    parts = []
     if history is None or not adapter.knows(history):
         counts = {"new": new, "forgotten": adapter.forgotten}
-        told += [f"{count:,} {what}" for what, count in counts.items() if count]
+        parts += [f"{count:,} {what}" for what, count in counts.items() if count]
     if adapter.stale is not None:
-        told.append(adapter.stale if adapter.waits else f"stale: {adapter.stale}")
-    return ", ".join(told)
+        parts.append(adapter.stale if adapter.waits else f"stale: {adapter.stale}")
+    return ", ".join(parts)

@@ -1,6 +1,6 @@
 """OpenAI's API: completions of chats and of texts, streamed or not, and the list of models, which are tasks.
 
-Differs: a model is a task, and the caller's token says whose adapter answers. Of a chat the last message of the person
+Differs: a model is a task, and the caller's token names the user. Of a chat the last message of the person
 is the task's input; what was said before is not read, and the answer says how many messages that were. Without a
 temperature, answers are greedy. What is asked for and cannot be done is refused, never ignored.
 """
@@ -66,8 +66,8 @@ async def chat(asked: ChatRequest, request: Request, caller: CurrentCaller, stat
     try:
         bound = await to_thread.run_sync(bind, limiter=state.binders)
     except LongHistory:
-        whose = asked.model.partition(":")[2] or caller.token.user or ""
-        bound = await state.search(whose, lambda: bind(state.retrieval))
+        user = asked.model.partition(":")[2] or caller.token.user or ""
+        bound = await state.search(user, lambda: bind(state.retrieval))
     answering = Answering(state, caller, asked.model, [bound], asked.ignored_messages)
     return await _respond(request, answering, asked, _chat_document, "chat.completion.chunk")
 

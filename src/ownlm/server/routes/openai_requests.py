@@ -154,7 +154,7 @@ class Message(Body):
 
 
 class ChatRequest(Sampling):
-    """A chat, whose last message is to be answered.
+    """A chat; its last message is answered.
 
     Attributes:
         choose: ours: answer with the likeliest of the task's labels.
