@@ -18,8 +18,8 @@ from ownlm.errors import DataError, quoted
 from ownlm.filesystem import open_regular
 from ownlm.history.files import reading
 from ownlm.importers.imported import Imported, pseudonym, write_rows
-from ownlm.importers.mail_charsets import CharsetError
-from ownlm.importers.mail_head import (
+from ownlm.importers.mail.charsets import CharsetError
+from ownlm.importers.mail.headers import (
     addresses,
     answers_invitation,
     has_bytes,
@@ -34,8 +34,8 @@ from ownlm.importers.mail_head import (
     own_subject,
     stated_charset,
 )
-from ownlm.importers.mail_labels import LabelUse
-from ownlm.importers.mail_text import own_text
+from ownlm.importers.mail.labels import LabelUse
+from ownlm.importers.mail.text import own_text
 from ownlm.progress import Progress, silent
 
 _MOST: Final = 4 << 20  # most bytes read of a message: the text comes before attachments

@@ -6,9 +6,9 @@ from email.errors import InvalidBase64LengthDefect, MissingHeaderBodySeparatorDe
 from email.message import Message
 from typing import Any, Final
 
-from ownlm.importers.mail_charsets import CharsetError, decoded, html_charset, is_stated
-from ownlm.importers.mail_html import html_text
-from ownlm.importers.mail_quotes import without_quotes
+from ownlm.importers.mail.charsets import CharsetError, decoded, html_charset, is_stated
+from ownlm.importers.mail.html import html_text
+from ownlm.importers.mail.quotes import without_quotes
 
 _CONTROLS: Final = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _UNSEEN: Final = re.compile("[\xad\u200b\u2060\ufeff]")

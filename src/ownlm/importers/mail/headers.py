@@ -10,10 +10,10 @@ from email.utils import getaddresses, parsedate_to_datetime
 from typing import Final
 
 from ownlm.history.times import read_time
-from ownlm.importers import mail_labels
-from ownlm.importers import mail_words as words
-from ownlm.importers.mail_charsets import CharsetError, decoded, holds_ascii, html_charset, is_stated
-from ownlm.importers.mail_text import tidy
+from ownlm.importers.mail import labels as mail_labels
+from ownlm.importers.mail import words
+from ownlm.importers.mail.charsets import CharsetError, decoded, holds_ascii, html_charset, is_stated
+from ownlm.importers.mail.text import tidy
 
 _LONGEST: Final = 10_000  # most bytes read of a header
 

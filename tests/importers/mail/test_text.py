@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ownlm.importers.mail_charsets import CharsetError, decoded
-from ownlm.importers.mail_html import html_text
-from ownlm.importers.mail_text import own_text, tidy
+from ownlm.importers.mail.charsets import CharsetError, decoded
+from ownlm.importers.mail.html import html_text
+from ownlm.importers.mail.text import own_text, tidy
 from tests.importers.mail_quotations import QUOTATIONS
 
 FLOWED = "text/plain; format=flowed"

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from ownlm.importers import mail_words as words
+from ownlm.importers.mail import words
 
 
 def _any(listed: Iterable[str]) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Final
 
-from ownlm.importers.mail_japanese import cp50221, cp51932
-from ownlm.importers.mail_likely import is_likely_utf8, is_western, is_windows_greek
+from ownlm.importers.mail.japanese import cp50221, cp51932
+from ownlm.importers.mail.likely import is_likely_utf8, is_western, is_windows_greek
 
 _UNSTATED: Final = frozenset(
     {

@@ -3,8 +3,8 @@
 
 import pytest
 
-from ownlm.importers.mail_charsets import CharsetError, decoded
-from ownlm.importers.mail_likely import is_likely_utf8, is_western
+from ownlm.importers.mail.charsets import CharsetError, decoded
+from ownlm.importers.mail.likely import is_likely_utf8, is_western
 
 # Real words of the languages that are written in cp1252, and signs around them.
 WESTERN = """

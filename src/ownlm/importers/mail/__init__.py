@@ -1,0 +1,1 @@
+"""Parsing of mail: charsets, headers, HTML, quotations, labels."""
