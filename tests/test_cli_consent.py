@@ -52,8 +52,8 @@ def test_a_person_with_a_recipe_is_listed_shown_and_trained(shell: QuickShell) -
     assert "the recipe a1 is up to date" in shell.run("users", "show", "ada")
     (shown,) = shell.json("users", "show", "ada")["adapters"]
     assert "recipe" not in shown and shown["recipe_bytes"] == len(made.recipe or b"") and shown["pool"] == pool.digest
-    assert "is no recipe" in shell.run("users", "export", "ada", "out", code=1)
-    assert "is no recipe" in shell.run("ask", "ada", "thing", "--task", "sorting", code=1)
+    assert "recipe is damaged" in shell.run("users", "export", "ada", "out", code=1)
+    assert "recipe is damaged" in shell.run("ask", "ada", "thing", "--task", "sorting", code=1)
 
     replace_pool(
         home.store,

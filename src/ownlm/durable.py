@@ -1,4 +1,4 @@
-"""Durable writes: whole files, synced to disk."""
+"""Atomic, durable file writes: temporary file, fsync, rename."""
 
 import fcntl
 import glob
@@ -36,7 +36,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def unfinished(path: Path, mode: int = 0o600, *, folder: bool = False) -> Iterator[Path]:
-    """A new empty file or folder beside `path`, which the caller fills and renames to `path`; otherwise it is removed.
+    """Context manager: a temporary file or folder beside `path`, removed unless the caller renames it to `path`.
 
     Those that killed processes left are removed first; running processes hold locks on theirs.
 

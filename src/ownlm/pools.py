@@ -112,8 +112,8 @@ class Pools:
         """Accepts another signing key of a known pool, or that it is not signed any more; returns what was expected.
 
         Args:
-            folder: a version of the pool that is signed so.
-            key: the fingerprint of its key, as `ownlm pool verify` shows it; or "unsigned".
+            folder: folder of a version of the pool that is signed with this key.
+            key: fingerprint of the signing key, as `ownlm pool verify` prints it; or "unsigned".
 
         Raises:
             PoolError, NotFoundError: it is not signed so; the home expects no other key.

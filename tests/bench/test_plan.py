@@ -111,7 +111,7 @@ def test_what_cannot_be_left_out(tmp_path: Path, which: str) -> None:
     [
         (('baseline = "adapted base"', 'baseline = "nobody"'), "baseline 'nobody'"),
         (('name = "own adapter"', 'name = "adapted base"'), "called 'adapted base'"),
-        (('name = "trial"', 'name = "trial"\nseeds = [1, 1]'), "seed stands twice"),
+        (('name = "trial"', 'name = "trial"\nseeds = [1, 1]'), "seed is repeated"),
         (('name = "trial"', 'name = "trial"\ncolour = "red"'), "colour.*Expected: one of: name, size, base"),
         (('name = "trial"', 'name = "trial"\nprofile = { writer = "base", url = "https://x" }'), "one writer"),
         (('size = "small"', 'size = "huge"'), "no size 'huge'"),

@@ -185,7 +185,7 @@ def test_what_a_publisher_puts_beside_a_pool_is_let_be_and_not_copied(pool: Pool
 
 def test_another_pool_is_not_read(pool: Pool, tmp_path: Path) -> None:
     other = make_pool(tmp_path / "other", random_pieces(scale=2))
-    with pytest.raises(PoolError, match="is another"):
+    with pytest.raises(PoolError, match="has another digest"):
         open_pool(other.folder, pool.digest)
 
 

@@ -79,8 +79,8 @@ def test_what_does_not_go_together_leaves_nothing(tmp_path: Path, given: Given) 
     own = given[Q][SHARERS[0]]
     square = torch.zeros(3, 3)
     for changes, complaint in [
-        ({"pieces": [("../x", [])]}, "No module can be called so"),
-        ({"pieces": [("a/b", list(given[Q].items()))]}, "No module can be called so"),
+        ({"pieces": [("../x", [])]}, "Invalid module name"),
+        ({"pieces": [("a/b", list(given[Q].items()))]}, "Invalid module name"),
         ({"pieces": [(Q, list(given[Q].items()))] * 2}, "each module comes once"),
         ({"pieces": [(Q, [("00000000000000dd", own)])]}, "nobody among the sharers"),
         ({"pieces": [(Q, [(SHARERS[0], own)] * 2)]}, "ascending places"),

@@ -65,9 +65,9 @@ def test_who_has_a_recipe_is_trained_with_fresh_weights(home: Home) -> None:
 
 def test_what_is_no_recipe_is_neither_asked_nor_exported(home: Home, tmp_path: Path) -> None:
     put_recipe(home, "ada", put_pool(home, "bela"))
-    with pytest.raises(PoolError, match=r"is no recipe.*assemble the person again"):
+    with pytest.raises(PoolError, match=r"recipe is damaged.*assemble the user again"):
         home.export("ada", tmp_path / "out")
-    with pytest.raises(PoolError, match="is no recipe"):
+    with pytest.raises(PoolError, match="recipe is damaged"):
         home.ask("ada", "thing", "sorting")
     assert not (tmp_path / "out").exists()
 

@@ -1,4 +1,4 @@
-"""The data of a set: users who are asked, their queries and histories, users who share, and outsiders."""
+"""Reads a benchmark's data set and assigns its users to roles: asked, sharers, outsiders."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ _AT_MOST: Final = 5  # one record of so many is held back
 
 @dataclass(frozen=True, slots=True)
 class SetData:
-    """The users of a set, in their roles.
+    """A benchmark's data set: histories by role, and the queries to ask.
 
     Attributes:
         task: Task, with the instruction and labels that the queries carry.
@@ -51,7 +51,7 @@ class SetData:
 
     @property
     def learnable(self) -> bool:
-        """Whether a user who is asked has a record to learn from. Records of LaMP_1 hold no answers."""
+        """Whether any asked user has a record with an answer to learn from; LaMP_1's records have none."""
         return any(history_examples(self.task, history, recent=1) for history in self.targets.values())
 
 
@@ -118,7 +118,7 @@ def read_set(plan: SetPlan) -> SetData:
 def least_like(
     data: SetData, by: Literal["bm25", "embedding"], share: float, load: "Callable[[], BaseLM]"
 ) -> tuple[Query, ...]:
-    """The share of all queries that is least like their users' histories, at least one; in the set's order.
+    """Selects the given share of queries that are least similar to their users' histories (behaviour shift).
 
         bm25        max over records d of  score(q, d) / score(q, q)
         embedding   cosine of  e(q) - m  and  e(history) - m,  m the mean of all users' e(history)
@@ -232,7 +232,7 @@ def _check_golds(plan: SetPlan, task: Task, queries: Sequence[Query]) -> None:
 
 
 def spread(things: Sequence[Thing], count: int | None) -> list[Thing]:
-    """So many of the things, evenly spread; all, if they are fewer.
+    """Selects `count` evenly spaced items; all of them if there are fewer, or if `count` is None.
 
     >>> spread("abcdefg", 3)
     ['a', 'c', 'e']
@@ -268,7 +268,7 @@ def _outsiders(
     if both := others & everyone:
         raise DataError(
             f"{len(both)} of the people of the set {plan.name!r} are outsiders too", got=min(both),
-            hint="no person may stand in both files",
+            hint="remove these users from `data` or from `outsiders`",
         )  # fmt: skip
     chosen = {
         user: _with_queries(_usable(histories.get(user, History(user, ())), task), known.get(user, []), task)
@@ -289,7 +289,7 @@ def _check_own(plan: SetPlan, task: Task, targets: dict[str, History], queries: 
     late = sum(one.time is not None and time_key(one.time) < latest[one.user_id] for one in queries)
     if same or late:
         raise DataError(
-            f"Histories of the set {plan.name!r} know what their people are asked only later",
+            f"Histories of the set {plan.name!r} contain queries, or records later than a query",
             got=f"{same:,} of {len(queries):,} queries are records too, {late:,} are older than the latest record",
             expected="records from before the queries alone",
             hint="take these records out of the histories",

@@ -43,7 +43,7 @@ _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SetPlan(BaseModel):
-    """A data set: users with queries, and outsiders for stage 1 and pools. Paths start at the file that names them."""
+    """A `[[sets]]` entry of a plan: data files and selection of users. Paths are relative to the plan's file."""
 
     model_config = _STRICT
 
@@ -73,7 +73,7 @@ class SetPlan(BaseModel):
     @classmethod
     def _leaves_users(cls, sharing: int) -> int:
         if sharing == 1:
-            raise ValueError("where every user shares, none is asked: 0 for no sharers, else 2 or more")
+            raise ValueError("sharing = 1 leaves no user to ask; use 0 (no sharers) or a number from 2 on")
         return sharing
 
     @model_validator(mode="after")
@@ -145,7 +145,7 @@ class Plan(BaseModel):
     @classmethod
     def _differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
         if len(set(seeds)) < len(seeds):
-            raise ValueError("a seed stands twice")
+            raise ValueError("a seed is repeated")
         return seeds
 
     def settings_of(self, method: MethodPlan) -> dict[str, Any]:
@@ -154,7 +154,7 @@ class Plan(BaseModel):
 
 
 class Problems:
-    """Errors found in a check, each once, to be raised as one error that lists them."""
+    """Collects the errors of a check, without repeats, and raises them as one error."""
 
     def __init__(self) -> None:
         self._found: dict[str, OwnlmError] = {}
@@ -170,7 +170,7 @@ class Problems:
 
     @contextmanager
     def collect(self, where: str = "") -> Iterator[None]:
-        """Collects an error that is raised within.
+        """Context manager: collects an error raised in its block.
 
         Args:
             where: Beginning of the message, such as "The plan's method 'own' is wrong".
@@ -373,7 +373,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def slug_of(name: str) -> str:
-    """A name as a part of a file's name.
+    """Turns a name into a part of a file name.
 
     >>> slug_of("RAG, k=1"), slug_of("Stücke")
     ('RAG-k-1', 'Stücke')

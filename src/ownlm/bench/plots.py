@@ -1,4 +1,4 @@
-"""The two figures of a set: quality of the methods against the baseline, and quality against cost. Both are SVG."""
+"""SVG figures of a benchmark report: metrics of all methods against the baseline, and metrics against cost."""
 
 import re
 import textwrap
@@ -52,7 +52,7 @@ _SETTINGS: Final[Any] = {
 
 
 def against_baseline(results: Results, one: SetResult, name: str) -> str:
-    """A metric of each method with its interval, and in a second panel its difference to the baseline."""
+    """Draws one metric of all methods with intervals; a second panel shows differences to the baseline."""
     compared = any(method.differences for method in one.methods)
     wrapped = any("\n" in _short(method.name) for method in one.methods)
     with _figure_of(WIDTH, 1.1 + len(one.methods) * (0.34 if wrapped else 0.25)) as figure:
@@ -76,7 +76,7 @@ def against_baseline(results: Results, one: SetResult, name: str) -> str:
 
 
 def against_cost(results: Results, one: SetResult, name: str) -> str:
-    """A metric against bytes per user, and against seconds of training and assembly. Empty where all is free.
+    """Draws one metric against bytes per user and seconds of training and assembly; empty if all costs are zero.
 
     Only methods that no other method beats at the same cost are named, by number.
     """
@@ -111,7 +111,7 @@ def against_cost(results: Results, one: SetResult, name: str) -> str:
 
 
 def front(score_M: Sequence[float], cost_M: Sequence[float], name: str) -> list[int]:
-    """The rows that no other row beats: none is better at the same cost or less, or as good at less.
+    """Returns the Pareto front: indices of the rows that no other row dominates in score and cost.
 
     >>> front([0.5, 0.6, 0.4], [0.0, 10.0, 10.0], "accuracy"), front([0.5, 0.6], [0.0, 10.0], "mae")
     ([0, 1], [0])

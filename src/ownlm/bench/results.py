@@ -42,7 +42,7 @@ class Costs(_Model):
 
     @staticmethod
     def mean(costs: "Sequence[Costs]") -> "Costs":
-        """The mean over seeds, of those seeds to which a cost applies.
+        """Averages each cost over the seeds that have it.
 
         >>> Costs.mean([Costs(train_seconds=1), Costs(train_seconds=2)]).train_seconds
         1.5
@@ -52,7 +52,7 @@ class Costs(_Model):
 
 
 class Bucket(_Model):
-    """Scores of the users who have about equally many records.
+    """Scores of the users whose number of records lies in one range.
 
     Attributes:
         label: Range of records, such as "1-20 records".
@@ -208,7 +208,7 @@ def measure(
 
 
 def bucket_of(records: int) -> str:
-    """The bucket of a user with so many records.
+    """Returns the bucket label for a number of records.
 
     >>> bucket_of(0), bucket_of(20), bucket_of(21), bucket_of(201)
     ('0 records', '1-20 records', '21-50 records', '201+ records')
@@ -222,7 +222,7 @@ def bucket_of(records: int) -> str:
 
 
 def buckets(records_Q: Sequence[int]) -> dict[str, list[int]]:
-    """The places of the queries in each bucket that holds any, fewest records first.
+    """Groups query indices by the bucket of their user's number of records, fewest records first.
 
     Args:
         records_Q: Number of records of each query's user.
@@ -234,7 +234,7 @@ def buckets(records_Q: Sequence[int]) -> dict[str, list[int]]:
 
 
 def as_json(results: Results) -> str:
-    """The content of results.json: the same text for the same results."""
+    """Serialises results as the text of results.json, deterministically."""
     return json.dumps(results.model_dump(mode="json"), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 

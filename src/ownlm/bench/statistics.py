@@ -1,4 +1,4 @@
-"""Confidence intervals by resampling whole users: the answers to one user are alike.
+"""Bootstrap confidence intervals over whole users, since the answers to one user are correlated.
 
 Draws of few users differ too little from each other: their spread is that by n, not n - 1, and their quantiles are
 the normal's, not Student's. So tails are stretched:
@@ -29,7 +29,7 @@ _CHUNK: Final = 1 << 21  # counts drawn or added in one step
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value, and its 95% interval; None where fewer than `FEWEST` were drawn from."""
+    """A metric's value with its 95% interval; no interval with fewer than `FEWEST` resampled units."""
 
     value: float
     low: float | None
@@ -38,7 +38,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A method's value less the baseline's, and its 95% interval; None where fewer than `FEWEST` were drawn from.
+    """A method's metric minus the baseline's, with its 95% interval; None with fewer than `FEWEST` resampled units.
 
     Attributes:
         detectable: The true difference that data of this size would tell from zero four times out of five; 0 where no
@@ -53,7 +53,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Resampling:
-    """Draws of users with replacement, each with all of their queries; the same draws for all methods.
+    """Bootstrap draws of whole users, each with all of their queries; all methods share the same draws.
 
     Attributes:
         user_Q: User of each query.
@@ -67,7 +67,7 @@ class Resampling:
 
     @classmethod
     def of(cls, users: Sequence[str], draws: int = DRAWS, seed: int = 0) -> "Resampling":
-        """Draws for queries of these users. The order is irrelevant.
+        """Makes bootstrap draws from each query's user; with one user alone, single queries are drawn.
 
         Args:
             users: User of each query.
@@ -88,7 +88,7 @@ class Resampling:
         return cls(user_Q, _drawn(len(place), draws, seed))
 
     def estimate(self, metric: Metric, seeds: Sequence[Array]) -> Estimate:
-        """A method's value, the mean over its seeds, with a 95% interval.
+        """Returns a method's metric, averaged over seeds, with a 95% bootstrap interval.
 
             [v + s q_.025(v* - mean v*),  v + s q_.975(v* - mean v*)]      v* the value in each draw, s the stretch
 
@@ -108,7 +108,7 @@ class Resampling:
         return Estimate(value, max(low, 0.0), min(high, metric.highest))
 
     def difference(self, metric: Metric, seeds: Sequence[Array], baseline: Sequence[Array]) -> Difference:
-        """A method's value less the baseline's on the same queries, both in the same draws.
+        """Returns a method's metric minus the baseline's, with a 95% interval from the same bootstrap draws.
 
         Args:
             seeds: term_QS for each seed of the method.

@@ -84,7 +84,7 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except (OwnlmError, OSError) as error:
-        fail(error if isinstance(error, OwnlmError) else OwnlmError(f"The system refused: {error}"))
+        fail(error if isinstance(error, OwnlmError) else OwnlmError(f"The operating system reported an error: {error}"))
 
 
 def fail(error: OwnlmError) -> None:

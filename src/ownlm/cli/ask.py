@@ -1,4 +1,4 @@
-"""`ownlm ask`."""
+"""`ownlm ask`: answers to one text, or to a file of queries."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,7 +34,7 @@ def ask(
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
-    """Ask a person's own model, or many people's.
+    """Answer a text with a user's own model, or a file of queries with many users' models.
 
     Give USER and TEXT for one, or --file for many. Text is generated greedily; with --choose the likeliest label is
     picked.

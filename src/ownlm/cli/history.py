@@ -1,4 +1,4 @@
-"""`ownlm history`."""
+"""`ownlm history`: add, list, show, edit and delete records."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

@@ -120,7 +120,7 @@ def train(
     """
     if pool is not None and not ladder:
         raise ConfigError(
-            "A pool is for users who are assembled", hint="add --ladder; or", command="ownlm assemble --pool"
+            "--pool needs --ladder", hint="add --ladder, or assemble from the pool", command="ownlm assemble --pool ID"
         )
     asked = ColdStartOptions(
         task=task, data=data, users=user or (), top=top, min_records=min_records, base=base, preset=preset, rag=rag,

@@ -1,4 +1,4 @@
-"""Opens a data file as UTF-8 text: unpacks it, or refuses other formats by name, from its first bytes."""
+"""Opens data files as UTF-8 text: detects compression and encoding by the first bytes, refuses other formats."""
 
 import bz2
 import codecs

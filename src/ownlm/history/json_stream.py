@@ -18,7 +18,7 @@ _NEAR: Final = 16  # an error so near to the end of what was read may be due to 
 
 
 class Repeated(dict[str, Any]):
-    """A JSON object with a repeated name; `name` is one of these."""
+    """A decoded JSON object with a repeated key; `name` is the first such key."""
 
     name: str
 
@@ -53,7 +53,7 @@ def read_items(path: Path, file: BinaryIO) -> Iterator[object]:
 
 
 def read_members(path: Path, file: BinaryIO, name: str, take: Callable[[object], None]) -> dict[str, Any] | None:
-    """Reads a file that is one JSON object; the items of one of its arrays go to `take` one at a time.
+    """Streams one array of a JSON object: passes its items to `take` one at a time, returns the other members.
 
     Returns:
         The other members; None where the file is not an object with such an array.
@@ -169,5 +169,5 @@ class _Window:
         return DataError(
             f"The file {self._path} is not one whole JSON document",
             got=f"{message}, line {self._line + self._text.count(chr(10), 0, place)}",
-            hint=hint or (_CUT_OFF if cut else "mend it there"),
+            hint=hint or (_CUT_OFF if cut else "correct that line"),
         )

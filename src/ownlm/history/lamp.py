@@ -28,7 +28,7 @@ _PACKING: Final = (".gz", ".bz2", ".xz", ".lzma", ".zst", ".zip")
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An item of a file: a user's raw records and queries, each with its place."""
+    """An unparsed item of a LaMP file: one user's records and queries, each with its place for messages."""
 
     user: str
     profile: list[tuple[str, object]]
@@ -44,7 +44,7 @@ class Labels:
 
 
 def lamp_items(path: Path, kind: Kind) -> Iterator[tuple[str, object]] | None:
-    """Yields the items of a LaMP file, each with its place; None for a file of plain rows.
+    """Returns an iterator over a LaMP file's items, each with its place; None for a file of plain rows.
 
     Raises:
         DataError: the file cannot be read.
@@ -72,7 +72,7 @@ def _has_profile(item: object) -> bool:
 
 
 def read_lamp_users(path: Path, items: Iterable[tuple[str, object]], labels: Labels, rows: Rows) -> Iterator[Item]:
-    """Yields the users of a file one at a time; a malformed one is a bad row.
+    """Yields a LaMP file's users one at a time; malformed ones are errors, or left out with `skip_bad`.
 
     Raises:
         DataError: a row is bad; or the first question differs from most others in whether it names a user.
@@ -143,7 +143,7 @@ class Queries:
     items: Counter[str] = field(default_factory=Counter)
 
     def add(self, item: Item, task: Task, labels: Labels, rows: Rows) -> None:
-        """Adds a user's queries; an invalid one is a bad row.
+        """Adds the queries of an item; invalid ones are errors, or left out with `skip_bad`.
 
         The right answer is in the label file or in the query; where in both, they must be equal.
         """
@@ -179,7 +179,7 @@ class Queries:
             )
 
     def answers(self, task: Task) -> "Answers":
-        """The index of records that hold the answer to a query of their user."""
+        """Returns an index that finds records which contain the answer to one of their user's queries."""
         return Answers(self, task)
 
 

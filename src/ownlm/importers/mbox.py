@@ -163,9 +163,7 @@ def _check(file: Path, out: Path) -> None:
                 hint=f"give {quoted(file / 'mbox')}" if (file / "mbox").is_file() else "export the mail as mbox",
             )
         if file.exists() and not file.is_file():
-            raise DataError(
-                f"{file} is not a regular file", expected="a mailbox, which is read twice", hint="save it first"
-            )
+            raise DataError(f"{file} is not a regular file", expected="a regular file", hint="save the mail to a file")
         with open_regular(file) as stream:
             head = stream.read(_HEAD).removeprefix(BOM_UTF8).lstrip()[:5]
         if out.exists() and os.path.samefile(file, out):

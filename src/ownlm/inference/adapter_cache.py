@@ -227,10 +227,10 @@ def _group_key(info: AdapterInfo, as_row: bool) -> str:
     """Returns what adapters in one bank have in common: their pool, or their shape."""
     if info.method not in ("lora", RECIPE):
         raise AdapterError(
-            "Adapters of this method cannot answer together with other people's",
+            "Adapters of this method cannot be served in mixed batches",
             got=info.method,
             expected="lora",
-            hint="train the person with --method lora, or use `ownlm ask`",
+            hint="train the user with the method 'lora', or ask outside the server",
         )
     if as_row:
         return f"rows of {info.pool}"

@@ -1,4 +1,4 @@
-"""A base, or a person's adapter, out of the store."""
+"""Loads bases and users' adapters from the store, and checks that they fit together."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def load_registered(base: BaseInfo, device: str | None) -> BaseLM:
     folder = Path(base.folder)
     if fingerprint(folder) != base.fingerprint:
         raise BaseModelError(
-            f"The base {base.name!r} is no longer what it was when it was added",
+            f"The files of the base {base.name!r} have changed since it was added",
             got=f"other weights, tokenizer or configuration in {folder}",
             hint="put it back, or add what is there under another name",
         )
@@ -42,7 +42,7 @@ def load_adapter(store: Store, info: AdapterInfo, base: BaseLM, pool: Pool | Non
     """A person's LoRA adapter, or what their recipe makes, checked against the base it is to run on.
 
     Args:
-        pool: the recipe's, where it is open already.
+        pool: the recipe's pool, if it is open already.
 
     Raises:
         AdapterError: it was made for another base, or its modules or shapes are not the base's.

@@ -53,7 +53,7 @@ def clip_(grad_UP: Tensor, max_norm: float) -> Tensor:
 
 
 def linear_schedule(step: int, total: int, warmup_ratio: float) -> float:
-    """The share of the learning rate at step 0, 1, ... total - 1: a linear rise, then a linear fall to zero.
+    """Returns the learning-rate factor at a step (0 to total - 1): linear warm-up, then linear decay towards zero.
 
     Differs: the released code's first warm-up step has a rate of zero and changes nothing, which wastes one of few
     steps; here the rise begins one step later in its ramp, so that every step counts.

@@ -30,7 +30,7 @@ TOKENS_PER_PASS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Somebody assembled, and the records that neither assembly nor training has seen."""
+    """An assembled user to adapt, with held-back records that neither assembly nor training has seen."""
 
     target: Target
     recipe: Recipe
@@ -39,14 +39,14 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Adapted:
-    """What came of a start.
+    """The result of adapting one assembled user.
 
     Attributes:
-        kept: what was best on the held-back records; where two are equal, the simpler.
-        losses: of each there, mean over answer tokens.
-        recipe: with the weights of what was kept; all zero for the base.
+        kept: variant with the lowest loss on the held-back records; of equal ones the simplest.
+        losses: loss of each variant on the held-back records, mean over answer tokens.
+        recipe: the recipe with the weights of the kept variant; all zero for the base.
         residual: the small adapter on top, where one was trained and kept.
-        run: the training's.
+        run: the training run of the user.
     """
 
     user: str
@@ -58,7 +58,7 @@ class Adapted:
 
 
 def split(examples: Sequence[TokenizedExample]) -> tuple[Sequence[TokenizedExample], Sequence[TokenizedExample]]:
-    """What to learn from, and the latest fifth, held back; nothing of fewer than five records."""
+    """Splits examples into training data and the held-back latest fifth, which is empty below five examples."""
     back = len(examples) // HELD_BACK
     return examples[: len(examples) - back], examples[len(examples) - back :]
 

@@ -24,7 +24,7 @@ def admit(pool: Pool, modules: Mapping[str, nn.Linear], base_fingerprint: str) -
     Args:
         pool: as `open_pool` gives it, which has checked hashes, rank and dtype.
         modules: the base's target modules by name, in its order.
-        base_fingerprint: the base's.
+        base_fingerprint: fingerprint of the home's base.
 
     Raises:
         PoolError: the base, the modules or a shape is another; or a piece has a number that is not finite, an update

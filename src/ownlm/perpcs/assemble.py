@@ -34,7 +34,7 @@ TOKENS_PER_PASS, PASSES = 2048, 64  # of one row; of very long histories the row
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Somebody to assemble an adapter for, and what their records have become."""
+    """A user to assemble an adapter for, with their records as tokenized examples."""
 
     user: str
     examples: Sequence[TokenizedExample]
@@ -42,11 +42,11 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """What a target user's history selected.
+    """The recipe assembled for one target user, with its cost.
 
     Attributes:
-        tokens: that went through the model.
-        seconds: of the machine, shared by tokens.
+        tokens: number of the user's tokens in the forward pass.
+        seconds: share of the machine time, split by tokens.
     """
 
     user: str
@@ -77,13 +77,13 @@ def assemble(
     Args:
         base: the base the pool was made for.
         pool: the pieces.
-        targets: read one by one; a group of them goes through the model together.
-        top_k: K, pieces a module.
+        targets: users to assemble; read one by one, and run through the model in groups.
+        top_k: number K of pieces selected at each module.
         tau: temperature of their weights.
         combine: `product` or `factors`.
-        tokens_per_pass: about how many tokens a row has.
-        workers: how many rows run at once; by default one a core, on a GPU one.
-        on_module: called after each module with for how many people its pieces were chosen; perhaps in a thread.
+        tokens_per_pass: approximate number of tokens in a packed row.
+        workers: number of rows that run at once; by default one per CPU core, or one on a GPU.
+        on_module: called after each module with the number of users assembled there; may run in a worker thread.
 
     Yields:
         Each target's recipe, group by group.
@@ -235,7 +235,7 @@ class _Group:
         for batch in self.batches:  # always in this order, whoever came first
             feature_UD[list(batch.segments.slots)] += self.features[id(batch)].cpu()
         if not feature_UD.isfinite().all():
-            raise PoolError(f"What histories show the module {name!r} are no finite numbers", hint="use another pool")
+            raise PoolError(f"Features at module {name!r} are not finite", hint="use another pool, or check the base")
         k = min(self.top_k, len(gate_ND))
         place_UK, weight_UK = select(scores(feature_UD, gate_ND), k, self.tau)
         weight_UK = rounded(weight_UK).float()  # as it will be kept: what follows sees the same

@@ -32,7 +32,7 @@ def embed_histories(
     whatever order, and not on who else is embedded.
 
     Args:
-        histories: one a person, their records as texts; read one by one. Blank texts do not count.
+        histories: each user's records as texts; read one by one. Blank texts are skipped.
         tokens_per_record: longer records are cut, to this or to the base's context.
         tokens_per_pass: about how many tokens go through the model together. Memory grows with it.
 
@@ -123,7 +123,7 @@ def _embed(base: BaseLM, records: Sequence[list[int]]) -> Tensor:
 
 def _stacked(means: list[Tensor]) -> Tensor:
     if not means:
-        raise DataError("There is nobody whose history could be embedded", hint="`ownlm history add`")
+        raise DataError("There are no histories to embed", hint="add histories first")
     return torch.stack(means).float()
 
 
@@ -146,7 +146,7 @@ def _load(folder: Path) -> Any:
                 f"The embedding model in {folder} has weights in a pickle, which can hold code",
                 got=pickle.relative_to(folder),
                 expected="model.safetensors",
-                hint="choose another model, or save it anew",
+                hint="choose another model, or save it again with safetensors",
             )
     try:
         return transformer(

@@ -25,7 +25,7 @@ def history_feature(x_PD: Tensor, weight_P: Tensor) -> Tensor:
 
     Args:
         x_PD: the module's input at the answer positions, those whose next token belongs to an answer.
-        weight_P: a_t.
+        weight_P: weights a_t of the positions.
 
     Returns:
         h_D, in float64.

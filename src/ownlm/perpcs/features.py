@@ -18,8 +18,8 @@ def mean_features(base: BaseLM, lora: LoraConfig, people: Sequence[Target]) -> d
     """The mean over people of `history_feature`, by module: m_D, float64 on the CPU.
 
     Args:
-        lora: names the modules.
-        people: their histories go through the model once, one after the other.
+        lora: target modules at which features are measured; its rank is ignored.
+        people: users whose histories are averaged; each goes through the model once.
 
     Source: ours; for `centred`.
     """

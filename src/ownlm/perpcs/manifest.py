@@ -32,8 +32,8 @@ class ModuleEntry(BaseModel):
     """One module's file.
 
     Attributes:
-        sha256: of the whole file.
-        sharers: who gives a piece of it, as places among the pool's sharers.
+        sha256: SHA-256 of the whole file.
+        sharers: sharers with a piece of this module, as indices into the pool's sharers.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,11 +51,11 @@ class Manifest(BaseModel):
         parent: digest of the version it was made from.
         provenance: how it was made. It names no user and no sharer.
         sharers: random ids, sorted, so that their order tells nothing.
-        modules: in the model's order.
-        line: random; all versions of a pool that one home publishes have the same.
+        modules: one entry per adapted module, in the model's order.
+        line: random id shared by all versions of a pool that one home publishes.
         ancestors: digests of the versions before it, as far as they are known, the oldest first.
         publisher: public key of the home that signed it. It names no user.
-        signature: of all the rest.
+        signature: Ed25519 signature over all other fields.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -149,7 +149,7 @@ def module_file(module: str) -> str:
         PoolError: no module can have that name.
     """
     if len(module) > _LONGEST or not re.fullmatch(_MODULE[1:-1], module):
-        raise PoolError("No module can be called so", got=repr(module), expected="a name such as layers.0.q_proj")
+        raise PoolError("Invalid module name", got=repr(module), expected="a name such as layers.0.q_proj")
     return f"{module}.safetensors"
 
 

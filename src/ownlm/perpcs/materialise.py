@@ -141,7 +141,7 @@ def pool_bank(base: BaseLM, pool: Pool, slots: int, first: int = 0) -> PieceBank
     """All of a pool's pieces resident, and slots for people who come and go; `put_recipe` fills one.
 
     Args:
-        slots: how many people there is room for.
+        slots: number of users with a slot at the same time.
         first: the number of the first slot.
 
     Source: ours.

@@ -1,4 +1,4 @@
-"""What a sharer gives."""
+"""Pieces of sharers' adapters, and the choice of modules that each sharer gives."""
 
 import random
 import secrets
@@ -29,7 +29,7 @@ def kept_modules(seed: int, sharer: str, modules: Sequence[str], ratio: float) -
     """The modules of which a sharer gives their piece: round(ratio M) of them, and at least one.
 
     Args:
-        seed, sharer: decide which; neither is in the pool.
+        seed, sharer: seed and name that the random choice depends on; neither is stored in the pool.
         modules: all M, in the model's order.
         ratio: above 0, at most 1.
 

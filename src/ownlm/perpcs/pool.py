@@ -79,8 +79,8 @@ class Pool:
         The file was checked when the pool was opened, not again.
 
         Args:
-            module: its name.
-            place: among the module's pieces, from 0.
+            module: name of the module.
+            place: index of the piece among the module's pieces.
 
         Raises:
             PoolError: there is no such piece, or its file cannot be read any more.
@@ -127,7 +127,7 @@ def open_pool(folder: Path, digest: str | None = None) -> Pool:
     """Reads a pool's manifest and gates, and checks every byte of its files.
 
     Args:
-        folder: what `write_pool` made, here or elsewhere. A README, a LICENSE and git's own beside it are let be.
+        folder: a folder that `write_pool` made, here or elsewhere. A README, a LICENSE and git's files may lie in it.
         digest: which pool it must be; any, by default.
 
     Returns:
@@ -143,7 +143,7 @@ def open_pool(folder: Path, digest: str | None = None) -> Pool:
         raise PoolError(f"There is no pool in {folder}", got=error.strerror, expected=f"a folder with {FILE}") from None
     found = hashlib.sha256(data).hexdigest()
     if digest is not None and found != digest:
-        raise PoolError(f"The pool in {folder} is another", got=found, expected=digest)
+        raise PoolError(f"The pool in {folder} has another digest", got=found, expected=digest, hint="check the digest")
     manifest = Manifest.from_bytes(data)
     expected = {FILE, *(module_file(entry.name) for entry in manifest.modules)}
     if wrong := {name for name in names ^ expected if name in expected or not _BESIDE.fullmatch(name)}:

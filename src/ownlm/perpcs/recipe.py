@@ -65,7 +65,7 @@ class Recipe:
             low = np.frombuffer(data, np.uint8, offset=places).reshape(-1, 3)
             how = _COMBINES[combine]
         except (struct.error, ValueError, IndexError, KeyError):
-            raise PoolError("What is kept of an assembly is no recipe", hint="assemble the person again") from None
+            raise PoolError("The stored recipe is damaged", hint="assemble the user again") from None
         steps = np.pad(low, ((0, 0), (1, 0))).view("<i4")[:, 0] >> 8  # with their sign
         weight = (steps / _STEPS * whole).astype(np.float32)
         return Recipe(how, place.astype(np.uint16).reshape(modules, k), weight.reshape(modules, k))

@@ -17,7 +17,7 @@ MOST_STEPS = 3000  # of each, as released
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A person who may be chosen, and how many records they have."""
+    """A user who may be selected as a sharer, with the number of their records."""
 
     user: str
     records: int
@@ -30,7 +30,7 @@ def choose_sharers(
     seed: int,
     embed: Callable[[list[str]], Tensor] | None = None,
 ) -> list[str]:
-    """Who shares, out of those with more than `MIN_RECORDS` records.
+    """Selects sharers among the candidates with more than `MIN_RECORDS` records.
 
     - clustered: their history embeddings are parted by k-means into `count` clusters, fewer where fewer histories
       differ; of each cluster the person with the most records is chosen.
@@ -42,8 +42,8 @@ def choose_sharers(
 
     Args:
         candidates: people who agreed, no one twice.
-        count: how many sharers.
-        seed: of k-means and of the draw.
+        count: number of sharers to select.
+        seed: seed of k-means and of the random selection.
         embed: gives a history embedding [D] for each of these users, in their order: [U, D]. Called for `clustered`
             alone, where more than `count` have enough records.
 
@@ -62,7 +62,7 @@ def choose_sharers(
     ['bela']
     """
     if count < 1:
-        raise ConfigError("Somebody must share", got=f"{count} sharers", expected="at least 1")
+        raise ConfigError("The number of sharers is too small", got=count, expected="at least 1")
     ranked = sorted(candidates, key=lambda one: (-one.records, one.user))
     able = [one.user for one in ranked if one.records > MIN_RECORDS]
     if not able:

@@ -70,11 +70,11 @@ def write_pool(
 
     Args:
         folder: where to; must not exist.
-        head: what its manifest says.
+        head: fields of the manifest, without modules and signature.
         pieces: modules in the model's order, each with its sharers and pieces; one module's are in memory at a time.
             They are stored in float32.
         shapes: O and D of modules that may have no piece; those of others follow from the pieces.
-        key: signs it; without one it is of format 1, which has no signature.
+        key: signing key; None writes format 1, which has no signature.
 
     Returns:
         The pool, read again.

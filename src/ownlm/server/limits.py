@@ -1,4 +1,4 @@
-"""What a server allows, and who had too much of it."""
+"""Limits of a server (sizes, rates, times), and the counters that enforce them per token."""
 
 import time
 from collections import Counter, deque
@@ -76,7 +76,7 @@ class Meter:
             self._requests = {one: when for one, when in self._requests.items() if when and when[-1] > now - WINDOW_S}
 
     def hold(self, token: str, count: int) -> None:
-        """So many more bytes of a token's requests are in memory, until they are given back.
+        """Reserves memory for bytes of a token's request bodies until they are released.
 
         Raises:
             Busy: the token has too many. Overloaded: all have.

@@ -25,7 +25,7 @@ class Retrieval:
 
     Args:
         folder: the home.
-        timeout_s: after which a process is ended.
+        timeout_s: time after which a process is killed.
     """
 
     def __init__(self, folder: Path, timeout_s: float) -> None:

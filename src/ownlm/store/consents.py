@@ -85,7 +85,7 @@ def change_consents(store: Store, give: Mapping[str, str], withdraw: Collection[
         ConfigError: a licence is empty; nothing was changed.
     """
     if not all(licence.strip() for licence in give.values()):
-        raise ConfigError("Nobody shares without a licence", expected="a name, such as CC-BY-4.0, or a text")
+        raise ConfigError("The licence is empty", expected="a name, such as CC-BY-4.0, or a text")
     users, c = list(dict.fromkeys([*give, *withdraw])), tables.consents.c
     with store.database.writing() as db:
         check_all_known(db, users)

@@ -41,8 +41,8 @@ def add_drafts(
     the gates, which are of no use without the adapter that they were trained upon.
 
     Args:
-        histories: what they have learnt from, by user.
-        made: each with its weights, which its `blob` names.
+        histories: histories that the drafts were trained on, by user.
+        made: drafts to store, each with the weights that its `blob` names.
 
     Returns:
         For each in turn, None; or why it was not kept: the person does not agree to share any more, or of their records

@@ -130,7 +130,7 @@ def _wait(store: Store, folder: Path, patience_s: float) -> None:
 
 def _left(folder: Path, why: object) -> StoreError:
     hint = "end the server, and give the same command again"
-    return StoreError(f"Copies of adapters that are gone lie in {folder}", got=why, hint=hint)
+    return StoreError(f"Copies of deleted adapters could not be removed from {folder}", got=why, hint=hint)
 
 
 def _lock_of(folder: Path) -> Path:

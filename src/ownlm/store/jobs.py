@@ -59,7 +59,7 @@ def cancel_job(store: Store, job: str, user: str) -> tuple[JobInfo, str]:
         if row is None:
             raise _no_job()
         if row.state not in OPEN:
-            raise ConflictError("The job cannot be cancelled: it has ended", got=row.state, hint="ask for a new one")
+            raise ConflictError("The job cannot be cancelled: it has ended", got=row.state, hint="start a new job")
         changes: dict[str, Any] = {"state": "cancelled", "ended": now()}
         db.execute(update(tables.jobs).where(j.id == job).values(**changes))
     return replace(JobInfo(**without_number(row)), **changes), row.state

@@ -99,8 +99,8 @@ def add_pool(
     """Registers a pool, and who its sharers are.
 
     Args:
-        people: by random id, each used in no pool before; none of a pool from outside.
-        histories: what their pieces have learnt from.
+        people: users by new random sharer id; empty for a pool from outside.
+        histories: histories that the pieces were trained on.
         licences: by user, what they had agreed to when they were chosen.
         seen: by which the home will recognise it.
 
@@ -164,7 +164,7 @@ def replace_pool(
     Args:
         old: digest of the version that goes; its folder is the caller's to remove, afterwards.
         new: the version that comes; None where no sharer is left in it.
-        recipes: what becomes of adapters' recipes, by the adapters' ids.
+        recipes: updated recipes for the new version, by adapter id.
         stale: reason for each recipe that cannot be moved to the new version.
         withdrawn: random ids of the sharers removed from the new version.
         seen: by which the home will recognise the new version.

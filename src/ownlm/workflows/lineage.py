@@ -52,7 +52,7 @@ def version_of(pool: Pool, *, key: str | None, source: Path | None = None, local
     """By what the home recognises a pool later.
 
     Args:
-        key: that the next version must be signed with.
+        key: public key that the pool's next version must be signed with.
         source: the folder it comes from.
         local: whether it was made here of a pool from outside.
     """
@@ -125,12 +125,14 @@ def trust(store: Store, folder: Path, key: str) -> list[str]:
     pool = open_pool(folder)
     new = pool.manifest.publisher
     if key != _named(new):
-        raise PoolError("The pool is not signed so", got=_named(new), expected=key, hint="ask its publisher")
+        raise PoolError(
+            "The pool is not signed with the given key", got=_named(new), expected=key, hint="ask its publisher"
+        )
     note_all(store)
     known = pools.pool_versions(store)
     changed, same = [one for one in _related(known, pool, folder) if one.key != new], _of_same_pool(known, pool)
     if not changed:
-        raise NotFoundError("The home does not expect another key for that pool", hint="`ownlm pool add` takes it in")
+        raise NotFoundError("The home knows no other key for this pool", hint="add the pool: nothing has to be trusted")
     with store.database.writing() as db:
         for one in changed:
             # of another pool that came from the same folder, the key stays

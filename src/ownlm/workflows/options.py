@@ -217,7 +217,7 @@ class AssembleOptions(UserOptions):
         if self.adapt_steps and self.combine != "product":
             raise ConfigError("Only recipes of `product` can be adapted", got=self.combine, hint="leave --combine out")
         if self.residual_rank is not None and not self.adapt_steps:
-            raise ConfigError("A residual adapter is trained", hint="say how long with --adapt-steps")
+            raise ConfigError("residual_rank needs adapt_steps", got=0, hint="set adapt_steps, such as 20")
 
     def how(self) -> dict[str, object]:
         """The settings of assembling, by name, as every recipe records them."""

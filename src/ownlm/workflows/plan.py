@@ -194,9 +194,7 @@ def settings(
 def _check_method(stage: Stage, method: str, given: Mapping[str, object]) -> None:
     """Raises a ConfigError for settings that the method or the stage does not use."""
     if stage == "task_adapter" and method != "lora":
-        raise ConfigError(
-            "Stage 1 trains LoRA: its adapter is merged into the base", got=f"method {method}", hint="leave it out"
-        )
+        raise ConfigError("Stage 1 supports the method 'lora' only", got=repr(method), hint="leave the method out")
     of_lora, of_prompt = {*LoraConfig.model_fields, "lora_dropout"}, {"virtual_tokens"}
     unused = given.keys() & ({"lora": of_prompt, "ia3": of_lora | of_prompt, "prompt": of_lora}.get(method, set()))
     if unused:

@@ -87,7 +87,7 @@ def add_pool(
 def check_digest(digest: str | None) -> str | None:
     """A whole SHA-256 in small letters, or None; a ConfigError for anything else."""
     if digest is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
-        raise ConfigError("That is no SHA-256", got=f"{len(digest)} letters", expected="64 hexadecimal digits")
+        raise ConfigError("Invalid digest", got=f"{len(digest)} characters", expected="a SHA-256: 64 hex digits")
     return digest and digest.lower()
 
 
@@ -257,7 +257,7 @@ def remove_pool(store: Store, digest: str) -> tuple[PoolInfo, int]:
         StoreError: the home cannot be written.
     """
     if not digest:  # the newest is not meant
-        raise NotFoundError("No pool is named", hint="`ownlm pool ls`")
+        raise NotFoundError("The pool's id is empty", hint="name a pool by the beginning of its id")
     info = pools.pool(store, digest)
     pools.check_own_folder(store, info)
     leftover = _leftover(store, due_key("pool", info.digest), tables.sharers.c.pool == info.digest)

@@ -80,7 +80,7 @@ def pick_writer(
         TaskError: the task has no labels to count.
     """
     if (base is not None) + (url is not None) + counted > 1 or (url is None) != (model is None):
-        raise ConfigError("One writer is needed", expected="a base, an endpoint's URL and its model, or counting")
+        raise ConfigError("Name exactly one profile writer", expected="a base, an endpoint with its model, or counting")
     if counted:
         return _counting(task)
     if url is not None and model is not None:

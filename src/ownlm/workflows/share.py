@@ -125,7 +125,7 @@ def _embeddings(plan: SharePlan, model: BaseLM, progress: Progress, users: list[
 def _centred(drafting: Drafting, gates: dict[str, Gates]) -> dict[str, Gates]:
     """Gates that are blind to what these users' histories have in common."""
     if len(gates) == 1:
-        raise ConfigError("One history alone has nothing in common with others", hint="share without centring")
+        raise ConfigError("Centring needs two sharers or more", got="one", hint="share without centring")
     jobs = drafting.jobs(drafting.plan.gate, gates)
     people = [Target(job.user, job.examples) for job in jobs]
     mean = mean_features(drafting.model, drafting.plan.config.lora, people)

@@ -1,4 +1,4 @@
-"""Users of a home: listed, looked up, corrected, and deleted with what they share."""
+"""Operations on users of a home: list, find the newest adapter, correct records, delete."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -79,7 +79,7 @@ class ListedUser(BaseModel):
 
 
 def list_users(store: Store, wanted: ListOptions) -> tuple[list[ListedUser], int]:
-    """The users that the options describe, at most `limit` of them; and their number without the limit."""
+    """Returns the users that match the options, at most `limit` of them, and the number of all matches."""
     task = None if wanted.task is None else find_task(store, wanted.task).name
     latest, sharing = store.latest_adapters(task), consents(store)
     found = [
@@ -131,7 +131,7 @@ def _listed(store: Store, info: HistoryInfo, adapter: AdapterInfo | None, shares
 
 
 def standing_of(store: Store, info: HistoryInfo | None, adapter: AdapterInfo | None) -> str:
-    """How far a user's adapter is behind their history, or why it is stale, in words; empty where it is up to date."""
+    """Describes how far a user's adapter is behind their history, or why it is stale; empty if it is up to date."""
     if adapter is None:
         return ""
     history = info.history if info else None
@@ -194,7 +194,7 @@ def forget(store: Store, user: str, progress: Progress, *, verify: bool, wait: b
 
 @contextmanager
 def working_alone(store: Store, what: str, progress: Progress) -> Iterator[None]:
-    """The lock of the one process that trains in a home; what killed runs left is removed first.
+    """Context manager: takes the training lock of a home, and removes what killed runs left.
 
     Args:
         what: command shown to processes that wait, such as "ownlm train".
@@ -209,7 +209,7 @@ def working_alone(store: Store, what: str, progress: Progress) -> Iterator[None]
 
 
 def withdraw_left(store: Store) -> None:
-    """Withdraws the pieces of deleted users; a withdrawal that fails stays due. No other process may train."""
+    """Withdraws deleted users' pieces from pools; failed withdrawals are retried later. Needs the training lock."""
     if names := leaving(store):
         from ownlm.workflows.pools import withdraw_leaving
 

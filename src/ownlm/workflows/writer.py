@@ -41,9 +41,9 @@ class BackgroundWriter(Generic[Info]):
     loses what is waiting.
 
     Args:
-        store: stores some, each with its weights; returns for each why it was not stored, or None.
-        most: the most that wait; `put` blocks beyond it. As many again can be in the middle of being stored.
-        on_stored: called in the thread with each, and why it was not stored, or None.
+        store: stores a batch of items with their weights; returns for each an error, or None if it was stored.
+        most: capacity of the queue; `put` blocks when it is full. Up to as many more may be in the batch being written.
+        on_stored: called in the writer's thread with each item, and its error or None.
 
     Raises:
         StoreError: on leaving, or from `put`: something cannot be stored. Everything that did fit is stored.

@@ -25,7 +25,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("own", {"lora": {}}, "lora"),
     ("own", {"method": "ia3"}, "Got: method"),
     ("own", {"format": "prose"}, "'format'"),
-    ("own", {"format": "text", "rag": 1}, "Plain text is learnt without records"),
+    ("own", {"format": "text", "rag": 1}, "Plain-text formats cannot be combined"),
     ("own", {"virtual_tokens": 4}, "The method 'lora' has no such setting"),
     ("ia3", {"r": 4}, "The method 'ia3' has no such setting"),
     ("prompt", {"virtual_tokens": 0}, "'virtual_tokens'"),
@@ -39,7 +39,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("arrow", {"tau": 0.0}, "'tau'"),
     ("assembled", {"combine": "sum"}, "'combine'"),
     ("assembled", {"combine": "factors", "adapt_steps": 3}, "Only recipes of `product`"),
-    ("assembled", {"residual_rank": 2}, "A residual adapter is trained"),
+    ("assembled", {"residual_rank": 2}, "residual_rank needs adapt_steps"),
     ("assembled", {"share": {"learning_rate": 2}}, "'learning_rate'"),
     ("assembled", {"share": {"gate_learning_rate": float("nan")}}, "'gate_learning_rate'"),
 ]

@@ -222,7 +222,7 @@ def test_forgetting_is_unfinished_while_a_server_keeps_a_copy(office: Office) ->
         sweep_served(store)
         assert folder.exists()
         unfinished = office.home.forget("ana").unfinished
-        assert unfinished is not None and "Copies of adapters that are gone lie in" in unfinished
+        assert unfinished is not None and "Copies of deleted adapters could not be removed from" in unfinished
         assert current(store, {version_of(info)}) == set()
     office.home.forget("ana")  # the same again, when the server has ended
     assert not copies.exists()

@@ -6,7 +6,7 @@ from ownlm.bench.results import Costs
 
 
 def base(case: Case, *, rag: Records = 0) -> Made:
-    """The base, unchanged.
+    """Answers with the raw base; the prompt may show retrieved records of the user.
 
     Args:
         rag: Number of the user's records that the prompt shows.

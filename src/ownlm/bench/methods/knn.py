@@ -1,4 +1,4 @@
-"""The answer of the user's nearest records, without a model."""
+"""Method `knn`: answers of the user's nearest records (BM25), without a model."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from ownlm.prompt.example import query_prompt
 
 
 def knn(case: Case, *, k: Count = 1) -> Made:
-    """The answer of the user's nearest record; with k, the label that most of the k nearest have.
+    """Answers with the nearest record's answer; for k > 1, with the majority label of the k nearest records.
 
     Nearest is by BM25, as in retrieval for prompts. Of labels that are equally frequent, the nearest record's is taken.
 
@@ -38,9 +38,9 @@ def knn(case: Case, *, k: Count = 1) -> Made:
 
 
 def check(given: Mapping[str, Any], task: Task | None) -> None:
-    """Raises a ConfigError where answers of records do not fit a query, or there are no labels to vote with."""
+    """Raises a ConfigError if the task shows options in its queries, or if k > 1 and the task has no labels."""
     if task is not None and task.options:
-        what, hint = "have no answer that another query could have", "leave `knn` out of its plan"
+        what, hint = "hold no answers that `knn` could give to a query", "leave `knn` out of the plan"
         raise ConfigError(f"Records of task {task.name!r} {what}", hint=hint)
     if task is not None and given.get("k", 1) > 1 and not task.labels:
         got = f"k = {given['k']}"

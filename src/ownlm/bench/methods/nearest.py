@@ -1,4 +1,4 @@
-"""The whole adapter of the nearest sharer."""
+"""Method `nearest`: each user gets the whole adapter of the sharer with the most similar history."""
 
 import time
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ LATEST: Final = 16  # records of each user that are embedded
 
 
 def nearest(case: Case, *, rag: Records = 0, share: Changes = AS_PLANNED, adapt: Changes = AS_PLANNED) -> Made:
-    """All pieces of the sharer with the nearest history, with weight 1.
+    """Gives each user all pieces of the sharer with the most similar history, with weight 1.
 
     Nearest is by cosine of the mean embeddings of the 16 latest records, less the sharers' mean.
 
@@ -54,7 +54,7 @@ def nearest(case: Case, *, rag: Records = 0, share: Changes = AS_PLANNED, adapt:
 
 
 def nearest_places(target_UD: Tensor, sharer_ND: Tensor) -> list[int]:
-    """For each target the place of the sharer with the highest cosine, both less the sharers' mean."""
+    """Returns the index of each target's nearest sharer, by cosine after subtracting the sharers' mean."""
     mean_D = sharer_ND.mean(0)
     target_UD, sharer_ND = (torch.nn.functional.normalize(one - mean_D, dim=1) for one in (target_UD, sharer_ND))
     places: list[int] = (target_UD @ sharer_ND.T).argmax(dim=1).tolist()
@@ -62,7 +62,7 @@ def nearest_places(target_UD: Tensor, sharer_ND: Tensor) -> list[int]:
 
 
 def recipe_of(pool: Pool, sharer: str) -> Recipe:
-    """All pieces of a sharer, by its random id, with weight 1. Modules without a piece of the sharer stay unchanged."""
+    """Makes a recipe of all pieces of one sharer, with weight 1; modules without such a piece stay unchanged."""
     places = [
         next((place for place in range(len(pool.gates(name))) if pool.sharer(name, place) == sharer), None)
         for name in pool.modules

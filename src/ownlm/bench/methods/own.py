@@ -106,7 +106,7 @@ def check(given: Mapping[str, Any], task: Task | None) -> None:
     format = given.get("format", "task")
     if format != "task" and (given.get("rag") or given.get("profile")):
         raise ConfigError(
-            "Plain text is learnt without records or a profile beside it",
+            "Plain-text formats cannot be combined with rag or profile",
             got=f"format {format!r} with {'rag' if given.get('rag') else 'profile'}",
             hint="leave one of them out",
         )
