@@ -107,7 +107,7 @@ def test_failures_say_what_to_do_and_can_be_tried_again(tab: Visit, served: Serv
     tab.go("History")
     alert = page.get_by_role("alert")
     alert.filter(has_text="Refused with 503").wait_for()
-    assert "The server is busy or about to stop." in alert.inner_text()
+    assert "The server is busy or stopping." in alert.inner_text()
     alert.get_by_role("button", name="Try again").click()
     page.get_by_text("43 records, the newest").wait_for()
     assert alert.count() == 0
