@@ -53,7 +53,7 @@ def test_what_cannot_be_had_is_not_offered_and_the_reason_is_said(tab: Visit, se
         ("at_work", "The server is "),
         ("no_base", "This server has no base model yet."),
         ("no_pieces", "There are no shared pieces in this task yet."),
-        ("waits", "It is possible again when that is done."),
+        ("waits", "You can assemble again when that is done."),
         ("up_to_date", "there is nothing new."),
     ):
         served.fake.not_offered = {"train": reason, "assemble": reason}
