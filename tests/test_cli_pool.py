@@ -225,7 +225,7 @@ def test_who_made_a_pool_is_shown_wherever_it_is(shared: QuickShell, tmp_path: P
     Home(other.folder / ".ownlm").add_base(str(tiny_base), "tiny")
     write_task(other.folder)
     line = ("pool", "add", pool.folder, "--task", "sorting.toml")
-    assert "no SHA-256" in other.run(*line, "--digest", "abc", code=1)
+    assert "Invalid digest" in other.run(*line, "--digest", "abc", code=1)
     assert "has another digest" in other.run(*line, "--digest", "0" * 64, code=1)
     assert "has another digest" in other.run("pool", "verify", pool.folder, "--digest", "0" * 64, code=1)
     assert f"signed with the key {key}, seen here for the first time" in other.run(*line, "--digest", digest)
