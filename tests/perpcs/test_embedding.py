@@ -103,7 +103,7 @@ def test_people_without_text_are_refused(base: BaseLM, silent: list[str]) -> Non
     with pytest.raises(DataError, match="History number 2 has no text") as caught:
         embed_histories(base, [["a secret"], silent])
     assert "secret" not in str(caught.value)
-    with pytest.raises(DataError, match="nobody"):
+    with pytest.raises(DataError, match="no histories to embed"):
         embed_histories(base, [])
 
 

@@ -84,11 +84,11 @@ def test_no_changed_byte_is_read_as_a_good_one(places: int) -> None:
     data = recipe_of(4, 3, places).to_bytes()
     for at in range(len(data)):
         for change in (1, 128, 255):
-            with pytest.raises(PoolError, match="no recipe"):
+            with pytest.raises(PoolError, match="recipe is damaged"):
                 Recipe.from_bytes(data[:at] + bytes([data[at] ^ change]) + data[at + 1 :])
-        with pytest.raises(PoolError, match="no recipe"):
+        with pytest.raises(PoolError, match="recipe is damaged"):
             Recipe.from_bytes(data[:at])
-    with pytest.raises(PoolError, match="no recipe"):
+    with pytest.raises(PoolError, match="recipe is damaged"):
         Recipe.from_bytes(data + b"\0")
 
 

@@ -82,7 +82,7 @@ def test_what_does_not_go_together_leaves_nothing(tmp_path: Path, given: Given) 
         ({"pieces": [("../x", [])]}, "Invalid module name"),
         ({"pieces": [("a/b", list(given[Q].items()))]}, "Invalid module name"),
         ({"pieces": [(Q, list(given[Q].items()))] * 2}, "each module comes once"),
-        ({"pieces": [(Q, [("00000000000000dd", own)])]}, "nobody among the sharers"),
+        ({"pieces": [(Q, [("00000000000000dd", own)])]}, "a sharer who is not listed"),
         ({"pieces": [(Q, [(SHARERS[0], own)] * 2)]}, "ascending places"),
         ({"pieces": [(Q, [(SHARERS[0], own)])]}, "at least one piece"),
         (
@@ -93,7 +93,7 @@ def test_what_does_not_go_together_leaves_nothing(tmp_path: Path, given: Given) 
         ({"pieces": [(Q, [(SHARERS[0], Piece(own.A_RD, own.B_OR, square[0]))])]}, "another shape"),
         ({"shapes": {Q: (3, 5)}}, "another shape"),
         ({"pieces": []}, "modules"),
-        ({"sharers": []}, "nobody among the sharers"),
+        ({"sharers": []}, "a sharer who is not listed"),
         ({"sharers": [*SHARERS, SHARERS[0]]}, "each once"),
         ({"version": 0}, "version"),
         ({"licence": ""}, "licence"),

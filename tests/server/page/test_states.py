@@ -201,5 +201,5 @@ def test_a_key_for_running_the_server_opens_nobodys_page(tab: Visit, served: Ser
     tab.page.goto(served.url)
     tab.page.get_by_label("Your access key").fill(served.tokens["trained"])
     tab.page.get_by_role("button", name="Sign in").click()
-    tab.page.locator("#token-wrong", has_text="This key is for running the server").wait_for()
+    tab.page.locator("#token-wrong", has_text="This key is an operator").wait_for()
     assert tab.focus() == "token" and tab.page.evaluate("sessionStorage.length") == 0
