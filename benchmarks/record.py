@@ -12,8 +12,9 @@ RESULTS = Path(__file__).with_name("results")
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"  # real histories, kept outside the repository
 
 
-def save(name: str, result: dict[str, Any], folder: Path = RESULTS) -> Path:
-    """Writes `result` to FOLDER/NAME.json, with date, commit, hardware and versions; prints the path."""
+def save(name: str, result: dict[str, Any], folder: Path | None = None) -> Path:
+    """Writes `result` to FOLDER/NAME.json, by default in `RESULTS`, with date, commit, hardware and versions; prints the path."""
+    folder = folder or RESULTS
     where = {
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit(folder.parent),

@@ -55,7 +55,7 @@ def test_every_address_of_the_api(below: Below) -> None:
         assert client.post(f"{url}/v1/chat/completions", json=asked).json()["ownlm"]["base"] == "tiny"
         missing = client.get(f"{url}/nothing/here")
         assert missing.status_code == 404
-        assert f"{PREFIX}/docs shows" in missing.text if known else "/docs shows" in missing.text
+        assert f"{PREFIX}/docs for all routes" in missing.text if known else "/docs for all routes" in missing.text
 
 
 def test_the_page_and_the_description_in_a_browser(browser: Any, below: Below) -> None:
