@@ -13,7 +13,7 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data"  # real histories
 
 
 def save(name: str, result: dict[str, Any], folder: Path | None = None) -> Path:
-    """Writes `result` to FOLDER/NAME.json, by default in `RESULTS`, with date, commit, hardware and versions; prints the path."""
+    """Writes `result` with date, commit, hardware and versions to FOLDER/NAME.json (by default in RESULTS)."""
     folder = folder or RESULTS
     where = {
         "date": datetime.now(UTC).date().isoformat(),
