@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ownlm.config import TrainConfig
 from ownlm.history.record import Query
 from ownlm.home import Home
 from ownlm.perpcs.piece import Piece
@@ -81,8 +82,12 @@ def put_pool(home: Home, *sharers: str, name: str = "p1") -> PoolInfo:
 
 
 def put_recipe(home: Home, user: str, pool: PoolInfo, number: int = 1) -> AdapterInfo:
-    """What stands where a recipe of a person should; it is none."""
-    made_with = {"task": home.task(TASK).model_dump(mode="json"), "assembly": {"combine": "product", "top_k": 3}}
+    """Stores empty bytes in the place of a user's recipe."""
+    made_with = {
+        "task": home.task(TASK).model_dump(mode="json"),
+        "config": TrainConfig().model_dump(mode="json"),
+        "assembly": {"combine": "product", "top_k": 3},
+    }
     where = {"base": pool.base, "base_fingerprint": pool.base_fingerprint}
     made = recipe(home.store, number, user, pool.digest, TASK, provenance=made_with, **where)
     keep(home.store, made, b"")
