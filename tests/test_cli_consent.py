@@ -33,7 +33,7 @@ def test_wrong_usage_and_clear_errors(shell: QuickShell) -> None:
         shell.run(*consent, *wrong, code=2)
     assert "no user 'nobody'" in shell.run("users", "consent", "nobody", "--share", code=1)
     assert shell.json("users", "consent", "nobody", code=1)["error"]["error"] == "NotFoundError"
-    assert "without a licence" in shell.run(*consent, "--share", "--licence", " ", code=1)
+    assert "licence is empty" in shell.run(*consent, "--share", "--licence", " ", code=1)
     assert not shell.json(*consent)["shares"]
 
 

@@ -151,7 +151,7 @@ def test_nobody_else_has_the_answer_to_a_query(spec: SetPlan, tmp_path: Path) ->
 )
 def test_histories_end_before_the_queries(spec: SetPlan, tmp_path: Path, query: dict[str, str]) -> None:
     write_rows(tmp_path / "queries.jsonl", [{"user_id": "u1", "gold": "bin", **query}])
-    with pytest.raises(DataError, match="only later"):
+    with pytest.raises(DataError, match="contain queries, or records later"):
         read_set(change(spec, sharing=0))
 
 

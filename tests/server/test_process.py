@@ -49,7 +49,7 @@ def test_it_ends_when_answers_under_way_have_come_to_their_end(folder: Path, hom
         until(lambda: counted(server, operator))
         status, told = server.end(by)
         asking.join()
-    assert status == 0 and "come to their end first" in told and len(told.splitlines()) == 1
+    assert status == 0 and "ending after the answers under way" in told and len(told.splitlines()) == 1
     answer = answers[0].json()
     assert answer["choices"][0]["finish_reason"] in ("length", "stop") and answer["usage"]["completion_tokens"] > 1
 
