@@ -132,7 +132,7 @@ def test_a_size_without_its_file(tmp_path: Path) -> None:
 
 
 def test_somebody_is_asked(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="none is asked"):
+    with pytest.raises(ConfigError, match="leaves no user to ask"):
         read_plan(write(tmp_path, PLAN + '[[sets]]\nfrom = "notes"\nsharing = 1\n'))
 
 
