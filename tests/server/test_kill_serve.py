@@ -131,6 +131,6 @@ def test_nothing_that_was_acknowledged_is_lost(home: Home) -> None:
                 until(
                     lambda job=job, one=one: server.send("GET", f"/v1/users/me/jobs/{job}", one.token).json()["ended"]
                 )
-    assert sum(one.acknowledged for one in people) > 10 * TIMES and any(one.jobs for one in here)
+    assert sum(one.acknowledged for one in people) > TIMES and any(one.jobs for one in here)
     assert home.doctor().wrong == []
     assert {one.user for one in home.histories()} & {one.user for one in people if one.gone} == set()
