@@ -226,7 +226,7 @@ def test_the_doctor_sees_a_changed_base(home: Home, tmp_path: Path) -> None:
     with (Path(home.store.base("news").folder) / "model.safetensors").open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"\x7f")
-    assert "have changed since it was added" in home.doctor().wrong[0].what
+    assert "is no longer what it was" in home.doctor().wrong[0].what
     shutil.rmtree(Path(home.store.base("news").folder))
     assert "cannot be read" in home.doctor().wrong[0].what
 
