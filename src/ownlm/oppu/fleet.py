@@ -3,6 +3,9 @@
 A *step* is an optimizer step of one user or several: one forward and backward pass over as many users' minibatches as
 fit into it; or several passes, where one user's minibatch is larger. On a CPU each core runs a separate pass: a core
 multiplies matrices fastest alone, and does not wait for the others.
+
+Begin with `examples/minimal_loop.py`, which trains the same weights one user at a time, in 150 lines. Here, read
+`train_fleet` first, then `_Fleet` in the order of a pass: `seat`, `next_pass`, `run_pass`, `finish`, `ended`.
 """
 
 import hashlib
