@@ -10,13 +10,12 @@ from ownlm.history.record import Query
 from ownlm.home import Home
 from ownlm.perpcs.piece import Piece
 from ownlm.perpcs.pool import Pool
-from ownlm.store.consents import give_consent
 from ownlm.store.pools import add_pool, people_of
 from ownlm.store.rows import AdapterInfo, PoolInfo
 from ownlm.workflows.report import Answer, Shared
 from tests.community import rows, write_rows, write_task
 from tests.perpcs.pools import make_pool, random_pieces
-from tests.store.rows import keep, pool_info, recipe
+from tests.store.rows import give_consent, keep, pool_info, recipe
 
 TASK = "sorting"
 GIVERS = ("gina", "hugo", "ines", "jens")  # in the order of their records, the most first

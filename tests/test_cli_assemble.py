@@ -79,7 +79,7 @@ def test_settings_that_cannot_be(shared: QuickShell) -> None:
 
 def test_without_a_pool(tmp_path: Path, tiny_base: Path) -> None:
     error = community(tmp_path, tiny_base).run("assemble", *SORTING, code=1)
-    assert "no pool of task 'sorting'" in error and "`ownlm share --task sorting` makes one" in error
+    assert "no pool of task 'sorting'" in error and "make one: `ownlm share --task sorting`" in error
 
 
 def test_a_stale_assembly_is_told_once_a_person(shared: QuickShell) -> None:

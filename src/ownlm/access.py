@@ -15,9 +15,8 @@ from pydantic import BaseModel, ConfigDict
 from ownlm.errors import DataError
 from ownlm.filesystem import DOCUMENT_BYTES, read_regular
 from ownlm.store.consents import LICENCE, Changed, Consent, change_consents, consents_of
-from ownlm.store.rows import TokenInfo
 from ownlm.store.store import Store
-from ownlm.store.tokens import Given, give_tokens, revoke_token, revoke_tokens, tokens
+from ownlm.store.tokens import Given, TokenInfo, give_tokens, revoke_token, revoke_tokens, tokens
 
 STDIN = Path("-")
 _KEYS = ("user", "share", "licence")

@@ -3,6 +3,7 @@
 from ownlm.history.record import History
 from ownlm.history.task import load_task
 from ownlm.store.blobs import blob_name
+from ownlm.store.consents import change_consents
 from ownlm.store.rows import AdapterInfo, DraftInfo, PoolInfo, history_digest
 from ownlm.store.store import Store
 
@@ -14,6 +15,14 @@ def keep(store: Store, adapter: AdapterInfo, weights: bytes) -> None:
     """One adapter is added, or the error raised that it is not kept for."""
     if error := store.add_adapters([(adapter, weights)])[0]:
         raise error
+
+
+def give_consent(store: Store, user: str, licence: str) -> None:
+    change_consents(store, {user: licence}, ())
+
+
+def take_back_consent(store: Store, user: str) -> None:
+    change_consents(store, {}, [user])
 
 
 def adapter(number: int, user: str = "ada", **changes: object) -> AdapterInfo:

@@ -7,12 +7,11 @@ import pytest
 from ownlm.errors import StoreError
 from ownlm.history.record import History, Record
 from ownlm.history.task import load_task
-from ownlm.store.consents import give_consent, take_back_consent
 from ownlm.store.drafts import add_drafts, drafts, remove_drafts
 from ownlm.store.forget import forget_record, forget_user
 from ownlm.store.rows import DraftInfo
 from ownlm.store.store import Store
-from tests.store.rows import TASK, draft
+from tests.store.rows import TASK, draft, give_consent, take_back_consent
 
 PEOPLE = ("zora", "bela")
 OTHER = load_task("LaMP_5")

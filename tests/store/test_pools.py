@@ -7,12 +7,10 @@ import pytest
 from ownlm.errors import ConfigError, NotFoundError, PoolError, StoreError
 from ownlm.history.record import History, Record
 from ownlm.store.blobs import blob_name
-from ownlm.store.consents import give_consent, take_back_consent
 from ownlm.store.forget import forget_record, forget_user, leaving, left
 from ownlm.store.pools import (
     add_pool,
     check_not_withdrawn,
-    consenting,
     consents,
     move_pool,
     people_of,
@@ -26,7 +24,7 @@ from ownlm.store.pools import (
 )
 from ownlm.store.rows import WAITS
 from ownlm.store.store import Store
-from tests.store.rows import TASK, keep, pool_info, recipe
+from tests.store.rows import TASK, give_consent, keep, pool_info, recipe, take_back_consent
 
 PEOPLE = ("zora", "bela", "ciro")
 IDS = {"id-a": "zora", "id-b": "bela"}
@@ -58,10 +56,9 @@ def test_consent_is_given_once_and_taken_back(crowd: Store, monkeypatch: pytest.
     assert consents(crowd)["zora"] == since and since[0] == "CC-BY-4.0"
     give_consent(crowd, "zora", " Only  for\nresearch ")
     assert consents(crowd)["zora"] == (" Only  for\nresearch ", "later")
-    assert consenting(crowd, ["zora", "ciro", "nobody"]) == {"zora"} and consenting(crowd, []) == set()
     for _ in range(2):
         take_back_consent(crowd, "zora")
-        assert list(consents(crowd)) == ["bela"] and consenting(crowd, PEOPLE) == {"bela"}
+        assert list(consents(crowd)) == ["bela"]
     assert list(consents(Store(crowd.folder))) == ["bela"]
 
 
@@ -203,7 +200,7 @@ def test_pools_are_found_by_what_they_are_for(crowd: Store) -> None:
         pool_info("aa2", base="second", base_fingerprint="2" * 64),
         pool_info("bb1", task="other"),
     )
-    with pytest.raises(NotFoundError, match=r"no pool of task 'LaMP_4'.*`ownlm share --task LaMP_4`"):
+    with pytest.raises(NotFoundError, match=r"no pool of task 'LaMP_4'.*make one"):
         pool(crowd, task=TASK.name)
     for one in (first, second, third):
         add_pool(crowd, one, {})
@@ -215,7 +212,7 @@ def test_pools_are_found_by_what_they_are_for(crowd: Store) -> None:
     assert pool(crowd, "bb") == third and pool(crowd, "aa2") == second
     with pytest.raises(NotFoundError, match=r"2 pools begin with 'aa'.*aa1, aa2"):
         pool(crowd, "aa")
-    with pytest.raises(NotFoundError, match=r"no pool %.*pool ls"):
+    with pytest.raises(NotFoundError, match=r"no pool %.*list the pools"):
         pool(crowd, "%")
     with pytest.raises(NotFoundError, match="no pool bb of task 'LaMP_4' for the base 'second'"):
         pool(crowd, "bb", TASK.name, crowd.base("second"))

@@ -1,7 +1,6 @@
 """`ownlm users consent` and `ownlm users token`: for one user, or for all users that a file lists."""
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
 
     from ownlm.access import Access
     from ownlm.store.consents import Changed, Consent
-    from ownlm.store.rows import TokenInfo
-    from ownlm.store.tokens import Given
+    from ownlm.store.tokens import Given, TokenInfo
 
 UserFile = Annotated[
     Path | None,
@@ -94,7 +92,7 @@ def _consents(access: "Access", file: Path, share: bool | None, licence: str | N
     changed = access.change_consents(give, withdraw)
     held = {one.user: one.pools for one in access.consents(withdraw) if one.pools}
     if json:
-        print_json(asdict(changed) | {"pools": held})
+        print_json(changed.model_dump() | {"pools": held})
         return
     _say_changed(changed)
     if held:
@@ -197,7 +195,7 @@ def token(
 
 def _list_tokens(known: "list[TokenInfo]", json: bool) -> None:
     if json:
-        print_json([asdict(one) | {"scope": one.scope, "expired": one.expired} for one in known])
+        print_json([one.model_dump() for one in known])
         return
     rows = [(one.id, shown(one.user or ""), one.scope, _minute(one.created), _end(one)) for one in reversed(known)]
     columns = ["id", "user", "scope", "made (UTC)", "expires (UTC)"]
@@ -207,7 +205,7 @@ def _list_tokens(known: "list[TokenInfo]", json: bool) -> None:
 def _revoke(access: "Access", beginning: str, json: bool) -> None:
     info = access.revoke_token(beginning)
     if json:
-        print_json(asdict(info) | {"scope": info.scope})
+        print_json(info.model_dump(exclude={"expired"}))
     else:
         say(f"the token {info.id} of {shown(info.user or 'an operator')} is revoked")
 
@@ -216,7 +214,8 @@ def _revoke_all(access: "Access", users: list[str], json: bool) -> None:
     revoked = access.revoke_tokens(users)
     without = len(set(users)) - len({one.user for one in revoked})
     if json:
-        print_json({"revoked": [asdict(one) for one in revoked], "users_without_token": without})
+        gone = [one.model_dump(exclude={"scope", "expired"}) for one in revoked]
+        print_json({"revoked": gone, "users_without_token": without})
     else:
         say(f"revoked: {many(len(revoked), 'token')}; users without a token: {without:,}")
 
@@ -262,7 +261,7 @@ def _give_all(
 
 
 def _document(new: "Given") -> dict[str, Any]:
-    return asdict(new.info) | {"scope": new.info.scope, "token": new.secret}
+    return new.info.model_dump(exclude={"expired"}) | {"token": new.secret}
 
 
 def _end(token: "TokenInfo") -> str:

@@ -17,8 +17,7 @@ from starlette.types import Scope
 from ownlm.errors import AccessError, ForbiddenError, NotFoundError
 from ownlm.server.http.connections import CALLER
 from ownlm.server.state import State
-from ownlm.store.rows import TokenInfo
-from ownlm.store.tokens import find_token
+from ownlm.store.tokens import TokenInfo, find_token
 
 _bearer = HTTPBearer(auto_error=False, description="A token, as `ownlm users token USER` gives it.")
 

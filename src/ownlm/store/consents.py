@@ -1,33 +1,35 @@
 """Consent to share pieces of adapters: given and withdrawn, for one user or many in one transaction."""
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, Row, delete, insert, select
 
 from ownlm.errors import ConfigError, NotFoundError
 from ownlm.store import tables
 from ownlm.store.database import alone
 from ownlm.store.drafts import drop
-from ownlm.store.pools import BATCH, sweep
+from ownlm.store.pools import sweep
 from ownlm.store.records import unknown_user_in
 from ownlm.store.rows import now
 from ownlm.store.store import Store
+from ownlm.store.tables import in_batches
 from ownlm.store.withdrawals import mark_waiting, sharers_in
 
 LICENCE = "CC-BY-4.0"
 
-_TABLES = (tables.records, tables.adapters, tables.profiles, tables.consents, tables.sharers)  # that name users
-
-_NAMED = 20  # unknown users in a message; of more the rest is counted
+_TABLES = (tables.records, tables.adapters, tables.profiles, tables.consents, tables.sharers)  # with users' names
+_NAMED = 20  # unknown users named in a message; the rest is counted
 
 
 class Consent(BaseModel):
-    """Whether a user agrees to share, under which licence and since when; and the pools that have pieces of theirs.
+    """Whether a user agrees to share.
 
     Attributes:
-        pools: digests of the pools of this home that have pieces of the user, agreed to or not.
+        licence: licence of the shared pieces; None where the user does not share.
+        since: time of the consent; None where the user does not share.
+        pools: digests of this home's pools with pieces of the user, with consent or without.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -39,46 +41,25 @@ class Consent(BaseModel):
     pools: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
+class Changed(BaseModel):
     """Numbers of consents given, withdrawn, and unchanged."""
+
+    model_config = ConfigDict(frozen=True)
 
     given: int = 0
     withdrawn: int = 0
     unchanged: int = 0
 
 
-def give_consent(store: Store, user: str, licence: str) -> None:
-    """Records that a user agrees to share pieces of their adapters; under the same licence again, nothing changes.
-
-    Args:
-        licence: its name or its text, kept as given.
-
-    Raises:
-        NotFoundError: the home does not know the user.
-        ConfigError: no licence is given.
-    """
-    change_consents(store, {user: licence}, ())
-
-
-def take_back_consent(store: Store, user: str) -> None:
-    """Records that a user does not share, or no longer, and removes the drafts of what they would have shared.
-
-    Pieces that lie in a pool stay until they are withdrawn. No recipe of such a pool is used until then.
-
-    Raises:
-        NotFoundError: the home does not know the user. StoreError: the home cannot be written; the same call again
-            finishes what is left.
-    """
-    change_consents(store, {}, [user])
-
-
 def change_consents(store: Store, give: Mapping[str, str], withdraw: Collection[str]) -> Changed:
     """Gives and withdraws the consents of many users: all in one transaction, or none.
 
+    Pieces of a user who does not share stay in a pool until they are withdrawn. No recipe of such a pool is used until
+    then.
+
     Args:
-        give: licences by user.
-        withdraw: users who do not share, or no longer; drafts of what they would have shared are removed.
+        give: licences by user, each a name or a text that is stored as given.
+        withdraw: users who do not share, or no longer. Their drafts are removed.
 
     Raises:
         NotFoundError: the home does not know some of them; nothing was changed.
@@ -89,10 +70,10 @@ def change_consents(store: Store, give: Mapping[str, str], withdraw: Collection[
     users, c = list(dict.fromkeys([*give, *withdraw])), tables.consents.c
     with store.database.writing() as db:
         check_all_known(db, users)
-        before = _licences(db, users)
-        changed = [user for user in give if before.get(user) != give[user]]
+        before = _agreed(db, users)
+        changed = [user for user in give if user not in before or before[user].licence != give[user]]
         ended = [user for user in withdraw if user in before]
-        for part in _batches([*changed, *ended]):
+        for part in in_batches([*changed, *ended]):
             db.execute(delete(tables.consents).where(c.user.in_(part)))
         if changed:
             rows = [{"user": user, "licence": give[user], "created": now()} for user in changed]
@@ -105,7 +86,8 @@ def change_consents(store: Store, give: Mapping[str, str], withdraw: Collection[
         with alone(store.folder) as idle:
             if idle:  # else the pool that is being made does without them
                 sweep(store)
-    return Changed(len(changed), len(ended), len(users) - len(changed) - len(ended))
+    unchanged = len(users) - len(changed) - len(ended)
+    return Changed(given=len(changed), withdrawn=len(ended), unchanged=unchanged)
 
 
 def set_consent(store: Store, user: str, share: bool | None, licence: str) -> Consent:
@@ -125,21 +107,19 @@ def consents_of(store: Store, users: Collection[str]) -> list[Consent]:
     Raises:
         NotFoundError: the home does not know some of them.
     """
-    c, s = tables.consents.c, tables.sharers.c
-    agreed, ids = dict[str, dict[str, str]](), dict[str, set[str]]()
+    s, ids = tables.sharers.c, dict[str, set[str]]()
     with store.database.reading() as db:
         check_all_known(db, users)
-        for part in _batches(list(users)):
-            for row in db.execute(select(c.user, c.licence, c.created).where(c.user.in_(part))):
-                agreed[row.user] = {"licence": row.licence, "since": row.created}
+        agreed = _agreed(db, users)
+        for part in in_batches(users):
             for user, sharer in db.execute(select(s.user, s.id).where(s.user.in_(part))):
                 ids.setdefault(user, set()).add(sharer)
         pools = sharers_in(db) if ids else {}
     found = []
     for user in users:
-        mine = ids.get(user, set())
-        own = tuple(digest for digest, sharers in pools.items() if not sharers.isdisjoint(mine))
-        found.append(Consent(user=user, shares=user in agreed, **agreed.get(user, {}), pools=own))
+        own = tuple(digest for digest, sharers in pools.items() if sharers & ids.get(user, set()))
+        how = {"licence": agreed[user].licence, "since": agreed[user].created} if user in agreed else {}
+        found.append(Consent(user=user, shares=user in agreed, **how, pools=own))
     return found
 
 
@@ -152,7 +132,7 @@ def check_known(store: Store, user: str) -> None:
 def check_all_known(db: Connection, users: Collection[str]) -> None:
     """Raises a NotFoundError that names the users whom the home does not know."""
     known = set[str]()
-    for part in _batches(list(users)):
+    for part in in_batches(users):
         for table in _TABLES:
             known |= set(db.execute(select(table.c.user).where(table.c.user.in_(part)).distinct()).scalars())
     if unknown := [user for user in users if user not in known]:
@@ -176,7 +156,8 @@ class UnknownUsersError(NotFoundError):
         super().__init__(
             f"The home does not know {len(self.unknown):,} of the {asked:,} users; nothing was changed",
             got=named + more,
-            hint="`ownlm users ls --contains TEXT` finds names; take the unknown ones out",
+            hint="take the unknown ones out, or look up their names",
+            command="ownlm users ls --contains TEXT",
         )
 
     def as_dict(self) -> dict[str, str | None]:
@@ -184,14 +165,7 @@ class UnknownUsersError(NotFoundError):
         return super().as_dict() | {"got": ", ".join(map(repr, self.unknown))}
 
 
-def _licences(db: Connection, users: list[str]) -> dict[str, str]:
-    c = tables.consents.c
-    return {
-        row.user: row.licence
-        for part in _batches(users)
-        for row in db.execute(select(c.user, c.licence).where(c.user.in_(part)))
-    }
-
-
-def _batches(users: list[str]) -> Iterable[list[str]]:
-    return (users[at : at + BATCH] for at in range(0, len(users), BATCH))
+def _agreed(db: Connection, users: Collection[str]) -> dict[str, Row[Any]]:
+    """The rows of those of these users who agree to share."""
+    query, user = select(tables.consents), tables.consents.c.user
+    return {row.user: row for part in in_batches(users) for row in db.execute(query.where(user.in_(part)))}

@@ -44,10 +44,7 @@ HOME_FILES = (  # any other file in the folder does not belong to the home
     ERASING_LOCK,
 )
 BUSY_S = 30  # a statement's wait for other processes
-MOMENT_S, LONGEST_MOMENT_S = (
-    0.2,
-    0.8,
-)  # an attempt to empty the log blocks writers so long: at first, at most
+MOMENT_S, LONGEST_MOMENT_S = 0.2, 0.8  # for how long an attempt to empty the log blocks writers: at first, at most
 POLL_S = 0.02  # between attempts
 WORK_LOCK, WORK_NOTE, WORK_POLL_S = "work.lock", "work.json", 0.5
 _PRAGMAS = (  # deleted rows are overwritten, and sorting leaves no temporary file
@@ -132,10 +129,10 @@ class Database:
         """Raises a StoreError where the database is not a home's, is newer, or is older and read-only."""
         home = f"The home {self.folder}"
         if version is None:
-            raise StoreError(f"The database {self.path} is no home's", hint="choose another folder with --home")
+            raise StoreError(f"The database {self.path} is no home's", hint="choose another folder")
         expected, got = f"format {tables.VERSION}", f"format {version}"
         if version > tables.VERSION:
-            hint = "install that ownlm, or choose another home with --home"
+            hint = "install that version, or choose another home"
             raise StoreError(f"{home} was written by a newer version of ownlm", got=got, expected=expected, hint=hint)
         if self.read_only:
             hint = "make it writable once, so that it can be brought up to date"

@@ -1,7 +1,7 @@
-"""Copies of adapters that are written out for another program that serves them. Forgetting must reach them.
+"""Adapter files written for an external server such as vLLM, and their removal when the adapters are deleted.
 
-Each server has a folder of its own for them in the home, and holds a lock beside it as long as it runs. While it runs,
-it alone removes copies, as it knows when nothing reads them any more; afterwards whoever comes first removes them all.
+Each server has a folder in the home, and holds a lock beside it while it runs. Only a running server removes its own
+copies, because it knows when nothing reads them. The copies of an ended server are removed by the next process.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ POLL_S = 0.1
 
 
 def version_of(adapter: AdapterInfo) -> str:
-    """What a copy is called: the adapter's id, and a hash of what it is made of, which a pool's new version changes."""
+    """The name of a copy: the adapter's id, and a hash of its weights, pool and recipe."""
     return _version(adapter.id, adapter.blob, adapter.pool, adapter.recipe)
 
 
@@ -45,13 +45,12 @@ def current(store: Store, versions: Collection[str]) -> set[str]:
     """Those of these versions that the home still has and that are not stale."""
     a = tables.adapters.c
     wanted = select(a.id, a.blob, a.pool, a.recipe).where(a.id.in_({id_of(one) for one in versions}), a.stale.is_(None))
-    with store.database.reading() as db:
-        return {_version(row.id, row.blob, row.pool, row.recipe) for row in db.execute(wanted)} & set(versions)
+    return {_version(*row) for row in store.database.rows(wanted)} & set(versions)
 
 
 @contextmanager
 def serving(store: Store) -> Iterator[Path]:
-    """A folder for a server's copies, gone with whatever is in it when the server ends.
+    """A folder for a server's copies, removed with its content when the server ends.
 
     Raises:
         StoreError: the home cannot be written.
@@ -73,7 +72,7 @@ def serving(store: Store) -> Iterator[Path]:
 
 
 def sweep_ended(store: Store) -> None:
-    """Removes what servers that ended, or were killed, left; what running ones have written out stays."""
+    """Removes the copies of servers that ended or were killed; those of running servers stay."""
     for folder in _folders(store):
         with suppress(Timeout, OSError), FileLock(_lock_of(folder), timeout=0):
             shutil.rmtree(folder)
@@ -81,27 +80,24 @@ def sweep_ended(store: Store) -> None:
 
 
 def sweep_served(store: Store, patience_s: float = PATIENCE_S) -> None:
-    """Removes the copies of servers that ended; waits until running ones have removed those of adapters that are gone.
+    """Removes the copies of ended servers; waits until running servers have removed the copies of deleted adapters.
 
     Raises:
-        StoreError: a running server does not in that time, or a copy cannot be removed.
+        StoreError: a running server does not do so in time, or a copy cannot be removed.
     """
     for folder in _folders(store):
         lock = FileLock(_lock_of(folder))
         try:
             lock.acquire(timeout=0)
+            shutil.rmtree(folder)
+            sync(folder.parent)
         except Timeout:
             _wait(store, folder, patience_s)
             continue
         except OSError as error:
             raise _left(folder, error) from None
-        try:
-            shutil.rmtree(folder)
-            sync(folder.parent)
-        except OSError as error:
-            raise _left(folder, error) from None
         finally:
-            lock.release()
+            lock.release()  # without effect where it was not acquired
         _lock_of(folder).unlink(missing_ok=True)
 
 
@@ -111,7 +107,7 @@ def _folders(store: Store) -> list[Path]:
 
 
 def gone(store: Store, folder: Path) -> set[str]:
-    """The versions of which a copy, or the beginning of one, lies in a server's folder, and that the home has no more.
+    """Versions with a whole or unfinished copy in a server's folder that the home no longer has.
 
     A copy that belongs to no adapter has no '-' in its name.
     """

@@ -1,7 +1,7 @@
-"""Users who agree to share, pools of pieces, and the links between sharers and users.
+"""Pools of pieces, consents of users, and the links between the random ids of sharers and users.
 
-A pool names no person. Here, in the home where it was made, a random id of its sharers meets a person, as long as their
-pieces lie in it: links come and go in one transaction with the pool.
+A pool names no user. Only the home where it was made links its random ids to users, while their pieces are in it. Links
+are written and deleted in one transaction with the pool.
 """
 
 import os
@@ -20,66 +20,51 @@ from ownlm.store import tables
 from ownlm.store.records import add_tombstone, has_history, has_tombstone, no_longer_shared, tombstones
 from ownlm.store.rows import WAITS, AdapterInfo, BaseInfo, PoolInfo, PoolVersion
 from ownlm.store.store import Store
-from ownlm.store.tables import without_number
+from ownlm.store.tables import narrowed, without_number
 from ownlm.store.withdrawals import is_kept, mark_waiting, sharers_in
 
 FOLDER = "pools"  # in the home, for its own pools
+LIST = "list the pools"
 REMOVED = "its pool was removed"
-_SHARER = "sharer"  # begins what is noted of one who withdrew
-BATCH = 10_000  # users of one query
-_NAMED = 5  # people, of more the others are counted
+_SHARER = "sharer"  # first part of the tombstone of a withdrawn sharer
+_NAMED = 5  # users named in a message; the rest is counted
 
 # Consent
 
 
 def consents(store: Store) -> dict[str, tuple[str, str]]:
-    """Everybody who agrees to share, with the licence and since when."""
+    """All users who agree to share, with the licence and since when."""
     query = select(tables.consents).order_by(tables.consents.c.user)
-    with store.database.reading() as db:
-        return {row.user: (row.licence, row.created) for row in db.execute(query)}
+    return {row.user: (row.licence, row.created) for row in store.database.rows(query)}
 
 
-def consenting(store: Store, users: Iterable[str]) -> set[str]:
-    """Those of `users` who agree to share."""
-    c, asked, agreed = tables.consents.c, list(set(users)), set[str]()
-    with store.database.reading() as db:
-        for start in range(0, len(asked), BATCH):
-            agreed |= set(db.execute(select(c.user).where(c.user.in_(asked[start : start + BATCH]))).scalars())
-    return agreed
-
-
-# Whose pieces lie in pools
+# Sharers
 
 
 def sharers_of(store: Store, user: str) -> list[tuple[str, str]]:
-    """A person's random ids, each with the task of the pool that knows them by it."""
+    """A user's random ids, each with the task of its pool."""
     s = tables.sharers.c
-    with store.database.reading() as db:
-        rows = db.execute(select(s.id, s.task).where(s.user == user).order_by(s.task, s.id))
-        return [(row.id, row.task) for row in rows]
+    rows = store.database.rows(select(s.id, s.task).where(s.user == user).order_by(s.task, s.id))
+    return [(row.id, row.task) for row in rows]
 
 
 def person_of(store: Store, sharer: str) -> str | None:
-    """Who a random id stands for, where the pool that names it was made in this home."""
+    """The user behind a random id; None where its pool was not made in this home."""
     s = tables.sharers.c
-    with store.database.reading() as db:
-        return db.execute(select(s.user).where(s.id == sharer)).scalar()
+    row = store.database.first(select(s.user).where(s.id == sharer))
+    return None if row is None else str(row.user)
 
 
 def people_of(store: Store, task: str | None = None, pool: str | None = None) -> dict[str, str]:
-    """Whose pieces lie in this home's own pools: people by their random ids; of a task, or of a pool by its digest."""
+    """Users with pieces in this home's own pools, by random id; of a task, or of the pool with this digest."""
     s = tables.sharers.c
-    query = select(s.id, s.user).order_by(s.id)
-    if task is not None:
-        query = query.where(s.task == task)
-    if pool is not None:
-        query = query.where(s.pool == pool)
-    with store.database.reading() as db:
-        return {row.id: row.user for row in db.execute(query)}
+    query = narrowed(select(s.id, s.user).order_by(s.id), s, task, None)
+    rows = store.database.rows(query if pool is None else query.where(s.pool == pool))
+    return {row.id: row.user for row in rows}
 
 
 def pools_with(db: Connection, user: str, task: str | None = None) -> list[str]:
-    """Digests of the pools, or of those of a task, in which pieces of a person lie, oldest first."""
+    """Digests of the pools, or of those of a task, with pieces of a user, oldest first."""
     p, s = tables.pools.c, tables.sharers.c
     query = select(p.digest).where(p.digest.in_(select(s.pool).where(s.user == user))).order_by(p.number)
     return list(db.execute(query if task is None else query.where(p.task == task)).scalars())
@@ -96,17 +81,16 @@ def add_pool(
     licences: Mapping[str, str] | None = None,
     seen: PoolVersion | None = None,
 ) -> None:
-    """Registers a pool, and who its sharers are.
+    """Registers a pool and the users behind its sharers.
 
     Args:
         people: users by new random sharer id; empty for a pool from outside.
         histories: histories that the pieces were trained on.
-        licences: by user, what they had agreed to when they were chosen.
-        seen: by which the home will recognise it.
+        licences: by user, the licence that they had agreed to when they were selected.
+        seen: version by which the home will recognise it.
 
     Raises:
-        NotFoundError: one of them has taken their consent back, or given another, or of the records one was forgotten,
-            or all of the task.
+        NotFoundError: a user's consent was withdrawn or changed, or records of theirs were forgotten, since then.
         StoreError: the home has this pool.
     """
     c, r = tables.consents.c, tables.records.c
@@ -129,10 +113,7 @@ def add_pool(
 
 
 def check_not_withdrawn(store: Store, sharers: Iterable[str]) -> None:
-    """Raises a PoolError where one of these random ids was withdrawn here, or went with a pool that was removed.
-
-    An old copy does not bring them back.
-    """
+    """Raises a PoolError where one of these random ids was withdrawn here, or was removed with its pool."""
     with store.database.reading() as db:
         noted = tombstones(db)
     if gone := sorted(sharer for sharer in sharers if has_tombstone(noted, _SHARER, sharer)):
@@ -142,7 +123,7 @@ def check_not_withdrawn(store: Store, sharers: Iterable[str]) -> None:
 
 
 def move_pool(store: Store, digest: str, folder: str) -> None:
-    """Says where a pool lies now."""
+    """Stores the new folder of a pool."""
     with store.database.writing() as db:
         where = tables.pools.c.digest == digest
         db.execute(update(tables.pools).where(where).values(folder=store.kept(folder)))
@@ -159,19 +140,19 @@ def replace_pool(
     seen: PoolVersion | None = None,
     note: Callable[[Connection], object] = lambda db: None,
 ) -> list[str]:
-    """Puts a pool's next version in its place, or nothing, and sees to the recipes that name it.
+    """Replaces a pool by its next version, or removes it, and updates the recipes that name it.
 
     Args:
-        old: digest of the version that goes; its folder is the caller's to remove, afterwards.
-        new: the version that comes; None where no sharer is left in it.
+        old: digest of the version to replace; the caller removes its folder afterwards.
+        new: the next version; None where no sharer is left in it.
         recipes: updated recipes for the new version, by adapter id.
         stale: reason for each recipe that cannot be moved to the new version.
         withdrawn: random ids of the sharers removed from the new version.
-        seen: by which the home will recognise the new version.
-        note: writes something down in the same transaction.
+        seen: version by which the home will recognise the new one.
+        note: called with the same transaction.
 
     Returns:
-        Ids of the adapters that named the old version and were given neither: they are stale too.
+        Ids of the adapters that named the old version and are in neither: they are stale too.
 
     Raises:
         NotFoundError: the home has no such pool, or no longer.
@@ -213,7 +194,7 @@ def remove_pool(store: Store, digest: str, note: Callable[[Connection], object] 
     old copy: the home no longer knows the user who could withdraw them.
 
     Args:
-        note: writes something down in the same transaction.
+        note: called with the same transaction.
 
     Raises:
         NotFoundError: the home has no such pool, or no longer.
@@ -229,7 +210,8 @@ def remove_pool(store: Store, digest: str, note: Callable[[Connection], object] 
             raise PoolError(
                 f"The pool {digest[:12]} is in use: recipes of {many(len(users), 'user')} are made of its pieces",
                 got=", ".join(users[:_NAMED]) + (f" and {len(users) - _NAMED:,} more" if users[_NAMED:] else ""),
-                hint="assemble them from another pool (`ownlm assemble --pool ID --user USER`), or `ownlm train` them",
+                hint="train these users, or assemble them from another pool",
+                command="ownlm assemble --pool ID --user USER",
             )
         db.execute(update(tables.adapters).where(a.pool == digest, is_kept(a)).values(stale=REMOVED))
         elsewhere = {id: other for other, ids in sharers_in(db).items() if other != digest for id in ids}
@@ -245,19 +227,20 @@ def remove_pool(store: Store, digest: str, note: Callable[[Connection], object] 
 
 
 def _no_longer(digest: str) -> NotFoundError:
-    return NotFoundError(f"The home has no pool {digest[:12]}, or no longer", hint="`ownlm pool ls`")
+    return NotFoundError(f"The home has no pool {digest[:12]}, or no longer", hint=LIST, command="ownlm pool ls")
 
 
 def pool_versions(store: Store) -> list[PoolVersion]:
     """All versions of pools that are or were in the home."""
-    with store.database.reading() as db:
-        rows = db.execute(select(tables.pool_versions).order_by(tables.pool_versions.c.digest))
-        return [PoolVersion(**{**row._mapping, "ancestors": tuple(row.ancestors), "sharers": tuple(row.sharers)})
-                for row in rows]  # fmt: skip
+    rows = store.database.rows(select(tables.pool_versions).order_by(tables.pool_versions.c.digest))
+    return [
+        PoolVersion(**{**row._mapping, "ancestors": tuple(row.ancestors), "sharers": tuple(row.sharers)})
+        for row in rows
+    ]
 
 
 def note_version(db: Connection, seen: PoolVersion) -> None:
-    """Remembers a version of a pool, or what has changed about it."""
+    """Stores a version of a pool, in place of what was stored about it."""
     v = tables.pool_versions
     db.execute(delete(v).where(v.c.digest == seen.digest))
     db.execute(insert(v).values(**asdict(seen)))
@@ -265,7 +248,7 @@ def note_version(db: Connection, seen: PoolVersion) -> None:
 
 def _insert(store: Store, db: Connection, pool: PoolInfo, seen: PoolVersion | None) -> None:
     if db.execute(select(tables.pools.c.number).where(tables.pools.c.digest == pool.digest)).first() is not None:
-        raise StoreError(f"The home has the pool {pool.digest[:12]} already", hint="`ownlm pool ls`")
+        raise StoreError(f"The home has the pool {pool.digest[:12]} already", hint=LIST, command="ownlm pool ls")
     if seen is not None:
         note_version(db, seen)
     db.execute(insert(tables.pools).values(**asdict(pool) | {"folder": store.kept(pool.folder)}))
@@ -273,11 +256,8 @@ def _insert(store: Store, db: Connection, pool: PoolInfo, seen: PoolVersion | No
 
 def pools(store: Store, task: str | None = None) -> list[PoolInfo]:
     """All pools, or those of a task, oldest first."""
-    query = select(tables.pools).order_by(tables.pools.c.number)
-    if task is not None:
-        query = query.where(tables.pools.c.task == task)
-    with store.database.reading() as db:
-        return [_pool(store, row) for row in db.execute(query)]
+    query = narrowed(select(tables.pools).order_by(tables.pools.c.number), tables.pools.c, task, None)
+    return [_pool(store, row) for row in store.database.rows(query)]
 
 
 def pool(store: Store, digest: str | None = None, task: str | None = None, base: BaseInfo | None = None) -> PoolInfo:
@@ -294,8 +274,8 @@ def pool(store: Store, digest: str | None = None, task: str | None = None, base:
     if not found:
         which = f" {digest}" if digest else ""
         what = "".join([which, f" of task {task!r}" if task else "", f" for the base {base.name!r}" if base else ""])
-        hint = f"`ownlm share --task {task or 'T'}` makes one" + ("; `ownlm pool ls`" if digest else "")
-        raise NotFoundError(f"The home has no pool{what}", hint=hint)
+        hint, command = (LIST, "ownlm pool ls") if digest else ("make one", f"ownlm share --task {task or 'T'}")
+        raise NotFoundError(f"The home has no pool{what}", hint=hint, command=command)
     if digest and len(found) > 1:
         got = ", ".join(one.digest[: len(digest) + 8] for one in found)
         raise NotFoundError(f"{len(found)} pools begin with {digest!r}", got=got, hint="give more of the digest")
@@ -308,25 +288,24 @@ def usable(store: Store, digest: str) -> PoolInfo:
     Raises:
         SupersededError: the home has it no more. PoolError: it waits for a withdrawal.
     """
-    with store.database.reading() as db:
-        row = db.execute(select(tables.pools).where(tables.pools.c.digest == digest)).first()
+    row = store.database.first(select(tables.pools).where(tables.pools.c.digest == digest))
     if row is None:
         raise SupersededError(f"The pool {digest[:12]} is no longer in the home", hint="ask again")
     if row.waits:
-        raise PoolError(f"The pool {digest[:12]} {WAITS}", hint="`ownlm doctor` says whose pieces are to be withdrawn")
+        hint = "see which users' pieces must be withdrawn"
+        raise PoolError(f"The pool {digest[:12]} {WAITS}", hint=hint, command="ownlm doctor")
     return _pool(store, row)
 
 
 def recipes_of_pool(store: Store, digest: str) -> list[AdapterInfo]:
     """The adapters whose recipes name pieces of a pool, oldest first; stale ones too."""
     a = tables.adapters.c
-    with store.database.reading() as db:
-        rows = db.execute(select(tables.adapters).where(a.pool == digest).order_by(a.number))
-        return [AdapterInfo(**without_number(row)) for row in rows]
+    rows = store.database.rows(select(tables.adapters).where(a.pool == digest).order_by(a.number))
+    return [AdapterInfo(**without_number(row)) for row in rows]
 
 
 def check_own_folder(store: Store, info: PoolInfo) -> None:
-    """Raises a StoreError where a pool's folder, which is to be removed, is none of the home's pool folders."""
+    """Raises a StoreError where a pool's folder, which is to be removed, is outside the home's pool folders."""
     if Path(os.path.realpath(info.folder)).parent != Path(os.path.realpath(store.folder / FOLDER)):
         what = f"The folder of the pool {info.digest[:12]} is outside the home's pools; nothing was removed"
         raise StoreError(what, got=info.folder, hint="restore the home from a backup")

@@ -155,26 +155,6 @@ class DraftInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenInfo:
-    """A token's public data: it gives a user access to their own data, or an operator (no user) to the server."""
-
-    id: str
-    user: str | None
-    created: str = field(default_factory=now)
-    expires: str | None = None  # ISO 8601 in UTC; None for never
-
-    @property
-    def expired(self) -> bool:
-        """Whether its lifetime is over."""
-        return self.expires is not None and datetime.fromisoformat(self.expires) <= datetime.now(UTC)
-
-    @property
-    def scope(self) -> str:
-        """ "user" or "operator"."""
-        return "operator" if self.user is None else "user"
-
-
-@dataclass(frozen=True, slots=True)
 class JobInfo:
     """A request to a server to train or assemble, and its state."""
 

@@ -1,6 +1,6 @@
 """Tables of a home's database, and migrations from older formats."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from sqlalchemy import (
@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 
 VERSION = 9  # raised whenever a table changes, with a step in `migrate`
+BATCH = 10_000  # users of one query
 
 metadata = MetaData()
 
@@ -227,6 +228,12 @@ def narrowed(query: Select[Any], columns: Any, task: str | None, users: Collecti
     if task is not None:
         query = query.where(columns.task == task)
     return query if users is None else query.where(columns.user.in_(users))
+
+
+def in_batches(users: Collection[str]) -> Iterator[list[str]]:
+    """Distinct users in parts that fit into one query each."""
+    distinct = list(dict.fromkeys(users))
+    return (distinct[at : at + BATCH] for at in range(0, len(distinct), BATCH))
 
 
 def migrate(db: Connection, version: int) -> None:

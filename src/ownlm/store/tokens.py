@@ -7,20 +7,61 @@ import hashlib
 import re
 import secrets
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
+from pydantic import BaseModel, ConfigDict, computed_field
 from sqlalchemy import Connection, delete, insert, select
 
 from ownlm.errors import ConfigError, NotFoundError
 from ownlm.history.values import as_user
 from ownlm.store import tables
-from ownlm.store.rows import TokenInfo
+from ownlm.store.rows import now
 from ownlm.store.store import Store
+from ownlm.store.tables import in_batches
 
 PREFIX = "own_"  # scanners for leaked secrets recognise it
-BATCH = 10_000  # users of one query
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+
+
+class TokenInfo(BaseModel):
+    """A token's public data: it gives a user access to their own data, or an operator (no user) to the server.
+
+    Attributes:
+        id: public name of the token.
+        created: time of creation, as ISO 8601 in UTC.
+        expires: end of its validity, as ISO 8601 in UTC; None for never.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    user: str | None
+    created: str
+    expires: str | None = None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def scope(self) -> str:
+        """ "user" or "operator"."""
+        return "operator" if self.user is None else "user"
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def expired(self) -> bool:
+        """Whether its lifetime is over."""
+        return self.expires is not None and datetime.fromisoformat(self.expires) <= datetime.now(UTC)
+
+
+_COLUMNS = [tables.tokens.c[name] for name in TokenInfo.model_fields]
+
+
+class Given(BaseModel):
+    """A new token and its secret, which is shown once."""
+
+    model_config = ConfigDict(frozen=True)
+
+    info: TokenInfo
+    secret: str
 
 
 def give_token(store: Store, user: str | None, expires: datetime | None = None) -> tuple[TokenInfo, str]:
@@ -37,14 +78,6 @@ def give_token(store: Store, user: str | None, expires: datetime | None = None) 
     """
     (given,) = give_tokens(store, [user], expires)
     return given.info, given.secret
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """A new token and its secret, which is shown once."""
-
-    info: TokenInfo
-    secret: str
 
 
 def give_tokens(
@@ -73,15 +106,16 @@ def give_tokens(
         except ValueError as error:
             raise ConfigError(f"Invalid user name: it {error}", hint="give another name") from None
     end = None if expires is None else expires.astimezone(UTC).isoformat(timespec="seconds")
-    given = [
-        Given(TokenInfo(secrets.token_hex(8), user, expires=end), PREFIX + secrets.token_urlsafe(32)) for user in users
-    ]
+    infos = [TokenInfo(id=secrets.token_hex(8), user=user, created=now(), expires=end) for user in users]
+    given = [Given(info=info, secret=PREFIX + secrets.token_urlsafe(32)) for info in infos]
     if not given:
         return given
     with store.database.writing() as db:
         if replace:
             _revoke_of(db, [user for user in users if user is not None])
-        db.execute(insert(tables.tokens), [asdict(one.info) | {"hash": _hash(one.secret)} for one in given])
+        own = set(TokenInfo.model_fields)
+        rows = [one.info.model_dump(include=own) | {"hash": _hash(one.secret)} for one in given]
+        db.execute(insert(tables.tokens), rows)
         deliver(given)
     return given
 
@@ -108,15 +142,14 @@ def expiry_of(text: str) -> datetime:
 
 def find_token(store: Store, token: str) -> TokenInfo | None:
     """The stored token with this secret, expired ones included; None where it is unknown or was revoked."""
-    t = tables.tokens.c
-    row = store.database.first(select(t.id, t.user, t.created, t.expires).where(t.hash == _hash(token)))
+    row = store.database.first(select(*_COLUMNS).where(tables.tokens.c.hash == _hash(token)))
     return None if row is None else TokenInfo(**row._mapping)
 
 
 def tokens(store: Store, user: str | None = None) -> list[TokenInfo]:
     """All tokens, or those of a user, oldest first."""
     t = tables.tokens.c
-    query = select(t.id, t.user, t.created, t.expires).order_by(t.created, t.id)
+    query = select(*_COLUMNS).order_by(t.created, t.id)
     rows = store.database.rows(query if user is None else query.where(t.user == user))
     return [TokenInfo(**row._mapping) for row in rows]
 
@@ -143,10 +176,10 @@ def revoke_tokens(store: Store, users: Collection[str]) -> list[TokenInfo]:
 
 
 def _revoke_of(db: Connection, users: Collection[str]) -> list[TokenInfo]:
-    t, wanted, revoked = tables.tokens.c, list(dict.fromkeys(users)), list[TokenInfo]()
-    for at in range(0, len(wanted), BATCH):
-        mine = t.user.in_(wanted[at : at + BATCH])
-        rows = db.execute(select(t.id, t.user, t.created, t.expires).where(mine).order_by(t.created, t.id))
+    t, revoked = tables.tokens.c, list[TokenInfo]()
+    for part in in_batches(users):
+        mine = t.user.in_(part)
+        rows = db.execute(select(*_COLUMNS).where(mine).order_by(t.created, t.id))
         revoked += [TokenInfo(**row._mapping) for row in rows]
         db.execute(delete(tables.tokens).where(mine))
     return revoked
