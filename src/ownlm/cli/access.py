@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ownlm.cli import options
-from ownlm.cli.output import many, print_json, print_some, say, warn
+from ownlm.cli.home import open_home
+from ownlm.cli.output import many, minute, print_json, print_some, say, warn
 from ownlm.durable import sync, unfinished
 from ownlm.errors import ConfigError, DataError, argument, shown
 from ownlm.json_lines import json_line
@@ -55,9 +56,7 @@ def consent(
         raise typer.BadParameter("--licence goes with --share")
     if (user is None) == (file is None):
         raise typer.BadParameter("give one of these: USER, --file FILE")
-    from ownlm.home import Home
-
-    opened = Home(home, create=False)
+    opened = open_home(home)
     if file is not None:
         _consents(opened.access, file, share, licence, json)
         return
@@ -110,7 +109,7 @@ def _show_consents(consents: "list[Consent]", json: bool) -> None:
         print_json([one.model_dump() for one in consents])
         return
     sharing = sum(one.shares for one in consents)
-    rows = [(shown(one.user), "yes" if one.shares else "no", one.licence, _minute(one.since or "")) for one in consents]
+    rows = [(shown(one.user), "yes" if one.shares else "no", one.licence, minute(one.since or "")) for one in consents]
     title = f"Consents: {sharing:,} of {many(len(consents), 'user')} share"
     print_some(title, ["user", "shares", "licence", "since (UTC)"], rows, "--json lists them all")
 
@@ -128,7 +127,7 @@ def agreed(one: "Consent") -> str:
     if not one.shares:
         give = f"`ownlm users consent --share {argument(one.user)}`"
         return f"{shown(one.user)} does not share pieces of their adapters: {give}"
-    since = _minute(str(one.since))
+    since = minute(str(one.since))
     return f"{shown(one.user)} shares pieces of their adapters since {since} (UTC), under this licence: {one.licence}"
 
 
@@ -166,7 +165,6 @@ def token(
 
     With --file, each user gets one: as JSON Lines in the file --out, or as one document on stdout with --json.
     """
-    from ownlm.home import Home
     from ownlm.store.tokens import expiry_of
 
     if (revoke is not None or listed) + operator + (user is not None and not listed) + (file is not None) != 1:
@@ -178,7 +176,7 @@ def token(
         raise typer.BadParameter("--revoke-all and --replace go with USER or --file")
     if given and (file is None) != (out is None) and not (file is not None and json):
         raise typer.BadParameter("--file goes with --out or --json, and --out with --file")
-    access = Home(home, create=False).access
+    access = open_home(home).access
     end = None if expires is None else expiry_of(expires)
     if listed:
         _list_tokens(access.tokens(user), json)
@@ -197,7 +195,7 @@ def _list_tokens(known: "list[TokenInfo]", json: bool) -> None:
     if json:
         print_json([one.model_dump() for one in known])
         return
-    rows = [(one.id, shown(one.user or ""), one.scope, _minute(one.created), _end(one)) for one in reversed(known)]
+    rows = [(one.id, shown(one.user or ""), one.scope, minute(one.created), _end(one)) for one in reversed(known)]
     columns = ["id", "user", "scope", "made (UTC)", "expires (UTC)"]
     print_some("Tokens, newest first", columns, rows, "`ownlm users token --list USER`, or --json, which lists all")
 
@@ -226,7 +224,7 @@ def _show_token(new: "Given", json: bool) -> None:
         print_json(_document(new))
         return
     say(new.secret)
-    ends = f", and is refused from {_minute(info.expires)} (UTC) on" if info.expires else ""
+    ends = f", and is refused from {minute(info.expires)} (UTC) on" if info.expires else ""
     page = "" if info.user is None else "; the page asks for it as the access key"
     warn(f"this is shown once{ends}{page}; `ownlm users token --revoke {info.id}` revokes it")
 
@@ -268,8 +266,4 @@ def _end(token: "TokenInfo") -> str:
     """The end of a token's validity, for a table."""
     if token.expires is None:
         return "never"
-    return _minute(token.expires) + (", expired" if token.expired else "")
-
-
-def _minute(time: str) -> str:
-    return time[:16].replace("T", " ")
+    return minute(token.expires) + (", expired" if token.expired else "")

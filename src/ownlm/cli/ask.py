@@ -1,4 +1,4 @@
-"""`ownlm ask`: answers to one text, or to a file of queries."""
+"""`ownlm ask`: prints the answer to one text, or the answers to a file of queries and how many are right."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ownlm.cli import options
-from ownlm.cli.output import print_json, progress_bar, say, warn
+from ownlm.cli.home import open_home
+from ownlm.cli.output import print_json, progress_bar, say, warn, warn_some
 from ownlm.errors import shown
 
 if TYPE_CHECKING:
     from ownlm.workflows.report import Answer
 
-LISTED = 10  # most queries without an answer, and users with a stale assembly, that are listed one by one
+LISTED = 10  # queries without an answer, and users with a stale assembly, that are listed one by one
 
 
 def ask(
@@ -41,9 +42,7 @@ def ask(
     """
     if (file is None) == (user is None or text is None) or (file is not None and user is not None):
         raise typer.BadParameter("give USER and TEXT, or --file")
-    from ownlm.home import Home
-
-    opened = Home(home, create=False)
+    opened = open_home(home)
     how: dict[str, Any] = {"rag": rag, "profile": profile, "choose": choose, "base": base, "base_only": base_only}
     if file is None:
         with progress_bar() as progress:
@@ -93,16 +92,13 @@ def _summarise(answers: "list[Answer]", json: bool) -> None:
     elif unjudged and not judged:
         warn("not judged: no query carries its right answer; give it as `gold`, or name a label file with --labels")
     _warn(answers)
-    for answer in failed[:LISTED]:
-        warn(f"no answer: {answer.query.id}: {answer.error}")
-    if len(failed) > LISTED:
-        warn(f"no answer: {len(failed) - LISTED:,} more queries")
+    warn_some("no answer", [f"{one.query.id}: {one.error}" for one in failed], "more queries", LISTED)
     if failed:
         raise typer.Exit(1)
 
 
 def _warn(answers: "list[Answer]") -> None:
-    """What is to be known about answers that were given; of each person once."""
+    """Prints the warnings about answers, once per user."""
     warnings = list({answer.query.user_id: answer.warning for answer in answers if answer.warning}.values())
     for warning in warnings[:LISTED]:
         warn(f"warning: {warning}")

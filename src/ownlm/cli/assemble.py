@@ -1,26 +1,25 @@
-"""`ownlm share` and `ownlm assemble`."""
+"""`ownlm share` and `ownlm assemble`: make a pool of pieces, and adapters from its pieces."""
 
 from typing import TYPE_CHECKING
 
-import typer
-
 from ownlm.cli import options
+from ownlm.cli.home import open_home
 from ownlm.cli.output import (
     ROWS,
+    end,
     many,
     print_json,
     print_some,
     progress_bar,
+    reporting,
     say,
     say_skipped,
     size,
     tell_added,
-    warn,
-    warn_added,
     warn_failed,
     warn_stale,
 )
-from ownlm.errors import OwnlmError, shown
+from ownlm.errors import shown
 from ownlm.workflows.options import AssembleOptions, ShareOptions
 
 if TYPE_CHECKING:
@@ -65,8 +64,6 @@ def share(
     user, and can be published. --user narrows down who may be selected. While another process trains in this home, the
     command waits.
     """
-    from ownlm.home import Home
-
     asked = ShareOptions(
         task=task, users=user or (), base=base, preset=preset, select=select, sharers=sharers, ratio=ratio,
         centre=centre, embedder=embedder, seed=seed, slots=slots, tokens_per_step=tokens_per_step, steps=steps,
@@ -74,16 +71,13 @@ def share(
         lora_alpha=rank, batch_size=batch_size,
     )  # fmt: skip
     with progress_bar() as progress:
-        shared = Home(home, create=False).pools.share(asked, progress=progress)
+        shared = open_home(home).pools.share(asked, progress=progress)
     print_json(shared.as_dict()) if json else _print_shared(shared)
 
 
 def _print_shared(shared: "Shared") -> None:
     pool, chosen, adapters, gates = shared.pool, shared.sharers, shared.adapters, shared.gates
-    for user, error in shared.failed[:ROWS]:
-        warn(f"left out: {shown(user)}: {error}")
-    if len(shared.failed) > ROWS:
-        warn(f"left out: {len(shared.failed) - ROWS:,} more; --json lists them all")
+    warn_failed(shared.failed, "left out")
     agreed = "1 user agrees" if shared.candidates == 1 else f"{shared.candidates:,} users agree"
     more = f" and {len(chosen) - ROWS:,} more" if len(chosen) > ROWS else ""
     say(f"{agreed} to share; selected, by the number of records: {', '.join(chosen[:ROWS])}{more}")
@@ -124,33 +118,19 @@ def assemble(
     about 1.5 kB a user is stored. Users with a recipe from the same history, pool and settings are skipped. While
     another process trains in this home, the command waits.
     """
-    from ownlm.home import Home
     from ownlm.workflows.report import Assemblies
 
     asked = AssembleOptions(
         task=task, users=user or (), pool=pool, base=base, top_k=top_k, tau=tau, combine=combine, recent=recent,
         adapt_steps=adapt_steps, residual_rank=residual_rank, seed=seed,
     )  # fmt: skip
-    opened, report = Home(home, create=False), Assemblies()
+    opened, report = open_home(home), Assemblies()
     if data is not None:
         report.added = opened.add_history(data, task, labels=labels)
-    try:
-        with progress_bar() as progress:
-            opened.assemble(asked, progress=progress, report=report)
-    except KeyboardInterrupt:
-        report.interrupted = True
-    except OwnlmError:  # finished recipes are kept, and listed
-        if report.assembled and not json:
-            _print_assemblies(report)
-        warn_added(report.added)
-        raise
-    print_json(report.as_dict()) if json else _print_assemblies(report)
+    with reporting(report, _print_assemblies, json, report.assembled) as progress:
+        opened.assemble(asked, progress=progress, report=report)
     warn_stale(report.stale)
-    warn_failed(report.failed)
-    if report.interrupted:
-        warn(f"interrupted: {len(report.assembled)} recipes are done and kept; the same command continues from there")
-    if report.interrupted or report.failed:
-        raise typer.Exit(1)
+    end(report.failed, report.interrupted, f"{many(len(report.assembled), 'recipe')} done and kept")
 
 
 def print_assembled(report: "Assemblies") -> None:

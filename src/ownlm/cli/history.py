@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ownlm.cli import options
-from ownlm.cli.home import making_home
-from ownlm.cli.output import many, print_json, print_table, say, say_more, tell_added, tell_forgotten, warn_bad
+from ownlm.cli.home import making_home, open_home
+from ownlm.cli.output import many, print_json, print_table, say, say_more, tell_added, tell_forgotten, warn_some
 from ownlm.cli.users import lists_users
 from ownlm.errors import quoted, shown
 from ownlm.store.database import DATABASE
@@ -53,16 +53,15 @@ def add(
         answers = f"{golds:,} of them" if golds else "none of them"
         say(f"The file also holds {many(len(queries), 'query')}, {answers} with the right answer.")
         say(f"Next: ownlm ask --task {task} --file={quoted(data)}")
-    warn_bad(added.dataset.bad)
+    bad = added.dataset.bad
+    warn_some("left out", bad, f"more rows, {len(bad):,} in all; --json lists them")
 
 
 @app.command("ls")
 @lists_users
 def ls(home: Path, json: bool, wanted: "ListOptions") -> None:
     """List users and how many records they have."""
-    from ownlm.home import Home
-
-    rows, total = Home(home, create=False).list_users(wanted)
+    rows, total = open_home(home).list_users(wanted)
     if json:
         print_json([one.model_dump(include={"user", "task", "records"}) for one in rows])
         return
@@ -72,16 +71,14 @@ def ls(home: Path, json: bool, wanted: "ListOptions") -> None:
 
 @app.command("show")
 def show(
-    user: Annotated[str, typer.Argument(help="The user's name.")],
+    user: options.User,
     task: options.Task,
     last: Annotated[int, typer.Option("--last", help="How many of the latest records; 0 for all.", min=0)] = 20,
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
     """Show a user's records, oldest first."""
-    from ownlm.home import Home
-
-    history = Home(home, create=False).history(user, task)
+    history = open_home(home).history(user, task)
     records = history.records[-last:]
     if json:
         print_json([{"id": r.id, "time": r.time, **r.fields} for r in records])
@@ -100,7 +97,7 @@ def _cut(text: str | None) -> str | None:
 
 @app.command("forget")
 def forget(
-    user: Annotated[str, typer.Argument(help="The user's name.")],
+    user: options.User,
     record: Annotated[str, typer.Option("--record", metavar="ID", help="The record's id; see `ownlm history show`.")],
     task: options.AnyTask = None,
     verify: options.Verify = False,
@@ -108,14 +105,12 @@ def forget(
     json: options.Json = False,
 ) -> None:
     """Remove one record for good. Adapters that have learnt from it are marked, and trained again by `ownlm train`."""
-    from ownlm.home import Home
-
-    tell_forgotten(Home(home, create=False).forget_record(user, record, task, verify=verify), json, user)
+    tell_forgotten(open_home(home).forget_record(user, record, task, verify=verify), json, user)
 
 
 @app.command("edit")
 def edit(
-    user: Annotated[str, typer.Argument(help="The user's name.")],
+    user: options.User,
     record: Annotated[str, typer.Argument(metavar="ID", help="The record's id; see `ownlm history show`.")],
     changes: Annotated[
         list[str],
@@ -130,13 +125,11 @@ def edit(
     json: options.Json = False,
 ) -> None:  # fmt: skip
     """Correct one record. The old text is erased; adapters that have learnt from it are marked, and trained again."""
-    from ownlm.home import Home
-
     pairs = [one.partition("=") for one in changes]
     if wrong := [name for name, sign, _ in pairs if not sign or not name]:
         raise typer.BadParameter(f"{wrong[0]!r} is no FIELD=VALUE", param_hint="'--set'")
     values = {name.strip(): value.strip() or None for name, _, value in pairs}
-    edited = Home(home, create=False).edit_record(user, record, values, task, verify=verify)
+    edited = open_home(home).edit_record(user, record, values, task, verify=verify)
     if json:
         removed = edited.removed.model_dump(exclude={"records"})
         now = {"id": record, "time": edited.record.time, **edited.record.fields}

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True)
 
 
+def open_home(folder: Path) -> "Home":
+    """The home in a folder; a NotFoundError where there is none."""
+    from ownlm.home import Home
+
+    return Home(folder, create=False)
+
+
 @contextmanager
 def making_home(folder: Path, create: bool = True) -> "Iterator[Home]":
     """A home, created if it is missing. If the command fails, a new home with nothing in it is removed again."""
@@ -63,9 +70,7 @@ def add(
 @app.command("ls")
 def ls(home: options.Home = options.HOME, json: options.Json = False) -> None:
     """List base models, those adapted to a task included."""
-    from ownlm.home import Home
-
-    bases = Home(home, create=False).bases()
+    bases = open_home(home).bases()
     if json:
         names = "name", "folder", "fingerprint", "parameters", "task", "parent"
         print_json([_document(base, *names) for base in bases])
@@ -81,12 +86,11 @@ def _document(base: "BaseInfo", *names: str) -> dict[str, object]:
 
 def doctor(home: options.Home = options.HOME, json: options.Json = False) -> None:
     """Check the machine and everything in the home, and say what to do next. Exit code 1 if something is wrong."""
-    from ownlm.home import Home
     from ownlm.workflows.doctor import without_home
 
     with progress_bar() as progress:
         try:
-            seen = Home(home, create=False).doctor(progress)
+            seen = open_home(home).doctor(progress)
         except NotFoundError:
             seen = without_home(home)
     if json:

@@ -1,4 +1,4 @@
-"""`ownlm import`."""
+"""`ownlm import`: history files from git repositories, mailboxes and LaMP, and the training command to try next."""
 
 import os
 from dataclasses import dataclass

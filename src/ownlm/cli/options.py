@@ -38,6 +38,7 @@ Labels = Annotated[
 Data = Annotated[
     Path | None, typer.Argument(help="Histories to add first: JSON Lines, Parquet, or LaMP's JSON.", show_default=False)
 ]
+User = Annotated[str, typer.Argument(help="The user's name.")]
 Users = Annotated[
     list[str] | None, typer.Option("--user", "-u", metavar="USER", help="This user; may be given several times.")
 ]

@@ -3,23 +3,23 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from unicodedata import category
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from ownlm.errors import argument, shown
+from ownlm.errors import OwnlmError, argument, shown
 from ownlm.errors import many as many
 from ownlm.json_lines import json_line
 from ownlm.progress import Progress as OnProgress
 
 if TYPE_CHECKING:
-    from ownlm.errors import OwnlmError
     from ownlm.store.forget import Forgotten
     from ownlm.workflows.histories import Added
 
@@ -88,20 +88,53 @@ def say_skipped(skipped: Iterable[tuple[str, str]], not_chosen: Mapping[str, int
         say(f"skipped {count:,}: {reason}")
 
 
-def warn_bad(lines: Sequence[str]) -> None:
-    """Writes the first rows that --skip-bad left out."""
-    for line in lines[:ROWS]:
-        warn(f"left out: {line}")
-    if len(lines) > ROWS:
-        warn(f"left out: {len(lines) - ROWS:,} more rows, {len(lines):,} in all; --json lists them")
+def warn_some(what: str, lines: Sequence[str], rest: str, most: int = ROWS) -> None:
+    """Writes the first lines to stderr, and the number of the others.
+
+    Args:
+        what: beginning of each line.
+        rest: what follows the number.
+    """
+    for line in lines[:most]:
+        warn(f"{what}: {line}")
+    if len(lines) > most:
+        warn(f"{what}: {len(lines) - most:,} {rest}")
 
 
-def warn_failed(failed: "Sequence[tuple[str, OwnlmError]]") -> None:
+def warn_failed(failed: Sequence[tuple[str, OwnlmError]], what: str = "failed") -> None:
     """Writes the first failed users, with their errors."""
-    for name, error in failed[:ROWS]:
-        warn(f"failed: {shown(name)}: {error.with_command}")
-    if len(failed) > ROWS:
-        warn(f"failed: {len(failed) - ROWS:,} more; --json lists them all")
+    lines = [f"{shown(name)}: {error.with_command}" for name, error in failed]
+    warn_some(what, lines, "more; --json lists them all")
+
+
+def end(failed: Sequence[tuple[str, OwnlmError]], interrupted: bool = False, done: str = "") -> None:
+    """Writes the failed users, and what an interrupted command keeps; exits with code 1 where there is either."""
+    warn_failed(failed)
+    if interrupted:
+        warn(f"interrupted: {done}; the same command continues from there")
+    if interrupted or failed:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def reporting(report: Any, tell: Callable[[Any], None], as_json: bool, *made: Sequence[object]) -> Iterator[OnProgress]:
+    """Shows progress while a command fills its report, then prints the report: also after Ctrl-C or an error.
+
+    Args:
+        tell: prints the report for users.
+        made: lists of the report. After an error it is printed where one of them has an entry.
+    """
+    try:
+        with progress_bar() as progress:
+            yield progress
+    except KeyboardInterrupt:
+        report.interrupted = True
+    except OwnlmError:  # what is done is stored
+        if any(made) and not as_json:
+            tell(report)
+        warn_added(getattr(report, "added", None))
+        raise
+    print_json(report.as_dict()) if as_json else tell(report)
 
 
 def warn_stale(stale: Iterable[tuple[str, str]]) -> None:
@@ -177,6 +210,15 @@ def warn_added(added: "Added | None") -> None:
     if added is not None:
         people, records = many(len(added.dataset.histories), "user"), many(added.new + added.known, "record")
         warn(f"the file's {records} of {people} stay in the home: repeat the command without the file")
+
+
+def minute(time: str) -> str:
+    """A time in ISO 8601 to the minute, for a table.
+
+    >>> minute("2026-03-01T09:30:12+00:00")
+    '2026-03-01 09:30'
+    """
+    return time[:16].replace("T", " ")
 
 
 def fall(first: float, last: float) -> str:

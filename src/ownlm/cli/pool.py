@@ -1,4 +1,4 @@
-"""`ownlm pool`."""
+"""`ownlm pool`: list, show and check pools, take one in, remove one, withdraw a sharer's pieces."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,15 +7,17 @@ import typer
 
 from ownlm.cli import options
 from ownlm.cli.assemble import print_assembled, top_k
+from ownlm.cli.home import open_home
 from ownlm.cli.output import (
+    end,
     many,
+    minute,
     print_json,
     print_some,
     progress_bar,
     say,
     size,
     warn,
-    warn_failed,
     warn_stale,
     warn_unfinished,
 )
@@ -43,10 +45,9 @@ Digest = Annotated[
 @app.command("ls")
 def ls(task: options.AnyTask = None, home: options.Home = options.HOME, json: options.Json = False) -> None:
     """List pools: version, number of sharers, task and base."""
-    from ownlm.home import Home
     from ownlm.workflows.report import PoolRow
 
-    pools = Home(home, create=False).pools.ls(task)
+    pools = open_home(home).pools.ls(task)
     if json:
         print_json([PoolRow.of(pool).as_dict() for pool in pools])
     elif not pools:
@@ -58,7 +59,7 @@ def ls(task: options.AnyTask = None, home: options.Home = options.HOME, json: op
             [
                 (p.digest[:12], p.task, p.base, p.version, p.sharers,
                  size(folder_bytes(p.folder)) if Path(p.folder).is_dir() else "missing",
-                 "here" if p.own else "outside", fingerprint(p.publisher) or "nobody", _minute(p.created))
+                 "here" if p.own else "outside", fingerprint(p.publisher) or "nobody", minute(p.created))
                 for p in reversed(pools)
             ],
             "--json lists them all",
@@ -90,14 +91,13 @@ def show(
     Every byte of it is checked. Sharers are random ids. --plot draws a heat map: sharers by layers, for each kind of
     module.
     """
-    from ownlm.home import Home
     from ownlm.workflows.piece_usage import PoolDetails
 
     if plot is not None:
         from ownlm.cli.charts import check_picture
 
         check_picture(plot)
-    opened = Home(home, create=False)
+    opened = open_home(home)
     info, pieces = opened.pools.open(pool, task)
     use = opened.pools.use(info, pieces)
     if plot is not None:
@@ -129,7 +129,7 @@ def _print(info: "PoolInfo", pool: "Pool", use: "Use") -> None:
     given, kinds = pieces_given(pool), ", ".join(use.kinds)
     parent = f", from {info.parent[:12]}" if info.parent else ""
     here = "made here" if info.own else "from outside, made"
-    say(f"pool {info.digest[:12]} of task {info.task}: version {info.version}{parent}; {here} {_minute(info.created)}")
+    say(f"pool {info.digest[:12]} of task {info.task}: version {info.version}{parent}; {here} {minute(info.created)}")
     say(f"for the base {info.base} ({info.base_fingerprint[:12]}): rank {pool.lora.r}, {kinds} of "
         f"{many(len(use.layers), 'layer')}")  # fmt: skip
     say(f"{many(sum(given.values()), 'piece')} of {many(len(given), 'sharer')}, {size(folder_bytes(info.folder))}")
@@ -165,14 +165,13 @@ def verify(
 
     Exit code 1 if something is wrong. A hash shows damage; a signature shows who made the pool.
     """
-    from ownlm.home import Home
     from ownlm.perpcs.pool import open_pool
     from ownlm.workflows.piece_usage import VerifiedPool
     from ownlm.workflows.pools import check_digest
 
     base: BaseInfo | None = None
     try:
-        opened = Home(home, create=False)
+        opened = open_home(home)
     except NotFoundError:  # a pool can be checked without a home
         if pool is None:
             raise
@@ -213,10 +212,9 @@ def add(
 
     Its base must be in the home. Of a known pool, only a later version that is signed with the same key is taken.
     """
-    from ownlm.home import Home
     from ownlm.workflows.report import PoolRow
 
-    opened = Home(home, create=False)
+    opened = open_home(home)
     known = opened.pools.keys()
     with progress_bar() as progress:
         info = opened.pools.add(folder, task, base=base, digest=digest, progress=progress)
@@ -251,9 +249,7 @@ def trust(
     Ask its publisher first, over another channel than the pool came: an attacker who changes a pool signs it with
     another key. `ownlm pool add` takes it in afterwards.
     """
-    from ownlm.home import Home
-
-    before = Home(home, create=False).pools.trust(folder, key)
+    before = open_home(home).pools.trust(folder, key)
     if json:
         print_json({"folder": str(folder), "before": before, "signed_by": key})
     else:
@@ -271,10 +267,8 @@ def remove(
     Its sharers still agree to share. A pool made here cannot be added again: the home forgets which users its sharers
     are. Copies published elsewhere are not touched.
     """
-    from ownlm.home import Home
-
     with progress_bar() as progress:
-        info, removed = Home(home, create=False).pools.remove(pool, progress=progress)
+        info, removed = open_home(home).pools.remove(pool, progress=progress)
     if json:
         print_json({"pool": info.digest, "task": info.task, "version": info.version, "bytes": removed})
     else:
@@ -297,19 +291,15 @@ def withdraw(
     stale: these users are assembled again, and until then the base answers for them. Copies published elsewhere are not
     touched.
     """
-    from ownlm.home import Home
-
-    opened = Home(home, create=False)
+    opened = open_home(home)
     with progress_bar() as progress:
         done = opened.pools.withdraw(who, again=not leave_stale, progress=progress)
     print_json(done.as_dict()) if json else _print_withdrawal(done)
     warn_unfinished(done.unfinished)
     warn_stale(done.stale)
-    warn_failed(done.again.failed)
     if _agrees(opened, who):
         warn(f"{shown(who)} still agrees to share, and may be chosen: `ownlm users consent --no-share {argument(who)}`")
-    if done.again.failed:
-        raise typer.Exit(1)
+    end(done.again.failed)
 
 
 def _print_withdrawal(done: "Withdrawal") -> None:
@@ -333,7 +323,3 @@ def _agrees(home: "Home", who: str) -> bool:
         return home.consent(who).shares
     except NotFoundError:  # a random id
         return False
-
-
-def _minute(time: str) -> str:
-    return time[:16].replace("T", " ")

@@ -1,13 +1,12 @@
-"""`ownlm profile`."""
+"""`ownlm profile`: writes text profiles of users, and lists them with skipped and failed users."""
 
-from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ownlm.cli import options
-from ownlm.cli.output import many, print_json, print_some, progress_bar, say, warn, warn_failed
-from ownlm.errors import OwnlmError
+from ownlm.cli.home import open_home
+from ownlm.cli.output import end, many, print_some, reporting, say, say_skipped, warn
 
 if TYPE_CHECKING:
     from ownlm.workflows.report import Profiles
@@ -45,41 +44,13 @@ def profile(
     """
     if (base is not None) + (url is not None) + counted > 1 or (url is None) != (model is None):
         raise typer.BadParameter("give --base, or --profile-url with --profile-model, or --counted, or none of them")
-    from ownlm.home import Home
     from ownlm.workflows.report import Profiles
 
-    report, interrupted = Profiles(), False
+    report = Profiles()
     how: dict[str, Any] = {"base": base, "url": url, "model": model, "counted": counted}
-    try:
-        with progress_bar() as progress:
-            opened = Home(home, create=False)
-            opened.profile(task, users=user or [], tell=warn, progress=progress, report=report, **how)
-    except KeyboardInterrupt:
-        interrupted = True
-    except OwnlmError:  # finished profiles are stored
-        if not json:
-            _tell(report)
-        raise
-    if json:
-        print_json(_document(report) | ({"interrupted": True} if interrupted else {}))
-    else:
-        _tell(report)
-    warn_failed(report.failed)
-    if interrupted:
-        warn(f"interrupted: {len(report.written)} profiles are written; the same command continues")
-    if interrupted or report.failed:
-        raise typer.Exit(1)
-
-
-def _document(report: "Profiles") -> dict[str, Any]:
-    return {
-        "written": [
-            {"user": profile.user, "records": records, "writer": profile.writer, "profile": profile.text}
-            for profile, records in report.written
-        ],
-        "skipped": [{"user": name, "reason": reason} for name, reason in report.skipped],
-        "failed": [{"user": name, "error": str(error)} for name, error in report.failed],
-    }
+    with reporting(report, _tell, json, report.written, report.skipped) as progress:
+        open_home(home).profile(task, users=user or [], tell=warn, progress=progress, report=report, **how)
+    end(report.failed, report.interrupted, f"{many(len(report.written), 'profile')} done and kept")
 
 
 def _tell(report: "Profiles") -> None:
@@ -94,8 +65,7 @@ def _tell(report: "Profiles") -> None:
             say(
                 "`ownlm users show` shows them whole: read some before you train on them, as small bases make things up"
             )
-    for reason, count in Counter(reason for _, reason in report.skipped).items():
-        say(f"skipped {count:,}: {reason}")
+    say_skipped(report.skipped)
 
 
 def _first(text: str) -> str:

@@ -1,4 +1,4 @@
-"""`ownlm serve`."""
+"""`ownlm serve`: checks the options, takes the lock of the home, and runs the HTTP server."""
 
 import logging
 import signal
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ownlm.cli import options
+from ownlm.cli.home import open_home
 from ownlm.cli.output import print_json, say, warn
 from ownlm.errors import ConfigError, OwnlmError, StoreError
 from ownlm.programs import PYTHON
@@ -108,12 +109,11 @@ def serve(
 
         root_path, origins = clean_root_path(root_path), [clean_origin(one) for one in allow_origin or ()]
         listening = _listen(host, port)
-        from ownlm.home import Home
         from ownlm.server.app import create_app
         from ownlm.server.limits import Limits
         from ownlm.store.exports import sweep_ended
 
-        opened = Home(home, create=False)
+        opened = open_home(home)
         limits = Limits(
             max_tokens=max_tokens, requests_per_minute=requests_per_minute, timeout_s=timeout,
             job_timeout_s=job_timeout, bodies_bytes=round(bodies_mb * 1e6),

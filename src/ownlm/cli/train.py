@@ -1,4 +1,4 @@
-"""`ownlm adapt` and `ownlm train`."""
+"""`ownlm adapt` and `ownlm train`: train a task adapter of the base, and adapters of users."""
 
 from collections import Counter
 from dataclasses import asdict
@@ -9,23 +9,24 @@ import typer
 
 from ownlm.cli import options
 from ownlm.cli.assemble import print_assembled
-from ownlm.cli.home import making_home
+from ownlm.cli.home import making_home, open_home
 from ownlm.cli.output import (
     duration,
+    end,
     fall,
     many,
     print_json,
     print_some,
     progress_bar,
+    reporting,
     say,
     say_skipped,
     size,
     tell_added,
     warn,
-    warn_added,
     warn_failed,
 )
-from ownlm.errors import ConfigError, OwnlmError, shown
+from ownlm.errors import ConfigError, shown
 from ownlm.workflows.options import AdaptOptions, ColdStartOptions, TrainOptions
 
 if TYPE_CHECKING:
@@ -143,18 +144,9 @@ def _train(asked: ColdStartOptions, home: Path, json: bool) -> None:
     from ownlm.workflows.report import Training
 
     report = Training()
-    try:
-        with making_home(home) as opened, progress_bar() as progress:
-            opened.train(asked, progress=progress, report=report)
-    except KeyboardInterrupt:
-        report.interrupted = True
-    except OwnlmError:  # finished adapters are kept, and listed
-        if report.trained and not json:
-            _print_training(report)
-        warn_added(report.added)
-        raise
-    print_json(report.as_dict()) if json else _print_training(report)
-    _end(report.failed, report.interrupted, f"{many(len(report.trained), 'adapter')} done and kept", report)
+    with reporting(report, _print_training, json, report.trained) as progress, making_home(home) as opened:
+        opened.train(asked, progress=progress, report=report)
+    end(report.failed, report.interrupted, f"{many(len(report.trained), 'adapter')} done and kept{_saved(report)}")
 
 
 def _start_cold(asked: ColdStartOptions, home: Path, json: bool) -> None:
@@ -162,37 +154,21 @@ def _start_cold(asked: ColdStartOptions, home: Path, json: bool) -> None:
 
     report = ColdStart()
     made = report.assemblies.assembled, report.training.trained
-    try:
-        with making_home(home) as opened, progress_bar() as progress:
-            opened.ladder(asked, progress=progress, report=report)
-    except KeyboardInterrupt:
-        report.interrupted = True
-    except OwnlmError:  # finished adapters are kept, and listed
-        if any(made) and not json:
-            _print_cold_start(report)
-        warn_added(report.added)
-        raise
-    print_json(report.as_dict()) if json else _print_cold_start(report)
-    done = f"{many(len(made[0]) + len(made[1]), 'user')} done and kept"
-    _end(report.assemblies.failed + report.training.failed, report.interrupted, done, report.training)
+    with reporting(report, _print_cold_start, json, *made) as progress, making_home(home) as opened:
+        opened.ladder(asked, progress=progress, report=report)
+    done = f"{many(len(made[0]) + len(made[1]), 'user')} done and kept{_saved(report.training)}"
+    end(report.assemblies.failed + report.training.failed, report.interrupted, done)
 
 
-def _end(failed: "list[tuple[str, OwnlmError]]", interrupted: bool, done: str, training: "Training") -> None:
-    """Prints failures, and what an interrupted run keeps; the exit status is 1 where there is either."""
-    warn_failed(failed)
-    if interrupted:
-        users = many(training.checkpointed, "user")
-        saved = f", and the progress of {users} in flight up to the last minute" if training.checkpointed else ""
-        warn(f"interrupted: {done}{saved}; the same command continues from there")
-    if interrupted or failed:
-        raise typer.Exit(1)
+def _saved(report: "Training") -> str:
+    """The checkpoints that an interrupted training keeps, in words."""
+    users = many(report.checkpointed, "user")
+    return f", and the progress of {users} in flight up to the last minute" if report.checkpointed else ""
 
 
 def _place(asked: ColdStartOptions, home: Path, json: bool) -> None:
     """Prints every user's tier."""
-    from ownlm.home import Home
-
-    report = Home(home, create=False).ladder(asked)
+    report = open_home(home).ladder(asked)
     if json:
         whole = report.as_dict()
         print_json({name: whole[name] for name in ("ladder", "skipped", "added")})
@@ -206,10 +182,8 @@ def _place(asked: ColdStartOptions, home: Path, json: bool) -> None:
 
 def _estimate(asked: TrainOptions, home: Path, json: bool) -> None:
     """Prints what the same command without --dry-run would do and need."""
-    from ownlm.home import Home
-
     with progress_bar() as progress:
-        found = Home(home, create=False).estimate(asked, progress=progress)
+        found = open_home(home).estimate(asked, progress=progress)
     if json:
         print_json(found.as_dict())
     else:

@@ -1,4 +1,4 @@
-"""`ownlm users`."""
+"""`ownlm users`: list and show users, choose, export and delete their adapters and data."""
 
 import inspect
 from collections.abc import Callable
@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ownlm.cli import access, options
+from ownlm.cli.home import open_home
 from ownlm.cli.output import (
     ROWS,
     fall,
     many,
+    minute,
     print_json,
     print_some,
     print_table,
@@ -101,9 +103,7 @@ def ls(
     ] = None,
 ) -> None:
     """List users: their records, their newest adapter, and whether it is up to date, behind, stale, or waits."""
-    from ownlm.home import Home
-
-    rows, total = Home(home, create=False).list_users(wanted.but(shares=consent, adapter=adapter, behind=stale))
+    rows, total = open_home(home).list_users(wanted.but(shares=consent, adapter=adapter, behind=stale))
     if json:
         print_json([one.model_dump() for one in rows])
         return
@@ -130,7 +130,7 @@ def _method(method: str | None, kept: str | None) -> str:
 
 @app.command("show")
 def show(
-    user: Annotated[str, typer.Argument(help="The user's name.")],
+    user: options.User,
     task: options.AnyTask = None,
     plot: options.Plot = None,
     home: options.Home = options.HOME,
@@ -140,11 +140,10 @@ def show(
 
     --plot draws the pieces of an assembled adapter by layer, for each kind of module.
     """
-    from ownlm.home import Home
     from ownlm.store.records import unknown_user
     from ownlm.workflows.users import standing_of
 
-    opened = Home(home, create=False)
+    opened = open_home(home)
     if plot is not None:
         _draw(opened, user, task, plot)
     people = {person.task: person for person in opened.histories(task) if person.user == user}
@@ -195,7 +194,7 @@ def _print_versions(adapters: "list[tuple[AdapterInfo, str]]") -> None:
         [
             (a.id[:8], a.task, a.base, _method(a.method, a.kept),
              f"pool {a.pool[:12]}" if a.pool else (a.parent or "")[:8],
-             a.records, a.steps, _losses(a), size(a.bytes), a.created[:16].replace("T", " "), standing)
+             a.records, a.steps, _losses(a), size(a.bytes), minute(a.created), standing)
             for a, standing in reversed(adapters)
         ],
         "--json lists them all",
@@ -259,7 +258,7 @@ def _newest(home: "Home", person: "HistoryInfo", adapters: "list[tuple[AdapterIn
 
 @app.command("use")
 def use(
-    user: Annotated[str, typer.Argument(help="The user's name.")],
+    user: options.User,
     version: Annotated[str, typer.Argument(help="First characters of the version's id; see `ownlm users show`.")],
     task: options.AnyTask = None,
     home: options.Home = options.HOME,
@@ -270,9 +269,7 @@ def use(
     `ownlm train` then skips the user until records come or change, or --user names them. It continues from this
     version.
     """
-    from ownlm.home import Home
-
-    opened = Home(home, create=False)
+    opened = open_home(home)
     adapter = opened.use_version(user, version, task)
     new = opened.behind(adapter)
     if json:
@@ -289,7 +286,7 @@ app.command("token")(access.token)
 
 @app.command("export")
 def export(
-    user: Annotated[str, typer.Argument(help="The user's name.")],
+    user: options.User,
     folder: Annotated[Path, typer.Argument(help="A new or empty folder.", callback=options.outside_homes)],
     task: options.AnyTask = None,
     rank: Annotated[
@@ -306,9 +303,7 @@ def export(
     An assembly of 3 pieces of rank 8 per module becomes an exact adapter of rank 24. With --rank it is smaller, and the
     command reports its error.
     """
-    from ownlm.home import Home
-
-    opened = Home(home, create=False)
+    opened = open_home(home)
     exported = opened.export(user, folder, task=task, rank=rank)
     adapter, error = exported.adapter, exported.relative_error
     if exported.warning:
@@ -333,7 +328,7 @@ def export(
 
 @app.command("forget")
 def forget(
-    user: Annotated[str, typer.Argument(help="The user's name.")],
+    user: options.User,
     verify: options.Verify = False,
     home: options.Home = options.HOME,
     json: options.Json = False,
@@ -342,8 +337,6 @@ def forget(
 
     Exported copies are not touched.
     """
-    from ownlm.home import Home
-
     with progress_bar() as progress:
-        forgotten = Home(home, create=False).forget(user, progress, verify=verify)
+        forgotten = open_home(home).forget(user, progress, verify=verify)
     tell_forgotten(forgotten, json, user)
