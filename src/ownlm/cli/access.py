@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from ownlm.access import Access
-    from ownlm.store.consents import Changed, Consent
+    from ownlm.store.consents import Consent
     from ownlm.store.tokens import Given, TokenInfo
 
 UserFile = Annotated[
@@ -93,15 +93,11 @@ def _consents(access: "Access", file: Path, share: bool | None, licence: str | N
     if json:
         print_json(changed.model_dump() | {"pools": held})
         return
-    _say_changed(changed)
+    say(f"consent given: {changed.given:,}; withdrawn: {changed.withdrawn:,}; unchanged: {changed.unchanged:,}")
     if held:
         pools = {digest for digests in held.values() for digest in digests}
         first = next(iter(held))
         _warn_of_pools(len(pools), f"of {many(len(held), 'user')}, such as {shown(first)}", first)
-
-
-def _say_changed(changed: "Changed") -> None:
-    say(f"consent given: {changed.given:,}; withdrawn: {changed.withdrawn:,}; unchanged: {changed.unchanged:,}")
 
 
 def _show_consents(consents: "list[Consent]", json: bool) -> None:

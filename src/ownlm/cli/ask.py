@@ -20,13 +20,13 @@ def ask(
     task: options.Task,
     user: Annotated[str | None, typer.Argument(help="Who asks.", show_default=False)] = None,
     text: Annotated[str | None, typer.Argument(help="The task's input.", show_default=False)] = None,
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="Many people's queries, instead of one.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Many users' queries, instead of one.")] = None,
     labels: options.Labels = None,
     rag: options.Rag = None,
     profile: Annotated[
         bool | None,
         typer.Option(
-            "--profile/--no-profile", help="Whether the prompt shows the person's text profile; by default as trained."
+            "--profile/--no-profile", help="Whether the prompt shows the user's text profile; by default as trained."
         ),
     ] = None,
     choose: Annotated[bool, typer.Option("--choose", help="Pick the likeliest of the task's labels.")] = False,
@@ -100,7 +100,4 @@ def _summarise(answers: "list[Answer]", json: bool) -> None:
 def _warn(answers: "list[Answer]") -> None:
     """Prints the warnings about answers, once per user."""
     warnings = list({answer.query.user_id: answer.warning for answer in answers if answer.warning}.values())
-    for warning in warnings[:LISTED]:
-        warn(f"warning: {warning}")
-    if len(warnings) > LISTED:
-        warn(f"warning: the same holds for {len(warnings) - LISTED:,} more people; `ownlm users ls`")
+    warn_some("warning", warnings, "more users; `ownlm users ls`", LISTED)

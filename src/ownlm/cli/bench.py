@@ -77,7 +77,7 @@ def _print_size(plan: "Plan", out: Path, json: bool) -> None:
 @app.command("show")
 def show(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder of a run.", show_default=False)],
-    activity: Annotated[bool, typer.Option("--activity", help="Also by how many records people have.")] = False,
+    activity: Annotated[bool, typer.Option("--activity", help="Also by how many records users have.")] = False,
     json: options.Json = False,
 ) -> None:
     """Print the tables of a run."""
@@ -161,10 +161,10 @@ def _print_score(scored: "Score") -> None:
         columns = ["history", "users#", "queries#", *(f"{name}#" for name in scored.scores)]
         print_table("By activity", columns, rows_of_buckets)
     if any(one.low is None for one in scored.scores.values()):
-        say(f"Of fewer than {FEWEST} people, or queries, there are no intervals")
+        say(f"Of fewer than {FEWEST} users, or queries, there are no intervals")
     if scored.unreadable:
         say(f"{scored.unreadable:,} of {scored.queries:,} answers are none of the task's labels")
     if scored.users is None:
         say("The intervals take each query by itself, without buckets of activity: --data says who asked them")
     elif scored.by == "query":
-        say("The intervals are about this one person: they take each query by itself")
+        say("The intervals are about this one user: they take each query by itself")

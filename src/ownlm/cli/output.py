@@ -221,13 +221,13 @@ def minute(time: str) -> str:
     return time[:16].replace("T", " ")
 
 
-def fall(first: float, last: float) -> str:
-    """The first and the last loss.
+def fall(first: float | None, last: float | None) -> str:
+    """The first and the last loss; empty where nothing was trained.
 
     >>> fall(2.5, 0.125)
     '2.500 -> 0.125'
     """
-    return f"{first:.3f} -> {last:.3f}"
+    return "" if first is None or last is None else f"{first:.3f} -> {last:.3f}"
 
 
 def size(count: float) -> str:

@@ -194,7 +194,7 @@ def _print_versions(adapters: "list[tuple[AdapterInfo, str]]") -> None:
         [
             (a.id[:8], a.task, a.base, _method(a.method, a.kept),
              f"pool {a.pool[:12]}" if a.pool else (a.parent or "")[:8],
-             a.records, a.steps, _losses(a), size(a.bytes), minute(a.created), standing)
+             a.records, a.steps, fall(a.loss_first, a.loss_last), size(a.bytes), minute(a.created), standing)
             for a, standing in reversed(adapters)
         ],
         "--json lists them all",
@@ -222,12 +222,6 @@ def _version(adapter: "AdapterInfo", standing: str) -> dict[str, Any]:
     document = asdict(adapter) | {"standing": standing, "worth": asdict(worth_of(adapter))}
     recipe = document.pop("recipe")
     return document | {"recipe_bytes": None if recipe is None else len(recipe)}
-
-
-def _losses(adapter: "AdapterInfo") -> str:
-    """First and last loss; empty where nothing was trained."""
-    first, last = adapter.loss_first, adapter.loss_last
-    return "" if first is None or last is None else fall(first, last)
 
 
 def _newest(home: "Home", person: "HistoryInfo", adapters: "list[tuple[AdapterInfo, str]]") -> str:

@@ -6,7 +6,7 @@ it. Its row has a hash in place of names, so that a replaced row leaves no name 
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -49,7 +49,12 @@ class CheckpointInfo:
     @property
     def owner(self) -> str:
         """The hash that names its row."""
-        return _owner(self.task, self.user)
+        return owner_of(self.task, self.user)
+
+
+def owner_of(task: str, user: str | None) -> str:
+    """The hash that names the row of a user's checkpoint, or of a task adapter's (None)."""
+    return hashlib.sha256(json.dumps([task, user]).encode()).hexdigest()
 
 
 def add_checkpoints(store: "Store", made: Sequence[tuple[CheckpointInfo, bytes]]) -> list[CheckpointInfo]:
@@ -118,15 +123,10 @@ def drop(db: Connection, owners: Collection[str]) -> set[str]:
     return blobs
 
 
-def owners_of(users: Iterable[tuple[str, str]]) -> list[str]:
-    """Hashes that name the checkpoints of these (task, user) pairs."""
-    return [_owner(task, user) for task, user in users]
-
-
 def learnt_from(db: Connection, user: str, task: str | None = None) -> ColumnElement[bool]:
     """Whether a checkpoint may have learnt from a user's records: it is the user's own, or a task adapter's."""
     tasks = [task] if task is not None else list(db.execute(select(tables.tasks.c.name)).scalars())
-    owners = [_owner(one, name) for one in tasks for name in (user, None)]
+    owners = [owner_of(one, name) for one in tasks for name in (user, None)]
     return tables.checkpoints.c.owner.in_(owners)
 
 
@@ -138,7 +138,3 @@ def _is_current(db: Connection, info: CheckpointInfo) -> bool:
         if digest_of((row.id, row.digest) for row in rows) != source.history:
             return False
     return True
-
-
-def _owner(task: str, user: str | None) -> str:
-    return hashlib.sha256(json.dumps([task, user]).encode()).hexdigest()

@@ -1,7 +1,8 @@
 """Drafts: stored intermediate results of sharing. Each sharer has an adapter, and the gates that were trained on it.
 
 A draft is a user's data. The transaction that withdraws their consent, or forgets one of their records in the task,
-deletes its row; its weights are removed right after.
+deletes its row; its weights are removed right after. Drafts have a table of their own: they belong to a base's
+fingerprint, not to a base, have neither history nor versions, and no query for a user's adapters should find them.
 """
 
 from collections.abc import Mapping, Sequence

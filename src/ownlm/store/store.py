@@ -17,7 +17,7 @@ from ownlm.history.record import History, Record, in_order
 from ownlm.history.task import Task
 from ownlm.store import tables
 from ownlm.store.blobs import Blobs
-from ownlm.store.checkpoints import drop, owners_of
+from ownlm.store.checkpoints import drop, owner_of
 from ownlm.store.database import Database
 from ownlm.store.records import (
     Bounds,
@@ -150,7 +150,7 @@ class Store:
             own = list(rows)
             digest = digest_of((row.id, row.digest) for row in own)
             found.append((min(row.number for row in own), HistoryInfo(user, name, len(own), digest)))
-        return [person for _, person in sorted(found, key=lambda one: one[0])]
+        return [info for _, info in sorted(found, key=lambda one: one[0])]
 
     # Bases
 
@@ -266,7 +266,7 @@ class Store:
             kept = [one for one, error in zip(adapters, errors, strict=True) if error is None]
             self.blobs.put(weights for adapter, weights in kept if adapter.blob)
             replaced = self._make_room(db, [adapter for adapter, _ in kept])
-            done = drop(db, owners_of((own.task, own.user) for own, _ in adapters if not own.is_recipe))
+            done = drop(db, [owner_of(own.task, own.user) for own, _ in adapters if not own.is_recipe])
             if kept:
                 db.execute(insert(tables.adapters), [asdict(adapter) for adapter, _ in kept])
                 mark_made(db, [adapter for adapter, _ in kept])
