@@ -42,7 +42,7 @@ def test_a_score_in_json(quick: QuickShell) -> None:
 def test_a_score_in_words(quick: QuickShell) -> None:
     told = quick.run(*SCORE, "--data", "people.jsonl")
     assert "sorting: 6 answers of 2 users" in told and "0.500" in told and "higher" in told
-    assert "0.500 [" not in told and "fewer than 5 people" in told and "none of the task's labels" not in told
+    assert "0.500 [" not in told and "fewer than 5 users" in told and "none of the task's labels" not in told
     assert "21-50 records" in told and "--data" not in told
     told = quick.run(*SCORE)
     assert "0.500 [0." in told and "fewer than" not in told  # of six queries
