@@ -83,7 +83,7 @@ def test_a_journey_for_people(shell: Shell, tiny_base: Path) -> None:
         ("history add missing.jsonl --task sorting.toml", "missing.jsonl"),
         ("history add people.jsonl --task LaMP_4", "title"),
         ("history show nobody --task sorting.toml", "nobody"),
-        ("train --task sorting.toml", "Nobody in the home has records"),
+        ("train --task sorting.toml", "No user in the home has records"),
         ("train people.jsonl --task sorting.toml --base other", "other"),
         ("train people.jsonl --task sorting.toml --preset huge", "huge"),
         ("ask ada thing --task sorting.toml", "ada"),

@@ -79,7 +79,7 @@ def test_training_names_who_has_no_profile(filed: QuickShell) -> None:
     filed.run("profile", *SORTING, "--counted", "--user", "bela", "-u", "ciro")
     out, err = both(filed, "train", *SORTING, "--profile", "--epochs", "1", "--json", code=1)
     assert sorted(row["user"] for row in json.loads(out)["trained"]) == ["bela", "ciro"]
-    assert "failed: ada: User 'ada' has no profile. Next: `ownlm profile --task T` writes it." in err
+    assert "failed: ada: User 'ada' has no profile. Next: write it: `ownlm profile --task T`." in err
     ask = ("ask", "ada", "thing", *SORTING, "--choose", "--base-only")
     assert "User 'ada' has no profile" in both(filed, *ask, "--profile", code=1)[1]
     assert both(filed, *ask, "--no-profile", code=0)[0].strip() in FOLDERS

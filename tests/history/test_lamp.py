@@ -109,7 +109,7 @@ def test_a_record_may_lack_its_answer_but_not_all(tmp_path: Path) -> None:
         None,
     ]
     del content[0]["profile"][1]["category"]
-    with pytest.raises(DataError, match=r"No record in .* has the field 'category'.*--task"):
+    with pytest.raises(DataError, match=r"No record in .* has the field 'category'.*the task of these data"):
         read_dataset(write_json(tmp_path / "top.json", content), TASK)
 
 

@@ -182,8 +182,9 @@ def test_folders_that_are_there(tmp_path: Path, layout: str) -> None:
     assert (
         read_dataset(imported.files[0], task).histories == read_dataset(folder / "dev_questions.json", task).histories
     )
-    with pytest.raises(DataError, match=f"no train questions.*--task LaMP_2M --download {tmp_path} --split user"):
+    with pytest.raises(DataError, match="no train questions") as caught:
         find_lamp(tmp_path, task=task, part="train")
+    assert f"--task LaMP_2M --download {tmp_path} --split user" in (caught.value.command or "")
 
 
 def test_half_a_file_is_none(tmp_path: Path) -> None:

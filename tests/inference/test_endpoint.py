@@ -108,10 +108,10 @@ def test_three_tries_are_all(status: int) -> None:
 @pytest.mark.parametrize(
     ("status", "hint"),
     [
-        (400, "--profile-model"),
+        (400, "the model's name"),
         (401, "OWNLM_PROFILE_KEY"),
         (403, "OWNLM_PROFILE_KEY"),
-        (404, "--profile-url"),
+        (404, "check its URL"),
         (204, ""),
     ],
 )

@@ -93,9 +93,9 @@ def test_the_draw_is_the_seeds_and_gives_everybody_a_chance() -> None:
 @pytest.mark.parametrize("how", HOWS)
 def test_nobody_with_enough_records(how: str) -> None:
     known = [Candidate("ada", 10), Candidate("bela", 4), *(Candidate(f"u{n:02}", 2) for n in range(20))]
-    with pytest.raises(DataError, match=r"ada \(10\), bela \(4\), u00 \(2\).* 12 more people.*more than 10 records"):
+    with pytest.raises(DataError, match=r"ada \(10\), bela \(4\), u00 \(2\).* 12 more users.*more than 10 records"):
         choose_sharers(how, known, 5, 0, embedder(known, scattered(22, 0)))
-    with pytest.raises(DataError, match="nobody to choose"):
+    with pytest.raises(DataError, match="no user to select"):
         choose_sharers(how, [], 5, 0)
 
 

@@ -15,7 +15,7 @@ from ownlm.inference.protocol import Busy, EngineError
 from ownlm.server import answering
 from ownlm.server.admission import Ticket
 from ownlm.server.limits import IDLE, Limits, Meter
-from ownlm.store import rows
+from ownlm.store import tokens
 from ownlm.store.jobs import add_job
 from ownlm.store.rows import AdapterInfo
 from ownlm.store.tokens import give_token
@@ -46,7 +46,7 @@ def test_a_token_that_has_expired_is_refused_and_says_so(
 ) -> None:
     who = short_lived(served, user)
     assert served.get("/v1/users/me", who)["expires"] is not None
-    monkeypatch.setattr(rows, "datetime", Later)
+    monkeypatch.setattr(tokens, "datetime", Later)
     for path in ("/v1/users/me", "/v1/models"):
         assert "expired" in served.get(path, who, 401)["error"]["message"]
     assert served.client.get("/v1/models", headers=who).headers["www-authenticate"] == "Bearer"
@@ -56,7 +56,7 @@ def test_a_token_that_has_expired_is_refused_and_says_so(
 def test_an_answer_ends_with_its_token(stream: bool, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answering, "LOOK_S", -1.0)  # at each piece
     who = short_lived(served, "ada")
-    served.engine.meanwhile = lambda: monkeypatch.setattr(rows, "datetime", Later)
+    served.engine.meanwhile = lambda: monkeypatch.setattr(tokens, "datetime", Later)
     told = served.client.post(CHAT, headers=who, json=QUESTION | {"stream": stream})
     assert told.status_code in (200 if stream else 401, 401)
     assert "The token has expired" in told.text and "letters" not in told.text

@@ -92,7 +92,7 @@ def test_settings_that_cannot_be_are_refused(shared: Home) -> None:
     for asked in ({"adapt_steps": 3, "combine": "factors"}, {"residual_rank": 1}):
         with pytest.raises(ConfigError):
             shared.assemble(TASK, **asked)
-    with pytest.raises(PoolError, match=r"fewer sharers.*4 sharers, --top-k 5"):
+    with pytest.raises(PoolError, match=r"fewer sharers.*4 sharers, top_k 5"):
         shared.assemble(TASK, top_k=5)
     assert shared.adapters() == [] and users(shared.assemble(TASK, top_k=4)) == list(OTHERS)
 

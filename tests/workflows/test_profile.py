@@ -457,7 +457,8 @@ def test_training_and_asking_show_the_profile(home: Home, monkeypatch: pytest.Mo
     report = home.train("sorting", profile=True, rag=rag, **FAST)
     assert [a.user for a in report.trained] == ["ada"]
     assert [user for user, _ in report.failed] == ["bela", "ciro"]
-    assert "no profile" in str(report.failed[0][1]) and "ownlm profile" in str(report.failed[0][1])
+    error = report.failed[0][1]
+    assert "no profile" in str(error) and error.command == "ownlm profile --task T"
     between = [EARLIER] if rag else []
     assert in_order(seen["ada"], INSTRUCTION, PROFILE, *between, "message: ada secret12 said\nfolder:")
     assert (EARLIER in seen["ada"]) == bool(rag) and seen["ada"].count("About this person:") == 1

@@ -131,5 +131,5 @@ def test_nobody_is_an_error_before_anything_starts(home: Home, monkeypatch: pyte
         home.train("sorting", users=["ada", "bela", "nobody"], **FAST)
     for user in PEOPLE:
         home.forget(user)
-    with pytest.raises(NotFoundError, match="Nobody in the home"):
+    with pytest.raises(NotFoundError, match="No user in the home"):
         home.train("sorting", **FAST)

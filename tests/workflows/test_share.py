@@ -225,7 +225,7 @@ def test_a_record_longer_than_the_context_is_told_with_its_person(agreed: Home, 
 
 def test_a_pool_has_one_licence(agreed: Home) -> None:
     agreed.consent("gina", True, licence="CC0")
-    with pytest.raises(ConfigError, match=r"different licences.*2 licences.*--user"):
+    with pytest.raises(ConfigError, match=r"different licences.*2 licences.*users with the same one"):
         share(agreed)
     assert no_pool(agreed)
 

@@ -60,8 +60,8 @@ def check_history(task: Task, history: History) -> None:
         f"{'has' if len(wrong) == 1 else 'have'} an answer that is not one of the task's labels",
         got=f"record {record_id!r}{'' if near is None else f' (nearest label: {near!r})'}{more}",
         expected=listed_labels(task.labels),
-        hint=f"give each a label with `ownlm history edit --task {task.name} --set {task.answer_field}=LABEL USER ID`, "
-        "remove it with `ownlm history forget`, or add its label to the task file",
+        hint="remove it, add its label to the task file, or give each a label",
+        command=f"ownlm history edit --task {task.name} --set {task.answer_field}=LABEL USER ID",
     )
 
 

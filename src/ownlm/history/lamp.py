@@ -175,7 +175,7 @@ class Queries:
         if labels.golds and self.queries and not labels.golds.keys() & self.queries.keys():
             raise DataError(
                 f"The label file {label_path} has no answer to any query in {path}",
-                hint="name the right label file with --labels",
+                hint="give the label file of these questions",
             )
 
     def answers(self, task: Task) -> "Answers":
@@ -231,7 +231,7 @@ def lamp_records(
         raise DataError(
             f"No record in {path} has the field {task.answer_field!r}",
             expected=f"records of task {task.name!r}",
-            hint="check that --task is the task of these data",
+            hint="check that the task is the task of these data",
         )
 
 

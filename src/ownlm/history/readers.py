@@ -19,7 +19,7 @@ from ownlm.history.task import Task
 
 _NO_ROWS = "JSON Lines, JSON, CSV or Parquet with at least one"
 
-SKIP_BAD = "mend it there; `ownlm history add --skip-bad` leaves such rows out"
+SKIP_BAD = "mend it there, or have bad rows left out (`skip_bad`, `--skip-bad`)"
 MEND = "correct the file, or the task"  # where no row can be left out
 
 
@@ -149,5 +149,5 @@ def _refuse(labels: Path | None, path: Path) -> None:
     if labels is not None:
         raise DataError(
             f"The file {path} holds plain rows, which go with no label file",
-            hint="leave --labels out; plain rows of queries carry the right answer as `gold`",
+            hint="give no label file; plain rows of queries carry the right answer as `gold`",
         )

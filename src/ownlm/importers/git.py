@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from ownlm.errors import DataError
+from ownlm.errors import DataError, quoted
 from ownlm.importers.git_log import LINES, Changed, Commit, Head, commit_log, find_head
 from ownlm.importers.git_subjects import MACHINE, MERGES, TEMPLATES, TRANSLATIONS, Templates, known_kind, own_words
 from ownlm.importers.imported import Imported, pseudonym, write_rows
@@ -198,7 +198,8 @@ def _at_least_one(rows: Iterator[dict[str, str]], repo: Path, left_out: Counter[
             f"The repository {repo} has no commit to learn from",
             got=f"left out: {why}",
             expected="commits with a subject and changed files",
-            hint="`git fetch --unshallow` completes a shallow clone" if _CUT in left_out else None,
+            hint="complete the shallow clone" if _CUT in left_out else None,
+            command=f"git -C {quoted(repo)} fetch --unshallow" if _CUT in left_out else None,
         )
     yield first
     yield from rows

@@ -71,13 +71,14 @@ def _read(files: list[Path], task: Task, labels: Path | None, left_out: Counter[
     kind = kind_of(files[0])
     if kind == "parquet":
         if labels is not None:
-            raise DataError("LongLaMP's files hold the right answers themselves", hint="leave --labels out")
+            raise DataError("LongLaMP's files hold the right answers themselves", hint="give no label file")
         return read_longlamp(files, task, left_out)
     if lamp_items(files[0], kind) is None:
         raise DataError(
             f"The file {files[0]} is not of LaMP's shape",
             expected="a JSON array, or JSON Lines, of users or questions, each with a profile",
-            hint="plain rows need no import: give them to `ownlm history add` or `ownlm train` as they are",
+            hint="plain rows need no import: add them to the home as they are",
+            command="ownlm history add FILE",
         )
     dataset = read_dataset(files[0], task, labels=labels)
     left_out[GIVEN_AWAY] += dataset.given_away

@@ -135,13 +135,14 @@ def find_lamp(folder: Path, *, task: Task, split: Split = "user", part: Kind = "
                 raise DataError(
                     f"The answers to {place} are missing",
                     expected=place.parent / Path(outputs[0]).name,
-                    hint="fetch them with --download; or give the file of questions, with --labels if need be",
+                    hint="download them; or give the file of questions, and that of the labels if it is elsewhere",
                 )
             return [place]
     raise DataError(
         f"The folder {folder} holds no {part} questions of {task.name}, {split}-based",
         expected=places[0],
-        hint=f"ownlm import lamp --task {task.name} --download {quoted(folder)} --split {split} --part {part}",
+        hint="download them",
+        command=f"ownlm import lamp --task {task.name} --download {quoted(folder)} --split {split} --part {part}",
     )
 
 

@@ -69,7 +69,7 @@ def read_longlamp(files: Sequence[Path], task: Task, left_out: Counter[str]) -> 
         raise DataError(
             f"No record in {files[0]} has the field {task.answer_field!r}",
             expected=f"records of task {task.name!r}",
-            hint="check that --task is the task of these data",
+            hint="check that the task is the task of these data",
         )
     return Dataset(histories, queries, instructions.pop() if len(instructions) == 1 else None)
 
@@ -84,7 +84,8 @@ def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 raise DataError(
                     f"The file {file} does not have exactly one user column",
                     expected=f"one of {', '.join(USER_COLUMNS)}",
-                    hint="plain rows need no import: give them to `ownlm history add` as they are",
+                    hint="plain rows need no import: add them to the home as they are",
+                    command="ownlm history add FILE",
                 )
             yield place, {**row, "user": users[0]}
 

@@ -211,7 +211,7 @@ def _owner(file: Path, me: list[str], progress: Progress) -> _Owner:
             f"The owner of the mailbox {file} is unclear",
             got=f"mail from {len(senders):,} addresses",
             expected="mail from one, or Gmail's label for what was sent",
-            hint="say which is yours with --me ADDRESS",
+            hint="say which address is yours (`me`, `--me ADDRESS`)",
         )
     (only,) = senders
     return _Owner(only, lambda head: only in addresses(head, "from"), count)

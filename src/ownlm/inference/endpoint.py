@@ -26,9 +26,9 @@ IN_A_ROW: Final = 8  # after so many failures in a row the remaining questions a
 MAX_BYTES: Final = 2**20
 
 _LATER: Final = "run the same command again later: it goes on from here"
-_DOWN: Final = "see that the endpoint runs, and check --profile-url; the same command goes on from here"
+_DOWN: Final = "see that the endpoint runs, and check its URL; the same command goes on from here"
 _KEY: Final = "set OWNLM_PROFILE_KEY to a key that the endpoint takes"
-_ADDRESS: Final = "check --profile-url, to which /chat/completions is added, and --profile-model"
+_ADDRESS: Final = "check its URL, to which /chat/completions is added, and the model's name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Endpoint:
                 "The endpoint's URL cannot be used", got=wrong, expected="one such as https://api.example.com/v1"
             )
         if not self.model.strip():
-            raise ConfigError("The endpoint's model has no name", hint="name it with --profile-model")
+            raise ConfigError("The endpoint's model has no name", hint="name the model")
         if self.key is not None and not (self.key.isascii() and self.key.isprintable() and " " not in self.key):
             raise ConfigError("The endpoint's key cannot be sent", expected="printable ASCII characters, no blanks")
 

@@ -8,7 +8,7 @@ from ownlm.model.base import BaseLM
 WINDOW = 32  # tokens decoded together: the text of a token depends on the few before it
 CHARACTER = 4  # bytes of the longest character; each may be a token
 _CONTEXT = 12  # last tokens of a prompt that are searched for a whole character: control tokens have no text
-_UNFINISHED = "\ufffd"  # replaces a unfinished character
+_UNFINISHED = "\ufffd"  # replaces an unfinished character
 _ITSELF = re.compile("(\u00ef\u00bf\u00bd|<0xEF><0xBF><0xBD>|\ufffd)+")  # tokens of U+FFFD where a text contains it
 
 

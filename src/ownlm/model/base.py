@@ -246,7 +246,7 @@ def load_without_weights(folder: Path, *, name: str, fingerprint: str) -> BaseLM
 
 
 def _unreadable(what: str, error: Exception) -> BaseModelError:
-    hint = "check the folder, then `ownlm base add` it again"
+    hint = "check the folder, then add it again"
     return BaseModelError(what, got=in_one_line(error), hint=hint)
 
 

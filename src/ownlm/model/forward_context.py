@@ -55,7 +55,7 @@ class ForwardContext:
             f"The module {name!r} cannot be adapted: it does not see a row's tokens one by one",
             got=f"an input of shape {list(x.shape)} in a row of {batch.tokens} tokens",
             expected="one vector for each token of the row, or for each position that predicts",
-            hint="leave the module out of --modules",
+            hint="leave the module out of the target modules",
         )
 
 

@@ -96,7 +96,7 @@ def target_modules(model: nn.Module, lora: LoraConfig) -> list[tuple[str, nn.Lin
             "The base has no linear module of that name",
             got=", ".join(sorted(missing)),
             expected=f"some of: {', '.join(sorted({name.rsplit('.', 1)[-1] for name, one in linears if runs(one)}))}",
-            hint="name others with --modules",
+            hint="choose other target modules",
         )
     check_readable(model, [name for name, _ in found])
     return found
@@ -116,5 +116,5 @@ def _check_linear(name: str, module: nn.Linear) -> None:
         f"The module {name!r} cannot be adapted",
         got=got,
         expected="plain linear modules that every token reaches",
-        hint="leave it out of --modules",
+        hint="leave it out of the target modules",
     )

@@ -31,7 +31,7 @@ def tokenize(base: BaseLM, user: str, examples: Iterable[Example]) -> list[Token
     return tokenized
 
 
-LONG = "shorten it, or lower --max-words or --rag"
+LONG = "shorten it, or use fewer words per field or fewer retrieved records"
 CHARACTERS = 16  # per token, more than texts have on average
 _EDGE = 64  # extra tokens that cutting a text in two may cause
 

@@ -78,7 +78,7 @@ def _train(
             f"With virtual tokens, an example of {run.job.user!r} is longer than the context of the base {base.name!r}",
             got=f"{longest} tokens",
             expected=f"at most {base.max_tokens}",
-            hint="use fewer virtual tokens, or lower --max-words or --rag",
+            hint="use fewer virtual tokens, fewer words per field, or fewer retrieved records",
         )
         return
     parameters = attached.parameters()

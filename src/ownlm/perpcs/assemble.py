@@ -114,8 +114,8 @@ def check_pool(base: BaseLM, pool: Pool, top_k: int) -> None:
     if len(pool.manifest.sharers) < top_k:
         raise PoolError(
             "The pool has fewer sharers than are to be selected",
-            got=f"{len(pool.manifest.sharers)} sharers, --top-k {top_k}",
-            hint="choose a smaller --top-k, or share more",
+            got=f"{len(pool.manifest.sharers)} sharers, top_k {top_k}",
+            hint="choose a smaller top_k, or share more",
         )
 
 

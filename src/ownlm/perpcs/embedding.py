@@ -131,7 +131,8 @@ def _nothing(person: int) -> DataError:
     return DataError(
         f"History number {person + 1} has no text to embed",
         expected="at least one record with text",
-        hint="look at `ownlm history show`",
+        hint="look at the records",
+        command="ownlm history show USER",
     )
 
 

@@ -106,12 +106,16 @@ def _clusters(users: Sequence[str], emb_UD: Tensor, count: int, seed: int) -> li
 
 def _nobody(ranked: Sequence[Candidate]) -> DataError:
     if not ranked:
-        return DataError("There is nobody to choose sharers from", hint="`ownlm users consent USER --share`")
+        return DataError(
+            "There is no user to select as a sharer",
+            hint="ask users to share",
+            command="ownlm users consent USER --share",
+        )
     named = ", ".join(f"{one.user} ({one.records})" for one in ranked[:NAMED])
-    others = f" and {len(ranked) - NAMED:,} more people with no more than them" if len(ranked) > NAMED else ""
+    others = f" and {len(ranked) - NAMED:,} more users with no more than them" if len(ranked) > NAMED else ""
     return DataError(
-        "Nobody has enough records to share",
+        "No user has enough records to share",
         got=named + others,
-        expected=f"somebody with more than {MIN_RECORDS} records",
-        hint="`ownlm history add`, or ask others for consent",
+        expected=f"a user with more than {MIN_RECORDS} records",
+        hint="add records, or ask others for consent",
     )

@@ -69,7 +69,7 @@ def counted(task: Task, records: Sequence[Record]) -> str:
     if not task.labels or task.options:
         raise TaskError(
             f"Task {task.name!r} has no labels that could be counted",
-            hint="let a model write the profiles: `ownlm profile` without --counted",
+            hint="let a model write the profiles",
         )
     counts = Counter(label for record in records if (label := _answer(task, record)) in task.labels)
     often = sorted(counts, key=lambda label: (-counts[label], label))[:_LABELS]

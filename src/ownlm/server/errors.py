@@ -132,17 +132,17 @@ def for_client(error: OwnlmError) -> OwnlmError:
     if isinstance(error, CopyError):
         return CopyError(
             "Nothing was deleted: another file in the server's home holds a copy of it",
-            hint="ask whoever runs this server to remove that file, which `ownlm doctor` names; then delete again",
+            hint="ask whoever runs this server to remove that file, then delete again",
         )
     if isinstance(error, StoreError | BaseModelError):
         return OwnlmError(
             "The server cannot read or write its data",
-            hint="tell whoever runs this server: `ownlm doctor` and the log say why",
+            hint="tell whoever runs this server; its log says why",
         )
     if isinstance(error, PoolError):
         return PoolError(
             "The pool of pieces cannot be used now: it waits for a withdrawal, is too small, or is damaged",
-            hint="try again later, or train an adapter; the operator's `ownlm doctor` says why",
+            hint="try again later, or train an adapter",
         )
     if error.command is not None:
         return type(error)(error.what, got=error.got, expected=error.expected, hint="ask whoever runs this server")

@@ -237,6 +237,13 @@ def no_longer_shared(task: str, users: Iterable[str]) -> NotFoundError:
 # Errors
 
 
+def no_user_has_records(task: str) -> NotFoundError:
+    """The error for a task without any record."""
+    return NotFoundError(
+        f"No user in the home has records for task {task!r}", hint="add histories", command="ownlm history add"
+    )
+
+
 def unknown_user(store: "Store", user: str, task: str | None = None) -> UnknownUserError:
     """The error for a user who is not in the home, or has no records in a task; see `unknown_user_in`."""
     with store.database.reading() as db:

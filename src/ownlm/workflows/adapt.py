@@ -25,6 +25,7 @@ from ownlm.oppu.minibatches import TokenizedExample
 from ownlm.progress import Progress
 from ownlm.prompt.example import Example, answer_text, history_examples, query_prompt
 from ownlm.store.checkpoints import CheckpointInfo, Source, last_number, remove_checkpoint
+from ownlm.store.records import no_user_has_records
 from ownlm.store.rows import BaseInfo, ProfileInfo, history_digest
 from ownlm.store.store import Store
 from ownlm.workflows.bases import check_name, pick_raw_base
@@ -32,7 +33,6 @@ from ownlm.workflows.histories import known_history
 from ownlm.workflows.options import AdaptOptions
 from ownlm.workflows.plan import Plan, digest, provenance, settings
 from ownlm.workflows.profile import shown
-from ownlm.workflows.selection import nobody_has_records
 from ownlm.workflows.train import Meter, fleet
 from ownlm.workflows.writer import BackgroundWriter, Checkpoints, Stored, machine_key
 
@@ -102,10 +102,10 @@ def _outsiders(plan: AdaptPlan, users: Sequence[str]) -> list[History]:
     """The histories of these users, or of all users if none are named."""
     store, task = plan.store, plan.task.name
     if any(known.name == plan.name for known in store.bases()):
-        raise BaseModelError(f"The home has a base {plan.name!r} already", hint="choose another name with --out")
+        raise BaseModelError(f"The home has a base {plan.name!r} already", hint="choose another name")
     outsiders = list(dict.fromkeys(users)) or [person.user for person in store.histories(task)]
     if not outsiders:
-        raise nobody_has_records(task)
+        raise no_user_has_records(task)
     return [known_history(store, task, user) for user in outsiders]
 
 

@@ -77,7 +77,8 @@ def assign(store: Store, query: Query, task: Task, base: BaseInfo | None, base_o
         on, option = ("", "") if base is None else (f" on the base {base.name!r}", f" --base {base.name}")
         raise NotFoundError(
             f"User {query.user_id!r} has no adapter for task {task.name!r}{on}",
-            hint=f"`ownlm train --task {task.name} --user {quoted(query.user_id)}{option}`, or ask with --base-only",
+            hint="ask the base alone, or train one",
+            command=f"ownlm train --task {task.name} --user {quoted(query.user_id)}{option}",
         )
     newest = mine[-1]
     made_for, its_base = Task.model_validate(newest.provenance["task"]), store.base(newest.base)
@@ -166,7 +167,7 @@ class _Prompts:
     def _request(self, one: Assignment, answer: Answer) -> tuple[Request, Answer]:
         task, query = one.task, one.query
         if self._options.choose and not task.labels:
-            raise TaskError(f"Task {task.name!r} has no labels to choose among", hint="ask without --choose")
+            raise TaskError(f"Task {task.name!r} has no labels to choose among", hint="ask for a generated answer")
         labels = tuple(task.labels or ()) if self._options.choose else ()
         if query.user_id not in self._histories:
             self._histories.clear()

@@ -19,12 +19,12 @@ from ownlm.progress import Progress
 from ownlm.prompt.example import history_examples
 from ownlm.store import pools
 from ownlm.store.blobs import blob_name
-from ownlm.store.records import unknown_user
+from ownlm.store.records import no_user_has_records, unknown_user
 from ownlm.store.rows import WAITS, AdapterInfo, HistoryInfo, ProfileInfo, history_digest, is_chosen
 from ownlm.workflows.plan import AssemblyPlan
 from ownlm.workflows.profile import shown
 from ownlm.workflows.report import Assemblies, Assembly
-from ownlm.workflows.selection import CHOSEN, FORGOTTEN, UP_TO_DATE, TrainingSeat, nobody_has_records, pages
+from ownlm.workflows.selection import CHOSEN, FORGOTTEN, UP_TO_DATE, TrainingSeat, pages
 from ownlm.workflows.train import Meter
 
 ADAPT_RATE = 1e-2  # of weights; of a residual adapter, the sharers' rate
@@ -115,17 +115,17 @@ def _selected(plan: AssemblyPlan, report: Assemblies) -> Iterator[str]:
             elif not named and is_chosen(last, people[user].history):
                 why = CHOSEN
             elif not named and last and not last.is_recipe:
-                why = "has an adapter of their own; --user assembles anyway"
+                why = "has an adapter of their own; naming the user assembles anyway"
             elif not named and user in sharers:
-                why = "is a sharer of this pool; --user assembles anyway"
+                why = "is a sharer of this pool; naming the user assembles anyway"
             elif not named and user in outsiders:
-                why = f"the base {plan.base.name!r} has learnt from these records; --user assembles anyway"
+                why = f"the base {plan.base.name!r} has learnt from these records; naming the user assembles anyway"
             if why is None:
                 yield user
             else:
                 report.skipped.append((user, why))
     if not found:
-        raise nobody_has_records(task)
+        raise no_user_has_records(task)
 
 
 def is_up_to_date(plan: AssemblyPlan, person: HistoryInfo, last: AdapterInfo, profile: ProfileInfo | None) -> bool:

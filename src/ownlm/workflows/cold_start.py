@@ -16,12 +16,13 @@ from ownlm.progress import Progress
 from ownlm.prompt.example import history_examples
 from ownlm.store import pools
 from ownlm.store.consents import check_known
+from ownlm.store.records import no_user_has_records
 from ownlm.store.rows import AdapterInfo
 from ownlm.workflows.assemble import assemble_users
 from ownlm.workflows.options import AssembleOptions
 from ownlm.workflows.plan import AssemblyPlan, TrainPlan, assembly_plan
 from ownlm.workflows.report import ColdStart, Placed, Tier
-from ownlm.workflows.selection import FORGOTTEN, PAGE, candidates, learnt_by_base, nobody_has_records
+from ownlm.workflows.selection import FORGOTTEN, PAGE, candidates, learnt_by_base
 from ownlm.workflows.train import train_users
 
 ADAPT_FROM = HELD_BACK  # records: of fewer none can be held back, to see whether adapting helped
@@ -123,10 +124,10 @@ def place(plan: ColdStartPlan, left_out: list[tuple[str, str]] | None = None) ->
         tier, why = tier_for(records, user in sharers, plan.no_assembly)
         held = _current_tier(last, own)
         if held and not named and TIERS.index(held) > TIERS.index(tier):
-            tier, why = held, f"stands there already; {why}, which --user goes by"
+            tier, why = held, f"stands there already; {why}, which decides for a named user"
         placed.append(Placed(user, records, tier, why))
     if not placed and not left_out:
-        raise nobody_has_records(name)
+        raise no_user_has_records(name)
     return placed
 
 

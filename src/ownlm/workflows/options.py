@@ -215,7 +215,7 @@ class AssembleOptions(UserOptions):
     def __init__(self, **fields: object) -> None:
         super().__init__(**fields)
         if self.adapt_steps and self.combine != "product":
-            raise ConfigError("Only recipes of `product` can be adapted", got=self.combine, hint="leave --combine out")
+            raise ConfigError("Only recipes of `product` can be adapted", got=self.combine, hint="leave `combine` out")
         if self.residual_rank is not None and not self.adapt_steps:
             raise ConfigError("residual_rank needs adapt_steps", got=0, hint="set adapt_steps, such as 20")
 

@@ -124,7 +124,8 @@ def base_of(store: Store, folder: Path) -> BaseInfo:
         raise NotFoundError(
             "The home has no base that the pool was made for",
             expected=f"one with the fingerprint {fingerprint[:12]}",
-            hint="`ownlm base add` it first",
+            hint="add it first",
+            command="ownlm base add SOURCE",
         )
     return found[0]
 

@@ -8,12 +8,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ownlm.config import PromptConfig
-from ownlm.errors import ConfigError, DataError, NotFoundError, OwnlmError, many
+from ownlm.errors import ConfigError, DataError, NotFoundError, OwnlmError, argument, many
 from ownlm.history.record import Record
 from ownlm.history.task import Task
 from ownlm.progress import Progress
 from ownlm.prompt.profile import OPENING, RECORDS, answered, cleaned, counted, request
-from ownlm.store.records import unknown_user
+from ownlm.store.records import no_user_has_records, unknown_user
 from ownlm.store.rows import BaseInfo, ProfileInfo, history_digest
 from ownlm.store.store import Store
 from ownlm.workflows.bases import pick_raw_base
@@ -37,7 +37,7 @@ def shown(config: PromptConfig, user: str, profile: ProfileInfo | None) -> dict[
         NotFoundError: prompts show a profile, and the user has none.
     """
     if config.profile and profile is None:
-        raise NotFoundError(f"User {user!r} has no profile", hint="`ownlm profile --task T` writes it")
+        raise NotFoundError(f"User {user!r} has no profile", hint="write it", command="ownlm profile --task T")
     return config.model_dump() | {"profile": profile.text if config.profile and profile else ""}
 
 
@@ -108,7 +108,7 @@ def profile_people(
     if missing := [user for user in users if user not in histories]:
         raise unknown_user(store, missing[0], task.name)
     if not histories:
-        raise NotFoundError(f"No user in the home has records for task {task.name!r}", hint="`ownlm history add`")
+        raise no_user_has_records(task.name)
     latest, wanted = store.latest_profiles(task.name), list[str]()
     for user in dict.fromkeys(users) or histories:
         last = latest.get(user)
@@ -144,7 +144,8 @@ def _subjects(store: Store, task: Task, users: Sequence[str], count: int | None,
             yield Subject(user, history_digest(history), tuple(records if count is None else records[-count:]))
         else:
             what = f"User {user!r} has no record with an answer, and so nothing to write a profile from"
-            report.failed.append((user, DataError(what, hint="look at `ownlm history show`")))
+            error = DataError(what, hint="look at the records", command=f"ownlm history show {argument(user)}")
+            report.failed.append((user, error))
 
 
 def _keep(store: Store, task: Task, writer: Writer, subject: Subject, text: str | OwnlmError, report: Profiles) -> None:
@@ -203,7 +204,7 @@ def _fitted(base: "BaseLM", task: Task, subject: Subject) -> tuple[Subject, list
         f"The latest record of user {subject.user!r} is longer than the context of the base {base.name!r}",
         got=f"{len(tokens) + NEW_TOKENS} tokens, with the request and the answer",
         expected=f"at most {base.max_tokens}",
-        hint="choose another base with --base",
+        hint="choose a base with a longer context",
     )
 
 

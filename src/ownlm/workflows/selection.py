@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from ownlm.config import TrainConfig
-from ownlm.errors import NotFoundError
 from ownlm.history.labels import check_history
 from ownlm.history.record import History
 from ownlm.inference.load import load_adapter
@@ -12,7 +11,7 @@ from ownlm.model.base import BaseLM
 from ownlm.oppu.examples import tokenize
 from ownlm.oppu.fleet import Job
 from ownlm.prompt.example import history_examples
-from ownlm.store.records import unknown_user
+from ownlm.store.records import no_user_has_records, unknown_user
 from ownlm.store.rows import AdapterInfo, HistoryInfo, ProfileInfo, is_chosen
 from ownlm.store.store import Store
 from ownlm.workflows.plan import TrainPlan
@@ -21,7 +20,7 @@ from ownlm.workflows.profile import shown
 PAGE = 256  # users looked up at a time
 UP_TO_DATE = "up to date"
 FORGOTTEN = "forgotten during this run"
-CHOSEN = "uses a version that was chosen, and no records came since; --user trains anyway"
+CHOSEN = "uses a version that was chosen, and no records came since; naming the user trains anyway"
 NOTHING_NEW = "nothing new to learn from"
 
 
@@ -102,14 +101,7 @@ def checked(plan: TrainPlan, people: Iterable[Candidate]) -> Iterator[Candidate]
         found = True
         yield one
     if not found:
-        raise nobody_has_records(plan.task.name)
-
-
-def nobody_has_records(task: str) -> NotFoundError:
-    """The error for a task without any record."""
-    return NotFoundError(
-        f"Nobody in the home has records for task {task!r}", hint="add histories", command="ownlm history add"
-    )
+        raise no_user_has_records(plan.task.name)
 
 
 def pages(store: Store, task: str, users: Sequence[str]) -> Iterator[list[str]]:
@@ -126,7 +118,7 @@ def pages(store: Store, task: str, users: Sequence[str]) -> Iterator[list[str]]:
 
 def learnt_by_base(base: str) -> str:
     """The reason to skip an outsider."""
-    return f"the base {base!r} has learnt from these records; --user trains anyway"
+    return f"the base {base!r} has learnt from these records; naming the user trains anyway"
 
 
 def _candidate(

@@ -94,7 +94,7 @@ def _one_licence(agreed: Mapping[str, tuple[str, str]], chosen: Sequence[str]) -
             "The selected users agreed to share under different licences",
             got=f"{len(licences)} licences",
             expected="one licence for a pool",
-            hint="name users with the same one by --user, or ask for consent again",
+            hint="name users with the same one, or ask for consent again",
         )
     return licences[0]
 

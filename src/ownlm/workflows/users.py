@@ -155,7 +155,7 @@ def newest_adapter(store: Store, user: str, task: str | None) -> AdapterInfo:
         raise NotFoundError(f"User {user!r} has no adapter", hint="train one", command=command)
     if len(tasks) > 1:
         what = f"User {user!r} has adapters for {len(tasks)} tasks"
-        raise NotFoundError(what, got=", ".join(tasks), hint="name one with --task")
+        raise NotFoundError(what, got=", ".join(tasks), hint="name one of the tasks")
     return mine[-1]
 
 
@@ -170,7 +170,7 @@ def only_task(store: Store, user: str) -> str:
         raise unknown_user(store, user)
     if len(tasks) > 1:
         what = f"User {user!r} has records in {len(tasks)} tasks"
-        raise NotFoundError(what, got=", ".join(tasks), hint="name one with --task")
+        raise NotFoundError(what, got=", ".join(tasks), hint="name one of the tasks")
     return tasks[0]
 
 
