@@ -23,6 +23,7 @@ from ownlm.server.limits import Limits, Meter
 from ownlm.server.metrics import Metrics
 from ownlm.server.retrieval import Retrieval
 from ownlm.server.routes import adapters, history, openai, users
+from ownlm.server.routes.schemas import Health
 from ownlm.server.state import State
 from ownlm.store.jobs import job_counts
 
@@ -93,10 +94,10 @@ def _add_server_routes(app: FastAPI, state: State, root_path: str) -> None:
     """Adds health, metrics, the API's description and the page."""
 
     @app.get("/healthz", tags=["server"])
-    async def healthz() -> dict[str, str]:
+    async def healthz() -> Health:
         """Returns whether the server is up and can read its home."""
         await to_thread.run_sync(state.home.store.tasks, limiter=state.readers)
-        return {"status": "ok"}
+        return Health(status="ok")
 
     @app.get("/metrics", tags=["server"], response_class=Response, responses=openai.content_of("text/plain"))
     async def metrics(caller: Operator) -> Response:

@@ -357,7 +357,7 @@ def test_files_of_the_server_are_named_to_nobody(served: Served, kind: type[Ownl
     served.engine.error = kind("The blob /secret/home/blobs/4a is damaged", got="/secret/x", hint="see /secret")
     for stream in (False, True):
         refused = served.post(CHAT, served.token("ada"), 500, model=TASK, messages=say(), stream=stream)
-        assert "secret" not in json.dumps(refused) and "doctor" in refused["error"]["message"]
+        assert "secret" not in json.dumps(refused) and "its log says why" in refused["error"]["message"]
 
 
 def test_whoever_comes_when_all_is_full_is_told_when_to_come_again(served: Served) -> None:

@@ -276,6 +276,17 @@ def test_the_api_is_documented_without_another_host(served: Served) -> None:
     assert sent["/v1/users/me/adapter/download"] == {"application/zip"} and sent["/metrics"] == {"text/plain"}
 
 
+def test_every_result_in_json_has_a_schema_with_named_fields(served: Served) -> None:
+    described = served.client.get("/openapi.json").json()
+    for path, methods in described["paths"].items():
+        for method, how in methods.items():
+            kinds = next(one for status, one in how["responses"].items() if status.startswith("2"))["content"]
+            assert kinds, (method, path)
+            if "application/json" in kinds:
+                name = kinds["application/json"]["schema"]["$ref"].rpartition("/")[2]
+                assert described["components"]["schemas"][name]["properties"], (method, path)
+
+
 def test_numbers_are_for_operators_and_name_nobody(served: Served) -> None:
     who = served.token("ada")
     served.post("/v1/chat/completions", who, model=TASK, messages=[{"role": "user", "content": "my secret"}])

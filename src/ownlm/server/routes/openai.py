@@ -1,8 +1,8 @@
 """OpenAI's API: completions of chats and of texts, streamed or not, and the list of models, which are tasks.
 
-Differs: a model is a task, and the caller's token names the user. Of a chat the last message of the person
-is the task's input; what was said before is not read, and the answer says how many messages that were. Without a
-temperature, answers are greedy. What is asked for and cannot be done is refused, never ignored.
+Differs: a model is a task, and the caller's token names the user. The last user message of a chat is the task's input;
+earlier messages are not read, and the answer says how many they were. Without a temperature, answers are greedy. A
+parameter that is not supported is refused, never ignored.
 """
 
 import time
@@ -24,32 +24,33 @@ from ownlm.server.http.strict_json import StrictRoute
 from ownlm.server.http.validation_errors import MAX_NAME
 from ownlm.server.retrieval import Retrieval
 from ownlm.server.routes.openai_requests import ChatRequest, CompletionRequest, Sampling
+from ownlm.server.routes.schemas import ChatCompletion, Completion, Model, ModelList, Result, TextCompletion
 from ownlm.server.state import ServerState, State
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute, tags=["answers"])
 _STARTED = int(time.time())
 
 
-def content_of(kind: str) -> dict[int | str, dict[str, Any]]:
-    """Describes responses of this content type in OpenAPI."""
-    return {200: {"content": {kind: {}}}}
+def content_of(kind: str, model: type[Result] | None = None) -> dict[int | str, dict[str, Any]]:
+    """Describes responses of this content type in OpenAPI, beside those in JSON if there is a model of them."""
+    return {200: {"content": {kind: {}}} | ({"model": model} if model else {})}
 
 
 @router.get("/models")
-async def list_models(caller: CurrentCaller, state: ServerState) -> dict[str, Any]:
+async def list_models(caller: CurrentCaller, state: ServerState) -> ModelList:
     """The tasks of this home, as models."""
     names = await to_thread.run_sync(state.home.store.tasks, limiter=state.readers)
-    return {"object": "list", "data": [_model(name) for name in names]}
+    return ModelList(object="list", data=[_model(name) for name in names])
 
 
 @router.get("/models/{model}")
-async def show_model(model: str, caller: CurrentCaller, state: ServerState) -> dict[str, Any]:
-    """One of them."""
+async def show_model(model: str, caller: CurrentCaller, state: ServerState) -> Model:
+    """One of the tasks of this home, as a model."""
     task = await to_thread.run_sync(find_task, state, model, "model", limiter=state.readers)
     return _model(task.name)
 
 
-@router.post("/chat/completions", responses=content_of("text/event-stream"))
+@router.post("/chat/completions", responses=content_of("text/event-stream", ChatCompletion))
 async def chat(asked: ChatRequest, request: Request, caller: CurrentCaller, state: ServerState) -> Response:
     """Answers the last message with the caller's own model."""
 
@@ -69,10 +70,10 @@ async def chat(asked: ChatRequest, request: Request, caller: CurrentCaller, stat
         user = asked.model.partition(":")[2] or caller.token.user or ""
         bound = await state.search(user, lambda: bind(state.retrieval))
     answering = Answering(state, caller, asked.model, [bound], asked.ignored_messages)
-    return await _respond(request, answering, asked, _chat_document, "chat.completion.chunk")
+    return await _respond(request, answering, asked, _chat_completion, "chat.completion.chunk")
 
 
-@router.post("/completions", responses=content_of("text/event-stream"))
+@router.post("/completions", responses=content_of("text/event-stream", TextCompletion))
 async def complete(asked: CompletionRequest, request: Request, caller: CurrentCaller, state: ServerState) -> Response:
     """Continues texts as they stand with the caller's own model."""
 
@@ -85,7 +86,7 @@ async def complete(asked: CompletionRequest, request: Request, caller: CurrentCa
             return [with_changes(bind_text(state.home, user, task, p, asked.base_only), changes) for p in prompts]
 
     answering = Answering(state, caller, asked.model, await to_thread.run_sync(bind, limiter=state.binders), None)
-    return await _respond(request, answering, asked, _text_document, "text_completion")
+    return await _respond(request, answering, asked, _text_completion, "text_completion")
 
 
 def find_task(state: State, name: str, field: str = "task") -> Task:
@@ -124,28 +125,32 @@ def _changes(state: State, asked: Sampling) -> dict[str, Any]:
 
 
 async def _respond(
-    request: Request, answering: Answering, asked: Sampling, document: Callable[..., dict[str, Any]], chunk: str
+    request: Request,
+    answering: Answering,
+    asked: Sampling,
+    complete: Callable[[Answering, list[RequestOutput]], Completion],
+    chunk: str,
 ) -> Response:
     if not asked.stream:
         answers = await whole(request, answering)
-        return JSONResponse(document(answering, answers))
+        return JSONResponse(complete(answering, answers).model_dump())
     usage = bool(asked.stream_options and asked.stream_options.include_usage)
     return await events(request, answering, chunk, usage)  # what cannot be answered is refused here
 
 
-def _chat_document(answering: Answering, answers: list[RequestOutput]) -> dict[str, Any]:
+def _chat_completion(answering: Answering, answers: list[RequestOutput]) -> ChatCompletion:
     (one,) = answers
     message = {"role": "assistant", "content": one.text, "refusal": None}
     choice = {"index": 0, "message": message, "finish_reason": one.finish, "logprobs": None}
-    return answering.document("chat.completion", [choice], answers)
+    return ChatCompletion(**answering.document("chat.completion", [choice], answers))
 
 
-def _text_document(answering: Answering, answers: list[RequestOutput]) -> dict[str, Any]:
+def _text_completion(answering: Answering, answers: list[RequestOutput]) -> TextCompletion:
     choices = [
         {"index": place, "text": one.text, "finish_reason": one.finish, "logprobs": None}
         for place, one in enumerate(answers)
     ]
-    return answering.document("text_completion", choices, answers)
+    return TextCompletion(**answering.document("text_completion", choices, answers))
 
 
 def _no_model(field: str) -> NotFoundError:
@@ -164,5 +169,5 @@ def _no_user(task: str, user: str) -> NotFoundError:
     return error
 
 
-def _model(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": _STARTED, "owned_by": "ownlm"}
+def _model(name: str) -> Model:
+    return Model(id=name, object="model", created=_STARTED, owned_by="ownlm")

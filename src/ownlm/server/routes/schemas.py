@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from ownlm.inference.request import Finish
 from ownlm.server.routes.openai_requests import Body, without_nulls
 from ownlm.store.consents import LICENCE
 from ownlm.workflows.standing import Worth
@@ -243,3 +244,99 @@ class PiecesResult(Result):
     layers: tuple[int, ...]
     amount: list[list[list[float]]]
     share: list[float]
+
+
+class Health(Result):
+    """State of a server that can read its home."""
+
+    status: Literal["ok"]
+
+
+class Model(Result):
+    """A task of this home, as a model of OpenAI's API."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class ModelList(Result):
+    """The tasks of this home, as models."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+class Usage(Result):
+    """Numbers of tokens in prompts and answers."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Extras(Result):
+    """What answered, beside the fields of OpenAI's API; `retrieved` has the ids of the records in the prompt."""
+
+    adapter: str | None
+    base: str
+    warning: str | None
+    retrieved: list[str]
+
+
+class ChatExtras(Extras):
+    """The same for a chat; `ignored_messages` is the number of messages that were not read."""
+
+    ignored_messages: int
+
+
+class ChatMessage(Result):
+    """The answer to a chat."""
+
+    role: Literal["assistant"]
+    content: str
+    refusal: None
+
+
+class ChatChoice(Result):
+    """The answer to a chat, and why it ended."""
+
+    index: int
+    message: ChatMessage
+    finish_reason: Finish
+    logprobs: None
+
+
+class TextChoice(Result):
+    """The continuation of one prompt, and why it ended."""
+
+    index: int
+    text: str
+    finish_reason: Finish
+    logprobs: None
+
+
+class Completion(Result):
+    """What all completions have in common."""
+
+    id: str
+    created: int
+    model: str
+    usage: Usage
+
+
+class ChatCompletion(Completion):
+    """A complete answer to a chat."""
+
+    object: Literal["chat.completion"]
+    choices: list[ChatChoice]
+    ownlm: ChatExtras
+
+
+class TextCompletion(Completion):
+    """Complete continuations of prompts."""
+
+    object: Literal["text_completion"]
+    choices: list[TextChoice]
+    ownlm: Extras
