@@ -69,7 +69,7 @@ def test_one_persons_failure_stops_nobody(shared: QuickShell) -> None:
 def test_settings_that_cannot_be(shared: QuickShell) -> None:
     error = shared.json("assemble", *SORTING, "--pool", "abc", code=1)["error"]
     assert error["error"] == "NotFoundError" and "no pool abc" in error["what"] and "pool ls" in error["hint"]
-    assert "4 sharers, --top-k 5" in shared.run("assemble", *SORTING, "--top-k", "5", code=1)
+    assert "4 sharers, top_k 5" in shared.run("assemble", *SORTING, "--top-k", "5", code=1)
     assert "'tau' is wrong" in shared.run("assemble", *SORTING, "--tau", "0", code=1)
     assert "adapt_steps" in shared.run("assemble", *SORTING, "--residual-rank", "1", code=1)
     for wrong in (["--top-k", "0"], ["--combine", "sum"], ["--recent", "0"]):

@@ -1,6 +1,7 @@
 """OpenAI's API: who is answered by what, streams, refusals."""
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from ownlm.home import Home
 from ownlm.server import answering
 from ownlm.server.limits import Limits
 from ownlm.store.rows import ProfileInfo
+from ownlm.store.store import Store
 from ownlm.store.tokens import revoke_token, tokens
 from tests.server.conftest import Served
 
@@ -161,10 +163,17 @@ def test_a_stream_of_several_prompts_ends_with_the_first_error(served: Served) -
     assert len(free["choices"]) == len(asked["prompt"])
 
 
+def revoke_soon(store: Store) -> None:
+    """Revokes ada's tokens when the stream has begun: its first check has a second."""
+    time.sleep(1.0)
+    for one in tokens(store, "ada"):
+        revoke_token(store, one.id)
+
+
 def test_a_stream_ends_when_its_token_does(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answering, "LOOK_S", -1.0)  # at each piece
     who, store = served.token("ada"), served.home.store
-    served.engine.before["read"] = lambda: [revoke_token(store, one.id) for one in tokens(store, "ada")]
+    served.engine.before["read"] = lambda: revoke_soon(store)
     response = served.client.post(CHAT, headers=who, json={"model": TASK, "messages": say(), "stream": True})
     _, *said, refused = (json.loads(line.removeprefix("data: ")) for line in response.text.split("\n\n") if line)
     assert refused["error"]["code"] == "invalid_api_key" and len(said) <= 1  # the word before may have left
@@ -190,7 +199,7 @@ def test_a_stream_looks_before_its_last_piece(served: Served) -> None:
     """However soon it comes after the last look."""
     who, store = served.token("ada"), served.home.store
     served.engine.words, served.engine.last_with_text = ("one", "two"), True
-    served.engine.before["two"] = lambda: [revoke_token(store, one.id) for one in tokens(store, "ada")]
+    served.engine.before["two"] = lambda: revoke_soon(store)
     response = served.client.post(CHAT, headers=who, json={"model": TASK, "messages": say(), "stream": True})
     assert "one" in response.text and "two" not in response.text and "invalid_api_key" in response.text
 
