@@ -31,7 +31,7 @@ from ownlm.errors import (
 )
 from ownlm.inference import protocol
 from ownlm.inference.protocol import AnswerTimeoutError, Busy, EngineDownError, EngineError, Overloaded, StoppedError
-from ownlm.server.errors import error_response
+from ownlm.server.errors import error_response, for_client
 from tests.community import TASK
 from tests.server.conftest import Served
 
@@ -125,3 +125,11 @@ def test_the_log_tells_the_operator_what_and_where_and_the_client_is_not_told_wh
         error_response(StoreBusyError("The database of the home /home is locked"))
         error_response(PoolError("Sharers of ada withdrew"))
     assert "locked" not in caplog.text and "ada" not in caplog.text
+
+
+def test_a_user_learns_how_to_mend_a_record_and_no_command_of_the_operator() -> None:
+    wrong = DataError("A record's answer is no label", hint="give it a label", command="ownlm history edit ada 1")
+    assert str(for_client(wrong)) == "A record's answer is no label. Next: give it a label."
+    assert for_client(NotFoundError("No base", hint="add one", command="ownlm base add")).hint == (
+        "ask whoever runs this server"
+    )

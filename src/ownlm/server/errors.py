@@ -123,7 +123,7 @@ def for_client(error: OwnlmError) -> OwnlmError:
     """Returns the error that a client may see.
 
     Errors of the home and of bases contain paths of the server, and errors of pools contain users: they are replaced.
-    Where only the operator has the command that helps, the hint is to ask them.
+    Where only the operator has the command that helps, the hint is to ask them. Users can change their own records.
     """
     if isinstance(error, UnknownUserError):  # it may suggest another user's name
         return for_client(error.without_name())
@@ -144,7 +144,7 @@ def for_client(error: OwnlmError) -> OwnlmError:
             "The pool of pieces cannot be used now: it waits for a withdrawal, is too small, or is damaged",
             hint="try again later, or train an adapter",
         )
-    if error.command is not None:
+    if error.command is not None and not isinstance(error, DataError):
         return type(error)(error.what, got=error.got, expected=error.expected, hint="ask whoever runs this server")
     return error
 
