@@ -7,7 +7,7 @@ import pytest
 
 from ownlm.cli import charts
 from ownlm.errors import ConfigError
-from ownlm.workflows.piece_usage import Use
+from ownlm.workflows.pools.usage import Use
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -23,7 +23,7 @@ from ownlm.perpcs.version import PoolHead, write_pool
 from ownlm.store import pools
 from ownlm.store.pools import people_of
 from ownlm.store.rows import AdapterInfo
-from ownlm.workflows.lineage import signing_key
+from ownlm.workflows.pools.lineage import signing_key
 from tests.community import rows, write_rows, write_task
 from tests.namespace import run_with_mount
 from tests.sharing import GIVERS, OTHERS, TASK, ask, everything, ids_of, share

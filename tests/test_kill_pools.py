@@ -172,7 +172,7 @@ def test_what_was_trained_before_the_kill_is_not_trained_again(before: Path, und
 
 def killed_once_kept(count: int, folder: Path) -> None:
     """Kills itself while it shares, as soon as so many drafts are kept."""
-    import ownlm.workflows.drafts as verb
+    import ownlm.workflows.pools.share as verb
 
     genuine, left = verb.add_drafts, [count]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ownlm.access import Access
+from ownlm.doctor import Diagnosis, diagnose
 from ownlm.errors import NotFoundError
 from ownlm.history.readers import read_queries
 from ownlm.history.record import Dataset, History, Query
@@ -19,8 +20,7 @@ from ownlm.store.database import DATABASE
 from ownlm.store.forget import Forgotten, resume
 from ownlm.store.rows import AdapterInfo, BaseInfo, HistoryInfo, ProfileInfo
 from ownlm.store.store import Store
-from ownlm.workflows.bases import add_base, pick_base
-from ownlm.workflows.doctor import Diagnosis, diagnose
+from ownlm.workflows.adapters import learnt_from_gone
 from ownlm.workflows.histories import (
     Added,
     add_history,
@@ -38,10 +38,9 @@ from ownlm.workflows.options import (
     TrainOptions,
     UserOptions,
 )
-from ownlm.workflows.plan import assembly_plan, train_plan
+from ownlm.workflows.plan import assembly_plan, pick_base, train_plan
 from ownlm.workflows.profile import pick_writer, profile_people
 from ownlm.workflows.report import Answer, Assemblies, ColdStart, Estimate, Exported, Profiles, Training
-from ownlm.workflows.standing import learnt_from_gone
 from ownlm.workflows.users import (
     Corrections,
     ListedUser,
@@ -98,6 +97,8 @@ class Home(Corrections):
         Raises:
             BaseModelError: it cannot be fetched or used, or another base has the name.
         """
+        from ownlm.workflows.bases import add_base
+
         return add_base(self.store, source, name, progress)
 
     def bases(self) -> list[BaseInfo]:
@@ -154,7 +155,7 @@ class Home(Corrections):
         Raises:
             NotFoundError, BaseModelError, DataError, ConfigError, TrainingError: nothing is registered then.
         """
-        from ownlm.workflows.adapt import adapt_base, adapt_plan
+        from ownlm.workflows.bases import adapt_base, adapt_plan
 
         asked = AdaptOptions.of(task, options)
         plan = adapt_plan(self.store, self.task(asked.task), asked, name)
@@ -191,7 +192,7 @@ class Home(Corrections):
         Raises:
             NotFoundError, BaseModelError, DataError, ConfigError: as for `train`; or the method is not LoRA.
         """
-        from ownlm.workflows.estimate import estimate
+        from ownlm.workflows.train import estimate
 
         asked = TrainOptions.of(task, options)
         store, kept, added = with_history(self.store, asked.data, self.task(asked.task))

@@ -9,16 +9,15 @@ from ownlm.progress import Progress, silent
 from ownlm.store import pools as stored
 from ownlm.store.drafts import drafts as stored_drafts
 from ownlm.store.rows import AdapterInfo, BaseInfo, DraftInfo, PoolInfo
-from ownlm.workflows.bases import pick_base
 from ownlm.workflows.options import ShareOptions
-from ownlm.workflows.plan import share_plan
+from ownlm.workflows.plan import pick_base, share_plan
 from ownlm.workflows.report import Shared, Withdrawal
 from ownlm.workflows.users import newest_adapter
 
 if TYPE_CHECKING:  # the home has its pools, and what needs torch is imported where it is used
     from ownlm.home import Home
     from ownlm.perpcs.pool import Pool
-    from ownlm.workflows.piece_usage import Use
+    from ownlm.workflows.pools.usage import Use
 
 
 class Pools:
@@ -38,7 +37,7 @@ class Pools:
             DataError: no user has enough records.
             ConfigError, BaseModelError, TrainingError, PoolError, StoreError: as for `Home.train`; no pool is made.
         """
-        from ownlm.workflows.share import share
+        from ownlm.workflows.pools.share import share
 
         asked = ShareOptions.of(task, options)
         with self._home.working("ownlm share", progress):
@@ -62,7 +61,7 @@ class Pools:
 
     def use(self, info: PoolInfo, pool: "Pool") -> "Use":
         """How often each piece of a pool, as `open` gives it, is used by the home's current recipes."""
-        from ownlm.workflows.piece_usage import use_of_pool
+        from ownlm.workflows.pools.usage import use_of_pool
 
         return use_of_pool(self._home.store, info, pool)
 
@@ -73,7 +72,7 @@ class Pools:
             NotFoundError, AdapterError, PoolError: they have none, or several tasks and none is named; it is stale, or
                 without a piece; its pool is damaged, or may not be used.
         """
-        from ownlm.workflows.piece_usage import use_of_person
+        from ownlm.workflows.pools.usage import use_of_person
 
         store = self._home.store
         adapter = newest_adapter(store, user, None if task is None else self._home.task(task).name)
@@ -100,7 +99,7 @@ class Pools:
             PoolError, NotFoundError, StoreError: it is not what it should be, or not for this base; or is here already.
             ConfigError: the digest is none.
         """
-        from ownlm.workflows.pools import add_pool, base_of, check_digest
+        from ownlm.workflows.pools.add import add_pool, base_of, check_digest
 
         with self._home.working("ownlm pool add", progress):
             spec = self._home.keep_task(task)
@@ -118,7 +117,7 @@ class Pools:
         Raises:
             PoolError, NotFoundError: it is not signed so; the home expects no other key.
         """
-        from ownlm.workflows.lineage import trust
+        from ownlm.workflows.pools.lineage import trust
 
         return trust(self._home.store, Path(folder), key)
 
@@ -148,7 +147,7 @@ class Pools:
         Raises:
             NotFoundError, PoolError: there is none; it is not what it should be.
         """
-        from ownlm.workflows.pools import check_digest, verify_pool
+        from ownlm.workflows.pools.add import check_digest, verify_pool
 
         return verify_pool(self._home.store, self._home.load, which, check_digest(digest))
 
@@ -166,7 +165,7 @@ class Pools:
             NotFoundError: nothing of theirs is shared, or several ids begin so. StoreError: the home cannot be
                 written.
         """
-        from ownlm.workflows.pools import assemble_again, still_stale, withdraw
+        from ownlm.workflows.pools.withdraw import assemble_again, still_stale, withdraw
 
         with self._home.working("ownlm pool withdraw", progress):
             done = withdraw(self._home.store, who)
@@ -186,7 +185,7 @@ class Pools:
         Raises:
             NotFoundError, PoolError, StoreError: there is none; recipes are made of it; the home cannot be written.
         """
-        from ownlm.workflows.pools import remove_pool
+        from ownlm.workflows.pools.withdraw import remove_pool
 
         with self._home.working("ownlm pool rm", progress):
             return remove_pool(self._home.store, digest)

@@ -11,7 +11,7 @@ import ownlm.workflows.assemble as verb
 from ownlm.errors import ConfigError, NotFoundError, PoolError, StoreError
 from ownlm.history.record import History, Record
 from ownlm.home import Home
-from ownlm.workflows.pools import withdraw
+from ownlm.workflows.pools.withdraw import withdraw
 from ownlm.workflows.report import Assemblies
 from ownlm.workflows.selection import UP_TO_DATE
 from tests.community import rows, write_rows

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-import ownlm.workflows.drafts as module
+import ownlm.workflows.pools.share as module
 from ownlm.errors import NotFoundError
 from ownlm.home import Home
 from ownlm.oppu.fleet import Run

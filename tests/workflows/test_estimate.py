@@ -62,7 +62,7 @@ def test_what_is_counted_is_what_training_does(home: Home, changes: dict[str, ob
 
 def test_a_sample_stands_for_the_rest(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = home.estimate("sorting", **FAST)
-    monkeypatch.setattr("ownlm.workflows.estimate.SAMPLE", 4)
+    monkeypatch.setattr("ownlm.workflows.train.SAMPLE", 4)
     some = home.estimate("sorting", **FAST)
     assert some.sampled == 4 and some.people == 9 and some.bytes == whole.bytes
     assert 0.4 * whole.tokens < some.tokens < 2 * whole.tokens and some.tokens != whole.tokens

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from ownlm.home import Home
-from ownlm.workflows.held_back import LEAST, LEAST_IN_ALL, HeldBack
-from ownlm.workflows.standing import Worth, worth_of
+from ownlm.workflows.adapters import HeldBack, Worth, worth_of
+from ownlm.workflows.train import LEAST, LEAST_IN_ALL
 from tests.community import rows, write_rows, write_task
 
 FAST = {"epochs": 12, "batch_size": 4, "learning_rate": 2e-2}
@@ -71,7 +71,7 @@ def test_the_interval_is_students(home: Home) -> None:
     ("low", "high", "verdict"), [(0.1, 0.9, "better"), (-0.9, -0.1, "worse"), (-0.1, 0.9, "unclear")]
 )
 def test_a_verdict_needs_an_interval_on_one_side(low: float, high: float, verdict: str, home: Home) -> None:
-    from ownlm.workflows.standing import worth
+    from ownlm.workflows.adapters import worth
 
     measured = {"how": "trial", "records": 8, "base": 2.0, "adapter": 1.5, "gain": 0.5, "low": low, "high": high}
     known = worth(4, 7.9, 7.8, {"held_back": measured})  # what was held back goes before few steps
@@ -79,7 +79,7 @@ def test_a_verdict_needs_an_interval_on_one_side(low: float, high: float, verdic
 
 
 def test_without_held_back_records_there_is_no_verdict_but_of_training_that_hardly_moved() -> None:
-    from ownlm.workflows.standing import worth
+    from ownlm.workflows.adapters import worth
 
     assert worth(4, 0.95, 0.07, {}).verdict is None and "not tried" in worth(4, 0.95, 0.07, {}).words
     assert worth(4, 7.9, 7.3, {}).verdict == "little"

@@ -7,7 +7,7 @@ import pytest
 from ownlm.errors import DataError, OwnlmError
 from ownlm.history.record import History, Query, Record
 from ownlm.home import Home
-from ownlm.workflows.adapt import stage_one_examples
+from ownlm.workflows.bases import stage_one_examples
 from tests.sharing import SHARE, TASK
 from tests.shell import QuickShell
 

@@ -16,8 +16,8 @@ from ownlm.perpcs.signing import fingerprint, public_key
 from ownlm.perpcs.version import copy_pool, without
 from ownlm.store import pools as stored
 from ownlm.store.pools import pool_versions
-from ownlm.workflows import lineage
-from ownlm.workflows.lineage import KEY, signing_key
+from ownlm.workflows.pools import lineage
+from ownlm.workflows.pools.lineage import KEY, signing_key
 from tests.community import rows, write_rows, write_task
 from tests.forks import context
 from tests.perpcs.pools import write

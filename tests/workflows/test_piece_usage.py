@@ -8,7 +8,7 @@ import pytest
 from ownlm.errors import AdapterError, NotFoundError
 from ownlm.home import Home
 from ownlm.perpcs.recipe import Recipe
-from ownlm.workflows.piece_usage import counts, weights
+from ownlm.workflows.pools.usage import counts, weights
 from tests.shared_home import QUICK, community
 
 

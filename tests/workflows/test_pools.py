@@ -15,8 +15,8 @@ from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.version import copy_pool, without
 from ownlm.store import tables
 from ownlm.store.pools import people_of
-from ownlm.workflows.lineage import signing_key
-from ownlm.workflows.pools import DAMAGED, EMPTIED, WITHDRAWN
+from ownlm.workflows.pools.lineage import signing_key
+from ownlm.workflows.pools.withdraw import DAMAGED, EMPTIED, WITHDRAWN
 from tests.community import rows, write_rows, write_task
 from tests.perpcs.pools import write
 from tests.sharing import GIVERS, OTHERS, TASK, ask, everything, ids_of, share

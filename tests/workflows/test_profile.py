@@ -484,7 +484,7 @@ def test_stage_one_shows_the_profile(home: Home, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(NotFoundError, match="no profile"):
         home.adapt("adapted", "sorting", users=["ada"], profile=True, **FAST)
     home.profile("sorting", counted=True)
-    seen = watch(monkeypatch, "adapt")
+    seen = watch(monkeypatch, "bases")
     home.adapt("adapted", "sorting", users=["ada"], profile=True, **FAST)
     assert in_order(seen["ada"], INSTRUCTION, PROFILE, "message: ada")
 

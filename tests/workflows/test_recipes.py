@@ -7,8 +7,8 @@ import pytest
 from ownlm.cli.assemble import assemble
 from ownlm.home import Home
 from ownlm.store.store import Store
+from ownlm.workflows.adapters import assemble_command, sharers_now
 from ownlm.workflows.options import HOW, AssembleOptions
-from ownlm.workflows.recipes import assemble_command, sharers_now
 from tests.sharing import TASK
 from tests.store.rows import recipe
 

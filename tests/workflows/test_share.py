@@ -115,7 +115,7 @@ def test_no_file_of_a_pool_names_anybody(shared: Home) -> None:
 def test_a_guessed_name_cannot_be_checked_against_the_pieces(agreed: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither which modules a sharer gives, nor their fresh weights, follow from the name and what the pool tells."""
     names = list[str]()
-    monkeypatch.setattr("ownlm.workflows.share.new_sharer_id", lambda: names.append("") or f"{len(names):016x}")
+    monkeypatch.setattr("ownlm.workflows.pools.share.new_sharer_id", lambda: names.append("") or f"{len(names):016x}")
     share(agreed, ratio=0.5, learning_rate=1e-12, gate_learning_rate=1e-12)
     _, pool = agreed.pools.open()
     seed, given = pool.manifest.provenance["seed"], pieces_of(agreed, pool)
@@ -173,7 +173,7 @@ def test_consent_taken_back_at_any_step_leaves_no_pool(
 
 def changed_during(monkeypatch: pytest.MonkeyPatch, step: str, change: Callable[[], None]) -> None:
     """Something happens just after one of the steps of sharing, for the first time."""
-    import ownlm.workflows.share as module
+    import ownlm.workflows.pools.share as module
 
     genuine, due = getattr(module, step), [change]
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from ownlm.history.task import Task
 from ownlm.store.rows import AdapterInfo
-from ownlm.workflows.standing import FEW_STEPS, worth_of
+from ownlm.workflows.adapters import FEW_STEPS, worth_of
 
 MOSTLY: Final = 0.95  # share of equal answers that is reported
 LEAST: Final = 5  # fewest queries for which equal answers are reported

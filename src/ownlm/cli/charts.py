@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ownlm.workflows.piece_usage import Use
+    from ownlm.workflows.pools.usage import Use
 
 ROWS = 40  # sharers in a picture; of more, those of whom most is used
 ACROSS = 4  # panels side by side

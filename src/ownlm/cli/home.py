@@ -86,7 +86,7 @@ def _document(base: "BaseInfo", *names: str) -> dict[str, object]:
 
 def doctor(home: options.Home = options.HOME, json: options.Json = False) -> None:
     """Check the machine and everything in the home, and say what to do next. Exit code 1 if something is wrong."""
-    from ownlm.workflows.doctor import without_home
+    from ownlm.doctor import without_home
 
     with progress_bar() as progress:
         try:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ownlm.home import Home
     from ownlm.perpcs.pool import Pool
     from ownlm.store.rows import BaseInfo, PoolInfo
-    from ownlm.workflows.piece_usage import Use, VerifiedPool
+    from ownlm.workflows.pools.usage import Use, VerifiedPool
     from ownlm.workflows.report import Withdrawal
 
 app = typer.Typer(no_args_is_help=True)
@@ -91,7 +91,7 @@ def show(
     Every byte of it is checked. Sharers are random ids. --plot draws a heat map: sharers by layers, for each kind of
     module.
     """
-    from ownlm.workflows.piece_usage import PoolDetails
+    from ownlm.workflows.pools.usage import PoolDetails
 
     if plot is not None:
         from ownlm.cli.charts import check_picture
@@ -124,7 +124,7 @@ def _draw(info: "PoolInfo", use: "Use", plot: Path) -> None:
 
 
 def _print(info: "PoolInfo", pool: "Pool", use: "Use") -> None:
-    from ownlm.workflows.piece_usage import pieces_given
+    from ownlm.workflows.pools.usage import pieces_given
 
     given, kinds = pieces_given(pool), ", ".join(use.kinds)
     parent = f", from {info.parent[:12]}" if info.parent else ""
@@ -166,8 +166,8 @@ def verify(
     Exit code 1 if something is wrong. A hash shows damage; a signature shows who made the pool.
     """
     from ownlm.perpcs.pool import open_pool
-    from ownlm.workflows.piece_usage import VerifiedPool
-    from ownlm.workflows.pools import check_digest
+    from ownlm.workflows.pools.add import check_digest
+    from ownlm.workflows.pools.usage import VerifiedPool
 
     base: BaseInfo | None = None
     try:

@@ -217,7 +217,7 @@ def _draw(home: "Home", user: str, task: str | None, plot: Path) -> None:
 
 def _version(adapter: "AdapterInfo", standing: str) -> dict[str, Any]:
     """An adapter as JSON, with the length of its recipe."""
-    from ownlm.workflows.standing import worth_of
+    from ownlm.workflows.adapters import worth_of
 
     document = asdict(adapter) | {"standing": standing, "worth": asdict(worth_of(adapter))}
     recipe = document.pop("recipe")
@@ -226,8 +226,7 @@ def _version(adapter: "AdapterInfo", standing: str) -> dict[str, Any]:
 
 def _newest(home: "Home", person: "HistoryInfo", adapters: "list[tuple[AdapterInfo, str]]") -> str:
     """The state of a user's newest adapter in a task, and the next command."""
-    from ownlm.workflows.recipes import assemble_command, sharers_now
-    from ownlm.workflows.standing import learnt_from_gone, worth_of
+    from ownlm.workflows.adapters import assemble_command, learnt_from_gone, sharers_now, worth_of
 
     task, mine = person.task, [(adapter, standing) for adapter, standing in adapters if adapter.task == person.task]
     if not mine:
@@ -301,7 +300,7 @@ def export(
     exported = opened.export(user, folder, task=task, rank=rank)
     adapter, error = exported.adapter, exported.relative_error
     if exported.warning:
-        from ownlm.workflows.recipes import remake_command
+        from ownlm.workflows.adapters import remake_command
 
         warn(f"warning: it {exported.warning}: {remake_command(opened.store, adapter)} makes one without; export that")
     base = opened.store.base(adapter.base)

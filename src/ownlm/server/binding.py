@@ -11,10 +11,10 @@ from ownlm.home import Home
 from ownlm.inference.request import Request
 from ownlm.server.retrieval import LONG_BYTES, Retrieval
 from ownlm.store.records import has_records, history_bytes
+from ownlm.workflows.adapters import learnt_from_gone
 from ownlm.workflows.ask import Assignment, assign, prompt_of, prompt_settings
-from ownlm.workflows.bases import pick_base
 from ownlm.workflows.options import AskOptions
-from ownlm.workflows.standing import learnt_from_gone
+from ownlm.workflows.plan import pick_base
 
 
 @dataclass(frozen=True, slots=True)

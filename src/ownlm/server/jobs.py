@@ -22,7 +22,7 @@ from ownlm.store.jobs import OPEN, add_job, begin_jobs, cancel_job, end_job, job
 from ownlm.store.rows import AdapterInfo, JobInfo
 from ownlm.store.store import Store
 from ownlm.store.tables import without_number
-from ownlm.workflows.bases import pick_base
+from ownlm.workflows.plan import pick_base
 
 log = logging.getLogger("ownlm.server")
 AT_ONCE = 256  # users of one process

@@ -22,12 +22,11 @@ from ownlm.prompt.example import query_prompt
 from ownlm.store.records import unknown_user
 from ownlm.store.rows import AdapterInfo, BaseInfo
 from ownlm.store.store import Store
-from ownlm.workflows.bases import pick_base
+from ownlm.workflows.adapters import learnt_from_gone, remake_command, stale_warning
 from ownlm.workflows.options import AskOptions
+from ownlm.workflows.plan import pick_base
 from ownlm.workflows.profile import shown
-from ownlm.workflows.recipes import remake_command, stale_warning
 from ownlm.workflows.report import Answer
-from ownlm.workflows.standing import learnt_from_gone
 
 
 @dataclass(frozen=True, slots=True)

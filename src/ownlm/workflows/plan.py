@@ -12,14 +12,13 @@ from pydantic import ValidationError
 
 from ownlm import __version__, presets
 from ownlm.config import LoraConfig, TrainConfig
-from ownlm.errors import BaseModelError, ConfigError
+from ownlm.errors import BaseModelError, ConfigError, NotFoundError
 from ownlm.history.task import Task
 from ownlm.history.times import read_time
 from ownlm.model.bases.files import named_by
 from ownlm.store import pools
 from ownlm.store.rows import BaseInfo, PoolInfo, ProfileInfo
 from ownlm.store.store import Store
-from ownlm.workflows.bases import pick_base
 from ownlm.workflows.options import (
     PARTS,
     SETTINGS,
@@ -59,6 +58,24 @@ class Plan(Generic[O]):
     def provenance(self) -> dict[str, Any]:
         """What the adapters of this plan are made with, as stored beside each."""
         return provenance(self.config, self.options.seed) | {"task": self.task.model_dump(mode="json")}
+
+
+def pick_base(store: Store, task: str, name: str | None) -> BaseInfo:
+    """The base of this name; by default the newest one adapted to the task, else the newest that is not adapted."""
+    if name is not None:
+        return store.base(name)
+    bases = [base for base in store.bases() if base.task in (None, task)]
+    if not bases:
+        raise NotFoundError("The home has no base model yet", hint="add one", command="ownlm base add smollm2-135m")
+    return max(enumerate(bases), key=lambda numbered: (numbered[1].task == task, numbered[0]))[1]
+
+
+def pick_raw_base(store: Store, name: str | None) -> BaseInfo:
+    """The base of this name; by default the newest that is not adapted to a task."""
+    raw = [base for base in store.bases() if base.task is None]
+    if name is not None or not raw:
+        return pick_base(store, "", name)
+    return raw[-1]
 
 
 class TrainPlan(Plan[TrainOptions]):

@@ -16,7 +16,7 @@ from ownlm.prompt.profile import OPENING, RECORDS, answered, cleaned, counted, r
 from ownlm.store.records import no_user_has_records, unknown_user
 from ownlm.store.rows import BaseInfo, ProfileInfo, history_digest
 from ownlm.store.store import Store
-from ownlm.workflows.bases import pick_raw_base
+from ownlm.workflows.plan import pick_raw_base
 from ownlm.workflows.report import Profiles
 
 if TYPE_CHECKING:  # counting and endpoints need no torch

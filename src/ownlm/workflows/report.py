@@ -11,8 +11,8 @@ from ownlm.errors import OwnlmError
 from ownlm.filesystem import folder_bytes
 from ownlm.perpcs.signing import fingerprint
 from ownlm.store.rows import AdapterInfo, PoolInfo, ProfileInfo
+from ownlm.workflows.adapters import Verdict, worth_of
 from ownlm.workflows.histories import Added
-from ownlm.workflows.standing import Verdict, worth_of
 
 if TYPE_CHECKING:
     from ownlm.history.record import Query

@@ -4,28 +4,42 @@ Where only records were added, training continues from the user's last adapter, 
 and adapters leave one by one: memory does not grow with the number of users, except for a line each in the report.
 """
 
+import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 from ownlm.config import TrainConfig
-from ownlm.errors import NotFoundError, OwnlmError, many
+from ownlm.errors import ConfigError, NotFoundError, OwnlmError, many
+from ownlm.model.adapter import Adapter
+from ownlm.model.bank import LoraBank
 from ownlm.model.base import BaseLM
+from ownlm.oppu.estimate import tokens_per_second, work_of
 from ownlm.oppu.fleet import Job, OnState, Run, train_fleet
 from ownlm.oppu.memory import Room, room_for
+from ownlm.oppu.minibatches import TokenizedExample
 from ownlm.oppu.peft_methods import train_with_peft
+from ownlm.perpcs.adapt import answer_loss
 from ownlm.progress import Progress
 from ownlm.store.blobs import blob_name
 from ownlm.store.checkpoints import CheckpointInfo, Source
 from ownlm.store.rows import AdapterInfo, history_digest
-from ownlm.workflows.held_back import measure
+from ownlm.workflows.adapters import HeldBack
 from ownlm.workflows.plan import TrainPlan, digest
-from ownlm.workflows.report import Trained, Training
-from ownlm.workflows.selection import FORGOTTEN, NOTHING_NEW, TrainingSeat, candidates, checked, seat
+from ownlm.workflows.report import Estimate, Trained, Training
+from ownlm.workflows.selection import FORGOTTEN, NOTHING_NEW, Candidate, TrainingSeat, candidates, checked, seat
 from ownlm.workflows.writer import BackgroundWriter, Checkpoints, Stored, machine_key
+
+SAMPLE = 200  # users with counted examples in an estimate; with more users to train, the sample stands for all
+TRIED = 64  # users with examples that an estimate measures the speed on
+LEAST, MOST = 5, 50  # held-back records to judge by
+LEAST_IN_ALL = 15  # records of a history from which some can be held back
+MOST_STEPS = 100  # of training; a longer one is not repeated as a trial
 
 
 class Meter:
@@ -198,3 +212,134 @@ def _made(run: Run, own: TrainingSeat, plan: TrainPlan, made_with: dict[str, Any
         seconds=round(run.seconds, 3),
     )
     return adapter, weights
+
+
+def estimate(plan: TrainPlan, load: Callable[[], BaseLM], progress: Progress) -> Estimate:
+    """Counts the examples of the users to train, or of a sample of them, and measures the speed of training.
+
+    Args:
+        plan: users and settings.
+        load: gives the base; called if there is a user to train.
+        progress: called with users counted.
+
+    Raises:
+        NotFoundError: a named user has no records, or no user has any.
+        ConfigError: the method is not LoRA.
+    """
+    if plan.config.method != "lora":
+        raise ConfigError("Only LoRA's training can be estimated", got=f"method {plan.config.method}")
+    found = Estimate()
+    sample, total = _sample(plan, found)
+    if not sample:
+        return found
+    model = load()
+    room = room_for(model, plan.config, plan.options.slots, plan.options.tokens_per_step)
+    bank = LoraBank(model.model, plan.config.lora, 1)
+    done, tried, reading = Counter[str](), list[Job](), 0.0
+    for number, one in enumerate(sample):
+        progress("people counted", number, len(sample))
+        started = time.perf_counter()
+        job = _job(plan, model, one, found)
+        reading += time.perf_counter() - started
+        if job is not None:
+            work = work_of(job, bank, plan.config)
+            done.update(people=1, examples=work.examples, steps=work.steps, tokens=work.tokens)
+            tried += [job] if len(tried) < TRIED else []
+    progress("people counted", len(sample), len(sample))
+    scale = total / len(sample)
+    if tried:
+        progress("measuring the speed", 0, 0, f"with minibatches of {len(tried):,} users; nothing of it is kept")
+        speed = tokens_per_second(model, tried, plan.config, room)
+        found.seconds = (reading + done["tokens"] / speed) * scale
+    found.sampled = len(sample) if total > len(sample) else None
+    found.people, found.examples, found.steps, found.tokens = (
+        round(done[what] * scale) for what in ("people", "examples", "steps", "tokens")
+    )
+    found.bytes, found.memory_bytes = found.people * len(bank.read(0).to_bytes()), room.bytes
+    found.slots, found.tokens_per_step = room.slots, room.tokens_per_step
+    return found
+
+
+def _sample(plan: TrainPlan, found: Estimate) -> tuple[list[Candidate], int]:
+    """At most `SAMPLE` of the users to train, drawn uniformly; and the number of all of them."""
+    sample, total, chance = list[Candidate](), 0, random.Random(plan.options.seed)
+    for one in checked(plan, candidates(plan)):
+        if not one.selected:
+            found.not_chosen[one.skipped or ""] += 1
+            continue
+        if one.skipped is not None:
+            found.skipped.append((one.user, one.skipped))
+            continue
+        total += 1
+        if len(sample) < SAMPLE:
+            sample.append(one)
+        elif (place := chance.randrange(total)) < SAMPLE:
+            sample[place] = one
+    return sample, total
+
+
+def _job(plan: TrainPlan, model: BaseLM, one: Candidate, found: Estimate) -> Job | None:
+    """A user's job; a user without one is reported."""
+    try:
+        job = seat(plan, model, one)[1]
+    except OwnlmError as error:
+        error.__traceback__ = error.__context__ = None
+        found.failed.append((one.user, error))
+        return None
+    if job is None:
+        found.skipped.append((one.user, NOTHING_NEW))
+    return job
+
+
+def measure(
+    plan: TrainPlan, load: Callable[[], BaseLM], on_step: Callable[[list[Run], int], None]
+) -> dict[str, dict[str, Any]]:
+    """Results of the users who are about to be trained and have enough records: by user, as stored in provenance.
+
+    Errors of single users are left to the training, which reports them.
+    """
+    measured, unseen = dict[str, dict[str, Any]](), dict[str, Sequence[TokenizedExample]]()
+    if plan.config.method != "lora":
+        return measured
+
+    def trials() -> Iterator[Job]:
+        for one in candidates(plan):
+            if one.skipped is not None:
+                continue
+            model = load()
+            try:
+                _, job = seat(plan, model, one)
+            except OwnlmError:
+                continue
+            if job is not None and job.start is not None:
+                if len(job.examples) >= LEAST:
+                    measured[job.user] = _compared("last", model, job.start, job.examples[-MOST:])
+            elif job is not None and _worth_a_trial(job, plan):
+                back = min(max(LEAST, len(job.examples) // 5), MOST)
+                unseen[job.user] = job.examples[-back:]
+                yield replace(job, examples=job.examples[:-back])
+
+    jobs = trials()
+    if (first := next(jobs, None)) is None:
+        return measured
+    model = load()
+    room = room_for(model, plan.config, plan.options.slots, plan.options.tokens_per_step)
+    for run in train_fleet(
+        model, chain([first], jobs), plan.config, slots=room.slots, tokens_per_step=room.tokens_per_step,
+        workers=room.workers, on_step=on_step,
+    ):  # fmt: skip
+        latest = unseen.pop(run.job.user)
+        if isinstance(run.adapter, Adapter):
+            measured[run.job.user] = _compared("trial", model, run.adapter, latest)
+    return measured
+
+
+def _worth_a_trial(job: Job, plan: TrainPlan) -> bool:
+    return len(job.examples) >= LEAST_IN_ALL and plan.config.steps_for(len(job.examples)) <= MOST_STEPS
+
+
+def _compared(
+    how: Literal["trial", "last"], model: BaseLM, adapter: Adapter, examples: Sequence[TokenizedExample]
+) -> dict[str, Any]:
+    base_N = [answer_loss(model, None, [one]) for one in examples]
+    return asdict(HeldBack.of(how, base_N, [answer_loss(model, adapter, [one]) for one in examples]))

@@ -15,9 +15,9 @@ from ownlm.store.pools import consents, sweep
 from ownlm.store.records import Bounds, unknown_user
 from ownlm.store.rows import AdapterInfo, HistoryInfo
 from ownlm.store.store import Store
+from ownlm.workflows.adapters import behind
 from ownlm.workflows.histories import Edited, edit_record, find_task
 from ownlm.workflows.options import Options
-from ownlm.workflows.standing import behind
 
 Sort = Literal["added", "name", "records", "adapter"]
 
@@ -183,7 +183,7 @@ def forget(store: Store, user: str, progress: Progress, *, verify: bool, wait: b
     done = forget_user(store, user, verify=verify)
     if done.leaving is None or not wait:
         return done
-    from ownlm.workflows.pools import withdraw_leaving  # it needs torch
+    from ownlm.workflows.pools.withdraw import withdraw_leaving  # it needs torch
 
     with working(store.folder, "ownlm users forget", progress):
         taken = withdraw_leaving(store, done.leaving)
@@ -211,7 +211,7 @@ def working_alone(store: Store, what: str, progress: Progress) -> Iterator[None]
 def withdraw_left(store: Store) -> None:
     """Withdraws deleted users' pieces from pools; failed withdrawals are retried later. Needs the training lock."""
     if names := leaving(store):
-        from ownlm.workflows.pools import withdraw_leaving
+        from ownlm.workflows.pools.withdraw import withdraw_leaving
 
         for name in names:
             with suppress(OwnlmError):

@@ -90,7 +90,7 @@ def test_nothing_is_made_twice(case: Case, tmp_path: Path, monkeypatch: pytest.M
     def fail(*args: Any, **how: Any) -> None:
         raise AssertionError("made again")
 
-    for verb in ("ownlm.workflows.share.share", "ownlm.workflows.adapt.adapt_base"):
+    for verb in ("ownlm.workflows.pools.share.share", "ownlm.workflows.bases.adapt_base"):
         monkeypatch.setattr(verb, fail)
     for verb in ("ownlm.workflows.train.fleet", "ownlm.workflows.assemble.assemble"):
         monkeypatch.setattr(verb, fail)

@@ -32,7 +32,7 @@ from ownlm.store.exports import serving
 from ownlm.store.jobs import OPEN, find_job, job_page, jobs, latest_job
 from ownlm.store.pools import pools
 from ownlm.store.rows import AdapterInfo, JobInfo
-from ownlm.workflows.standing import Worth, behind, worth_of
+from ownlm.workflows.adapters import Worth, behind, worth_of
 
 router = APIRouter(prefix="/v1/users/me", route_class=StrictRoute, tags=["me"])
 

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from ownlm.inference.request import Finish
 from ownlm.server.routes.openai_requests import Body, without_nulls
 from ownlm.store.consents import LICENCE
-from ownlm.workflows.standing import Worth
+from ownlm.workflows.adapters import Worth
 
 RECORDS_PER_REQUEST = 10_000
 

@@ -26,7 +26,7 @@ from ownlm.server.vllm.terms import ZERO, name_of
 from ownlm.store.exports import current, gone, version_of
 from ownlm.store.rows import AdapterInfo, BaseInfo
 from ownlm.store.store import Store
-from ownlm.workflows.bases import pick_base
+from ownlm.workflows.plan import pick_base
 
 CHECK_S: Final = 1.0  # time between two checks for deleted adapters
 ABORT_S: Final = 1.0  # time in which vLLM aborts a request after its connection was closed

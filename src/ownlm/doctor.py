@@ -24,7 +24,7 @@ from ownlm.store.forget import leaving
 from ownlm.store.pools import consents, loose_folders, people_of, pools
 from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo, record_digest
 from ownlm.store.store import Store
-from ownlm.workflows.recipes import assemble_command, sharers_now
+from ownlm.workflows.adapters import assemble_command, sharers_now
 
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy", "sqlalchemy")
 LOW_DISK = 10**9  # bytes; an adapted 135M base takes half of this

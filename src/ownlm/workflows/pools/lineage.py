@@ -1,4 +1,4 @@
-"""Known versions of pools, and the publisher whose signature the next version must carry.
+"""Versions of pools as the home records them, and the signing key that the next version must have.
 
 A signing key is pinned when a pool is taken in for the first time (trust on first use). What is recognised as a version
 of a known pool must be newer than all that the home has had of it, and be signed with the same key. Two pools belong
@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from ownlm.durable import sync, unfinished
 from ownlm.errors import NotFoundError, PoolError, StoreError, argument
@@ -18,7 +19,7 @@ from ownlm.filesystem import read_regular
 from ownlm.perpcs.pool import Pool, open_pool
 from ownlm.perpcs.signing import fingerprint, key_from_pem, key_to_pem, new_key
 from ownlm.store import pools
-from ownlm.store.rows import PoolInfo, PoolVersion, sharer_digest
+from ownlm.store.rows import BaseInfo, PoolInfo, PoolVersion, sharer_digest
 from ownlm.store.store import Store
 
 if TYPE_CHECKING:
@@ -46,6 +47,30 @@ def signing_key(store: Store) -> "Ed25519PrivateKey":
     except (OSError, ValueError) as error:
         hint = "put it back from a copy of the home; without it the next pool has another key, which others must accept"
         raise StoreError(f"The home's signing key {path} cannot be used", got=type(error).__name__, hint=hint) from None
+
+
+def new_pool_folder(store: Store) -> Path:
+    """A new folder for a pool of this home."""
+    return store.folder / pools.FOLDER / uuid4().hex
+
+
+def pool_info(task: str, base: BaseInfo, pool: Pool, own: bool) -> PoolInfo:
+    """A pool as it is registered in the home."""
+    manifest = pool.manifest
+    return PoolInfo(
+        digest=pool.digest,
+        task=task,
+        base=base.name,
+        base_fingerprint=base.fingerprint,
+        version=manifest.version,
+        folder=str(pool.folder),
+        sharers=len(manifest.sharers),
+        own=own,
+        provenance=dict(manifest.provenance),
+        parent=manifest.parent,
+        created=manifest.created,
+        publisher=manifest.publisher,
+    )
 
 
 def version_of(pool: Pool, *, key: str | None, source: Path | None = None, local: bool = False) -> PoolVersion:

@@ -1,17 +1,59 @@
-"""How an adapter stands: how far it is behind the user's history, and what is known of its worth.
+"""What is known of an adapter: its worth beside the base, how far it is behind, and the command that makes it again.
 
-Command line and server say it with these words; the page words the same verdict for people who know no models.
+Command line and server use these words; the page words the same verdict for readers who know no models.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
+from statistics import fmean, stdev
 from typing import Any, Literal
 
+from ownlm.errors import quoted
+from ownlm.store import pools
 from ownlm.store.rows import AdapterInfo
+from ownlm.store.store import Store
+from ownlm.workflows.options import HOW, AssembleOptions
 
 FEW_STEPS = 12  # adapters that took so many, or fewer, had learnt little (benchmarks/LOG.md)
 HARDLY = 0.9  # last by first training loss, above which a few steps have changed hardly anything (the same place)
 
 Verdict = Literal["better", "worse", "unclear", "little"]
+
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """Loss of the base and of an adapter on the same unseen records.
+
+    Attributes:
+        how: "trial", an adapter trained on all but the latest records; or "last", the user's last adapter on new ones.
+        records: number of unseen records.
+        base, adapter: mean over records of the mean loss per answer token, in nats.
+        gain: base minus adapter.
+        low, high: 95% confidence interval of the gain over records (paired, Student's t).
+    """
+
+    how: Literal["trial", "last"]
+    records: int
+    base: float
+    adapter: float
+    gain: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, how: Literal["trial", "last"], base_N: Sequence[float], adapter_N: Sequence[float]) -> "HeldBack":
+        """The result of N records' losses, N at least 2."""
+        from scipy.stats import t
+
+        gain_N = [base - adapter for base, adapter in zip(base_N, adapter_N, strict=True)]
+        gain, n = fmean(gain_N), len(gain_N)
+        reach = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * stdev(gain_N) / sqrt(n)
+        numbers = fmean(base_N), fmean(adapter_N), gain, gain - reach, gain + reach
+        return cls(how, n, *(round(number, 4) for number in numbers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +140,43 @@ def behind(adapter: AdapterInfo, history: str | None, new: int) -> str:
     if adapter.stale is not None:
         parts.append(adapter.stale if adapter.waits else f"stale: {adapter.stale}")
     return ", ".join(parts)
+
+
+def sharers_now(store: Store, task: str) -> int:
+    """Number of sharers of the pool that users are assembled from by default; 0 where there is no pool."""
+    known = pools.pools(store, task)
+    return known[-1].sharers if known else 0
+
+
+def assemble_command(recipe: AdapterInfo, sharers: int, users: Sequence[str] = ()) -> str:
+    """The `ownlm assemble` command with the settings of a recipe; pool and base are the default ones.
+
+    Args:
+        recipe: the recipe.
+        sharers: number of sharers of the default pool; it limits the number of pieces.
+        users: users that the command names.
+    """
+    how = {"seed": recipe.provenance.get("seed", 0)} | recipe.provenance.get("assembly", {})
+    if sharers and how.get("top_k", 0) > sharers:
+        how["top_k"] = sharers
+    usual = {name: AssembleOptions.model_fields[name].default for name in (*HOW, "seed")}
+    given = [f" --{name.replace('_', '-')} {how[name]}" for name in usual if how.get(name, usual[name]) != usual[name]]
+    named = [f" --user {quoted(user)}" for user in users]
+    return "".join([f"ownlm assemble --task {recipe.task}", *given, *named])
+
+
+def stale_warning(store: Store, recipe: AdapterInfo) -> str:
+    """Why the base answers instead of a stale recipe, and what to do about it."""
+    which = f"The assembly of user {recipe.user!r}"
+    if recipe.waits:
+        again = f"`ownlm assemble --task {recipe.task}` assembles again when they are gone"
+        return f"{which} {recipe.stale}; the base answers. `ownlm doctor` says whose, and {again}"
+    command = assemble_command(recipe, sharers_now(store, recipe.task), [recipe.user])
+    return f"{which} is stale: {recipe.stale}; the base answers. `{command}` assembles again"
+
+
+def remake_command(store: Store, adapter: AdapterInfo) -> str:
+    """The command, in backticks, that makes an adapter again from the user's present records."""
+    if adapter.is_recipe:
+        return f"`{assemble_command(adapter, sharers_now(store, adapter.task), [adapter.user])}`"
+    return f"`ownlm train --task {adapter.task} --user {quoted(adapter.user)}`"

@@ -1,10 +1,11 @@
-"""Drafts: the adapters and gates that sharers' pieces are made of, looked up or trained, each stored once it is done.
+"""Sharing: users who agree have adapters and gates trained, and pieces of them go into a pool.
 
-A draft is found again by a digest of all that its weights depend on. That is neither how sharers are selected, nor who
-else is, nor which of its pieces go into a pool.
+Adapters and gates are stored as drafts, each once it is done. A draft is found again by a digest of all that its
+weights depend on. The digest leaves out how sharers are selected, the other sharers, and which pieces go into a pool.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,23 +16,36 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from ownlm.config import TrainConfig
-from ownlm.errors import NotFoundError, OwnlmError
+from ownlm.errors import ConfigError, NotFoundError, OwnlmError
+from ownlm.filesystem import folder_bytes
 from ownlm.history.labels import check_history
 from ownlm.history.record import History
 from ownlm.model.adapter import Adapter
 from ownlm.model.base import BaseLM
+from ownlm.model.targets import target_modules
 from ownlm.oppu.examples import tokenize
 from ownlm.oppu.fleet import Job, Run, job_seed, train_fleet
 from ownlm.oppu.memory import TOKENS_UNDER_DROPOUT, room_for
+from ownlm.perpcs.admission import admit
+from ownlm.perpcs.assemble import Target
+from ownlm.perpcs.embedding import embed_histories, embed_with
+from ownlm.perpcs.equations import centred
+from ownlm.perpcs.features import mean_features
+from ownlm.perpcs.piece import Piece, kept_modules, new_sharer_id
+from ownlm.perpcs.pool import Pool
+from ownlm.perpcs.sharers import Candidate, choose_sharers
+from ownlm.perpcs.version import PoolHead, write_pool
 from ownlm.progress import Progress
-from ownlm.prompt.example import history_examples
+from ownlm.prompt.example import history_examples, retrieval_document
+from ownlm.store import pools
 from ownlm.store.blobs import blob_name
 from ownlm.store.drafts import ADAPTER, GATES, add_drafts, drafts
 from ownlm.store.records import no_longer_shared
 from ownlm.store.rows import DraftInfo, ProfileInfo, history_digest
 from ownlm.workflows.plan import SharePlan, digest, versions
+from ownlm.workflows.pools.lineage import new_pool_folder, pool_info, signing_key, version_of
 from ownlm.workflows.profile import shown
-from ownlm.workflows.report import Drafted
+from ownlm.workflows.report import Drafted, Shared
 from ownlm.workflows.train import Meter
 from ownlm.workflows.writer import BackgroundWriter
 
@@ -96,6 +110,124 @@ def secret(plan: SharePlan, history: History) -> int:
     The pool publishes the plan's own seed: with it and a guessed name, fresh weights could be compared with the pieces.
     """
     return job_seed(plan.options.seed, history_digest(history))
+
+
+def share(plan: SharePlan, load: Callable[[], BaseLM], progress: Progress) -> Shared:
+    """Selects sharers, trains their adapters and gates, and makes a pool of the pieces.
+
+    Adapters and gates are stored as drafts soon after they are trained: after an interruption the same call continues
+    from there. A pool is made whole or not at all.
+
+    Args:
+        plan: users and settings.
+        load: gives the base; called if a user agrees to share.
+        progress: called with what is done.
+
+    Returns:
+        The pool, and the users left out because their training failed. If all failed, the first error is raised.
+
+    Raises:
+        NotFoundError: no user agrees; or consent was withdrawn, or a user forgotten, during the call. Others' drafts
+            are kept.
+        DataError: no user has enough records.
+        ConfigError: the selected users agreed to different licences.
+        PoolError: a piece is not fit.
+        StoreError: the pool cannot be written.
+    """
+    store, asked, agreed = plan.store, plan.options, pools.consents(plan.store)
+    candidates, model = _candidates(plan, set(agreed)), load()
+    embed = partial(_embeddings, plan, model, progress)
+    chosen = choose_sharers(asked.select, candidates, asked.sharers, asked.seed, embed)
+    licence = _one_licence(agreed, chosen)
+    failed: list[tuple[str, OwnlmError]] = []
+    drafting = Drafting(model, plan, {user: Sharer.of(plan, user) for user in chosen}, failed, progress)
+    adapters, of_adapters = adapters_of(drafting)
+    gates, of_gates = gates_of(drafting, adapters)
+    chosen = [user for user in chosen if user in gates]
+    if not chosen:
+        raise failed[0][1]
+    if asked.centre:
+        gates = _centred(drafting, gates)
+    ids = {user: new_sharer_id() for user in chosen}
+    pool = _write(drafting, ids, adapters, gates, licence)
+    try:
+        admit(pool, dict(target_modules(model.model, pool.lora)), plan.base.fingerprint)
+        info = pool_info(plan.task.name, plan.base, pool, own=True)
+        histories = [drafting.sharers[user].history for user in chosen]
+        people, licences = {ids[user]: user for user in chosen}, dict.fromkeys(chosen, licence)
+        pools.add_pool(store, info, people, histories, licences, version_of(pool, key=pool.manifest.publisher))
+    except OwnlmError:  # other exceptions may come after the commit; a folder that nothing names is swept later
+        shutil.rmtree(pool.folder)
+        raise
+    return Shared(
+        pool=info, bytes=folder_bytes(info.folder), candidates=len(candidates), sharers=chosen, failed=failed,
+        adapters=of_adapters, gates=of_gates,
+    )  # fmt: skip
+
+
+def _one_licence(agreed: Mapping[str, tuple[str, str]], chosen: Sequence[str]) -> str:
+    """The licence that all selected users agreed to; a ConfigError where there are several."""
+    licences = sorted({agreed[user][0] for user in chosen})
+    if len(licences) > 1:
+        raise ConfigError(
+            "The selected users agreed to share under different licences",
+            got=f"{len(licences)} licences",
+            expected="one licence for a pool",
+            hint="name users with the same one, or ask for consent again",
+        )
+    return licences[0]
+
+
+def _candidates(plan: SharePlan, agreed: set[str]) -> list[Candidate]:
+    """Users who agree to share and have records of the task."""
+    named, hint = set(plan.options.users), "`ownlm users consent USER --share`"
+    if missing := sorted(named - agreed):
+        raise NotFoundError(f"These users have not agreed to share: {', '.join(missing)}", hint=hint)
+    among = sorted(named or agreed)
+    found = [Candidate(one.user, one.records) for one in plan.store.histories(plan.task.name, among)]
+    if not found:
+        raise NotFoundError(f"No user with records for task {plan.task.name!r} has agreed to share", hint=hint)
+    return found
+
+
+def _embeddings(plan: SharePlan, model: BaseLM, progress: Progress, users: list[str]) -> Tensor:
+    def texts() -> Iterator[list[str]]:
+        for number, user in enumerate(users, 1):
+            progress("embedding histories", number, len(users))
+            records = plan.store.history(plan.task.name, user).records
+            yield [retrieval_document(plan.task, record) for record in records]
+
+    embedder = plan.options.embedder
+    return embed_histories(model, texts()) if embedder is None else embed_with(embedder, texts())
+
+
+def _centred(drafting: Drafting, gates: dict[str, Gates]) -> dict[str, Gates]:
+    """Gates that are blind to what these users' histories have in common."""
+    if len(gates) == 1:
+        raise ConfigError("Centring needs two sharers or more", got="one", hint="share without centring")
+    jobs = drafting.jobs(drafting.plan.gate, gates)
+    people = [Target(job.user, job.examples) for job in jobs]
+    mean = mean_features(drafting.model, drafting.plan.config.lora, people)
+    return {user: {n: centred(g_D[None], mean[n])[0] for n, g_D in own.items()} for user, own in gates.items()}
+
+
+def _write(
+    drafting: Drafting, ids: dict[str, str], adapters: dict[str, Adapter], gates: dict[str, Gates], licence: str
+) -> Pool:
+    """Writes the pool of these users' pieces, under random ids."""
+    plan, modules = drafting.plan, target_modules(drafting.model.model, drafting.plan.config.lora)
+    names = [name for name, _ in modules]
+    seeds = {user: secret(plan, drafting.sharers[user].history) for user in ids}
+    kept = {user: set(kept_modules(seed, user, names, plan.options.ratio)) for user, seed in seeds.items()}
+
+    def pieces() -> Iterator[tuple[str, list[tuple[str, Piece]]]]:
+        for name in names:
+            pairs = {user: adapters[user].pairs[name] for user in ids if name in kept[user]}
+            yield name, [(ids[user], Piece(own.A_RD, own.B_OR, gates[user][name])) for user, own in pairs.items()]
+
+    head = PoolHead(plan.base.fingerprint, plan.config.lora, licence, plan.provenance(), list(ids.values()))
+    shapes = {name: (module.out_features, module.in_features) for name, module in modules}
+    return write_pool(new_pool_folder(plan.store), head, pieces(), shapes=shapes, key=signing_key(plan.store))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from ownlm.perpcs.recipe import Recipe
 from ownlm.perpcs.signing import fingerprint
 from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo
 from ownlm.store.store import Store
-from ownlm.workflows.recipes import remake_command
+from ownlm.workflows.adapters import remake_command
 from ownlm.workflows.report import PoolRow, Report
 
 
