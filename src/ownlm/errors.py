@@ -49,7 +49,7 @@ def argument(word: object) -> str:
     return ("-- " if str(word).startswith("-") else "") + quoted(word)
 
 
-_PLURALS = {"person": "people", "query": "queries", "history": "histories", "library": "libraries", "loss": "losses"}
+_PLURALS = {"query": "queries", "history": "histories", "library": "libraries", "loss": "losses"}
 
 
 def many(count: int, noun: str) -> str:
@@ -57,8 +57,8 @@ def many(count: int, noun: str) -> str:
 
     >>> many(1, "file of weights"), many(1200, "file of weights"), many(2, "more user")
     ('1 file of weights', '1,200 files of weights', '2 more users')
-    >>> many(1, "person"), many(0, "person"), many(2, "query with an answer")
-    ('1 person', '0 people', '2 queries with an answer')
+    >>> many(1, "query"), many(0, "query"), many(2, "query with an answer")
+    ('1 query', '0 queries', '2 queries with an answer')
     """
     if count == 1:
         return f"1 {noun}"

@@ -60,7 +60,7 @@ WRONG: dict[str, tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any], str
     "no outsiders": ([{"method": "own"}], {"outsiders": None}, {}, "no outsiders"),
     "top_k above the sharers": ([{"method": "assembled", "top_k": 9}], {}, {}, "top_k = 9, .* sharers"),
     "top_k above those asked for": ([{"method": "assembled"}], {}, {"share": {"sharers": 2}}, "top_k = 3, 2 sharers"),
-    "nobody has records enough": (
+    "no user has enough records": (
         [{"method": "nearest"}], {"outsiders": None, "sharing": 0}, {"adapt": False}, "no sharers"
     ),
     "a method misspelt": ([{"method": "asembled"}], {}, {}, "did you mean 'assembled'"),
@@ -176,8 +176,8 @@ def test_the_size_of_a_plan_and_what_is_smaller_than_asked_for(tmp_path: Path) -
     (ready,) = check_plan(big, tmp_path / "out")
     size = size_of(big, ready)
     assert (size["asked"], size["queries"], size["methods"], size["answers"]) == (4, 4, 2, 16)
-    assert any("50 people; the data have 4" in note for note in ready.notes)
-    assert any("people have fewer than the 9 records" in note for note in ready.notes)
+    assert any("50 users; the data have 4" in note for note in ready.notes)
+    assert any("users have fewer than the 9 records" in note for note in ready.notes)
 
 
 def test_the_dry_run_of_the_command(shell: QuickShell) -> None:
@@ -244,7 +244,7 @@ def test_warnings_and_counts_stand_in_the_report(tmp_path: Path) -> None:
     assert run_plan(short, out).sets[0].warnings == one.warnings  # kept with what it cost
     assert one.people["asked"] == 2 == one.users and sum(one.people.values()) == 9
     lines = "\n".join(about(results, one))
-    assert "Warning: own: training took" in lines and "Of 9 people in the data: 2 asked" in lines
+    assert "Warning: own: training took" in lines and "Of 9 users in the data: 2 asked" in lines
     for name in ("report.md", "report.html", "results.json"):
         assert "training took" in (out / name).read_text()
     assert quality(results, one).rows

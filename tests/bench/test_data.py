@@ -94,7 +94,7 @@ def test_nothing_to_ask(spec: SetPlan, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="1 queries, none of them with its right answer"):
         read_set(spec)
     write_rows(tmp_path / "queries.jsonl", [{"user_id": "nobody", "id": "1", "text": "asked", "gold": "bin"}])
-    with pytest.raises(DataError, match="all of people without records"):
+    with pytest.raises(DataError, match="all of users without records"):
         read_set(spec)
     with pytest.raises(DataError, match="no queries in"):
         read_set(change(spec, queries=None))

@@ -51,8 +51,8 @@ def test_every_verdict_is_explained_once() -> None:
 
 
 def test_how_many_methods_differ_and_what_would_have_been_found() -> None:
-    people, accuracy, f1 = about(results(), results().sets[0])
-    assert people == "Task LaMP_2N: 4 people with 20 queries, answered under 2 seeds; 30 outsiders, 1 possible sharer."
+    users, accuracy, f1 = about(results(), results().sets[0])
+    assert users == "Task LaMP_2N: 4 users with 20 queries, answered under 2 seeds; 30 outsiders, 1 possible sharer."
     assert accuracy.startswith(
         "accuracy: higher is better. Of 4 compared methods: 1 better, 1 worse, 1 unclear, 1 equal."
     )
@@ -84,8 +84,8 @@ def test_what_is_left_out() -> None:
 
 
 def test_one_bucket_of_activity_is_a_sentence() -> None:
-    assert any("All people have 1-20 records" in line for line in about(results(), results().sets[1]))
-    assert not any("All people have" in line for line in about(results(), results().sets[0]))
+    assert any("All users have 1-20 records" in line for line in about(results(), results().sets[1]))
+    assert not any("All users have" in line for line in about(results(), results().sets[0]))
 
 
 def test_a_set_without_the_baseline() -> None:

@@ -49,7 +49,7 @@ def test_costs_that_do_not_apply() -> None:
 def test_activity_is_told_for_each_metric_and_bucket() -> None:
     first, second = tables.activity(results().sets[0])
     assert first.columns == (
-        "method", "1-20 records (2 people, 10 queries)#", "21-50 records (2 people, 10 queries)#"
+        "method", "1-20 records (2 users, 10 queries)#", "21-50 records (2 users, 10 queries)#"
     )  # fmt: skip
     assert first.rows[2] == (LONG, "0.625 [0.500, 0.750]", "0.625 [0.500, 0.750]")
     assert "accuracy ↑" in first.title and "f1_macro ↑" in second.title

@@ -93,8 +93,8 @@ class Case:
         return self.data.task
 
     @property
-    def people(self) -> tuple[str, ...]:
-        """The users who are asked."""
+    def users(self) -> tuple[str, ...]:
+        """Names of the users who are asked."""
         return tuple(self.data.targets)
 
     @property
@@ -112,7 +112,7 @@ class Case:
         given = [(record, record.fields.get(task.answer_field, "").strip()) for record in self.histories[user].records]
         records = tuple(record for record, said in given if (said in task.labels if task.labels else said))
         if not records:
-            expected = "at least one for each person asked"
+            expected = "at least one for each user who is asked"
             raise DataError(f"User {user!r} has no record with an answer", expected=expected)
         return History(user, records)
 
@@ -176,7 +176,7 @@ class Case:
     def newest(self, home: Home) -> list[AdapterInfo]:
         """The newest adapter of each user who is asked."""
         latest = home.latest_adapters(self.task.name)
-        return [latest[self.task.name, user] for user in self.people]
+        return [latest[self.task.name, user] for user in self.users]
 
     def note(
         self, what: str, changes: Mapping[str, Any], people: int, seconds: float | None, tokens: float | None

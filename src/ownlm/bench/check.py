@@ -260,13 +260,13 @@ def _check_pool(plan: Plan, method: MethodPlan, given: Mapping[str, Any], data: 
         raise DataError(
             f"The set {data.name!r} has no sharers for the method {method.name!r}",
             got=f"{len(data.sharers)} possible sharers, none with more than {MIN_RECORDS} records",
-            hint="name a file of `outsiders`, or let people of the data share: `sharing = 3`",
+            hint="name a file of `outsiders`, or let users of the data share: `sharing = 3`",
         )
     top_k = given.get("top_k", _TOP_K)
     if method.method == "assembled" and top_k > most:
         raise ConfigError(
             f"The method {method.name!r} takes more pieces a module than the set {data.name!r} has sharers",
-            got=f"top_k = {top_k}, {most} sharers", hint="take a smaller top_k, more `sharers`, or data of more people",
+            got=f"top_k = {top_k}, {most} sharers", hint="take a smaller top_k, more `sharers`, or data of more users",
         )  # fmt: skip
 
 
@@ -280,19 +280,19 @@ def _sharers(plan: Plan, given: Mapping[str, Any], data: SetData) -> tuple[int, 
 def _notes(plan: Plan, spec: SetPlan, data: SetData, methods: tuple[MethodPlan, ...]) -> Iterator[str]:
     """Sentences about what is smaller than the plan asks for."""
     if spec.people is not None and spec.people > len(data.targets):
-        yield f"The plan asks for {spec.people:,} people; the data have {len(data.targets):,} to ask."
+        yield f"The plan asks for {spec.people:,} users; the data have {len(data.targets):,} to ask."
     fewest = min(len(history) for history in data.targets.values())
     for method in methods:
         given = plan.settings_of(method)
         wanted = max(given.get("rag", 0), given.get("k", 0) if method.method in ("knn", "random") else 0)
         if wanted > fewest:
             few = sum(len(history) < wanted for history in data.targets.values())
-            people = f"{few:,} of {many(len(data.targets), 'person')}"
-            yield f"{method.name}: {people} have fewer than the {wanted} records it takes."
+            users = f"{few:,} of {many(len(data.targets), 'user')}"
+            yield f"{method.name}: {users} have fewer than the {wanted} records it takes."
         share = {**plan.share, **given.get("share", {})}
         able, most = _sharers(plan, given, data)
         if METHODS[method.method].pool and share.get("sharers", most) > most:
-            there = many(able, "person with records enough")
+            there = many(able, "user with enough records")
             yield f"{method.name}: {share['sharers']} sharers are asked for; the data have {there}."
 
 

@@ -89,7 +89,7 @@ def read_set(plan: SetPlan) -> SetData:
     targets = _chosen([user for user in users if user not in sharing], histories, plan)
     if not targets:
         raise DataError(
-            f"In the set {plan.name!r} no users are left to ask", got=f"{len(users)} people, who all share",
+            f"In the set {plan.name!r} no users are left to ask", got=f"{len(users)} users, who all share",
             hint="set `sharing = 0`: then outsiders alone share",
         )  # fmt: skip
     outsiders, unused = _outsiders(plan, task, histories.keys() | queries.keys())
@@ -216,7 +216,7 @@ def _nothing_to_ask(plan: SetPlan, asked: int, unlabelled: int) -> DataError:
         hint = "name the label file as `labels`, or give plain rows a `gold`"
     else:
         got, hint = (
-            f"{asked:,} queries, all of people without records",
+            f"{asked:,} queries, all of users without records",
             f"compare the user ids with those in {plan.data}",
         )
     return DataError(f"The set {plan.name!r} has nothing to ask", got=got, hint=hint)
@@ -267,7 +267,7 @@ def _outsiders(
     everyone = histories.keys() | known.keys()
     if both := others & everyone:
         raise DataError(
-            f"{len(both)} of the people of the set {plan.name!r} are outsiders too", got=min(both),
+            f"{len(both)} of the users of the set {plan.name!r} are outsiders too", got=min(both),
             hint="remove these users from `data` or from `outsiders`",
         )  # fmt: skip
     chosen = {

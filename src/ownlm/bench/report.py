@@ -172,8 +172,8 @@ def notes(results: Results) -> list[str]:
         *([earlier] if results.earlier else []),
         *([random] if _base(results) == "random" else []),
         *([_ROUGE] if any(name.startswith("rouge") for one in results.sets for name in one.metrics) else []),
-        "In brackets: 95% intervals, from drawing whole people again (queries, where there is one person alone), "
-        f"stretched as Student's t is for few; none where they are fewer than {FEWEST}.",
+        "In brackets: 95% intervals, from resampling whole users (queries, where there is only one user), "
+        f"stretched as Student's t is for few; none where there are fewer than {FEWEST}.",
         f"Verdicts on differences to the baseline, {plain(results.baseline)}: {BETTER} or {WORSE}, the interval "
         f"excludes zero (by chance alone, one in twenty does); {UNCLEAR}, it holds zero, or there is none; {EQUAL}, "
         "no answers score differently.",
@@ -183,14 +183,14 @@ def notes(results: Results) -> list[str]:
 def about(results: Results, one: SetResult) -> list[str]:
     """Sentences about a set: its users, what is left out, warnings, and how many methods differ from the baseline."""
     lines = [
-        f"Task {plain(one.task)}: {many(one.users, 'person')} with "
+        f"Task {plain(one.task)}: {many(one.users, 'user')} with "
         f"{many(one.queries, 'query')}, answered under {many(len(results.seeds), 'seed')}; "
         f"{many(one.outsiders, 'outsider')}, {many(one.sharers, 'possible sharer')}."
     ]
     for where, counts in {"the data": one.people, "the file of outsiders": one.outsiders_found}.items():
         if len(counts) > 1:
             roles = ", ".join(f"{count:,} {what}" for what, count in counts.items())
-            lines.append(f"Of {many(sum(counts.values()), 'person')} in {where}: {plain(roles)}.")
+            lines.append(f"Of {many(sum(counts.values()), 'user')} in {where}: {plain(roles)}.")
     if one.unlabelled:
         lines.append(f"Left out: {many(one.unlabelled, 'query')} without a known right answer.")
     if one.left_out:
@@ -200,7 +200,7 @@ def about(results: Results, one: SetResult) -> list[str]:
     lines += _warnings(one)
     buckets = one.methods[0].buckets if one.methods else ()
     if len(buckets) == 1:
-        lines.append(f"All people have {buckets[0].label}, so that there is no table by activity.")
+        lines.append(f"All users have {buckets[0].label}, so that there is no table by activity.")
     compared = [method for method in one.methods if method.differences]
     if not compared:
         lines.append(f"Nothing is compared to the baseline, {plain(results.baseline)}, here.")

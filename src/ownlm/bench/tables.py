@@ -17,7 +17,7 @@ _FILES = {"task", "data", "queries", "labels", "outsiders", "outsiders_labels"} 
 _PATH = r"[/~.\\]|[A-Za-z]:[/\\]"  # how a path begins
 
 _ANSWERING = (
-    "Training (forward and backward passes) and assembly: of all people together. Answering: the mean over the "
+    "Training (forward and backward passes) and assembly: of all users together. Answering: the mean over the "
     "queries, the base loaded before."
 )
 
@@ -58,7 +58,7 @@ def quality(results: Results, one: SetResult) -> Table:
 
 def costs(one: SetResult) -> Iterator[Table]:
     """Costs of each method; and a second table of the stages that run once for all users, if there are any."""
-    columns = ("method", "training, s#", "training, tokens#", "assembly, s#", "answering, ms each#", "bytes a person#")
+    columns = ("method", "training, s#", "training, tokens#", "assembly, s#", "answering, ms each#", "bytes a user#")
     rows = []
     for method in one.methods:
         c = method.costs
@@ -66,9 +66,9 @@ def costs(one: SetResult) -> Iterator[Table]:
         rows.append((plain(method.name), *map(_number, numbers, (1, 0, 1, 1, 0))))
     yield Table(f"{plain(one.name)}: costs", columns, tuple(rows), _ANSWERING)
     if one.shared:
-        heads = ("what", "learns from people#", "training, s#", "training, tokens#")
+        heads = ("what", "learns from users#", "training, s#", "training, tokens#")
         stages = [(c.name, f"{c.people:,}", _number(c.seconds, 1), _number(c.tokens, 0)) for c in one.shared]
-        title = f"{plain(one.name)}: done once for all people"
+        title = f"{plain(one.name)}: done once for all users"
         yield Table(title, heads, tuple(stages), "Not in the rows above.")
 
 
@@ -77,10 +77,10 @@ def activity(one: SetResult) -> Iterator[Table]:
     parts = one.methods[0].buckets if one.methods else ()
     if len(parts) < 2:
         return
-    heads = [f"{part.label} ({many(part.users, 'person')}, {many(part.queries, 'query')})#" for part in parts]
+    heads = [f"{part.label} ({many(part.users, 'user')}, {many(part.queries, 'query')})#" for part in parts]
     for name in one.metrics:
         rows = ((plain(m.name), *(interval(bucket.scores[name]) for bucket in m.buckets)) for m in one.methods)
-        title = f"{plain(one.name)}: {with_arrow(name)} by how active people are"
+        title = f"{plain(one.name)}: {with_arrow(name)} by the users' number of records"
         yield Table(title, ("method", *heads), tuple(rows))
 
 

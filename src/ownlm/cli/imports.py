@@ -195,12 +195,12 @@ def _download(
 
 
 def _tell(imported: "Imported", json: bool) -> None:
-    records, people, step = sum(imported.records.values()), len(imported.records), next_step(imported)
+    records, users, step = sum(imported.records.values()), len(imported.records), next_step(imported)
     if json:
         print_json(
             {
                 "task": imported.task,
-                "users": people,
+                "users": users,
                 "records": records,
                 "left_out": imported.left_out,
                 "labels": imported.labels,
@@ -213,7 +213,7 @@ def _tell(imported: "Imported", json: bool) -> None:
             }
         )
         return
-    say(f"{imported.files[0]}: {many(records, 'record')} of {many(people, 'user')}")
+    say(f"{imported.files[0]}: {many(records, 'record')} of {many(users, 'user')}")
     for reason, count in imported.left_out.items():
         say(f"left out {count:,}: {reason}")
     if imported.labels:
@@ -229,15 +229,15 @@ def _tell(imported: "Imported", json: bool) -> None:
         say("  --keep-machine keeps these, and what web editors, releases and translation platforms write")
     for user, count in sorted(imported.records.items(), key=lambda item: -item[1])[:SHOWN]:
         say(f"  {shown(user)}: {many(count, 'record')}")
-    if people > SHOWN:
-        say(f"  and {people - SHOWN:,} more")
+    if users > SHOWN:
+        say(f"  and {users - SHOWN:,} more")
     for file in imported.files[1:]:
         say(f"also written: {file}")
     if imported.queries:
         answers = f"{imported.golds:,} of them" if imported.golds else "none of them"
         say(f"{imported.queries:,} queries, {answers} with the right answer")
     say(f"Next: {step.command(imported)}")
-    say(f"  {step.explained(people)}")
+    say(f"  {step.explained(users)}")
     for file in imported.files:
         if file.name.endswith(".queries.jsonl"):
             say(f"Then: ownlm ask --task {imported.task} --file={quoted(file)}")

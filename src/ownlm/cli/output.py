@@ -191,8 +191,8 @@ def warn_unfinished(why: str | None) -> None:
 
 def tell_added(added: "Added", dry_run: bool = False) -> None:
     """Writes what a file of histories added, or would add."""
-    people, records = many(len(added.dataset.histories), "user"), many(added.new + added.known, "record")
-    say(f"{added.task}: {records} of {people}, {added.new:,} of them new" + (", not added" if dry_run else ""))
+    users, records = many(len(added.dataset.histories), "user"), many(added.new + added.known, "record")
+    say(f"{added.task}: {records} of {users}, {added.new:,} of them new" + (", not added" if dry_run else ""))
     if added.known:
         say(f"{many(added.known, 'record')} {'was' if added.known == 1 else 'were'} there already, with the same text")
     if same := added.dataset.repeated:
@@ -208,8 +208,8 @@ def tell_added(added: "Added", dry_run: bool = False) -> None:
 def warn_added(added: "Added | None") -> None:
     """Writes what a failed command had added from its file."""
     if added is not None:
-        people, records = many(len(added.dataset.histories), "user"), many(added.new + added.known, "record")
-        warn(f"the file's {records} of {people} stay in the home: repeat the command without the file")
+        users, records = many(len(added.dataset.histories), "user"), many(added.new + added.known, "record")
+        warn(f"the file's {records} of {users} stay in the home: repeat the command without the file")
 
 
 def minute(time: str) -> str:

@@ -313,8 +313,8 @@ def _print_withdrawal(done: "Withdrawal") -> None:
     for old, new in done.pools:
         became = "is gone: no sharer was left" if new is None else f"is now {new[:12]}, version {done.versions[new]}"
         say(f"pool {old[:12]} {became}")
-    people = many(len(done.affected), "user")
-    say(f"recipes that used them: those of {people}; {many(done.untouched, 'recipe')} did not, and go on as before")
+    users = many(len(done.affected), "user")
+    say(f"recipes that used them: those of {users}; {many(done.untouched, 'recipe')} did not, and go on as before")
     print_assembled(done.again)
 
 

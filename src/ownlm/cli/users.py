@@ -146,20 +146,20 @@ def show(
     opened = open_home(home)
     if plot is not None:
         _draw(opened, user, task, plot)
-    people = {person.task: person for person in opened.histories(task) if person.user == user}
-    adapters = [(a, standing_of(opened.store, people.get(a.task), a)) for a in opened.adapters(user, task)]
-    if not people and not adapters:
+    histories = {one.task: one for one in opened.histories(task) if one.user == user}
+    adapters = [(a, standing_of(opened.store, histories.get(a.task), a)) for a in opened.adapters(user, task)]
+    if not histories and not adapters:
         raise unknown_user(opened.store, user)
-    profiles = {name: profile for name in people if (profile := opened.store.profile(name, user))}
+    profiles = {name: profile for name in histories if (profile := opened.store.profile(name, user))}
     agreed, kept = opened.consent(user), opened.pools.drafts(task, user)
     if json:
         print_json(
             {
                 "user": user,
                 "consent": {"licence": agreed.licence, "since": agreed.since} if agreed.shares else None,
-                "histories": [{"task": person.task, "records": person.records} for person in people.values()],
+                "histories": [{"task": one.task, "records": one.records} for one in histories.values()],
                 "profiles": [
-                    asdict(profile) | {"stale": profile.history != people[name].history}
+                    asdict(profile) | {"stale": profile.history != histories[name].history}
                     for name, profile in profiles.items()
                 ],
                 "adapters": [_version(adapter, standing) for adapter, standing in adapters],
@@ -168,10 +168,10 @@ def show(
             }
         )
         return
-    for name, person in people.items():
-        say(f"{shown(user)}: {many(person.records, 'record')} in {name}; {_newest(opened, person, adapters)}")
+    for name, history in histories.items():
+        say(f"{shown(user)}: {many(history.records, 'record')} in {name}; {_newest(opened, history, adapters)}")
         if profile := profiles.get(name):
-            old = "" if profile.history == person.history else ", before the history changed"
+            old = "" if profile.history == history.history else ", before the history changed"
             say(f"profile ({profile.writer}{old}): {profile.text}")
     say(
         access.agreed(agreed)
@@ -224,13 +224,13 @@ def _version(adapter: "AdapterInfo", standing: str) -> dict[str, Any]:
     return document | {"recipe_bytes": None if recipe is None else len(recipe)}
 
 
-def _newest(home: "Home", person: "HistoryInfo", adapters: "list[tuple[AdapterInfo, str]]") -> str:
+def _newest(home: "Home", history: "HistoryInfo", adapters: "list[tuple[AdapterInfo, str]]") -> str:
     """The state of a user's newest adapter in a task, and the next command."""
     from ownlm.workflows.adapters import assemble_command, learnt_from_gone, sharers_now, worth_of
 
-    task, mine = person.task, [(adapter, standing) for adapter, standing in adapters if adapter.task == person.task]
+    task, mine = history.task, [(adapter, standing) for adapter, standing in adapters if adapter.task == history.task]
     if not mine:
-        which = f"--task {task} --user {quoted(person.user)}"
+        which = f"--task {task} --user {quoted(history.user)}"
         pieced = f", or `ownlm assemble {which}`, makes one" if home.pools.ls(task) else " makes one"
         return f"no adapter yet: `ownlm train {which}`{pieced}"
     adapter, standing = mine[-1]
@@ -240,9 +240,9 @@ def _newest(home: "Home", person: "HistoryInfo", adapters: "list[tuple[AdapterIn
         return f"the {which} is up to date{known}"
     go_on = f"`ownlm train --task {task}`, with the settings of last time, goes on from it"
     if adapter.is_recipe:
-        go_on = f"`{assemble_command(adapter, sharers_now(home.store, task), [person.user])}` makes a new one"
+        go_on = f"`{assemble_command(adapter, sharers_now(home.store, task), [history.user])}` makes a new one"
     elif adapter.forgotten:
-        begins = f"`ownlm train --task {task} --user {quoted(person.user)}` begins again without them"
+        begins = f"`ownlm train --task {task} --user {quoted(history.user)}` begins again without them"
         go_on = f"It {learnt_from_gone(adapter)}, and answers until a new one is made: {begins}"
     if adapter.waits:
         return f"the {which} {adapter.stale}; the base answers. `ownlm doctor` says whose pieces are to be withdrawn"

@@ -43,7 +43,7 @@ def read_longlamp(files: Sequence[Path], task: Task, left_out: Counter[str]) -> 
 
     Source: LongLaMP (arXiv 2407.11016). Differs: one history per user, not per query.
     """
-    people: dict[str, dict[str, Record]] = {}
+    by_user: dict[str, dict[str, Record]] = {}
     queries: list[Query] = []
     instructions: set[str | None] = set()
     rows = Rows(skip_bad=False)
@@ -54,14 +54,14 @@ def read_longlamp(files: Sequence[Path], task: Task, left_out: Counter[str]) -> 
                 fields, instruction, _ = parse_query(task, column(row, "input", as_text) or "")
                 instructions.add(instruction)
                 queries.append(Query(user, f"{file.stem}:{number}", fields, column(row, "output", as_text)))
-                records = people.setdefault(user, {})
+                records = by_user.setdefault(user, {})
                 for record in _profile(row["profile"], task, user):
                     records.setdefault(record.id, record)
     answers: dict[str, set[str | None]] = {}
     for query in queries:
         answers.setdefault(query.user_id, set()).add(query.gold)
     histories = []
-    for user, mine in people.items():
+    for user, mine in by_user.items():
         kept = [record for record in mine.values() if record.fields.get(task.answer_field, "") not in answers[user]]
         left_out[GIVEN_AWAY] += len(mine) - len(kept)
         histories += [in_order(user, kept)] if kept else []

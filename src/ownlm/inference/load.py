@@ -20,13 +20,13 @@ RECIPE = "recipe"  # the method of an adapter that was assembled
 
 
 def load_registered(base: BaseInfo, device: str | None) -> BaseLM:
-    """A base of the home, if it still is what it was.
+    """Loads a base of the home, after checking that its files have not changed.
 
     Args:
-        device: where it is to run; None for a GPU if there is one, else the CPU.
+        device: device to run on; by default a GPU if there is one, else the CPU.
 
     Raises:
-        BaseModelError: it has changed, or cannot be loaded.
+        BaseModelError: its files have changed, or it cannot be loaded.
     """
     folder = Path(base.folder)
     if fingerprint(folder) != base.fingerprint:
@@ -39,7 +39,7 @@ def load_registered(base: BaseInfo, device: str | None) -> BaseLM:
 
 
 def load_adapter(store: Store, info: AdapterInfo, base: BaseLM, pool: Pool | None = None) -> Adapter:
-    """A person's LoRA adapter, or what their recipe makes, checked against the base it is to run on.
+    """A user's LoRA adapter, read or made from the user's recipe, and checked against the base it is to run on.
 
     Args:
         pool: the recipe's pool, if it is open already.
@@ -56,7 +56,7 @@ def load_adapter(store: Store, info: AdapterInfo, base: BaseLM, pool: Pool | Non
 
 
 def read_adapter(store: Store, info: AdapterInfo, pool: Pool | None = None) -> Adapter:
-    """A LoRA adapter; or what a recipe makes, with the small adapter on top where one was trained. Errors as above."""
+    """A user's LoRA adapter, not checked against a base: read, or made from a recipe and its residual adapter."""
     if not info.is_recipe:
         return Adapter.from_bytes(store.weights(info), LoraConfig.model_validate(info.shape))
     pool = pool or load_pool(store, info)
@@ -67,38 +67,38 @@ def read_adapter(store: Store, info: AdapterInfo, pool: Pool | None = None) -> A
 
 
 def load_pool(store: Store, info: AdapterInfo) -> Pool:
-    """The pool that a recipe's pieces are in; errors as for `open_usable`."""
+    """The pool that holds a recipe's pieces; errors as for `open_usable`."""
     return open_usable(store, info.pool or "")
 
 
 def open_usable(store: Store, digest: str) -> Pool:
-    """A pool of the home, whole and free to use.
+    """Opens a pool of the home that is whole and may be used.
 
     Raises:
-        SupersededError: the home has it no more. PoolError: it is damaged, or waits for a withdrawal.
+        SupersededError: the home no longer has it. PoolError: it is damaged, or waits for a withdrawal.
     """
     return open_pool(Path(pools.usable(store, digest).folder), digest)
 
 
 def licence_of(store: Store, info: AdapterInfo) -> str:
-    """Under which the sharers gave the pieces that a recipe names."""
+    """The licence under which the sharers gave a recipe's pieces."""
     return load_pool(store, info).manifest.licence
 
 
 def load_recipe(info: AdapterInfo, pool: Pool) -> Recipe:
-    """A person's recipe; a PoolError where it is damaged, or for another pool."""
+    """A user's recipe; raises a PoolError where it is damaged, or for another pool."""
     recipe = Recipe.from_bytes(info.recipe or b"")
     check_recipe(recipe, pool)
     return recipe
 
 
 def is_mix(info: AdapterInfo) -> bool:
-    """Whether it needs no matrices of its own beside its pool's: a recipe of `product`, with nothing trained on top."""
+    """Whether an adapter needs no matrices beside its pool's: a recipe of `product` without a residual adapter."""
     return info.is_recipe and info.blob is None and info.provenance["assembly"]["combine"] == "product"
 
 
 def load_peft_adapter(store: Store, info: AdapterInfo, base: BaseLM) -> PeftAdapter:
-    """A person's adapter of another method than LoRA, checked against the base it is to run on.
+    """A user's adapter of another method than LoRA, checked against the base it is to run on.
 
     Raises:
         AdapterError: it is a recipe, or was trained on another base, or is damaged, or its modules or shapes are not
@@ -117,5 +117,5 @@ def _check_base(info: AdapterInfo, base: BaseLM) -> None:
             f"The adapter of user {info.user!r} was trained on another base",
             got=f"{base.name!r} ({base.fingerprint[:12]})",
             expected=f"{info.base!r} ({info.base_fingerprint[:12]})",
-            hint="train the person again",
+            hint="train the user's adapter again",
         )

@@ -1,1 +1,1 @@
-"""One PEFT Per User: an adapter trained on each person's own history."""
+"""One PEFT Per User: an adapter trained on each user's own history."""

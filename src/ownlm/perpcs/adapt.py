@@ -1,4 +1,4 @@
-"""Assemble, then adapt: a few steps of training from an assembled start, kept only where they help the person."""
+"""Assemble, then adapt: a few steps of training from an assembled start, kept only where they help the user."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -92,7 +92,7 @@ def adapt(
         config: from `adapt_config`.
 
     Yields:
-        Each person's outcome, in the order of their ends; or the name and why the training failed.
+        Each user's result as their training ends; or their name and the error that ended it.
 
     Source: ours.
     """

@@ -1,8 +1,9 @@
-"""Assembly: a personal adapter out of a pool's pieces, in one forward pass over a person's history.
+"""Assembly: a personal adapter out of a pool's pieces, in one forward pass over a user's history.
 
-It is autoregressive in depth: what a module selects is installed before the next module sees its input. A long history,
-or many people's, is several rows: each runs in a thread of its own, and all wait for each other at every module, where
-the pieces are chosen for all users. What waits keeps little more than its hidden states, so a history may be long.
+It is autoregressive in depth: the pieces that a module selects are installed before the next module sees its input.
+A long history, or the histories of many users, are several rows. Each row runs in its own thread, and all threads wait
+for each other at every module, where the pieces are chosen for all users. A waiting thread keeps little more than its
+hidden states, so a history may be long.
 """
 
 import time
@@ -27,8 +28,8 @@ from ownlm.perpcs.materialise import pieces
 from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.recipe import Combine, Recipe, assembled_shape, combined, made_of, rounded
 
-AT_ONCE = 16  # people in one group: their chosen pieces are in memory together
-TOKENS = 65_536  # of one group, unless one person alone has more; their hidden states are in memory together
+AT_ONCE = 16  # users in one group: their chosen pieces are in memory together
+TOKENS = 65_536  # of one group, unless one user alone has more; their hidden states are in memory together
 TOKENS_PER_PASS, PASSES = 2048, 64  # of one row; of very long histories the rows are longer, not more
 
 
@@ -68,7 +69,7 @@ def assemble(
     on_group: Callable[[list[Assembled]], None] | None = None,
     on_module: Callable[[int], None] | None = None,
 ) -> Iterator[Assembled]:
-    """Assembles many people's adapters, each as if alone.
+    """Assembles the adapters of many users; each is the same as if assembled alone.
 
         per module, in the order of the pass:  x -> h -> scores -> select -> combine -> y = W x + (alpha / r) B A x
 
@@ -91,7 +92,7 @@ def assemble(
     Raises:
         PoolError: the pool has fewer sharers than K, or is for another base.
 
-    Source: Per-Pcs (arXiv 2406.10471), section 3.2. Differs: many people at once; `product` by default, which is the
+    Source: Per-Pcs (arXiv 2406.10471), section 3.2. Differs: many users at once; `product` by default, which is the
         paper's sum; their released code averages A and B apart (`factors`).
     """
     check_pool(base, pool, top_k)
@@ -160,7 +161,7 @@ class _Group:
         self.bank.before = self._before
         self.running = Semaphore(self.workers)
         self.meeting = Barrier(len(self.batches), action=self._choose)
-        self.features: dict[int, Tensor] = {}  # by row: h_WD of the people in it
+        self.features: dict[int, Tensor] = {}  # by row: h_WD of the users in it
         self.module = ""
         self.chosen: dict[str, tuple[Tensor, Tensor]] = {}  # by module: place_UK, weight_UK
 
@@ -239,7 +240,7 @@ class _Group:
         k = min(self.top_k, len(gate_ND))
         place_UK, weight_UK = select(scores(feature_UD, gate_ND), k, self.tau)
         weight_UK = rounded(weight_UK).float()  # as it will be kept: what follows sees the same
-        missing = self.top_k - k  # of a module that fewer people share
+        missing = self.top_k - k  # of a module that fewer sharers give
         for slot, place_K in enumerate(place_UK.tolist()):
             A_KRD, B_KOR = pieces(self.pool, name, place_K + [None] * missing)
             weight_K = F.pad(weight_UK[slot], (0, missing))
@@ -250,7 +251,7 @@ class _Group:
 
 
 def rows_of(targets: list[Target], tokens_per_pass: int) -> list[BatchBuilder]:
-    """Everybody's records in rows, each person's beginning once a row; the weights are those of `history_feature`."""
+    """All users' records in rows, each user's shared prefix once a row, with the weights of `history_feature`."""
     total = sum(len(e.prompt) + len(e.answer) for target in targets for e in target.examples)
     most, rows = max(tokens_per_pass, total // PASSES), [BatchBuilder()]
     for slot, target in enumerate(targets):
@@ -270,7 +271,7 @@ def rows_of(targets: list[Target], tokens_per_pass: int) -> list[BatchBuilder]:
 
 
 def features_of(x_TD: Tensor, batch: PackedBatch) -> Tensor:
-    """h_WD of the W people in a row, as far as this row shows them."""
+    """h_WD of the W users in a row, summed over their answer positions in this row."""
     trimmed = len(x_TD) != batch.tokens  # the last MLP sees the asked positions alone
     x_PD = x_TD[torch.searchsorted(batch.asked_A, batch.at_P) if trimmed else batch.at_P]
     feature_WD = []

@@ -1,4 +1,4 @@
-"""A person's history as one vector: the mean over their records, each the mean over its tokens."""
+"""A user's history as one vector: the mean over their records, each the mean over its tokens."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,17 +24,17 @@ def embed_histories(
     tokens_per_record: int = TOKENS_PER_RECORD,
     tokens_per_pass: int = TOKENS_PER_PASS,
 ) -> Tensor:
-    """Mean history embeddings, by the base itself, of many people in each pass.
+    """Mean history embeddings by the base itself, of many users in each pass.
 
         e_u = mean over u's records of mean over the record's tokens t of  h_t
 
-    h_t is the base's last hidden state, after the final norm. A person's vector depends on their records alone, in
-    whatever order, and not on who else is embedded.
+    h_t is the base's last hidden state, after the final norm. A user's vector depends on their own records
+    alone, and neither on the records' order nor on the other users.
 
     Args:
         histories: each user's records as texts; read one by one. Blank texts are skipped.
-        tokens_per_record: longer records are cut, to this or to the base's context.
-        tokens_per_pass: about how many tokens go through the model together. Memory grows with it.
+        tokens_per_record: longer records are cut to this number of tokens, or to the base's context.
+        tokens_per_pass: approximate number of tokens in one forward pass; memory grows with it.
 
     Returns:
         emb_UD, float32 on the CPU, in the histories' order.
@@ -48,12 +48,12 @@ def embed_histories(
     sums, counts = list[Tensor](), list[int]()
     for together in _passes(_records(base, histories, longest), tokens_per_pass):
         means_ND = _embed(base, [tokens for _, tokens in together])
-        for (person, _), mean_D in zip(together, means_ND, strict=True):
-            if person == len(sums):
+        for (user, _), mean_D in zip(together, means_ND, strict=True):
+            if user == len(sums):
                 sums.append(torch.zeros_like(mean_D))
                 counts.append(0)
-            sums[person] += mean_D
-            counts[person] += 1
+            sums[user] += mean_D
+            counts[user] += 1
     return _stacked([sum_D / count for sum_D, count in zip(sums, counts, strict=True)])
 
 
@@ -76,33 +76,33 @@ def embed_with(folder: Path, histories: Iterable[Sequence[str]]) -> Tensor:
     Source: Per-Pcs (arXiv 2406.10471), sharer selection. Differs: any encoder, not DeBERTa-v3-large alone.
     """
     model, means = _load(folder), list[Tensor]()
-    for person, texts in enumerate(histories):
-        told = [text for text in texts if text.strip()]
-        if not told:
-            raise _nothing(person)
-        means.append(model.encode(told, convert_to_tensor=True, show_progress_bar=False).double().mean(dim=0).cpu())
+    for user, texts in enumerate(histories):
+        filled = [text for text in texts if text.strip()]
+        if not filled:
+            raise _nothing(user)
+        means.append(model.encode(filled, convert_to_tensor=True, show_progress_bar=False).double().mean(dim=0).cpu())
     return _stacked(means)
 
 
 def _records(base: BaseLM, histories: Iterable[Sequence[str]], longest: int) -> Iterator[tuple[int, list[int]]]:
-    """Everybody's records as token ids, one after the other, each with its person's number."""
-    for person, texts in enumerate(histories):
+    """All users' records as token ids, each with its user's number."""
+    for user, texts in enumerate(histories):
         encoded = base.encode_prompts([text for text in texts if text.strip()])
         known = [tokens[:longest] for tokens in encoded if tokens]
         if not known:
-            raise _nothing(person)
+            raise _nothing(user)
         for tokens in known:
-            yield person, tokens
+            yield user, tokens
 
 
 def _passes(records: Iterable[tuple[int, list[int]]], tokens_per_pass: int) -> Iterator[list[tuple[int, list[int]]]]:
     """Records, in their order, cut so that a pass holds about `tokens_per_pass` tokens."""
     together, size = list[tuple[int, list[int]]](), 0
-    for person, tokens in records:
+    for user, tokens in records:
         if together and size + len(tokens) > tokens_per_pass:
             yield together
             together, size = [], 0
-        together.append((person, tokens))
+        together.append((user, tokens))
         size += len(tokens)
     if together:
         yield together
@@ -127,9 +127,9 @@ def _stacked(means: list[Tensor]) -> Tensor:
     return torch.stack(means).float()
 
 
-def _nothing(person: int) -> DataError:
+def _nothing(user: int) -> DataError:
     return DataError(
-        f"History number {person + 1} has no text to embed",
+        f"History number {user + 1} has no text to embed",
         expected="at least one record with text",
         hint="look at the records",
         command="ownlm history show USER",
@@ -142,7 +142,7 @@ def _load(folder: Path) -> Any:
     if not folder.is_dir():
         raise ConfigError("The embedding model is not a folder", got=folder, expected="one of sentence-transformers")
     for pickle in folder.rglob("pytorch_model*.bin"):
-        if not (pickle.parent / "model.safetensors").is_file():  # beside which nobody reads it
+        if not (pickle.parent / "model.safetensors").is_file():  # which is read instead, where there is one
             raise ConfigError(
                 f"The embedding model in {folder} has weights in a pickle, which can hold code",
                 got=pickle.relative_to(folder),

@@ -14,12 +14,12 @@ from ownlm.perpcs.assemble import TOKENS_PER_PASS, Target, features_of, rows_of
 
 
 @torch.inference_mode()
-def mean_features(base: BaseLM, lora: LoraConfig, people: Sequence[Target]) -> dict[str, Tensor]:
-    """The mean over people of `history_feature`, by module: m_D, float64 on the CPU.
+def mean_features(base: BaseLM, lora: LoraConfig, users: Sequence[Target]) -> dict[str, Tensor]:
+    """The mean over users of `history_feature`, by module: m_D, float64 on the CPU.
 
     Args:
         lora: target modules at which features are measured; its rank is ignored.
-        people: users whose histories are averaged; each goes through the model once.
+        users: users to average over; each history goes through the model once.
 
     Source: ours; for `centred`.
     """
@@ -27,12 +27,12 @@ def mean_features(base: BaseLM, lora: LoraConfig, people: Sequence[Target]) -> d
     mean: dict[str, Tensor] = {}
 
     def look(name: str, x_1TD: Tensor, now: ForwardContext) -> None:
-        own_D = features_of(x_1TD[0], now.batch).sum(0).cpu() / len(people)
+        own_D = features_of(x_1TD[0], now.batch).sum(0).cpu() / len(users)
         mean[name] = mean[name] + own_D if name in mean else own_D
 
     bank.before = look
     with keeping_freed_memory(), bank.attached():
-        for person in people:
-            for row in rows_of([person], TOKENS_PER_PASS):
+        for user in users:
+            for row in rows_of([user], TOKENS_PER_PASS):
                 base.logits(row.pack(base.device), bank)
     return mean

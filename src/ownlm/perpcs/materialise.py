@@ -138,7 +138,7 @@ def recipe_bank(base: BaseLM, pool: Pool, recipes: Sequence[Recipe], first: int 
 
 
 def pool_bank(base: BaseLM, pool: Pool, slots: int, first: int = 0) -> PieceBank:
-    """All of a pool's pieces resident, and slots for people who come and go; `put_recipe` fills one.
+    """A bank with all of a pool's pieces resident, and empty slots; `put_recipe` fills one.
 
     Args:
         slots: number of users with a slot at the same time.

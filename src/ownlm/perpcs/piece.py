@@ -21,7 +21,7 @@ class Piece:
 
 
 def new_sharer_id() -> str:
-    """A random name for a sharer, 16 hexadecimal digits: it tells nothing about the person."""
+    """A random id for a sharer, 16 hexadecimal digits, which tells nothing about the user."""
     return secrets.token_hex(8)
 
 

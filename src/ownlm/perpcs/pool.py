@@ -1,4 +1,4 @@
-"""A pool: a folder of pieces that can be published. It names no person, and no changed byte is read as a good one."""
+"""A pool: a folder of pieces that can be published. It names no user, and a file with a changed byte is refused."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""A recipe: which pieces of a pool make one person's adapter, and with which weights. About 1.5 kB a person."""
+"""A recipe: which pieces of a pool make one user's adapter, and with which weights; about 1.5 kB a user."""
 
 import struct
 import zlib
@@ -24,7 +24,7 @@ _FORMAT, _STEPS = 1, 2**23 - 1
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a person's adapter is made of: M modules in the pool's order, K pieces each.
+    """The pieces and weights of one user's adapter: M modules in the pool's order, K pieces each.
 
     Attributes:
         combine: `product` or `factors`.
@@ -65,7 +65,7 @@ class Recipe:
             low = np.frombuffer(data, np.uint8, offset=places).reshape(-1, 3)
             how = _COMBINES[combine]
         except (struct.error, ValueError, IndexError, KeyError):
-            raise PoolError("The stored recipe is damaged", hint="assemble the user again") from None
+            raise PoolError("The stored recipe is damaged", hint="assemble the user's adapter again") from None
         steps = np.pad(low, ((0, 0), (1, 0))).view("<i4")[:, 0] >> 8  # with their sign
         weight = (steps / _STEPS * whole).astype(np.float32)
         return Recipe(how, place.astype(np.uint16).reshape(modules, k), weight.reshape(modules, k))
@@ -108,4 +108,4 @@ def check_recipe(recipe: Recipe, pool: Pool) -> None:
         (place_K[weight_K != 0] >= len(pool.gates(name))).any()
         for name, place_K, weight_K in zip(pool.modules, recipe.place_MK, recipe.weight_MK, strict=True)
     ):
-        raise PoolError("The recipe is for another pool", hint="assemble the person again")
+        raise PoolError("The recipe is for another pool", hint="assemble the user's adapter again")

@@ -10,7 +10,7 @@ from ownlm.errors import ConfigError, DataError
 from ownlm.oppu.fleet import job_seed
 
 MIN_RECORDS = 10  # a sharer has more
-NAMED = 10  # people that an error names
+NAMED = 10  # users that an error names
 RUNS = 10  # of k-means, from other starts each; the best one counts
 MOST_STEPS = 3000  # of each, as released
 
@@ -33,7 +33,7 @@ def choose_sharers(
     """Selects sharers among the candidates with more than `MIN_RECORDS` records.
 
     - clustered: their history embeddings are parted by k-means into `count` clusters, fewer where fewer histories
-      differ; of each cluster the person with the most records is chosen.
+      differ; of each cluster the user with the most records is chosen.
     - active: those with the most records.
     - random: a draw.
 
@@ -41,7 +41,7 @@ def choose_sharers(
     the name that sorts first.
 
     Args:
-        candidates: people who agreed, no one twice.
+        candidates: users who agreed to share, each once.
         count: number of sharers to select.
         seed: seed of k-means and of the random selection.
         embed: gives a history embedding [D] for each of these users, in their order: [U, D]. Called for `clustered`
@@ -54,9 +54,9 @@ def choose_sharers(
         ConfigError: `count` is below 1, or nothing embeds those to cluster.
         DataError: no user has enough records, or the embeddings do not fit those to cluster.
 
-    Source: Per-Pcs (arXiv 2406.10471), sharer selection. Differs: only those with enough records are parted, so that
-    no cluster gives nobody; k-means keeps the best of ten starts, the released code one; the least number of records
-    holds for `active` and `random` too; few people are not clustered.
+    Source: Per-Pcs (arXiv 2406.10471), sharer selection. Differs: only users with enough records are clustered, so
+    that every cluster has a sharer; k-means keeps the best of ten starts, the released code one; the least number of
+    records holds for `active` and `random` too; up to `count` users are not clustered.
 
     >>> choose_sharers("active", [Candidate("ada", 12), Candidate("bela", 40), Candidate("ciro", 9)], 1, seed=0)
     ['bela']

@@ -1,1 +1,1 @@
-"""What the model reads: a person's records and queries as prompts and answers."""
+"""What the model reads: a user's records and queries as prompts and answers."""

@@ -30,4 +30,4 @@ def test_an_adapter_of_one_format_does_not_answer_for_another(case: Case) -> Non
         ask(case, "own", case.data.queries[:3], format=format, **TRAIN)
     homes = [Home(path) for path in (case.folder / "stages").glob("own-*")]
     of_text = [home for home in homes if home.histories("free-text")]
-    assert len(of_text) >= 2 and all(len(home.adapters()) == len(case.people) for home in of_text)
+    assert len(of_text) >= 2 and all(len(home.adapters()) == len(case.users) for home in of_text)

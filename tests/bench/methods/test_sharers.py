@@ -67,7 +67,7 @@ def test_the_nearest_sharers_whole_adapter_answers(case: Case, generating: Case,
         return float(x @ y / np.linalg.norm(x) / np.linalg.norm(y))
 
     adapters = {}
-    for user in case.people:
+    for user in case.users:
         near = max(sharers, key=lambda sharer: cosine(user, person[sharer]))
         place = pool.manifest.sharers.index(near)
         adapters[user] = Adapter(pool.lora, {name: LoraPair(*pool.piece(name, place)) for name in pool.modules})
@@ -100,7 +100,7 @@ def test_the_average_is_the_mean_of_all_updates(case: Case, generating: Case, ho
         assert torch.allclose(made.pairs[name].B_OR @ made.pairs[name].A_RD, mean_OD, atol=1e-6)
         stacked[name] = LoraPair(torch.cat(list(A_NRD)), torch.cat(list(B_NOR / 4), dim=1))
     whole = Adapter(made.lora, stacked)
-    expected = answers_of(case, home, dict.fromkeys(case.people, whole), rag=1)
+    expected = answers_of(case, home, dict.fromkeys(case.users, whole), rag=1)
     assert ask(generating, "averaged", share=SHARE, rag=1) == expected != ask(generating, "averaged", share=SHARE)
 
 

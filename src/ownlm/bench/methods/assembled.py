@@ -44,7 +44,7 @@ def assembled(
     if not home.pools.ls(case.task.name):
         home.pools.add(pool.folder, case.task.name, base=BASE, progress=case.progress)
     done = home.assemble(
-        case.task.name, users=case.people, base=BASE, seed=case.seed, progress=case.progress, **how
+        case.task.name, users=case.users, base=BASE, seed=case.seed, progress=case.progress, **how
     )  # fmt: skip
     if done.failed:
         raise done.failed[0][1]
@@ -59,7 +59,7 @@ def _costs(case: Case, home: Home) -> Costs:
     made = case.newest(home)
     if by_base := sum(one.provenance.get("kept") == "base" for one in made):
         case.warnings.append(
-            f"the base answers for {by_base:,} of {len(made):,} people: it did best on held-back records"
+            f"the base answers for {by_base:,} of {len(made):,} users: it did best on held-back records"
         )
     return Costs(
         assemble_seconds=sum(one.seconds for one in made),

@@ -21,7 +21,7 @@ def averaged(case: Case, *, rag: Records = 0, share: Changes = AS_PLANNED, adapt
     Source: ours.
     """
     opened = open_pool(case, share, adapt)
-    adapters = dict.fromkeys(case.people, opened.adapter("average", average_of(opened.pool)))
+    adapters = dict.fromkeys(case.users, opened.adapter("average", average_of(opened.pool)))
     return Made(
         lambda queries: case.generate(opened.home, queries, case.retrieving(rag), adapters), Costs(bytes_per_user=0.0)
     )  # fmt: skip

@@ -25,7 +25,7 @@ def knn(case: Case, *, k: Count = 1) -> Made:
     Source: ours.
     """
     check({"k": k}, case.task)
-    known = {user: case.labelled(user) for user in case.people}
+    known = {user: case.labelled(user) for user in case.users}
 
     def answers(queries: Sequence[Query]) -> Iterator[str]:
         for query in queries:

@@ -21,7 +21,7 @@ def most_frequent(case: Case) -> Made:
     """
     check({}, case.task)
     label = dict[str, str]()
-    for user in case.people:
+    for user in case.users:
         records = reversed(case.labelled(user).records)
         counts = Counter(record.fields[case.task.answer_field].strip() for record in records)
         label[user] = max(counts, key=counts.__getitem__)

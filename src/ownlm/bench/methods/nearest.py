@@ -39,12 +39,11 @@ def nearest(case: Case, *, rag: Records = 0, share: Changes = AS_PLANNED, adapt:
     who = people_of(opened.home.store, pool=opened.pool.digest)
     sharer_ND = _embedded(case, opened.base, [opened.home.history(user, case.task.name) for user in who.values()])
     started = time.perf_counter()
-    target_UD = _embedded(case, opened.base, [case.histories[user] for user in case.people])
+    target_UD = _embedded(case, opened.base, [case.histories[user] for user in case.users])
     ids = [list(who)[place] for place in nearest_places(target_UD, sharer_ND)]
     seconds = time.perf_counter() - started
     adapters = {
-        user: opened.adapter(user, recipe_of(opened.pool, sharer))
-        for user, sharer in zip(case.people, ids, strict=True)
+        user: opened.adapter(user, recipe_of(opened.pool, sharer)) for user, sharer in zip(case.users, ids, strict=True)
     }
     kept = sum(one.bytes for one in adapters.values()) / len(adapters)
     return Made(

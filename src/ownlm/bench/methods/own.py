@@ -53,7 +53,7 @@ def train_own(case: Case, rag: int, profile: bool, adapt: Changes, train: dict[s
     home = case.home("own", case.adapted(**adapt), **how)
     if profile:
         case.profile(home)
-    done = home.train(case.task.name, users=case.people, base=BASE, seed=case.seed, progress=case.progress, **how)
+    done = home.train(case.task.name, users=case.users, base=BASE, seed=case.seed, progress=case.progress, **how)
     if done.failed:
         raise done.failed[0][1]
     case.loaded(home)
@@ -67,7 +67,7 @@ def _on_text(case: Case, format: Format, base: Path, train: dict[str, Any]) -> M
     texts = {user: texts_of(case.task, history, format) for user, history in case.histories.items()}
     free = replace(case, data=replace(case.data, task=FREE, targets=texts))
     home = free.home("own", base, **train)
-    done = home.train(FREE.name, users=case.people, base=BASE, seed=case.seed, progress=case.progress, **train)
+    done = home.train(FREE.name, users=case.users, base=BASE, seed=case.seed, progress=case.progress, **train)
     if done.failed:
         raise done.failed[0][1]
     case.loaded(home)

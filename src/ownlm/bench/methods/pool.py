@@ -89,8 +89,8 @@ def make_pool(
     for pool in home.pools.ls(case.task.name):
         if pool.provenance["sharing"] == wanted:
             return home, pool
-    for person in home.histories(case.task.name):
-        home.consent(person.user, True)
+    for history in home.histories(case.task.name):
+        home.consent(history.user, True)
     if train.get("profile"):
         case.profile(home)
     shared = home.pools.share(
