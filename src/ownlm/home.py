@@ -161,7 +161,7 @@ class Home(Corrections):
         plan = adapt_plan(self.store, self.task(asked.task), asked, name)
         dataset = Dataset() if asked.data is None else self.add_history(asked.data, asked.task).dataset
         with self.working("ownlm adapt", progress):
-            plan = replace(plan, task=self.keep_task(asked.task))
+            plan = replace(plan, task=keep_task(self.store, asked.task))
             return adapt_base(plan, partial(self.load, plan.base, progress), dataset, progress)
 
     def train(
@@ -182,7 +182,7 @@ class Home(Corrections):
         asked, report = TrainOptions.of(task, options), Training() if report is None else report
         report.added = self._add_first(asked.data, asked)
         with self.working("ownlm train", progress):
-            plan = train_plan(self.store, self.keep_task(asked.task), asked)
+            plan = train_plan(self.store, keep_task(self.store, asked.task), asked)
             train_users(plan, partial(self.load, plan.base, progress), progress, report)
         return report
 
@@ -222,7 +222,7 @@ class Home(Corrections):
             return report
         report.added = self._add_first(asked.data, asked)
         with self.working("ownlm train", progress):
-            plan = cold_start_plan(train_plan(self.store, self.keep_task(asked.task), asked), asked.pool)
+            plan = cold_start_plan(train_plan(self.store, keep_task(self.store, asked.task), asked), asked.pool)
             cold_start(plan, partial(self.load, plan.own.base, progress), progress, report)
         return report
 
@@ -230,8 +230,9 @@ class Home(Corrections):
         """Adds the histories given with an operation, if its base exists."""
         if data is None:
             return None
-        pick_base(self.store, self.task(asked.task).name, asked.base)
-        return self.add_history(data, asked.task)
+        task = self.task(asked.task)
+        pick_base(self.store, task.name, asked.base)
+        return add_history(self.store, data, task, None, skip_bad=False, again=False)
 
     # Assembling; `pools` has what is shared
 
@@ -251,7 +252,7 @@ class Home(Corrections):
         asked, report = AssembleOptions.of(task, options), Assemblies() if report is None else report
         report.added = self._add_first(asked.data, asked) or report.added
         with self.working("ownlm assemble", progress):
-            plan = assembly_plan(self.store, self.keep_task(asked.task), asked)
+            plan = assembly_plan(self.store, keep_task(self.store, asked.task), asked)
             assemble_users(plan, partial(self.load, plan.base, progress), progress, report)
         return report
 

@@ -8,7 +8,7 @@ from ownlm.errors import ConfigError, NotFoundError
 from ownlm.home import Home
 from ownlm.workflows.options import TrainOptions
 from ownlm.workflows.plan import TrainPlan, train_plan
-from ownlm.workflows.selection import FORGOTTEN, UP_TO_DATE, Candidate, candidates, checked
+from ownlm.workflows.selection import FORGOTTEN, UP_TO_DATE, Candidate, candidates
 from tests.community import rows, write_rows, write_task
 
 FAST = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-2}
@@ -126,7 +126,7 @@ def test_nobody_is_an_error_before_anything_starts(home: Home, monkeypatch: pyte
     monkeypatch.setattr(Home, "load", lambda *_: pytest.fail("the base was loaded"))
     plan = plan_of(home, users=["ada", "bela", "nobody"])
     with pytest.raises(NotFoundError, match="nobody"):
-        list(checked(plan, candidates(plan)))
+        list(candidates(plan, check=True))
     with pytest.raises(NotFoundError, match="nobody"):
         home.train("sorting", users=["ada", "bela", "nobody"], **FAST)
     for user in PEOPLE:

@@ -6,7 +6,6 @@ from typing import Any
 from uuid import uuid4
 
 from ownlm.errors import OwnlmError, many
-from ownlm.history.labels import check_history
 from ownlm.inference.load import RECIPE, open_usable
 from ownlm.model.base import BaseLM
 from ownlm.oppu.examples import tokenize
@@ -16,15 +15,12 @@ from ownlm.perpcs.assemble import Assembled, Target, assemble, check_pool
 from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.recipe import Recipe
 from ownlm.progress import Progress
-from ownlm.prompt.example import history_examples
 from ownlm.store import pools
 from ownlm.store.blobs import blob_name
-from ownlm.store.records import no_user_has_records, unknown_user
 from ownlm.store.rows import WAITS, AdapterInfo, HistoryInfo, ProfileInfo, history_digest, is_chosen
 from ownlm.workflows.plan import AssemblyPlan
-from ownlm.workflows.profile import shown
 from ownlm.workflows.report import Assemblies, Assembly
-from ownlm.workflows.selection import CHOSEN, FORGOTTEN, UP_TO_DATE, TrainingSeat, pages
+from ownlm.workflows.selection import CHOSEN, FORGOTTEN, UP_TO_DATE, TrainingSeat, looked_up, own_examples
 from ownlm.workflows.train import Meter
 
 ADAPT_RATE = 1e-2  # of weights; of a residual adapter, the sharers' rate
@@ -97,35 +93,27 @@ def _selected(plan: AssemblyPlan, report: Assemblies) -> Iterator[str]:
     Raises:
         NotFoundError: a named user has no records, or no user has any.
     """
-    store, task, named, found = plan.store, plan.task.name, plan.options.users, False
+    store, named = plan.store, plan.options.users
     sharers, outsiders = set(pools.people_of(store, pool=plan.pool.digest).values()), store.outsiders(plan.base.name)
     done = f"{WAITS}; `ownlm doctor` says whose" if plan.pool.waits else UP_TO_DATE
-    for names in pages(store, task, named):
-        people = {person.user: person for person in store.histories(task, names)}
-        latest = store.latest_adapters(task, names)
-        profiles = store.latest_profiles(task, names) if plan.config.prompt.profile else {}
-        for user in names:
-            if user not in people:
-                if named:
-                    raise unknown_user(store, user, task)
-                continue  # forgotten just now
-            found, last, why = True, latest.get((task, user)), None
-            if last and is_up_to_date(plan, people[user], last, profiles.get(user)):
-                why = done
-            elif not named and is_chosen(last, people[user].history):
-                why = CHOSEN
-            elif not named and last and not last.is_recipe:
-                why = "has an adapter of their own; naming the user assembles anyway"
-            elif not named and user in sharers:
-                why = "is a sharer of this pool; naming the user assembles anyway"
-            elif not named and user in outsiders:
-                why = f"the base {plan.base.name!r} has learnt from these records; naming the user assembles anyway"
-            if why is None:
-                yield user
-            else:
-                report.skipped.append((user, why))
-    if not found:
-        raise no_user_has_records(task)
+    for user, info, last, profile in looked_up(plan, check=True):
+        if info is None:
+            continue  # forgotten just now
+        why = None
+        if last and is_up_to_date(plan, info, last, profile):
+            why = done
+        elif not named and is_chosen(last, info.history):
+            why = CHOSEN
+        elif not named and last and not last.is_recipe:
+            why = "has an adapter of their own; naming the user assembles anyway"
+        elif not named and user in sharers:
+            why = "is a sharer of this pool; naming the user assembles anyway"
+        elif not named and user in outsiders:
+            why = f"the base {plan.base.name!r} has learnt from these records; naming the user assembles anyway"
+        if why is None:
+            yield user
+        else:
+            report.skipped.append((user, why))
 
 
 def is_up_to_date(plan: AssemblyPlan, person: HistoryInfo, last: AdapterInfo, profile: ProfileInfo | None) -> bool:
@@ -138,9 +126,8 @@ def _seat(model: BaseLM, plan: AssemblyPlan, user: str) -> tuple[TrainingSeat, l
     """A user's history as it is now, and its examples; an OwnlmError where none can be made."""
     history, numbers = plan.store.numbered_history(plan.task.name, user)
     profile = plan.store.profile(plan.task.name, user)
-    check_history(plan.task, history)
-    show = shown(plan.config.prompt, user, profile)
-    examples = history_examples(plan.task, history, recent=plan.options.recent, **show)
+    config = plan.config.model_copy(update={"recent": plan.options.recent, "since": None})
+    examples = own_examples(plan.task, history, config, profile)
     own = TrainingSeat(history, max(numbers.values(), default=0), profile, None)
     return own, tokenize(model, user, examples)
 

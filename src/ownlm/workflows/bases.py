@@ -16,7 +16,7 @@ from pathlib import Path
 from ownlm.config import TrainConfig
 from ownlm.durable import sync
 from ownlm.errors import BaseModelError, StoreError, TrainingError
-from ownlm.history.labels import check_gold, check_history
+from ownlm.history.labels import check_gold
 from ownlm.history.record import Dataset, History, Query
 from ownlm.history.task import Task
 from ownlm.model.adapter import Adapter
@@ -31,7 +31,7 @@ from ownlm.oppu.fleet import Job, Run
 from ownlm.oppu.memory import room_for
 from ownlm.oppu.minibatches import TokenizedExample
 from ownlm.progress import Progress
-from ownlm.prompt.example import Example, answer_text, history_examples, query_prompt
+from ownlm.prompt.example import Example, answer_text, query_prompt
 from ownlm.store.checkpoints import CheckpointInfo, Source, last_number, remove_checkpoint
 from ownlm.store.records import no_user_has_records
 from ownlm.store.rows import BaseInfo, ProfileInfo, history_digest
@@ -40,6 +40,7 @@ from ownlm.workflows.histories import known_history
 from ownlm.workflows.options import AdaptOptions
 from ownlm.workflows.plan import Plan, digest, pick_raw_base, provenance, settings
 from ownlm.workflows.profile import shown
+from ownlm.workflows.selection import own_examples
 from ownlm.workflows.train import Meter, fleet
 from ownlm.workflows.writer import BackgroundWriter, Checkpoints, Stored, machine_key
 
@@ -202,7 +203,7 @@ def _train(
     meter = Meter(progress, "task adapter, steps", config.steps_for(len(examples)))
     sources = tuple(Source(one.user_id, history_digest(one), upto) for one in histories)
     key = digest(_digest(examples), plan.name, seed, base.fingerprint, config.model_dump_json())
-    info = CheckpointInfo(task.name, digest(key, machine_key(base, config, None)), sources, None)
+    info = CheckpointInfo(task.name, digest(key, machine_key(base, config)), sources, None)
     checkpoints, room = Checkpoints(store), room_for(base, config, slots=1)
     job = checkpoints.resume(Job(plan.name, examples, seed), info)
     with BackgroundWriter[Stored](checkpoints.store, 1, lambda stored, error: None) as writer:
@@ -225,9 +226,8 @@ def stage_one_examples(
     task: Task, history: History, queries: Sequence[Query], config: TrainConfig, profile: ProfileInfo | None
 ) -> list[Example]:
     """The examples of an outsider's records and labelled queries."""
+    examples = own_examples(task, history, config, profile)
     show = shown(config.prompt, history.user_id, profile)
-    check_history(task, history)
-    examples = history_examples(task, history, recent=config.recent, since=config.since, **show)
     for query in queries:
         if query.user_id == history.user_id and query.gold is not None:
             check_gold(task, query)

@@ -1,20 +1,21 @@
-"""Selection: which users a plan trains, page by page, and the training job of each. One page is in memory at a time."""
+"""Selection: which users a plan trains, and the training job of each."""
 
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Collection, Container, Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from ownlm.config import TrainConfig
 from ownlm.history.labels import check_history
 from ownlm.history.record import History
+from ownlm.history.task import Task
 from ownlm.inference.load import load_adapter
 from ownlm.model.base import BaseLM
 from ownlm.oppu.examples import tokenize
 from ownlm.oppu.fleet import Job
-from ownlm.prompt.example import history_examples
+from ownlm.prompt.example import Example, history_examples
 from ownlm.store.records import no_user_has_records, unknown_user
 from ownlm.store.rows import AdapterInfo, HistoryInfo, ProfileInfo, is_chosen
 from ownlm.store.store import Store
-from ownlm.workflows.plan import TrainPlan
+from ownlm.workflows.plan import AssemblyPlan, TrainPlan
 from ownlm.workflows.profile import shown
 
 PAGE = 256  # users looked up at a time
@@ -49,24 +50,50 @@ class Candidate:
         return config.steps_for(min(new, config.recent or new))
 
 
-def candidates(plan: TrainPlan) -> Iterator[Candidate]:
-    """The plan's users: those named, in their order, or all by name. No transaction stays open between pages."""
-    store, task, named = plan.store, plan.task.name, plan.options.users
-    outsiders = set() if named else store.outsiders(plan.base.name)
+def candidates(plan: TrainPlan, *, check: bool = False) -> Iterator[Candidate]:
+    """The plan's users: those named, in their order, or all by name.
+
+    Args:
+        check: raise the errors below; without, a user without records is reported as forgotten.
+
+    Raises:
+        NotFoundError: a named user has no records; or, where none is named, no user has any.
+    """
+    outsiders = set() if plan.options.users else plan.store.outsiders(plan.base.name)
     excluded = _excluded(plan, outsiders)
+    for user, info, last, profile in looked_up(plan, excluded, check=check):
+        if user in excluded:
+            yield excluded[user]
+        elif info is None:
+            yield Candidate(user, 0, skipped=FORGOTTEN)
+        else:
+            yield _candidate(plan, info, last, profile, user in outsiders)
+
+
+def looked_up(
+    plan: TrainPlan | AssemblyPlan, left_out: Container[str] = (), *, check: bool = False
+) -> Iterator[tuple[str, HistoryInfo | None, AdapterInfo | None, ProfileInfo | None]]:
+    """Each of the plan's users with their history, newest adapter and profile, as far as they exist.
+
+    Users are looked up page by page: one page is in memory at a time, and no transaction stays open between pages.
+
+    Args:
+        left_out: users of whom nothing is looked up.
+        check: as for `candidates`.
+    """
+    store, task, named, found = plan.store, plan.task.name, plan.options.users, False
     for names in pages(store, task, named):
-        wanted = [user for user in names if user not in excluded]
-        people = {person.user: person for person in store.histories(task, wanted)}
+        wanted = [user for user in names if user not in left_out]
+        histories = {one.user: one for one in store.histories(task, wanted)}
         latest = store.latest_adapters(task, wanted)
         profiles = store.latest_profiles(task, wanted) if plan.config.prompt.profile else {}
         for user in names:
-            if user in excluded:
-                yield excluded[user]
-            elif user not in people:
-                yield Candidate(user, 0, skipped=FORGOTTEN)
-            else:
-                last = latest.get((task, user))
-                yield _candidate(plan, people[user], last, profiles.get(user), user in outsiders)
+            if check and named and user not in histories and user not in left_out:
+                raise unknown_user(store, user, task)
+            found = True
+            yield user, histories.get(user), latest.get((task, user)), profiles.get(user)
+    if check and not found:
+        raise no_user_has_records(task)
 
 
 def _excluded(plan: TrainPlan, outsiders: Set[str]) -> dict[str, Candidate]:
@@ -86,22 +113,6 @@ def _excluded(plan: TrainPlan, outsiders: Set[str]) -> dict[str, Candidate]:
         ranked = sorted((-counts[user], user) for user in counts.keys() - why.keys() - outsiders)
         why |= {user: f"not among the top {top:,} by number of records" for _, user in ranked[top:]}
     return {user: Candidate(user, counts[user], skipped=reason, selected=False) for user, reason in why.items()}
-
-
-def checked(plan: TrainPlan, people: Iterable[Candidate]) -> Iterator[Candidate]:
-    """The same candidates.
-
-    Raises:
-        NotFoundError: a named user has no records; or, where none is named, no user has any.
-    """
-    found = False
-    for one in people:
-        if one.records == 0 and plan.options.users:
-            raise unknown_user(plan.store, one.user, plan.task.name)
-        found = True
-        yield one
-    if not found:
-        raise no_user_has_records(plan.task.name)
 
 
 def pages(store: Store, task: str, users: Sequence[str]) -> Iterator[list[str]]:
@@ -162,17 +173,26 @@ def seat(plan: TrainPlan, model: BaseLM, one: Candidate) -> tuple[TrainingSeat, 
     history, numbers = plan.store.numbered_history(plan.task.name, user)
     profile = plan.store.profile(plan.task.name, user)  # read after the records: forgetting one removes the profile
     learnt = {record for record, number in numbers.items() if last and number <= last.upto}
-    check_history(plan.task, history)
-    examples = history_examples(
-        plan.task,
-        history,
-        recent=plan.config.recent,
-        since=plan.config.since,
-        learnt=learnt,
-        **shown(plan.config.prompt, user, profile),
-    )
+    examples = own_examples(plan.task, history, plan.config, profile, learnt)
     seated = TrainingSeat(history, max(numbers.values(), default=0), profile, last)
     if last and not examples:
         return seated, None
     start = load_adapter(plan.store, last, model) if last else None
     return seated, Job(user, tokenize(model, user, examples), plan.options.seed, start)
+
+
+def own_examples(
+    task: Task, history: History, config: TrainConfig, profile: ProfileInfo | None, learnt: Collection[str] = ()
+) -> list[Example]:
+    """The examples of a user's records, as the config says which and what their prompts show.
+
+    Args:
+        learnt: ids of records that make no example.
+
+    Raises:
+        DataError: a record does not fit the task.
+        NotFoundError: prompts show a profile, and the user has none.
+    """
+    check_history(task, history)
+    show = shown(config.prompt, history.user_id, profile)
+    return history_examples(task, history, recent=config.recent, since=config.since, learnt=learnt, **show)

@@ -32,7 +32,7 @@ from ownlm.store.rows import AdapterInfo, history_digest
 from ownlm.workflows.adapters import HeldBack
 from ownlm.workflows.plan import TrainPlan, digest
 from ownlm.workflows.report import Estimate, Trained, Training
-from ownlm.workflows.selection import FORGOTTEN, NOTHING_NEW, Candidate, TrainingSeat, candidates, checked, seat
+from ownlm.workflows.selection import FORGOTTEN, NOTHING_NEW, Candidate, TrainingSeat, candidates, seat
 from ownlm.workflows.writer import BackgroundWriter, Checkpoints, Stored, machine_key
 
 SAMPLE = 200  # users with counted examples in an estimate; with more users to train, the sample stands for all
@@ -105,7 +105,7 @@ def train_users(plan: TrainPlan, load: Callable[[], BaseLM], progress: Progress,
         NotFoundError: a named user has no records, or no user has any; nothing is trained then.
         StoreError: the home cannot be written; finished adapters are kept.
     """
-    steps = sum(one.steps(plan.config) for one in checked(plan, candidates(plan)) if one.skipped is None)
+    steps = sum(one.steps(plan.config) for one in candidates(plan, check=True) if one.skipped is None)
     trial_steps = Meter(progress, "trial steps", steps)
     held_back = measure(plan, load, trial_steps.on_step) if plan.options.held_back else {}
     seated, checkpoints = dict[str, TrainingSeat](), Checkpoints(plan.store)
@@ -166,14 +166,11 @@ def _jobs(
             report.skipped.append((one.user, NOTHING_NEW))
             continue
         seated[one.user] = own
-        yield checkpoints.resume(job, _checkpoint(plan, model, own))
-
-
-def _checkpoint(plan: TrainPlan, model: BaseLM, own: TrainingSeat) -> CheckpointInfo:
-    """The name of a user's checkpoint: a digest of all that its state depends on."""
-    user, history, parent = own.history.user_id, history_digest(own.history), own.last.id if own.last else ""
-    key = digest(plan.key(own.profile), history, parent, machine_key(model, plan.config, plan.options.tokens_per_step))
-    return CheckpointInfo(plan.task.name, key, (Source(user, history, own.upto),), user)
+        history, parent = history_digest(own.history), own.last.id if own.last else ""
+        on_machine = machine_key(model, plan.config, plan.options.tokens_per_step)
+        key = digest(plan.key(own.profile), history, parent, on_machine)
+        source = Source(one.user, history, own.upto)
+        yield checkpoints.resume(job, CheckpointInfo(plan.task.name, key, (source,), one.user))
 
 
 def _fail(plan: TrainPlan, user: str, error: OwnlmError, report: Training) -> None:
@@ -263,7 +260,7 @@ def estimate(plan: TrainPlan, load: Callable[[], BaseLM], progress: Progress) ->
 def _sample(plan: TrainPlan, found: Estimate) -> tuple[list[Candidate], int]:
     """At most `SAMPLE` of the users to train, drawn uniformly; and the number of all of them."""
     sample, total, chance = list[Candidate](), 0, random.Random(plan.options.seed)
-    for one in checked(plan, candidates(plan)):
+    for one in candidates(plan, check=True):
         if not one.selected:
             found.not_chosen[one.skipped or ""] += 1
             continue

@@ -6,9 +6,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ownlm.errors import AdapterError, NotFoundError, OwnlmError, argument, quoted
+from ownlm.errors import AdapterError, NotFoundError, OwnlmError, StoreError, argument, quoted
 from ownlm.history.task import Task
 from ownlm.progress import Progress
+from ownlm.store.checkpoints import remove_old_checkpoints
 from ownlm.store.database import working
 from ownlm.store.forget import Forgotten, forget_record, forget_user, leaving, resume
 from ownlm.store.pools import consents, sweep
@@ -203,19 +204,15 @@ def working_alone(store: Store, what: str, progress: Progress) -> Iterator[None]
         store.sweep()
         store.sweep_bases()
         sweep(store)
-        withdraw_left(store)
+        for name in leaving(store):  # deleted users with pieces in pools
+            from ownlm.workflows.pools.withdraw import withdraw_leaving  # it needs torch
+
+            with suppress(OwnlmError):  # the next command tries again
+                withdraw_leaving(store, name)
+        with suppress(StoreError):
+            remove_old_checkpoints(store)
         resume(store)
         yield
-
-
-def withdraw_left(store: Store) -> None:
-    """Withdraws deleted users' pieces from pools; failed withdrawals are retried later. Needs the training lock."""
-    if names := leaving(store):
-        from ownlm.workflows.pools.withdraw import withdraw_leaving
-
-        for name in names:
-            with suppress(OwnlmError):
-                withdraw_leaving(store, name)
 
 
 class Corrections:

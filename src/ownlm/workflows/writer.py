@@ -20,7 +20,6 @@ from ownlm.store.checkpoints import (
     add_checkpoints,
     find_checkpoint,
     remove_checkpoint,
-    remove_old_checkpoints,
 )
 from ownlm.store.rows import AdapterInfo
 from ownlm.store.store import Store
@@ -86,7 +85,7 @@ class BackgroundWriter(Generic[Info]):
     def _work(self) -> None:
         more = True
         while more:
-            batch, more = self._gathered()
+            batch, more = self._next_batch()
             if self._error:  # the queue is still emptied, so that `put` does not block for ever
                 continue
             try:
@@ -94,7 +93,7 @@ class BackgroundWriter(Generic[Info]):
             except Exception as error:  # raised again by `put` and `__exit__`
                 self._error = error
 
-    def _gathered(self) -> tuple[list[Callable[[], tuple[Info, bytes]]], bool]:
+    def _next_batch(self) -> tuple[list[Callable[[], tuple[Info, bytes]]], bool]:
         """All that is waiting, at least one; and whether more may come."""
         batch, make = list[Callable[[], tuple[Info, bytes]]](), self._waiting.get()
         while make is not None:
@@ -122,7 +121,7 @@ class BackgroundWriter(Generic[Info]):
             self._on_stored(info, outcome)
 
 
-def machine_key(base: BaseLM, config: TrainConfig, tokens_per_step: int | None) -> str:
+def machine_key(base: BaseLM, config: TrainConfig, tokens_per_step: int | None = None) -> str:
     """Digest of all that a run's rounding depends on; under dropout its masks depend on the tokens per step."""
     weight, tokens = next(base.model.parameters()), tokens_per_step or TOKENS_UNDER_DROPOUT
     return digest(weight.device.type, weight.dtype, sorted(versions().items()), tokens if config.lora_dropout else 0)
@@ -150,8 +149,6 @@ class Checkpoints:
         self._store, self._clock = store, clock
         self._runs: dict[str, tuple[CheckpointInfo, float]] = {}  # by `Job.user`: time of the last checkpoint
         self._rests_until = -float("inf")
-        with suppress(StoreError):
-            remove_old_checkpoints(store)
 
     @contextmanager
     def reported(self, report: Training) -> Iterator[None]:

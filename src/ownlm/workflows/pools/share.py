@@ -18,7 +18,6 @@ from torch import Tensor
 from ownlm.config import TrainConfig
 from ownlm.errors import ConfigError, NotFoundError, OwnlmError
 from ownlm.filesystem import folder_bytes
-from ownlm.history.labels import check_history
 from ownlm.history.record import History
 from ownlm.model.adapter import Adapter
 from ownlm.model.base import BaseLM
@@ -36,7 +35,7 @@ from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.sharers import Candidate, choose_sharers
 from ownlm.perpcs.version import PoolHead, write_pool
 from ownlm.progress import Progress
-from ownlm.prompt.example import history_examples, retrieval_document
+from ownlm.prompt.example import retrieval_document
 from ownlm.store import pools
 from ownlm.store.blobs import blob_name
 from ownlm.store.drafts import ADAPTER, GATES, add_drafts, drafts
@@ -44,8 +43,8 @@ from ownlm.store.records import no_longer_shared
 from ownlm.store.rows import DraftInfo, ProfileInfo, history_digest
 from ownlm.workflows.plan import SharePlan, digest, versions
 from ownlm.workflows.pools.lineage import new_pool_folder, pool_info, signing_key, version_of
-from ownlm.workflows.profile import shown
 from ownlm.workflows.report import Drafted, Shared
+from ownlm.workflows.selection import own_examples
 from ownlm.workflows.train import Meter
 from ownlm.workflows.writer import BackgroundWriter
 
@@ -98,9 +97,7 @@ class Drafting:
 
     def _job(self, config: TrainConfig, user: str, more: Mapping[str, Any]) -> Job:
         one = self.sharers[user]
-        show = shown(config.prompt, user, one.profile)
-        check_history(self.plan.task, one.history)
-        examples = history_examples(self.plan.task, one.history, recent=config.recent, since=config.since, **show)
+        examples = own_examples(self.plan.task, one.history, config, one.profile)
         return Job(user, tokenize(self.model, user, examples), secret(self.plan, one.history), **more)
 
 
