@@ -142,7 +142,7 @@ REFUSED: dict[str, tuple[bytes | Callable[[Path], bytes], str]] = {
     "HDF5": (b"\x89HDF\r\n\x1a\n" + b"\0" * 9, "an HDF5 file"),
     "7-Zip": (b"7z\xbc\xaf\x27\x1c\0\x04", "a 7-Zip archive"),
     "Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n", "a pointer of Git LFS"),
-    "mailbox": (b"From ada@example.org Thu Mar  4 10:15:00 2021\nFrom: Ada\n\nHello\n", "ownlm import mbox"),
+    "mailbox": (b"From ada@example.org Thu Mar  4 10:15:00 2021\nFrom: Ada\n\nHello\n", "a mailbox. Expected"),
     "UTF-16 without a BOM": (LINES.decode().encode("utf-16-le"), "begins with NUL bytes"),
     "NULs": (b"\0" * 99, "begins with NUL bytes"),
     "half UTF-16": (LINES.decode().encode("utf-16") + b"x", "not the UTF-16"),

@@ -51,7 +51,7 @@ def test_an_answer_that_is_no_label_is_a_bad_row(written: Any, place: str, tmp_p
         read_dataset(file, NEWS)
     what = f"{place}: the value of 'category' is not a label of the task; did you mean 'politics'?"
     assert caught.value.what.endswith(what), caught.value.what
-    assert caught.value.expected == "one of: arts, politics" and "--skip-bad" in str(caught.value.hint)
+    assert caught.value.expected == "one of: arts, politics" and "--skip-bad" in str(caught.value.command)
     dataset = read_dataset(file, NEWS, skip_bad=True)
     assert [history.user_id for history in dataset.histories] == ["u1", "u3"]
     assert len(dataset.bad) == 1 and dataset.bad[0].endswith(what)

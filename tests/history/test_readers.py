@@ -136,8 +136,9 @@ BAD: list[tuple[Any, str]] = [
 def test_a_bad_row_is_named_or_left_out(tmp_path: Path, bad: Any, what: str) -> None:
     with pytest.raises(DataError) as caught:
         read(tmp_path, row(), b"", bad, row("u2"))
-    for part in ("d.jsonl:3: ", what, "--skip-bad"):
+    for part in ("d.jsonl:3: ", what, "leave bad rows out"):
         assert part in str(caught.value)
+    assert "--skip-bad" in str(caught.value.command) and "--" not in str(caught.value.hint)
     assert SECRET not in str(caught.value)
     assert caught.value.__cause__ is None
     dataset = read(tmp_path, row(), b"", bad, row("u2"), skip_bad=True)

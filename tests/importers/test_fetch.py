@@ -181,7 +181,7 @@ def test_what_may_pass_is_tried_again(path: Path, status: int) -> None:
     with serving({"/data": BODY}, busy) as server:
         fetch(server, path)
     said = failure(lambda asked: asked.give(b"", status), path.with_name("other"))
-    assert f"status {status}. Next: run the same command again" in said
+    assert f"status {status}. Next: try again" in said
 
 
 def test_no_try_goes_on_for_ever(path: Path) -> None:

@@ -185,7 +185,7 @@ def test_a_repository_of_somebody_else(repository: Repository, tmp_path: Path, m
     monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
     error = refused(repository.folder)
     assert "dubious ownership" in str(error.got)
-    assert error.hint and f"git config --global --add safe.directory {repository.folder}" in error.hint
+    assert error.command == f"git config --global --add safe.directory {repository.folder}"
 
 
 def test_a_damaged_repository(repository: Repository) -> None:
@@ -200,12 +200,12 @@ def test_a_damaged_repository(repository: Repository) -> None:
         for damaged in (b"", content[: len(content) // 2], None):
             file.unlink() if damaged is None else file.write_bytes(damaged)
             error = refused(repository.folder)
-            assert "fsck" in str(error) and "SECRET" not in str(error)
+            assert "fsck" in str(error.command) and "SECRET" not in str(error)
             assert str(error.got).startswith(("fatal: ", "error: "))
         file.write_bytes(content)
     assert len(run(repository)[1]) == 5
     (repository.folder / ".git" / "HEAD").write_text("f" * 40)
-    assert "fsck" in str(refused(repository.folder))
+    assert "fsck" in str(refused(repository.folder).command)
 
 
 def test_git_ends_whatever_happens(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,8 @@ from ownlm.errors import DataError
 from ownlm.importers.git import import_git
 from tests.importers.repository import Repository, refused, run
 
+CLONE = "clone it, then name the folder of the clone"
+
 
 def test_a_bare_repository_where_only_named_ones_are_allowed(
     repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -28,9 +30,9 @@ def test_a_bare_repository_where_only_named_ones_are_allowed(
 
 
 @pytest.mark.parametrize(
-    ("bare", "hint"), [(True, "git -C {} symbolic-ref HEAD refs/heads/dev"), (False, "git -C {} switch dev")]
+    ("bare", "command"), [(True, "git -C {} symbolic-ref HEAD refs/heads/dev"), (False, "git -C {} switch dev")]
 )
-def test_a_head_on_a_branch_that_is_not_there(repository: Repository, tmp_path: Path, bare: bool, hint: str) -> None:
+def test_a_head_on_a_branch_that_is_not_there(repository: Repository, tmp_path: Path, bare: bool, command: str) -> None:
     repository.change("One")
     repository.git("branch", "old")
     repository.git("checkout", "--quiet", "-b", "dev")
@@ -43,7 +45,7 @@ def test_a_head_on_a_branch_that_is_not_there(repository: Repository, tmp_path: 
     error = refused(folder)
     assert "HEAD" in error.what and error.got == "HEAD names refs/heads/gone, which has no commit"
     assert error.expected == "a branch with commits, such as dev, main, old"
-    assert error.hint == f"`{hint.format(folder)}`"
+    assert error.command == command.format(folder)
 
 
 def test_a_head_where_only_the_remote_has_branches(repository: Repository, tmp_path: Path) -> None:
@@ -52,7 +54,7 @@ def test_a_head_where_only_the_remote_has_branches(repository: Repository, tmp_p
     (tmp_path / "clone" / ".git" / "HEAD").write_text("ref: refs/heads/gone\n")
     shutil.rmtree(tmp_path / "clone" / ".git" / "refs" / "heads")
     (tmp_path / "clone" / ".git" / "refs" / "heads").mkdir()
-    assert refused(tmp_path / "clone").hint == f"`git -C {tmp_path}/clone switch main`"
+    assert refused(tmp_path / "clone").command == f"git -C {tmp_path}/clone switch main"
 
 
 def test_an_empty_repository(tmp_path: Path) -> None:
@@ -62,26 +64,25 @@ def test_an_empty_repository(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "hint"),
+    ("source", "hint", "command"),
     [
-        ("https://example.org/ada/rain", "`git clone https://example.org/ada/rain FOLDER`, then name the folder"),
-        ("git@example.org:ada/rain.git", "`git clone git@example.org:ada/rain.git FOLDER`, then name the folder"),
-        ("file:///tmp/rain", "`git clone file:///tmp/rain FOLDER`, then name the folder"),
-        ("none", "check the path"),
+        ("https://example.org/ada/rain", CLONE, "git clone https://example.org/ada/rain FOLDER"),
+        ("git@example.org:ada/rain.git", CLONE, "git clone git@example.org:ada/rain.git FOLDER"),
+        ("file:///tmp/rain", CLONE, "git clone file:///tmp/rain FOLDER"),
+        ("none", "check the path", None),
     ],
 )
-def test_what_is_no_folder(tmp_path: Path, source: str, hint: str) -> None:
+def test_what_is_no_folder(tmp_path: Path, source: str, hint: str, command: str | None) -> None:
     with pytest.raises(DataError) as caught:
         import_git(Path(source), tmp_path / "out.jsonl")
-    assert caught.value.hint == hint and not (tmp_path / "out.jsonl").exists()
+    assert (caught.value.hint, caught.value.command) == (hint, command) and not (tmp_path / "out.jsonl").exists()
 
 
 def test_a_bundle_is_to_be_cloned(repository: Repository, tmp_path: Path) -> None:
     repository.change("One")
     repository.git("bundle", "create", "--quiet", str(tmp_path / "rain.bundle"), "--all")
-    assert refused(tmp_path / "rain.bundle").hint == (
-        f"`git clone {tmp_path}/rain.bundle FOLDER`, then name the folder"
-    )
+    error = refused(tmp_path / "rain.bundle")
+    assert (error.hint, error.command) == (CLONE, f"git clone {tmp_path}/rain.bundle FOLDER")
 
 
 def test_a_gitfile(repository: Repository, tmp_path: Path) -> None:
@@ -89,7 +90,7 @@ def test_a_gitfile(repository: Repository, tmp_path: Path) -> None:
     repository.git("worktree", "add", "--quiet", "--detach", str(tmp_path / "linked"))
     assert "the folder that holds it" in str(refused(tmp_path / "linked" / ".git").hint)
     shutil.rmtree(repository.folder / ".git" / "worktrees")
-    assert "git worktree repair" in str(refused(tmp_path / "linked").hint)
+    assert refused(tmp_path / "linked").command == "git worktree repair"
 
 
 def test_a_repository_of_a_newer_git(repository: Repository) -> None:
@@ -105,11 +106,11 @@ def test_advice_on_missing_objects(repository: Repository, tmp_path: Path) -> No
     repository.git("config", "uploadpack.allowFilter", "true")
     source = f"file://{repository.folder}"
     repository.git("clone", "--quiet", "--bare", "--filter=blob:none", source, str(tmp_path / "partial"))
-    hint = str(refused(tmp_path / "partial").hint)
-    assert "partial clone" in hint and "--refetch" in hint and "fsck" not in hint
+    error = refused(tmp_path / "partial")
+    assert "partial clone" in str(error.hint) and "--refetch" in str(error.command)
     for file in (repository.folder / ".git" / "objects").glob("??/*"):
         file.unlink()
-    assert "fsck" in str(refused(repository.folder).hint)
+    assert "fsck" in str(refused(repository.folder).command)
 
 
 @pytest.mark.parametrize("options", [["--object-format=sha256"], []])

@@ -108,7 +108,7 @@ def test_the_official_address() -> None:
 def test_what_is_not_there_for_all(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'LaMP_6' cannot be fetched.*may not be passed on"):
         download_lamp(tmp_path / "x", task="LaMP_6")
-    with pytest.raises(ConfigError, match=r"'LongLaMP_topic' cannot be fetched.*hf download LongLaMP/LongLaMP"):
+    with pytest.raises(ConfigError, match=r"'LongLaMP_topic' cannot be fetched.*download LongLaMP/LongLaMP"):
         download_lamp(tmp_path / "x", task="LongLaMP_topic")
     with pytest.raises(ConfigError, match=r"'free-text' cannot be fetched.*one of LaMP_1, LaMP_2M"):
         download_lamp(tmp_path / "x", task="free-text")

@@ -136,7 +136,7 @@ def test_folders(tmp_path: Path, layout: str) -> None:
     write(tmp_path / "lamp" / layout, topic("ada", "cats", "x", post("dogs", "a dog")))
     imported = import_lamp(tmp_path / "lamp", tmp_path / "out.jsonl", task="LongLaMP_topic")
     assert imported.records == {"ada": 1}
-    with pytest.raises(DataError, match=r"no Parquet files of topic_writing_user, train.*hf download"):
+    with pytest.raises(DataError, match=r"no Parquet files of topic_writing_user, train.*download LongLaMP"):
         import_lamp(tmp_path / "lamp", tmp_path / "out.jsonl", task="LongLaMP_topic", part="train")
 
 

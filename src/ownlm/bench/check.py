@@ -303,7 +303,7 @@ def _check_folder(folder: Path) -> None:
         raise ConfigError(what, got="a file", expected="a folder")
     there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise ConfigError(what, got=f"{there} cannot be written", hint="choose another OUT")
+        raise ConfigError(what, got=f"{there} cannot be written", hint="choose another folder")
 
 
 def _check_base(plan: Plan) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 from ownlm.bench.metrics import metric, metrics_of
 from ownlm.bench.plan import SetPlan
 from ownlm.errors import DataError
-from ownlm.history.readers import MEND, read_dataset, read_queries
+from ownlm.history.readers import read_dataset, read_queries
 from ownlm.history.record import History, Query, Record
 from ownlm.history.task import OPTION_FIELDS, Task, load_task, with_instruction
 from ownlm.history.times import time_key
@@ -68,7 +68,7 @@ def read_set(plan: SetPlan) -> SetData:
             query, or no users are left to ask.
     """
     task = load_task(plan.task)
-    dataset = read_dataset(plan.data, task, labels=plan.labels, hint=MEND)
+    dataset = read_dataset(plan.data, task, labels=plan.labels, all_rows=True)
     task = with_instruction(task, dataset.instruction, dataset.labels)
     histories = {history.user_id: _usable(history, task) for history in dataset.histories}
     if plan.held_back is not None:
@@ -258,7 +258,7 @@ def _outsiders(
     """
     if plan.outsiders is None:
         return {}, ()
-    dataset = read_dataset(plan.outsiders, task, labels=plan.outsiders_labels, hint=MEND)
+    dataset = read_dataset(plan.outsiders, task, labels=plan.outsiders_labels, all_rows=True)
     known: dict[str, list[Query]] = {}
     for query in dataset.queries:
         if query.gold is not None:

@@ -179,7 +179,13 @@ class Problems:
             yield
         except OwnlmError as error:
             kind = type(error) if type(error).__init__ is OwnlmError.__init__ else ConfigError
-            said = kind(f"{where}: {error.what}", got=error.got, expected=error.expected, hint=error.hint)
+            said = kind(
+                f"{where}: {error.what}",
+                got=error.got,
+                expected=error.expected,
+                hint=error.hint,
+                command=error.command,
+            )
             self.add(said if where else error)
 
     def add(self, error: OwnlmError) -> None:
@@ -369,7 +375,7 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"The file {path} cannot be read", got=error.strerror) from None
     except ValueError as error:  # of TOML or of UTF-8
-        raise ConfigError(f"The file {path} is no TOML file", got=error, hint="mend it there") from None
+        raise ConfigError(f"The file {path} is no TOML file", got=error, hint="correct it there") from None
 
 
 def slug_of(name: str) -> str:

@@ -123,7 +123,7 @@ class Writer:
         return StoreError(
             f"The predictions cannot be written to {self.path}",
             got=error.strerror or type(error).__name__,
-            hint="check the folder, and that it has room; the same command goes on where this one stopped",
+            hint="check the folder and its room, then run the benchmark again: it continues",
         )
 
 

@@ -13,7 +13,7 @@ from ownlm.bench.results import Bucket, buckets
 from ownlm.bench.statistics import Estimate, Resampling
 from ownlm.errors import DataError
 from ownlm.history.lamp import read_golds
-from ownlm.history.readers import MEND, read_dataset, read_queries
+from ownlm.history.readers import read_dataset, read_queries
 from ownlm.history.task import Task, with_instruction
 
 
@@ -98,7 +98,7 @@ def _estimates(resampling: Resampling, term_of: Mapping[Metric, Array]) -> dict[
 
 
 def _users(data: Path, task: Task, golds: Path, ids: Collection[str]) -> _Users:
-    dataset = read_dataset(data, task, hint=MEND)
+    dataset = read_dataset(data, task, all_rows=True)
     queries, source = dataset.queries, data
     if not queries:
         source = data.parent / f"{data.stem}.queries.jsonl"

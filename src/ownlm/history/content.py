@@ -37,14 +37,14 @@ _BESIDE: Final = re.compile(
 _TABLE: Final = "save the table as CSV (UTF-8), JSON Lines or Parquet"
 _UNPACK: Final = "unpack it first"
 _OTHERS: Final = (
-    (b"SQLite format 3\0", "an SQLite database", "export the rows: sqlite3 -csv -header FILE 'SELECT ...' > rows.csv"),
+    (b"SQLite format 3\0", "an SQLite database", "export the rows as CSV"),
     (b"\x93NUMPY", "a NumPy array", _TABLE),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a document of old Microsoft Office", _TABLE),
     (b"PK\x05\x06", "an empty zip archive", "pack it again"),
     (b"%PDF", "a PDF document", _TABLE),
     (b"{\\rtf", "an RTF document", _TABLE),
-    (b"ARROW1", "an Arrow (Feather) file", "write it as Parquet: pandas.read_feather(FILE).to_parquet(NAME)"),
-    (b"FEA1", "a Feather file", "write it as Parquet: pandas.read_feather(FILE).to_parquet(NAME)"),
+    (b"ARROW1", "an Arrow (Feather) file", "write it as Parquet"),
+    (b"FEA1", "a Feather file", "write it as Parquet"),
     (b"ORC", "an ORC file", "write it as Parquet"),
     (b"Obj\x01", "an Avro file", "write it as Parquet or JSON Lines"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file", _TABLE),
@@ -55,7 +55,7 @@ _OTHERS: Final = (
     (b"\xff\x06\x00\x00sNaPpY", "a snappy file", _UNPACK),
     (b"\x89PNG", "a picture", "give the file of rows"),
     (b"\xff\xd8\xff", "a picture", "give the file of rows"),
-    (b"version https://git-lfs", "a pointer of Git LFS instead of the file itself", "fetch it with `git lfs pull`"),
+    (b"version https://git-lfs", "a pointer of Git LFS instead of the file itself", "fetch the file itself"),
 )
 _PICKLE: Final = re.compile(rb"\x80[\x02-\x05][\x80-\xff}\](cK)]|\(dp0|\(lp0|c[a-z_.]+\n[A-Za-z_]+\n", re.DOTALL)
 _MAILBOX: Final = re.compile(rb"From \S+ [^\n]*\d{4}\r?\n[\w-]+:")
@@ -122,15 +122,21 @@ def _refuse_others(path: Path, head: bytes, packed: str | None) -> None:
     elif packed and (head.startswith(b"PAR1") or any(head.startswith(magic) for magic, _ in _PACKED)):
         what, hint = "Parquet or a packed file within a packed file", _UNPACK
     elif _PICKLE.match(head):
-        what, hint = "a Python pickle", "pickles can run code and are not read; write it with DataFrame.to_parquet"
+        what, hint = "a Python pickle", "write it as Parquet: pickles can run code, and are not read"
     elif start.startswith((b"<!doctype", b"<html", b"<head", b"<body", b"<script")):
         what, hint = "a web page", "perhaps an error or a login page was saved; fetch the file again"
     elif start.startswith((b"<?xml", b"<")):
         what, hint = "XML or HTML", _TABLE
     elif _MAILBOX.match(head):
-        what, hint = "a mailbox", f"ownlm import mbox {quoted(path)} mail.jsonl"
+        what, hint = "a mailbox", "import it, and name the history that the import writes"
     if what:
-        raise DataError(f"The file {path} is {what}", expected="JSON Lines, JSON, CSV or Parquet", hint=hint)
+        command = {
+            "an SQLite database": f"sqlite3 -csv -header {quoted(path)} 'SELECT ...' > rows.csv",
+            "a mailbox": f"ownlm import mbox {quoted(path)} mail.jsonl",
+            "a pointer of Git LFS instead of the file itself": "git lfs pull",
+        }.get(what)
+        expected = "JSON Lines, JSON, CSV or Parquet"
+        raise DataError(f"The file {path} is {what}", expected=expected, hint=hint, command=command)
 
 
 class _Chunks(io.RawIOBase):

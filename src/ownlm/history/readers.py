@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ownlm.errors import DataError
+from ownlm.errors import DataError, argument
 from ownlm.history.files import Kind, kind_of, read_rows
 from ownlm.history.lamp import Labels, Queries, label_files, lamp_items, lamp_records, read_labels, read_lamp_users
 from ownlm.history.record import Dataset, Query, Record, in_order
@@ -19,12 +19,9 @@ from ownlm.history.task import Task
 
 _NO_ROWS = "JSON Lines, JSON, CSV or Parquet with at least one"
 
-SKIP_BAD = "mend it there, or have bad rows left out (`skip_bad`, `--skip-bad`)"
-MEND = "correct the file, or the task"  # where no row can be left out
-
 
 def read_dataset(
-    path: Path, task: Task, *, labels: Path | None = None, skip_bad: bool = False, hint: str = SKIP_BAD
+    path: Path, task: Task, *, labels: Path | None = None, skip_bad: bool = False, all_rows: bool = False
 ) -> Dataset:
     """Reads the histories of a file and, from LaMP's JSON, the queries with their instruction and labels.
 
@@ -35,7 +32,7 @@ def read_dataset(
             packed (gzip, bzip2, xz, zstd, or a zip archive of one file).
         labels: the label file of a LaMP file; by default the file of the usual name beside it.
         skip_bad: leave bad rows out and list them in `Dataset.bad`; a file without a good row is still refused.
-        hint: what to do about a bad row.
+        all_rows: the caller needs all rows: the hint about a bad one is to correct it, and not to leave it out.
 
     Returns:
         A dataset of users in the order of their first appearance, each with at least one record, oldest first.
@@ -44,7 +41,11 @@ def read_dataset(
     Raises:
         DataError: a file or row is invalid, or no row is valid. The error names the place and repeats no text.
     """
-    rows = Rows(skip_bad, hint)
+    if all_rows:
+        rows = Rows(skip_bad, "correct the file, or the task")
+    else:
+        command = f"ownlm history add --skip-bad --task TASK {argument(path)}"
+        rows = Rows(skip_bad, "correct it there, or leave bad rows out", command)
     kind, asked = kind_of(path), Queries()
     if (items := lamp_items(path, kind)) is not None:
         label_path, known = _labels(path, labels)
@@ -131,7 +132,7 @@ def _dataset(path: Path, records: Iterable[tuple[str, Record]], asked: Queries, 
     if not users and rows.bad:
         raise DataError(
             f"No row of the file {path} can be read", got=f"{len(rows.bad):,} bad ones; the first: {rows.bad[0]}",
-            expected=_NO_ROWS, hint="mend the file; leaving bad rows out leaves nothing",
+            expected=_NO_ROWS, hint="correct the file: without its bad rows nothing is left",
         )  # fmt: skip
     if not (users or asked.queries):
         raise DataError(f"The file {path} holds no rows", expected=_NO_ROWS)

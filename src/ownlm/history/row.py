@@ -25,6 +25,7 @@ class Rows:
     Args:
         skip_bad: collect bad rows instead of raising.
         hint: what to do about a bad row.
+        command: the shell command for that action.
 
     Attributes:
         bad: "place: what is wrong" of each bad row.
@@ -32,8 +33,8 @@ class Rows:
         query_times: unit check of the queries' numeric times.
     """
 
-    def __init__(self, skip_bad: bool, hint: str = "mend it there") -> None:
-        self.skip_bad, self.hint = skip_bad, hint
+    def __init__(self, skip_bad: bool, hint: str = "correct it there", command: str | None = None) -> None:
+        self.skip_bad, self.hint, self.command = skip_bad, hint, command
         self.bad: list[str] = []
         self.times, self.query_times = UnitCheck(), UnitCheck()
         self._time_like: str | None = None
@@ -47,8 +48,9 @@ class Rows:
         except (OwnlmError, ValueError) as error:
             found = error if isinstance(error, OwnlmError) else OwnlmError(str(error))
             if not self.skip_bad:
+                hint, command = (found.hint, found.command) if found.hint else (self.hint, self.command)
                 raise DataError(
-                    f"{place}: {found.what}", got=found.got, expected=found.expected, hint=found.hint or self.hint
+                    f"{place}: {found.what}", got=found.got, expected=found.expected, hint=hint, command=command
                 ) from None
             self.bad.append(f"{place}: {found.what}")
 
@@ -85,7 +87,7 @@ class Rows:
                 raise DataError(
                     f"The first time of the file {path} is in another unit than most others",
                     got=check.outnumbered.partition("; ")[0], expected="one unit, or ISO 8601 dates",
-                    hint="mend the first one, or write all of them in one unit",
+                    hint="correct the first one, or write all of them in one unit",
                 )  # fmt: skip
 
 

@@ -194,7 +194,7 @@ def load_task(name_or_path: str | Path) -> Task:
     try:
         spec = tomllib.loads(text.decode("utf-8"))
     except ValueError as error:  # of TOML or of UTF-8
-        raise TaskError(f"The task file {name} is not TOML", got=error, hint="mend it there") from None
+        raise TaskError(f"The task file {name} is not TOML", got=error, hint="correct it there") from None
     return _validated(spec, f"The task {name}")
 
 

@@ -25,7 +25,7 @@ LONGEST_WAIT_S: Final = 60.0  # however long the server asks to wait
 MAX_BYTES: Final = 8 * 2**30
 MAX_REDIRECTS: Final = 5
 
-_LATER: Final = "run the same command again later: it goes on from here"
+_LATER: Final = "try again later: the download continues"
 _ADDRESS: Final = "check the address; the data may have moved"
 
 
@@ -74,7 +74,7 @@ def fetch_file(url: str, path: Path, *, check: Callable[[Path], None], progress:
         raise DataError(
             f"The file {path} cannot be written",
             got=error.strerror or type(error).__name__,
-            hint="make room there, then run the same command again: it goes on from here",
+            hint="make room there, then try again: the download continues",
         ) from None
     return True
 
@@ -137,7 +137,7 @@ def _try(client: httpx.Client, url: httpx.URL, part: Part, progress: Progress) -
     except httpx.ProxyError:
         return _Failure("a proxy that does not let it through", "check HTTPS_PROXY and the network")
     except httpx.ConnectError:
-        hint = "check the network and the address, then run the same again"
+        hint = "check the network and the address, then try again"
         return _Failure(f"no connection to {url.host}", hint, temporary=True)
     except httpx.TransportError:  # its message may repeat the server's words
         return _Failure("a connection that failed or was cut", f"check the network; {_LATER}", temporary=True)

@@ -271,18 +271,19 @@ def _is_git_directory(repo: Path) -> bool:
 
 def _no_folder(repo: Path) -> DataError:
     """The error for a path that is not a folder: a URL, a bundle, a `.git` file, or missing."""
-    what, hint = f"There is no folder {repo}", "check the path"
+    what, hint, command = f"There is no folder {repo}", "check the path", None
     source = _SCHEME.sub(lambda found: f"{found[1]}:/{'/' if found[1] == 'file' else ''}/", str(repo))
+    clone = "clone it, then name the folder of the clone", f"git clone {quoted(source)} FOLDER"
     if source != str(repo) or _HOST.match(source):
-        what, hint = f"{source} is not on this machine", f"`git clone {quoted(source)} FOLDER`, then name the folder"
+        what, (hint, command) = f"{source} is not on this machine", clone
     elif repo.is_file():
         with open_regular(repo) as file:
             start = file.read(64)
         if start.startswith(b"# v") and b" git bundle" in start:
-            what, hint = f"{repo} is a bundle", f"`git clone {quoted(source)} FOLDER`, then name the folder"
+            what, (hint, command) = f"{repo} is a bundle", clone
         else:
             what, hint = f"{repo} is a file", "name the folder that holds it"
-    return DataError(what, expected="the folder of a git repository", hint=hint)
+    return DataError(what, expected="the folder of a git repository", hint=hint, command=command)
 
 
 def _no_commits(repo: Path) -> DataError:
@@ -300,7 +301,8 @@ def _no_commits(repo: Path) -> DataError:
         f"The HEAD of the repository {repo} names a missing branch",
         got=f"HEAD names {readable(name).strip()}, which has no commit",
         expected=f"a branch with commits, such as {', '.join(branches[:5])}",
-        hint=f"`git -C {quoted(repo)} {command}`",
+        hint="point HEAD at a branch with commits" if bare else "switch to a branch with commits",
+        command=f"git -C {quoted(repo)} {command}",
     )
 
 
@@ -313,13 +315,14 @@ def _refused(what: str, said: bytes, repo: Path) -> DataError:
     lines = [text for line in said.splitlines() if (text := readable(line).strip())]
     got = next((line for line in lines if line.startswith(("fatal: ", "error: "))), lines[0] if lines else None)
     trust = next((line for line in lines if line.startswith("git config --global --add safe.directory ")), None)
+    command = None
     if trust:
-        hint = f"if you trust its owner, run `{trust}`"
+        hint, command = "if you trust its owner, mark the repository as safe", trust
     elif got and "not a git repository: " in got:
-        hint = (
-            "its .git names a folder that is not there: for a worktree, run `git worktree repair` in the main tree; "
-            "for a submodule, `git submodule update --init`"
-        )
+        is_submodule = "/modules/" in got
+        mend = "initialise its submodules" if is_submodule else "repair its worktrees"
+        hint = f"its .git names a folder that is not there: in the main repository, {mend}"
+        command = "git submodule update --init" if is_submodule else "git worktree repair"
     elif got and "not a git repository" in got:
         hint = "name the folder of a repository, bare or not, or one within it"
     elif got and "safe.bareRepository" in got:
@@ -329,10 +332,9 @@ def _refused(what: str, said: bytes, repo: Path) -> DataError:
     elif got and "Permission denied" in got:
         hint = "ask for permission to read the repository, or clone it"
     elif _is_partial(repo):
-        hint = (
-            f"a partial clone lacks objects, and nothing is fetched here: `git -C {quoted(repo)} fetch --refetch "
-            "--no-filter` fetches them, or clone it whole"
-        )
+        hint = "fetch the objects that this partial clone lacks, or clone it whole"
+        command = f"git -C {quoted(repo)} fetch --refetch --no-filter"
     else:
-        hint = f"`git -C {quoted(repo)} fsck` says what is damaged"
-    return DataError(what, got=got and got[:300], expected="a git repository that is whole and yours", hint=hint)
+        hint, command = "find out what is damaged", f"git -C {quoted(repo)} fsck"
+    expected = "a git repository that is whole and yours"
+    return DataError(what, got=got and got[:300], expected=expected, hint=hint, command=command)

@@ -19,7 +19,7 @@ class Imported:
     """The result of an import.
 
     Attributes:
-        task: the value for `--task`: the name of a shipped task, or the path of the written task file.
+        task: the task of the history: the name of a shipped task, or the path of the written task file.
         records: the number of records of each user.
         left_out: the number of items left out, by reason.
         files: the written files, the history first.
@@ -65,7 +65,7 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
         raise DataError(
             f"The file {path} exists and is not a history",
             expected="a new file, or one of an earlier import",
-            hint="name another OUT.jsonl",
+            hint="choose another name",
         )
     if path.is_dir():  # checked before the work, not after it
         raise DataError(f"{path} is a folder", expected="a file to write", hint="name a file in it")

@@ -80,7 +80,7 @@ def _read(files: list[Path], task: Task, labels: Path | None, left_out: Counter[
             hint="plain rows need no import: add them to the home as they are",
             command="ownlm history add FILE",
         )
-    dataset = read_dataset(files[0], task, labels=labels)
+    dataset = read_dataset(files[0], task, labels=labels, all_rows=True)
     left_out[GIVEN_AWAY] += dataset.given_away
     return dataset
 
@@ -134,6 +134,6 @@ def _check_targets(targets: list[Path], sources: list[Path]) -> None:
     if taken or len(set(targets)) < len(targets):
         raise DataError(
             f"The import would write over {min(taken, default=targets[0])}",
-            expected="an OUT.jsonl whose name, and the same with .queries.jsonl and .toml, are free",
-            hint="name another OUT.jsonl",
+            expected="a history file whose name, and the names with .queries.jsonl and .toml, are free",
+            hint="choose another name",
         )

