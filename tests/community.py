@@ -2,7 +2,10 @@
 
 import json
 import shutil
+from functools import cache
 from pathlib import Path
+
+from ownlm.home import Home
 
 TASK = """
 name = "sorting"
@@ -41,6 +44,27 @@ def write_rows(path: Path, *groups: list[dict[str, str]]) -> Path:
     """A JSON Lines file."""
     path.write_text("".join(json.dumps(row) + "\n" for group in groups for row in group), "utf8")
     return path
+
+
+@cache
+def _home_on(base: Path) -> Path:
+    folder = base.with_name(f"{base.name}-home")
+    home = Home(folder)
+    home.add_base(str(base), "tiny")
+    home.store.database.close()
+    return folder
+
+
+def home_on(base: Path, folder: Path) -> Home:
+    """A home with the base "tiny", copied: checking a base takes longer than most tests."""
+    return Home(shutil.copytree(_home_on(base), folder))
+
+
+def small_home(folder: Path, base: Path, *groups: list[dict[str, str]]) -> Home:
+    """A home on the base with these people's records; their file, and the task's, are beside it."""
+    home = home_on(base, folder / "home")
+    home.add_history(write_rows(folder / "people.jsonl", *groups), str(write_task(folder)))
+    return home
 
 
 def with_context(folder: Path, base: Path, tokens: int) -> Path:

@@ -9,13 +9,15 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 from ownlm.home import Home
 from ownlm.model import piece_bank
+from ownlm.model.base import BaseLM, load_base
 from ownlm.model.bases import smollm2 as embedded
 from ownlm.model.bases.random_base import make_random_base
-from tests.community import rows, write_rows, write_task
+from tests.community import home_on, rows, write_rows, write_task
 from tests.sharing import make_home, share
 from tests.shell import QuickShell
 
@@ -27,6 +29,18 @@ settings.load_profile("ownlm")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a random Llama: 2 layers, 4 heads on 2 key-value heads, float32. Copy it before changing it."""
     return make_random_base(tmp_path_factory.mktemp("base") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def base(tiny_base: Path) -> BaseLM:
+    """The tiny base, loaded."""
+    return load_base(tiny_base, name="tiny", fingerprint="tiny")
+
+
+@pytest.fixture(scope="module")
+def double(tiny_base: Path) -> BaseLM:
+    """The same in float64."""
+    return load_base(tiny_base, name="tiny", fingerprint="tiny", dtype=torch.float64)
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +84,7 @@ def shell(tmp_path: Path, tiny_base: Path) -> QuickShell:
     write_rows(tmp_path / "people.jsonl", rows("ada", 7), rows("bela", 4), rows("ciro", 3))
     queries = [{"user_id": u, "id": f"q-{u}", "text": "thing", "gold": "bin"} for u in ("ada", "ciro", "nobody")]
     write_rows(tmp_path / "queries.jsonl", queries)
-    Home(tmp_path / ".ownlm").add_base(str(tiny_base), "tiny")
+    home_on(tiny_base, tmp_path / ".ownlm")
     return QuickShell(tmp_path)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ownlm.home import Home
 from ownlm.workflows.report import Shared
-from tests.community import rows, write_rows, write_task
+from tests.community import home_on, rows, write_rows, write_task
 from tests.shell import QuickShell
 
 SHARERS, OTHERS = ("ana", "ben", "cleo", "dov"), ("eva", "finn")
@@ -16,8 +16,7 @@ def community(folder: Path, base: Path) -> QuickShell:
     folder.mkdir(exist_ok=True)
     write_task(folder)
     people = [rows(user, 11 + n) for n, user in enumerate((*SHARERS, *OTHERS))]
-    home = Home(folder / ".ownlm")
-    home.add_base(str(base), "tiny")
+    home = home_on(base, folder / ".ownlm")
     home.add_history(write_rows(folder / "people.jsonl", *people), str(folder / "sorting.toml"))
     home.keep_task(str(folder / "sorting.toml"))
     for user in SHARERS:

@@ -13,7 +13,7 @@ from ownlm.perpcs.pool import Pool
 from ownlm.store.pools import add_pool, people_of
 from ownlm.store.rows import AdapterInfo, PoolInfo
 from ownlm.workflows.report import Answer, Shared
-from tests.community import rows, write_rows, write_task
+from tests.community import rows, small_home
 from tests.perpcs.pools import make_pool, random_pieces
 from tests.store.rows import give_consent, keep, pool_info, recipe
 
@@ -28,10 +28,8 @@ Pieces = dict[str, dict[str, Piece]]  # by user, by module
 def make_home(folder: Path, tiny_base: Path) -> Home:
     """Seven people with records, of whom four agree to share."""
     folder.mkdir(exist_ok=True)
-    home = Home(folder / "home")
-    home.add_base(str(tiny_base), "tiny")
     groups = [rows(user, 15 - n) for n, user in enumerate(GIVERS)] + [rows(user, 6) for user in OTHERS]
-    home.add_history(write_rows(folder / "people.jsonl", *groups), str(write_task(folder)))
+    home = small_home(folder, tiny_base, *groups)
     for user in GIVERS:
         home.consent(user, True)
     return home

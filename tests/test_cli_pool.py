@@ -8,7 +8,7 @@ import pytest
 from ownlm.home import Home
 from ownlm.perpcs.signing import fingerprint, new_key
 from ownlm.perpcs.version import without
-from tests.community import rows, write_rows, write_task
+from tests.community import home_on, rows, write_rows, write_task
 from tests.shared_home import OTHERS, community, share
 from tests.shell import QuickShell
 
@@ -223,7 +223,7 @@ def test_who_made_a_pool_is_shown_wherever_it_is(shared: QuickShell, tmp_path: P
     assert f"signed with the key {key}" in shared.run("pool", "verify")
     other = QuickShell(tmp_path / "other")
     other.folder.mkdir()
-    Home(other.folder / ".ownlm").add_base(str(tiny_base), "tiny")
+    home_on(tiny_base, other.folder / ".ownlm")
     write_task(other.folder)
     line = ("pool", "add", pool.folder, "--task", "sorting.toml")
     assert "Invalid digest" in other.run(*line, "--digest", "abc", code=1)

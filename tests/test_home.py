@@ -19,7 +19,7 @@ from ownlm.errors import (
 )
 from ownlm.history.record import Query
 from ownlm.home import Home
-from tests.community import rows, write_rows, write_task
+from tests.community import home_on, rows, small_home, write_rows, write_task
 from tests.peft_folder import read_peft_folder
 
 FAST = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-2}
@@ -31,11 +31,8 @@ def task(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def home(tmp_path: Path, tiny_base: Path, task: str) -> Home:
-    home = Home(tmp_path / "home")
-    home.add_base(str(tiny_base), "tiny")
-    home.add_history(write_rows(tmp_path / "three.jsonl", rows("ada", 7), rows("bela", 4), rows("ciro", 1)), task)
-    return home
+def home(tmp_path: Path, tiny_base: Path) -> Home:
+    return small_home(tmp_path, tiny_base, rows("ada", 7), rows("bela", 4), rows("ciro", 1))
 
 
 def test_train_trains_whom_it_must_and_nobody_else(home: Home, tmp_path: Path) -> None:
@@ -60,8 +57,7 @@ def test_train_trains_whom_it_must_and_nobody_else(home: Home, tmp_path: Path) -
 def test_the_same_person_in_another_home_gets_the_same_adapter(
     home: Home, tmp_path: Path, tiny_base: Path, task: str
 ) -> None:
-    alone = Home(tmp_path / "alone")
-    alone.add_base(str(tiny_base), "tiny")
+    alone = home_on(tiny_base, tmp_path / "alone")
     alone.train(task, data=write_rows(tmp_path / "bela.jsonl", rows("bela", 4)), slots=1, **FAST)
     home.train("sorting", **FAST)
     home.export("bela", tmp_path / "one")
@@ -258,9 +254,8 @@ def test_who_and_what_is_not_there(home: Home, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no base model yet"):
         Home(tmp_path / "empty").train("LaMP_4", data=_titles(tmp_path))
     with pytest.raises(TaskError, match="no labels"):
-        titles = Home(tmp_path / "titles")
+        titles = home_on(Path(home.bases()[0].folder), tmp_path / "titles")
         titles.add_history(_titles(tmp_path), "LaMP_4")
-        titles.add_base(str(home.bases()[0].folder), "tiny")
         titles.ask("ada", "x", "LaMP_4", choose=True, base_only=True)
     with pytest.raises(ConfigError, match="epochs"):
         home.train("sorting", epochs=0)

@@ -21,7 +21,7 @@ from ownlm.oppu.fleet import Job, train_fleet
 from ownlm.progress import silent
 from ownlm.prompt.example import history_examples
 from ownlm.store.database import working
-from tests.community import rows, write_rows, write_task
+from tests.community import home_on, rows, small_home, write_rows, write_task
 from tests.forks import context
 from tests.namespace import run_with_mount
 
@@ -30,11 +30,7 @@ FAST = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-2}
 
 @pytest.fixture
 def home(tmp_path: Path, tiny_base: Path) -> Home:
-    home = Home(tmp_path / "home")
-    home.add_base(str(tiny_base), "tiny")
-    people = write_rows(tmp_path / "people.jsonl", rows("ada", 7), rows("bela", 4))
-    home.add_history(people, str(write_task(tmp_path)))
-    return home
+    return small_home(tmp_path, tiny_base, rows("ada", 7), rows("bela", 4))
 
 
 def in_one_process(mount: str, folder: Path, code: str) -> None:
@@ -85,8 +81,7 @@ def test_from_scratch_knows_no_last_adapter(home: Home, tmp_path: Path, tiny_bas
     (anew,) = home.train("sorting", users=["ada"], from_scratch=True, **FAST).trained
     assert (anew.parent, anew.records, anew.steps) == (None, 10, 6)
     assert home.train("sorting", users=["ada"], from_scratch=True, **FAST).trained == []
-    fresh = Home(tmp_path / "fresh")
-    fresh.add_base(str(tiny_base), "tiny")
+    fresh = home_on(tiny_base, tmp_path / "fresh")
     fresh.train(str(tmp_path / "sorting.toml"), data=write_rows(tmp_path / "ten.jsonl", rows("ada", 10)), **FAST)
     for name, pair in weights(home, "ada").pairs.items():
         torch.testing.assert_close(pair.B_OR, weights(fresh, "ada").pairs[name].B_OR, atol=1e-6, rtol=1e-3)

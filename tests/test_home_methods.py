@@ -15,7 +15,7 @@ from ownlm.model.packed import BatchBuilder
 from ownlm.model.segments import BASE
 from ownlm.prompt.example import query_prompt
 from ownlm.workflows.plan import settings
-from tests.community import rows, with_context, write_rows, write_task
+from tests.community import rows, small_home, with_context, write_rows, write_task
 from tests.inference.test_peft_adapters import make_attentive
 from tests.shell import Shell
 
@@ -25,11 +25,7 @@ METHODS = {"ada": "lora", "bela": "ia3", "ciro": "prompt", "dora": "ia3"}
 
 @pytest.fixture
 def home(tmp_path: Path, tiny_base: Path) -> Home:
-    home = Home(tmp_path / "home")
-    home.add_base(str(make_attentive(tiny_base, tmp_path / "base")), "tiny")
-    people = write_rows(tmp_path / "people.jsonl", *(rows(user, 4) for user in METHODS))
-    home.add_history(people, str(write_task(tmp_path)))
-    return home
+    return small_home(tmp_path, make_attentive(tiny_base, tmp_path / "base"), *(rows(user, 4) for user in METHODS))
 
 
 def train(home: Home, user: str, **changes: object) -> str:

@@ -24,7 +24,7 @@ from ownlm.store import pools
 from ownlm.store.pools import people_of
 from ownlm.store.rows import AdapterInfo
 from ownlm.workflows.pools.lineage import signing_key
-from tests.community import rows, write_rows, write_task
+from tests.community import home_on, rows, write_rows, write_task
 from tests.namespace import run_with_mount
 from tests.sharing import GIVERS, OTHERS, TASK, ask, everything, ids_of, share
 
@@ -332,8 +332,7 @@ def test_a_pool_that_does_not_tell_how_prompts_were_made_is_refused(
         for name in pool.modules
     ]
     odd = write_pool(tmp_path / "odd", head, pieces)
-    stranger = Home(tmp_path / "stranger")
-    stranger.add_base(str(tiny_base), "tiny")
+    stranger = home_on(tiny_base, tmp_path / "stranger")
     with pytest.raises(PoolError, match="how its pieces were trained"):
         stranger.pools.add(odd.folder, str(write_task(tmp_path)))
     assert stranger.pools.ls() == []

@@ -18,7 +18,7 @@ from ownlm.model.adapter import Adapter
 from ownlm.store.rows import AdapterInfo
 from ownlm.store.store import Store
 from ownlm.workflows import writer
-from tests.community import rows, write_rows, write_task
+from tests.community import rows, small_home, write_rows
 from tests.forks import context
 
 TIMES = 30
@@ -110,10 +110,7 @@ def compare(undisturbed: Home, killed: Home) -> None:
 
 @pytest.fixture
 def home(tmp_path: Path, tiny_base: Path) -> Path:
-    home = Home(tmp_path / "home")
-    home.add_base(str(tiny_base), "tiny")
-    data = write_rows(tmp_path / "people.jsonl", *(rows(user, 5) for user in USERS))
-    home.add_history(data, str(write_task(tmp_path)))
+    home = small_home(tmp_path, tiny_base, *(rows(user, 5) for user in USERS))
     home.store.database.close()
     return tmp_path / "home"
 

@@ -18,27 +18,9 @@ from ownlm.model.lora import down, lora_merge, lora_update, up_
 from ownlm.model.packed import BatchBuilder
 from ownlm.model.segments import BASE, make_segments
 from tests.peft_folder import read_peft_folder
+from tests.perpcs.assembling import IDS, random_adapter, row_of
 
 LORA = LoraConfig(r=4, lora_alpha=12, target_modules=("q_proj", "v_proj", "down_proj"))
-IDS = [5, 17, 29, 41, 53]
-
-
-@pytest.fixture
-def base(tiny_base: Path) -> BaseLM:
-    return load_base(tiny_base, name="tiny", fingerprint="tiny")
-
-
-def random_adapter(base: BaseLM, seed: int, lora: LoraConfig = LORA) -> Adapter:
-    bank = LoraBank(base.model, lora, 1)
-    bank.param_UP.normal_(std=0.3, generator=torch.Generator().manual_seed(seed))
-    return bank.read(0)
-
-
-def row_of(slots: list[int]) -> BatchBuilder:
-    row = BatchBuilder()
-    for slot in slots:
-        row.predict(slot, row.add(slot, IDS))
-    return row
 
 
 def test_equations_against_naive_loops() -> None:
@@ -62,7 +44,7 @@ def test_equations_against_naive_loops() -> None:
 
 def test_mixed_slots_equal_each_alone_and_the_bare_base(base: BaseLM) -> None:
     bare = base.logits(row_of([BASE]).pack())
-    adapters = [random_adapter(base, seed) for seed in range(3)]
+    adapters = [random_adapter(base, LORA, seed) for seed in range(3)]
     bank = LoraBank(base.model, LORA, 3)
     for slot, adapter in enumerate(adapters):
         bank.load(slot, adapter)
@@ -88,7 +70,7 @@ def test_detached_without_trace(base: BaseLM) -> None:
 
 
 def test_an_exported_adapter_gives_the_same_logits_in_peft(base: BaseLM, tmp_path: Path) -> None:
-    adapter = random_adapter(base, 0)
+    adapter = random_adapter(base, LORA)
     bank = LoraBank(base.model, LORA, 1)
     bank.load(0, adapter)
     with bank.attached(), torch.no_grad():
@@ -104,7 +86,7 @@ def test_an_exported_adapter_gives_the_same_logits_in_peft(base: BaseLM, tmp_pat
 
 
 def test_a_merged_base_gives_the_same_logits_without_adapter(base: BaseLM, tmp_path: Path) -> None:
-    adapter = random_adapter(base, 0)
+    adapter = random_adapter(base, LORA)
     bank = LoraBank(base.model, LORA, 1)
     bank.load(0, adapter)
     with bank.attached(), torch.no_grad():
@@ -121,7 +103,7 @@ def test_a_merged_base_gives_the_same_logits_without_adapter(base: BaseLM, tmp_p
 def test_a_merged_head_is_no_longer_tied_to_the_embeddings(base: BaseLM, tmp_path: Path) -> None:
     """The tiny base ties its head to its embeddings; the adapter changes the head alone."""
     lora = LoraConfig(r=4, lora_alpha=12, target_modules=("q_proj", "lm_head"))
-    adapter, bank = random_adapter(base, 0, lora), LoraBank(base.model, lora, 1)
+    adapter, bank = random_adapter(base, lora), LoraBank(base.model, lora, 1)
     bank.load(0, adapter)
     with bank.attached(), torch.no_grad():
         ours = base.logits(row_of([0]).pack(), bank)
@@ -141,10 +123,10 @@ def test_a_merged_head_is_no_longer_tied_to_the_embeddings(base: BaseLM, tmp_pat
 def test_what_does_not_fit_is_refused(base: BaseLM) -> None:
     bank = LoraBank(base.model, LORA, 1)
     with pytest.raises(AdapterError, match="r=8"):
-        bank.load(0, random_adapter(base, 0, LORA.model_copy(update={"r": 8})))
+        bank.load(0, random_adapter(base, LORA.model_copy(update={"r": 8})))
     with pytest.raises(AdapterError, match="other modules"):
-        bank.load(0, random_adapter(base, 0, LORA.model_copy(update={"target_modules": ("q_proj",)})))
-    good = random_adapter(base, 0)
+        bank.load(0, random_adapter(base, LORA.model_copy(update={"target_modules": ("q_proj",)})))
+    good = random_adapter(base, LORA)
     name = next(iter(good.pairs))
     wide = LoraPair(torch.zeros(4, 65), good.pairs[name].B_OR)
     with pytest.raises(AdapterError, match="do not fit"):
@@ -156,21 +138,21 @@ def test_what_does_not_fit_is_refused(base: BaseLM) -> None:
 
 @pytest.mark.parametrize("at", [0, 4, 9, 60, 400, -1])
 def test_damaged_weights_are_refused(base: BaseLM, at: int) -> None:
-    data = random_adapter(base, 0).to_bytes()
+    data = random_adapter(base, LORA).to_bytes()
     with pytest.raises(AdapterError):
         Adapter.from_bytes(data[:at], LORA)
 
 
 def test_numbers_that_are_none_and_foreign_names_are_refused(base: BaseLM) -> None:
-    adapter = random_adapter(base, 0)
+    adapter = random_adapter(base, LORA)
     name = next(iter(adapter.pairs))
     adapter.pairs[name].A_RD[0, 0] = float("inf")
     with pytest.raises(AdapterError, match="not finite"):
         Adapter.from_bytes(adapter.to_bytes(), LORA)
     with pytest.raises(AdapterError, match="rank"):
-        Adapter.from_bytes(random_adapter(base, 0).to_bytes(), LORA.model_copy(update={"r": 2}))
+        Adapter.from_bytes(random_adapter(base, LORA).to_bytes(), LORA.model_copy(update={"r": 2}))
     with pytest.raises(AdapterError, match="PEFT"):
-        Adapter.from_bytes(random_adapter(base, 0).to_bytes().replace(b"lora_B", b"lora_C", 1), LORA)
+        Adapter.from_bytes(random_adapter(base, LORA).to_bytes().replace(b"lora_B", b"lora_C", 1), LORA)
 
 
 class Parallel(torch.nn.Module):

@@ -16,11 +16,6 @@ from tests.model.test_self_test import save
 SEQUENCES = [[5, 6, 7, 8, 9], [10], list(range(20, 90)), [5, 6, 7]]
 
 
-@pytest.fixture(scope="module")
-def base(tiny_base: Path) -> BaseLM:
-    return load_base(tiny_base, name="tiny", fingerprint="tiny")
-
-
 def rows() -> tuple[BatchBuilder, BatchBuilder]:
     """A row that asks for nothing, and one that asks for a single token, few enough for the last MLP to be trimmed."""
     silent, asking = BatchBuilder(), BatchBuilder()

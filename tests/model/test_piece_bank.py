@@ -2,7 +2,6 @@
 
 from copy import deepcopy
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from ownlm.inference.label_scoring import encode_labels, score_labels
 from ownlm.model.adapter import Adapter
 from ownlm.model.bank import LoraBank
 from ownlm.model.banks import attached
-from ownlm.model.base import BaseLM, load_base
+from ownlm.model.base import BaseLM
 from ownlm.model.packed import BatchBuilder
 from ownlm.model.piece_bank import PieceBank
 from ownlm.model.segments import BASE
@@ -22,17 +21,23 @@ from ownlm.perpcs.materialise import materialise, recipe_bank
 from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.recipe import Recipe
 from tests.decoding import generate, new_sequence, texts_of
-from tests.perpcs.assembling import IDS, MLP, QKVO, histories, logits_of, pieces_for, pool_for, recipes, row_of
+from tests.perpcs.assembling import (
+    IDS,
+    MLP,
+    QKVO,
+    histories,
+    logits_of,
+    pieces_for,
+    pool_for,
+    random_adapter,
+    recipes,
+    row_of,
+)
 
 pytestmark = pytest.mark.usefixtures("both_ways")
 TRAINED = LoraConfig(r=4, lora_alpha=12, target_modules=("q_proj", "v_proj"))  # neither the pool's rank nor modules
 TEXTS = ["Sort this: a", "Sort this: a longer message, about something else", "Other words"]
 LABELS = ["yes", "nod", "bin", "key", "art", "fox", "urn", "icy"]
-
-
-@pytest.fixture(scope="module")
-def base(tiny_base: Path) -> BaseLM:
-    return load_base(tiny_base, name="tiny", fingerprint="tiny")
 
 
 @pytest.fixture(scope="module", params=[QKVO, MLP], ids=["attention", "mlp"])
@@ -48,9 +53,7 @@ def assembled(base: BaseLM, pool: Pool) -> dict[str, Recipe]:
 
 @pytest.fixture(scope="module")
 def trained(base: BaseLM) -> dict[str, Adapter]:
-    bank = LoraBank(base.model, TRAINED, 2)
-    bank.param_UP.normal_(std=0.3, generator=torch.Generator().manual_seed(1))
-    return {f"trained {slot}": bank.read(slot) for slot in range(2)}
+    return {f"trained {slot}": random_adapter(base, TRAINED, slot) for slot in range(2)}
 
 
 def banks_of(

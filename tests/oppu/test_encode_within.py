@@ -1,19 +1,13 @@
 """Prompts become tokens, and too long ones are refused before they have cost much."""
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ownlm.errors import DataError
-from ownlm.model.base import BaseLM, load_base
+from ownlm.model.base import BaseLM
 from ownlm.oppu.examples import CHARACTERS, encode_up_to, encode_within
-
-
-@pytest.fixture(scope="module")
-def base(tiny_base: Path) -> BaseLM:
-    return load_base(tiny_base, name="tiny", fingerprint="f")
 
 
 @pytest.mark.parametrize("text", ["", "a", "some words " * 20, " " * 300, "\n\n", "ünïcödé 😀 " * 20, "x" * 500])

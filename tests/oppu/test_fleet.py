@@ -71,11 +71,6 @@ def norms_in_double() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def double(tiny_base: Path) -> BaseLM:
-    return load_base(tiny_base, name="tiny", fingerprint="tiny", dtype=torch.float64)
-
-
 CONFIG = TrainConfig(
     lora=LoraConfig(r=4, lora_alpha=8, target_modules=("q_proj", "k_proj", "v_proj", "o_proj")),
     learning_rate=3e-3,

@@ -9,13 +9,8 @@ from hypothesis import strategies as st
 
 from ownlm.config import LoraConfig, TrainConfig
 from ownlm.model.bank import LoraBank
-from ownlm.model.base import BaseLM, load_base
+from ownlm.model.base import BaseLM
 from ownlm.oppu import memory
-
-
-@pytest.fixture(scope="module")
-def base(tiny_base: Path) -> BaseLM:
-    return load_base(tiny_base, name="tiny", fingerprint="f")
 
 
 @given(st.integers(0, 10**12), st.integers(0, 10**9), st.integers(1, 10**8), st.integers(1, 16), st.booleans())

@@ -29,11 +29,6 @@ CONFIGS = {
 methods = pytest.mark.parametrize("method", CONFIGS)
 
 
-@pytest.fixture(scope="module")
-def base(tiny_base: Path) -> BaseLM:
-    return load_base(tiny_base, name="tiny", fingerprint="tiny")
-
-
 def jobs(people: int = 3) -> list[Job]:
     return make_jobs(90, examples=9, prompt=12)[:people]
 

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from ownlm.config import LoraConfig, TrainConfig
-from ownlm.model.adapter import Adapter
 from ownlm.model.bank import LoraBank
 from ownlm.model.base import BaseLM
 from ownlm.oppu.fleet import Job, Run, job_seed, train_fleet
 from ownlm.oppu.minibatches import minibatches
 from ownlm.oppu.optim import linear_schedule
 from ownlm.perpcs.equations import gated
-from tests.oppu.test_fleet import double, make_jobs, norms_in_double  # noqa: F401
+from tests.oppu.test_fleet import make_jobs, norms_in_double  # noqa: F401
 from tests.peft_reference import padded
+from tests.perpcs.assembling import random_adapter
 
 QKVO = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj", "q_proj")
@@ -31,12 +31,6 @@ Update = Callable[[str, Tensor], Tensor]  # a module's name and its input: what 
 def config_of(modules: tuple[str, ...], r: int = 2) -> TrainConfig:
     lora = LoraConfig(r=r, lora_alpha=2 * r, target_modules=modules)
     return TrainConfig(lora=lora, learning_rate=3e-3, steps=7, batch_size=4, weight_decay=0)
-
-
-def random_adapter(base: BaseLM, lora: LoraConfig, seed: int) -> Adapter:
-    bank = LoraBank(base.model, lora, 1)
-    bank.param_UP.normal_(std=0.2, generator=torch.Generator().manual_seed(seed))
-    return bank.read(0)
 
 
 def generator_of(job: Job) -> torch.Generator:
@@ -70,14 +64,14 @@ def naive(
 def people(base: BaseLM, frozen: LoraConfig, **more: object) -> list[Job]:
     jobs = make_jobs(base.model.config.vocab_size, examples=9, prompt=12)[:4]
     return [
-        Job(job.user, job.examples, job.seed, frozen=random_adapter(base, frozen, number), **more)
+        Job(job.user, job.examples, job.seed, frozen=random_adapter(base, frozen, number, 0.2), **more)
         for number, job in enumerate(jobs)
     ]
 
 
 @pytest.mark.parametrize("modules", [QKVO, MLP], ids=["attention", "mlp"])
 @pytest.mark.parametrize("slots", [1, 3])
-def test_gates_equal_plain_autograd(double: BaseLM, tiny_base: Path, modules: tuple[str, ...], slots: int) -> None:  # noqa: F811
+def test_gates_equal_plain_autograd(double: BaseLM, tiny_base: Path, modules: tuple[str, ...], slots: int) -> None:
     config = config_of(modules)
     jobs = people(double, config.lora)
     fleet = train_fleet(double, jobs, config, scaled="gates", frozen=config.lora, slots=slots, tokens_per_step=200)
@@ -102,7 +96,7 @@ def test_gates_equal_plain_autograd(double: BaseLM, tiny_base: Path, modules: tu
             assert gate_D.detach().abs().max() > 1e-4
 
 
-def test_weights_equal_plain_autograd(double: BaseLM, tiny_base: Path) -> None:  # noqa: F811
+def test_weights_equal_plain_autograd(double: BaseLM, tiny_base: Path) -> None:
     config = config_of(QKVO)
     stacked = config.lora.model_copy(update={"r": K * config.lora.r, "lora_alpha": K * config.lora.lora_alpha})
     begin = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
@@ -127,7 +121,7 @@ def test_weights_equal_plain_autograd(double: BaseLM, tiny_base: Path) -> None: 
         assert (weight_K.detach() - begin).abs().max() > 1e-4
 
 
-def test_an_adapter_upon_a_frozen_one_equals_plain_autograd(double: BaseLM, tiny_base: Path) -> None:  # noqa: F811
+def test_an_adapter_upon_a_frozen_one_equals_plain_autograd(double: BaseLM, tiny_base: Path) -> None:
     config, frozen = config_of(("q_proj", "v_proj"), r=1), config_of(QKVO, r=6).lora
     jobs = people(double, frozen)
     runs = {run.job.user: run for run in train_fleet(double, jobs, config, frozen=frozen, slots=3)}
@@ -155,7 +149,7 @@ def test_an_adapter_upon_a_frozen_one_equals_plain_autograd(double: BaseLM, tiny
 
 @pytest.mark.parametrize("what", ["gates", "weights", "residual"])
 @pytest.mark.parametrize("modules", [QKVO, MLP], ids=["attention", "mlp"])
-def test_dropout_does_not_depend_on_company(double: BaseLM, modules: tuple[str, ...], what: str) -> None:  # noqa: F811
+def test_dropout_does_not_depend_on_company(double: BaseLM, modules: tuple[str, ...], what: str) -> None:
     config = config_of(modules, r=1 if what == "residual" else 2).model_copy(update={"lora_dropout": 0.3})
     frozen, scaled = config_of(modules, r=2 if what == "gates" else 6).lora, None if what == "residual" else what
     jobs = people(double, frozen)

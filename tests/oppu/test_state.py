@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ import torch
 
 from ownlm.config import LoraConfig, TrainConfig
 from ownlm.errors import TrainingError
-from ownlm.model.base import BaseLM, load_base
+from ownlm.model.base import BaseLM
 from ownlm.oppu.fleet import Job, Run, train_fleet
 from ownlm.oppu.peft_methods import train_with_peft
 from ownlm.oppu.state import RunState
@@ -28,11 +27,6 @@ KINDS: dict[str, tuple[TrainConfig, dict[str, Any]]] = {
     "ia3": (TrainConfig(method="ia3", learning_rate=3e-2, batch_size=4), {}),
     "prompt": (TrainConfig(method="prompt", virtual_tokens=3, learning_rate=3e-2, batch_size=4), {}),
 }
-
-
-@pytest.fixture(scope="module")
-def base(tiny_base: Path) -> BaseLM:
-    return load_base(tiny_base, name="tiny", fingerprint="tiny")
 
 
 def fleet_of(base: BaseLM, kind: str, slots: int) -> Callable[..., list[Run]]:

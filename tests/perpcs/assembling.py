@@ -81,6 +81,13 @@ def row_of(slots: Sequence[int], ids: Sequence[int] = IDS) -> BatchBuilder:
     return row
 
 
+def random_adapter(base: BaseLM, lora: LoraConfig, seed: int = 0, std: float = 0.3) -> Adapter:
+    """One that changes what the base says."""
+    bank = LoraBank(base.model, lora, 1)
+    bank.param_UP.normal_(std=std, generator=torch.Generator().manual_seed(seed))
+    return bank.read(0)
+
+
 @torch.no_grad()
 def logits_of(base: BaseLM, adapter: Adapter) -> torch.Tensor:
     """What the base says to `IDS` with an adapter, in a bank of its own."""

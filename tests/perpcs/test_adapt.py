@@ -11,9 +11,8 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM
 
 from ownlm.errors import TrainingError
-from ownlm.home import Home
 from ownlm.model.adapter import Adapter
-from ownlm.model.base import BaseLM, load_base
+from ownlm.model.base import BaseLM
 from ownlm.model.lora import lora_merge
 from ownlm.oppu.minibatches import TokenizedExample
 from ownlm.perpcs.adapt import Adapted, Kept, Start, adapt, adapt_config, answer_loss, split
@@ -21,24 +20,11 @@ from ownlm.perpcs.assemble import Target
 from ownlm.perpcs.materialise import joined, materialise
 from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.recipe import Recipe, made_of
-from tests.community import rows, write_rows, write_task
+from tests.community import rows, small_home
 from tests.perpcs.assembling import QKVO, histories, pieces_for, pool_for, recipes, same_recipe
 
+pytestmark = pytest.mark.usefixtures("one_core")
 STEPS = 12
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_core():
-    """Many small products: cores that others use as well would wait for each other at each of them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def base(tiny_base: Path) -> BaseLM:
-    return load_base(tiny_base, name="tiny", fingerprint="tiny")
 
 
 @pytest.fixture(scope="module")
@@ -230,14 +216,10 @@ def test_configs(pool: Pool) -> None:
 
 
 def test_a_person_with_few_records_is_assembled_without_adapting(tiny_base: Path, tmp_path: Path) -> None:
-    task = str(write_task(tmp_path))
-    write_rows(tmp_path / "people.jsonl", rows("ada", 12), rows("bela", 12), rows("few", 4), rows("more", 10))
-    home = Home(tmp_path / "home")
-    home.add_base(str(tiny_base), "tiny")
-    home.add_history(tmp_path / "people.jsonl", task)
+    home = small_home(tmp_path, tiny_base, rows("ada", 12), rows("bela", 12), rows("few", 4), rows("more", 10))
     for user in ("ada", "bela"):
         home.consent(user, True)
-    home.pools.share(task, sharers=2, select="active", steps=2, gate_steps=2, learning_rate=1e-2)
+    home.pools.share("sorting", sharers=2, select="active", steps=2, gate_steps=2, learning_rate=1e-2)
     report = home.assemble("sorting", users=["few", "more"], top_k=2, adapt_steps=3)
     assert report.failed == [] and {one.user for one in report.assembled} == {"few", "more"}
     few, more = (home.store.latest_adapters("sorting", [user])["sorting", user] for user in ("few", "more"))

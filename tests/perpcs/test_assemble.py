@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from ownlm.config import LoraConfig
 from ownlm.errors import PoolError
-from ownlm.model.base import BaseLM, load_base
+from ownlm.model.base import BaseLM
 from ownlm.model.lora import lora_update
 from ownlm.perpcs import assemble as module
 from ownlm.perpcs.assemble import Target, assemble, check_pool
@@ -42,16 +42,6 @@ from tests.perpcs.pools import Given
 LORAS = {"attention": QKVO, "mlp": MLP}
 
 
-@pytest.fixture(scope="module")
-def base(tiny_base: Path) -> BaseLM:
-    return load_base(tiny_base, name="tiny", fingerprint="tiny")
-
-
-@pytest.fixture(scope="module")
-def double(tiny_base: Path) -> BaseLM:
-    return load_base(tiny_base, name="tiny", fingerprint="tiny", dtype=torch.float64)
-
-
 @pytest.fixture(scope="module", params=list(LORAS))
 def lora(request: pytest.FixtureRequest) -> LoraConfig:
     return LORAS[request.param]
@@ -65,24 +55,6 @@ def given(base: BaseLM, lora: LoraConfig) -> Given:
 @pytest.fixture(scope="module")
 def pool(base: BaseLM, lora: LoraConfig, given: Given, tmp_path_factory: pytest.TempPathFactory) -> Pool:
     return pool_for(base, tmp_path_factory.mktemp("pool") / "pool", given, lora)
-
-
-@pytest.fixture
-def two_cores():
-    """So that rows run at once wherever the tests do."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def one_core():
-    """Many small products: cores that others use as well would wait for each other at each of them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Naive:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from ownlm.errors import ConfigError, DataError
-from ownlm.model.base import BaseLM, load_base
+from ownlm.model.base import BaseLM
 from ownlm.model.packed import PackedBatch
 from ownlm.perpcs.embedding import embed_histories, embed_with
 
@@ -27,11 +27,6 @@ PEOPLE = [
     ["tea at four", "tea at five", "tea at four"],
     [f"record {n} of somebody with many" for n in range(30)],
 ]
-
-
-@pytest.fixture(scope="module")
-def base(tiny_base: Path) -> BaseLM:
-    return load_base(tiny_base, name="tiny", fingerprint="tiny")
 
 
 def naive(folder: Path, base: BaseLM, histories: list[list[str]], longest: int = 512) -> torch.Tensor:

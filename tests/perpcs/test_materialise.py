@@ -14,18 +14,13 @@ from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError, PoolError
 from ownlm.model.adapter import Adapter, LoraPair, write_peft_folder
 from ownlm.model.banks import attached
-from ownlm.model.base import BaseLM, load_base
+from ownlm.model.base import BaseLM
 from ownlm.perpcs.materialise import joined, materialise, of_rank, pieces, recipe_bank, stacked
 from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.recipe import Combine, Recipe, made_of
 from tests.perpcs.assembling import IDS, MLP, QKVO, logits_of, pieces_for, pool_for, row_of, sharers_of
 
 LORAS = {"attention": QKVO, "mlp": MLP}
-
-
-@pytest.fixture(scope="module")
-def base(tiny_base: Path) -> BaseLM:
-    return load_base(tiny_base, name="tiny", fingerprint="tiny")
 
 
 @pytest.fixture(scope="module", params=list(LORAS))

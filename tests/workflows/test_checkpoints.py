@@ -17,7 +17,7 @@ from ownlm.store.checkpoints import CheckpointInfo, checkpoint_blobs
 from ownlm.workflows import writer as background
 from ownlm.workflows.report import Training
 from ownlm.workflows.writer import Checkpoints
-from tests.community import rows, write_rows, write_task
+from tests.community import rows, small_home, write_rows
 from tests.shell import QuickShell
 
 SLOW = {"epochs": 4, "batch_size": 2, "learning_rate": 1e-2, "slots": 1}  # 12 steps each
@@ -32,11 +32,7 @@ def after_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def home(tmp_path: Path, tiny_base: Path) -> Home:
-    home = Home(tmp_path / "home")
-    home.add_base(str(tiny_base), "tiny")
-    data = write_rows(tmp_path / "two.jsonl", *(rows(user, 6) for user in USERS))
-    home.add_history(data, str(write_task(tmp_path)))
-    return home
+    return small_home(tmp_path, tiny_base, *(rows(user, 6) for user in USERS))
 
 
 def weights(home: Home) -> dict[str, bytes]:
@@ -80,7 +76,7 @@ def test_a_stopped_run_continues_and_comes_to_the_same(home: Home, how: str) -> 
     whole = weights(home)
     for user in USERS:
         home.forget(user)
-    home.add_history(home.store.folder.parent / "two.jsonl", "sorting", again=True)
+    home.add_history(home.store.folder.parent / "people.jsonl", "sorting", again=True)
     first = stopped(home, 7, **settings)
     assert (first.trained, first.checkpointed, len(checkpoint_blobs(home.store))) == ([], 1, 1)
     assert home.doctor().wrong == [] and home.doctor().home["checkpoints"] == 1

@@ -11,7 +11,7 @@ from ownlm.workflows.options import TrainOptions
 from ownlm.workflows.plan import train_plan
 from ownlm.workflows.report import ColdStart, Placed, Tier
 from ownlm.workflows.selection import FORGOTTEN, UP_TO_DATE
-from tests.community import rows, write_rows, write_task
+from tests.community import rows, small_home, write_rows
 
 FAST = {"epochs": 1, "batch_size": 16}
 FEW, MORE, SHARERS = "few", "more", ("ada", "bela", "ciro")
@@ -19,12 +19,8 @@ FEW, MORE, SHARERS = "few", "more", ("ada", "bela", "ciro")
 
 @pytest.fixture
 def home(tmp_path: Path, tiny_base: Path) -> Home:
-    home = Home(tmp_path / "home")
-    home.add_base(str(tiny_base), "tiny")
     sharers = [rows(user, 12) for user in SHARERS]
-    people = write_rows(tmp_path / "people.jsonl", *sharers, rows(FEW, 4), rows(MORE, 5), rows("many", OWN_FROM))
-    home.add_history(people, str(write_task(tmp_path)))
-    return home
+    return small_home(tmp_path, tiny_base, *sharers, rows(FEW, 4), rows(MORE, 5), rows("many", OWN_FROM))
 
 
 def share(home: Home) -> None:

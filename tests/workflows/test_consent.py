@@ -12,7 +12,7 @@ from ownlm.store.pools import consents, replace_pool
 from ownlm.workflows.options import TrainOptions
 from ownlm.workflows.plan import train_plan
 from ownlm.workflows.selection import UP_TO_DATE, candidates
-from tests.community import rows, write_rows, write_task
+from tests.community import rows, small_home, write_rows
 from tests.sharing import put_pool, put_recipe, sharer_id
 
 FAST = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-2}
@@ -20,11 +20,7 @@ FAST = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-2}
 
 @pytest.fixture
 def home(tmp_path: Path, tiny_base: Path) -> Home:
-    home = Home(tmp_path / "home")
-    home.add_base(str(tiny_base), "tiny")
-    people = write_rows(tmp_path / "people.jsonl", rows("ada", 4), rows("bela", 4))
-    home.add_history(people, str(write_task(tmp_path)))
-    return home
+    return small_home(tmp_path, tiny_base, rows("ada", 4), rows("bela", 4))
 
 
 def test_consent_is_told_given_and_taken_back(home: Home) -> None:
@@ -65,7 +61,7 @@ def test_who_has_a_recipe_is_trained_with_fresh_weights(home: Home) -> None:
 
 def test_what_is_no_recipe_is_neither_asked_nor_exported(home: Home, tmp_path: Path) -> None:
     put_recipe(home, "ada", put_pool(home, "bela"))
-    with pytest.raises(PoolError, match=r"recipe is damaged.*assemble the user again"):
+    with pytest.raises(PoolError, match=r"recipe is damaged.*assemble the user's adapter again"):
         home.export("ada", tmp_path / "out")
     with pytest.raises(PoolError, match="recipe is damaged"):
         home.ask("ada", "thing", "sorting")

@@ -8,7 +8,7 @@ import pytest
 from ownlm.errors import AdapterError, DataError, NotFoundError
 from ownlm.home import Home
 from ownlm.workflows.selection import CHOSEN
-from tests.community import rows, write_rows, write_task
+from tests.community import rows, small_home, write_rows
 from tests.shell import QuickShell
 
 FAST = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-2}
@@ -25,9 +25,7 @@ WRONG = [
 @pytest.fixture
 def home(tmp_path: Path, tiny_base: Path) -> Home:
     """Ada has an adapter, and a version after it that knows two records more."""
-    home = Home(tmp_path / "home")
-    home.add_base(str(tiny_base), "tiny")
-    home.add_history(write_rows(tmp_path / "a.jsonl", rows("ada", 5), rows("bela", 3)), str(write_task(tmp_path)))
+    home = small_home(tmp_path, tiny_base, rows("ada", 5), rows("bela", 3))
     home.train("sorting", **FAST)
     home.add_history(write_rows(tmp_path / "b.jsonl", rows("ada", 2, 5)), "sorting")
     home.train("sorting", **FAST)

@@ -10,7 +10,7 @@ from ownlm.errors import ConfigError, DataError, NotFoundError
 from ownlm.home import Home
 from ownlm.progress import silent
 from ownlm.store.database import working
-from tests.community import rows, write_rows, write_task
+from tests.community import rows, small_home, write_rows
 from tests.shell import Shell
 
 FAST = {"epochs": 3, "batch_size": 4, "learning_rate": 1e-2}
@@ -18,11 +18,7 @@ FAST = {"epochs": 3, "batch_size": 4, "learning_rate": 1e-2}
 
 @pytest.fixture
 def home(tmp_path: Path, tiny_base: Path) -> Home:
-    home = Home(tmp_path / "home")
-    home.add_base(str(tiny_base), "tiny")
-    people = write_rows(tmp_path / "people.jsonl", *(rows(f"user{n}", 2 + n) for n in range(9)))
-    home.add_history(people, str(write_task(tmp_path)))
-    return home
+    return small_home(tmp_path, tiny_base, *(rows(f"user{n}", 2 + n) for n in range(9)))
 
 
 def content(home: Home) -> dict[str, bytes]:

@@ -18,7 +18,7 @@ from ownlm.model.adapter import WEIGHTS
 from ownlm.model.bank import LoraBank
 from ownlm.model.packed import BatchBuilder
 from ownlm.model.peft_names import check_folder, skeleton
-from tests.community import rows, write_rows, write_task
+from tests.community import rows, small_home
 from tests.model.small_bases import EXPERTS, QWEN2_MOE, QWEN3_MOE, write_base
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -29,10 +29,7 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 
 def home_on(base: Path, tmp_path: Path) -> Home:
-    home = Home(tmp_path / "home")
-    home.add_base(str(base), "base")
-    home.add_history(write_rows(tmp_path / "people.jsonl", rows("ada", 4)), str(write_task(tmp_path)))
-    return home
+    return small_home(tmp_path, base, rows("ada", 4))
 
 
 def read_quietly(folder: Path) -> torch.nn.Module:

@@ -7,19 +7,15 @@ import pytest
 from ownlm.home import Home
 from ownlm.workflows.adapters import HeldBack, Worth, worth_of
 from ownlm.workflows.train import LEAST, LEAST_IN_ALL
-from tests.community import rows, write_rows, write_task
+from tests.community import home_on, rows, small_home, write_rows
 
 FAST = {"epochs": 12, "batch_size": 4, "learning_rate": 2e-2}
 
 
 @pytest.fixture
 def home(tmp_path: Path, tiny_base: Path) -> Home:
-    home = Home(tmp_path / "home")
-    home.add_base(str(tiny_base), "tiny")
     ada = [row | {"folder": "bin"} for row in rows("ada", 20)]
-    few = rows("few", LEAST_IN_ALL - 1)
-    home.add_history(write_rows(tmp_path / "two.jsonl", ada, few), str(write_task(tmp_path)))
-    return home
+    return small_home(tmp_path, tiny_base, ada, rows("few", LEAST_IN_ALL - 1))
 
 
 def more(home: Home, folder: Path, count: int, upto: int) -> None:
@@ -47,9 +43,8 @@ def test_a_regular_user_is_judged_by_records_that_a_trial_had_not_seen(home: Hom
 
 
 def test_adapters_are_the_same_whether_it_is_measured_or_not(home: Home, tmp_path: Path, tiny_base: Path) -> None:
-    other = Home(tmp_path / "other")
-    other.add_base(str(tiny_base), "tiny")
-    other.add_history(tmp_path / "two.jsonl", str(write_task(tmp_path)))
+    other = home_on(tiny_base, tmp_path / "other")
+    other.add_history(tmp_path / "people.jsonl", str(tmp_path / "sorting.toml"))
     home.train("sorting", users=["ada"], held_back=True, **FAST)
     other.train("sorting", users=["ada"], **FAST)
     one, two = (each.latest_adapters()["sorting", "ada"] for each in (home, other))

@@ -18,7 +18,7 @@ from ownlm.store import pools as stored
 from ownlm.store.pools import pool_versions
 from ownlm.workflows.pools import lineage
 from ownlm.workflows.pools.lineage import KEY, signing_key
-from tests.community import rows, write_rows, write_task
+from tests.community import home_on, rows, write_rows, write_task
 from tests.forks import context
 from tests.perpcs.pools import write
 from tests.sharing import TASK, everything, share
@@ -40,8 +40,7 @@ def published(shared: Home, tmp_path: Path) -> list[Pool]:
 @pytest.fixture
 def receiver(tmp_path: Path, tiny_base: Path) -> Home:
     """Another home on the same base."""
-    home = Home(tmp_path / "receiver")
-    home.add_base(str(tiny_base), "tiny")
+    home = home_on(tiny_base, tmp_path / "receiver")
     home.keep_task(str(write_task(tmp_path)))
     return home
 

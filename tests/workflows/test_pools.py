@@ -17,7 +17,7 @@ from ownlm.store import tables
 from ownlm.store.pools import people_of
 from ownlm.workflows.pools.lineage import signing_key
 from ownlm.workflows.pools.withdraw import DAMAGED, EMPTIED, WITHDRAWN
-from tests.community import rows, write_rows, write_task
+from tests.community import rows, small_home, write_rows
 from tests.perpcs.pools import write
 from tests.sharing import GIVERS, OTHERS, TASK, ask, everything, ids_of, share
 
@@ -31,11 +31,8 @@ def published(shared: Home, tmp_path: Path) -> Pool:
 @pytest.fixture
 def stranger(tmp_path: Path, tiny_base: Path) -> Home:
     """Another home, with the same base and two people."""
-    home = Home(tmp_path / "stranger")
-    home.add_base(str(tiny_base), "little")
-    task = write_task(tmp_path)
-    home.add_history(write_rows(tmp_path / "strangers.jsonl", rows("xena", 6), rows("yuri", 5)), str(task))
-    return home
+    (tmp_path / "stranger").mkdir()
+    return small_home(tmp_path / "stranger", tiny_base, rows("xena", 6), rows("yuri", 5))
 
 
 def rewritten(pool: Pool, folder: Path, change: dict[str, torch.Tensor], **settings: object) -> Pool:
@@ -65,7 +62,7 @@ def rewritten(pool: Pool, folder: Path, change: dict[str, torch.Tensor], **setti
 
 def test_a_pool_of_others_is_taken_in_once_and_assembled_from(stranger: Home, published: Pool) -> None:
     info = stranger.pools.add(published.folder, TASK)
-    assert (info.digest, info.own, info.base, info.sharers) == (published.digest, False, "little", 4)
+    assert (info.digest, info.own, info.base, info.sharers) == (published.digest, False, "tiny", 4)
     assert Path(info.folder).parent == stranger.store.folder / "pools" and people_of(stranger.store) == {}
     for again in (published.folder, Path(info.folder)):
         with pytest.raises(StoreError, match="already"):
@@ -167,7 +164,7 @@ def test_a_pool_for_something_else_is_refused(stranger: Home, published: Pool, t
     with pytest.raises(NotFoundError, match="no base that the pool was made for"):
         stranger.pools.add(foreign.folder, TASK)
     with pytest.raises(PoolError, match="for another base"):
-        stranger.pools.add(foreign.folder, TASK, base="little")
+        stranger.pools.add(foreign.folder, TASK, base="tiny")
     assert stranger.pools.verify(str(foreign.folder))[1] is None
     first, *rest = published.modules
     fewer = [(name, [(published.sharer(name, 0), Piece(*published.piece(name, 0), published.gates(name)[0]))])

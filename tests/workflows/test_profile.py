@@ -28,7 +28,7 @@ from ownlm.prompt.profile import request as profile_request
 from ownlm.store.rows import ProfileInfo
 from ownlm.workflows import profile as verb
 from ownlm.workflows.report import Profiles
-from tests.community import FOLDERS, rows, with_context, write_rows, write_task
+from tests.community import FOLDERS, home_on, rows, small_home, with_context, write_rows, write_task
 from tests.endpoint import serving
 
 FAST: dict[str, Any] = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-2}
@@ -40,11 +40,7 @@ TEMPLATE = (
 
 @pytest.fixture
 def home(tmp_path: Path, tiny_base: Path) -> Home:
-    home = Home(tmp_path / "home")
-    home.add_base(str(tiny_base), "tiny")
-    people = write_rows(tmp_path / "three.jsonl", rows("ada", 13), rows("bela", 4), rows("ciro", 1))
-    home.add_history(people, str(write_task(tmp_path)))
-    return home
+    return small_home(tmp_path, tiny_base, rows("ada", 13), rows("bela", 4), rows("ciro", 1))
 
 
 def answering(says: Callable[[str], str]) -> Callable[..., Iterator[RequestOutput]]:
@@ -282,8 +278,7 @@ def test_one_writer_at_a_time_and_known_users(home: Home, tmp_path: Path) -> Non
 
 
 def test_a_user_without_answers_fails_and_the_others_go_on(tmp_path: Path, tiny_base: Path, asked: list[str]) -> None:
-    home = Home(tmp_path / "papers")
-    home.add_base(str(tiny_base), "tiny")
+    home = home_on(tiny_base, tmp_path / "papers")
     papers = [{"user_id": "ada", "title": "T", "citation": "C"}, {"user_id": "bela", "title": "T"}]
     home.add_history(write_rows(tmp_path / "papers.jsonl", papers), "LaMP_1")
     report = home.profile("LaMP_1")
@@ -393,11 +388,9 @@ def test_only_a_users_own_records_are_in_the_request(
     random: Any,
 ) -> None:
     folder = tmp_path_factory.mktemp("home")
-    home = Home(folder / "home")
-    home.add_base(str(tiny_base), "tiny")
     mixed = [row for user, count in people.items() for row in rows(user, count)]
     random.shuffle(mixed)
-    home.add_history(write_rows(folder / "rows.jsonl", mixed), str(write_task(folder)))
+    home = small_home(folder, tiny_base, mixed)
     asked: list[str] = []
 
     def echo(text: str) -> str:

@@ -9,7 +9,7 @@ from ownlm.home import Home
 from ownlm.workflows.options import TrainOptions
 from ownlm.workflows.plan import TrainPlan, train_plan
 from ownlm.workflows.selection import FORGOTTEN, UP_TO_DATE, Candidate, candidates
-from tests.community import rows, write_rows, write_task
+from tests.community import rows, small_home, write_rows
 
 FAST = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-2}
 PEOPLE = ["Zoe", "ada", "bela", "ciro", "émile", "日本"]  # in the database's order: that of their UTF-8 bytes
@@ -18,11 +18,7 @@ PEOPLE = ["Zoe", "ada", "bela", "ciro", "émile", "日本"]  # in the database's
 @pytest.fixture
 def home(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     monkeypatch.setattr("ownlm.workflows.selection.PAGE", 2)
-    home = Home(tmp_path / "home")
-    home.add_base(str(tiny_base), "tiny")
-    people = write_rows(tmp_path / "people.jsonl", *(rows(user, 3) for user in reversed(PEOPLE)))
-    home.add_history(people, str(write_task(tmp_path)))
-    return home
+    return small_home(tmp_path, tiny_base, *(rows(user, 3) for user in reversed(PEOPLE)))
 
 
 def plan_of(home: Home, **asked: object) -> TrainPlan:

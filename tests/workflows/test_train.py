@@ -18,20 +18,16 @@ from ownlm.oppu.memory import MOST_WAITING
 from ownlm.oppu.minibatches import minibatches
 from ownlm.store.rows import AdapterInfo
 from ownlm.workflows.report import Trained, Training
-from ownlm.workflows.selection import PAGE
 from ownlm.workflows.train import Meter
-from tests.community import rows, write_rows, write_task
+from tests.community import rows, small_home
 
 FAST = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-2}
-MANY = 2000
+MANY, AT_A_TIME = 600, 64
 
 
 @pytest.fixture
 def home(tmp_path: Path, tiny_base: Path) -> Home:
-    home = Home(tmp_path / "home")
-    home.add_base(str(tiny_base), "tiny")
-    home.add_history(write_rows(tmp_path / "two.jsonl", rows("ada", 5), rows("bela", 3)), str(write_task(tmp_path)))
-    return home
+    return small_home(tmp_path, tiny_base, rows("ada", 5), rows("bela", 3))
 
 
 def add_many(home: Home) -> None:
@@ -73,6 +69,7 @@ def quick_fleet(base: Any, jobs: Iterator[Job], config: Any, *, slots: int, **_:
 
 def test_of_a_long_stream_few_are_in_memory(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     add_many(home)
+    monkeypatch.setattr("ownlm.workflows.selection.PAGE", AT_A_TIME)
     monkeypatch.setattr("ownlm.workflows.selection.Job", CountedJob)
     monkeypatch.setattr("ownlm.workflows.train.train_fleet", quick_fleet)
     genuine, batches = home.store.add_adapters, list[int]()
@@ -89,7 +86,7 @@ def test_of_a_long_stream_few_are_in_memory(home: Home, monkeypatch: pytest.Monk
     again = home.train("sorting", **FAST)
     assert len(again.skipped) == MANY + 2 and not again.trained
     everybody = [user for user, _ in again.skipped]
-    assert everybody == sorted(everybody) and len(set(everybody)) == MANY + 2 > 7 * PAGE
+    assert everybody == sorted(everybody) and len(set(everybody)) == MANY + 2 > 7 * AT_A_TIME
 
 
 def test_the_meter_counts_steps_and_tokens_and_never_passes_its_total() -> None:
