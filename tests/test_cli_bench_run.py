@@ -39,7 +39,7 @@ def test_the_whole_main_plan_at_its_smallest(tmp_path: Path) -> None:
     assert quick.json("bench", "show", "out") == ran
     told = quick.run("bench", "show", "out")
     assert all(name in told for name in names) and "triage: quality" in told and "80% power" in told
-    assert "random weights" in told and "by how active" not in told
+    assert "random weights" in told and "by the users' number" not in told
     assert quick.run("bench", "show", "out", "--activity") == told  # all are about equally active
     again = quick.run("bench", "run", MAIN, "out", "--size", "tiny")
     assert "report.html" in again

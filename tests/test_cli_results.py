@@ -13,7 +13,7 @@ def test_every_table_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
         "news: quality",
         "news: costs",
         "news: done once for all",
-        "news: f1_macro ↑ by how active",
+        "news: f1_macro ↑ by the users' number of records",
         "<b>ratings: quality",
     ):
         assert title in shown
@@ -24,4 +24,4 @@ def test_every_table_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_activity_is_shown_where_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     show_results(results())
-    assert "by how active" not in capsys.readouterr().out
+    assert "by the users' number" not in capsys.readouterr().out

@@ -6,6 +6,8 @@ import signal
 import time
 from collections.abc import Callable
 from functools import partial
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,7 @@ from ownlm.workflows import writer
 from tests.community import rows, small_home, write_rows
 from tests.forks import context
 
-TIMES = 30
+TIMES = 20
 USERS = [f"zoe{n}" for n in range(6)]
 
 
@@ -55,20 +57,19 @@ def forget(folder: Path) -> None:
 
 def kill_at_random(work: Callable[[Path], None], before: Path, seed: int, times: int = TIMES) -> Home:
     """Copies of a home on which `work` is killed at random moments and then done, against one that is left in peace."""
-    undisturbed, moments, hits, duration = before.with_name("undisturbed"), random.Random(seed), 0, 0.0
-    for _ in range(2):  # the first time also waits for the server of forks
-        shutil.rmtree(undisturbed, ignore_errors=True)
-        shutil.copytree(before, undisturbed)
-        started = time.perf_counter()
-        run(work, undisturbed)
-        duration = time.perf_counter() - started
+    undisturbed, moments, hits = before.with_name("undisturbed"), random.Random(seed), 0
+    shutil.copytree(before, undisturbed)
+    process = begun(work, undisturbed)
+    started = time.perf_counter()
+    process.join()
+    duration = time.perf_counter() - started
+    assert process.exitcode == 0
     for number in range(4 * times):
         if hits == times:
             return Home(undisturbed)
         folder = before.with_name(f"killed{number}")
         shutil.copytree(before, folder)
-        process = context.Process(target=work, args=(folder,))
-        process.start()
+        process = begun(work, folder)
         process.join(moments.uniform(0, duration))
         process.kill()
         process.join()
@@ -82,11 +83,18 @@ def kill_at_random(work: Callable[[Path], None], before: Path, seed: int, times:
     raise AssertionError(f"of {4 * times} shots only {hits} hit")
 
 
-def run(work: Callable[[Path], None], folder: Path) -> None:
-    process = context.Process(target=work, args=(folder,))
+def begun(work: Callable[[Path], None], folder: Path) -> BaseProcess:
+    """A process in which the work has begun: none of its start-up is left to kill."""
+    begins = context.Event()
+    process = context.Process(target=begin, args=(begins, work, folder))
     process.start()
-    process.join()
-    assert process.exitcode == 0
+    begins.wait()
+    return process
+
+
+def begin(begins: Event, work: Callable[[Path], None], folder: Path) -> None:
+    begins.set()
+    work(folder)
 
 
 def compare(undisturbed: Home, killed: Home) -> None:
