@@ -1,5 +1,6 @@
 import gc
 import json
+import shutil
 import signal
 import time
 import weakref
@@ -91,28 +92,36 @@ def test_nothing_is_done_twice(done: tuple[Path, Results], monkeypatch: pytest.M
     assert run_plan(few(seeds=(0, 1)), folder).sets == results.sets
 
 
-def test_other_settings_are_other_predictions(done: tuple[Path, Results]) -> None:
-    folder, results = done
+def own_copy(done: tuple[Path, Results], tmp_path: Path) -> tuple[Path, Path]:
+    """A copy that a test may change, and the folder of its predictions."""
+    folder = shutil.copytree(done[0], tmp_path / "out")
+    return folder, folder / "predictions" / "triage"
+
+
+def test_other_settings_are_other_predictions(tmp_path: Path, done: tuple[Path, Results]) -> None:
+    folder, place = own_copy(done, tmp_path)
     names = ("adapted base", "own adapter, k=0")
     changed = few(*names, settings={"own": {"epochs": 1, "recent": 3, "learning_rate": 1e-2}})
-    before = set((folder / "predictions" / "triage").iterdir())
+    before = set(place.iterdir())
     again = run_plan(changed, folder)
-    assert set((folder / "predictions" / "triage").iterdir()) > before
+    assert set(place.iterdir()) > before
     _, own = again.sets[0].methods
-    assert own.costs.train_tokens != results.sets[0].methods[3].costs.train_tokens
+    assert own.costs.train_tokens != done[1].sets[0].methods[3].costs.train_tokens
 
 
-def test_half_of_the_answers_are_asked_for_no_more(tmp_path: Path, done: tuple[Path, Results]) -> None:
-    plan = few("adapted base", "own adapter, k=0")
-    first = run_plan(plan, tmp_path / "out")
-    (kept,) = (tmp_path / "out" / "predictions" / "triage").glob("own*.jsonl")
+def test_removed_answers_are_asked_for_again_and_half_of_them_only_once(
+    tmp_path: Path, done: tuple[Path, Results]
+) -> None:
+    folder, place = own_copy(done, tmp_path)
+    removed, kept = next(place.glob("adapted*.jsonl")), next(place.glob("own*.jsonl"))
+    removed.unlink()
     lines = kept.read_text().splitlines(keepends=True)
     kept.write_text("".join(lines[:7]) + lines[7][:20])  # as kill -9 leaves it
     kept.with_suffix(".costs.json").unlink()
-    second = run_plan(plan, tmp_path / "out")
-    assert [m.scores for m in second.sets[0].methods] == [m.scores for m in first.sets[0].methods]
+    again = run_plan(few(seeds=(0, 1)), folder)
+    assert [m.scores for m in again.sets[0].methods] == [m.scores for m in done[1].sets[0].methods]
     assert kept.read_text().splitlines(keepends=True)[:7] == lines[:7]
-    assert len(read_predictions(kept)) == 18
+    assert len(read_predictions(kept)) == len(read_predictions(removed)) == 18
 
 
 def test_a_wrong_setting_is_told_before_anything_runs(tmp_path: Path) -> None:
@@ -161,16 +170,6 @@ def test_lamps_citations_run_to_their_end(tmp_path: Path) -> None:
     assert stage.people == 6 and stage.tokens
     with pytest.raises(ConfigError, match="epochz"):  # also of what is left out
         run_plan(plan.model_copy(update={"settings": {"own": {"epochz": 1}}}), tmp_path / "out")
-
-
-def test_removed_answers_are_asked_for_again(tmp_path: Path) -> None:
-    plan = few("adapted base")
-    first = run_plan(plan, tmp_path / "out")
-    (kept,) = (tmp_path / "out" / "predictions" / "triage").glob("*.jsonl")
-    kept.unlink()
-    assert [m.scores for m in run_plan(plan, tmp_path / "out").sets[0].methods] == [
-        m.scores for m in first.sets[0].methods
-    ]
 
 
 def test_sets_that_would_be_kept_in_one_folder(tmp_path: Path) -> None:
