@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ownlm.home import Home
-from ownlm.workflows.report import Shared
+from ownlm.workflows.pools.report import Shared
 from tests.community import home_on, rows, write_rows, write_task
 from tests.shell import QuickShell
 

@@ -12,7 +12,8 @@ from ownlm.perpcs.piece import Piece
 from ownlm.perpcs.pool import Pool
 from ownlm.store.pools import add_pool, people_of
 from ownlm.store.rows import AdapterInfo, PoolInfo
-from ownlm.workflows.report import Answer, Shared
+from ownlm.workflows.pools.report import Shared
+from ownlm.workflows.report import Answer
 from tests.community import rows, small_home
 from tests.perpcs.pools import make_pool, random_pieces
 from tests.store.rows import give_consent, keep, pool_info, recipe

@@ -22,7 +22,6 @@ from ownlm.store.rows import AdapterInfo, BaseInfo, HistoryInfo, ProfileInfo
 from ownlm.store.store import Store
 from ownlm.workflows.adapters import learnt_from_gone
 from ownlm.workflows.histories import (
-    Added,
     add_history,
     as_path,
     find_task,
@@ -40,7 +39,7 @@ from ownlm.workflows.options import (
 )
 from ownlm.workflows.plan import assembly_plan, pick_base, train_plan
 from ownlm.workflows.profile import pick_writer, profile_people
-from ownlm.workflows.report import Answer, Assemblies, ColdStart, Estimate, Exported, Profiles, Training
+from ownlm.workflows.report import Added, Answer, Assemblies, ColdStart, Estimate, Exported, Profiles, Training
 from ownlm.workflows.users import (
     Corrections,
     ListedUser,
@@ -346,7 +345,10 @@ class Home(Corrections):
         from ownlm.workflows.export import export_adapter
 
         adapter = newest_adapter(self.store, user, None if task is None else self.task(task).name)
-        return Exported(adapter, export_adapter(self.store, adapter, Path(folder), rank), learnt_from_gone(adapter))
+        return Exported(
+            adapter=adapter, folder=Path(folder), base=self.store.base(adapter.base).folder, rank=rank,
+            relative_error=export_adapter(self.store, adapter, Path(folder), rank), warning=learnt_from_gone(adapter),
+        )  # fmt: skip
 
     def behind(self, adapter: AdapterInfo) -> int:
         """Number of records that were added after the adapter was made."""

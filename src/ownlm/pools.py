@@ -11,7 +11,7 @@ from ownlm.store.drafts import drafts as stored_drafts
 from ownlm.store.rows import AdapterInfo, BaseInfo, DraftInfo, PoolInfo
 from ownlm.workflows.options import ShareOptions
 from ownlm.workflows.plan import pick_base, share_plan
-from ownlm.workflows.report import Shared, Withdrawal
+from ownlm.workflows.pools.report import Shared, Withdrawal
 from ownlm.workflows.users import newest_adapter
 
 if TYPE_CHECKING:  # the home has its pools, and what needs torch is imported where it is used

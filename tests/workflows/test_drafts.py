@@ -13,7 +13,7 @@ from ownlm.home import Home
 from ownlm.oppu.fleet import Run
 from ownlm.store.drafts import drafts
 from ownlm.store.rows import DraftInfo
-from ownlm.workflows.report import Drafted, Shared
+from ownlm.workflows.pools.report import Drafted, Shared
 from tests.community import rows, write_rows
 from tests.sharing import GIVERS, OTHERS, SHARE, TASK, Pieces, everything, ids_of, make_home, pieces_of, share
 

@@ -48,7 +48,7 @@ def ask(
         with progress_bar() as progress:
             answer = opened.ask(str(user), str(text), task, progress=progress, **how)
         if json:
-            print_json(_document(answer))
+            print_json(answer.as_dict())
         else:
             say(answer.answer or "")
         _warn([answer])
@@ -59,22 +59,10 @@ def ask(
         for answer in opened.ask_many(queries, task, progress=progress, **how):
             answers.append(answer)
             if json:
-                print_json({"id": answer.query.id, **_document(answer), "gold": answer.query.gold}, line=True)
+                print_json({"id": answer.query.id, **answer.as_dict(), "gold": answer.query.gold}, line=True)
             elif answer.error is None:
                 say(f"{shown(answer.query.user_id)}\t{shown(answer.query.id)}\t{answer.answer}")
     _summarise(answers, json)
-
-
-def _document(answer: "Answer") -> dict[str, Any]:
-    document = {
-        "answer": answer.answer,
-        "user": answer.query.user_id,
-        "adapter": answer.adapter,
-        "base": answer.base,
-        "retrieved": list(answer.retrieved),
-    }
-    odd = {"warning": answer.warning, "error": None if answer.error is None else str(answer.error)}
-    return document | {name: what for name, what in odd.items() if what is not None}
 
 
 def _summarise(answers: "list[Answer]", json: bool) -> None:

@@ -23,7 +23,8 @@ from ownlm.errors import shown
 from ownlm.workflows.options import AssembleOptions, ShareOptions
 
 if TYPE_CHECKING:
-    from ownlm.workflows.report import Assemblies, Shared
+    from ownlm.workflows.pools.report import Shared
+    from ownlm.workflows.report import Assemblies
 
 TOP_K = AssembleOptions.model_fields["top_k"].default
 

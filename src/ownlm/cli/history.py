@@ -43,7 +43,7 @@ def add(
         with making_home(home, create=not dry_run) as opened:
             added = opened.add_history(data, task, labels=labels, skip_bad=skip_bad, again=again, dry_run=dry_run)
     if json:
-        print_json(added.document())
+        print_json(added.as_dict())
         return
     tell_added(added, dry_run)
     if given_away := added.dataset.given_away:
@@ -131,9 +131,7 @@ def edit(
     values = {name.strip(): value.strip() or None for name, _, value in pairs}
     edited = open_home(home).edit_record(user, record, values, task, verify=verify)
     if json:
-        removed = edited.removed.model_dump(exclude={"records"})
-        now = {"id": record, "time": edited.record.time, **edited.record.fields}
-        print_json({"user": user, "task": edited.task, "record": now, "changed": list(edited.changed)} | removed)
+        print_json(edited.as_dict())
         return
     if not edited.changed:
         say(f"{shown(user)}, record {shown(record)}: nothing changed; it has these values already")

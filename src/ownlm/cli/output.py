@@ -21,7 +21,7 @@ from ownlm.progress import Progress as OnProgress
 
 if TYPE_CHECKING:
     from ownlm.store.forget import Forgotten
-    from ownlm.workflows.histories import Added
+    from ownlm.workflows.report import Added
 
 ROWS = 20  # rows of a long table
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from ownlm.home import Home
     from ownlm.perpcs.pool import Pool
     from ownlm.store.rows import BaseInfo, PoolInfo
-    from ownlm.workflows.pools.usage import Use, VerifiedPool
-    from ownlm.workflows.report import Withdrawal
+    from ownlm.workflows.pools.report import VerifiedPool, Withdrawal
+    from ownlm.workflows.pools.usage import Use
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -45,7 +45,7 @@ Digest = Annotated[
 @app.command("ls")
 def ls(task: options.AnyTask = None, home: options.Home = options.HOME, json: options.Json = False) -> None:
     """List pools: version, number of sharers, task and base."""
-    from ownlm.workflows.report import PoolRow
+    from ownlm.workflows.pools.report import PoolRow
 
     pools = open_home(home).pools.ls(task)
     if json:
@@ -91,7 +91,7 @@ def show(
     Every byte of it is checked. Sharers are random ids. --plot draws a heat map: sharers by layers, for each kind of
     module.
     """
-    from ownlm.workflows.pools.usage import PoolDetails
+    from ownlm.workflows.pools.report import PoolDetails
 
     if plot is not None:
         from ownlm.cli.charts import check_picture
@@ -124,7 +124,7 @@ def _draw(info: "PoolInfo", use: "Use", plot: Path) -> None:
 
 
 def _print(info: "PoolInfo", pool: "Pool", use: "Use") -> None:
-    from ownlm.workflows.pools.usage import pieces_given
+    from ownlm.workflows.pools.report import pieces_given
 
     given, kinds = pieces_given(pool), ", ".join(use.kinds)
     parent = f", from {info.parent[:12]}" if info.parent else ""
@@ -167,7 +167,7 @@ def verify(
     """
     from ownlm.perpcs.pool import open_pool
     from ownlm.workflows.pools.add import check_digest
-    from ownlm.workflows.pools.usage import VerifiedPool
+    from ownlm.workflows.pools.report import VerifiedPool
 
     base: BaseInfo | None = None
     try:
@@ -212,7 +212,7 @@ def add(
 
     Its base must be in the home. Of a known pool, only a later version that is signed with the same key is taken.
     """
-    from ownlm.workflows.report import PoolRow
+    from ownlm.workflows.pools.report import PoolRow
 
     opened = open_home(home)
     known = opened.pools.keys()

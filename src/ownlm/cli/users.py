@@ -303,16 +303,12 @@ def export(
         from ownlm.workflows.adapters import remake_command
 
         warn(f"warning: it {exported.warning}: {remake_command(opened.store, adapter)} makes one without; export that")
-    base = opened.store.base(adapter.base)
     if json:
-        print_json(
-            {"user": user, "adapter": adapter.id, "folder": str(folder), "base": base.folder, "rank": rank,
-             "relative_error": error, "warning": exported.warning}
-        )  # fmt: skip
+        print_json(exported.as_dict())
         return
     what = "recipe" if adapter.is_recipe else "adapter"
     which = f"the {what} {adapter.id[:8]} of {shown(user)}"
-    say(f"{folder}: {which}, {size(folder_bytes(folder))}, for the base in {base.folder}")
+    say(f"{folder}: {which}, {size(folder_bytes(folder))}, for the base in {exported.base}")
     choose = " --choose" if opened.task(adapter.task).labels else ""
     say(f"`python answer.py TEXT{choose}` in that folder answers without ownlm; its README.md shows the prompt")
     if rank is not None:

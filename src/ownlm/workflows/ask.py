@@ -3,7 +3,7 @@
 import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -108,7 +108,7 @@ def answer_queries(
         try:
             assigned.append((place, assign(store, query, task, base, options.base_only)))
         except NotFoundError as error:
-            answers[place] = Answer(query, error=error)
+            answers[place] = Answer(query=query, error=error)
     assigned.sort(key=lambda one: (one[1].order, first_place[one[1].query.user_id]))
     done, following = len(answers), 0
     if assigned:
@@ -132,7 +132,8 @@ def _answers(
         prompts = _Prompts(store, engine.load(group[0][1].base), options)
         for output in engine.generate(prompts.requests(group)):
             place, answer = prompts.asked.popleft()
-            yield place, replace(answer, answer=None if output.error else output.text, error=output.error)
+            outcome = {"error": output.error} if output.error else {"answer": output.text}
+            yield place, answer.model_copy(update=outcome)
         yield from prompts.failed
 
 
@@ -152,13 +153,12 @@ class _Prompts:
     def requests(self, assigned: Iterable[tuple[int, Assignment]]) -> Iterator[Request]:
         """Yields the requests of queries that have one."""
         for place, one in assigned:
-            answer = Answer(
-                one.query, None, one.adapter.id if one.adapter else None, one.base.name, warning=one.warning
-            )
+            adapter = one.adapter.id if one.adapter else None
+            answer = Answer(query=one.query, adapter=adapter, base=one.base.name, warning=one.warning)
             try:
                 request, answer = self._request(one, answer)
             except OwnlmError as error:
-                self.failed.append((place, replace(answer, error=error)))
+                self.failed.append((place, answer.model_copy(update={"error": error})))
             else:
                 self.asked.append((place, answer))
                 yield request
@@ -176,7 +176,7 @@ class _Prompts:
         what = f"The query {query.id!r} of user" if query.id else "The text asked of user"
         prompt = tuple(encode_within(self._base, text, room, f"{what} {query.user_id!r}"))
         request = Request(one.base, one.adapter, prompt, task.max_new_tokens, one_line=task.one_line, labels=labels)
-        return request, replace(answer, retrieved=retrieved)
+        return request, answer.model_copy(update={"retrieved": retrieved})
 
 
 def prompt_of(

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from ownlm.errors import ChangedRecordError, DataError, NotFoundError, TaskError, argument, nearest, quoted
@@ -11,10 +11,11 @@ from ownlm.history.readers import read_dataset
 from ownlm.history.record import Dataset, History, Record, in_order
 from ownlm.history.row import to_record
 from ownlm.history.task import Task, load_task, no_task, shipped_tasks, with_instruction
-from ownlm.store.forget import Forgotten, replace_record, resume
+from ownlm.store.forget import replace_record, resume
 from ownlm.store.records import Bounds, new_rows, no_record, tombstones, unknown_user, without_forgotten
 from ownlm.store.rows import HistoryInfo, digest_of, record_digest
 from ownlm.store.store import Store
+from ownlm.workflows.report import Added, Edited
 
 # Tasks
 
@@ -55,35 +56,6 @@ def keep_task(store: Store, name_or_path: str) -> Task:
 # Adding
 
 
-@dataclass(frozen=True, slots=True)
-class Added:
-    """Result of adding a file of histories.
-
-    Attributes:
-        task: name of the task.
-        new: number of records added.
-        known: number of records that the home had already.
-        forgotten: number of records left out because they were forgotten before.
-        dataset: content of the file.
-        inside: path of the file if it lies in the home; None otherwise.
-    """
-
-    task: str
-    new: int
-    known: int
-    forgotten: int
-    dataset: Dataset
-    inside: Path | None = None
-
-    def document(self) -> dict[str, object]:
-        """The counts, for `--json`."""
-        data = self.dataset
-        golds = sum(query.gold is not None for query in data.queries)
-        return {"task": self.task, "users": len(data.histories), "new": self.new, "known": self.known,
-                "forgotten": self.forgotten, "given_away": data.given_away, "queries": len(data.queries),
-                "golds": golds, "bad": data.bad, "repeated": data.repeated, "notes": data.notes}  # fmt: skip
-
-
 def add_history(
     store: Store, data: Path, task: Task, labels: Path | None, skip_bad: bool, again: bool, dry_run: bool = False
 ) -> Added:
@@ -100,14 +72,15 @@ def add_history(
             counts = seen.new, seen.known, seen.forgotten
         else:
             counts = store.add_records(task.name, dataset.histories, again)
-    return Added(task.name, *counts, dataset, inside)
+    new, known, forgotten = counts
+    return Added(task=task.name, new=new, known=known, forgotten=forgotten, dataset=dataset, inside=inside)
 
 
 def check_history_file(data: Path, name_or_path: str, labels: Path | None, skip_bad: bool) -> Added:
     """Reads a file and counts its records as a new home would; the task is a shipped one or from a file."""
     task = load_task(name_or_path)
     dataset = read_dataset(data, task, labels=labels, skip_bad=skip_bad)
-    return Added(task.name, sum(map(len, dataset.histories)), 0, 0, dataset)
+    return Added(task=task.name, new=sum(map(len, dataset.histories)), known=0, forgotten=0, dataset=dataset)
 
 
 def with_history(store: Store, data: str | Path | None, task: Task) -> tuple[Store, Task, Added | None]:
@@ -118,7 +91,8 @@ def with_history(store: Store, data: str | Path | None, task: Task) -> tuple[Sto
     dataset, task = _read(store, path, task, None, False)
     with _naming_file(path, task.name):
         seen = Preview(store, task.name, dataset.histories)
-    return seen, task, Added(task.name, seen.new, seen.known, seen.forgotten, dataset)
+    counts = {"new": seen.new, "known": seen.known, "forgotten": seen.forgotten}
+    return seen, task, Added(task=task.name, dataset=dataset, **counts)
 
 
 def _read(store: Store, data: Path, task: Task, labels: Path | None, skip_bad: bool) -> tuple[Dataset, Task]:
@@ -229,23 +203,6 @@ class Preview(Store):
 # Correcting
 
 
-@dataclass(frozen=True, slots=True)
-class Edited:
-    """Result of changing a record.
-
-    Attributes:
-        task: name of the task.
-        record: the changed record.
-        changed: names of the changed fields; "time" where the time changed.
-        removed: what was removed or marked because it had learnt from the old record.
-    """
-
-    task: str
-    record: Record
-    changed: tuple[str, ...]
-    removed: Forgotten
-
-
 def edit_record(
     store: Store, task: Task, user: str, record: str, changes: Mapping[str, str | None], *, verify: bool,
     bounds: Bounds | None,
@@ -257,7 +214,8 @@ def edit_record(
     new = corrected(task, old, changes)
     before, after = ({"time": one.time, **one.fields} for one in (old, new))
     changed = tuple(name for name in ("time", *task.record_fields) if before.get(name) != after.get(name))
-    return Edited(task.name, new, changed, replace_record(store, task.name, new, verify=verify, bounds=bounds))
+    removed = replace_record(store, task.name, new, verify=verify, bounds=bounds)
+    return Edited(task=task.name, record=new, changed=changed, removed=removed)
 
 
 def corrected(task: Task, old: Record, changes: Mapping[str, str | None]) -> Record:

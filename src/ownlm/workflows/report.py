@@ -2,20 +2,17 @@
 
 from collections import Counter
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_serializer
 from typing_extensions import TypedDict
 
 from ownlm.errors import OwnlmError
-from ownlm.filesystem import folder_bytes
-from ownlm.perpcs.signing import fingerprint
-from ownlm.store.rows import AdapterInfo, PoolInfo, ProfileInfo
+from ownlm.history.record import Dataset, Query, Record
+from ownlm.store.forget import Forgotten
+from ownlm.store.rows import AdapterInfo, ProfileInfo
 from ownlm.workflows.adapters import Verdict, worth_of
-from ownlm.workflows.histories import Added
-
-if TYPE_CHECKING:
-    from ownlm.history.record import Query
 
 
 class Skip(TypedDict):
@@ -64,10 +61,6 @@ def _failures(pairs: list[tuple[str, OwnlmError]]) -> list[Failure]:
     return [{"user": user, "error": error.with_command} for user, error in pairs]
 
 
-def _counts(added: Added | None) -> AddedCounts | None:
-    return None if added is None else {"new": added.new, "known": added.known, "forgotten": added.forgotten}
-
-
 def _shares(pairs: list[tuple[str, float]]) -> list[Share]:
     return [{"sharer": sharer, "share": share} for sharer, share in pairs]
 
@@ -79,7 +72,6 @@ def _profiles(pairs: list[tuple[ProfileInfo, int]]) -> list[WrittenProfile]:
 Skipped = Annotated[list[tuple[str, str]], PlainSerializer(_skips)]  # users and reasons
 Failed = Annotated[list[tuple[str, OwnlmError]], PlainSerializer(_failures)]
 OneDecimal = Annotated[float, PlainSerializer(lambda value: round(value, 1), return_type=float)]
-FromFile = Annotated[Added | None, PlainSerializer(_counts)]  # what the data given with an operation added
 
 
 class Report(BaseModel):
@@ -90,6 +82,65 @@ class Report(BaseModel):
     def as_dict(self) -> dict[str, Any]:
         """The result as `--json` prints it."""
         return self.model_dump(mode="json", by_alias=True)
+
+
+class Added(Report):
+    """Result of adding a file of histories.
+
+    Attributes:
+        task: name of the task.
+        new: number of records added.
+        known: number of records that the home had already.
+        forgotten: number of records left out because they were forgotten before.
+        dataset: content of the file.
+        inside: path of the file if it lies in the home; None otherwise.
+    """
+
+    task: str
+    new: int
+    known: int
+    forgotten: int
+    dataset: Dataset
+    inside: Path | None = None
+
+    @model_serializer
+    def _flat(self) -> dict[str, Any]:
+        """The counts, and what was left out."""
+        data = self.dataset
+        golds = sum(query.gold is not None for query in data.queries)
+        return {"task": self.task, "users": len(data.histories), "new": self.new, "known": self.known,
+                "forgotten": self.forgotten, "given_away": data.given_away, "queries": len(data.queries),
+                "golds": golds, "bad": data.bad, "repeated": data.repeated, "notes": data.notes}  # fmt: skip
+
+
+class Edited(Report):
+    """Result of changing a record.
+
+    Attributes:
+        task: name of the task.
+        record: the changed record.
+        changed: names of the changed fields; "time" where the time changed.
+        removed: what was removed or marked because it had learnt from the old record.
+    """
+
+    task: str
+    record: Record
+    changed: tuple[str, ...]
+    removed: Forgotten
+
+    @model_serializer
+    def _flat(self) -> dict[str, Any]:
+        """The record as it is now, and what was removed, as one document."""
+        record = {"id": self.record.id, "time": self.record.time, **self.record.fields}
+        own = {"user": self.record.user_id, "task": self.task, "record": record, "changed": self.changed}
+        return own | self.removed.model_dump(exclude={"records"})
+
+
+def _counts(added: Added | None) -> AddedCounts | None:
+    return None if added is None else {"new": added.new, "known": added.known, "forgotten": added.forgotten}
+
+
+FromFile = Annotated[Added | None, PlainSerializer(_counts)]  # what the data given with an operation added
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,43 +247,6 @@ class Profiles(Report):
 
 
 @dataclass(frozen=True, slots=True)
-class Drafted:
-    """Numbers of adapters or gates trained in this run, and reused."""
-
-    trained: int = 0
-    there: int = 0
-
-
-class Shared(Report):
-    """Result of `pools.share`.
-
-    Attributes:
-        pool: the pool that was made.
-        bytes: size of its files.
-        candidates: number of users who agreed to share.
-        sharers: users with pieces in the pool.
-        failed: users with failed training, each with the error.
-        adapters, gates: numbers of drafts that were trained for the pool, and found.
-    """
-
-    pool: PoolInfo
-    bytes: int
-    candidates: int
-    sharers: list[str]
-    adapters: Drafted = Drafted()
-    gates: Drafted = Drafted()
-    failed: Failed = Field(default_factory=list)
-
-    @model_serializer(mode="wrap")
-    def _flat(self, dump: Any) -> dict[str, Any]:
-        """The pool's main fields among the others, without its provenance."""
-        own: dict[str, Any] = dump(self)
-        pool = own.pop("pool")
-        same = {name: pool[name] for name in ("task", "base", "version", "parent", "folder")}
-        return {"pool": pool["digest"], **same, **own}
-
-
-@dataclass(frozen=True, slots=True)
 class Assembly:
     """An assembled and stored recipe, in short.
 
@@ -310,90 +324,55 @@ class ColdStart(Report):
         return {**trained, **assembled, **both, "ladder": own["placed"], "added": own["added"], **ended}
 
 
-class PoolRow(Report):
-    """A pool of the home, in short; `signed_by` is the fingerprint of the public key `publisher`."""
-
-    pool: str
-    task: str
-    base: str
-    base_fingerprint: str
-    version: int
-    folder: str
-    sharers: int
-    own: bool
-    parent: str | None
-    created: str
-    publisher: str | None
-    signed_by: str | None
-    bytes: int
-
-    @classmethod
-    def of(cls, info: PoolInfo) -> "PoolRow":
-        """The row of a pool."""
-        same = {name: getattr(info, name) for name in cls.model_fields if hasattr(info, name)}
-        signed_by = fingerprint(info.publisher)
-        return cls(**same, pool=info.digest, signed_by=signed_by, bytes=folder_bytes(info.folder))
-
-
-class Withdrawal(Report):
-    """Result of a withdrawal.
-
-    Attributes:
-        sharers: the random ids that are gone.
-        pools: digests of the old versions, each with that of the version without them; None where no sharer was left.
-        versions: version numbers of the new versions, by digest.
-        affected: users with withdrawn pieces in their recipes.
-        untouched: number of recipes that did not use them.
-        unread: digests of damaged pools from outside that may hold such pieces.
-        drafts: number of drafts that were removed.
-        unfinished: why something may be left in files; the next command that writes removes it. None: nothing is left.
-        again: result of assembling the affected users again.
-        stale: affected users with a still stale assembly, each with the reason.
-    """
-
-    sharers: list[str] = Field(default_factory=list)
-    drafts: int = 0
-    pools: list[tuple[str, str | None]] = Field(default_factory=list)
-    versions: dict[str, int] = Field(default_factory=dict)
-    affected: list[str] = Field(default_factory=list)
-    untouched: int = 0
-    unread: list[str] = Field(default_factory=list, exclude=True)
-    again: Assemblies = Field(default_factory=Assemblies)
-    stale: Skipped = Field(default_factory=list)
-    unfinished: str | None = None
-
-    @model_serializer(mode="wrap")
-    def _flat(self, dump: Any) -> dict[str, Any]:
-        """The result of assembling again among the others; pools as objects."""
-        own: dict[str, Any] = dump(self)
-        versions, again, stale, unfinished = (own.pop(name) for name in ("versions", "again", "stale", "unfinished"))
-        pools = [{"old": old, "new": new, "version": versions.get(new)} for old, new in self.pools]
-        return {**own, "pools": pools, **again, "stale": stale, "unfinished": unfinished}
-
-
-@dataclass(frozen=True, slots=True)
-class Exported:
+class Exported(Report):
     """An adapter that was written to a folder.
 
     Attributes:
         adapter: the adapter.
+        folder: the folder.
+        base: folder of the base.
+        rank: rank that was asked for; None for the adapter's own.
         relative_error: distance of the written weights from it: |B A - B' A'| / |B A|, Frobenius norm.
         warning: that the adapter has learnt from records that were removed since.
     """
 
-    adapter: AdapterInfo
+    adapter: AdapterInfo = Field(exclude=True)
+    folder: Path
+    base: str
+    rank: int | None
     relative_error: float
     warning: str | None = None
 
+    @model_serializer(mode="wrap")
+    def _flat(self, dump: Any) -> dict[str, Any]:
+        """The adapter's user and id in place of the adapter."""
+        return {"user": self.adapter.user, "adapter": self.adapter.id, **dump(self)}
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The answer of a user's own model, or of the base alone, to a query; or the error."""
 
-    query: "Query"
+class Answer(Report):
+    """The answer of a user's own model, or of the base alone, to a query; or the error.
+
+    Attributes:
+        query: the query.
+        answer: the answer; None with an error.
+        adapter: id of the adapter that answered; None for the base alone.
+        base: name of the base.
+        retrieved: ids of the user's records in the prompt.
+        warning: why the base answered, or what is wrong with the adapter.
+        error: why there is no answer.
+    """
+
+    query: Query
     answer: str | None = None
     adapter: str | None = None
     base: str | None = None
     retrieved: tuple[str, ...] = ()
     warning: str | None = None
     error: OwnlmError | None = None
+
+    @model_serializer
+    def _flat(self) -> dict[str, Any]:
+        """The answer and its user; warning and error only where there is one."""
+        own = {"answer": self.answer, "user": self.query.user_id, "adapter": self.adapter, "base": self.base}
+        odd = {"warning": self.warning, "error": self.error and str(self.error)}
+        return own | {"retrieved": self.retrieved} | {name: what for name, what in odd.items() if what is not None}

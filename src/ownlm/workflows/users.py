@@ -17,8 +17,9 @@ from ownlm.store.records import Bounds, unknown_user
 from ownlm.store.rows import AdapterInfo, HistoryInfo
 from ownlm.store.store import Store
 from ownlm.workflows.adapters import behind
-from ownlm.workflows.histories import Edited, edit_record, find_task
+from ownlm.workflows.histories import edit_record, find_task
 from ownlm.workflows.options import Options
+from ownlm.workflows.report import Edited
 
 Sort = Literal["added", "name", "records", "adapter"]
 

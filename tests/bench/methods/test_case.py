@@ -37,7 +37,7 @@ def test_another_writer_of_profiles_has_a_stage_of_its_own(case: Case) -> None:
 def test_the_base_does_not_answer_in_a_methods_name(case: Case) -> None:
     class Stale:
         def ask_many(self, *_: object, **__: object) -> Iterator[Answer]:
-            yield Answer(case.data.queries[0], answer="home", warning="stale; the base answers")
+            yield Answer(query=case.data.queries[0], answer="home", warning="stale; the base answers")
 
     with pytest.raises(PoolError, match="stale"):
         list(case.ask(Stale(), case.data.queries[:1]))  # type: ignore[arg-type]

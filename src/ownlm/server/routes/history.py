@@ -29,7 +29,7 @@ from ownlm.server.routes.schemas import (
 from ownlm.server.state import ServerState, State
 from ownlm.store.forget import Forgotten
 from ownlm.store.records import Bounds, history_page
-from ownlm.workflows.histories import Edited
+from ownlm.workflows.report import Edited
 
 router = APIRouter(prefix="/v1/users/me/history", route_class=StrictRoute, tags=["me"])
 

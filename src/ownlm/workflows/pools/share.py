@@ -43,7 +43,7 @@ from ownlm.store.records import no_longer_shared
 from ownlm.store.rows import DraftInfo, ProfileInfo, history_digest
 from ownlm.workflows.plan import SharePlan, digest, versions
 from ownlm.workflows.pools.lineage import new_pool_folder, pool_info, signing_key, version_of
-from ownlm.workflows.report import Drafted, Shared
+from ownlm.workflows.pools.report import Drafted, Shared
 from ownlm.workflows.selection import own_examples
 from ownlm.workflows.train import Meter
 from ownlm.workflows.writer import BackgroundWriter

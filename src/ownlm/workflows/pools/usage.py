@@ -2,21 +2,17 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, model_serializer
 
 from ownlm.errors import AdapterError, quoted
 from ownlm.inference.load import load_pool, load_recipe
 from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.recipe import Recipe
-from ownlm.perpcs.signing import fingerprint
-from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo
+from ownlm.store.rows import AdapterInfo, PoolInfo
 from ownlm.store.store import Store
 from ownlm.workflows.adapters import remake_command
-from ownlm.workflows.report import PoolRow, Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,90 +49,6 @@ class Use:
         """The same, without unused sharers."""
         used = int((self.total_S > 0).sum())
         return Use(self.sharers[:used], self.kinds, self.layers, self.amount_CSL[:, :used], self.recipes)
-
-
-class SharerUse(BaseModel):
-    """A sharer's number of pieces in a pool, and how often recipes of the home use them."""
-
-    sharer: str
-    pieces: int
-    uses: int
-
-
-class PoolDetails(Report):
-    """A pool, its pieces and their use.
-
-    Attributes:
-        row: the pool, in short.
-        rank: LoRA rank of the pieces.
-        modules: kinds of modules.
-        layers: number of layers.
-        licence: licence under which the sharers gave the pieces.
-        recipes: number of the home's recipes that are made of the pool.
-        sharers: sharers and their pieces, the most used first.
-    """
-
-    row: PoolRow
-    rank: int
-    modules: list[str]
-    layers: int
-    licence: str
-    recipes: int
-    sharers: list[SharerUse]
-
-    @classmethod
-    def of(cls, info: PoolInfo, pool: Pool, use: Use) -> "PoolDetails":
-        """The details of an open pool."""
-        given, uses = pieces_given(pool), use.total_S.astype(int).tolist()
-        sharers = [SharerUse(sharer=one, pieces=given[one], uses=n) for one, n in zip(use.sharers, uses, strict=True)]
-        return cls(
-            row=PoolRow.of(info), rank=pool.lora.r, modules=list(use.kinds), layers=len(use.layers),
-            licence=pool.manifest.licence, recipes=use.recipes, sharers=sharers,
-        )  # fmt: skip
-
-    @model_serializer(mode="wrap")
-    def _flat(self, dump: Any) -> dict[str, Any]:
-        own: dict[str, Any] = dump(self)
-        return {**own.pop("row"), **own}
-
-
-class VerifiedPool(Report):
-    """A pool of which every byte was checked; its pieces too, if the home has its base.
-
-    Attributes:
-        pieces: number of pieces.
-        base: name of the base that the pieces were checked against; None if the home does not have it.
-    """
-
-    pool: str
-    folder: str
-    version: int
-    base_fingerprint: str
-    licence: str
-    publisher: str | None
-    signed_by: str | None
-    sharers: int
-    pieces: int
-    base: str | None
-
-    @classmethod
-    def of(cls, pool: Pool, base: BaseInfo | None) -> "VerifiedPool":
-        """The result for an open pool."""
-        manifest = pool.manifest
-        same = {name: getattr(manifest, name) for name in ("version", "base_fingerprint", "licence", "publisher")}
-        return cls(
-            **same, pool=pool.digest, folder=str(pool.folder), signed_by=fingerprint(manifest.publisher),
-            sharers=len(manifest.sharers), pieces=sum(pieces_given(pool).values()), base=base.name if base else None,
-        )  # fmt: skip
-
-
-def pieces_given(pool: Pool) -> dict[str, int]:
-    """Number of pieces of each sharer."""
-    given = dict.fromkeys(pool.manifest.sharers, 0)
-    for entry in pool.manifest.modules:
-        for place in entry.sharers:
-            given[pool.manifest.sharers[place]] += 1
-    return given
 
 
 def weights(recipe: Recipe, pool: Pool) -> Use:

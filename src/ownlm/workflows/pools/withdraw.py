@@ -31,7 +31,7 @@ from ownlm.workflows.assemble import assemble_users
 from ownlm.workflows.options import AssembleOptions
 from ownlm.workflows.plan import AssemblyPlan
 from ownlm.workflows.pools.lineage import key_of, new_pool_folder, pool_info, signing_key, version_of
-from ownlm.workflows.report import Withdrawal
+from ownlm.workflows.pools.report import Withdrawal
 
 WITHDRAWN = "a sharer withdrew pieces that it uses"
 EMPTIED = "all sharers withdrew from its pool"
