@@ -147,12 +147,12 @@ def show_pieces(home: Home, people: list[community.Person], newcomers: list[comm
 def weight_by_archetype(home: Home, user: str, people: list[community.Person]) -> Counter[str]:
     """The share of a recipe's weight on the pieces of each archetype's sharers."""
     from ownlm.inference.load import load_pool, load_recipe
-    from ownlm.store.pools import people_of
+    from ownlm.store.pools import users_of
     from ownlm.workflows.assemble import top_sharers
 
     info = home.latest_adapters("triage")["triage", user]
     pool = load_pool(home.store, info)
-    names, archetypes = people_of(home.store, pool=info.pool), {one.name: one.archetype for one in people}
+    names, archetypes = users_of(home.store, pool=info.pool), {one.name: one.archetype for one in people}
     weights = Counter[str]()
     for sharer, share in top_sharers(pool, load_recipe(info, pool), most=len(people)):
         weights[archetypes[names[sharer]]] += share  # type: ignore[assignment]

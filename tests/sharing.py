@@ -10,7 +10,7 @@ from ownlm.history.record import Query
 from ownlm.home import Home
 from ownlm.perpcs.piece import Piece
 from ownlm.perpcs.pool import Pool
-from ownlm.store.pools import add_pool, people_of
+from ownlm.store.pools import add_pool, users_of
 from ownlm.store.rows import AdapterInfo, PoolInfo
 from ownlm.workflows.pools.report import Shared
 from ownlm.workflows.report import Answer
@@ -43,7 +43,7 @@ def share(home: Home, **changes: Any) -> Shared:
 
 def pieces_of(home: Home, pool: Pool) -> Pieces:
     """Everybody's pieces, by their names."""
-    people, given = people_of(home.store, pool=pool.digest), dict[str, dict[str, Piece]]()
+    people, given = users_of(home.store, pool=pool.digest), dict[str, dict[str, Piece]]()
     for name in pool.modules:
         for place, gate_D in enumerate(pool.gates(name)):
             own = given.setdefault(people[pool.sharer(name, place)], {})
@@ -94,4 +94,4 @@ def put_recipe(home: Home, user: str, pool: PoolInfo, number: int = 1) -> Adapte
 
 def ids_of(home: Home, users: Sequence[str]) -> list[str]:
     """The random ids of people, in whichever pool."""
-    return sorted(sharer for sharer, user in people_of(home.store).items() if user in users)
+    return sorted(sharer for sharer, user in users_of(home.store).items() if user in users)

@@ -194,7 +194,7 @@ def test_two_trains_at_once_train_everybody_once(home: Home) -> None:
 
 
 def test_the_doctor_sees_what_is_wrong(home: Home) -> None:
-    assert home.doctor().next[0].startswith("`ownlm train --task sorting`: people without an adapter 2")
+    assert home.doctor().next[0].startswith("`ownlm train --task sorting`: users without an adapter 2")
     home.train("sorting", **FAST)
     seen = home.doctor()
     assert not seen.wrong and "up to date" in seen.next[0] and "ownlm" in seen.machine["versions"]

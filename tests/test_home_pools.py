@@ -21,7 +21,7 @@ from ownlm.perpcs.piece import Piece
 from ownlm.perpcs.pool import Pool, open_pool
 from ownlm.perpcs.version import PoolHead, write_pool
 from ownlm.store import pools
-from ownlm.store.pools import people_of
+from ownlm.store.pools import users_of
 from ownlm.store.rows import AdapterInfo
 from ownlm.workflows.pools.lineage import signing_key
 from tests.community import home_on, rows, write_rows, write_task
@@ -184,7 +184,7 @@ def test_a_sharer_is_forgotten_with_their_pieces(shared: Home) -> None:
         assert not any(needle in data for needle in needles) and b"gina" not in data and gone[0].encode() not in data, (
             path
         )
-    assert "gina" not in people_of(shared.store).values() and shared.pools.ls()[0].version == 2
+    assert "gina" not in users_of(shared.store).values() and shared.pools.ls()[0].version == 2
     assert not shared.doctor().wrong and {one.user for one in shared.assemble(TASK, users=OTHERS).assembled} == set(
         OTHERS
     )
@@ -271,7 +271,7 @@ def test_what_was_shared_can_be_shared_again_with_more(shared: Home, tmp_path: P
     report = share(shared, sharers=5)
     assert sorted(report.sharers) == sorted([*GIVERS, "kara"])
     old, new = shared.pools.ls()
-    first, second = people_of(shared.store, pool=old.digest), people_of(shared.store, pool=new.digest)
+    first, second = users_of(shared.store, pool=old.digest), users_of(shared.store, pool=new.digest)
     assert not first.keys() & second.keys()  # another id in each pool
 
 
@@ -299,7 +299,7 @@ def test_a_random_id_stands_for_the_person_in_every_pool(shared: Home) -> None:
     (first_id, *_), both = ids_of(shared, ["gina"]), [info.digest for info in shared.pools.ls()]
     assert second.pool.digest in both and len(ids_of(shared, ["gina"])) == 2
     done = shared.pools.withdraw(first_id, again=False)
-    assert [old for old, _ in done.pools] == both and "gina" not in people_of(shared.store).values()
+    assert [old for old, _ in done.pools] == both and "gina" not in users_of(shared.store).values()
 
 
 def test_withdrawing_from_an_older_pool_does_not_make_it_the_newest(shared: Home) -> None:

@@ -17,7 +17,7 @@ import ownlm.perpcs.version as version
 from ownlm.errors import NotFoundError
 from ownlm.home import Home
 from ownlm.store.drafts import drafts
-from ownlm.store.pools import people_of
+from ownlm.store.pools import users_of
 from tests.forks import context
 from tests.sharing import GIVERS, OTHERS, TASK, ask, everything, ids_of, pieces_of, share
 
@@ -72,8 +72,8 @@ def check_whole(folder: Path) -> Home:
     digests = {one.digest for one in home.pools.ls()}
     for one in home.adapters():
         assert one.stale or one.pool in digests
-    people = people_of(home.store)
-    assert all(set(people_of(home.store, pool=digest)) <= people.keys() for digest in digests)
+    people = users_of(home.store)
+    assert all(set(users_of(home.store, pool=digest)) <= people.keys() for digest in digests)
     assert all(one.answer or one.adapter is None for one in ask(home, *OTHERS))
     return home
 
@@ -102,16 +102,14 @@ def kill_at_random(work: Callable[[Path], None], before: Path, seed: int, check:
 
 def check_shared(home: Home) -> None:
     assert not home.doctor().wrong
-    assert {frozenset(people_of(home.store, pool=one.digest).values()) for one in home.pools.ls()} == {
-        frozenset(GIVERS)
-    }
+    assert {frozenset(users_of(home.store, pool=one.digest).values()) for one in home.pools.ls()} == {frozenset(GIVERS)}
     assert len(list((home.store.folder / "pools").iterdir())) == len(home.pools.ls())
     assert {one.version for one in home.pools.ls()} <= {1}
 
 
 def check_withdrawn(home: Home) -> None:
     (info,) = home.pools.ls()
-    assert info.version == 2 and sorted(people_of(home.store).values()) == sorted(GIVERS[1:])
+    assert info.version == 2 and sorted(users_of(home.store).values()) == sorted(GIVERS[1:])
     assert not ids_of(home, ["gina"]) and len(list((home.store.folder / "pools").iterdir())) == 1
     home.assemble(TASK, users=OTHERS)  # who was not assembled again
     assert not home.doctor().wrong and {one.pool for one in home.latest_adapters().values()} == {info.digest}

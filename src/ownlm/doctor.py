@@ -21,7 +21,7 @@ from ownlm.store.drafts import drafts
 from ownlm.store.erasing.copies import files_with_records
 from ownlm.store.erasing.leftovers import dues
 from ownlm.store.forget import leaving
-from ownlm.store.pools import consents, loose_folders, people_of, pools
+from ownlm.store.pools import consents, loose_folders, pools, users_of
 from ownlm.store.rows import AdapterInfo, BaseInfo, PoolInfo, record_digest
 from ownlm.store.store import Store
 from ownlm.workflows.adapters import assemble_command, sharers_now
@@ -164,13 +164,13 @@ def _tasks_and_records(store: Store, seen: Diagnosis, progress: Progress) -> Ite
     for name in store.tasks():
         store.task(name)
     histories = store.histories()
-    for place, person in enumerate(histories, 1):
+    for place, info in enumerate(histories, 1):
         progress("records", place, len(histories))
-        digests = store.digests(person.task, person.user)
-        for record in store.history(person.task, person.user).records:
+        digests = store.digests(info.task, info.user)
+        for record in store.history(info.task, info.user).records:
             if record_digest(record) != digests.get(record.id):
-                what = f"Record {record.id!r} of user {person.user!r} in task {person.task!r} is not what was added"
-                which = f"--record {quoted(record.id)} --task {person.task} {argument(person.user)}"
+                what = f"Record {record.id!r} of user {info.user!r} in task {info.task!r} is not what was added"
+                which = f"--record {quoted(record.id)} --task {info.task} {argument(info.user)}"
                 yield _fault(what, f"`ownlm history forget {which}`, and add it again")
 
 
@@ -289,18 +289,18 @@ def _next_steps(store: Store) -> list[str]:
         if base.forgotten and not any(other.task == base.task and not other.forgotten for other in store.bases())
     ]
     for task in dict.fromkeys(one.task for one in histories):
-        mine = [(person, latest.get((task, person.user))) for person in histories if person.task == task]
+        mine = [(info, latest.get((task, info.user))) for info in histories if info.task == task]
         without = sum(adapter is None for _, adapter in mine)
-        old = [adapter for person, adapter in mine if adapter is not None and not adapter.knows(person.history)]
+        old = [adapter for info, adapter in mine if adapter is not None and not adapter.knows(info.history)]
         behind = sum(not adapter.is_recipe for adapter in old)
         if without or behind:
             steps.append(
-                f"`ownlm train --task {task}`: people without an adapter {without:,}, with an old one {behind:,}"
+                f"`ownlm train --task {task}`: users without an adapter {without:,}, with an old one {behind:,}"
             )
         steps += _assemble_steps(store, task, [adapter for _, adapter in mine if adapter], old)
     steps += [
         f"`ownlm pool withdraw {argument(user)}`: pieces of theirs lie in a pool, and they do not agree to share"
-        for user in sorted(set(people_of(store).values()) - consents(store).keys())
+        for user in sorted(set(users_of(store).values()) - consents(store).keys())
     ]
     return steps or ["`ownlm ask USER TEXT --task T`: everything is up to date"]
 

@@ -38,7 +38,7 @@ from ownlm.workflows.options import (
     UserOptions,
 )
 from ownlm.workflows.plan import assembly_plan, pick_base, train_plan
-from ownlm.workflows.profile import pick_writer, profile_people
+from ownlm.workflows.profile import pick_writer, write_profiles
 from ownlm.workflows.report import Added, Answer, Assemblies, ColdStart, Estimate, Exported, Profiles, Training
 from ownlm.workflows.users import (
     Corrections,
@@ -50,7 +50,7 @@ from ownlm.workflows.users import (
     working_alone,
 )
 
-if TYPE_CHECKING:  # what needs torch is imported where it is used: listing people should not wait for it
+if TYPE_CHECKING:  # what needs torch is imported where it is used: listing users should not wait for it
     from ownlm.inference.engine import Engine
     from ownlm.model.base import BaseLM
 
@@ -273,7 +273,7 @@ class Home(Corrections):
         """
         spec = self.task(task)
         writer = pick_writer(self.store, lambda: self.engine, spec, base, url, model, counted, tell)
-        return profile_people(self.store, spec, users, writer, progress, report or Profiles())
+        return write_profiles(self.store, spec, users, writer, progress, report or Profiles())
 
     def profiles(self, task: str) -> dict[str, ProfileInfo]:
         """Each user's newest profile, by user."""

@@ -72,11 +72,11 @@ class Pools:
             NotFoundError, AdapterError, PoolError: they have none, or several tasks and none is named; it is stale, or
                 without a piece; its pool is damaged, or may not be used.
         """
-        from ownlm.workflows.pools.usage import use_of_person
+        from ownlm.workflows.pools.usage import use_of_user
 
         store = self._home.store
         adapter = newest_adapter(store, user, None if task is None else self._home.task(task).name)
-        return adapter, use_of_person(store, adapter)
+        return adapter, use_of_user(store, adapter)
 
     def add(
         self,
@@ -158,7 +158,7 @@ class Pools:
         cannot be assembled again stays stale, and is answered by the base until they are.
 
         Args:
-            who: a person, or a sharer's random id, or its beginning.
+            who: a user, or a sharer's random id, or its beginning.
             again: whether to assemble the affected users again.
 
         Raises:

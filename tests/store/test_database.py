@@ -14,7 +14,7 @@ from ownlm.errors import StoreError
 from ownlm.history.record import History, Record
 from ownlm.store import tables
 from ownlm.store.drafts import drafts
-from ownlm.store.pools import consents, people_of, pools
+from ownlm.store.pools import consents, pools, users_of
 from ownlm.store.rows import AdapterInfo
 from ownlm.store.store import Store
 from tests.store.rows import TASK, adapter, keep
@@ -175,7 +175,7 @@ def test_a_home_of_format_3_is_brought_up_to_date(tmp_path: Path) -> None:
         db.execute("INSERT INTO sharers VALUES ('id-a', ?, 'ada', 'p1', '2026')", (TASK.name,))
     db.close()
     store = Store(tmp_path)
-    assert consents(store) == {"ada": ("CC0", "2026")} and people_of(store, pool="p1") == {"id-a": "ada"}
+    assert consents(store) == {"ada": ("CC0", "2026")} and users_of(store, pool="p1") == {"id-a": "ada"}
     assert drafts(store) == []
     check_up_to_date(store)
 

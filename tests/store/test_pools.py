@@ -13,14 +13,14 @@ from ownlm.store.pools import (
     check_not_withdrawn,
     consents,
     move_pool,
-    people_of,
-    person_of,
     pool,
     pools,
     recipes_of_pool,
     replace_pool,
     sharers_of,
     usable,
+    user_of,
+    users_of,
 )
 from ownlm.store.rows import WAITS
 from ownlm.store.store import Store
@@ -126,21 +126,21 @@ def test_a_pool_and_its_links_are_there_together(crowd: Store) -> None:
     with crowd.database.reading() as db:
         assert db.exec_driver_sql("SELECT folder FROM pools").scalar() == "pools/p1"  # a home can be moved
     assert sharers_of(crowd, "zora") == [("id-a", TASK.name)] and sharers_of(crowd, "ciro") == []
-    assert person_of(crowd, "id-b") == "bela" and person_of(crowd, "id-x") is None
-    assert people_of(crowd) == people_of(crowd, TASK.name) == people_of(crowd, pool="p1") == IDS
-    assert people_of(crowd, "other") == people_of(crowd, pool="p2") == {}
+    assert user_of(crowd, "id-b") == "bela" and user_of(crowd, "id-x") is None
+    assert users_of(crowd) == users_of(crowd, TASK.name) == users_of(crowd, pool="p1") == IDS
+    assert users_of(crowd, "other") == users_of(crowd, pool="p2") == {}
     with pytest.raises(StoreError, match="already"):
         add_pool(crowd, info, {"id-c": "zora"})
     with pytest.raises(StoreError):
         add_pool(crowd, pool_info("p2"), {"id-a": "zora"})  # an id is never used twice
-    assert pools(crowd) == [info] and people_of(crowd) == IDS
+    assert pools(crowd) == [info] and users_of(crowd) == IDS
 
 
 def test_consent_taken_back_between_choosing_and_sharing(crowd: Store) -> None:
     take_back_consent(crowd, "bela")
     with pytest.raises(NotFoundError, match=r"Consent withdrawn.*: bela") as caught:
         add_pool(crowd, pool_info("p1"), IDS)
-    assert "zora" not in str(caught.value) and pools(crowd) == [] and people_of(crowd) == {}
+    assert "zora" not in str(caught.value) and pools(crowd) == [] and users_of(crowd) == {}
     give_consent(crowd, "bela", "CC0")
     crowd.put_task(TASK.model_copy(update={"name": "other"}))
     with pytest.raises(NotFoundError, match=": bela, zora"):  # their records are of another task
@@ -149,7 +149,7 @@ def test_consent_taken_back_between_choosing_and_sharing(crowd: Store) -> None:
     with pytest.raises(NotFoundError, match=": zora"):
         add_pool(crowd, pool_info("p1"), IDS)
     add_pool(crowd, pool_info("p1"), {"id-b": "bela"})
-    assert people_of(crowd) == {"id-b": "bela"}
+    assert users_of(crowd) == {"id-b": "bela"}
 
 
 def test_another_consent_or_a_forgotten_record_between_choosing_and_sharing(crowd: Store) -> None:
@@ -162,12 +162,12 @@ def test_another_consent_or_a_forgotten_record_between_choosing_and_sharing(crow
     forget_record(crowd, TASK.name, "zora", "zora-1")
     with pytest.raises(NotFoundError, match=": bela, zora"):
         add_pool(crowd, pool_info("p1"), IDS, histories, agreed)
-    assert pools(crowd) == [] and people_of(crowd) == {}
+    assert pools(crowd) == [] and users_of(crowd) == {}
     now_so = {user: licence for user, (licence, _) in consents(crowd).items()}
     left = [crowd.history(TASK.name, user) for user in IDS.values()]
     crowd.add_records(TASK.name, [History("bela", (Record("bela", "new", {"text": "later", "title": "t"}),))])
     add_pool(crowd, pool_info("p1"), IDS, left, now_so)  # what came meanwhile does no harm
-    assert people_of(crowd) == IDS
+    assert users_of(crowd) == IDS
 
 
 def test_who_was_withdrawn_is_known_by_no_name(sharing: Store) -> None:
@@ -182,14 +182,12 @@ def test_who_was_withdrawn_is_known_by_no_name(sharing: Store) -> None:
 
 def test_a_pool_is_moved(sharing: Store) -> None:
     move_pool(sharing, "p1", str(sharing.folder / "pools" / "there"))
-    assert (
-        pool(sharing, "p1").folder == str(sharing.folder / "pools" / "there") and people_of(sharing, pool="p1") == IDS
-    )
+    assert pool(sharing, "p1").folder == str(sharing.folder / "pools" / "there") and users_of(sharing, pool="p1") == IDS
 
 
 def test_a_pool_from_outside_names_nobody(crowd: Store) -> None:
     add_pool(crowd, pool_info("foreign", own=False, folder="/elsewhere"), {})
-    assert pool(crowd).own is False and pool(crowd).folder == "/elsewhere" and people_of(crowd) == {}
+    assert pool(crowd).own is False and pool(crowd).folder == "/elsewhere" and users_of(crowd) == {}
 
 
 def test_pools_are_found_by_what_they_are_for(crowd: Store) -> None:
@@ -252,7 +250,7 @@ def test_a_new_version_takes_the_old_ones_place(sharing: Store) -> None:
     recipes, stale = {"a1": b"without bela", "a9": b"nobody's"}, {"a2": "its history is not here"}
     late = replace_pool(sharing, "p1", new, recipes, stale, withdrawn=["id-b"])
     assert late == ["a3", "a4"] and pools(sharing) == [new]
-    assert people_of(sharing) == people_of(sharing, pool="p2") == {"id-a": "zora"} and sharers_of(sharing, "bela") == []
+    assert users_of(sharing) == users_of(sharing, pool="p2") == {"id-a": "zora"} and sharers_of(sharing, "bela") == []
     first, second, third, fourth = sharing.adapters()
     size = before["a1"].bytes - len(b"recipe 1 of ciro") + len(b"without bela")
     assert first == replace(before["a1"], recipe=b"without bela", bytes=size, pool="p2")
@@ -266,7 +264,7 @@ def test_a_new_version_takes_the_old_ones_place(sharing: Store) -> None:
 
 def test_with_the_last_sharer_the_pool_goes(sharing: Store) -> None:
     late = replace_pool(sharing, "p1", None, {"a1": b"of nothing"}, {}, withdrawn=IDS)
-    assert late == ["a1"] and pools(sharing) == [] and people_of(sharing) == {}
+    assert late == ["a1"] and pools(sharing) == [] and users_of(sharing) == {}
     (left,) = sharing.adapters()
     assert left.recipe == b"recipe 1 of ciro" and left.stale
     with pytest.raises(NotFoundError, match="no pool p1, or no longer"):
@@ -275,24 +273,24 @@ def test_with_the_last_sharer_the_pool_goes(sharing: Store) -> None:
 
 def test_what_fails_midway_changes_nothing(sharing: Store) -> None:
     add_pool(sharing, pool_info("p2"), {"id-c": "zora"})
-    before = (pools(sharing), sharing.adapters(), people_of(sharing, pool="p1"))
+    before = (pools(sharing), sharing.adapters(), users_of(sharing, pool="p1"))
     with pytest.raises(StoreError, match="already"):
         replace_pool(sharing, "p1", pool_info("p2"), {}, {"a1": "gone"}, withdrawn=["id-b"])
-    assert (pools(sharing), sharing.adapters(), people_of(sharing, pool="p1")) == before
+    assert (pools(sharing), sharing.adapters(), users_of(sharing, pool="p1")) == before
 
 
 def test_who_has_pieces_in_a_pool_leaves_them_under_a_made_up_name_until_they_are_withdrawn(sharing: Store) -> None:
     done = forget_user(sharing, "zora")
     assert (done.records, done.pools) == (2, ("p1",)) and leaving(sharing) == [done.leaving]
     assert list(consents(sharing)) == ["bela"]  # so that nobody is answered from the pool
-    assert people_of(sharing) == {"id-a": done.leaving, "id-b": "bela"}
+    assert users_of(sharing) == {"id-a": done.leaving, "id-b": "bela"}
     for path in sharing.folder.glob("ownlm.db*"):
         assert b"zora" not in path.read_bytes()
     with pytest.raises(NotFoundError):
         forget_user(sharing, "zora")
     replace_pool(sharing, "p1", pool_info("p2"), {"a1": b"without her"}, {}, withdrawn=["id-a"])
     left(sharing, str(done.leaving))
-    assert leaving(sharing) == [] and people_of(sharing) == {"id-b": "bela"}
+    assert leaving(sharing) == [] and users_of(sharing) == {"id-b": "bela"}
 
 
 def test_a_recipe_is_forgotten_with_its_person(sharing: Store) -> None:

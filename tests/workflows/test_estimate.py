@@ -134,7 +134,7 @@ def test_the_silent_stretches_are_reported(home: Home) -> None:
     """Loading the base and measuring the speed are named before they begin."""
     told: list[str] = []
     home.estimate("sorting", progress=lambda stage, *_: told.append(stage), **FAST)
-    assert [stage for stage in dict.fromkeys(told)] == ["loading the base", "people counted", "measuring the speed"]
+    assert [stage for stage in dict.fromkeys(told)] == ["loading the base", "users counted", "measuring the speed"]
 
 
 def test_the_commands_with_a_file(shell: Shell) -> None:

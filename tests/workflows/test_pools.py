@@ -14,7 +14,7 @@ from ownlm.perpcs.piece import Piece
 from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.version import copy_pool, without
 from ownlm.store import tables
-from ownlm.store.pools import people_of
+from ownlm.store.pools import users_of
 from ownlm.workflows.pools.lineage import signing_key
 from ownlm.workflows.pools.withdraw import DAMAGED, EMPTIED, WITHDRAWN
 from tests.community import rows, small_home, write_rows
@@ -63,7 +63,7 @@ def rewritten(pool: Pool, folder: Path, change: dict[str, torch.Tensor], **setti
 def test_a_pool_of_others_is_taken_in_once_and_assembled_from(stranger: Home, published: Pool) -> None:
     info = stranger.pools.add(published.folder, TASK)
     assert (info.digest, info.own, info.base, info.sharers) == (published.digest, False, "tiny", 4)
-    assert Path(info.folder).parent == stranger.store.folder / "pools" and people_of(stranger.store) == {}
+    assert Path(info.folder).parent == stranger.store.folder / "pools" and users_of(stranger.store) == {}
     for again in (published.folder, Path(info.folder)):
         with pytest.raises(StoreError, match="already"):
             stranger.pools.add(again, TASK)
@@ -208,7 +208,7 @@ def test_a_damaged_pool_is_seen_and_put_back_from_a_copy(shared: Home, published
     again = shared.pools.add(published.folder, TASK)
     assert again.own and again.folder != info.folder and again.digest == info.digest
     assert not shared.doctor().wrong and ask(shared, *OTHERS) == before
-    assert len(people_of(shared.store)) == 4 and len(list((shared.store.folder / "pools").iterdir())) == 1
+    assert len(users_of(shared.store)) == 4 and len(list((shared.store.folder / "pools").iterdir())) == 1
 
 
 def test_a_folder_without_a_name_is_seen_and_goes_with_the_next_run(shared: Home) -> None:
@@ -257,7 +257,7 @@ def test_too_few_left_to_select_from_leaves_recipes_stale(shared: Home) -> None:
 
 def test_only_who_was_named_is_withdrawn(shared: Home) -> None:
     shared.consent("hugo", False)
-    assert shared.pools.withdraw("gina").sharers and sorted(people_of(shared.store).values()) == [
+    assert shared.pools.withdraw("gina").sharers and sorted(users_of(shared.store).values()) == [
         "hugo",
         "ines",
         "jens",
@@ -288,7 +288,7 @@ def test_a_sharer_of_several_pools_is_withdrawn_from_all(shared: Home) -> None:
     done = shared.pools.withdraw("gina")
     assert len(done.sharers) == len(done.pools) == 2
     assert sorted(one.sharers for one in shared.pools.ls()) == [2, 3, 3]
-    assert "gina" not in people_of(shared.store).values() and set(people_of(shared.store).values()) == set(GIVERS[1:])
+    assert "gina" not in users_of(shared.store).values() and set(users_of(shared.store).values()) == set(GIVERS[1:])
 
 
 def test_what_fails_midway_changes_nothing(shared: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,7 +317,7 @@ def test_a_sharer_is_withdrawn_by_the_beginning_of_their_id(shared: Home) -> Non
         shared.pools.withdraw(gone[:8])
     assert everything(shared.store.folder / "pools") == before
     assert shared.pools.withdraw(gone[:7]).sharers == [gone]
-    assert sorted(people_of(shared.store).values()) == list(GIVERS[1:])
+    assert sorted(users_of(shared.store).values()) == list(GIVERS[1:])
 
 
 def test_a_beginning_that_several_ids_have_is_refused(stranger: Home, published: Pool, tmp_path: Path) -> None:
@@ -369,7 +369,7 @@ def test_a_pool_that_nobody_uses_is_removed_with_its_bytes(shared: Home, publish
     assert [one.stale for one in shared.adapters("luca")] == ["its pool was removed", None]
     assert all(one.answer and one.adapter and not one.warning for one in ask(shared, "kara", "luca"))
     assert not any(one.encode() in data for one in ids for data in everything(shared.store.folder).values())
-    assert sorted(people_of(shared.store).values()) == list(GIVERS) and shared.consent("gina").shares
+    assert sorted(users_of(shared.store).values()) == list(GIVERS) and shared.consent("gina").shares
     with pytest.raises(PoolError, match="whose pool was removed here"):  # whose pieces they are is not known any more
         shared.pools.add(published.folder, TASK)
     assert shared.forget("gina").withdrawn == (newer.digest,)
@@ -390,7 +390,7 @@ def test_a_folder_that_is_no_pool_of_the_home_is_never_removed(shared: Home, tmp
         with pytest.raises(StoreError, match="outside the home's pools"):
             refused()
     assert (elsewhere / "letter.txt").exists() and shared.histories()
-    assert len(shared.pools.ls()) == 1 and len(people_of(shared.store)) == len(GIVERS)
+    assert len(shared.pools.ls()) == 1 and len(users_of(shared.store)) == len(GIVERS)
 
 
 def test_a_pool_from_outside_is_removed_and_can_come_back(stranger: Home, published: Pool) -> None:
@@ -409,18 +409,18 @@ def test_who_withdraws_later_is_found_in_a_copy_when_their_own_pool_was_removed(
     left = without(published, ids_of(shared, ["gina"]), tmp_path / "left", signing_key(shared.store))
     shared.pools.add(left.folder, TASK)
     shared.pools.remove(old.digest)
-    assert sorted(people_of(shared.store, pool=left.digest).values()) == list(GIVERS[1:])
+    assert sorted(users_of(shared.store, pool=left.digest).values()) == list(GIVERS[1:])
     shared.consent("hugo", False)
     with pytest.raises(PoolError, match="consent"):
         shared.assemble(TASK, users=["kara"])
-    assert shared.pools.withdraw("hugo").pools and "hugo" not in people_of(shared.store).values()
+    assert shared.pools.withdraw("hugo").pools and "hugo" not in users_of(shared.store).values()
     with pytest.raises(PoolError, match="whose pool was removed"):
         shared.pools.add(published.folder, TASK)  # with gina's
 
 
 def test_a_removal_that_fails_midway_changes_nothing(shared: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     (info,) = shared.pools.ls()
-    before, people = everything(shared.store.folder / "pools"), people_of(shared.store)
+    before, people = everything(shared.store.folder / "pools"), users_of(shared.store)
 
     def fail(*args: object) -> None:
         raise StoreError("The disk is full")
@@ -429,7 +429,7 @@ def test_a_removal_that_fails_midway_changes_nothing(shared: Home, monkeypatch: 
         patched.setattr("ownlm.store.pools.add_tombstone", fail)
         with pytest.raises(StoreError, match="full"):
             shared.pools.remove(info.digest)
-    assert everything(shared.store.folder / "pools") == before and people_of(shared.store) == people
+    assert everything(shared.store.folder / "pools") == before and users_of(shared.store) == people
     assert shared.pools.ls() == [info] and not shared.doctor().wrong
 
 

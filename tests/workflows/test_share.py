@@ -15,7 +15,7 @@ from ownlm.perpcs.assemble import Target
 from ownlm.perpcs.features import mean_features
 from ownlm.perpcs.piece import kept_modules
 from ownlm.prompt.example import history_examples
-from ownlm.store.pools import people_of
+from ownlm.store.pools import users_of
 from ownlm.workflows.options import ShareOptions
 from ownlm.workflows.plan import share_plan
 from tests.community import rows, write_rows
@@ -34,7 +34,7 @@ def assert_same(one: Pieces, other: Pieces) -> None:
 
 def no_pool(home: Home) -> bool:
     """Whether there is neither a pool nor anything of one."""
-    return home.pools.ls() == [] and not list((home.store.folder / "pools").glob("*")) and not people_of(home.store)
+    return home.pools.ls() == [] and not list((home.store.folder / "pools").glob("*")) and not users_of(home.store)
 
 
 def test_a_pool_is_made_of_those_who_agree(shared: Home) -> None:
@@ -64,7 +64,7 @@ def test_nobody_shares_who_has_not_agreed(agreed: Home) -> None:
 def test_only_those_named_are_chosen_and_of_those_only_so_many(agreed: Home) -> None:
     report = share(agreed, users=["jens", "hugo", "ines"], sharers=2, select="active")
     assert report.sharers == ["hugo", "ines"] and report.candidates == 3
-    assert set(people_of(agreed.store).values()) == {"hugo", "ines"}
+    assert set(users_of(agreed.store).values()) == {"hugo", "ines"}
 
 
 @pytest.mark.parametrize("ratio", [0, -0.5, 1.01, float("nan")])

@@ -1,1 +1,1 @@
-"""Answers: text generated, or a label chosen, for many people in one pass."""
+"""Answers: text generated, or a label chosen, for many users in one pass."""

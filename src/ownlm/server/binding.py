@@ -19,14 +19,14 @@ from ownlm.workflows.plan import pick_base
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A request, bound to a person and to one version of their adapter.
+    """A request, bound to a user and to one version of their adapter.
 
     Attributes:
         request: What the engine is asked.
         known: whether the user has records in the task and no adapter: the base answers about them.
         retrieved: ids of the user's records that the prompt shows.
         profile: the user's profile where the prompt shows it.
-        warning: why the base answers, where the person might expect their adapter.
+        warning: why the base answers, where the user may expect their adapter.
     """
 
     user: str | None
@@ -97,7 +97,7 @@ def _knows(home: Home, user: str | None, one: Assignment) -> bool:
 
 
 def _assigned(home: Home, query: Query, task: Task, base_only: bool) -> Assignment:
-    """A person's newest adapter; the task's base where they have none yet, or where it may not be used."""
+    """A user's newest adapter; the task's base where they have none yet, or where it may not be used."""
     store = home.store
     if not base_only:
         try:

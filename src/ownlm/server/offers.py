@@ -57,8 +57,8 @@ def _assemble(state: State, user: str, task: str) -> Reason | None:
         if plan.pool.waits:
             return "waits"
         last = store.latest_adapters(task, [user]).get((task, user))
-        (person,) = store.histories(task, [user])
+        (info,) = store.histories(task, [user])
         profile = store.profile(task, user) if plan.config.prompt.profile else None
     except (OwnlmError, ValueError):  # the job itself reports what is wrong
         return None
-    return "up_to_date" if last and is_up_to_date(plan, person, last, profile) else None
+    return "up_to_date" if last and is_up_to_date(plan, info, last, profile) else None

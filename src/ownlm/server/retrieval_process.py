@@ -42,6 +42,6 @@ def _answer(store: Store, line: str) -> dict[str, object]:
 if __name__ == "__main__":
     try:
         main()
-    except Exception as error:  # what it says may be a person's text
+    except Exception as error:  # what it says may be a user's text
         print(f"{type(error).__name__} while a history was searched", file=sys.stderr)
         sys.exit(1)

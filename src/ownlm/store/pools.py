@@ -48,14 +48,14 @@ def sharers_of(store: Store, user: str) -> list[tuple[str, str]]:
     return [(row.id, row.task) for row in rows]
 
 
-def person_of(store: Store, sharer: str) -> str | None:
+def user_of(store: Store, sharer: str) -> str | None:
     """The user behind a random id; None where its pool was not made in this home."""
     s = tables.sharers.c
     row = store.database.first(select(s.user).where(s.id == sharer))
     return None if row is None else str(row.user)
 
 
-def people_of(store: Store, task: str | None = None, pool: str | None = None) -> dict[str, str]:
+def users_of(store: Store, task: str | None = None, pool: str | None = None) -> dict[str, str]:
     """Users with pieces in this home's own pools, by random id; of a task, or of the pool with this digest."""
     s = tables.sharers.c
     query = narrowed(select(s.id, s.user).order_by(s.id), s, task, None)
@@ -76,7 +76,7 @@ def pools_with(db: Connection, user: str, task: str | None = None) -> list[str]:
 def add_pool(
     store: Store,
     pool: PoolInfo,
-    people: Mapping[str, str],
+    users: Mapping[str, str],
     histories: Iterable[History] = (),
     licences: Mapping[str, str] | None = None,
     seen: PoolVersion | None = None,
@@ -84,7 +84,7 @@ def add_pool(
     """Registers a pool and the users behind its sharers.
 
     Args:
-        people: users by new random sharer id; empty for a pool from outside.
+        users: users by new random sharer id; empty for a pool from outside.
         histories: histories that the pieces were trained on.
         licences: by user, the licence that they had agreed to when they were selected.
         seen: version by which the home will recognise it.
@@ -97,7 +97,7 @@ def add_pool(
     with store.database.writing() as db:
         agreed = {row.user: row.licence for row in db.execute(select(c.user, c.licence))}
         there = set(db.execute(select(r.user).where(r.task == pool.task).distinct()).scalars())
-        gone = {user for user in people.values() if user not in agreed or user not in there}
+        gone = {user for user in users.values() if user not in agreed or user not in there}
         gone |= {user for user, licence in (licences or {}).items() if agreed.get(user) != licence}
         gone |= {history.user_id for history in histories if not has_history(db, pool.task, history)}
         if gone:
@@ -105,7 +105,7 @@ def add_pool(
         _insert(store, db, pool, seen)
         rows = [
             {"id": sharer, "task": pool.task, "user": user, "pool": pool.digest, "created": pool.created}
-            for sharer, user in people.items()
+            for sharer, user in users.items()
         ]
         if rows:
             db.execute(insert(tables.sharers), rows)

@@ -94,7 +94,7 @@ def _selected(plan: AssemblyPlan, report: Assemblies) -> Iterator[str]:
         NotFoundError: a named user has no records, or no user has any.
     """
     store, named = plan.store, plan.options.users
-    sharers, outsiders = set(pools.people_of(store, pool=plan.pool.digest).values()), store.outsiders(plan.base.name)
+    sharers, outsiders = set(pools.users_of(store, pool=plan.pool.digest).values()), store.outsiders(plan.base.name)
     done = f"{WAITS}; `ownlm doctor` says whose" if plan.pool.waits else UP_TO_DATE
     for user, info, last, profile in looked_up(plan, check=True):
         if info is None:
@@ -116,10 +116,10 @@ def _selected(plan: AssemblyPlan, report: Assemblies) -> Iterator[str]:
             report.skipped.append((user, why))
 
 
-def is_up_to_date(plan: AssemblyPlan, person: HistoryInfo, last: AdapterInfo, profile: ProfileInfo | None) -> bool:
+def is_up_to_date(plan: AssemblyPlan, info: HistoryInfo, last: AdapterInfo, profile: ProfileInfo | None) -> bool:
     """Whether assembling would make a user's newest adapter again."""
     same = last.is_recipe and last.pool == plan.pool.digest and last.key == plan.key(profile)
-    return same and last.knows(person.history) and plan.store.has_weights(last)
+    return same and last.knows(info.history) and plan.store.has_weights(last)
 
 
 def _seat(model: BaseLM, plan: AssemblyPlan, user: str) -> tuple[TrainingSeat, list[TokenizedExample]]:

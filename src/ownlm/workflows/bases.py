@@ -172,7 +172,7 @@ def _outsiders(plan: AdaptPlan, users: Sequence[str]) -> list[History]:
     store, task = plan.store, plan.task.name
     if any(known.name == plan.name for known in store.bases()):
         raise BaseModelError(f"The home has a base {plan.name!r} already", hint="choose another name")
-    outsiders = list(dict.fromkeys(users)) or [person.user for person in store.histories(task)]
+    outsiders = list(dict.fromkeys(users)) or [info.user for info in store.histories(task)]
     if not outsiders:
         raise no_user_has_records(task)
     return [known_history(store, task, user) for user in outsiders]

@@ -112,7 +112,7 @@ def place(plan: ColdStartPlan, left_out: list[tuple[str, str]] | None = None) ->
     Source: ours.
     """
     own, store, name, named = plan.own, plan.own.store, plan.own.task.name, bool(plan.own.options.users)
-    sharers = set(pools.people_of(store, pool=plan.assembly.pool.digest).values()) if plan.assembly else set()
+    sharers = set(pools.users_of(store, pool=plan.assembly.pool.digest).values()) if plan.assembly else set()
     outsiders = set() if named else store.outsiders(own.base.name)
     placed, left_out = list[Placed](), [] if left_out is None else left_out
     for user, history in _histories(own, left_out):
@@ -191,6 +191,6 @@ def _still_there(plan: ColdStartPlan, tier: Tier, report: ColdStart) -> Sequence
     task, users = plan.own.task.name, [one.user for one in report.placed if one.tier == tier]
     there = set[str]()
     for at in range(0, len(users), PAGE):
-        there.update(person.user for person in plan.own.store.histories(task, users[at : at + PAGE]))
+        there.update(info.user for info in plan.own.store.histories(task, users[at : at + PAGE]))
     report.training.skipped += [(user, FORGOTTEN) for user in users if user not in there]
     return [user for user in users if user in there]

@@ -93,7 +93,7 @@ def pick_writer(
     return Writer(f"base {info.name}", RECORDS, lambda subjects: _by_base(engine(), info, task, subjects))
 
 
-def profile_people(
+def write_profiles(
     store: Store, task: Task, users: Sequence[str], writer: Writer, progress: Progress, report: Profiles
 ) -> Profiles:
     """Writes the profiles of users that have none from this writer and their current history.

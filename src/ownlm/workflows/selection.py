@@ -106,8 +106,10 @@ def _excluded(plan: TrainPlan, outsiders: Set[str]) -> dict[str, Candidate]:
     if top is None and not least:
         return {}
     name = plan.task.name
-    people = (one for names in pages(plan.store, name, plan.options.users) for one in plan.store.histories(name, names))
-    counts = {person.user: person.records for person in people}
+    histories = (
+        one for names in pages(plan.store, name, plan.options.users) for one in plan.store.histories(name, names)
+    )
+    counts = {info.user: info.records for info in histories}
     why = {user: f"fewer than {least:,} records" for user, count in counts.items() if count < least}
     if top is not None:
         ranked = sorted((-counts[user], user) for user in counts.keys() - why.keys() - outsiders)
@@ -133,19 +135,19 @@ def learnt_by_base(base: str) -> str:
 
 
 def _candidate(
-    plan: TrainPlan, person: HistoryInfo, last: AdapterInfo | None, profile: ProfileInfo | None, outsider: bool
+    plan: TrainPlan, info: HistoryInfo, last: AdapterInfo | None, profile: ProfileInfo | None, outsider: bool
 ) -> Candidate:
     if outsider and not (last and last.forgotten):  # an adapter that learnt forgotten records is replaced
-        return Candidate(person.user, person.records, skipped=learnt_by_base(plan.base.name))
-    if is_chosen(last, person.history) and not plan.options.users:
-        return Candidate(person.user, person.records, skipped=CHOSEN)
+        return Candidate(info.user, info.records, skipped=learnt_by_base(plan.base.name))
+    if is_chosen(last, info.history) and not plan.options.users:
+        return Candidate(info.user, info.records, skipped=CHOSEN)
     restarted = last is not None and not last.is_recipe and last.key != plan.key(profile)
     if last and (restarted or last.is_recipe or last.forgotten or not plan.store.has_weights(last)):
         last = None
-    if last and last.knows(person.history) and not (plan.options.from_scratch and last.parent):
-        return Candidate(person.user, person.records, skipped=UP_TO_DATE)
+    if last and last.knows(info.history) and not (plan.options.from_scratch and last.parent):
+        return Candidate(info.user, info.records, skipped=UP_TO_DATE)
     goes_on = not plan.options.from_scratch and plan.config.method == "lora"
-    return Candidate(person.user, person.records, last if goes_on else None, restarted)
+    return Candidate(info.user, info.records, last if goes_on else None, restarted)
 
 
 @dataclass(frozen=True, slots=True)

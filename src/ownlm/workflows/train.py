@@ -234,7 +234,7 @@ def estimate(plan: TrainPlan, load: Callable[[], BaseLM], progress: Progress) ->
     bank = LoraBank(model.model, plan.config.lora, 1)
     done, tried, reading = Counter[str](), list[Job](), 0.0
     for number, one in enumerate(sample):
-        progress("people counted", number, len(sample))
+        progress("users counted", number, len(sample))
         started = time.perf_counter()
         job = _job(plan, model, one, found)
         reading += time.perf_counter() - started
@@ -242,7 +242,7 @@ def estimate(plan: TrainPlan, load: Callable[[], BaseLM], progress: Progress) ->
             work = work_of(job, bank, plan.config)
             done.update(people=1, examples=work.examples, steps=work.steps, tokens=work.tokens)
             tried += [job] if len(tried) < TRIED else []
-    progress("people counted", len(sample), len(sample))
+    progress("users counted", len(sample), len(sample))
     scale = total / len(sample)
     if tried:
         progress("measuring the speed", 0, 0, f"with minibatches of {len(tried):,} users; nothing of it is kept")

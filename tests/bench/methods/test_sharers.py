@@ -19,7 +19,7 @@ from ownlm.perpcs.materialise import materialise
 from ownlm.perpcs.pool import Pool
 from ownlm.prompt.example import retrieval_document
 from ownlm.store.drafts import drafts
-from ownlm.store.pools import people_of
+from ownlm.store.pools import users_of
 from tests.bench.methods.cases import SHARE, SHARERS, ask
 from tests.decoding import answers
 
@@ -47,7 +47,7 @@ def answers_of(case: Case, home: Home, adapters: dict[str, Adapter], rag: int = 
 
 
 def test_the_nearest_sharers_whole_adapter_answers(case: Case, generating: Case, home: Home, pool: Pool) -> None:
-    person = people_of(home.store, pool=pool.digest)
+    person = users_of(home.store, pool=pool.digest)
     base = home.load(home.store.base(BASE))
 
     def vector(user: str) -> np.ndarray:
@@ -127,7 +127,7 @@ def test_of_modules_that_few_give_their_mean_is_taken(case: Case) -> None:
 def test_equal_settings_share_one_pool(case: Case, home: Home, pool: Pool) -> None:
     again, info = pool_of(case, case.adapted(), SHARE)
     assert (again.store.folder, info.digest) == (home.store.folder, pool.digest)
-    assert sorted(people_of(home.store, pool=pool.digest).values()) == sorted(SHARERS)
+    assert sorted(users_of(home.store, pool=pool.digest).values()) == sorted(SHARERS)
     ask(case, "assembled", share=SHARE)
     homes = [Home(path) for path in (case.folder / "stages").glob("assemble-*")]
     assert info.digest in {one.digest for own in homes for one in own.pools.ls()}

@@ -18,7 +18,7 @@ from ownlm.perpcs.embedding import embed_histories
 from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.recipe import Recipe
 from ownlm.prompt.example import retrieval_document
-from ownlm.store.pools import people_of
+from ownlm.store.pools import users_of
 
 LATEST: Final = 16  # records of each user that are embedded
 
@@ -36,7 +36,7 @@ def nearest(case: Case, *, rag: Records = 0, share: Changes = AS_PLANNED, adapt:
     Source: ours.
     """
     opened = open_pool(case, share, adapt)
-    who = people_of(opened.home.store, pool=opened.pool.digest)
+    who = users_of(opened.home.store, pool=opened.pool.digest)
     sharer_ND = _embedded(case, opened.base, [opened.home.history(user, case.task.name) for user in who.values()])
     started = time.perf_counter()
     target_UD = _embedded(case, opened.base, [case.histories[user] for user in case.users])

@@ -11,7 +11,7 @@ from ownlm.inference.load import RECIPE
 from ownlm.model.base import BaseLM
 from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.recipe import Recipe
-from ownlm.store.pools import people_of
+from ownlm.store.pools import users_of
 from ownlm.store.rows import AdapterInfo, PoolInfo
 from ownlm.workflows.options import Select
 
@@ -61,7 +61,7 @@ def pool_of(case: Case, base: Path, share: Changes) -> tuple[Home, PoolInfo]:
             `Pools.share`.
     """
     home, pool = make_pool(case, base, **{**case.share, **share})
-    sharers = set(people_of(home.store, pool=pool.digest).values())
+    sharers = set(users_of(home.store, pool=pool.digest).values())
     took = [one for one in home.pools.drafts(case.task.name) if one.user in sharers]
     seconds, tokens = sum(one.seconds for one in took), sum(one.tokens for one in took)
     case.note("the pool", share, pool.sharers, seconds, tokens)

@@ -78,7 +78,7 @@ class Sampling(Body):
 
     Attributes:
         max_completion_tokens: the newer name of max_tokens.
-        base_only: ours: answer without the person's adapter.
+        base_only: ours: answer without the user's adapter.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -158,7 +158,7 @@ class ChatRequest(Sampling):
 
     Attributes:
         choose: ours: answer with the likeliest of the task's labels.
-        rag: ours: how many of the person's own records the prompt shows; by default as many as in training.
+        rag: ours: how many of the user's own records the prompt shows; by default as many as in training.
     """
 
     messages: list[Message] = Field(min_length=1, max_length=1000)

@@ -151,8 +151,8 @@ def share(plan: SharePlan, load: Callable[[], BaseLM], progress: Progress) -> Sh
         admit(pool, dict(target_modules(model.model, pool.lora)), plan.base.fingerprint)
         info = pool_info(plan.task.name, plan.base, pool, own=True)
         histories = [drafting.sharers[user].history for user in chosen]
-        people, licences = {ids[user]: user for user in chosen}, dict.fromkeys(chosen, licence)
-        pools.add_pool(store, info, people, histories, licences, version_of(pool, key=pool.manifest.publisher))
+        users, licences = {ids[user]: user for user in chosen}, dict.fromkeys(chosen, licence)
+        pools.add_pool(store, info, users, histories, licences, version_of(pool, key=pool.manifest.publisher))
     except OwnlmError:  # other exceptions may come after the commit; a folder that nothing names is swept later
         shutil.rmtree(pool.folder)
         raise
@@ -203,8 +203,8 @@ def _centred(drafting: Drafting, gates: dict[str, Gates]) -> dict[str, Gates]:
     if len(gates) == 1:
         raise ConfigError("Centring needs two sharers or more", got="one", hint="share without centring")
     jobs = drafting.jobs(drafting.plan.gate, gates)
-    people = [Target(job.user, job.examples) for job in jobs]
-    mean = mean_features(drafting.model, drafting.plan.config.lora, people)
+    targets = [Target(job.user, job.examples) for job in jobs]
+    mean = mean_features(drafting.model, drafting.plan.config.lora, targets)
     return {user: {n: centred(g_D[None], mean[n])[0] for n, g_D in own.items()} for user, own in gates.items()}
 
 

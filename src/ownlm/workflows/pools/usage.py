@@ -70,7 +70,7 @@ def counts(recipes: Iterable[Recipe], pool: Pool) -> Use:
     return _laid_out(pool, amounts, many)
 
 
-def use_of_person(store: Store, adapter: AdapterInfo) -> Use:
+def use_of_user(store: Store, adapter: AdapterInfo) -> Use:
     """The pieces in a user's newest adapter, with their weights.
 
     Raises:

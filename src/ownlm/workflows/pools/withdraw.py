@@ -54,12 +54,12 @@ def withdraw(store: Store, who: str) -> Withdrawal:
         StoreError: the home cannot be written.
     """
     who = _sharer(store, who)
-    person = pools.person_of(store, who) or who
-    ids = {sharer for sharer, _ in pools.sharers_of(store, person)} or {who}
-    leftover = _leftover(store, due_key("withdrawal", person), tables.sharers.c.user == person)
-    done, damaged = Withdrawal(sharers=sorted(ids), drafts=remove_drafts(store, person)), list[PoolError]()
+    user = pools.user_of(store, who) or who
+    ids = {sharer for sharer, _ in pools.sharers_of(store, user)} or {who}
+    leftover = _leftover(store, due_key("withdrawal", user), tables.sharers.c.user == user)
+    done, damaged = Withdrawal(sharers=sorted(ids), drafts=remove_drafts(store, user)), list[PoolError]()
     for info in pools.pools(store):
-        pool, sharers = None, set(pools.people_of(store, pool=info.digest))
+        pool, sharers = None, set(pools.users_of(store, pool=info.digest))
         try:
             pool = open_pool(Path(info.folder), info.digest)
             sharers = set(pool.manifest.sharers)
@@ -110,12 +110,12 @@ def _sharer(store: Store, who: str) -> str:
     with suppress(NotFoundError):
         check_known(store, who)  # a name may look like the beginning of an id
         return who
-    named = set(pools.people_of(store))
+    named = set(pools.users_of(store))
     for info in pools.pools(store):
         with suppress(PoolError):
             named |= set(open_pool(Path(info.folder), info.digest).manifest.sharers)
     found = sorted(sharer for sharer in named if sharer.startswith(who)) if len(who) >= SHORTEST else []
-    if len({pools.person_of(store, sharer) or sharer for sharer in found}) > 1:
+    if len({pools.user_of(store, sharer) or sharer for sharer in found}) > 1:
         what = f"The ids of {len(found)} sharers begin with {who!r}"
         raise NotFoundError(what, got=", ".join(found), hint="give more of the id")
     return found[0] if found else who
