@@ -11,18 +11,16 @@ from typing import Any
 import pytest
 
 from ownlm.errors import TaskError
-from ownlm.history.record import Query
 from ownlm.home import Home
 from ownlm.inference.protocol import AnswerTimeoutError, Busy, StoppedError
 from ownlm.prompt.example import query_prompt
 from ownlm.server import binding
-from ownlm.server.binding import Bound
 from ownlm.server.retrieval import PROCESSES, Retrieval
 from ownlm.server.routes import openai
 from ownlm.server.state import BINDERS, MAX_WAITING, READERS, WRITERS, UserLocks
 from ownlm.store.consents import Consent
 from ownlm.store.store import Store
-from ownlm.workflows.ask import assign, prompt_settings
+from ownlm.workflows.ask import Assignment, assign, prompt_settings
 from ownlm.workflows.options import AskOptions
 from tests.server.conftest import Served
 
@@ -92,7 +90,7 @@ def test_writers_that_wait_do_not_keep_the_page_waiting(
 def test_prompts_that_take_long_do_not_keep_the_page_waiting(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     waiting, bind, ada = Waiting(), openai.bind_question, served.token("ada")
 
-    def slow(*asked: Any) -> Bound:
+    def slow(*asked: Any) -> Assignment:
         waiting.wait()
         return bind(*asked)
 
@@ -159,11 +157,11 @@ def test_the_prompt_of_a_long_history_is_that_of_any_other(served: Served, monke
 @pytest.fixture
 def asked(home: Home) -> tuple[Store, tuple[Any, ...], tuple[str, list[str]]]:
     """A home's store, what is asked of it, and the right answer."""
-    query = Query("ada", "", {"text": "secret4"})
-    one = assign(home.store, query, home.task(TASK), None, False)
+    fields = {"text": "secret4"}
+    one = assign(home.store, "ada", home.task(TASK))
     how = prompt_settings(home.store, one, AskOptions(rag=2))
-    prompt, shown = query_prompt(one.task, query.fields, home.store.history(TASK, "ada"), **how)
-    return home.store, (one.task.model_dump_json(), "ada", query.fields, how), (prompt, list(shown))
+    prompt, shown = query_prompt(one.task, fields, home.store.history(TASK, "ada"), **how)
+    return home.store, (one.task.model_dump_json(), "ada", fields, how), (prompt, list(shown))
 
 
 def test_a_search_that_dies_fails_alone(asked: tuple[Store, tuple[Any, ...], tuple[str, list[str]]]) -> None:

@@ -157,7 +157,7 @@ def at_home(home: Home, fields: dict[str, str], choose: bool) -> tuple[list[str]
     (answer,) = home.ask_many([query], info.task, choose=choose)
     assert answer.error is None
     base = home.store.base(info.base)
-    how = prompt_settings(home.store, Assignment(query, task, base, info), AskOptions())
+    how = prompt_settings(home.store, Assignment.of("ada", task, base, info), AskOptions())
     history = home.store.history(info.task, "ada")
     prompt, shown = query_prompt(task, fields, history, **how)
     by_id = {one.id: dict(one.fields) for one in history.records}

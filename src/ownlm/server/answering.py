@@ -20,9 +20,10 @@ from ownlm.inference.protocol import AnswerTimeoutError, OutputStream
 from ownlm.inference.request import Finish, RequestOutput
 from ownlm.server.admission import Ticket
 from ownlm.server.auth import Caller
-from ownlm.server.binding import Bound, check_answered, check_there
+from ownlm.server.binding import check_answered, check_there
 from ownlm.server.errors import about_field, document, message_of, status_of
 from ownlm.server.state import State
+from ownlm.workflows.ask import Assignment
 
 T = TypeVar("T")
 LOOK_S = 1.0  # time between two checks of a stream that its token and its adapter still exist
@@ -38,14 +39,14 @@ class Answering:
     """An HTTP request that is being answered.
 
     Attributes:
-        bounds: What is to be answered: one question, or several texts to be continued.
+        assigned: What answers: for one question, or for several texts to be continued.
         ignored: Number of messages that are not read; None where the request has no messages.
     """
 
     state: State
     caller: Caller
     model: str
-    bounds: list[Bound]
+    assigned: list[Assignment]
     ignored: int | None
     id: str = field(default_factory=lambda: f"ownlm-{uuid4().hex}")
     started: float = field(default_factory=time.perf_counter)
@@ -58,7 +59,7 @@ class Answering:
         sent = {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
         if answers is None:
             return sent
-        return sent | {"usage": usage(answers), "ownlm": self.bounds[0].extras(self.ignored)}
+        return sent | {"usage": usage(answers), "ownlm": extras(self.assigned[0], self.ignored)}
 
     def take_tickets(self, stack: ExitStack) -> list[Ticket]:
         """Takes a place in the queue for each answer; they are given back with the stack.
@@ -67,12 +68,12 @@ class Answering:
             Busy: Too many answers of the caller wait already.
         """
         bounded = not self.caller.is_operator  # an operator asks for many users; the engine's queue bounds them
-        tickets = self.state.meter.admission.take(self.caller.token.id, len(self.bounds), bounded)
+        tickets = self.state.meter.admission.take(self.caller.token.id, len(self.assigned), bounded)
         for ticket in tickets:
             stack.callback(ticket.give_back)
         return tickets
 
-    async def outputs(self, bound: Bound, ticket: Ticket, stack: ExitStack) -> AsyncIterator[RequestOutput]:
+    async def outputs(self, one: Assignment, ticket: Ticket, stack: ExitStack) -> AsyncIterator[RequestOutput]:
         """Yields the outputs of one answer, which begins when its turn comes and ends with the stack at the latest.
 
         Raises:
@@ -81,21 +82,21 @@ class Answering:
         """
         try:
             await ticket.wait(self.state.limits.wait_s)
-            stream = self.state.engine.submit(replace(bound.request, caller=self.caller.token.id))
+            stream = self.state.engine.submit(replace(one.request, caller=self.caller.token.id))
             stack.callback(stream.cancel)
             finish, begun = None, False
             while finish is None:
-                output = await self._next(bound, ticket, stream)
+                output = await self._next(one, ticket, stream)
                 if not begun:
-                    check_answered(bound, output.adapter)
+                    check_answered(one, output.adapter)
                     self.state.metrics.first_token.observe(time.perf_counter() - self.started)
                 begun, finish = True, output.finish
                 yield output
         except OwnlmError as error:
-            self._count_failure(bound, error)
+            self._count_failure(one, error)
             raise
 
-    async def _next(self, bound: Bound, ticket: Ticket, stream: OutputStream) -> RequestOutput:
+    async def _next(self, one: Assignment, ticket: Ticket, stream: OutputStream) -> RequestOutput:
         limit = self.state.limits.timeout_s
         try:
             try:
@@ -105,36 +106,47 @@ class Answering:
                     "The answer took too long", expected=f"{limit:g} s at most", hint="ask for fewer tokens"
                 ) from None
         except OwnlmError:
-            await self.check_exists(bound)
+            await self.check_exists(one)
             with about_field("prompt" if self.ignored is None else "messages"):
                 raise
         if output.finish is not None:
             ticket.give_back(finished=True)
         return output
 
-    async def check_exists(self, bound: Bound) -> None:
+    async def check_exists(self, one: Assignment) -> None:
         """Raises an AccessError or an AdapterError where the token or the adapter was deleted."""
 
         def check() -> None:
             self.caller.check_still_there(self.state)
-            check_there(self.state.home, bound)
+            check_there(self.state.home, one)
 
         await to_thread.run_sync(check, limiter=self.state.readers)
 
-    async def check_leaving(self, bound: Bound, output: RequestOutput) -> None:
+    async def check_leaving(self, one: Assignment, output: RequestOutput) -> None:
         """Checks once more whether a finished answer may leave; an AccessError or AdapterError where it may not."""
         assert output.finish is not None
         try:
-            check_answered(bound, output.adapter)
-            await self.check_exists(bound)
+            check_answered(one, output.adapter)
+            await self.check_exists(one)
         except OwnlmError as error:
-            self._count_failure(bound, error)
+            self._count_failure(one, error)
             raise
         seconds, tokens = time.perf_counter() - self.started, (output.prompt_tokens, output.completion_tokens)
-        self.state.metrics.answered(_how(bound), output.finish, *tokens, seconds)
+        self.state.metrics.answered(_how(one), output.finish, *tokens, seconds)
 
-    def _count_failure(self, bound: Bound, error: OwnlmError) -> None:
-        self.state.metrics.failed(_how(bound), status_of(error)[1])
+    def _count_failure(self, one: Assignment, error: OwnlmError) -> None:
+        self.state.metrics.failed(_how(one), status_of(error)[1])
+
+
+def extras(one: Assignment, ignored_messages: int | None = None) -> dict[str, Any]:
+    """Returns the fields of an answer beside those of OpenAI's API."""
+    answered = {
+        "adapter": one.request.adapter.id if one.request.adapter else None,
+        "base": one.request.base.name,
+        "warning": one.warning,
+        "retrieved": list(one.retrieved),
+    }
+    return answered if ignored_messages is None else answered | {"ignored_messages": ignored_messages}
 
 
 def usage(answers: list[RequestOutput]) -> dict[str, int]:
@@ -151,14 +163,14 @@ async def whole(request: Request, answering: Answering) -> list[RequestOutput]:
         ClientLeft: The client has disconnected.
     """
 
-    async def answer(bound: Bound, ticket: Ticket) -> RequestOutput:
-        outputs = [output async for output in answering.outputs(bound, ticket, stack)]
-        await answering.check_leaving(bound, outputs[-1])
+    async def answer(one: Assignment, ticket: Ticket) -> RequestOutput:
+        outputs = [output async for output in answering.outputs(one, ticket, stack)]
+        await answering.check_leaving(one, outputs[-1])
         return replace(outputs[-1], text="".join(output.text for output in outputs))
 
     with ExitStack() as stack:
         tickets = answering.take_tickets(stack)
-        tasks = [asyncio.ensure_future(answer(*one)) for one in zip(answering.bounds, tickets, strict=True)]
+        tasks = [asyncio.ensure_future(answer(*one)) for one in zip(answering.assigned, tickets, strict=True)]
         for task in tasks:
             stack.callback(task.cancel)  # before its place is given back
         return await _unless_left(request, asyncio.gather(*tasks))
@@ -210,7 +222,7 @@ async def events(request: Request, answering: Answering, kind: str, with_usage: 
 
     async def produce(index: int, ticket: Ticket) -> None:
         try:
-            async for output in answering.outputs(answering.bounds[index], ticket, stack):
+            async for output in answering.outputs(answering.assigned[index], ticket, stack):
                 parts.put_nowait((index, output))
         except Exception as error:
             parts.put_nowait(error)
@@ -221,7 +233,7 @@ async def events(request: Request, answering: Answering, kind: str, with_usage: 
             stack.callback(task.cancel)  # before its place is given back
         first = await _unless_left(request, _next_part(parts))
         checked = time.monotonic()
-        await answering.check_exists(answering.bounds[first[0]])
+        await answering.check_exists(answering.assigned[first[0]])
     except BaseException:
         stack.close()
         raise
@@ -246,19 +258,19 @@ async def _events(
             yield _event(answering.document(kind, [_choice(chat, 0, {"role": "assistant", "content": ""})]))
         while True:
             index, output = part
-            bound = answering.bounds[index]
+            one = answering.assigned[index]
             if output.finish is not None:
-                await answering.check_leaving(bound, output)
+                await answering.check_leaving(one, output)
             elif time.monotonic() > checked + LOOK_S:
                 checked = time.monotonic()
-                await answering.check_exists(bound)
+                await answering.check_exists(one)
             if output.text:
                 yield _event(answering.document(kind, [_choice(chat, index, _content(chat, output.text))]))
             if output.finish is not None:
                 last = _choice(chat, index, _content(chat, None), output.finish)
-                yield _event(answering.document(kind, [last]) | {"ownlm": bound.extras(answering.ignored)})
+                yield _event(answering.document(kind, [last]) | {"ownlm": extras(one, answering.ignored)})
                 finished.append(output)
-                if len(finished) == len(answering.bounds):
+                if len(finished) == len(answering.assigned):
                     break
             part = await _next_part(parts)
         if with_usage:
@@ -269,8 +281,8 @@ async def _events(
         yield DONE
 
 
-def _how(bound: Bound) -> str:
-    return "chosen" if bound.request.labels else "written"
+def _how(one: Assignment) -> str:
+    return "chosen" if one.request.labels else "written"
 
 
 def _content(chat: bool, text: str | None) -> dict[str, Any]:

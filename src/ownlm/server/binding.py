@@ -1,51 +1,18 @@
-"""Requests bound to what answers them, when they come; and looked at once more before the answer leaves."""
+"""Assigns what answers a request when it comes, and checks once more before the answer leaves."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ownlm.errors import NotFoundError, SupersededError
-from ownlm.history.record import Query
 from ownlm.history.task import Task, parse_input
 from ownlm.home import Home
-from ownlm.inference.request import Request
 from ownlm.server.retrieval import LONG_BYTES, Retrieval
 from ownlm.store.records import has_records, history_bytes
 from ownlm.workflows.adapters import learnt_from_gone
 from ownlm.workflows.ask import Assignment, assign, prompt_of, prompt_settings
 from ownlm.workflows.options import AskOptions
 from ownlm.workflows.plan import pick_base
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """A request, bound to a user and to one version of their adapter.
-
-    Attributes:
-        request: What the engine is asked.
-        known: whether the user has records in the task and no adapter: the base answers about them.
-        retrieved: ids of the user's records that the prompt shows.
-        profile: the user's profile where the prompt shows it.
-        warning: why the base answers, where the user may expect their adapter.
-    """
-
-    user: str | None
-    task: Task
-    request: Request
-    known: bool = False
-    retrieved: tuple[str, ...] = ()
-    profile: str = ""
-    warning: str | None = None
-
-    def extras(self, ignored_messages: int | None = None) -> dict[str, Any]:
-        """Fields of an answer beside those of OpenAI's API."""
-        answered = {
-            "adapter": self.request.adapter.id if self.request.adapter else None,
-            "base": self.request.base.name,
-            "warning": self.warning,
-            "retrieved": list(self.retrieved),
-        }
-        return answered if ignored_messages is None else answered | {"ignored_messages": ignored_messages}
 
 
 class LongHistory(Exception):
@@ -55,7 +22,7 @@ class LongHistory(Exception):
 def bind_question(
     home: Home, user: str | None, task: Task, text: str, base_only: bool, rag: int | None,
     search: Retrieval | None = None,
-) -> Bound:  # fmt: skip
+) -> Assignment:  # fmt: skip
     """A question in the task's own words: the prompt is made as in training.
 
     Args:
@@ -66,80 +33,78 @@ def bind_question(
     Raises:
         TaskError: the text is no input of the task. NotFoundError: there is no base. LongHistory: it needs `search`.
     """
-    query = Query(user or "", "", parse_input(task, text))
-    one = _assigned(home, query, task, base_only or user is None)
-    options = AskOptions(rag=0 if user is None else rag)
-    how = prompt_settings(home.store, one, options)
+    fields = parse_input(task, text)
+    one = _assigned(home, user, task, base_only)
+    how = prompt_settings(home.store, one, AskOptions(rag=0 if user is None else rag))
     retrieved: Sequence[str]
-    if how["rag"] and history_bytes(home.store, one.task.name, query.user_id) > LONG_BYTES:
+    if how["rag"] and history_bytes(home.store, one.task.name, one.user) > LONG_BYTES:
         if search is None:
             raise LongHistory
-        prompt, retrieved = search(one.task.model_dump_json(), query.user_id, query.fields, how)
+        prompt, retrieved = search(one.task.model_dump_json(), one.user, fields, how)
     else:
-        prompt, retrieved = prompt_of(home.store, one, options)
-    request = Request(one.base, one.adapter, prompt, one.task.max_new_tokens, one_line=one.task.one_line)
-    return Bound(user, one.task, request, _knows(home, user, one), tuple(retrieved), how["profile"], one.warning)
+        prompt, retrieved = prompt_of(home.store, one, fields, how)
+    one = with_changes(one, {"prompt": prompt})
+    return replace(one, retrieved=tuple(retrieved), profile=how["profile"])
 
 
-def bind_text(home: Home, user: str | None, task: Task, text: str | tuple[int, ...], base_only: bool) -> Bound:
+def bind_text(home: Home, user: str | None, task: Task, text: str | tuple[int, ...], base_only: bool) -> Assignment:
     """A text, or token ids, to be continued as they stand.
 
     Raises:
         NotFoundError: there is no base.
     """
-    one = _assigned(home, Query(user or "", "", {}), task, base_only or user is None)
-    request = Request(one.base, one.adapter, text, 16, continues=True)
-    return Bound(user, one.task, request, _knows(home, user, one), warning=one.warning)
+    changes = {"prompt": text, "max_tokens": 16, "one_line": False, "continues": True}
+    return with_changes(_assigned(home, user, task, base_only), changes)
 
 
-def _knows(home: Home, user: str | None, one: Assignment) -> bool:
-    return user is not None and one.adapter is None and home.store.knows(one.task.name, user)
-
-
-def _assigned(home: Home, query: Query, task: Task, base_only: bool) -> Assignment:
+def _assigned(home: Home, user: str | None, task: Task, base_only: bool) -> Assignment:
     """A user's newest adapter; the task's base where they have none yet, or where it may not be used."""
-    store = home.store
-    if not base_only:
+    store, one = home.store, None
+    if user is not None and not base_only:
         try:
-            one = assign(store, query, task, None, False)
+            one = assign(store, user, task)
         except NotFoundError:
             why = "There is no adapter of yours yet; the base answers"
-            return Assignment(query, task, pick_base(store, task.name, None), None, why)
-        if one.adapter is not None and (gone := learnt_from_gone(one.adapter)) is not None:
-            again = "assembled" if one.adapter.is_recipe else "trained"
-            return replace(
-                one, warning=f"Your adapter {gone}: ask to be {again} again, and the new one is made without it"
-            )
-        if one.warning is not None:  # it is stale; what an operator would type is nothing for a client
-            return replace(one, warning="Your assembly is stale, and waits to be made again; the base answers")
-        return one
-    return Assignment(query, task, pick_base(store, task.name, None), None)
+            one = Assignment.of(user, task, pick_base(store, task.name, None), None, why)
+        else:
+            one = replace(one, warning=_worded_for_client(one))
+    one = one or Assignment.of(user or "", task, pick_base(store, task.name, None))
+    return replace(one, known=user is not None and one.request.adapter is None and store.knows(one.task.name, user))
 
 
-def with_changes(bound: Bound, changes: Mapping[str, Any]) -> Bound:
+def _worded_for_client(one: Assignment) -> str | None:
+    """The warning without an operator's commands."""
+    adapter = one.request.adapter
+    if adapter is not None and (gone := learnt_from_gone(adapter)) is not None:
+        again = "assembled" if adapter.is_recipe else "trained"
+        return f"Your adapter {gone}: ask to be {again} again, and the new one is made without it"
+    return one.warning and "Your assembly is stale, and waits to be made again; the base answers"
+
+
+def with_changes(one: Assignment, changes: Mapping[str, Any]) -> Assignment:
     """Returns the same with other settings of its request, where they are given."""
-    return replace(bound, request=replace(bound.request, **{k: v for k, v in changes.items() if v is not None}))
+    return replace(one, request=replace(one.request, **{k: v for k, v in changes.items() if v is not None}))
 
 
-def check_answered(bound: Bound, adapter: str | None) -> None:
-    """Raises a SupersededError where the adapter that answered is not the one that the request is bound to."""
-    own = bound.request.adapter
+def check_answered(one: Assignment, adapter: str | None) -> None:
+    """Raises a SupersededError where the adapter that answered is not the assigned one."""
+    own = one.request.adapter
     if adapter != (own.id if own else None):
         raise SupersededError("Another adapter answered than was asked; the answer is kept back", hint="ask again")
 
 
-def check_there(home: Home, bound: Bound) -> None:
+def check_there(home: Home, one: Assignment) -> None:
     """Raises a SupersededError where something that the answer is made from was deleted since the request came."""
-    store, own, task = home.store, bound.request.adapter, bound.task.name
+    store, own, task = home.store, one.request.adapter, one.task.name
     if own is not None and not store.still_there([own.id]):
         raise _deleted("The adapter was")
-    if bound.known and not store.knows(task, bound.user or ""):
+    if one.known and not store.knows(task, one.user):
         raise _deleted("The user was")
-    if bound.retrieved and not has_records(store, task, bound.user or "", bound.retrieved):
+    if one.retrieved and not has_records(store, task, one.user, one.retrieved):
         raise _deleted("A record that the prompt shows was")
-    if bound.profile:
-        profile = store.profile(task, bound.user or "")
-        if profile is None or profile.text != bound.profile:
+    if one.profile:
+        profile = store.profile(task, one.user)
+        if profile is None or profile.text != one.profile:
             raise _deleted("The profile that the prompt shows was replaced or")
 
 

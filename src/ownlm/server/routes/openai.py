@@ -18,7 +18,7 @@ from ownlm.history.task import Task
 from ownlm.inference.request import RequestOutput
 from ownlm.server.answering import Answering, events, whole
 from ownlm.server.auth import Caller, CurrentCaller
-from ownlm.server.binding import Bound, LongHistory, bind_question, bind_text, with_changes
+from ownlm.server.binding import LongHistory, bind_question, bind_text, with_changes
 from ownlm.server.errors import about_field
 from ownlm.server.http.strict_json import StrictRoute
 from ownlm.server.http.validation_errors import MAX_NAME
@@ -26,6 +26,7 @@ from ownlm.server.retrieval import Retrieval
 from ownlm.server.routes.openai_requests import ChatRequest, CompletionRequest, Sampling
 from ownlm.server.routes.schemas import ChatCompletion, Completion, Model, ModelList, Result, TextCompletion
 from ownlm.server.state import ServerState, State
+from ownlm.workflows.ask import Assignment
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute, tags=["answers"])
 _STARTED = int(time.time())
@@ -54,7 +55,7 @@ async def show_model(model: str, caller: CurrentCaller, state: ServerState) -> M
 async def chat(asked: ChatRequest, request: Request, caller: CurrentCaller, state: ServerState) -> Response:
     """Answers the last message with the caller's own model."""
 
-    def bind(search: Retrieval | None = None) -> Bound:
+    def bind(search: Retrieval | None = None) -> Assignment:
         task, user = _asked_for(state, caller, asked.model)
         with about_field("messages"):
             bound = bind_question(state.home, user, task, asked.text, asked.base_only, asked.rag, search)
@@ -77,7 +78,7 @@ async def chat(asked: ChatRequest, request: Request, caller: CurrentCaller, stat
 async def complete(asked: CompletionRequest, request: Request, caller: CurrentCaller, state: ServerState) -> Response:
     """Continues texts as they stand with the caller's own model."""
 
-    def bind() -> list[Bound]:
+    def bind() -> list[Assignment]:
         task, user = _asked_for(state, caller, asked.model)
         prompts, most, changes = asked.prompts, state.limits.prompts, _changes(state, asked)
         with about_field("prompt"):
