@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ownlm.access import Access
 from ownlm.doctor import Diagnosis, diagnose
@@ -288,7 +288,7 @@ class Home(Corrections):
 
         return Engine(self.store, self.device)
 
-    def ask(self, user: str, text: str, task: str, *, progress: Progress = silent, **options: Any) -> Answer:
+    def ask(self, user: str, text: str, task: str, *, progress: Progress = silent, **options: object) -> Answer:
         """Answers one text with a user's own model.
 
         Args:
@@ -305,7 +305,7 @@ class Home(Corrections):
         return answer
 
     def ask_many(
-        self, queries: Sequence[Query], task: str, *, progress: Progress = silent, **options: Any
+        self, queries: Sequence[Query], task: str, *, progress: Progress = silent, **options: object
     ) -> Iterator[Answer]:
         """Answers queries of many users in mixed batches, each with the user's own adapter; in the queries' order.
 

@@ -26,6 +26,12 @@ BATCH = EngineLimits(
 class Engine:
     """Answers requests of one store, each with its own adapter. `generate` drives the scheduler in the calling thread.
 
+    A request names a registered base and a stored adapter, or the base alone::
+
+        engine = Engine(store)
+        for output in engine.generate([Request(base, adapter, "note: Rent is due.", max_tokens=8)]):
+            print(output.text)
+
     Args:
         device: Device of the models; None for a GPU if there is one, else the CPU.
         limits: How much is computed together.
