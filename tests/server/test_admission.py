@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from typing import Any
 
 import httpx2 as httpx
 import pytest
 
 from ownlm.home import Home
-from ownlm.inference.protocol import LONGEST_WAIT_S, UNKNOWN_S, AnswerTimes, Busy
+from ownlm.inference.protocol import LONGEST_WAIT_S, Busy
 from ownlm.server.admission import Admission
 from ownlm.server.app import create_app
 from ownlm.server.limits import Limits
@@ -107,31 +108,28 @@ def test_waiting_is_no_part_of_the_time_that_an_answer_may_take(home: Home) -> N
     asking(home, use, at_once=1, timeout_s=2)
 
 
-def test_tickets_are_given_back_in_any_order() -> None:
+def test_answers_leave_the_queue_in_any_order() -> None:
     async def run() -> None:
-        admission = Admission(2, 3)
-        one, two, three, four, five = admission.take("a", 5, True)
-        assert [t.turn.is_set() for t in (one, two, three, four, five)] == [True, True, False, False, False]
-        with pytest.raises(Busy):
-            admission.take("a", 1, True)
-        (other,) = admission.take("b", 1, True)
-        assert other.turn.is_set()
-        four.give_back()
-        four.give_back()
-        two.give_back(finished=True)
-        two.give_back()
-        assert three.turn.is_set() and not four.turn.is_set() and not five.turn.is_set()
-        one.give_back()
-        assert five.turn.is_set()
-        assert all(ticket.turn.is_set() for ticket in admission.take("operator", 1000, False))
+        admission = Admission(2, 3, longest_s=0.01)
+        with ExitStack() as stack:
+            one, two, three, four, five = turns = admission.join(stack, "a", 5, True)
+            assert [turn.came.is_set() for turn in turns] == [True, True, False, False, False]
+            with pytest.raises(Busy):
+                admission.join(stack, "a", 1, True)
+            (other,) = admission.join(stack, "b", 1, True)
+            assert other.came.is_set()
+            for _ in range(2):
+                four.queue.leave(four)
+            async with two:
+                pass
+            two.queue.leave(two)
+            assert three.came.is_set() and not four.came.is_set() and not five.came.is_set()
+            with pytest.raises(Busy):
+                async with five:
+                    pass
+            one.queue.leave(one)
+            assert five.came.is_set()
+        assert len(admission.join(ExitStack(), "a", 5, True)) == 5
+        assert all(turn.came.is_set() for turn in admission.join(ExitStack(), "operator", 1000, False))
 
     asyncio.run(run())
-
-
-def test_how_long_to_wait_follows_from_what_waits_and_how_fast_answers_end() -> None:
-    times = AnswerTimes()
-    assert times.wait_s(32, 16) == 2 * UNKNOWN_S
-    for seconds in (2.0, 4.0):
-        times.add(seconds)
-    assert times.wait_s(64, 16) == 12.0 and times.wait_s(1, 16) == 1.0
-    assert times.wait_s(10**6, 16) == LONGEST_WAIT_S < 60

@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +14,7 @@ from typer.main import get_command
 from ownlm.cli.app import app
 from ownlm.inference.protocol import Busy, EngineError
 from ownlm.server import answering
-from ownlm.server.admission import Ticket
+from ownlm.server.admission import Turn
 from ownlm.server.limits import IDLE, Limits, Meter
 from ownlm.store import tokens
 from ownlm.store.jobs import add_job
@@ -113,14 +114,15 @@ def test_operators_are_limited_only_where_asked(limit: int | None, user: str | N
 def test_every_refusal_for_too_much_names_its_option() -> None:
     """The option that a 429 or 503 names is one of `ownlm serve`."""
     options = {name for one in get_command(app).commands["serve"].params for name in one.opts}  # type: ignore[attr-defined]
-    meter = Meter(Limits(requests_per_minute=1, at_once=1, queued=0, bodies_bytes=100, body_bytes=10))
+    meter = Meter(Limits(requests_per_minute=1, at_once=1, queued=0, wait_s=0.01, bodies_bytes=100, body_bytes=10))
     meter.count("ada")
-    (ticket,) = meter.admission.take("ada", 1, bounded=True)
+    stack = ExitStack()
+    (turn,) = meter.admission.join(stack, "ada", 1, bounded=True)
     meter.hold("bela", 20)
     calls: list[Callable[[], object]] = [
         lambda: meter.count("ada"),
-        lambda: meter.admission.take("ada", 1, bounded=True),
-        lambda: asyncio.run(Ticket(ticket.queue).wait(0)),
+        lambda: meter.admission.join(stack, "ada", 1, bounded=True),
+        lambda: asyncio.run(Turn(turn.queue).__aenter__()),
         lambda: meter.hold("bela", 20),
         lambda: [meter.hold(name, 20) for name in "abcdef"],
     ]

@@ -4,47 +4,50 @@ import asyncio
 import math
 import time
 from collections import deque
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from ownlm.inference.protocol import AnswerTimes, Busy
 
 
 @dataclass(slots=True, eq=False)
-class Ticket:
-    """The place of one answer in the queue of its token, waiting or running, until it is given back."""
+class Turn:
+    """The turn of one answer in the queue of its token: an asynchronous context manager, entered when it comes.
+
+    Raises:
+        Busy: On entering, it does not come within the time that the queue allows.
+    """
 
     queue: "Queue"
-    turn: asyncio.Event = field(default_factory=asyncio.Event)
+    came: asyncio.Event = field(default_factory=asyncio.Event)
     began: float = 0.0  # start of the answer, on the monotonic clock
 
-    async def wait(self, longest_s: float) -> None:
-        """Waits until the answer may begin.
-
-        Raises:
-            Busy: It may not within that time.
-        """
+    async def __aenter__(self) -> None:
+        longest_s = self.queue.longest_s
         try:
-            await asyncio.wait_for(self.turn.wait(), longest_s)
+            await asyncio.wait_for(self.came.wait(), longest_s)
         except TimeoutError:
             what = "Other answers of this token took too long for this one to begin"
             expected = f"{longest_s:g} s of waiting at most"
             raise Busy(what, self.queue.wait_s, expected=expected, option="--answers-at-once") from None
 
-    def give_back(self, finished: bool = False) -> None:
-        """Leaves the queue. May be called again.
-
-        Args:
-            finished: Whether the answer was completed, so that its duration counts.
-        """
-        self.queue.leave(self, finished)
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.queue.leave(self, finished=kind is None)
 
 
 class Queue:
-    """The answers of one token."""
+    """The answers of one token.
 
-    def __init__(self, at_once: float, times: AnswerTimes) -> None:
-        self.waiting: deque[Ticket] = deque()
-        self.running: set[Ticket] = set()
+    Args:
+        at_once: Number of answers that run together.
+        longest_s: Seconds that an answer waits for its turn at most.
+        times: Durations of finished answers, of all tokens.
+    """
+
+    def __init__(self, at_once: float, longest_s: float, times: AnswerTimes) -> None:
+        self.waiting: deque[Turn] = deque()
+        self.running: set[Turn] = set()
+        self.longest_s = longest_s
         self._at_once, self._times = at_once, times
 
     def __len__(self) -> int:
@@ -55,29 +58,33 @@ class Queue:
         """Estimated seconds until all waiting answers run."""
         return self._times.wait_s(len(self.waiting), len(self.running))
 
-    def join(self, answers: int) -> list[Ticket]:
+    def join(self, answers: int) -> list[Turn]:
         """Adds answers."""
-        tickets = [Ticket(self) for _ in range(answers)]
-        self.waiting.extend(tickets)
+        turns = [Turn(self) for _ in range(answers)]
+        self.waiting.extend(turns)
         self._admit()
-        return tickets
+        return turns
 
-    def leave(self, ticket: Ticket, finished: bool) -> None:
-        """Removes an answer, and lets the next one begin."""
-        if ticket in self.running:
-            self.running.remove(ticket)
+    def leave(self, turn: Turn, finished: bool = False) -> None:
+        """Removes an answer, and lets the next one begin. May be called again.
+
+        Args:
+            finished: Whether the answer was completed, so that its duration counts.
+        """
+        if turn in self.running:
+            self.running.remove(turn)
             if finished:
-                self._times.add(time.monotonic() - ticket.began)
+                self._times.add(time.monotonic() - turn.began)
             self._admit()
-        elif ticket in self.waiting:
-            self.waiting.remove(ticket)
+        elif turn in self.waiting:
+            self.waiting.remove(turn)
 
     def _admit(self) -> None:
         while self.waiting and len(self.running) < self._at_once:
-            ticket = self.waiting.popleft()
-            ticket.began = time.monotonic()
-            self.running.add(ticket)
-            ticket.turn.set()
+            turn = self.waiting.popleft()
+            turn.began = time.monotonic()
+            self.running.add(turn)
+            turn.came.set()
 
 
 class Admission:
@@ -86,17 +93,19 @@ class Admission:
     Args:
         at_once: Number of answers of a token that run together.
         queued: Number of answers of a token that may wait.
+        longest_s: Seconds that an answer waits for its turn at most.
     """
 
-    def __init__(self, at_once: int, queued: int) -> None:
-        self._at_once, self._queued = at_once, queued
+    def __init__(self, at_once: int, queued: int, longest_s: float) -> None:
+        self._at_once, self._queued, self._longest_s = at_once, queued, longest_s
         self._times = AnswerTimes()
         self._queues: dict[str, Queue] = {}
 
-    def take(self, token: str, answers: int, bounded: bool) -> list[Ticket]:
-        """Takes places for the answers of one request.
+    def join(self, stack: ExitStack, token: str, answers: int, bounded: bool) -> list[Turn]:
+        """Queues the answers of one request.
 
         Args:
+            stack: Its end removes those that are still in the queue.
             bounded: False for a token without a limit.
 
         Raises:
@@ -104,9 +113,12 @@ class Admission:
         """
         self._queues = {name: queue for name, queue in self._queues.items() if len(queue)}
         at_once = self._at_once if bounded else math.inf
-        queue = self._queues.setdefault(token, Queue(at_once, self._times))
+        queue = self._queues.setdefault(token, Queue(at_once, self._longest_s, self._times))
         if len(queue) + answers > at_once + self._queued:
             expected = f"{self._at_once} under way and {self._queued} that wait"
             what = "Too many answers of this token wait already"
             raise Busy(what, queue.wait_s, expected=expected, option="--answers-waiting")
-        return queue.join(answers)
+        turns = queue.join(answers)
+        for turn in turns:
+            stack.callback(queue.leave, turn)
+        return turns

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from ownlm.errors import OwnlmError
 from ownlm.inference.protocol import AnswerTimeoutError, OutputStream
 from ownlm.inference.request import Finish, RequestOutput
-from ownlm.server.admission import Ticket
+from ownlm.server.admission import Turn
 from ownlm.server.auth import Caller
 from ownlm.server.binding import check_answered, check_there
 from ownlm.server.errors import about_field, document, message_of, status_of
@@ -61,46 +61,45 @@ class Answering:
             return sent
         return sent | {"usage": usage(answers), "ownlm": extras(self.assigned[0], self.ignored)}
 
-    def take_tickets(self, stack: ExitStack) -> list[Ticket]:
-        """Takes a place in the queue for each answer; they are given back with the stack.
+    def join(self, stack: ExitStack) -> list[Turn]:
+        """Queues the answers; those that have not ended leave the queue with the stack.
 
         Raises:
             Busy: Too many answers of the caller wait already.
         """
         bounded = not self.caller.is_operator  # an operator asks for many users; the engine's queue bounds them
-        tickets = self.state.meter.admission.take(self.caller.token.id, len(self.assigned), bounded)
-        for ticket in tickets:
-            stack.callback(ticket.give_back)
-        return tickets
+        return self.state.meter.admission.join(stack, self.caller.token.id, len(self.assigned), bounded)
 
-    async def outputs(self, one: Assignment, ticket: Ticket, stack: ExitStack) -> AsyncIterator[RequestOutput]:
-        """Yields the outputs of one answer, which begins when its turn comes and ends with the stack at the latest.
+    async def outputs(self, one: Assignment, turn: Turn) -> AsyncIterator[RequestOutput]:
+        """Yields the outputs of one answer, which begins when its turn comes.
 
         Raises:
             OwnlmError: The turn or the answer does not come in time, or the engine fails. If the user, their token or
                 the adapter were deleted in between, that is the error.
         """
         try:
-            await ticket.wait(self.state.limits.wait_s)
-            stream = self.state.engine.submit(replace(one.request, caller=self.caller.token.id))
-            stack.callback(stream.cancel)
-            finish, begun = None, False
-            while finish is None:
-                output = await self._next(one, ticket, stream)
-                if not begun:
-                    check_answered(one, output.adapter)
-                    self.state.metrics.first_token.observe(time.perf_counter() - self.started)
-                begun, finish = True, output.finish
-                yield output
+            async with turn:
+                stream = self.state.engine.submit(replace(one.request, caller=self.caller.token.id))
+                output = None
+                try:
+                    while output is None or output.finish is None:
+                        first = output is None
+                        output = await self._next(one, turn.began, stream)
+                        if first:
+                            check_answered(one, output.adapter)
+                            self.state.metrics.first_token.observe(time.perf_counter() - self.started)
+                        yield output
+                finally:
+                    stream.cancel()
         except OwnlmError as error:
             self._count_failure(one, error)
             raise
 
-    async def _next(self, one: Assignment, ticket: Ticket, stream: OutputStream) -> RequestOutput:
+    async def _next(self, one: Assignment, began: float, stream: OutputStream) -> RequestOutput:
         limit = self.state.limits.timeout_s
         try:
             try:
-                output = await asyncio.wait_for(anext(stream), max(0.0, ticket.began + limit - time.monotonic()))
+                return await asyncio.wait_for(anext(stream), max(0.0, began + limit - time.monotonic()))
             except (TimeoutError, StopAsyncIteration):
                 raise AnswerTimeoutError(
                     "The answer took too long", expected=f"{limit:g} s at most", hint="ask for fewer tokens"
@@ -109,9 +108,6 @@ class Answering:
             await self.check_exists(one)
             with about_field("prompt" if self.ignored is None else "messages"):
                 raise
-        if output.finish is not None:
-            ticket.give_back(finished=True)
-        return output
 
     async def check_exists(self, one: Assignment) -> None:
         """Raises an AccessError or an AdapterError where the token or the adapter was deleted."""
@@ -163,14 +159,14 @@ async def whole(request: Request, answering: Answering) -> list[RequestOutput]:
         ClientLeft: The client has disconnected.
     """
 
-    async def answer(one: Assignment, ticket: Ticket) -> RequestOutput:
-        outputs = [output async for output in answering.outputs(one, ticket, stack)]
+    async def answer(one: Assignment, turn: Turn) -> RequestOutput:
+        outputs = [output async for output in answering.outputs(one, turn)]
         await answering.check_leaving(one, outputs[-1])
         return replace(outputs[-1], text="".join(output.text for output in outputs))
 
     with ExitStack() as stack:
-        tickets = answering.take_tickets(stack)
-        tasks = [asyncio.ensure_future(answer(*one)) for one in zip(answering.assigned, tickets, strict=True)]
+        turns = answering.join(stack)
+        tasks = [asyncio.ensure_future(answer(*one)) for one in zip(answering.assigned, turns, strict=True)]
         for task in tasks:
             stack.callback(task.cancel)  # before its place is given back
         return await _unless_left(request, asyncio.gather(*tasks))
@@ -220,16 +216,16 @@ async def events(request: Request, answering: Answering, kind: str, with_usage: 
     """
     stack, parts = ExitStack(), asyncio.Queue[Part | Exception]()
 
-    async def produce(index: int, ticket: Ticket) -> None:
+    async def produce(index: int, turn: Turn) -> None:
         try:
-            async for output in answering.outputs(answering.assigned[index], ticket, stack):
+            async for output in answering.outputs(answering.assigned[index], turn):
                 parts.put_nowait((index, output))
         except Exception as error:
             parts.put_nowait(error)
 
     try:
-        for index, ticket in enumerate(answering.take_tickets(stack)):
-            task = asyncio.ensure_future(produce(index, ticket))
+        for index, turn in enumerate(answering.join(stack)):
+            task = asyncio.ensure_future(produce(index, turn))
             stack.callback(task.cancel)  # before its place is given back
         first = await _unless_left(request, _next_part(parts))
         checked = time.monotonic()

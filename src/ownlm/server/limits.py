@@ -46,7 +46,7 @@ class Meter:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._requests: dict[str, deque[float]] = {}  # by token: when its last ones came, on the monotonic clock
-        self.admission = Admission(limits.at_once, limits.queued)
+        self.admission = Admission(limits.at_once, limits.queued, limits.wait_s)
         self._bodies: Counter[str] = Counter()  # bytes in memory, by token
 
     def count(self, token: str, operator: bool = False) -> None:
