@@ -1,9 +1,9 @@
 """What a benchmark came to: measured, written, and read again."""
 
+import functools
 import json
-from collections.abc import Callable
+import operator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -84,54 +84,28 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         write_results(results(), tmp_path / "nowhere")
 
 
-def _no_low(content: dict[str, Any]) -> None:
-    del content["sets"][0]["methods"][0]["scores"]["accuracy"]["low"]
+NONE = object()
+DAMAGES = {  # a part of the first set, and what stands there instead
+    "no low": ("methods.0.scores.accuracy.low", NONE),
+    "text for number": ("methods.0.scores.accuracy.low", "0.1"),
+    "not finite": ("methods.0.scores.accuracy.low", float("nan")),
+    "another field": ("mood", "good"),
+    "unknown metric": ("metrics.0", "applause"),
+    "a score is missing": ("methods.1.scores.accuracy", NONE),
+    "a difference is missing": ("methods.1.differences.accuracy", NONE),
+    "a bucket is missing": ("methods.1.buckets.0", NONE),
+}
 
 
-def _text_for_number(content: dict[str, Any]) -> None:
-    content["sets"][0]["methods"][0]["scores"]["accuracy"]["low"] = "0.1"
-
-
-def _not_finite(content: dict[str, Any]) -> None:
-    content["sets"][0]["methods"][0]["scores"]["accuracy"]["low"] = float("nan")
-
-
-def _another_field(content: dict[str, Any]) -> None:
-    content["sets"][0]["mood"] = "good"
-
-
-def _unknown_metric(content: dict[str, Any]) -> None:
-    content["sets"][0]["metrics"][0] = "applause"
-
-
-def _a_score_is_missing(content: dict[str, Any]) -> None:
-    del content["sets"][0]["methods"][1]["scores"]["accuracy"]
-
-
-def _a_difference_is_missing(content: dict[str, Any]) -> None:
-    del content["sets"][0]["methods"][1]["differences"]["accuracy"]
-
-
-def _a_bucket_is_missing(content: dict[str, Any]) -> None:
-    del content["sets"][0]["methods"][1]["buckets"][0]
-
-
-DAMAGES = (
-    _no_low,
-    _text_for_number,
-    _not_finite,
-    _another_field,
-    _unknown_metric,
-    _a_score_is_missing,
-    _a_difference_is_missing,
-    _a_bucket_is_missing,
-)
-
-
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__.strip("_"))
-def test_damaged_results_are_told_from_whole_ones(tmp_path: Path, damage: Callable[[dict[str, Any]], None]) -> None:
+@pytest.mark.parametrize(("part", "value"), DAMAGES.values(), ids=DAMAGES)
+def test_damaged_results_are_told_from_whole_ones(tmp_path: Path, part: str, value: object) -> None:
     content = json.loads(as_json(results()))
-    damage(content)
+    place, *parts, last = (int(name) if name.isdigit() else name for name in ("sets", "0", *part.split(".")))
+    within = functools.reduce(operator.getitem, parts, content[place])
+    if value is NONE:
+        within.pop(last)
+    else:
+        within[last] = value
     (tmp_path / FILE).write_text(json.dumps(content), "utf8")
     with pytest.raises(DataError, match="are damaged") as caught:
         read_results(tmp_path)

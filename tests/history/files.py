@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ownlm.history.record import History, Record
 from ownlm.history.task import Task
 
 NEWS = Task(
@@ -33,3 +34,8 @@ def write_json(path: Path, document: Any) -> Path:
 def row(user: object = "u1", text: object = "rain", category: object = "arts", **more: object) -> dict[str, object]:
     """A good row of NEWS, unless told otherwise."""
     return {"user_id": user, "text": text, "category": category, **more}
+
+
+def history_of(*fields: dict[str, str]) -> History:
+    """One user's records, r0, r1 and so on, with these fields."""
+    return History("u", tuple(Record("u", f"r{place}", each) for place, each in enumerate(fields)))

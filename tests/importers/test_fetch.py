@@ -22,16 +22,7 @@ from tests.importers.file_server import Asked, Behaviour, FileServer, etag, serv
 BODY = random.Random(1).randbytes(300_000)
 OTHER = random.Random(2).randbytes(280_000)
 RUBBISH = "server's rubbish"
-
-
-@pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test waits, and no proxy of this machine is in the way."""
-    monkeypatch.setattr(module, "BACK_OFF_S", (0.01, 0.01, 0.01))
-    monkeypatch.setattr(module, "LONGEST_WAIT_S", 0.05)
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
+pytestmark = pytest.mark.usefixtures("soon")
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import pytest
 from ownlm.errors import ConfigError, DataError
 from ownlm.history.readers import read_dataset, read_queries
 from ownlm.history.task import load_task
-from ownlm.importers import fetch as module
 from ownlm.importers.lamp import import_lamp
 from ownlm.importers.lamp_files import OFFICIAL, check_url, download_lamp, find_lamp
 from tests.importers.file_server import Asked, FileServer, serving
@@ -28,14 +27,7 @@ PROFILES = {  # the fields of each task's records, as LaMP has them
 }
 CITED = 'For an author who has written the paper with the title "T", which reference is related? [1]: "A" [2]: "B"'
 FOLDERS = {"LaMP_2M": "LaMP_2/new", "LaMP_2N": "LaMP_2"}
-
-
-@pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BACK_OFF_S", (0.01, 0.01, 0.01))
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
+pytestmark = pytest.mark.usefixtures("soon")
 
 
 def questions(task: str, part: str, count: int = 3, size: int = 1) -> list[dict[str, Any]]:

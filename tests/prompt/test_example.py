@@ -5,26 +5,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ownlm.errors import TaskError
-from ownlm.history.record import History, Record
+from ownlm.history.record import History
 from ownlm.history.task import load_task
 from ownlm.prompt import example as module
 from ownlm.prompt.example import Example, answer_text, first_words, history_examples, prompt_text, query_prompt
 from ownlm.prompt.retrieval import words
-from tests.history.files import NEWS, SECRET
+from tests.history.files import NEWS, SECRET, history_of
 
 CHOICE = load_task("LaMP_1")
 TWEETS = load_task("LaMP_7")
-
-
-def history(*fields: dict[str, str]) -> History:
-    return History("u", tuple(Record("u", f"r{place}", each) for place, each in enumerate(fields)))
 
 
 def news(text: str, category: str = "arts", **more: str) -> dict[str, str]:
     return {"text": text, "category": category, **more}
 
 
-PERSON = history(
+PERSON = history_of(
     news("rain on the roof", "arts", title="Rain"),
     news("a vote in the house", "politics"),
     {"text": "rain and a vote"},
@@ -71,7 +67,7 @@ def test_a_query_sees_the_whole_history_best_first() -> None:
 
 
 def test_answers_are_searched_too_and_instructions_are_not() -> None:
-    person = history(news("x", "file"), news("y", "politics"), news("z", "arts"))
+    person = history_of(news("x", "file"), news("y", "politics"), news("z", "arts"))
     assert query_prompt(NEWS, {"text": "politics"}, person, rag=1)[1] == ("r1",)
     assert query_prompt(NEWS, {"text": "under one"}, person, rag=1)[1] == ("r2",)  # nothing matches: the latest
 
@@ -83,7 +79,7 @@ def test_recent_records_only(recent: int) -> None:
 
 
 def test_inputs_may_be_missing_altogether() -> None:
-    person = history({"text": "rain"}, {"text": "sun", "source": " "}, {"text": "snow", "source": "rain"})
+    person = history_of({"text": "rain"}, {"text": "sun", "source": " "}, {"text": "snow", "source": "rain"})
     examples = history_examples(TWEETS, person, rag=1)
     assert [example.prompt.split("\n\n", 1)[1] for example in examples] == [
         "tweet:",
@@ -107,7 +103,7 @@ def test_first_words() -> None:
 
 def test_fields_are_cut_on_copies() -> None:
     task = load_task("LaMP_4")
-    person = history({"text": "a b c d", "title": "t u v w"}, {"text": "a b c", "title": "x y z"})
+    person = history_of({"text": "a b c d", "title": "t u v w"}, {"text": "a b c", "title": "x y z"})
     before = copy.deepcopy(person)
     example = history_examples(task, person, rag=1, max_words=2, max_words_retrieved=3)[1]
     assert example.prompt.endswith("article: a b c\nheadline: t u v\n\narticle: a b\nheadline:")
@@ -119,7 +115,7 @@ def test_fields_are_cut_on_copies() -> None:
 
 def test_labels_are_never_cut() -> None:
     task = NEWS.model_copy(update={"labels": ("culture & arts", "politics")})
-    person = history(news("rain", "culture & arts"), news("rain", "culture & arts"))
+    person = history_of(news("rain", "culture & arts"), news("rain", "culture & arts"))
     example = history_examples(task, person, rag=1, max_words=1, max_words_retrieved=1)[1]
     assert example.answer == answer_text(task, person.records[1].fields) == " culture & arts"
     assert "category: culture & arts\n" in example.prompt
@@ -139,7 +135,7 @@ def options(example: Example) -> dict[str, str]:
 
 
 def test_an_example_shows_both_options_and_names_the_right_one() -> None:
-    person = history(*(paper(f"T{number}", f"C{number}", f"O{number}") for number in range(40)))
+    person = history_of(*(paper(f"T{number}", f"C{number}", f"O{number}") for number in range(40)))
     examples = history_examples(CHOICE, person)
     assert examples[3].prompt.rsplit("\n\n", 1)[1].splitlines()[0] == "paper: T3"
     for number, example in enumerate(examples):
@@ -151,7 +147,7 @@ def test_an_example_shows_both_options_and_names_the_right_one() -> None:
 
 
 def test_a_wrong_option_is_found_among_earlier_records() -> None:
-    person = history(
+    person = history_of(
         paper("T0", "C0"), paper("T1"), paper("T2", "C0"), paper("T3", "C3"), paper("T4", "C4"), paper("T5", "C3", "C3")
     )
     examples = history_examples(CHOICE, person, rag=4)
@@ -165,7 +161,7 @@ def test_a_wrong_option_is_found_among_earlier_records() -> None:
 
 
 def test_what_is_shown_of_earlier_choices() -> None:
-    person = history(paper("Rain", "Clouds", "Sun"), paper("Snow"))
+    person = history_of(paper("Rain", "Clouds", "Sun"), paper("Snow"))
     fields = {"title": "Rain and snow", "option_1": "A", "option_2": "B"}
     prompt, retrieved = query_prompt(CHOICE, fields, person, rag=2)
     assert set(retrieved) == {"r0", "r1"}
@@ -174,7 +170,7 @@ def test_what_is_shown_of_earlier_choices() -> None:
 
 
 def test_options_are_not_searched_for() -> None:
-    person = history(paper("Rain", "Clouds"), paper("Snow", "Ice"), paper("Sun", "Stars"))
+    person = history_of(paper("Rain", "Clouds"), paper("Snow", "Ice"), paper("Sun", "Stars"))
     fields = {"title": "More snow", "option_1": "Clouds", "option_2": "Stars"}
     assert query_prompt(CHOICE, fields, person, rag=1)[1] == ("r1",)
 
@@ -191,7 +187,7 @@ def marked(content: list[tuple[str, str, bool]], choice: bool) -> History:
     for place, (one, other, answered) in enumerate(content):
         right = {"citation" if choice else "category": f"{other} answer{place}x"} if answered else {}
         fields.append({"title": f"{one} input{place}x", "text": f"{one} input{place}x", **right})
-    return history(*fields)
+    return history_of(*fields)
 
 
 @settings(max_examples=100, deadline=None)
@@ -230,7 +226,7 @@ def test_what_comes_later_changes_nothing(
 
 def test_each_text_is_split_into_words_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many later records it is compared with: else a long history takes too long."""
-    person, split = history(*(news(f"w{n} w{n + 1}") for n in range(40))), list[str]()
+    person, split = history_of(*(news(f"w{n} w{n + 1}") for n in range(40))), list[str]()
     monkeypatch.setattr(module, "words", lambda text: split.append(text) or words(text))
     assert len(history_examples(NEWS, person, rag=4)) == 40
     assert len(split) == 2 * 40  # as a document, and as a query

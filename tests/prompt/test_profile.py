@@ -5,35 +5,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ownlm.errors import TaskError
-from ownlm.history.record import History, Record
+from ownlm.history.record import Record
 from ownlm.history.task import load_task
 from ownlm.prompt.profile import answered, cleaned, counted, request
-from tests.history.files import NEWS
+from tests.history.files import NEWS, history_of
 
 CHOICE = load_task("LaMP_1")
 TITLES = load_task("LaMP_4")
 TWEETS = load_task("LaMP_7")
 
 
-def person(*fields: dict[str, str]) -> History:
-    return History("u", tuple(Record("u", f"r{place}", each) for place, each in enumerate(fields)))
-
-
 def filed(*categories: str) -> list[Record]:
-    return answered(NEWS, person(*({"text": "x", "category": each} for each in categories)))
+    return answered(NEWS, history_of(*({"text": "x", "category": each} for each in categories)))
 
 
 def test_records_without_an_answer_tell_nothing() -> None:
-    history = person(
+    history = history_of(
         {"text": "a", "title": "A"}, {"text": "b"}, {"text": "c", "title": " "}, {"text": "d", "title": "D"}
     )
     assert [record.id for record in answered(TITLES, history)] == ["r0", "r3"]
-    papers = person({"title": "T", "citation": "C"}, {"title": "U"}, {"title": "V", "other": "O"})
+    papers = history_of({"title": "T", "citation": "C"}, {"title": "U"}, {"title": "V", "other": "O"})
     assert [record.id for record in answered(CHOICE, papers)] == ["r0"]
 
 
 def test_the_wording_of_a_request() -> None:
-    history = person(
+    history = history_of(
         {"title": "Rain", "text": "rain {x}", "category": "arts"}, {"text": "a vote", "category": "politics"}
     )
     assert request(NEWS, history.records) == (
@@ -49,18 +45,18 @@ def test_the_wording_of_a_request() -> None:
         "Describe this person in two short sentences: what they deal with, and what they choose when. "
         "Name only what the records have in common."
     )
-    text = request(TITLES, person({"text": "a", "title": "A"}).records)
+    text = request(TITLES, history_of({"text": "a", "title": "A"}).records)
     assert 'The line "headline:" is what this person wrote.' in text and "in what style" in text
 
 
 def test_what_a_request_shows_of_optional_inputs_and_of_options() -> None:
-    assert "\n\ntweet: hi\n\n" in request(TWEETS, person({"text": "hi"}).records)
-    shown = request(CHOICE, person({"title": "T", "citation": "C", "other": "O"}).records)
+    assert "\n\ntweet: hi\n\n" in request(TWEETS, history_of({"text": "hi"}).records)
+    shown = request(CHOICE, history_of({"title": "T", "citation": "C", "other": "O"}).records)
     assert "\n\npaper: T\ncited: C\n\n" in shown and "O" not in shown.replace("Only", "")
 
 
 def test_fields_are_cut_on_copies() -> None:
-    history = person({"text": "w " * 61 + "END", "title": "t " * 61 + "END"}, {"text": "字" * 700, "title": "T"})
+    history = history_of({"text": "w " * 61 + "END", "title": "t " * 61 + "END"}, {"text": "字" * 700, "title": "T"})
     before = copy.deepcopy(history)
     text = request(TITLES, history.records)
     assert "w " * 59 + "w\n" in text and "t " * 59 + "t\n" in text and "END" not in text
@@ -70,7 +66,7 @@ def test_fields_are_cut_on_copies() -> None:
 
 @given(st.integers(1, 12), st.integers(0, 12))
 def test_a_request_shows_the_given_records_and_no_others(count: int, first: int) -> None:
-    history = person(*({"text": f"in{place}x", "title": f"out{place}x"} for place in range(count)))
+    history = history_of(*({"text": f"in{place}x", "title": f"out{place}x"} for place in range(count)))
     text = request(TITLES, history.records[first:])
     for place in range(count):
         assert (f"in{place}x" in text) == (f"out{place}x" in text) == (place >= first)

@@ -1,6 +1,7 @@
 """Records that are changed, and versions of adapters that are used again."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,14 +23,21 @@ WRONG = [
 ]
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    home = small_home(folder, tiny_base, rows("ada", 5), rows("bela", 3))
+    home.train("sorting", **FAST)
+    home.add_history(write_rows(folder / "b.jsonl", rows("ada", 2, 5)), "sorting")
+    home.train("sorting", **FAST)
+    home.store.database.close()
+    return home.store.folder
+
+
 @pytest.fixture
-def home(tmp_path: Path, tiny_base: Path) -> Home:
+def home(made: Path, tmp_path: Path) -> Home:
     """Ada has an adapter, and a version after it that knows two records more."""
-    home = small_home(tmp_path, tiny_base, rows("ada", 5), rows("bela", 3))
-    home.train("sorting", **FAST)
-    home.add_history(write_rows(tmp_path / "b.jsonl", rows("ada", 2, 5)), "sorting")
-    home.train("sorting", **FAST)
-    return home
+    return Home(shutil.copytree(made, tmp_path / "home"))
 
 
 @pytest.mark.parametrize(("changes", "what"), WRONG)

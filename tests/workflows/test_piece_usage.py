@@ -1,5 +1,6 @@
 """Which pieces are used, against naive loops over recipes."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,17 @@ from ownlm.workflows.pools.usage import counts, weights
 from tests.shared_home import QUICK, community
 
 
-@pytest.fixture
-def home(tmp_path: Path, tiny_base: Path) -> Home:
-    home = Home(community(tmp_path, tiny_base).folder / ".ownlm")
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
+    home = Home(community(tmp_path_factory.mktemp("made"), tiny_base).folder / ".ownlm")
     home.pools.share("sorting", ratio=0.75, **QUICK)  # so that places differ from module to module
-    return home
+    home.store.database.close()
+    return home.store.folder
+
+
+@pytest.fixture
+def home(made: Path, tmp_path: Path) -> Home:
+    return Home(shutil.copytree(made, tmp_path / "home"))
 
 
 def test_weights_and_counts_are_what_recipes_say(home: Home) -> None:
