@@ -1,10 +1,9 @@
 """Behaviour that changes: new records, forgotten ones, several processes, and what the doctor says of it all."""
 
 import shutil
-import sys
 import threading
 import time
-from contextlib import chdir
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,8 @@ from ownlm.prompt.example import history_examples
 from ownlm.store.database import working
 from tests.community import home_on, rows, small_home, write_rows, write_task
 from tests.forks import context
-from tests.namespace import run_with_mount
+from tests.namespace import READ_ONLY, work_with_mount
+from tests.shell import QuickShell
 
 FAST = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-2}
 
@@ -31,14 +31,6 @@ FAST = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-2}
 @pytest.fixture
 def home(tmp_path: Path, tiny_base: Path) -> Home:
     return small_home(tmp_path, tiny_base, rows("ada", 7), rows("bela", 4))
-
-
-def in_one_process(mount: str, folder: Path, code: str) -> None:
-    """Several commands with a mount on a folder, in a process that loads torch once."""
-    code = f"import sys\nfrom pathlib import Path\nfrom tests.shell import QuickShell\n{code}"
-    script = f"""{mount} && {sys.executable} -c '{code}' "$0" && echo all told"""
-    with chdir(Path(__file__).parents[1]):
-        assert "all told" in run_with_mount(script, folder).stdout
 
 
 def add(home: Home, *people: list[dict[str, str]]) -> None:
@@ -236,29 +228,33 @@ def test_the_doctor_names_a_base_that_learnt_from_what_was_forgotten(home: Home)
 def test_a_read_only_home_answers(home: Home) -> None:
     home.train("sorting", users=["ada"], **FAST)
     home.store.database.close()
-    code = """
-shell, home = QuickShell(Path.cwd()), ("--home", sys.argv[1])
-assert shell.run("ask", "ada", "x", "--task", "sorting", "--choose", *home).strip() in ("home", "work", "bin")
-assert "ada" in shell.run("users", "ls", *home) and "read only" in shell.run("doctor", *home)
-for refused in (["train", "--task", "sorting"], ["users", "forget", "ada"]):
-    told = shell.run(*refused, *home, code=1)
-    assert "writable" in told and "Traceback" not in told
-"""
-    read_only = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0"'
-    in_one_process(read_only, home.store.folder, code)
+    work_with_mount(READ_ONLY, home.store.folder, commands_on_a_read_only_home)
+
+
+def commands_on_a_read_only_home(folder: Path) -> None:
+    shell, home = QuickShell(folder.parent), ("--home", folder)
+    assert shell.run("ask", "ada", "x", "--task", "sorting", "--choose", *home).strip() in ("home", "work", "bin")
+    assert "ada" in shell.run("users", "ls", *home) and "read only" in shell.run("doctor", *home)
+    for refused in (["train", "--task", "sorting"], ["users", "forget", "ada"]):
+        told = shell.run(*refused, *home, code=1)
+        assert "writable" in told and "Traceback" not in told
 
 
 def test_a_full_disk_loses_nothing_that_was_there(tmp_path: Path, tiny_base: Path) -> None:
-    task, people = write_task(tmp_path), write_rows(tmp_path / "many.jsonl", *(rows(f"u{n}", 3) for n in range(40)))
+    write_task(tmp_path)
+    write_rows(tmp_path / "many.jsonl", *(rows(f"u{n}", 3) for n in range(40)))
     (tmp_path / "disk").mkdir()
-    code = f"""
-shell = QuickShell(Path(sys.argv[1]))
-shell.run("base", "add", "{tiny_base}", "--name", "tiny")
-told = shell.run("train", "{people}", "--task", "{task}", "--rank", 16, "--epochs", 1, code=1)
-assert "room" in told and "Traceback" not in told and "The home is whole" in shell.run("doctor"), told
-assert 0 < sum(row["adapter"] is not None for row in shell.json("users", "ls")) < 40
-"""
-    in_one_process('mount -t tmpfs -o size=1m tmpfs "$0"', tmp_path / "disk", code)
+    work_with_mount(
+        'mount -t tmpfs -o size=1m tmpfs "$0"', tmp_path / "disk", partial(training_fills_the_disk, tiny_base)
+    )
+
+
+def training_fills_the_disk(base: Path, folder: Path) -> None:
+    shell = QuickShell(folder)
+    shell.run("base", "add", base, "--name", "tiny")
+    told = shell.run("train", "../many.jsonl", "--task", "../sorting.toml", "--rank", 16, "--epochs", 1, code=1)
+    assert "room" in told and "Traceback" not in told and "The home is whole" in shell.run("doctor"), told
+    assert 0 < sum(row["adapter"] is not None for row in shell.json("users", "ls")) < 40
 
 
 def test_nothing_can_be_trained_where_nothing_can_be_written(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

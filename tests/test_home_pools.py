@@ -1,8 +1,6 @@
 """A home in which people share, are assembled, and withdraw: what is left of whom, and who is answered how."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from ownlm.store.pools import users_of
 from ownlm.store.rows import AdapterInfo
 from ownlm.workflows.pools.lineage import signing_key
 from tests.community import home_on, rows, write_rows, write_task
-from tests.namespace import run_with_mount
+from tests.namespace import READ_ONLY, work_with_mount
 from tests.sharing import GIVERS, OTHERS, TASK, ask, everything, ids_of, share
 
 
@@ -212,31 +210,18 @@ def test_a_forgotten_record_of_a_sharer_is_told_to_be_in_pools(shared: Home) -> 
 def test_a_read_only_home_answers_from_recipes_and_refuses_the_rest(shared: Home) -> None:
     shared.assemble(TASK)
     shared.store.database.close()
-    code = """
-import sys
-from ownlm.errors import StoreError
-from ownlm.home import Home
-home, told = Home(sys.argv[1]), []
-assert home.ask("kara", "thing", "sorting", choose=True).adapter and not home.doctor().wrong
-refused = (
-    lambda: home.assemble("sorting", top_k=2), lambda: home.pools.share("sorting"),
-    lambda: home.pools.withdraw("gina"), lambda: home.consent("gina", False),
-)
-for verb in refused:
-    try:
-        verb()
-    except StoreError as error:
-        told.append(str(error))
-assert len(told) == 4 and all("writable" in one for one in told), told
-"""
-    # `run_with_mount` runs the command line; this asks more in one process
-    mount = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0"'
-    run_with_mount(mount, shared.store.folder)
-    script, folder = f'{mount} && exec "$1" -c "$2" "$0"', str(shared.store.folder)
-    done = subprocess.run(
-        ["unshare", "-rm", "sh", "-c", script, folder, sys.executable, code], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    work_with_mount(READ_ONLY, shared.store.folder, work_on_a_read_only_home)
+
+
+def work_on_a_read_only_home(folder: Path) -> None:
+    home = Home(folder)
+    assert home.ask("kara", "thing", "sorting", choose=True).adapter and not home.doctor().wrong
+    for refused in (
+        lambda: home.assemble("sorting", top_k=2), lambda: home.pools.share("sorting"),
+        lambda: home.pools.withdraw("gina"), lambda: home.consent("gina", False),
+    ):  # fmt: skip
+        with pytest.raises(StoreError, match="writable"):
+            refused()
 
 
 def test_no_room_for_a_version_leaves_everything_as_it_was(shared: Home, monkeypatch: pytest.MonkeyPatch) -> None:
