@@ -196,7 +196,7 @@ TABLES: list[tuple[str, str, int]] = [  # a table, what is wrong in it, and how 
     (HEADER + 'u,sun,arts\nu,"rain,arts\nu,sun,arts\n', "d.csv:3: the quotes of the row do not match", 1),
     (HEADER + "u,r\udce9sum\udce9,arts\nu,sun,arts\n", "d.csv:2: the line is not UTF-8", 1),
     (HEADER + "u,,arts\nu,sun,arts\n", "d.csv:2: user 'u': the field 'text' is missing or blank", 1),
-    ("user_id,text\nu,rain\n", "lacks the columns category. Expected: a first line with the columns", 0),
+    ("user_id,text\nu,rain\n", "lacks the columns category. Expected: a table with the columns", 0),
     ("text,category\nrain,arts\n", "lacks the columns user_id", 0),
     ("user_id,text,text,category\nu,rain,sun,arts\n", "two columns 'text'", 0),
     (HEADER, "holds no rows", 0),

@@ -296,7 +296,7 @@ def test_a_full_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     with monkeypatch.context() as patched:
         patched.setattr(Part, "appending", appending)
-        assert "No space left on device. Next: make room" in failure(Asked.file, path)
+        assert "No space left on device. Next: check the folder and its room" in failure(Asked.file, path)
     with serving({"/data": BODY}) as server:
         assert Part(path).size > 100_000
         Part(path).clear()  # the server has another port now

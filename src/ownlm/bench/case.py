@@ -17,7 +17,7 @@ from ownlm.bench.plan import ProfilePlan
 from ownlm.bench.results import SharedCost
 from ownlm.bench.warnings import few_steps
 from ownlm.durable import write_whole
-from ownlm.errors import ConfigError, DataError, PoolError
+from ownlm.errors import ConfigError, DataError, OwnlmError, PoolError
 from ownlm.filesystem import read_regular
 from ownlm.history.record import History, Query
 from ownlm.history.task import Task
@@ -36,6 +36,8 @@ from ownlm.workflows.plan import digest
 fingerprint = cache(read_fingerprint)  # by folder: bases do not change while a benchmark runs
 Role = Literal["targets", "sharers", "outsiders"]
 Prompts = Callable[[Query], str]
+Changes = Mapping[str, Any]  # settings of a stage, by their names in `TrainConfig` and its parts
+AS_PLANNED: Changes = {}
 NO_ADAPTERS: Mapping[str, AdapterInfo] = {}
 
 BASE: Final = "base"  # name of a stage's base in its home
@@ -49,6 +51,12 @@ def known_of(histories: Mapping[str, History]) -> list[tuple[str, str]]:
         (user, digest(*(part for one in history.records for part in (one.id, record_digest(one)))))
         for user, history in histories.items()
     )
+
+
+def raise_first(failed: Sequence[tuple[str, OwnlmError]]) -> None:
+    """Raises the first error of the users for whom a stage failed."""
+    if failed:
+        raise failed[0][1]
 
 
 def no_outsiders(name: str) -> ConfigError:
@@ -131,8 +139,11 @@ class Case:
         tokenizer = Tokenizer.from_file(str(self.raw() / "tokenizer.json"))
         return [len(tokenizer.encode(text, add_special_tokens=False).ids) for text in texts]
 
-    def adapted(self, **changes: Any) -> Path:
+    def adapted(self, changes: Changes = AS_PLANNED) -> Path:
         """The folder of the adapted base: stage 1 on the outsiders, once for each of its settings.
+
+        Args:
+            changes: Settings of stage 1 that differ from the plan's.
 
         Raises:
             ConfigError: The set has no outsiders. TrainingError, DataError: as `Home.adapt`.
@@ -142,7 +153,7 @@ class Case:
         if not self.data.outsiders:
             raise no_outsiders(self.data.name)
         settings = {**self.adapt, **changes}
-        home = self.home("adapt", self.raw(), "outsiders", **settings)
+        home = self.home("adapt", self.raw(), settings, "outsiders")
         if settings.get("profile"):
             self.profile(home)
         made = {base.name: base for base in home.bases()}.get(ADAPTED)
@@ -153,18 +164,17 @@ class Case:
         self.note("stage 1", changes, len(self.data.outsiders), took.get("seconds"), took.get("tokens"))
         return Path(made.folder)
 
-    def home(self, stage: str, base: Path, who: Role = "targets", **what: Any) -> Home:
-        """The home of a stage, with a base called "base" and the histories of a role.
+    def home(self, stage: str, base: Path, settings: Changes = AS_PLANNED, role: Role = "targets") -> Home:
+        """The home of a stage, with a base called "base" and the histories of the users in a role.
 
         Args:
-            what: All other inputs of the stage, as JSON can hold them.
+            settings: All other inputs of the stage, as JSON can hold them.
         """
-        histories: Mapping[str, History] = getattr(self.data, who)
-        if what.get("profile"):
-            what["writer"] = self.writer.model_dump()
+        histories: Mapping[str, History] = getattr(self.data, role)
+        writer = {"writer": self.writer.model_dump()} if settings.get("profile") else {}
         key = digest(
             self.task.model_dump_json(), self.seed, known_of(histories), fingerprint(base),
-            json.dumps(what, sort_keys=True),
+            json.dumps({**settings, **writer}, sort_keys=True),
         )  # fmt: skip
         home = Home(self.folder / "stages" / f"{stage}-{key[:16]}", device=self.device)
         if BASE not in {one.name for one in home.bases()}:
@@ -178,9 +188,7 @@ class Case:
         latest = home.latest_adapters(self.task.name)
         return [latest[self.task.name, user] for user in self.users]
 
-    def note(
-        self, what: str, changes: Mapping[str, Any], people: int, seconds: float | None, tokens: float | None
-    ) -> None:
+    def note(self, what: str, changes: Changes, people: int, seconds: float | None, tokens: float | None) -> None:
         """Adds the cost of a stage that runs once for all users.
 
         Args:
@@ -210,8 +218,7 @@ class Case:
             self.task.name, base=None if counted or plan.url else "writer", url=plan.url, model=plan.model,
             counted=counted, progress=self.progress,
         )  # fmt: skip
-        if done.failed:
-            raise done.failed[0][1]
+        raise_first(done.failed)
         kept = home.store.folder / "profiles.json"  # the seconds, for later runs
         if done.written:
             write_whole(kept, json.dumps(time.perf_counter() - started).encode())
@@ -219,17 +226,22 @@ class Case:
         users = len(done.written) + len(done.skipped)
         self.note(f"text profiles, {home.store.folder.name[:-12]}", {}, users, seconds, None)
 
-    def ask(self, home: Home, queries: Sequence[Query], **how: Any) -> Iterator[str]:
-        """Answers of each user's newest adapter in a home, or of its base.
+    def ask(
+        self, home: Home, queries: Sequence[Query], *, rag: int = 0, profile: bool = False, base_only: bool = False
+    ) -> Iterator[str]:
+        """Answers of each user's newest adapter in a home, or of its base alone.
 
         Args:
-            how: As for `Home.ask_many`.
+            rag: Number of the user's records that a prompt shows.
+            profile: Whether a prompt shows the user's text profile.
 
         Raises:
             OwnlmError: A query cannot be answered.
         """
-        choose = self.choose and bool(self.task.labels)
-        for answer in home.ask_many(queries, self.task.name, choose=choose, progress=self.progress, **how):
+        for answer in home.ask_many(
+            queries, self.task.name, base=BASE, choose=self.choose and bool(self.task.labels), rag=rag,
+            profile=profile, base_only=base_only, progress=self.progress,
+        ):  # fmt: skip
             if answer.error:
                 raise answer.error
             if answer.warning:  # the base would answer in the method's name

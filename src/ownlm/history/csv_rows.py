@@ -12,7 +12,7 @@ from typing import Final
 from ownlm.errors import DataError
 from ownlm.filesystem import LINE_BYTES
 from ownlm.history.content import open_content
-from ownlm.history.values import Unreadable, is_time_like
+from ownlm.history.values import Unreadable, check_columns, is_time_like
 
 _DELIMITERS: Final = ",;\t|"
 _NOT_UTF8: Final = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of such bytes
@@ -65,7 +65,7 @@ def read_csv(
                 raise DataError(f"The file {path} holds no rows", expected="a first line with the columns") from None
         delimiter = delimiter_of(first) or ","
         header = _header(first, delimiter)
-        _check_header(path, header, names, required)
+        check_columns(path, header, names, required)
         wanted = [name for name in header if name in names or is_time_like(name)]
         places = {name: header.index(name) for name in wanted}
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
@@ -202,14 +202,3 @@ class _Lines(Iterator[str]):
         if len(self.taken) < 2:
             return ""
         return f", lines {first} to {self.number}; a quotation mark within a text is written twice, in a quoted cell"
-
-
-def _check_header(path: Path, header: list[str], names: Collection[str], required: Collection[str]) -> None:
-    if missing := set(required) - set(header):
-        raise DataError(
-            f"The file {path} lacks the columns {', '.join(sorted(missing))}",
-            expected=f"a first line with the columns {', '.join(sorted(required))}",
-            hint="rename its columns, or write a task file with its names",
-        )
-    if twice := [name for name in names if header.count(name) > 1]:
-        raise DataError(f"The file {path} has two columns {twice[0]!r}", hint="rename or remove one")

@@ -113,7 +113,7 @@ def parse_line(line: bytes) -> Any:
             raise ValueError("the line holds NUL bytes; perhaps the file was damaged when a machine stopped") from None
         if line.strip() in (b"{", b"[") or line.startswith((b"  ", b"\t")):
             raise ValueError("the line is not one whole JSON object; `jq -c .` writes each on one line") from None
-        cut = isinstance(error, json.JSONDecodeError) and ends_early(error)
+        cut = isinstance(error, json.JSONDecodeError) and ends_early(error.doc, error.pos, error.msg)
         raise ValueError(f"the line is not one whole JSON object{'; perhaps it was cut off' if cut else ''}") from None
 
 

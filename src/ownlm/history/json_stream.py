@@ -36,9 +36,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 DECODER: Final = json.JSONDecoder(object_pairs_hook=_object)
 
 
-def ends_early(error: json.JSONDecodeError) -> bool:
-    """Whether a decoding error is due to the end of the document."""
-    return not error.doc[error.pos :].strip() or error.msg.startswith("Unterminated string")
+def ends_early(text: str, place: int, message: str) -> bool:
+    """Whether a decoding error at a place in a text is due to the end of the text."""
+    return not text[place:].strip() or message.startswith("Unterminated string")
 
 
 def read_items(path: Path, file: BinaryIO) -> Iterator[object]:
@@ -165,7 +165,7 @@ class _Window:
         return not self._ended
 
     def _error(self, message: str, place: int, hint: str | None = None) -> DataError:
-        cut = not self._text[place:].strip() or message.startswith("Unterminated string")
+        cut = ends_early(self._text, place, message)
         return DataError(
             f"The file {self._path} is not one whole JSON document",
             got=f"{message}, line {self._line + self._text.count(chr(10), 0, place)}",

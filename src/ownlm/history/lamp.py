@@ -228,11 +228,16 @@ def lamp_records(
                 read, labelled = read + 1, labelled + (task.answer_field in record.fields)
                 yield place, record
     if read and not labelled and task.options is None:  # for options LaMP itself has titles only
-        raise DataError(
-            f"No record in {path} has the field {task.answer_field!r}",
-            expected=f"records of task {task.name!r}",
-            hint="check that the task is the task of these data",
-        )
+        raise no_answers(path, task)
+
+
+def no_answers(path: Path, task: Task) -> DataError:
+    """The error for a file in which no record has the task's answer."""
+    return DataError(
+        f"No record in {path} has the field {task.answer_field!r}",
+        expected=f"records of task {task.name!r}",
+        hint="check that the task is the task of these data",
+    )
 
 
 def _asked_first(items: Iterable[Item], task: Task, labels: Labels, asked: Queries, rows: Rows) -> Iterator[Item]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ownlm.errors import DataError
 from ownlm.filesystem import check_regular
-from ownlm.history.values import Unreadable, is_time_like
+from ownlm.history.values import Unreadable, check_columns, is_time_like
 
 
 def read_parquet(
@@ -35,14 +35,7 @@ def read_parquet(
         # INT96 times come in microseconds: in nanoseconds, those before 1677 or after 2262 would wrap around
         with pq.ParquetFile(path, page_checksum_verification=True, coerce_int96_timestamp_unit="us") as file:
             there = set(file.schema_arrow.names)
-            if missing := set(required) - there:
-                raise DataError(
-                    f"The file {path} lacks the columns {', '.join(sorted(missing))}",
-                    expected=f"the columns {', '.join(sorted(required))}",
-                    hint="rename its columns, or write a task file with its names",
-                )
-            if twice := [name for name in names if file.schema_arrow.names.count(name) > 1]:
-                raise DataError(f"The file {path} has two columns {twice[0]!r}", hint="rename or remove one")
+            check_columns(path, file.schema_arrow.names, names, required)
             wanted = [name for name in there if name in names or is_time_like(name)]
             for batch in file.iter_batches(at_once, columns=wanted):
                 columns = [_values(column) for column in batch.columns]

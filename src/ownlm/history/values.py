@@ -2,14 +2,16 @@
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Final, TypeVar
 from unicodedata import category, is_normalized
 from unicodedata import name as unicode_name
 
+from ownlm.errors import DataError
 from ownlm.history.times import read_time
 
 T = TypeVar("T")
@@ -149,6 +151,18 @@ def as_time(value: object) -> str | None:
     """
     text = value.isoformat() if isinstance(value, date) else as_text(value)
     return None if text is None else read_time(text)
+
+
+def check_columns(path: Path, columns: Sequence[str], names: Collection[str], required: Collection[str]) -> None:
+    """Raises a DataError if a table lacks a required column, or has two columns of a name that is read."""
+    if missing := set(required) - set(columns):
+        raise DataError(
+            f"The file {path} lacks the columns {', '.join(sorted(missing))}",
+            expected=f"a table with the columns {', '.join(sorted(required))}",
+            hint="rename its columns, or write a task file with its names",
+        )
+    if twice := next((name for name in names if columns.count(name) > 1), None):
+        raise DataError(f"The file {path} has two columns {twice!r}", hint="rename or remove one")
 
 
 def column(row: Mapping[str, Any], name: str, check: Callable[[object], T]) -> T:

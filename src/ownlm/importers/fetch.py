@@ -16,6 +16,7 @@ import httpx2 as httpx
 
 from ownlm.errors import ConfigError, DataError
 from ownlm.http_client import is_local, retry_after, sync_client
+from ownlm.importers.imported import unwritable
 from ownlm.importers.part import Part, Source, sha256_of, validator_of
 from ownlm.progress import Progress, silent
 
@@ -71,11 +72,7 @@ def fetch_file(url: str, path: Path, *, check: Callable[[Path], None], progress:
             _fetch(client, address, part, progress)
         part.finish(check)
     except OSError as error:
-        raise DataError(
-            f"The file {path} cannot be written",
-            got=error.strerror or type(error).__name__,
-            hint="make room there, then try again: the download continues",
-        ) from None
+        raise unwritable(path, error) from None
     return True
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from ownlm.errors import DataError, quoted
 from ownlm.importers.git_log import LINES, Changed, Commit, Head, commit_log, find_head
 from ownlm.importers.git_subjects import MACHINE, MERGES, TEMPLATES, TRANSLATIONS, Templates, known_kind, own_words
-from ownlm.importers.imported import Imported, pseudonym, write_rows
+from ownlm.importers.imported import Imported, at_least_one, pseudonym, reasons, write_rows
 from ownlm.progress import Progress, silent
 
 _WIDTH: Final = 80  # characters of a path, or of a line of the diff, in a record
@@ -93,9 +93,18 @@ def import_git(
             return TEMPLATES
         return None if keep_machine and reason in MACHINE else reason
 
+    def nothing() -> DataError:
+        return DataError(
+            f"The repository {repo} has no commit to learn from",
+            got=reasons(left_out),
+            expected="commits with a subject and changed files",
+            hint="complete the shallow clone" if _CUT in left_out else None,
+            command=f"git -C {quoted(repo)} fetch --unshallow" if _CUT in left_out else None,
+        )
+
     with commit_log(repo, head) as commits:
         rows = _rows(_counted(commits, head, progress), why_not, keep_names, imported.records, left_out)
-        write_rows(out, _at_least_one(rows, repo, left_out))
+        write_rows(out, at_least_one(rows, nothing))
     imported.left_out, imported.templates = dict(left_out.most_common()), dict(repeated.most_common())
     return imported
 
@@ -187,19 +196,3 @@ def _counted(commits: Iterator[Commit], head: Head, progress: Progress) -> Itera
         yield commit
         if number % 256 == 0 or number == head.commits:
             progress("commits", number, head.commits)
-
-
-def _at_least_one(rows: Iterator[dict[str, str]], repo: Path, left_out: Counter[str]) -> Iterator[dict[str, str]]:
-    """Passes the rows on; raises a DataError if there are none."""
-    first = next(rows, None)
-    if first is None:
-        why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
-        raise DataError(
-            f"The repository {repo} has no commit to learn from",
-            got=f"left out: {why}",
-            expected="commits with a subject and changed files",
-            hint="complete the shallow clone" if _CUT in left_out else None,
-            command=f"git -C {quoted(repo)} fetch --unshallow" if _CUT in left_out else None,
-        )
-    yield first
-    yield from rows

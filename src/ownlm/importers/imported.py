@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -52,6 +52,43 @@ def pseudonym(address: str) -> str:
     return "u" + sha256(address.strip().lower().encode()).hexdigest()[:12]
 
 
+def at_least_one(rows: Iterator[dict[str, str]], nothing: Callable[[], DataError]) -> Iterator[dict[str, str]]:
+    """Passes rows on; raises the error that `nothing` makes where there are none."""
+    first = next(rows, None)
+    if first is None:
+        raise nothing()
+    yield first
+    yield from rows
+
+
+def reasons(left_out: Mapping[str, int]) -> str:
+    """The numbers of items left out in words, the most frequent reason first.
+
+    >>> reasons({"bots": 2, "merges": 1000})
+    'left out: 1,000 merges, 2 bots'
+    """
+    counts = sorted(left_out.items(), key=lambda item: -item[1])
+    return "left out: " + ", ".join(f"{count:,} {reason}" for reason, count in counts)
+
+
+def plain_rows(what: str, expected: str) -> DataError:
+    """The error for a file that is not of a benchmark's shape."""
+    return DataError(
+        what,
+        expected=expected,
+        hint="plain rows need no import: add them to the home as they are",
+        command="ownlm history add FILE",
+    )
+
+
+def unwritable(path: Path, error: OSError) -> DataError:
+    """The error for a file that cannot be written."""
+    got = error.strerror or type(error).__name__
+    return DataError(
+        f"The file {path} cannot be written", got=got, hint="check the folder and its room, then try again"
+    )
+
+
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """Writes rows as JSON Lines, atomically.
 
@@ -81,9 +118,7 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
             temporary.replace(path)
             sync(path.absolute().parent)
     except OSError as error:
-        raise DataError(
-            f"The file {path} cannot be written", got=error.strerror, hint="check the folder, and that it has room"
-        ) from None
+        raise unwritable(path, error) from None
     return count
 
 

@@ -13,7 +13,7 @@ from ownlm.history.lamp import lamp_items
 from ownlm.history.readers import read_dataset
 from ownlm.history.record import Dataset, History, Query, Record
 from ownlm.history.task import Task, load_task, with_instruction
-from ownlm.importers.imported import Imported, write_rows
+from ownlm.importers.imported import Imported, plain_rows, unwritable, write_rows
 from ownlm.importers.lamp_files import Kind, Split, find_lamp
 from ownlm.importers.longlamp import GIVEN_AWAY, read_longlamp
 
@@ -74,12 +74,8 @@ def _read(files: list[Path], task: Task, labels: Path | None, left_out: Counter[
             raise DataError("LongLaMP's files hold the right answers themselves", hint="give no label file")
         return read_longlamp(files, task, left_out)
     if lamp_items(files[0], kind) is None:
-        raise DataError(
-            f"The file {files[0]} is not of LaMP's shape",
-            expected="a JSON array, or JSON Lines, of users or questions, each with a profile",
-            hint="plain rows need no import: add them to the home as they are",
-            command="ownlm history add FILE",
-        )
+        expected = "a JSON array, or JSON Lines, of users or questions, each with a profile"
+        raise plain_rows(f"The file {files[0]} is not of LaMP's shape", expected)
     dataset = read_dataset(files[0], task, labels=labels, all_rows=True)
     left_out[GIVEN_AWAY] += dataset.given_away
     return dataset
@@ -125,7 +121,7 @@ def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text, "utf8")
     except OSError as error:
-        raise DataError(f"The file {path} cannot be written", got=error.strerror, hint="check the folder") from None
+        raise unwritable(path, error) from None
 
 
 def _check_targets(targets: list[Path], sources: list[Path]) -> None:

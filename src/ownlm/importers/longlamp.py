@@ -5,13 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ownlm.errors import DataError
 from ownlm.history.files import reading
+from ownlm.history.lamp import no_answers
 from ownlm.history.parquet import read_parquet
 from ownlm.history.record import Dataset, Query, Record, in_order
 from ownlm.history.row import Rows, as_object, to_record
 from ownlm.history.task import Task, parse_query
 from ownlm.history.values import as_text, as_user, column
+from ownlm.importers.imported import plain_rows
 
 USER_COLUMNS: Final = ("reviewerId", "name", "author")  # of reviews, abstracts, topics
 GIVEN_AWAY: Final = "records that are the answer to a query of the same user"
@@ -66,11 +67,7 @@ def read_longlamp(files: Sequence[Path], task: Task, left_out: Counter[str]) -> 
         left_out[GIVEN_AWAY] += len(mine) - len(kept)
         histories += [in_order(user, kept)] if kept else []
     if not any(task.answer_field in record.fields for history in histories for record in history.records):
-        raise DataError(
-            f"No record in {files[0]} has the field {task.answer_field!r}",
-            expected=f"records of task {task.name!r}",
-            hint="check that the task is the task of these data",
-        )
+        raise no_answers(files[0], task)
     return Dataset(histories, queries, instructions.pop() if len(instructions) == 1 else None)
 
 
@@ -81,12 +78,8 @@ def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         for place, row in read_parquet(file, names, ("input", "profile"), at_once=_ROWS):
             users = [name for name in USER_COLUMNS if name in row]
             if len(users) != 1:
-                raise DataError(
-                    f"The file {file} does not have exactly one user column",
-                    expected=f"one of {', '.join(USER_COLUMNS)}",
-                    hint="plain rows need no import: add them to the home as they are",
-                    command="ownlm history add FILE",
-                )
+                what = f"The file {file} does not have exactly one user column"
+                raise plain_rows(what, f"one of {', '.join(USER_COLUMNS)}")
             yield place, {**row, "user": users[0]}
 
 

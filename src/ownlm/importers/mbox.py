@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from ownlm.errors import DataError, quoted
 from ownlm.filesystem import open_regular
 from ownlm.history.files import reading
-from ownlm.importers.imported import Imported, pseudonym, write_rows
+from ownlm.importers.imported import Imported, at_least_one, pseudonym, reasons, write_rows
 from ownlm.importers.mail.charsets import CharsetError
 from ownlm.importers.mail.headers import (
     addresses,
@@ -106,7 +106,8 @@ def import_mbox(
     owner = _owner(file, [_address(given) for given in me], progress)
     user = owner.address if keep_names else pseudonym(owner.address)
     imported, left_out, used = Imported("mail-subject", files=[out]), Counter[str](), Counter[str]()
-    rows = _at_least_one(_rows(file, owner, replies, left_out, used, progress), file, left_out)
+    found = _rows(file, owner, replies, left_out, used, progress)
+    rows = at_least_one(found, lambda: _nothing(file, left_out))
     imported.records[user] = write_rows(out, ({"user_id": user, **row} for row in rows))
     imported.without_time = used.pop("", 0)
     imported.left_out, imported.labels = dict(left_out.most_common()), dict(used.most_common())
@@ -292,22 +293,17 @@ def _digest(text: str) -> bytes:
     return sha256(text.encode()).digest()[:12]
 
 
-def _at_least_one(rows: Iterator[dict[str, str]], file: Path, left_out: Counter[str]) -> Iterator[dict[str, str]]:
-    """Passes the rows on; raises a DataError if there are none."""
-    none = True
-    for row in rows:
-        none = False
-        yield row
-    if none:
-        hint, command = "give a mailbox with sent mail in it", None
-        if left_out["replies and forwards"]:
-            hint, command = "include replies and forwards", f"ownlm import mbox --replies {quoted(file)} OUT.jsonl"
-        elif left_out["not sent by you"] == left_out.total():
-            hint = "check the owner's address"
-        raise DataError(
-            f"The mailbox {file} has no message to learn from",
-            got="left out: " + ", ".join(f"{count:,} {reason}" for reason, count in left_out.most_common()),
-            expected="messages with a subject and a text that you sent",
-            hint=hint,
-            command=command,
-        )
+def _nothing(file: Path, left_out: Counter[str]) -> DataError:
+    """The error for a mailbox without a message to learn from."""
+    hint, command = "give a mailbox with sent mail in it", None
+    if left_out["replies and forwards"]:
+        hint, command = "include replies and forwards", f"ownlm import mbox --replies {quoted(file)} OUT.jsonl"
+    elif left_out["not sent by you"] == left_out.total():
+        hint = "check the owner's address"
+    return DataError(
+        f"The mailbox {file} has no message to learn from",
+        got=reasons(left_out),
+        expected="messages with a subject and a text that you sent",
+        hint=hint,
+        command=command,
+    )

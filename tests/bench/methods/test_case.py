@@ -28,7 +28,7 @@ def test_another_writer_of_profiles_has_a_stage_of_its_own(case: Case) -> None:
     counted = replace(profiled, writer=ProfilePlan(writer="counted"))
     written = replace(profiled, writer=ProfilePlan(writer="base"))
     homes = [
-        one.home("adapt", one.raw(), "outsiders", profile=True).store.folder for one in (counted, written, counted)
+        one.home("adapt", one.raw(), {"profile": True}, "outsiders").store.folder for one in (counted, written, counted)
     ]
     assert homes[0] == homes[2] != homes[1]
     assert counted.home("own", counted.raw()).store.folder == written.home("own", written.raw()).store.folder

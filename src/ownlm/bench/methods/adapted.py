@@ -1,7 +1,7 @@
 """The adapted base: RAG with retrieved records in the prompt, PAG with a text profile."""
 
-from ownlm.bench.case import BASE, Case
-from ownlm.bench.methods.method import AS_PLANNED, Changes, Made, Method, Records
+from ownlm.bench.case import AS_PLANNED, Case, Changes
+from ownlm.bench.methods.method import Made, Method, Records, asking
 from ownlm.bench.results import Costs
 
 
@@ -16,13 +16,10 @@ def adapted(case: Case, *, rag: Records = 0, profile: bool = False, adapt: Chang
     Source: OPPU (arXiv 2402.04401), the non-personalised, retrieval- and profile-augmented rows of its tables. Differs:
         there stage 1 is shown the same records and profile; `adapt` with `rag` and `profile` does that.
     """
-    home = case.home("adapted", case.adapted(**adapt))
+    home = case.home("adapted", case.adapted(adapt))
     if profile:
         case.profile(home)
-    case.loaded(home)
-    return Made(
-        lambda queries: case.ask(home, queries, base=BASE, base_only=True, rag=rag, profile=profile), Costs()
-    )  # fmt: skip
+    return asking(case, home, Costs(), rag=rag, profile=profile, base_only=True)
 
 
 METHOD = Method("adapted", adapted)

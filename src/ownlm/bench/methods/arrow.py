@@ -11,8 +11,8 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from ownlm.bench.case import Case
-from ownlm.bench.methods.method import AS_PLANNED, Changes, Count, Made, Method, Records, Temperature
+from ownlm.bench.case import AS_PLANNED, Case, Changes
+from ownlm.bench.methods.method import Count, Made, Method, Records, Temperature
 from ownlm.bench.methods.pool import open_pool
 from ownlm.bench.results import Costs
 from ownlm.history.record import Query

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ownlm.bench.case import BASE, Case
-from ownlm.bench.methods.method import AS_PLANNED, Changes, Count, Made, Method, Records, Temperature
+from ownlm.bench.case import AS_PLANNED, BASE, Case, Changes, raise_first
+from ownlm.bench.methods.method import Count, Made, Method, Records, Temperature, asking
 from ownlm.bench.methods.pool import pool_of
 from ownlm.bench.results import Costs
 from ownlm.history.task import Task
@@ -32,13 +32,13 @@ def assembled(
 
     Source: Per-Pcs (arXiv 2406.10471), section 3.2; adapting: ours.
     """
-    base = case.adapted(**adapt)
+    base = case.adapted(adapt)
     pool = pool_of(case, base, share)[1]
     how: dict[str, Any] = {
         "combine": combine, "top_k": top_k, "tau": tau, "recent": recent, "adapt_steps": adapt_steps,
         "residual_rank": residual_rank,
     }  # fmt: skip
-    home = case.home("assemble", base, pool=pool.digest, **how)
+    home = case.home("assemble", base, {"pool": pool.digest, **how})
     if profile or {**case.share, **share}.get("profile"):
         case.profile(home)
     if not home.pools.ls(case.task.name):
@@ -46,12 +46,8 @@ def assembled(
     done = home.assemble(
         case.task.name, users=case.users, base=BASE, seed=case.seed, progress=case.progress, **how
     )  # fmt: skip
-    if done.failed:
-        raise done.failed[0][1]
-    case.loaded(home)
-    return Made(
-        lambda queries: case.ask(home, queries, base=BASE, rag=rag, profile=profile), _costs(case, home)
-    )  # fmt: skip
+    raise_first(done.failed)
+    return asking(case, home, _costs(case, home), rag=rag, profile=profile)
 
 
 def _costs(case: Case, home: Home) -> Costs:

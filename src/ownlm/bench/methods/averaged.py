@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ownlm.bench.case import Case
-from ownlm.bench.methods.method import AS_PLANNED, Changes, Made, Method, Records
+from ownlm.bench.case import AS_PLANNED, Case, Changes
+from ownlm.bench.methods.method import Made, Method, Records
 from ownlm.bench.methods.pool import open_pool
 from ownlm.bench.results import Costs
 from ownlm.perpcs.pool import Pool
@@ -21,10 +21,8 @@ def averaged(case: Case, *, rag: Records = 0, share: Changes = AS_PLANNED, adapt
     Source: ours.
     """
     opened = open_pool(case, share, adapt)
-    adapters = dict.fromkeys(case.users, opened.adapter("average", average_of(opened.pool)))
-    return Made(
-        lambda queries: case.generate(opened.home, queries, case.retrieving(rag), adapters), Costs(bytes_per_user=0.0)
-    )  # fmt: skip
+    recipes = dict.fromkeys(case.users, average_of(opened.pool))
+    return opened.answering(case, recipes, rag, Costs(bytes_per_user=0.0))
 
 
 def average_of(pool: Pool) -> Recipe:

@@ -1,7 +1,7 @@
 """The raw base, with or without retrieved records in the prompt."""
 
-from ownlm.bench.case import BASE, Case
-from ownlm.bench.methods.method import Made, Method, Records
+from ownlm.bench.case import Case
+from ownlm.bench.methods.method import Made, Method, Records, asking
 from ownlm.bench.results import Costs
 
 
@@ -13,11 +13,7 @@ def base(case: Case, *, rag: Records = 0) -> Made:
 
     Source: LaMP (arXiv 2304.11406), non-personalised (rag = 0) and personalised by retrieval.
     """
-    home = case.home("base", case.raw())
-    case.loaded(home)
-    return Made(
-        lambda queries: case.ask(home, queries, base=BASE, base_only=True, rag=rag, profile=False), Costs()
-    )  # fmt: skip
+    return asking(case, case.home("base", case.raw()), Costs(), rag=rag, base_only=True)
 
 
 METHOD = Method("base", base, stage_1=False)

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from ownlm.bench.case import Case
-from ownlm.bench.methods.method import AS_PLANNED, Changes, Made, Method, Records
+from ownlm.bench.case import AS_PLANNED, Case, Changes
+from ownlm.bench.methods.method import Made, Method, Records
 from ownlm.bench.methods.own import train_own
 
 

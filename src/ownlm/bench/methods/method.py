@@ -6,16 +6,16 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from ownlm.bench.case import Case
 from ownlm.bench.results import Costs
 from ownlm.history.record import Query
 from ownlm.history.task import Task
+from ownlm.home import Home
 
 Records = Annotated[int, Field(ge=0)]  # number of records that a prompt shows
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Temperature = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Changes = Mapping[str, Any]  # settings of a stage, by their names in `TrainConfig` and its parts
-AS_PLANNED: Changes = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,14 @@ class Made:
 
     answer: Callable[[Sequence[Query]], Iterator[str]]
     costs: Costs
+
+
+def asking(
+    case: Case, home: Home, costs: Costs, *, rag: int = 0, profile: bool = False, base_only: bool = False
+) -> Made:
+    """A method that asks each user's newest adapter in a home, or its base alone; arguments as for `Case.ask`."""
+    case.loaded(home)
+    return Made(lambda queries: case.ask(home, queries, rag=rag, profile=profile, base_only=base_only), costs)
 
 
 def _no_check(given: Mapping[str, Any], task: Task | None) -> None:

@@ -2,14 +2,15 @@
 
 import time
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ownlm.bench.case import Case
-from ownlm.bench.methods.method import AS_PLANNED, Changes, Made, Method, Records
+from ownlm.bench.case import AS_PLANNED, Case, Changes
+from ownlm.bench.methods.method import Made, Method, Records
 from ownlm.bench.methods.pool import open_pool
 from ownlm.bench.results import Costs
 from ownlm.history.record import History
@@ -42,14 +43,9 @@ def nearest(case: Case, *, rag: Records = 0, share: Changes = AS_PLANNED, adapt:
     target_UD = _embedded(case, opened.base, [case.histories[user] for user in case.users])
     ids = [list(who)[place] for place in nearest_places(target_UD, sharer_ND)]
     seconds = time.perf_counter() - started
-    adapters = {
-        user: opened.adapter(user, recipe_of(opened.pool, sharer)) for user, sharer in zip(case.users, ids, strict=True)
-    }
-    kept = sum(one.bytes for one in adapters.values()) / len(adapters)
-    return Made(
-        lambda queries: case.generate(opened.home, queries, case.retrieving(rag), adapters),
-        Costs(assemble_seconds=seconds, bytes_per_user=kept),
-    )
+    recipes = {user: recipe_of(opened.pool, sharer) for user, sharer in zip(case.users, ids, strict=True)}
+    kept = fmean(len(recipe.to_bytes()) for recipe in recipes.values())
+    return opened.answering(case, recipes, rag, Costs(assemble_seconds=seconds, bytes_per_user=kept))
 
 
 def nearest_places(target_UD: Tensor, sharer_ND: Tensor) -> list[int]:

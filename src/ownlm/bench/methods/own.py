@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from ownlm.bench.case import BASE, Case
-from ownlm.bench.methods.method import AS_PLANNED, Changes, Made, Method, Records
+from ownlm.bench.case import AS_PLANNED, BASE, Case, Changes, raise_first
+from ownlm.bench.methods.method import Made, Method, Records, asking
 from ownlm.bench.results import Costs
 from ownlm.bench.warnings import of_adapters
 from ownlm.errors import ConfigError
@@ -43,42 +43,34 @@ def own(
     """
     check({"format": format, "rag": rag, "profile": profile}, None)
     if format != "task":
-        return _on_text(case, format, case.adapted(**adapt), {"preset": preset, **train})
+        return _on_text(case, format, case.adapted(adapt), {"preset": preset, **train})
     return train_own(case, rag, profile, adapt, {"preset": preset, **train})
 
 
 def train_own(case: Case, rag: int, profile: bool, adapt: Changes, train: dict[str, Any]) -> Made:
     """Adapters of any method of `Home.train`, for `own`, `ia3` and `prompt`."""
     how = {"rag": rag, "profile": profile, **train}
-    home = case.home("own", case.adapted(**adapt), **how)
+    home = case.home("own", case.adapted(adapt), how)
     if profile:
         case.profile(home)
-    done = home.train(case.task.name, users=case.users, base=BASE, seed=case.seed, progress=case.progress, **how)
-    if done.failed:
-        raise done.failed[0][1]
-    case.loaded(home)
-    return Made(
-        lambda queries: case.ask(home, queries, base=BASE, rag=rag, profile=profile), _costs(case, home)
-    )  # fmt: skip
+    return asking(case, home, _trained(case, home, how), rag=rag, profile=profile)
 
 
 def _on_text(case: Case, format: Format, base: Path, train: dict[str, Any]) -> Made:
     """Adapters that learn plain text and answer under the prompts of the case's own task."""
     texts = {user: texts_of(case.task, history, format) for user, history in case.histories.items()}
     free = replace(case, data=replace(case.data, task=FREE, targets=texts))
-    home = free.home("own", base, **train)
-    done = home.train(FREE.name, users=case.users, base=BASE, seed=case.seed, progress=case.progress, **train)
-    if done.failed:
-        raise done.failed[0][1]
+    home = free.home("own", base, train)
+    costs = _trained(free, home, train)
     case.loaded(home)
     newest = {user: adapter for (_, user), adapter in home.latest_adapters(FREE.name).items()}
-    return Made(
-        lambda queries: case.generate(home, queries, case.retrieving(0), newest), _costs(free, home)
-    )  # fmt: skip
+    return Made(lambda queries: case.generate(home, queries, case.retrieving(0), newest), costs)
 
 
-def _costs(case: Case, home: Home) -> Costs:
-    """Costs of the users' adapters, as their home keeps them: the same after a run that was killed."""
+def _trained(case: Case, home: Home, how: dict[str, Any]) -> Costs:
+    """Trains the users' adapters in a home; returns the costs that the home keeps, the same after a killed run."""
+    done = home.train(case.task.name, users=case.users, base=BASE, seed=case.seed, progress=case.progress, **how)
+    raise_first(done.failed)
     made = case.newest(home)
     case.warnings.extend(of_adapters(made))
     return Costs(

@@ -1,11 +1,13 @@
 """Pools of sharers' pieces, for the methods that use them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ownlm.bench.case import BASE, Case
-from ownlm.bench.methods.method import Changes, Count, Fraction
+from ownlm.bench.case import BASE, Case, Changes
+from ownlm.bench.methods.method import Count, Fraction, Made
+from ownlm.bench.results import Costs
 from ownlm.home import Home
 from ownlm.inference.load import RECIPE
 from ownlm.model.base import BaseLM
@@ -14,6 +16,7 @@ from ownlm.perpcs.recipe import Recipe
 from ownlm.store.pools import users_of
 from ownlm.store.rows import AdapterInfo, PoolInfo
 from ownlm.workflows.options import Select
+from ownlm.workflows.plan import digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +27,17 @@ class Opened:
     base: BaseLM
     pool: Pool
 
-    def adapter(self, user: str, recipe: Recipe) -> AdapterInfo:
-        """A recipe of `product` as an adapter that is not in the home."""
+    def answering(self, case: Case, recipes: Mapping[str, Recipe], rag: int, costs: Costs) -> Made:
+        """A method that answers with a recipe of `product` for each user; equal recipes are one adapter."""
+        adapters = {user: self._adapter(recipe) for user, recipe in recipes.items()}
+        return Made(lambda queries: case.generate(self.home, queries, case.retrieving(rag), adapters), costs)
+
+    def _adapter(self, recipe: Recipe) -> AdapterInfo:
+        """A recipe as an adapter that is not in the home."""
         manifest, data = self.pool.manifest, recipe.to_bytes()
         return AdapterInfo(
-            id=user, user=user, task="", base=BASE, base_fingerprint=manifest.base_fingerprint, key="", history="",
-            records=0, upto=0, blob=None, bytes=len(data), shape=self.pool.lora.model_dump(mode="json"),
+            id=digest(data.hex()), user="", task="", base=BASE, base_fingerprint=manifest.base_fingerprint, key="",
+            history="", records=0, upto=0, blob=None, bytes=len(data), shape=self.pool.lora.model_dump(mode="json"),
             provenance={"assembly": {"combine": "product", "top_k": recipe.top_k}}, steps=0, tokens=0, loss_first=None,
             loss_last=None, seconds=0.0, method=RECIPE, recipe=data, pool=self.pool.digest,
         )  # fmt: skip
@@ -42,7 +50,7 @@ def open_pool(case: Case, share: Changes, adapt: Changes) -> Opened:
         share: Settings of pools that differ from the plan's.
         adapt: Settings of stage 1 that differ from the plan's.
     """
-    home, pool = pool_of(case, case.adapted(**adapt), share)
+    home, pool = pool_of(case, case.adapted(adapt), share)
     return Opened(home, case.loaded(home), home.pools.open(pool.digest)[1])
 
 
@@ -84,7 +92,7 @@ def make_pool(
     Source: Per-Pcs (arXiv 2406.10471), sections 3.1 and 4.
     """
     how = {"preset": preset, "gate_steps": gate_steps, "gate_learning_rate": gate_learning_rate, **train}
-    home = case.home("share", base, "sharers", **how)
+    home = case.home("share", base, how, "sharers")
     wanted = {"select": select, "asked_for": sharers, "ratio": ratio, "centre": centre}
     for pool in home.pools.ls(case.task.name):
         if pool.provenance["sharing"] == wanted:

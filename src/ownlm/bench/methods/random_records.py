@@ -2,8 +2,8 @@
 
 import random
 
-from ownlm.bench.case import Case
-from ownlm.bench.methods.method import AS_PLANNED, Changes, Count, Made, Method
+from ownlm.bench.case import AS_PLANNED, Case, Changes
+from ownlm.bench.methods.method import Count, Made, Method
 from ownlm.bench.results import Costs
 from ownlm.history.record import Query, Record
 from ownlm.prompt.example import prompt_text
@@ -18,7 +18,7 @@ def random_records(case: Case, *, k: Count = 1, adapt: Changes = AS_PLANNED) -> 
 
     Source: OPPU (arXiv 2402.04401), the random k of its tables. Differs: the choice depends on seed and query alone.
     """
-    home = case.home("adapted", case.adapted(**adapt))
+    home = case.home("adapted", case.adapted(adapt))
     case.loaded(home)
 
     def prompt(query: Query) -> str:
