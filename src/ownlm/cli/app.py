@@ -6,7 +6,7 @@ from typing import Any
 import typer
 
 from ownlm import __version__
-from ownlm.cli import ask, assemble, bench, history, home, imports, pool, profile, serve, train, users
+from ownlm.cli import ask, assemble, bench, history, home, imports, pool, serve, train, users
 from ownlm.cli.output import print_json, warn
 from ownlm.errors import OwnlmError, nearest
 from ownlm.programs import protect_children
@@ -62,7 +62,7 @@ app.command("assemble")(assemble.assemble)
 app.add_typer(
     pool.app, name="pool", help="Pools of shared pieces: list, show and check them, take one in, remove one, withdraw."
 )
-app.command("profile")(profile.profile)
+app.command("profile")(train.profile)
 app.command("ask")(ask.ask)
 app.add_typer(users.app, name="users", help="Users: list them, show one, export an adapter, forget one.")
 app.add_typer(bench.app, name="bench", help="Benchmarks: run a plan, show its tables, score predictions.")
