@@ -123,10 +123,12 @@ def test_dropout_in_an_mlp_does_not_depend_on_a_neighbour_s_answers(double: Base
     assert together.losses == pytest.approx(alone.losses, rel=1e-9)
 
 
-def test_passes_of_any_size_give_the_same(double: BaseLM) -> None:
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_passes_of_any_size_give_the_same(double: BaseLM, dropout: float) -> None:
     jobs = make_jobs(double.model.config.vocab_size, examples=9, prompt=30)
-    small = in_bank(double, jobs, CONFIG, slots=PEOPLE, tokens=64)
-    large = in_bank(double, jobs, CONFIG, slots=PEOPLE, tokens=10_000)
+    config = CONFIG.model_copy(update={"lora_dropout": dropout})
+    small = in_bank(double, jobs, config, slots=PEOPLE, tokens=64)
+    large = in_bank(double, jobs, config, slots=PEOPLE, tokens=10_000)
     for user, run in small.items():
         assert run.losses == pytest.approx(large[user].losses, rel=1e-9)
 

@@ -44,8 +44,7 @@ def test_room_follows_what_is_free_and_what_is_asked(base: BaseLM, monkeypatch: 
     monkeypatch.setattr(memory, "free_bytes", lambda _: 10**7)
     little = memory.room_for(base, TrainConfig())
     assert little.tokens_per_step < 1024 and little.slots < 32 and little.bytes < plenty.bytes
-    assert memory.room_for(base, TrainConfig(lora_dropout=0.1)).tokens_per_step == 1024  # the same on every machine
-    assert memory.room_for(base, TrainConfig(lora_dropout=0.1), tokens_per_step=300).tokens_per_step == 300
+    assert memory.room_for(base, TrainConfig(lora_dropout=0.1)) == little
     assert memory.room_for(base, TrainConfig(method="ia3")).waiting == 1
 
 

@@ -121,8 +121,7 @@ TokensPerStep = Annotated[
     typer.Option(
         "--tokens-per-step",
         metavar="N",
-        help="Tokens that go through the model together, instead of what memory allows. With LoRA dropout (preset "
-        "paper) adapters depend on it: there it is 1024 on every machine, unless given.",
+        help="Tokens that go through the model together, instead of what memory allows.",
         min=1,
     ),
 ]

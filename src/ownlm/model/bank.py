@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError
 from ownlm.model.adapter import Adapter, LoraPair
+from ownlm.model.dropout import keep_mask
 from ownlm.model.forward_context import ForwardContext, forward_context
 from ownlm.model.lora import down, up_
 from ownlm.model.packed import PackedBatch
@@ -78,7 +79,6 @@ class LoraBank:
         elif scaled == "weights":
             self.param_UP = zeros(slots, (one.at_weights.stop for one in last))
         self.dropout = 0.0
-        self.generators: list[torch.Generator] = []  # one a slot, used by dropout alone
         self.before: Callable[[str, Tensor, ForwardContext], None] | None = None  # called before a module is adapted
 
     def new_grads(self, batch: PackedBatch) -> Tensor:
@@ -187,7 +187,7 @@ class LoraBank:
 
     def _reduced(self, now: ForwardContext, own: Segments, x_1TD: Tensor, kin: list[Target]) -> Tensor:
         """e * A x, of modules that read the same input, side by side."""
-        x_dropped_1TD = self._drop(x_1TD, own) if self.dropout else x_1TD
+        x_dropped_1TD = self._drop(now, kin[0].name, x_1TD) if self.dropout else x_1TD
         width, at_A = x_1TD.shape[-1], slice(kin[0].at_A.start, kin[-1].at_A.stop)
         A_UHD = self.pairs_UP[:, at_A].view(self.slots, -1, width)
         grad_A_WHD = self._grads(now, at_A, *A_UHD.shape[1:]) if self.scaled is None else None
@@ -218,12 +218,10 @@ class LoraBank:
         segments: Segments = now.views[key]
         return segments
 
-    def _drop(self, x_1TD: Tensor, segments: Segments) -> Tensor:
-        """LoRA dropout, drawn from each slot's own generator, so other users in the batch make no difference."""
-        keep_TD = torch.ones(x_1TD.numel() // x_1TD.shape[-1], x_1TD.shape[-1], dtype=torch.float32)
-        for slot, at in segments.rows():
-            keep_TD[at].bernoulli_(1 - self.dropout, generator=self.generators[slot])
-        return x_1TD * keep_TD.view(x_1TD.shape).to(x_1TD) / (1 - self.dropout)
+    def _drop(self, now: ForwardContext, name: str, x_1TD: Tensor) -> Tensor:
+        """LoRA dropout of a module's input."""
+        keep_TD = keep_mask(now.dropout_keys_of(x_1TD), name, x_1TD.shape[-1], self.dropout)
+        return x_1TD * keep_TD.view(x_1TD.shape) / (1 - self.dropout)
 
 
 def _down(x_1TI: Tensor, weight_UHI: Tensor, grad_WHI: Tensor | None, segments: Segments) -> Tensor:

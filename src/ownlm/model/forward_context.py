@@ -58,6 +58,12 @@ class ForwardContext:
             hint="leave the module out of the target modules",
         )
 
+    def dropout_keys_of(self, x: Tensor) -> Tensor:
+        """The dropout keys of the tokens of a module's input, which `segments_of` has accepted."""
+        key_T = self.batch.dropout_key_T
+        assert key_T is not None
+        return key_T if x.numel() // x.shape[-1] == self.batch.tokens else key_T[self.batch.asked_A]
+
 
 TRIM_ONE_IN = 2  # the last MLP is trimmed where at most one in so many positions is asked for
 _now = threading.local()
@@ -96,10 +102,6 @@ def trim_last_mlp(model: Any) -> None:
 def _take_asked(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
     now = forward_context()
     if now is None or not now.trim or TRIM_ONE_IN * len(now.batch.asked_A) > now.batch.tokens:
-        return None
-    if (
-        now.bank is not None and now.bank.dropout
-    ):  # dropout draws a number for each token, so their number must not change
         return None
     if not args or args[0].shape[:-1] != (1, now.batch.tokens):
         return None

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ownlm.model.dropout import token_keys
 from ownlm.model.segments import Segments, make_segments
 
 TokenPositions = NDArray[np.int64]
@@ -117,6 +118,7 @@ class PackedBatch:
         target_P: the next tokens; empty where they are not known.
         weight_P: each prediction's weight in the loss.
         place_P: the place of each prediction's slot among the row's slots.
+        dropout_key_T: each token's key for `model.dropout`; None for a row without dropout.
     """
 
     input_ids_T: Tensor
@@ -130,6 +132,7 @@ class PackedBatch:
     target_P: Tensor
     weight_P: Tensor
     place_P: Tensor
+    dropout_key_T: Tensor | None = None
 
     @cached_property
     def padded(self) -> Padded:
@@ -184,6 +187,7 @@ class BatchBuilder:
     def __init__(self) -> None:
         self.tokens: list[int] = []
         self._places: list[TokenPositions] = []
+        self._dropout_keys: list[TokenPositions] = []
         self._segments: list[tuple[int, int]] = []
         self._attention_segments: list[AttentionSegment] = []
         self._at: list[TokenPositions] = []
@@ -192,8 +196,9 @@ class BatchBuilder:
         self._slots: list[int] = []
 
     def add(
-        self, slot: int, tokens: Sequence[int], after: TokenPositions = EMPTY, at: TokenPositions | None = None
-    ) -> TokenPositions:
+        self, slot: int, tokens: Sequence[int], after: TokenPositions = EMPTY, at: TokenPositions | None = None,
+        seed: int | None = None,
+    ) -> TokenPositions:  # fmt: skip
         """Appends a segment; returns the positions of its sequence up to its last token.
 
         Args:
@@ -201,6 +206,7 @@ class BatchBuilder:
             tokens: token ids.
             after: the positions of the sequence that it continues.
             at: the tokens' places in a cache; None for a row without a cache. Then `after` holds such places too.
+            seed: the sequence's dropout seed; None without dropout, and then for no segment of the row.
         """
         if len(tokens) == 0:
             return after
@@ -210,6 +216,8 @@ class BatchBuilder:
         self.tokens.extend(tokens)
         chain = np.concatenate([after, np.arange(first, first + len(tokens)) if at is None else at])
         self._places.append(np.arange(len(after), len(chain)))
+        if seed is not None:
+            self._dropout_keys.append(token_keys(seed, self._places[-1]))
         self._attention_segments.append((first, len(tokens), chain))
         self._segments.append((slot, len(tokens)))
         return chain
@@ -241,6 +249,7 @@ class BatchBuilder:
             target_P=_put([token for tokens in self._targets for token in tokens], device),
             weight_P=_put(np.repeat(self._weights, counts), device, torch.float64),
             place_P=_put(np.repeat(np.searchsorted(segments.slots, self._slots), counts), device),
+            dropout_key_T=_put(np.concatenate(self._dropout_keys), device) if self._dropout_keys else None,
         )
 
 

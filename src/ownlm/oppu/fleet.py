@@ -27,6 +27,7 @@ from ownlm.errors import TrainingError, argument
 from ownlm.model.adapter import Adapter
 from ownlm.model.bank import LoraBank, Scaled
 from ownlm.model.base import BaseLM
+from ownlm.model.dropout import sequence_seed
 from ownlm.model.packed import BatchBuilder
 from ownlm.model.peft_adapter import PeftAdapter
 from ownlm.oppu.malloc import keeping_freed_memory
@@ -133,7 +134,7 @@ def train_fleet(
         jobs: users to train; read one by one as slots become free, while others are trained.
         config: shape of LoRA and settings of the optimizer.
         slots: number of users in flight.
-        tokens_per_step: approximate number of tokens in one pass. Under dropout the masks depend on it.
+        tokens_per_step: approximate number of tokens in one pass.
         workers: number of passes that run at once; by default, and at most, `workers_for`. Memory grows with `slots`
             and with `workers` times `tokens_per_step`, not with the number of jobs.
         scaled: train gates or weights that scale the jobs' frozen adapters, instead of an adapter.
@@ -193,8 +194,8 @@ def wide(logits_PV: Tensor) -> Tensor:
 
 
 def workers_for(device: torch.device, config: TrainConfig) -> int:
-    """Number of passes that run at once: one per CPU core; one under dropout, where masks are drawn in order."""
-    return torch.get_num_threads() if device.type == "cpu" and config.lora_dropout == 0 else 1
+    """Number of passes that run at once: one per CPU core."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
 
 
 @contextmanager
@@ -225,7 +226,6 @@ class _Fleet:
         self.base, self.bank, self.config = base, bank, config
         self.tokens_per_step, self.workers = tokens_per_step, workers
         self.bank.dropout = config.lora_dropout
-        self.bank.generators = [torch.Generator() for _ in range(bank.slots)]
         self.moments = fresh_moments(self.bank.param_UP)
         self.share_prefix = config.lora_dropout == 0  # under dropout each sequence has its own masks
         self.free = list(range(bank.slots))[::-1]
@@ -237,7 +237,7 @@ class _Fleet:
     def seat(self, job: Job) -> None:
         """Puts a job into a free slot."""
         slot = self.free.pop()
-        generator = self.bank.generators[slot].manual_seed(job_seed(job.seed, job.user))
+        generator = torch.Generator().manual_seed(job_seed(job.seed, job.user))
         self.bank.initialise(slot, generator)  # even if other weights follow: it also advances the generator
         if job.start is not None:
             self.bank.load(slot, job.start)
@@ -254,19 +254,17 @@ class _Fleet:
         self.ready.append(slot)
 
     def state(self, slot: int) -> RunState:
-        """A copy of a slot's state between two steps: a pass under way would have drawn dropout masks already."""
+        """A copy of a slot's state between two steps."""
         run, losses = self.runs[slot], torch.stack(self.losses[slot]).cpu()
         everything = (self.bank.param_UP, *self.moments)
         param_P, first_P, second_P = [whole_UP[slot].to("cpu", copy=True) for whole_UP in everything]
-        masks = self.bank.generators[slot].get_state()
-        return RunState(param_P, first_P, second_P, losses, masks, run.tokens, run.seconds)
+        return RunState(param_P, first_P, second_P, losses, run.tokens, run.seconds)
 
     def _restore(self, slot: int, state: RunState) -> None:
         """Puts a state into a slot."""
         rows = state.param_P, state.first_P, state.second_P
         for whole_UP, own_P in zip((self.bank.param_UP, *self.moments), rows, strict=True):
             whole_UP[slot] = own_P.to(whole_UP)
-        self.bank.generators[slot].set_state(state.generator_G)
         self.losses[slot] = list(state.loss_S.to(self.base.device))
         run = self.runs[slot]
         run.step, run.tokens, run.seconds = state.step, state.tokens, state.seconds
@@ -280,11 +278,15 @@ class _Fleet:
 
     def _next_step(self) -> _Step:
         """The next minibatches of the slots that have waited longest, as many as one pass holds."""
-        examples, tokens = dict[int, list[TokenizedExample]](), dict[int, int]()
+        examples, seeds, tokens = dict[int, list[TokenizedExample]](), dict[int, list[int]](), dict[int, int]()
         users = -(-len(self.runs) // self.workers)  # per worker, so that no worker is idle
         while self.ready and len(tokens) < users:
             slot, run = self.ready[0], self.runs[self.ready[0]]
-            examples[slot] = [run.job.examples[index] for index in run.minibatches[run.step]]
+            chosen = run.minibatches[run.step]
+            examples[slot] = [run.job.examples[index] for index in chosen]
+            if self.bank.dropout:
+                own = job_seed(run.job.seed, run.job.user)
+                seeds[slot] = [sequence_seed(own, run.step, index) for index in chosen]
             tokens[slot] = tokens_of(examples[slot], self.share_prefix)
             if len(tokens) > 1 and sum(tokens.values()) > self.tokens_per_step:
                 del tokens[slot]
@@ -292,7 +294,7 @@ class _Fleet:
             self.ready.popleft()
         spread = self.workers // len(self.runs)  # with fewer users than workers, several workers share a minibatch
         chunks = {
-            slot: in_chunks(slot, examples[slot], self.tokens_per_step, self.share_prefix, spread)
+            slot: in_chunks(slot, examples[slot], self.tokens_per_step, self.share_prefix, spread, seeds.get(slot, ()))
             for slot in sorted(tokens)
         }
         every = [chunk for own in chunks.values() for chunk in own]

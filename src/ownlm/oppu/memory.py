@@ -14,7 +14,6 @@ from ownlm.oppu.fleet import workers_for
 
 FEWEST_TOKENS, MOST_TOKENS_CPU, MOST_TOKENS_CUDA = 256, 1024, 32_768
 FEWEST_SLOTS, MOST_SLOTS_CPU, MOST_SLOTS_CUDA = 8, 64, 256
-TOKENS_UNDER_DROPOUT = 1024
 SMALL_MINIBATCH = 64  # tokens; there are enough slots for minibatches of this size to fill a step
 MOST_WAITING, WAITING_BYTES = 64, 64_000_000  # finished adapters that wait to be stored
 FLOAT32 = 4  # bytes
@@ -42,8 +41,7 @@ class Room:
 def room_for(base: BaseLM, config: TrainConfig, slots: int | None = None, tokens_per_step: int | None = None) -> Room:
     """The sizes that fit the free memory of this machine.
 
-    Adapters do not depend on them, up to rounding. Under LoRA dropout the masks depend on the tokens of a step: there
-    `tokens_per_step` is the same on every machine by default.
+    Adapters do not depend on them, up to rounding.
 
     Args:
         base: the frozen base.
@@ -52,8 +50,6 @@ def room_for(base: BaseLM, config: TrainConfig, slots: int | None = None, tokens
     """
     device, per_token = base.device, bytes_per_token(base.model)
     adapter = FLOAT32 * parameters_per_slot(base.model, config.lora) if config.method == "lora" else 0
-    if tokens_per_step is None and config.lora_dropout > 0:
-        tokens_per_step = TOKENS_UNDER_DROPOUT
     chosen_slots, chosen_tokens, workers = choose(
         free_bytes(device), 4 * adapter, per_token, workers_for(device, config), device.type == "cuda"
     )

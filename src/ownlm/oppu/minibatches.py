@@ -1,7 +1,8 @@
 """Minibatches of a user's examples, and minibatches as segments of a packed row."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import zip_longest
 
 import torch
 
@@ -24,6 +25,7 @@ class Chunk:
     slot: int
     examples: list[TokenizedExample]
     weight: float  # weight of one answer token in the minibatch's mean loss
+    seeds: list[int] = field(default_factory=list)  # each example's dropout seed; empty without dropout
 
 
 def minibatches(examples: int, config: TrainConfig, generator: torch.Generator) -> list[list[int]]:
@@ -42,8 +44,9 @@ def tokens_of(examples: Sequence[TokenizedExample], share_prefix: bool) -> int:
 
 
 def in_chunks(
-    slot: int, examples: Sequence[TokenizedExample], tokens_per_step: int, share_prefix: bool, at_least: int = 1
-) -> list[Chunk]:
+    slot: int, examples: Sequence[TokenizedExample], tokens_per_step: int, share_prefix: bool, at_least: int = 1,
+    seeds: Sequence[int] = (),
+) -> list[Chunk]:  # fmt: skip
     """A minibatch in as few parts of at most about `tokens_per_step` tokens as possible, of about equal size.
 
     Args:
@@ -52,25 +55,30 @@ def in_chunks(
         tokens_per_step: approximate number of tokens in one pass.
         share_prefix: whether a prefix that the prompts share is computed once.
         at_least: the smallest number of parts, if there are as many examples.
+        seeds: each example's dropout seed; empty without dropout.
     """
     weight = 1 / sum(len(example.answer) for example in examples)
     shared = shared_prefix(examples) if share_prefix else 0
     own = [_length(example) - shared for example in examples]
     count = min(max(at_least, -(-sum(own) // max(tokens_per_step - shared, 1))), len(examples))
-    parts: list[list[TokenizedExample]] = [[] for _ in range(count)]
+    parts: list[list[int]] = [[] for _ in range(count)]
     before = 0
-    for example, length in zip(examples, own, strict=True):
-        parts[(2 * before + length) * count // (2 * sum(own))].append(example)  # by the position of its middle
+    for place, length in enumerate(own):
+        parts[(2 * before + length) * count // (2 * sum(own))].append(place)  # by the position of its middle
         before += length
-    return [Chunk(slot, part, weight) for part in parts if part]
+    return [
+        Chunk(slot, [examples[place] for place in part], weight, [seeds[place] for place in part] if seeds else [])
+        for part in parts
+        if part
+    ]
 
 
 def fill(row: BatchBuilder, chunk: Chunk, share_prefix: bool) -> None:
-    """Adds a chunk to a row; a prefix that its prompts share is added once."""
+    """Adds a chunk to a row; a prefix that its prompts share is added once. Under dropout none is shared."""
     shared = shared_prefix(chunk.examples) if share_prefix else 0
     prefix = row.add(chunk.slot, chunk.examples[0].prompt[:shared])
-    for example in chunk.examples:
-        chain = row.add(chunk.slot, (example.prompt + example.answer[:-1])[shared:], after=prefix)
+    for example, seed in zip_longest(chunk.examples, chunk.seeds):
+        chain = row.add(chunk.slot, (example.prompt + example.answer[:-1])[shared:], after=prefix, seed=seed)
         row.predict(chunk.slot, chain[len(example.prompt) - 1 :], example.answer, chunk.weight)
 
 

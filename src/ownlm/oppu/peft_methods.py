@@ -111,12 +111,12 @@ def _train(
 
 
 def _state(run: Run, parameters: list[nn.Parameter], optimizer: torch.optim.AdamW) -> RunState:
-    """A copy of a run's state. These methods have no dropout masks."""
+    """A copy of a run's state."""
     moments = [[optimizer.state[one][name] for one in parameters] for name in ("exp_avg", "exp_avg_sq")]
     everything = (parameters, *moments)
     param_P, first_P, second_P = [parameters_to_vector(one).detach().to("cpu", copy=True) for one in everything]
-    losses, masks = torch.tensor(run.losses, dtype=torch.float64), torch.empty(0, dtype=torch.uint8)
-    return RunState(param_P, first_P, second_P, losses, masks, run.tokens, run.seconds)
+    losses = torch.tensor(run.losses, dtype=torch.float64)
+    return RunState(param_P, first_P, second_P, losses, run.tokens, run.seconds)
 
 
 def _restore(run: Run, parameters: list[nn.Parameter], optimizer: torch.optim.AdamW, state: RunState) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ownlm.errors import TrainingError
 
-_PARTS = ("param_P", "first_P", "second_P", "loss_S", "generator_G", "spent_2")
+_PARTS = ("param_P", "first_P", "second_P", "loss_S", "spent_2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,6 @@ class RunState:
         param_P: P trained parameters.
         first_P, second_P: AdamW's running moments.
         loss_S: mean loss of each of the S minibatches so far; float64.
-        generator_G: state of the generator that draws dropout masks, as bytes.
         tokens: tokens of these minibatches.
         seconds: machine time, as in `Run`.
     """
@@ -32,7 +31,6 @@ class RunState:
     first_P: Tensor
     second_P: Tensor
     loss_S: Tensor
-    generator_G: Tensor
     tokens: int
     seconds: float
 
@@ -44,7 +42,7 @@ class RunState:
     def to_bytes(self) -> bytes:
         """A safetensors file."""
         spent_2 = torch.tensor([self.tokens, self.seconds], dtype=torch.float64)
-        tensors = (self.param_P, self.first_P, self.second_P, self.loss_S, self.generator_G, spent_2)
+        tensors = (self.param_P, self.first_P, self.second_P, self.loss_S, spent_2)
         return save_tensors(dict(zip(_PARTS, tensors, strict=True)))
 
     @classmethod
@@ -55,8 +53,8 @@ class RunState:
             TrainingError: the file is damaged.
         """
         try:
-            param_P, first_P, second_P, loss_S, generator_G, spent_2 = map(load_tensors(data).__getitem__, _PARTS)
+            param_P, first_P, second_P, loss_S, spent_2 = map(load_tensors(data).__getitem__, _PARTS)
         except (SafetensorError, ValueError, KeyError) as error:
             raise TrainingError("A checkpoint cannot be read", got=type(error).__name__) from None
         tokens, seconds = spent_2.tolist()
-        return cls(param_P, first_P, second_P, loss_S, generator_G, int(tokens), seconds)
+        return cls(param_P, first_P, second_P, loss_S, int(tokens), seconds)

@@ -203,7 +203,7 @@ def _train(
     meter = Meter(progress, "task adapter, steps", config.steps_for(len(examples)))
     sources = tuple(Source(one.user_id, history_digest(one), upto) for one in histories)
     key = digest(_digest(examples), plan.name, seed, base.fingerprint, config.model_dump_json())
-    info = CheckpointInfo(task.name, digest(key, machine_key(base, config)), sources, None)
+    info = CheckpointInfo(task.name, digest(key, machine_key(base)), sources, None)
     checkpoints, room = Checkpoints(store), room_for(base, config, slots=1)
     job = checkpoints.resume(Job(plan.name, examples, seed), info)
     with BackgroundWriter[Stored](checkpoints.store, 1, lambda stored, error: None) as writer:

@@ -113,8 +113,7 @@ class TrainOptions(TrainingOptions):
         data: histories to add first.
         from_scratch: begin with fresh weights, even where training could continue from a user's last adapter.
         slots: number of users in flight; by default as many as free memory allows.
-        tokens_per_step: about how many tokens go through the model together; by default as free memory allows, or
-            1024 under LoRA dropout, where adapters depend on it.
+        tokens_per_step: about how many tokens go through the model together; by default as free memory allows.
         held_back: measure results on held-back records too; no adapter depends on it.
         top: train only this many of the users, those with most records of the task.
         min_records: train only users with at least this many records of the task.

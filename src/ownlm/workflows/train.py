@@ -167,8 +167,7 @@ def _jobs(
             continue
         seated[one.user] = own
         history, parent = history_digest(own.history), own.last.id if own.last else ""
-        on_machine = machine_key(model, plan.config, plan.options.tokens_per_step)
-        key = digest(plan.key(own.profile), history, parent, on_machine)
+        key = digest(plan.key(own.profile), history, parent, machine_key(model))
         source = Source(one.user, history, own.upto)
         yield checkpoints.resume(job, CheckpointInfo(plan.task.name, key, (source,), one.user))
 

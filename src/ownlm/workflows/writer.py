@@ -9,11 +9,9 @@ from threading import Thread
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from ownlm.config import TrainConfig
 from ownlm.errors import NotFoundError, OwnlmError, StoreError
 from ownlm.model.base import BaseLM
 from ownlm.oppu.fleet import Job, Run
-from ownlm.oppu.memory import TOKENS_UNDER_DROPOUT
 from ownlm.oppu.state import RunState
 from ownlm.store.checkpoints import (
     CheckpointInfo,
@@ -121,10 +119,10 @@ class BackgroundWriter(Generic[Info]):
             self._on_stored(info, outcome)
 
 
-def machine_key(base: BaseLM, config: TrainConfig, tokens_per_step: int | None = None) -> str:
-    """Digest of all that a run's rounding depends on; under dropout its masks depend on the tokens per step."""
-    weight, tokens = next(base.model.parameters()), tokens_per_step or TOKENS_UNDER_DROPOUT
-    return digest(weight.device.type, weight.dtype, sorted(versions().items()), tokens if config.lora_dropout else 0)
+def machine_key(base: BaseLM) -> str:
+    """Digest of all that a run's rounding depends on."""
+    weight = next(base.model.parameters())
+    return digest(weight.device.type, weight.dtype, sorted(versions().items()))
 
 
 class Checkpoints:

@@ -24,7 +24,7 @@ from ownlm.model.base import BaseLM
 from ownlm.model.targets import target_modules
 from ownlm.oppu.examples import tokenize
 from ownlm.oppu.fleet import Job, Run, job_seed, train_fleet
-from ownlm.oppu.memory import TOKENS_UNDER_DROPOUT, room_for
+from ownlm.oppu.memory import room_for
 from ownlm.perpcs.admission import admit
 from ownlm.perpcs.assemble import Target
 from ownlm.perpcs.embedding import embed_histories, embed_with
@@ -289,9 +289,9 @@ def gates_of(drafting: Drafting, adapters: Mapping[str, Adapter]) -> tuple[dict[
 def _key(plan: SharePlan, config: TrainConfig, sharer: Sharer, *more: str) -> str:
     """Digest of all that weights depend on, and of the versions of what computes, since a pool names them."""
     about = sharer.profile.text if sharer.profile and config.prompt.profile else ""
-    tokens = (plan.options.tokens_per_step or TOKENS_UNDER_DROPOUT) if config.lora_dropout else 0  # decide the masks
+    masks = "by counter" if config.lora_dropout else 0  # 0 as in drafts that were made before the masks had a rule
     return digest(
-        plan.task.model_dump_json(), plan.base.fingerprint, config.model_dump_json(), plan.options.seed, tokens,
+        plan.task.model_dump_json(), plan.base.fingerprint, config.model_dump_json(), plan.options.seed, masks,
         sorted(versions().items()), history_digest(sharer.history), about, *more,
     )  # fmt: skip
 
