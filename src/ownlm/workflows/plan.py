@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Generic, Literal, Self, TypeVar
@@ -227,7 +228,13 @@ def provenance(config: TrainConfig, seed: int) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that compute."""
-    return {"ownlm": __version__} | {package: version(package) for package in ("torch", "transformers")}
+    return {"ownlm": __version__} | {package: _version(package) for package in ("torch", "transformers")}
+
+
+@cache
+def _version(package: str) -> str:
+    """The installed version of a package; reading it takes milliseconds, and it is recorded for every user."""
+    return version(package)
 
 
 def digest(*parts: object) -> str:
