@@ -195,7 +195,7 @@ def test_each_run_is_checkpointed_once_a_minute_and_a_tenth_of_the_time_at_most(
     now, put, writer = 0.0, list[str](), SimpleNamespace(has_time=True)
     writer.put = lambda make: put.append(make()[0].user)
     own = Checkpoints(home.store, clock=lambda: now)
-    state = RunState(*(torch.zeros(2) for _ in range(5)), tokens=1, seconds=1.0)
+    state = RunState(*(torch.zeros(2) for _ in range(4)), tokens=1, seconds=1.0)
     runs = [Run(Job(user, (), 0), [[0]] * 9) for user in USERS]
     for run in runs:
         own.resume(run.job, CheckpointInfo("sorting", "key", (), run.job.user))
