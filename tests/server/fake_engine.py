@@ -28,6 +28,7 @@ class FakeStream(OutputStream):
         words = engine.words or f"{own.user if own else 'base'} read {len(request.prompt)} letters".split()
         words = request.labels[:1] or words
         for place, word in enumerate(words, 1):
+            await asyncio.sleep(0)  # others get their words between two of this answer
             await engine.gate.wait()
             if word in engine.before:
                 await asyncio.to_thread(engine.before.pop(word))

@@ -5,26 +5,29 @@ earlier messages are not read, and the answer says how many they were. Without a
 parameter that is not supported is refused, never ignored.
 """
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
+from uuid import uuid4
 
 from anyio import to_thread
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
+from fastapi.sse import format_sse_event
 
-from ownlm.errors import ConfigError, NotFoundError, TaskError
+from ownlm.errors import ConfigError, NotFoundError, OwnlmError, TaskError
 from ownlm.history.task import Task
-from ownlm.inference.request import RequestOutput
-from ownlm.server.answering import Answering, events, whole
+from ownlm.inference.request import Finish, RequestOutput
+from ownlm.server.answering import Events, answer, unless_left, whole
 from ownlm.server.auth import Caller, CurrentCaller
 from ownlm.server.binding import LongHistory, bind_question, bind_text, with_changes
-from ownlm.server.errors import about_field
+from ownlm.server.errors import about_field, document, message_of, status_of
 from ownlm.server.http.strict_json import StrictRoute
 from ownlm.server.http.validation_errors import MAX_NAME
 from ownlm.server.retrieval import Retrieval
 from ownlm.server.routes.openai_requests import ChatRequest, CompletionRequest, Sampling
-from ownlm.server.routes.schemas import ChatCompletion, Completion, Model, ModelList, Result, TextCompletion
+from ownlm.server.routes.schemas import ChatCompletion, Model, ModelList, Result, TextCompletion
 from ownlm.server.state import ServerState, State
 from ownlm.workflows.ask import Assignment
 
@@ -70,8 +73,7 @@ async def chat(asked: ChatRequest, request: Request, caller: CurrentCaller, stat
     except LongHistory:
         user = asked.model.partition(":")[2] or caller.token.user or ""
         bound = await state.search(user, lambda: bind(state.retrieval))
-    answering = Answering(state, caller, asked.model, [bound], asked.ignored_messages)
-    return await _respond(request, answering, asked, _chat_completion, "chat.completion.chunk")
+    return await _respond(request, state, caller, asked, [bound])
 
 
 @router.post("/completions", responses=content_of("text/event-stream", TextCompletion))
@@ -86,8 +88,7 @@ async def complete(asked: CompletionRequest, request: Request, caller: CurrentCa
                 raise ConfigError("Too many prompts in a request", got=len(prompts), expected=f"at most {most}")
             return [with_changes(bind_text(state.home, user, task, p, asked.base_only), changes) for p in prompts]
 
-    answering = Answering(state, caller, asked.model, await to_thread.run_sync(bind, limiter=state.binders), None)
-    return await _respond(request, answering, asked, _text_completion, "text_completion")
+    return await _respond(request, state, caller, asked, await to_thread.run_sync(bind, limiter=state.binders))
 
 
 def find_task(state: State, name: str, field: str = "task") -> Task:
@@ -126,32 +127,89 @@ def _changes(state: State, asked: Sampling) -> dict[str, Any]:
 
 
 async def _respond(
-    request: Request,
-    answering: Answering,
-    asked: Sampling,
-    complete: Callable[[Answering, list[RequestOutput]], Completion],
-    chunk: str,
+    request: Request, state: State, caller: Caller, asked: Sampling, assigned: Sequence[Assignment]
 ) -> Response:
+    """Sends the answers whole, or as events, which begin when the first output has come.
+
+    Raises:
+        OwnlmError: One of them cannot be given.
+        ClientLeft: The client has disconnected.
+    """
+    chat = isinstance(asked, ChatRequest)
+    kind = ("chat.completion.chunk" if asked.stream else "chat.completion") if chat else "text_completion"
+    head = {"id": f"ownlm-{uuid4().hex}", "object": kind, "created": int(time.time()), "model": asked.model}
+    parts = answer(state, caller, assigned, "messages" if chat else "prompt")
+    more = {"ignored_messages": asked.ignored_messages} if isinstance(asked, ChatRequest) else {}
+    own = [_extras(one) | more for one in assigned]
     if not asked.stream:
-        answers = await whole(request, answering)
-        return JSONResponse(complete(answering, answers).model_dump())
-    usage = bool(asked.stream_options and asked.stream_options.include_usage)
-    return await events(request, answering, chunk, usage)  # what cannot be answered is refused here
+        answers = await whole(request, parts)
+        content = head | {
+            "choices": [_complete(chat, index, one) for index, one in enumerate(answers)],
+            "usage": _usage(answers), "ownlm": own[0],
+        }  # fmt: skip
+        return JSONResponse((ChatCompletion if chat else TextCompletion)(**content).model_dump())
+    try:
+        first = await unless_left(request, anext(parts))  # what cannot be answered is refused here
+    except BaseException:
+        await parts.aclose()
+        raise
+    with_usage = bool(asked.stream_options and asked.stream_options.include_usage)
+    return Events(_events(chat, head, own, first, parts, with_usage), parts)
 
 
-def _chat_completion(answering: Answering, answers: list[RequestOutput]) -> ChatCompletion:
-    (one,) = answers
-    message = {"role": "assistant", "content": one.text, "refusal": None}
-    choice = {"index": 0, "message": message, "finish_reason": one.finish, "logprobs": None}
-    return ChatCompletion(**answering.document("chat.completion", [choice], answers))
+async def _events(
+    chat: bool, head: dict[str, Any], own: Sequence[dict[str, Any]], part: tuple[int, RequestOutput] | None,
+    parts: AsyncIterator[tuple[int, RequestOutput]], with_usage: bool,
+) -> AsyncIterator[bytes]:  # fmt: skip
+    """Yields the first part, and those after it, as events of OpenAI's API."""
+
+    def event(*choices: dict[str, Any], **more: Any) -> bytes:
+        return format_sse_event(data_str=json.dumps(head | {"choices": choices} | more))
+
+    finished = list[RequestOutput]()
+    try:
+        if chat:
+            yield event(_chunk(chat, 0, {"role": "assistant", "content": ""}))
+        while part is not None:
+            index, output = part
+            if output.text:
+                yield event(_chunk(chat, index, {"content" if chat else "text": output.text}))
+            if output.finish is not None:
+                finished.append(output)
+                yield event(_chunk(chat, index, {} if chat else {"text": ""}, output.finish), ownlm=own[index])
+            part = await anext(parts, None)
+        if with_usage:
+            yield event(usage=_usage(finished))
+    except OwnlmError as error:
+        refusal = document(message_of(error), *status_of(error), error.param)
+        yield format_sse_event(data_str=json.dumps(refusal))
+    else:
+        yield format_sse_event(data_str="[DONE]")
 
 
-def _text_completion(answering: Answering, answers: list[RequestOutput]) -> TextCompletion:
-    choices = [
-        {"index": place, "text": one.text, "finish_reason": one.finish, "logprobs": None}
-        for place, one in enumerate(answers)
-    ]
-    return TextCompletion(**answering.document("text_completion", choices, answers))
+def _extras(one: Assignment) -> dict[str, Any]:
+    """Returns the fields of an answer beside those of OpenAI's API."""
+    return {
+        "adapter": one.request.adapter.id if one.request.adapter else None,
+        "base": one.request.base.name,
+        "warning": one.warning,
+        "retrieved": list(one.retrieved),
+    }
+
+
+def _complete(chat: bool, index: int, one: RequestOutput) -> dict[str, Any]:
+    message = {"message": {"role": "assistant", "content": one.text, "refusal": None}} if chat else {"text": one.text}
+    return {"index": index, **message, "finish_reason": one.finish, "logprobs": None}
+
+
+def _chunk(chat: bool, index: int, content: dict[str, Any], finish: Finish | None = None) -> dict[str, Any]:
+    return {"index": index, **({"delta": content} if chat else content), "logprobs": None, "finish_reason": finish}
+
+
+def _usage(answers: Sequence[RequestOutput]) -> dict[str, int]:
+    """Returns the numbers of tokens in prompts and answers."""
+    prompts, completions = sum(one.prompt_tokens for one in answers), sum(one.completion_tokens for one in answers)
+    return {"prompt_tokens": prompts, "completion_tokens": completions, "total_tokens": prompts + completions}
 
 
 def _no_model(field: str) -> NotFoundError:
