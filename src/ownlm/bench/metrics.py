@@ -1,4 +1,4 @@
-"""Metrics as LaMP defines them. Each is made of sums over queries, so that resampling only adds.
+"""Metrics as LaMP defines them, each a function of sums over queries, so that resampling only adds.
 
 Q queries, S sums, L labels; `...` is empty, or draws.
 """

@@ -46,7 +46,7 @@ from ownlm.workflows.plan import digest
 
 
 def run_plan(plan: Plan, folder: Path, *, device: str | None = None, progress: Progress = silent) -> Results:
-    """Runs what of a plan is not done yet, and writes its results and report.
+    """Runs the unfinished parts of a plan, and writes its results and report.
 
     A method that does not apply to a set is left out there: the most frequent label of a task without labels; training
     on, or profiles from, records without answers.

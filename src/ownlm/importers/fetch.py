@@ -1,4 +1,4 @@
-"""Downloads one file over https. A download that was cut goes on where it stopped.
+"""Downloads one file over https. An interrupted download continues where it stopped.
 
 The server is not trusted: it may cut, stall, change the file between two tries, or answer with a page instead of data.
 The bytes so far lie in NAME.part, and their source in NAME.part.json; the file gets its name when it is whole

@@ -64,7 +64,7 @@ def split(examples: Sequence[TokenizedExample]) -> tuple[Sequence[TokenizedExamp
 
 
 def adapt_config(pool: Pool, steps: int, learning_rate: float, residual_rank: int | None) -> TrainConfig:
-    """How weights, or a residual adapter scaled as the pool's pieces are, are trained."""
+    """The training settings for a recipe's weights, or for a residual adapter with the pieces' scaling."""
     lora = pool.lora
     if residual_rank is not None:
         lora = lora.model_copy(update={"r": residual_rank, "lora_alpha": residual_rank * lora.scaling})

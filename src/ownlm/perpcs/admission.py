@@ -1,4 +1,4 @@
-"""Admission: what every piece must pass, ours or foreign, before a pool enters a home."""
+"""Admission: checks of all pieces of a pool, own or foreign, before the pool enters a home."""
 
 from collections.abc import Mapping
 
@@ -14,7 +14,7 @@ MOST_B = 10.0  # times the frozen weight
 
 
 def admit(pool: Pool, modules: Mapping[str, nn.Linear], base_fingerprint: str) -> None:
-    """Refuses a pool that is not for this base, or one of whose pieces cannot come from fine-tuning it.
+    """Refuses a pool that is not for this base, or that has a piece which cannot come from fine-tuning it.
 
         |gate| <= 1000     ||A||_F <= 100 sqrt(r)     s ||B||_F <= 10 ||W||_F     s ||B A||_F <= ||W||_F
 

@@ -166,7 +166,7 @@ class _Group:
         self.chosen: dict[str, tuple[Tensor, Tensor]] = {}  # by module: place_UK, weight_UK
 
     def run(self) -> list[Assembled]:
-        """Everybody's recipes."""
+        """Runs the pass; returns all users' results."""
         started = time.perf_counter()
         errors = self._passes()
         for error in sorted((e for e in errors if e), key=lambda e: isinstance(e, BrokenBarrierError)):
@@ -189,7 +189,7 @@ class _Group:
                 try:
                     passes = [pool.submit(self._pass, number, each) for number in range(len(self.batches))]
                     return [one.exception() for one in passes]
-                except BaseException:  # Ctrl-C: who waits must not wait for ever
+                except BaseException:  # Ctrl-C: waiting threads must not wait for ever
                     self.meeting.abort()
                     raise
         finally:
@@ -217,7 +217,7 @@ class _Group:
             raise
 
     def _before(self, name: str, x_1TD: Tensor, now: ForwardContext) -> None:
-        """Tells what a row shows this module, and waits until its pieces are chosen."""
+        """Records a row's features at this module, and waits until its pieces are chosen."""
         batch = now.batch
         self.features[id(batch)] = features_of(x_1TD[0], batch)
         self.module = name

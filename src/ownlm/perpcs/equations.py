@@ -1,4 +1,4 @@
-"""Per-Pcs's equations: what a gate does, how a piece is scored, selected and combined.
+"""Per-Pcs's equations: gating, and scoring, selecting and combining pieces.
 
 T tokens, P answer positions, D module input, O module output, R rank, N pieces, K selected, U target users.
 """
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def gated(x_TD: Tensor, gate_D: Tensor) -> Tensor:
-    """What reaches a sharer's frozen A while the gate is trained: the tokens that their adapter is good for.
+    """The input of a sharer's frozen A while the gate is trained: tokens scaled by their gate.
 
         x' = sigmoid(g . x) x
 
@@ -19,7 +19,7 @@ def gated(x_TD: Tensor, gate_D: Tensor) -> Tensor:
 
 
 def history_feature(x_PD: Tensor, weight_P: Tensor) -> Tensor:
-    """What a history shows a module: the mean over records of the mean over a record's answer positions.
+    """A history's feature at a module: the mean over records of the mean over a record's answer positions.
 
         h = sum over t of  a_t LN(x_t)                a_t = 1 / (records x answer positions of t's record)
 
@@ -37,12 +37,12 @@ def history_feature(x_PD: Tensor, weight_P: Tensor) -> Tensor:
 
 
 def centred(gate_ND: Tensor, mean_D: Tensor) -> Tensor:
-    """Gates that are blind to what all histories have in common.
+    """Gates without the component that all histories have in common.
 
         g' = g - (g . m / m . m) m            so that  h . g' = (h - m) . g'
 
     Histories of one task show a module nearly the same: their features differ by a tenth of their length. Without
-    this, what they have in common decides, and everybody selects the same pieces.
+    this, the common component decides, and all users select the same pieces.
 
     Args:
         gate_ND: trained gates.
@@ -58,7 +58,7 @@ def centred(gate_ND: Tensor, mean_D: Tensor) -> Tensor:
 
 
 def scores(feature_UD: Tensor, gate_ND: Tensor) -> Tensor:
-    """How well pieces fit histories.
+    """Scores of pieces for histories.
 
         s_n = h . LN(g_n) / sqrt(D)
 

@@ -45,7 +45,7 @@ class ModuleEntry(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What `pool.json` says.
+    """The content of `pool.json`.
 
     Attributes:
         parent: digest of the version it was made from.
@@ -95,12 +95,12 @@ class Manifest(BaseModel):
         return self
 
     def content(self) -> dict[str, Any]:
-        """All that is signed, and that the digest in the file is of."""
+        """The fields that the signature and the digest in the file cover."""
         signed = {"line", "ancestors", "publisher"}
         return self.model_dump(exclude={"signature"} if self.format == 2 else {"signature", *signed})
 
     def signed_by(self, key: "Ed25519PrivateKey") -> "Manifest":
-        """The same, signed with the key that it names as its publisher's."""
+        """A copy signed with its publisher's key."""
         return self.model_copy(update={"signature": sign(key, _canonical(self.content()))})
 
     def to_bytes(self) -> bytes:
@@ -143,7 +143,7 @@ class Manifest(BaseModel):
 
 
 def module_file(module: str) -> str:
-    """What a module's file is called.
+    """The name of a module's file.
 
     Raises:
         PoolError: no module can have that name.
@@ -154,7 +154,7 @@ def module_file(module: str) -> str:
 
 
 def manifest_error(error: ValidationError) -> PoolError:
-    """What is wrong with a manifest."""
+    """The error for an invalid manifest."""
     first = error.errors()[0]
     place = ".".join(map(str, first["loc"]))
     return PoolError(

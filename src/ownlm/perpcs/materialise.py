@@ -1,4 +1,4 @@
-"""Recipes made into matrices: one user's adapter, or all pieces of a pool in one bank."""
+"""Makes matrices of recipes: one user's adapter, or a bank with many pieces of a pool."""
 
 from collections.abc import Sequence
 from math import isclose
@@ -52,7 +52,7 @@ def pieces(pool: Pool, module: str, places: Sequence[int | None]) -> tuple[Tenso
 
 
 def joined(one: Adapter, other: Adapter) -> Adapter:
-    """One adapter that adds what both add.
+    """The sum of two adapters, as one adapter.
 
         B_1 A_1 + B_2 A_2  =  [B_1 B_2] [A_1; A_2]
 
@@ -73,7 +73,7 @@ def joined(one: Adapter, other: Adapter) -> Adapter:
 
 
 def of_rank(adapter: Adapter, rank: int) -> tuple[Adapter, float]:
-    """The nearest adapter of a lower rank, module by module, and how far it is.
+    """The nearest adapter of a lower rank, module by module, and its relative distance.
 
         B A = U S V^T;   B' = U_r sqrt(S_r),  A' = sqrt(S_r) V_r^T
 
@@ -116,7 +116,7 @@ def _filled(matrix: Tensor, rank: int, dim: int) -> Tensor:
 
 
 def recipe_bank(base: BaseLM, pool: Pool, recipes: Sequence[Recipe], first: int = 0) -> PieceBank:
-    """A slot for each recipe of `product`. Of the pool's pieces, those are resident that one of the recipes uses.
+    """A bank with a slot for each recipe of `product`; only pieces that a recipe uses are resident.
 
     Args:
         first: the number of the first slot.
@@ -150,7 +150,7 @@ def pool_bank(base: BaseLM, pool: Pool, slots: int, first: int = 0) -> PieceBank
 
 
 def put_recipe(bank: PieceBank, slot: int, recipe: Recipe, pool: Pool) -> None:
-    """Makes a slot of a pool's bank answer as a recipe of `product` says; a PoolError where it is for another pool."""
+    """Puts a recipe of `product` into a slot of a pool's bank; raises a PoolError where it is for another pool."""
     check_recipe(recipe, pool)
     _put(bank, slot, recipe, pool, torch.from_numpy(recipe.place_MK.astype(np.int64)))
 

@@ -52,12 +52,12 @@ class Pool:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Names of its own files in its folder, in which there may be a README or a LICENSE beside them."""
+        """Names of the pool's own files in its folder."""
         return FILE, *map(module_file, self._by_name)
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """Their names, in the model's order."""
+        """Names of the adapted modules, in the model's order."""
         return tuple(self._by_name)
 
     def shape(self, module: str) -> tuple[int, int]:
@@ -66,7 +66,7 @@ class Pool:
         return found.out_features, found.gate_ND.shape[1]
 
     def sharer(self, module: str, place: int) -> str:
-        """The random id of who gave a module's piece, by its place among the module's pieces."""
+        """The random id of the sharer of a module's piece, by its place among the module's pieces."""
         return self.manifest.sharers[self._seat(module, place)]
 
     def gates(self, module: str) -> Tensor:

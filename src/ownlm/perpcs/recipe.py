@@ -72,11 +72,11 @@ class Recipe:
 
     @property
     def top_k(self) -> int:
-        """K."""
+        """K, the number of pieces at each module."""
         return int(self.place_MK.shape[1])
 
     def weights(self, names: tuple[str, ...]) -> dict[str, Tensor]:
-        """By module, weight_K."""
+        """weight_K of each module, by its name."""
         return {name: torch.from_numpy(row.copy()) for name, row in zip(names, self.weight_MK, strict=True)}
 
 
@@ -92,13 +92,13 @@ def rounded(weight_UK: Tensor) -> Tensor:
 
 
 def assembled_shape(lora: LoraConfig, combine: Combine, top_k: int) -> LoraConfig:
-    """The shape of what a recipe makes of pieces of this shape; the rank of `product` is K R, the scaling stays."""
+    """The shape of an adapter assembled from pieces of this shape: rank K R for `product`, with the same scaling."""
     stacked = top_k if combine == "product" else 1
     return lora.model_copy(update={"r": stacked * lora.r, "lora_alpha": stacked * lora.lora_alpha})
 
 
 def combined(combine: Combine, weight_K: Tensor, A_KRD: Tensor, B_KOR: Tensor) -> tuple[Tensor, Tensor]:
-    """The pair of matrices that pieces and weights make."""
+    """The matrices A and B of an assembled module, from its pieces and weights."""
     return (product if combine == "product" else factors)(weight_K, A_KRD, B_KOR)
 
 

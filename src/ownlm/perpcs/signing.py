@@ -18,17 +18,17 @@ def new_key() -> "Ed25519PrivateKey":
 
 
 def key_to_pem(key: "Ed25519PrivateKey") -> bytes:
-    """The key as a file holds it, unencrypted."""
+    """The key in PEM (PKCS #8), unencrypted."""
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def key_from_pem(data: bytes) -> "Ed25519PrivateKey":
-    """The key in a file.
+    """The key in a PEM file's content.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the content is not an Ed25519 key.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -54,7 +54,7 @@ def sign(key: "Ed25519PrivateKey", content: bytes) -> str:
 
 
 def is_signed(public: str, signature: str, content: bytes) -> bool:
-    """Whether a signature is that key's, of that content."""
+    """Whether a signature of a content was made with a key."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -67,7 +67,7 @@ def is_signed(public: str, signature: str, content: bytes) -> bool:
 
 
 def fingerprint(public: str | None) -> str | None:
-    """What a public key is called, shortly; None for none.
+    """A short name of a public key, from its hash; None for no key.
 
     >>> fingerprint("00" * 32)
     '66687aadf862bd77'

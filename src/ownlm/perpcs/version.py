@@ -66,7 +66,7 @@ def write_pool(
     shapes: Mapping[str, tuple[int, int]] | None = None,
     key: "Ed25519PrivateKey | None" = None,
 ) -> Pool:
-    """Writes a version of a pool. kill -9 leaves it whole, or a loose folder beside it and no pool.
+    """Writes a version of a pool. After kill -9 it is whole, or absent with a loose folder beside its place.
 
     Args:
         folder: where to; must not exist.

@@ -18,7 +18,7 @@ def assembled(
     tau: Temperature = 1.0, recent: Count = 2000, adapt_steps: Records = 0, residual_rank: Count | None = None,
     share: Changes = AS_PLANNED, adapt: Changes = AS_PLANNED,
 ) -> Made:  # fmt: skip
-    """Pieces scored, selected and combined by one pass over the user's history; with `adapt_steps` trained on it.
+    """Assembles an adapter from pieces in one pass over the user's history; `adapt_steps` trains it further.
 
     Args:
         rag: Number of the user's records that a prompt shows in asking; in assembling, prompts are as in the pool.

@@ -11,7 +11,7 @@ from ownlm.perpcs.recipe import Recipe
 
 
 def averaged(case: Case, *, rag: Records = 0, share: Changes = AS_PLANNED, adapt: Changes = AS_PLANNED) -> Made:
-    """Of each module's N pieces, each with weight 1/N.
+    """Gives every user all N pieces of each module, each with weight 1/N.
 
     Args:
         rag: Number of the user's records that the prompt shows.

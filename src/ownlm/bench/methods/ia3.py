@@ -11,7 +11,7 @@ def ia3(
     case: Case, *, rag: Records = 0, profile: bool = False, preset: str | None = None, adapt: Changes = AS_PLANNED,
     **train: Any,
 ) -> Made:  # fmt: skip
-    """(IA)3 on the adapted base; arguments and errors as for `own`.
+    """Trains (IA)3 for each user on the adapted base; arguments and errors as for `own`.
 
     Source: (IA)3 (arXiv 2205.05638), in OPPU's comparison of PEFT methods.
     """

@@ -1,4 +1,4 @@
-"""What a method of a benchmark declares, and the types of its settings."""
+"""The declaration of a benchmark's method, and the types of its settings."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

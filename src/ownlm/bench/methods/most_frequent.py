@@ -12,7 +12,7 @@ from ownlm.history.task import Task
 
 
 def most_frequent(case: Case) -> Made:
-    """The label of most of the user's records; of labels that are equally frequent, the latest.
+    """Answers with the user's most frequent label; of equally frequent ones, the latest.
 
     Raises:
         ConfigError: The task has no labels that records hold. DataError: A user has no record with a label.

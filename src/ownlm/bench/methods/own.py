@@ -24,7 +24,7 @@ def own(
     case: Case, *, format: Format = "task", rag: Records = 0, profile: bool = False, preset: str | None = None,
     adapt: Changes = AS_PLANNED, **train: Any,
 ) -> Made:  # fmt: skip
-    """Stage 2 on the adapted base, with LoRA.
+    """Trains a LoRA adapter for each user on the adapted base (stage 2).
 
     Args:
         format: What is learnt of a record: the task as it is asked; or as plain text its answer, its input, or both.

@@ -81,7 +81,7 @@ def make_pool(
     centre: bool = False, preset: str | None = None, gate_steps: Count | None = None,
     gate_learning_rate: Fraction | None = None, **train: Any,
 ) -> tuple[Home, PoolInfo]:  # fmt: skip
-    """`pool_of` by its settings.
+    """As `pool_of`, with the settings of the pool as arguments.
 
     Pools that differ only in who shares, or how much, are in one home: no sharer is trained twice.
 

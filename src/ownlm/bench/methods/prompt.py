@@ -11,7 +11,7 @@ def prompt(
     case: Case, *, rag: Records = 0, profile: bool = False, preset: str | None = None, adapt: Changes = AS_PLANNED,
     **train: Any,
 ) -> Made:  # fmt: skip
-    """Prompt tuning on the adapted base; arguments and errors as for `own`.
+    """Trains prompt tuning for each user on the adapted base; arguments and errors as for `own`.
 
     Source: prompt tuning (arXiv 2104.08691), in OPPU's comparison of PEFT methods.
     """
