@@ -1,9 +1,10 @@
-"""The house rules: what importing loads, who may import whom, and how long files and functions are."""
+"""The house rules: what importing loads, who may import whom, and how large files, functions and folders are."""
 
 import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -84,6 +85,11 @@ def test_files_and_functions_are_short(file: Path) -> None:
     }
     assert not long
     assert len(text.splitlines()) <= 400
+
+
+def test_folders_have_few_files() -> None:
+    counts = Counter(str(file.parent.relative_to(ROOT / "src")) for file in SOURCES)
+    assert {folder: count for folder, count in counts.items() if count > 16} == {}
 
 
 _STARTS = re.compile(r"os\.(system|popen|exec|spawn|posix_spawn)")
