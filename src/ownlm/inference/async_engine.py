@@ -19,24 +19,6 @@ _GROWING = ("hits", "misses", "evictions", "tokens", "passes", "chosen")
 _GAUGES = ("queued", "live", "slots_used", "slots", *_GROWING)
 
 
-class _SequenceStream(OutputStream):
-    """The outputs of one sequence.
-
-    Args:
-        streams: The engine's streams; a cancelled one leaves them.
-    """
-
-    def __init__(self, sequence: Sequence, streams: dict[Sequence, OutputStream]) -> None:
-        super().__init__(sequence.request)
-        self._sequence, self._streams = sequence, streams
-
-    def cancel(self) -> None:
-        """Ends the stream and its sequence."""
-        self._sequence.cancelled = True
-        self._streams.pop(self._sequence, None)
-        super().cancel()
-
-
 class AsyncEngine:
     """See `ServingEngine`. Methods are for one event loop; each loaded base has a thread.
 
@@ -74,7 +56,7 @@ class AsyncEngine:
             wait_s = self._times.wait_s(int(counts["queued"]), int(counts["live"]))
             raise Overloaded(f"{self.queue} requests wait already", wait_s, option="--queue")
         sequence = Sequence(request)
-        stream = self._streams[sequence] = _SequenceStream(sequence, self._streams)
+        stream = self._streams[sequence] = OutputStream(request, lambda: self._cancel(sequence))
         worker = self._workers.get(request.base.name)
         if worker is None or not worker.put(sequence):
             worker = self._workers[request.base.name] = self._new_worker(request.base)
@@ -101,6 +83,10 @@ class AsyncEngine:
         for worker in workers:
             worker.close(abort=True)
         await asyncio.gather(*(asyncio.to_thread(worker.join) for worker in workers))
+
+    def _cancel(self, sequence: Sequence) -> None:
+        sequence.cancelled = True
+        self._streams.pop(sequence, None)
 
     def _all_workers(self) -> list[Worker]:
         return [*self._workers.values(), *self._leaving]

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from statistics import fmean
 from typing import Protocol
 
@@ -17,11 +17,15 @@ class OutputStream:
     """Outputs of one submitted request, as an asynchronous iterator; it raises the error that ends the request.
 
     All methods belong to the event loop; `cancelled` may be read by any thread.
+
+    Args:
+        on_cancel: Frees what the request uses; called by each `cancel`.
     """
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, on_cancel: Callable[[], object] = lambda: None) -> None:
         self.request = request
         self.cancelled = False
+        self._on_cancel = on_cancel
         self._outputs: asyncio.Queue[RequestOutput | None] = asyncio.Queue()
         self._ended = False
 
@@ -44,6 +48,7 @@ class OutputStream:
     def cancel(self) -> None:
         """Ends the stream and frees what the request uses, at the engine's next step. May be called again."""
         self.cancelled = True
+        self._on_cancel()
         self.put(None)
 
 
