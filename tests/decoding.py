@@ -8,8 +8,8 @@ from ownlm.inference.request import Request
 from ownlm.inference.sequence import Sequence as RunningSequence
 from ownlm.model.adapter import Adapter
 from ownlm.model.bank import LoraBank
-from ownlm.model.banks import Banks
 from ownlm.model.base import BaseLM
+from ownlm.model.piece_bank import Banks
 from ownlm.model.segments import BASE
 from ownlm.store.rows import BaseInfo
 

@@ -18,10 +18,9 @@ from transformers import AutoModelForCausalLM
 
 from ownlm.config import LoraConfig
 from ownlm.model.bank import LoraBank
-from ownlm.model.banks import attached
 from ownlm.model.base import BaseLM, load_base
 from ownlm.model.packed import BatchBuilder
-from ownlm.model.piece_bank import PieceBank
+from ownlm.model.piece_bank import PieceBank, attached
 from tests.model.test_self_test import save
 from tests.peft_reference import weights
 

@@ -11,10 +11,9 @@ from ownlm.errors import AdapterError
 from ownlm.inference.label_scoring import encode_labels, score_labels
 from ownlm.model.adapter import Adapter
 from ownlm.model.bank import LoraBank
-from ownlm.model.banks import attached
 from ownlm.model.base import BaseLM
 from ownlm.model.packed import BatchBuilder
-from ownlm.model.piece_bank import PieceBank
+from ownlm.model.piece_bank import PieceBank, attached
 from ownlm.model.segments import BASE
 from ownlm.oppu.minibatches import TokenizedExample
 from ownlm.perpcs.materialise import materialise, recipe_bank

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError, PoolError
 from ownlm.model.adapter import Adapter, LoraPair, write_peft_folder
-from ownlm.model.banks import attached
 from ownlm.model.base import BaseLM
+from ownlm.model.piece_bank import attached
 from ownlm.perpcs.materialise import joined, materialise, of_rank, pieces, recipe_bank, stacked
 from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.recipe import Combine, Recipe, made_of

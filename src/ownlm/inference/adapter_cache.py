@@ -8,9 +8,8 @@ from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError
 from ownlm.inference.load import RECIPE, is_mix, load_adapter, load_recipe
 from ownlm.model.bank import LoraBank
-from ownlm.model.banks import Banks
 from ownlm.model.base import BaseLM
-from ownlm.model.piece_bank import PieceBank
+from ownlm.model.piece_bank import Banks, PieceBank
 from ownlm.model.segments import BASE
 from ownlm.perpcs.materialise import pool_bank, put_recipe
 from ownlm.perpcs.pool import Pool, open_pool

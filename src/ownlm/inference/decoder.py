@@ -8,10 +8,10 @@ import torch
 from ownlm.inference.sampling import next_tokens
 from ownlm.inference.sequence import Sequence, SharedPrefix, TokenSpan
 from ownlm.model.bank import LoraBank
-from ownlm.model.banks import Banks
 from ownlm.model.base import BaseLM
 from ownlm.model.kv_cache import KvCache
 from ownlm.model.packed import BatchBuilder, common_prefix
+from ownlm.model.piece_bank import Banks
 
 
 class Decoder:

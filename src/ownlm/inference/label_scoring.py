@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ownlm.inference.sequence import Sequence
 from ownlm.model.bank import LoraBank
-from ownlm.model.banks import Banks
 from ownlm.model.base import BaseLM
 from ownlm.model.packed import BatchBuilder, common_prefix
+from ownlm.model.piece_bank import Banks
 
 
 def encode_labels(base: BaseLM, labels: Iterable[str]) -> list[list[int]]:

@@ -16,7 +16,6 @@ from ownlm.errors import BaseModelError, in_one_line
 from ownlm.model.adapter import Adapter
 from ownlm.model.attention import NAME
 from ownlm.model.bank import LoraBank
-from ownlm.model.banks import Banks
 from ownlm.model.bases.context import context, has_original_context
 from ownlm.model.bases.files import end_of_text_ids
 from ownlm.model.bases.text_tokenizer import TextTokenizer
@@ -25,6 +24,7 @@ from ownlm.model.kv_cache import KvCache
 from ownlm.model.layers import probe, refuse
 from ownlm.model.lora import lora_merge
 from ownlm.model.packed import PackedBatch
+from ownlm.model.piece_bank import Banks
 from ownlm.model.targets import target_modules
 
 _PLACE = "\ufffc"  # stands for the text in a chat template: Unicode's object replacement character

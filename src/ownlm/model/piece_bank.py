@@ -1,4 +1,4 @@
-"""The piece bank: many users' adapters made of pieces that are in memory once."""
+"""The piece bank: many users' adapters made of pieces that are in memory once; and several banks on one model."""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError
+from ownlm.model.bank import LoraBank
 from ownlm.model.forward_context import ForwardContext, forward_context
 from ownlm.model.segments import SHORT, Segments, add_at_, renumbered
 from ownlm.model.targets import families, target_modules
@@ -261,3 +262,37 @@ def _sums(h_tH: Tensor, B_PO: Tensor, line_tH: Tensor) -> Tensor:
     """sum of h_tp B_p over the H lines p of each token alone, without copies of them."""
     starts_t = line_tH.shape[1] * torch.arange(len(line_tH))
     return torch.embedding_bag(B_PO, line_tH.flatten(), starts_t, mode=0, per_sample_weights=h_tH.flatten())[0]
+
+
+class Banks:
+    """A changing set of frozen banks that work in the same passes; no two have a slot number in common."""
+
+    def __init__(self) -> None:
+        self._attached: dict[LoraBank | PieceBank, ExitStack] = {}
+
+    @property
+    def beside(self) -> Sequence[LoraBank | PieceBank]:
+        """The attached banks."""
+        return tuple(self._attached)
+
+    def attach(self, bank: LoraBank | PieceBank) -> None:
+        """Adds a bank to the forward passes of this set."""
+        self._attached[bank] = stack = ExitStack()
+        stack.enter_context(bank.attached())
+
+    def detach(self, bank: LoraBank | PieceBank) -> None:
+        """Removes a bank from the model."""
+        self._attached.pop(bank).close()
+
+
+@contextmanager
+def attached(*banks: LoraBank | PieceBank) -> Iterator[Banks]:
+    """Attaches banks within a context."""
+    together = Banks()
+    try:
+        for bank in banks:
+            together.attach(bank)
+        yield together
+    finally:
+        for bank in together.beside:
+            together.detach(bank)
