@@ -1,7 +1,7 @@
 import copy
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ownlm.errors import TaskError
@@ -144,6 +144,8 @@ def test_a_long_answer_is_cut_where_a_sentence_ends() -> None:
 
 
 @given(st.text(st.characters() | st.sampled_from(" .!\n\x00\u200b1aA"), max_size=3000))
+@example(":? 0")
+@example("." * 1500 + " a")
 def test_an_answer_becomes_one_harmless_paragraph(said: str) -> None:
     text = cleaned(said)
     text.encode()  # no half of a character

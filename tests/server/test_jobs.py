@@ -204,7 +204,7 @@ def test_a_server_that_stops_leaves_its_job_to_the_next(home: Home) -> None:
 
 def test_a_process_that_dies_fails_its_jobs_and_not_the_next(home: Home, working: Jobs) -> None:
     job = working.ask("train", "ciro", TASK)
-    until(lambda: working._process is not None)
+    until(lambda: working.progress(job.id) is not None)  # before it has read its work, another process is started
     process = working._process
     assert process is not None
     process.kill()

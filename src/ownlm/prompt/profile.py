@@ -92,17 +92,20 @@ def cleaned(text: str) -> str:
     """
     text = _THOUGHTS.sub("", text)[: 10 * _LETTERS]
     text = " ".join("".join(map(_plain, text)).split())
-    if not any(map(str.isalnum, text)):
-        return ""
     text = first_words(text, _WORDS)[:_LETTERS].rstrip()
     ends = [end.end() for end in _SENTENCE_END.finditer(text)]
-    if ends and 2 * ends[-1] >= len(text):
+    if ends and 2 * ends[-1] >= len(text) and _has_words(text[: ends[-1]]):
         text = text[: ends[-1]]
     kept: dict[str, str] = {}
     for start, end in pairwise(sorted({0, *ends, len(text)})):
         sentence = text[start:end]
         kept.setdefault(sentence.strip().casefold(), sentence)
-    return "".join(kept.values())
+    return "".join(kept.values()) if _has_words(text) else ""
+
+
+def _has_words(text: str) -> bool:
+    """Whether a text has a letter or a digit."""
+    return any(map(str.isalnum, text))
 
 
 def _plain(letter: str) -> str:
