@@ -1,4 +1,4 @@
-"""The text of an answer while its tokens come."""
+"""Incremental detokenization: an answer's text as its tokens come, cut at stop texts."""
 
 import re
 from collections.abc import Sequence

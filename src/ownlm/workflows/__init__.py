@@ -1,1 +1,1 @@
-"""The steps behind each verb of a home, as functions over its store."""
+"""The steps behind each operation of `Home`, as functions over its store."""
