@@ -36,7 +36,8 @@ Labels = Annotated[
     typer.Option("--labels", metavar="FILE", help="The file of right answers, where it is not beside the data."),
 ]
 Data = Annotated[
-    Path | None, typer.Argument(help="Histories to add first: JSON Lines, CSV, Parquet, or LaMP's JSON.", show_default=False)
+    Path | None,
+    typer.Argument(help="Histories to add first: JSON Lines, CSV, Parquet, or LaMP's JSON.", show_default=False),
 ]
 User = Annotated[str, typer.Argument(help="The user's name.")]
 Users = Annotated[
