@@ -1,5 +1,7 @@
 """LoRA dropout by a counter: the formula, its statistics, and one token's mask in any row."""
 
+from zlib import crc32
+
 import numpy as np
 import pytest
 import torch
@@ -18,8 +20,6 @@ def mix(x: int, rounds: int = 2) -> int:
 
 
 def test_the_mask_is_the_formula_on_python_s_integers() -> None:
-    from zlib import crc32
-
     seed, places, p = sequence_seed(5, 2, 8), np.array([0, 1, 77, 4095]), 0.3
     keys = token_keys(seed, places)
     assert keys.tolist() == [mix(seed ^ place) for place in places.tolist()]

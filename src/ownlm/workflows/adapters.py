@@ -17,11 +17,9 @@ from ownlm.workflows.options import HOW, AssembleOptions
 
 FEW_STEPS = 12  # adapters that took so many, or fewer, had learnt little (benchmarks/LOG.md)
 HARDLY = 0.9  # last by first training loss, above which a few steps have changed hardly anything (the same place)
+CONFIDENCE = 0.95  # of the interval of a gain on held-back records
 
 Verdict = Literal["better", "worse", "unclear", "little"]
-
-
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,13 +145,7 @@ def _jobs(
     report: Training,
 ) -> Iterator[Job]:  # fmt: skip
     """The users' jobs, one by one. Users without a job are reported."""
-    for one in candidates(plan):
-        if not one.selected:
-            report.not_chosen[one.skipped or ""] += 1
-            continue
-        if one.skipped is not None:
-            report.skipped.append((one.user, one.skipped))
-            continue
+    for one in _to_train(plan, report):
         if one.restarted:
             report.restarted.append(one.user)
         model = load()
@@ -170,6 +164,17 @@ def _jobs(
         key = digest(plan.key(own.profile), history, parent, machine_key(model))
         source = Source(one.user, history, own.upto)
         yield checkpoints.resume(job, CheckpointInfo(plan.task.name, key, (source,), one.user))
+
+
+def _to_train(plan: TrainPlan, report: Training | Estimate, *, check: bool = False) -> Iterator[Candidate]:
+    """The candidates to train; the others are reported, each with the reason. `check` as for `candidates`."""
+    for one in candidates(plan, check=check):
+        if not one.selected:
+            report.not_chosen[one.skipped or ""] += 1
+        elif one.skipped is not None:
+            report.skipped.append((one.user, one.skipped))
+        else:
+            yield one
 
 
 def _fail(plan: TrainPlan, user: str, error: OwnlmError, report: Training) -> None:
@@ -259,13 +264,7 @@ def estimate(plan: TrainPlan, load: Callable[[], BaseLM], progress: Progress) ->
 def _sample(plan: TrainPlan, found: Estimate) -> tuple[list[Candidate], int]:
     """At most `SAMPLE` of the users to train, drawn uniformly; and the number of all of them."""
     sample, total, chance = list[Candidate](), 0, random.Random(plan.options.seed)
-    for one in candidates(plan, check=True):
-        if not one.selected:
-            found.not_chosen[one.skipped or ""] += 1
-            continue
-        if one.skipped is not None:
-            found.skipped.append((one.user, one.skipped))
-            continue
+    for one in _to_train(plan, found, check=True):
         total += 1
         if len(sample) < SAMPLE:
             sample.append(one)

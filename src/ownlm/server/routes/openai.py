@@ -61,19 +61,19 @@ async def chat(asked: ChatRequest, request: Request, caller: CurrentCaller, stat
     def bind(search: Retrieval | None = None) -> Assignment:
         task, user = _asked_for(state, caller, asked.model)
         with about_field("messages"):
-            bound = bind_question(state.home, user, task, asked.text, asked.base_only, asked.rag, search)
+            assigned = bind_question(state.home, user, task, asked.text, asked.base_only, asked.rag, search)
         with about_field("choose"):
-            if asked.choose and not bound.task.labels:
+            if asked.choose and not assigned.task.labels:
                 raise TaskError(f"Task {task.name!r} has no labels to choose among", hint="ask without `choose`")
-        labels = (bound.task.labels or ()) if asked.choose else ()
-        return with_changes(bound, _changes(state, asked) | {"labels": labels})
+        labels = (assigned.task.labels or ()) if asked.choose else ()
+        return with_changes(assigned, _changes(state, asked) | {"labels": labels})
 
     try:
-        bound = await to_thread.run_sync(bind, limiter=state.binders)
+        assigned = await to_thread.run_sync(bind, limiter=state.binders)
     except LongHistory:
         user = asked.model.partition(":")[2] or caller.token.user or ""
-        bound = await state.search(user, lambda: bind(state.retrieval))
-    return await _respond(request, state, caller, asked, [bound])
+        assigned = await state.search(user, lambda: bind(state.retrieval))
+    return await _respond(request, state, caller, asked, [assigned])
 
 
 @router.post("/completions", responses=content_of("text/event-stream", TextCompletion))

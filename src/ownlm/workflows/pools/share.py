@@ -289,7 +289,7 @@ def gates_of(drafting: Drafting, adapters: Mapping[str, Adapter]) -> tuple[dict[
 def _key(plan: SharePlan, config: TrainConfig, sharer: Sharer, *more: str) -> str:
     """Digest of all that weights depend on, and of the versions of what computes, since a pool names them."""
     about = sharer.profile.text if sharer.profile and config.prompt.profile else ""
-    masks = "by counter" if config.lora_dropout else 0  # 0 as in drafts that were made before the masks had a rule
+    masks = "by counter" if config.lora_dropout else 0  # drafts with masks drawn in another way have another key
     return digest(
         plan.task.model_dump_json(), plan.base.fingerprint, config.model_dump_json(), plan.options.seed, masks,
         sorted(versions().items()), history_digest(sharer.history), about, *more,
