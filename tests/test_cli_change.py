@@ -44,14 +44,14 @@ def test_forgetting_is_told(shell: Shell) -> None:
     assert "removed: 1 record\n" in shell.run("history", "forget", "ada", "--record", "ada-8", "--task", "sorting")
     told = shell.json("history", "forget", "ada", "--record", "ada-1", "--task", "sorting")
     assert (told["records"], told["marked"], told["adapters"]) == (1, 1, 0)
-    assert "1 new, 1 forgotten" in shell.run("users", "show", "ada")
+    assert "1 new, 1 forgotten or changed" in shell.run("users", "show", "ada")
     assert "no record" in shell.run("history", "forget", "ada", "--record", "ada-1", "--task", "sorting", code=1)
     out = shell.run("users", "forget", "ada", "--verify")
     assert "7 records, 1 adapter, 1 file of weights" in out and "for 7 texts of theirs: none is left" in out
     assert "not searched for: 4 texts of fewer than 8 letters" in out
     assert shell.json("users", "forget", "bela")["adapters"] == 1
     assert "no user 'ada'" in shell.run("users", "forget", "ada", code=1)
-    assert "left out 9: forgotten before" in shell.run("history", "add", "more.jsonl", "--task", "sorting")
+    assert "left out 9: they, or their user, were forgotten before" in shell.run("history", "add", "more.jsonl", "--task", "sorting")
     assert [row["user"] for row in shell.json("users", "ls")] == ["ciro"]
     everything = b"".join(path.read_bytes() for path in (shell.folder / ".ownlm").rglob("*") if path.is_file())
     assert b"ada secret" not in everything and b"bela" not in everything and b"ciro secret" in everything

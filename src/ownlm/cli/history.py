@@ -29,7 +29,7 @@ def add(
     task: options.Task,
     labels: options.Labels = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out, and say how many.")] = False,
-    again: Annotated[bool, typer.Option("--again", help="Take what was forgotten too; else it stays out.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Also take records and users that were forgotten; else they stay out.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the file and count; add nothing.")] = False,
     home: options.Home = options.HOME,
     json: options.Json = False,
@@ -124,7 +124,7 @@ def edit(
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:  # fmt: skip
-    """Correct one record. The old text is erased; adapters that have learnt from it are marked, and trained again."""
+    """Correct one record. The old text is erased; the next `ownlm train` makes adapters that learnt it again."""
     pairs = [one.partition("=") for one in changes]
     if wrong := [name for name, sign, _ in pairs if not sign or not name]:
         raise typer.BadParameter(f"{wrong[0]!r} is no FIELD=VALUE", param_hint="'--set'")

@@ -109,13 +109,25 @@ def doctor(home: options.Home = options.HOME, json: options.Json = False) -> Non
         raise typer.Exit(1)
 
 
+_ROWS = {
+    "people": "users",
+    "people_with_adapter": "users with an adapter",
+    "people_who_share": "users who share",
+    "at_work": "process that trains",
+}
+
+
 def _shown(facts: dict[str, str | int]) -> list[tuple[str, str]]:
     return [
-        (_row(name, facts), size(int(fact)) if name.endswith("_bytes") else f"{fact}") for name, fact in facts.items()
+        (_row(name, facts), size(int(fact)) if name.endswith("_bytes") else f"{fact}")
+        for name, fact in facts.items()
+        if fact != 0
     ]
 
 
 def _row(name: str, facts: dict[str, str | int]) -> str:
     """A fact's name in the table."""
+    if name in _ROWS:
+        return _ROWS[name]
     plain = name.removesuffix("_bytes")
     return (f"size of {plain}" if plain != name and plain in facts else plain).replace("_", " ")

@@ -204,7 +204,9 @@ def _start_cold(asked: ColdStartOptions, home: Path, json: bool) -> None:
 def _saved(report: "Training") -> str:
     """The checkpoints that an interrupted training keeps, in words."""
     users = many(report.checkpointed, "user")
-    return f", and the progress of {users} in flight up to the last minute" if report.checkpointed else ""
+    if report.checkpointed:
+        return f", and the progress of {users} in flight up to the last minute"
+    return ", no progress of others: it is kept every minute"
 
 
 def _place(asked: ColdStartOptions, home: Path, json: bool) -> None:

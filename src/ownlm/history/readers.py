@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ownlm.errors import DataError, argument
+from ownlm.errors import DataError, argument, quoted
 from ownlm.history.files import Kind, kind_of, read_rows
 from ownlm.history.lamp import Labels, Queries, label_files, lamp_items, lamp_records, read_labels, read_lamp_users
 from ownlm.history.record import Dataset, Query, Record, in_order
@@ -44,7 +44,7 @@ def read_dataset(
     if all_rows:
         rows = Rows(skip_bad, "correct the file, or the task")
     else:
-        command = f"ownlm history add --skip-bad --task TASK {argument(path)}"
+        command = f"ownlm history add --skip-bad --task {quoted(task.name)} {argument(path)}"
         rows = Rows(skip_bad, "correct it there, or leave bad rows out", command)
     kind, asked = kind_of(path), Queries()
     if (items := lamp_items(path, kind)) is not None:

@@ -202,10 +202,11 @@ def no_task(name: str, known: Sequence[str]) -> NotFoundError:
     """The error for an unknown task name."""
     near = nearest(name, known)
     meant = "" if near is None else f"; did you mean {near!r}?"
+    write = "write a task file: `name`, `instruction`, `input`, `answer`, and `labels` where the answers are few"
     return NotFoundError(
-        f"There is no task {name!r}{meant}",
+        f"There is no task {'file ' if name.endswith('.toml') else ''}{name!r}{meant}",
         expected=f"one of {', '.join(known)}, or the path of a TOML file",
-        hint="write a task file: `name`, `instruction`, `input`, `answer`, and `labels` where the answers are few",
+        hint=write if near is None else None,
     )
 
 

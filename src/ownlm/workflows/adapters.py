@@ -133,7 +133,7 @@ def behind(adapter: AdapterInfo, history: str | None, new: int) -> str:
     """
     parts = []
     if history is None or not adapter.knows(history):
-        counts = {"new": new, "forgotten": adapter.forgotten}
+        counts = {"new": new, "forgotten or changed": adapter.forgotten}
         parts += [f"{count:,} {what}" for what, count in counts.items() if count]
     if adapter.stale is not None:
         parts.append(adapter.stale if adapter.waits else f"stale: {adapter.stale}")
