@@ -310,7 +310,7 @@ def new_sequence(stand: Stand, slot: int, number: int, tokens: int) -> RunningSe
 def make_engine(stand: Stand, asked: Namespace, queue: int = 256) -> AsyncEngine:
     """Makes an engine with a slot for each user."""
     limits = EngineLimits(slots=asked.people, running=asked.people)
-    return AsyncEngine(stand.home.store, stand.home.device, limits, queue=queue)
+    return AsyncEngine(stand.home.store, stand.home.placement, limits, queue=queue)
 
 
 def spread(seconds: Sequence[float]) -> dict[str, float]:

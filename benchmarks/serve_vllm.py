@@ -55,7 +55,7 @@ async def compare(home: Home, requests: Sequence[Request], rounds: int, python: 
     many = len(requests)
     settings = VllmSettings(python=python, slots=many, in_memory=2 * many, sequences=many, max_tokens=2048)
     vllm = await asyncio.to_thread(start_engine, home.store, settings, device="cpu")
-    own = AsyncEngine(home.store, home.device, EngineLimits(slots=many, running=many), queue=many)
+    own = AsyncEngine(home.store, home.placement, EngineLimits(slots=many, running=many), queue=many)
     engines: dict[str, ServingEngine] = {"ownlm": own, "vLLM": vllm}
     texts, found = dict[str, list[str]](), list[dict[str, float]]()
     try:

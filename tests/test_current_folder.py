@@ -76,7 +76,10 @@ def test_pip_is_the_installed_one(canary: Path, tmp_path: Path) -> None:
 
 def test_a_job_is_ours(canary: Path, tmp_path: Path) -> None:
     Home(tmp_path / "home")
-    asked = {"home": str(tmp_path / "home"), "device": "cpu", "kind": "train", "task": "sorting", "users": ["ada"]}
+    asked = {
+        "home": str(tmp_path / "home"), "placement": {"device": "cpu"}, "kind": "train", "task": "sorting",
+        "users": ["ada"],
+    }  # fmt: skip
     told = Jobs(Home(tmp_path / "home"))._process_of(asked | {"settings": {}})
     assert told.error and "sorting" in str(told.error["what"]) and not canary.exists()
 

@@ -14,6 +14,7 @@ from sqlalchemy import text
 from ownlm import __version__
 from ownlm.errors import OwnlmError, argument, many, quoted
 from ownlm.model.bases.files import fingerprint
+from ownlm.model.bases.placement import DEFAULT, Placement
 from ownlm.progress import Progress
 from ownlm.store.checkpoints import checkpoint_blobs
 from ownlm.store.database import at_work
@@ -62,9 +63,9 @@ def _fault(what: str, hint: str) -> Finding:
     return Finding(what=what, hint=hint)
 
 
-def diagnose(store: Store, progress: Progress) -> Diagnosis:
+def diagnose(store: Store, placement: Placement, progress: Progress) -> Diagnosis:
     """Checks everything; changes nothing."""
-    seen = Diagnosis(machine=machine_facts(store.folder), home={"folder": str(store.folder)})
+    seen = Diagnosis(machine=machine_facts(store.folder, placement), home={"folder": str(store.folder)})
     for check in (_database, _facts, _tasks_and_records, _copies, _bases, _adapters, _drafts, _sharing, _left_over):
         try:
             seen.wrong += check(store, seen, progress)
@@ -81,17 +82,18 @@ def diagnose(store: Store, progress: Progress) -> Diagnosis:
     return seen
 
 
-def without_home(folder: Path) -> Diagnosis:
+def without_home(folder: Path, placement: Placement = DEFAULT) -> Diagnosis:
     """The result where there is no home yet."""
     step = f"there is no home in {folder} yet: `ownlm base add smollm2-135m` makes one"
-    return Diagnosis(machine=machine_facts(Path()), next=[step])
+    return Diagnosis(machine=machine_facts(Path(), placement), next=[step])
 
 
-def machine_facts(folder: Path) -> dict[str, str | int]:
-    """The machine: system, cores, memory, disk, device, versions. Sizes are in bytes."""
+def machine_facts(folder: Path, placement: Placement = DEFAULT) -> dict[str, str | int]:
+    """The machine: system, cores, memory, disk, device, type of weights, versions. Sizes are in bytes."""
     import torch  # imported late: it is slow
 
     memory, disk = psutil.virtual_memory(), shutil.disk_usage(folder)
+    device, precision = placement.find_device(), placement.choose()
     return {
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
@@ -100,7 +102,9 @@ def machine_facts(folder: Path) -> dict[str, str | int]:
         "memory_free_bytes": memory.available,
         "disk_bytes": disk.total,
         "disk_free_bytes": disk.free,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper(),
+        "dtype": precision.name,
+        "dtype_reason": precision.why,
         "versions": ", ".join(
             [f"ownlm {__version__}", f"Python {platform.python_version()}"]
             + [f"{package} {version(package)}" for package in PACKAGES]

@@ -13,6 +13,7 @@ from ownlm.errors import NotFoundError
 from ownlm.history.readers import read_queries
 from ownlm.history.record import Dataset, History, Query
 from ownlm.history.task import Task, parse_query
+from ownlm.model.bases.placement import Dtype, Placement
 from ownlm.pools import Pools
 from ownlm.progress import Progress, silent
 from ownlm.store.consents import LICENCE, Consent, set_consent
@@ -67,11 +68,13 @@ class Home(Corrections):
 
     Args:
         folder: folder of the home.
-        device: device that models run on; by default a GPU if there is one, else the CPU.
+        device: device that models run on: cpu, cuda, cuda:N or mps; by default a GPU if there is one, else the CPU.
+        dtype: type of the bases' weights: float32, bfloat16, or auto for the one that suits the device.
         create: create the home if it is missing.
 
     Raises:
         StoreError: the folder cannot be used as a home.
+        ConfigError: there is no device or type of that name.
         NotFoundError: there is no home, and `create` is False.
 
     >>> from tempfile import mkdtemp
@@ -79,12 +82,14 @@ class Home(Corrections):
     []
     """
 
-    def __init__(self, folder: AnyPath, *, device: str | None = None, create: bool = True) -> None:
+    def __init__(
+        self, folder: AnyPath, *, device: str | None = None, dtype: Dtype = "auto", create: bool = True
+    ) -> None:
+        self.placement = Placement(device, dtype)
         if not create and not (Path(folder) / DATABASE).exists():
             what, hint = f"There is no home in {folder}", "create one by adding a base or histories"
             raise NotFoundError(what, hint=hint, command="ownlm base add smollm2-135m")
         self.store = Store(Path(folder).absolute())
-        self.device = device
         self.pools, self.access = Pools(self), Access(self.store)
         resume(self.store, to_read=True)
 
@@ -286,7 +291,7 @@ class Home(Corrections):
         """The inference engine of this home. It keeps one base in memory."""
         from ownlm.inference.engine import Engine
 
-        return Engine(self.store, self.device)
+        return Engine(self.store, self.placement)
 
     def ask(self, user: str, text: str, task: str, *, progress: Progress = silent, **options: object) -> Answer:
         """Answers one text with a user's own model.
@@ -379,7 +384,7 @@ class Home(Corrections):
 
     def doctor(self, progress: Progress = silent) -> Diagnosis:
         """Checks the machine and the whole home: every blob is hashed, every reference followed."""
-        return diagnose(self.store, progress)
+        return diagnose(self.store, self.placement, progress)
 
     def working(self, what: str, progress: Progress) -> AbstractContextManager[None]:
         """A block in which no other process trains in this home; it first removes what killed runs left behind."""

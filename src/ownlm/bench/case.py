@@ -7,7 +7,7 @@ changes another, and a run that was killed finds what is done.
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -26,6 +26,7 @@ from ownlm.inference.label_scoring import answer_tokens
 from ownlm.inference.request import Request
 from ownlm.model.base import BaseLM
 from ownlm.model.bases.files import fingerprint as read_fingerprint
+from ownlm.model.bases.placement import DEFAULT, Placement
 from ownlm.model.bases.random_base import make_random_base
 from ownlm.oppu.examples import encode_within
 from ownlm.progress import Progress, silent
@@ -90,7 +91,7 @@ class Case:
     share: Mapping[str, Any] = field(default_factory=dict)
     writer: ProfilePlan = field(default_factory=ProfilePlan)
     choose: bool = True
-    device: str | None = None
+    placement: Placement = DEFAULT
     progress: Progress = silent
     shared: dict[str, SharedCost] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -176,7 +177,7 @@ class Case:
             self.task.model_dump_json(), self.seed, known_of(histories), fingerprint(base),
             json.dumps({**settings, **writer}, sort_keys=True),
         )  # fmt: skip
-        home = Home(self.folder / "stages" / f"{stage}-{key[:16]}", device=self.device)
+        home = Home(self.folder / "stages" / f"{stage}-{key[:16]}", **asdict(self.placement))
         if BASE not in {one.name for one in home.bases()}:
             home.store.put_task(self.task)
             home.store.add_records(self.task.name, list(histories.values()), again=False)
@@ -295,4 +296,4 @@ class Case:
         return known.get(name) or home.add_base(source, name, self.progress)
 
     def _bases(self) -> Home:
-        return Home(self.folder / "stages" / "base", device=self.device)
+        return Home(self.folder / "stages" / "base", **asdict(self.placement))

@@ -40,12 +40,13 @@ from ownlm.durable import write_whole
 from ownlm.errors import DataError
 from ownlm.filesystem import read_regular
 from ownlm.history.record import Query
+from ownlm.model.bases.placement import DEFAULT, Placement
 from ownlm.progress import Progress, silent
 from ownlm.store.database import working
 from ownlm.workflows.plan import digest
 
 
-def run_plan(plan: Plan, folder: Path, *, device: str | None = None, progress: Progress = silent) -> Results:
+def run_plan(plan: Plan, folder: Path, *, placement: Placement = DEFAULT, progress: Progress = silent) -> Results:
     """Runs the unfinished parts of a plan, and writes its results and report.
 
     A method that does not apply to a set is left out there: the most frequent label of a task without labels; training
@@ -53,7 +54,7 @@ def run_plan(plan: Plan, folder: Path, *, device: str | None = None, progress: P
 
     Args:
         folder: OUT, made if missing. A second process on the same folder waits.
-        device: Where models run; by default a GPU if there is one, else the CPU.
+        placement: Where models run, and the type of their weights.
 
     Raises:
         ConfigError: The plan is wrong. One error lists all faults, and nothing has run.
@@ -70,7 +71,7 @@ def run_plan(plan: Plan, folder: Path, *, device: str | None = None, progress: P
         total, done = len(plan.seeds) * sum(len(one.methods) for one in ready), 0
         measured: list[SetResult] = []
         for one in ready:
-            cases = _cases(plan, one, folder, device, progress)
+            cases = _cases(plan, one, folder, placement, progress)
             measured.append(_run_set(plan, one, cases, done, total))
             done += len(plan.seeds) * len(one.methods)
             results = _results(plan, measured, earlier)
@@ -188,12 +189,12 @@ def _folder(case: Case) -> Path:
     return folder
 
 
-def _cases(plan: Plan, ready: Ready, folder: Path, device: str | None, progress: Progress) -> list[Case]:
+def _cases(plan: Plan, ready: Ready, folder: Path, placement: Placement, progress: Progress) -> list[Case]:
     """A case for each seed, with the queries that the set's `shift` leaves."""
     adapt, data, spec = None if plan.adapt is False else plan.adapt, ready.data, ready.spec
 
     def case(data: SetData, seed: int) -> Case:
-        return Case(folder, data, plan.base, seed, adapt, plan.share, plan.profile, plan.choose, device, progress)
+        return Case(folder, data, plan.base, seed, adapt, plan.share, plan.profile, plan.choose, placement, progress)
 
     if spec.shift is not None:
         data = replace(data, queries=least_like(data, spec.shift, spec.shift_share, case(data, 0).load_raw))

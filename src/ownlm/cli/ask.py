@@ -9,6 +9,7 @@ from ownlm.cli import options
 from ownlm.cli.home import open_home
 from ownlm.cli.output import print_json, progress_bar, say, warn, warn_some
 from ownlm.errors import shown
+from ownlm.model.bases.placement import Placement
 
 if TYPE_CHECKING:
     from ownlm.workflows.report import Answer
@@ -32,6 +33,8 @@ def ask(
     choose: Annotated[bool, typer.Option("--choose", help="Pick the likeliest of the task's labels.")] = False,
     base: options.Base = None,
     base_only: Annotated[bool, typer.Option("--base-only", help="Answer without an adapter.")] = False,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
@@ -42,7 +45,7 @@ def ask(
     """
     if (file is None) == (user is None or text is None) or (file is not None and user is not None):
         raise typer.BadParameter("give USER and TEXT, or --file")
-    opened = open_home(home)
+    opened = open_home(home, Placement(device, dtype))
     how: dict[str, Any] = {"rag": rag, "profile": profile, "choose": choose, "base": base, "base_only": base_only}
     if file is None:
         with progress_bar() as progress:

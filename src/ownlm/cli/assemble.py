@@ -20,6 +20,7 @@ from ownlm.cli.output import (
     warn_stale,
 )
 from ownlm.errors import shown
+from ownlm.model.bases.placement import Placement
 from ownlm.workflows.options import AssembleOptions, ShareOptions
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def share(
     slots: options.Slots = None,
     tokens_per_step: options.TokensPerStep = None,
     seed: options.Seed = 0,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
@@ -72,7 +75,7 @@ def share(
         lora_alpha=rank, batch_size=batch_size,
     )  # fmt: skip
     with progress_bar() as progress:
-        shared = open_home(home).pools.share(asked, progress=progress)
+        shared = open_home(home, Placement(device, dtype)).pools.share(asked, progress=progress)
     print_json(shared.as_dict()) if json else _print_shared(shared)
 
 
@@ -110,6 +113,8 @@ def assemble(
     residual_rank: options.ResidualRank = None,
     labels: options.Labels = None,
     seed: options.Seed = 0,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
@@ -125,7 +130,7 @@ def assemble(
         task=task, users=user or (), pool=pool, base=base, top_k=top_k, tau=tau, combine=combine, recent=recent,
         adapt_steps=adapt_steps, residual_rank=residual_rank, seed=seed,
     )  # fmt: skip
-    opened, report = open_home(home), Assemblies()
+    opened, report = open_home(home, Placement(device, dtype)), Assemblies()
     if data is not None:
         report.added = opened.add_history(data, task, labels=labels)
     with reporting(report, _print_assemblies, json, report.assembled) as progress:

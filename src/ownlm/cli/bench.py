@@ -7,6 +7,7 @@ import typer
 
 from ownlm.cli import options
 from ownlm.cli.output import many, print_json, print_table, progress_bar, say, warn
+from ownlm.model.bases.placement import Placement
 
 if TYPE_CHECKING:
     from ownlm.bench.plan import Plan
@@ -26,6 +27,8 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the whole plan and print its size; run and write nothing.")
     ] = False,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
     json: options.Json = False,
 ) -> None:
     """Run a plan: every method on every set, with intervals and costs. A run that was stopped continues."""
@@ -42,7 +45,7 @@ def run(
         return
     try:
         with progress_bar() as progress:
-            results = run_plan(read, out, progress=progress)
+            results = run_plan(read, out, placement=Placement(device, dtype), progress=progress)
     except KeyboardInterrupt:
         if json:
             print_json({"interrupted": True})

@@ -11,6 +11,7 @@ import typer
 from ownlm.cli import options
 from ownlm.cli.output import print_json, print_some, print_table, progress_bar, say, size, warn
 from ownlm.errors import NotFoundError
+from ownlm.model.bases.placement import DEFAULT, Placement
 
 if TYPE_CHECKING:
     from ownlm.home import Home
@@ -19,20 +20,27 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True)
 
 
-def open_home(folder: Path) -> "Home":
-    """The home in a folder; a NotFoundError where there is none."""
+def open_home(folder: Path, placement: Placement = DEFAULT) -> "Home":
+    """The home in a folder; a NotFoundError where there is none, a ConfigError where there is no such device."""
+    return _home(folder, False, placement)
+
+
+def _home(folder: Path, create: bool, placement: Placement) -> "Home":
+    """A home; warns where models would be slow in the type that the user asked for."""
     from ownlm.home import Home
 
-    return Home(folder, create=False)
+    if placement.device is not None:
+        placement.find_device()
+    if placement.dtype == "bfloat16" and placement.choose().slow:
+        warn("bfloat16 may be a hundred times slower: there are no instructions for it here; --dtype auto is faster")
+    return Home(folder, device=placement.device, dtype=placement.dtype, create=create)
 
 
 @contextmanager
-def making_home(folder: Path, create: bool = True) -> "Iterator[Home]":
+def making_home(folder: Path, placement: Placement = DEFAULT, create: bool = True) -> "Iterator[Home]":
     """A home, created if it is missing. If the command fails, a new home with nothing in it is removed again."""
-    from ownlm.home import Home
-
     before = set(folder.iterdir()) if folder.is_dir() else None
-    home = Home(folder, create=create)
+    home = _home(folder, create, placement)
     made = home.store.database.path not in (before or ())
     try:
         yield home
@@ -84,15 +92,21 @@ def _document(base: "BaseInfo", *names: str) -> dict[str, object]:
     return {name: getattr(base, name) for name in names}
 
 
-def doctor(home: options.Home = options.HOME, json: options.Json = False) -> None:
+def doctor(
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
+    home: options.Home = options.HOME,
+    json: options.Json = False,
+) -> None:
     """Check the machine and everything in the home, and say what to do next. Exit code 1 if something is wrong."""
     from ownlm.doctor import without_home
 
+    placement = Placement(device, dtype)
     with progress_bar() as progress:
         try:
-            seen = open_home(home).doctor(progress)
+            seen = open_home(home, placement).doctor(progress)
         except NotFoundError:
-            seen = without_home(home)
+            seen = without_home(home, placement)
     if json:
         print_json(seen.model_dump())
     else:

@@ -24,6 +24,20 @@ Seed = Annotated[
         help="Seed of all random numbers; the same seed, history and settings give the same adapter.",
     ),
 ]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device", metavar="NAME", help="cpu, cuda, cuda:N or mps; by default a GPU if there is one, else the CPU.",
+        envvar="OWNLM_DEVICE", show_envvar=True, show_default=False,
+    ),
+]  # fmt: skip
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16"],
+    typer.Option(
+        "--dtype", help="Type of the base's weights; auto takes bfloat16 where the device is fast in it.",
+        envvar="OWNLM_DTYPE", show_envvar=True,
+    ),
+]  # fmt: skip
 Task = Annotated[
     str,
     typer.Option(

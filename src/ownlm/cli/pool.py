@@ -23,6 +23,7 @@ from ownlm.cli.output import (
 )
 from ownlm.errors import NotFoundError, argument, shown
 from ownlm.filesystem import folder_bytes
+from ownlm.model.bases.placement import Placement
 from ownlm.perpcs.signing import fingerprint
 
 if TYPE_CHECKING:
@@ -158,6 +159,8 @@ def verify(
         ),
     ] = None,
     digest: Digest = None,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
@@ -171,7 +174,7 @@ def verify(
 
     base: BaseInfo | None = None
     try:
-        opened = open_home(home)
+        opened = open_home(home, Placement(device, dtype))
     except NotFoundError:  # a pool can be checked without a home
         if pool is None:
             raise
@@ -205,6 +208,8 @@ def add(
     task: options.Task,
     base: options.Base = None,
     digest: Digest = None,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
@@ -214,7 +219,7 @@ def add(
     """
     from ownlm.workflows.pools.report import PoolRow
 
-    opened = open_home(home)
+    opened = open_home(home, Placement(device, dtype))
     known = opened.pools.keys()
     with progress_bar() as progress:
         info = opened.pools.add(folder, task, base=base, digest=digest, progress=progress)
@@ -282,6 +287,8 @@ def withdraw(
     leave_stale: Annotated[
         bool, typer.Option("--leave-stale", help="Do not assemble the users again whose recipes used the pieces.")
     ] = False,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
@@ -291,7 +298,7 @@ def withdraw(
     stale: these users are assembled again, and until then the base answers for them. Copies published elsewhere are not
     touched.
     """
-    opened = open_home(home)
+    opened = open_home(home, Placement(device, dtype))
     with progress_bar() as progress:
         done = opened.pools.withdraw(who, again=not leave_stale, progress=progress)
     print_json(done.as_dict()) if json else _print_withdrawal(done)

@@ -16,6 +16,7 @@ from ownlm.cli import options
 from ownlm.cli.home import open_home
 from ownlm.cli.output import print_json, say, warn
 from ownlm.errors import ConfigError, OwnlmError, StoreError
+from ownlm.model.bases.placement import Placement
 from ownlm.programs import PYTHON
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ def serve(
         Path,
         typer.Option("--vllm-python", metavar="FILE", help="The Python that has vLLM and ownlm.", show_default="this"),
     ] = Path(PYTHON),
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
@@ -113,7 +116,7 @@ def serve(
         from ownlm.server.limits import Limits
         from ownlm.store.exports import sweep_ended
 
-        opened = open_home(home)
+        opened = open_home(home, Placement(device, dtype))
         limits = Limits(
             max_tokens=max_tokens, requests_per_minute=requests_per_minute, timeout_s=timeout,
             job_timeout_s=job_timeout, bodies_bytes=round(bodies_mb * 1e6),
@@ -156,15 +159,18 @@ def _engine(home: "Home", kind: str, slots: int, queue: int, python: Path) -> "S
         from ownlm.inference.async_engine import AsyncEngine
         from ownlm.inference.scheduler import EngineLimits
 
-        return AsyncEngine(home.store, home.device, EngineLimits(slots=slots), queue=queue)
+        return AsyncEngine(home.store, home.placement, EngineLimits(slots=slots), queue=queue)
     from ownlm.server.vllm.engine import on_other_bases, served_base, start_engine
     from ownlm.server.vllm.server import VllmSettings
 
-    settings, base = VllmSettings(python=str(python), slots=slots, in_memory=max(256, slots)), served_base(home.store)
+    base, dtype = served_base(home.store), home.placement.dtype
+    settings = VllmSettings(
+        python=str(python), slots=slots, in_memory=max(256, slots), dtype=None if dtype == "auto" else dtype
+    )
     if apart := len(on_other_bases(home.store, base)):
         warn(f"vLLM serves {base.name} only; newest adapters on other bases, which cannot answer: {apart}")
     warn(f"starting vLLM with {base.name}: this takes a minute or more")
-    return start_engine(home.store, settings, base=base.name, device=home.device, most=queue)
+    return start_engine(home.store, settings, base=base.name, device=home.placement.device, most=queue)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -27,6 +27,7 @@ from ownlm.cli.output import (
     warn_failed,
 )
 from ownlm.errors import ConfigError, shown
+from ownlm.model.bases.placement import Placement
 from ownlm.workflows.options import AdaptOptions, ColdStartOptions, TrainOptions
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def adapt(
     batch_size: options.BatchSize = None,
     max_words: options.MaxWords = None,
     seed: options.Seed = 0,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
@@ -66,7 +69,7 @@ def adapt(
         since=since, learning_rate=learning_rate, epochs=epochs, r=rank, lora_alpha=rank,
         target_modules=_names(modules), batch_size=batch_size, max_words=max_words, seed=seed,
     )  # fmt: skip
-    with making_home(home) as opened, progress_bar() as progress:
+    with making_home(home, Placement(device, dtype)) as opened, progress_bar() as progress:
         base_info = opened.adapt(out, asked, progress=progress)
     made = base_info.provenance or {}
     if json:
@@ -98,6 +101,8 @@ def profile(
     counted: Annotated[
         bool, typer.Option("--counted", help="List each user's most frequent labels, without a model.")
     ] = False,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
@@ -114,7 +119,8 @@ def profile(
     report = Profiles()
     how: dict[str, Any] = {"base": base, "url": url, "model": model, "counted": counted}
     with reporting(report, _print_profiles, json, report.written, report.skipped) as progress:
-        open_home(home).profile(task, users=user or [], tell=warn, progress=progress, report=report, **how)
+        opened = open_home(home, Placement(device, dtype))
+        opened.profile(task, users=user or [], tell=warn, progress=progress, report=report, **how)
     end(report.failed, report.interrupted, f"{many(len(report.written), 'profile')} done and kept")
 
 
@@ -146,6 +152,8 @@ def train(
     pool: options.Pool = None,
     held_back: options.HeldBack = False,
     seed: options.Seed = 0,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
     home: options.Home = options.HOME,
     json: options.Json = False,
 ) -> None:
@@ -171,31 +179,35 @@ def train(
         method=method, virtual_tokens=virtual_tokens, from_scratch=from_scratch, slots=slots,
         tokens_per_step=tokens_per_step, held_back=held_back, seed=seed, pool=pool, dry_run=dry_run,
     )  # fmt: skip
-    if dry_run:
-        (_place if ladder else _estimate)(asked, home, json)
-    else:
-        (_start_cold if ladder else _train)(asked, home, json)
+    run = (_place if ladder else _estimate) if dry_run else (_start_cold if ladder else _train)
+    run(asked, home, Placement(device, dtype), json)
 
 
 def _names(modules: str | None) -> tuple[str, ...] | None:
     return None if modules is None else tuple(modules.split(","))
 
 
-def _train(asked: ColdStartOptions, home: Path, json: bool) -> None:
+def _train(asked: ColdStartOptions, home: Path, placement: Placement, json: bool) -> None:
     from ownlm.workflows.report import Training
 
     report = Training()
-    with reporting(report, _print_training, json, report.trained) as progress, making_home(home) as opened:
+    with (
+        reporting(report, _print_training, json, report.trained) as progress,
+        making_home(home, placement) as opened,
+    ):
         opened.train(asked, progress=progress, report=report)
     end(report.failed, report.interrupted, f"{many(len(report.trained), 'adapter')} done and kept{_saved(report)}")
 
 
-def _start_cold(asked: ColdStartOptions, home: Path, json: bool) -> None:
+def _start_cold(asked: ColdStartOptions, home: Path, placement: Placement, json: bool) -> None:
     from ownlm.workflows.report import ColdStart
 
     report = ColdStart()
     made = report.assemblies.assembled, report.training.trained
-    with reporting(report, _print_cold_start, json, *made) as progress, making_home(home) as opened:
+    with (
+        reporting(report, _print_cold_start, json, *made) as progress,
+        making_home(home, placement) as opened,
+    ):
         opened.ladder(asked, progress=progress, report=report)
     done = f"{many(len(made[0]) + len(made[1]), 'user')} done and kept{_saved(report.training)}"
     end(report.assemblies.failed + report.training.failed, report.interrupted, done)
@@ -209,9 +221,9 @@ def _saved(report: "Training") -> str:
     return ", no progress of others: it is kept every minute"
 
 
-def _place(asked: ColdStartOptions, home: Path, json: bool) -> None:
+def _place(asked: ColdStartOptions, home: Path, placement: Placement, json: bool) -> None:
     """Prints every user's tier."""
-    report = open_home(home).ladder(asked)
+    report = open_home(home, placement).ladder(asked)
     if json:
         whole = report.as_dict()
         print_json({name: whole[name] for name in ("ladder", "skipped", "added")})
@@ -223,10 +235,10 @@ def _place(asked: ColdStartOptions, home: Path, json: bool) -> None:
         say("nothing was trained or assembled, and nothing written")
 
 
-def _estimate(asked: TrainOptions, home: Path, json: bool) -> None:
+def _estimate(asked: TrainOptions, home: Path, placement: Placement, json: bool) -> None:
     """Prints what the same command without --dry-run would do and need."""
     with progress_bar() as progress:
-        found = open_home(home).estimate(asked, progress=progress)
+        found = open_home(home, placement).estimate(asked, progress=progress)
     if json:
         print_json(found.as_dict())
     else:

@@ -11,6 +11,7 @@ from ownlm.inference.request import Request
 from ownlm.inference.scheduler import EngineLimits, Outputs
 from ownlm.inference.sequence import Sequence
 from ownlm.inference.worker import Worker
+from ownlm.model.bases.placement import DEFAULT, Placement
 from ownlm.store.rows import BaseInfo
 from ownlm.store.store import Store
 
@@ -23,17 +24,17 @@ class AsyncEngine:
     """See `ServingEngine`. Methods are for one event loop; each loaded base has a thread.
 
     Args:
-        device: Device of the models; None for a GPU if there is one, else the CPU.
+        placement: Device of the models, and type of their weights.
         limits: How much one base computes together.
         queue: Number of requests that may wait.
         bases: Number of bases in memory; an idle one makes room.
     """
 
     def __init__(
-        self, store: Store, device: str | None = None, limits: EngineLimits | None = None, *, queue: int = 256,
+        self, store: Store, placement: Placement = DEFAULT, limits: EngineLimits | None = None, *, queue: int = 256,
         bases: int = 1,
     ) -> None:  # fmt: skip
-        self.store, self.device, self.limits, self.queue, self.bases = store, device, limits, queue, bases
+        self.store, self.placement, self.limits, self.queue, self.bases = store, placement, limits, queue, bases
         self._streams: dict[Sequence, OutputStream] = {}
         self._workers: OrderedDict[str, Worker] = OrderedDict()  # by base, least recently used first
         self._leaving: list[Worker] = []  # workers that finish their requests and end
@@ -99,7 +100,7 @@ class AsyncEngine:
                 loop.call_soon_threadsafe(call, *args)
 
         return Worker(
-            base, self.store, self.device, self.limits or EngineLimits(),
+            base, self.store, self.placement, self.limits or EngineLimits(),
             deliver=lambda outputs: in_loop(self._deliver, outputs), on_idle=lambda: in_loop(self._tidy),
         )  # fmt: skip
 

@@ -14,6 +14,7 @@ from ownlm.inference.request import Request, RequestOutput
 from ownlm.inference.scheduler import EngineLimits, Scheduler
 from ownlm.inference.sequence import Sequence
 from ownlm.model.base import BaseLM
+from ownlm.model.bases.placement import DEFAULT, Placement
 from ownlm.progress import Progress, silent
 from ownlm.store.rows import AdapterInfo, BaseInfo
 from ownlm.store.store import Store
@@ -33,12 +34,12 @@ class Engine:
             print(output.text)
 
     Args:
-        device: Device of the models; None for a GPU if there is one, else the CPU.
+        placement: Device of the models, and type of their weights.
         limits: How much is computed together.
     """
 
-    def __init__(self, store: Store, device: str | None = None, limits: EngineLimits = BATCH) -> None:
-        self.store, self.device, self.limits = store, device, limits
+    def __init__(self, store: Store, placement: Placement = DEFAULT, limits: EngineLimits = BATCH) -> None:
+        self.store, self.placement, self.limits = store, placement, limits
         self._loaded: BaseLM | None = None
 
     def load(self, base: BaseInfo, progress: Progress = silent) -> BaseLM:
@@ -50,7 +51,7 @@ class Engine:
         if self._loaded is None or self._loaded.fingerprint != base.fingerprint:
             progress("loading the base", 0, 0, base.name)
             self._loaded = None  # before the next is loaded: two may not fit
-            self._loaded = load_registered(base, self.device)
+            self._loaded = load_registered(base, self.placement)
         return self._loaded
 
     def generate(self, requests: Iterable[Request]) -> Iterator[RequestOutput]:

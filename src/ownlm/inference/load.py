@@ -5,8 +5,9 @@ from pathlib import Path
 from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError, BaseModelError
 from ownlm.model.adapter import Adapter
-from ownlm.model.base import BaseLM, default_device, load_base
+from ownlm.model.base import BaseLM, load_base
 from ownlm.model.bases.files import fingerprint
+from ownlm.model.bases.placement import Placement
 from ownlm.model.peft_adapter import PeftAdapter
 from ownlm.model.targets import check_fits, target_modules
 from ownlm.perpcs.materialise import joined, materialise
@@ -19,23 +20,24 @@ from ownlm.store.store import Store
 RECIPE = "recipe"  # the method of an adapter that was assembled
 
 
-def load_registered(base: BaseInfo, device: str | None) -> BaseLM:
+def load_registered(base: BaseInfo, placement: Placement) -> BaseLM:
     """Loads a base of the home, after checking that its files have not changed.
 
     Args:
-        device: device to run on; by default a GPU if there is one, else the CPU.
+        placement: device to run on, and type of the weights.
 
     Raises:
         BaseModelError: its files have changed, or it cannot be loaded.
+        ConfigError: this machine does not have the device.
     """
-    folder = Path(base.folder)
+    folder, device = Path(base.folder), placement.find_device()
     if fingerprint(folder) != base.fingerprint:
         raise BaseModelError(
             f"The files of the base {base.name!r} have changed since it was added",
             got=f"other weights, tokenizer or configuration in {folder}",
             hint="put it back, or add what is there under another name",
         )
-    return load_base(folder, name=base.name, fingerprint=base.fingerprint, device=device or default_device())
+    return load_base(folder, name=base.name, fingerprint=base.fingerprint, device=device, dtype=placement.dtype)
 
 
 def load_adapter(store: Store, info: AdapterInfo, base: BaseLM, pool: Pool | None = None) -> Adapter:

@@ -13,6 +13,7 @@ from ownlm.inference.protocol import StoppedError
 from ownlm.inference.request import RequestOutput
 from ownlm.inference.scheduler import EngineLimits, Outputs, Scheduler
 from ownlm.inference.sequence import Sequence
+from ownlm.model.bases.placement import Placement
 from ownlm.store.rows import BaseInfo
 from ownlm.store.store import Store
 
@@ -31,13 +32,13 @@ class Worker:
         self,
         base: BaseInfo,
         store: Store,
-        device: str | None,
+        placement: Placement,
         limits: EngineLimits,
         deliver: Callable[[Outputs], None],
         on_idle: Callable[[], None],
     ) -> None:
         self.scheduler: Scheduler | None = None  # once the base is loaded
-        self._base, self._store, self._device, self._limits = base, store, device, limits
+        self._base, self._store, self._placement, self._limits = base, store, placement, limits
         self._deliver, self._on_idle = deliver, on_idle
         self._submitted: list[Sequence] = []  # sequences with prompts that are not encoded yet
         self._encoded: list[Sequence] = []  # sequences that the scheduler does not have yet
@@ -100,7 +101,7 @@ class Worker:
 
     def _run(self) -> None:
         try:
-            base = load_registered(self._base, self._device)
+            base = load_registered(self._base, self._placement)
             adapters = AdapterCache(base, self._store, self._limits.slots)
             self.scheduler = scheduler = Scheduler(base, adapters, self._limits)
         except OwnlmError as error:

@@ -83,11 +83,14 @@ def packed_attention(
 
 
 def _padded(q_THE: Tensor, k_SGE: Tensor, v_SGE: Tensor, packed: PackedBatch, scores: Scores, mask: Mask) -> Tensor:
-    """Bucket by bucket. One gather serves them all: a gather's backward pass fills and adds the whole row."""
-    p = packed.padded
+    """Bucket by bucket. One gather serves them all: a gather's backward pass fills and adds the whole row.
+
+    On a CPU it is computed in float32 at least: a processor with bfloat16 is slow at the backward pass in it.
+    """
+    p, dtype = packed.padded, q_THE.dtype
+    wide = torch.promote_types(dtype, torch.float32) if q_THE.device.type == "cpu" else dtype
     q_qHE, k_kGE, v_kGE = (
-        one.flatten(1).index_select(0, at).view(len(at), *one.shape[1:])
-        for one, at in ((q_THE, p.query_q), (k_SGE, p.key_k), (v_SGE, p.key_k))
+        _gathered(one, at, wide) for one, at in ((q_THE, p.query_q), (k_SGE, p.key_k), (v_SGE, p.key_k))
     )
     shapes = [bucket.distance_NQK.shape for bucket in p.buckets]
     queries, keys = [n * q for n, q, _ in shapes], [n * k for n, _, k in shapes]
@@ -95,7 +98,18 @@ def _padded(q_THE: Tensor, k_SGE: Tensor, v_SGE: Tensor, packed: PackedBatch, sc
     split = zip(q_qHE.split(queries), k_kGE.split(keys), v_kGE.split(keys), strict=True)
     for bucket, (q_qHE, k_kGE, v_kGE) in zip(p.buckets, split, strict=True):
         outputs.append(_attend(q_qHE, k_kGE, v_kGE, bucket, scores, mask))
-    return torch.cat(outputs)[p.restore_T]
+    return torch.cat(outputs)[p.restore_T].to(dtype)
+
+
+def _gathered(x_SHE: Tensor, at_k: Tensor, dtype: torch.dtype) -> Tensor:
+    """Vectors of some positions, in another type.
+
+    Those of a row are converted before they are gathered, so that gradients of a shared prefix add up in that type;
+    those of a cache, which is longer, after.
+    """
+    if x_SHE.requires_grad:
+        x_SHE = x_SHE.to(dtype)
+    return x_SHE.flatten(1).index_select(0, at_k).view(len(at_k), *x_SHE.shape[1:]).to(dtype)
 
 
 def _attend(q_qHE: Tensor, k_kGE: Tensor, v_kGE: Tensor, bucket: Bucket, scores: Scores, mask: Mask) -> Tensor:

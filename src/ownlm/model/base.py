@@ -17,7 +17,8 @@ from ownlm.model.adapter import Adapter
 from ownlm.model.attention import NAME
 from ownlm.model.bank import LoraBank
 from ownlm.model.bases.context import context, has_original_context
-from ownlm.model.bases.files import end_of_text_ids
+from ownlm.model.bases.files import end_of_text_ids, hidden_size, stored_type
+from ownlm.model.bases.placement import WIDTH, Dtype, choose_dtype
 from ownlm.model.bases.text_tokenizer import TextTokenizer
 from ownlm.model.forward_context import set_forward_context, trim_last_mlp
 from ownlm.model.kv_cache import KvCache
@@ -179,7 +180,12 @@ class BaseLM:
 
 
 def load_base(
-    folder: Path, *, name: str, fingerprint: str, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+    folder: Path,
+    *,
+    name: str,
+    fingerprint: str,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | Dtype = "auto",
 ) -> BaseLM:
     """Loads a base model from an ordinary Hugging Face folder, for packed rows.
 
@@ -188,7 +194,7 @@ def load_base(
         name: the name in the home, for messages.
         fingerprint: the hash of its content.
         device: the device of the weights.
-        dtype: the type of the weights; by default float32 on a CPU, else bfloat16.
+        dtype: the type of the weights; by default the one that `choose_dtype` gives.
 
     Raises:
         BaseModelError: transformers cannot load it, weights are missing, there is no end-of-text token, or it
@@ -196,8 +202,8 @@ def load_base(
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    if dtype is None:
-        dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
+    if isinstance(dtype, str):
+        dtype = choose_dtype(device, dtype, hidden_size(folder) or WIDTH).dtype
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         both: Any = AutoModelForCausalLM.from_pretrained(
@@ -224,6 +230,14 @@ def load_base(
     probe(model, name)
     trim_last_mlp(model)
     return BaseLM(name, fingerprint, folder, model, _with_end_of_text(tokenizer, folder))
+
+
+def _as_stored(base: BaseLM) -> Any:
+    """The base's model in the type of its files; read again where it was loaded in another one."""
+    dtype = getattr(torch, stored_type(base.folder))
+    if next(base.model.parameters()).dtype == dtype:
+        return base.model
+    return load_base(base.folder, name=base.name, fingerprint=base.fingerprint, dtype=dtype).model
 
 
 def load_without_weights(folder: Path, *, name: str, fingerprint: str) -> BaseLM:
@@ -269,25 +283,21 @@ def _with_end_of_text(tokenizer: Any, folder: Path) -> Any:
 def save_merged(base: BaseLM, adapter: Adapter, folder: Path) -> None:
     """Writes the base with an adapter merged into its weights, as an ordinary Hugging Face folder.
 
-    If the adapter changes a head that shares its weight with the embeddings, the written base has two weights, and its
-    configuration says so. The base in memory does not change.
+    It is computed in float32 from the weights as they are stored, and written in their type, whatever type they were
+    loaded in. If the adapter changes a head that shares its weight with the embeddings, the written base has two
+    weights, and its configuration says so. The base in memory does not change.
     """
-    merged = {f"{name}.weight": pair for name, pair in adapter.pairs.items()}
+    model, merged = _as_stored(base), {f"{name}.weight": pair for name, pair in adapter.pairs.items()}
     state = {
-        name: lora_merge(tensor, pair.A_RD.to(tensor.device), pair.B_OR.to(tensor.device), adapter.lora.scaling)
+        name: lora_merge(tensor.cpu(), pair.A_RD.cpu(), pair.B_OR.cpu(), adapter.lora.scaling)
         if (pair := merged.get(name)) is not None
         else tensor
-        for name, tensor in base.model.state_dict().items()
+        for name, tensor in model.state_dict().items()
     }
-    assert merged.keys() <= state.keys() and len(target_modules(base.model, adapter.lora)) == len(merged)
-    base.model.save_pretrained(folder, state_dict=state)
-    if base.model.get_output_embeddings() in [module for _, module in target_modules(base.model, adapter.lora)]:
+    assert merged.keys() <= state.keys() and len(target_modules(model, adapter.lora)) == len(merged)
+    model.save_pretrained(folder, state_dict=state)
+    if model.get_output_embeddings() in [module for _, module in target_modules(model, adapter.lora)]:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         config.tie_word_embeddings = config.get_text_config().tie_word_embeddings = False
         config.save_pretrained(folder)
     base.tokenizer.save_pretrained(folder)
-
-
-def default_device() -> str:
-    """`cuda` if there is a GPU, else `cpu`."""
-    return "cuda" if torch.cuda.is_available() else "cpu"

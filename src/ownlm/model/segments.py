@@ -154,7 +154,7 @@ def add_mm_(out_TO: Tensor, x_TI: Tensor, weight_UIO: Tensor, segments: Segments
         out_TO.index_add_(0, p.row_t, product_SNO.flatten(0, 1)[p.place_t].to(out_TO.dtype), alpha=scale)
         return
     if out_TO.dtype != weight_UIO.dtype:
-        out_TO.add_(mm(x_TI, weight_UIO, segments, scale).to(out_TO.dtype))
+        out_TO.add_(mm(x_TI, weight_UIO, segments, scale))  # rounded once, after the sum
         return
     _add_products_(out_TO, x_TI, weight_UIO, segments, scale)
 

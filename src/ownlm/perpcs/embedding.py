@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ownlm.errors import ConfigError, DataError
-from ownlm.model.base import BaseLM, default_device
+from ownlm.model.base import BaseLM
 from ownlm.model.packed import BatchBuilder
 from ownlm.model.segments import BASE
 
@@ -57,7 +57,7 @@ def embed_histories(
     return _stacked([sum_D / count for sum_D, count in zip(sums, counts, strict=True)])
 
 
-def embed_with(folder: Path, histories: Iterable[Sequence[str]]) -> Tensor:
+def embed_with(folder: Path, histories: Iterable[Sequence[str]], device: str = "cpu") -> Tensor:
     """Mean history embeddings, by a sentence-transformers model instead of the base.
 
         e_u = mean over u's records of  the model's embedding of the record
@@ -65,6 +65,7 @@ def embed_with(folder: Path, histories: Iterable[Sequence[str]]) -> Tensor:
     Args:
         folder: as sentence-transformers saves it, in safetensors. No code in it is run.
         histories: as for `embed_histories`. The model cuts what is too long for it.
+        device: where the model runs.
 
     Returns:
         emb_UD, float32 on the CPU, in the histories' order.
@@ -75,12 +76,12 @@ def embed_with(folder: Path, histories: Iterable[Sequence[str]]) -> Tensor:
 
     Source: Per-Pcs (arXiv 2406.10471), sharer selection. Differs: any encoder, not DeBERTa-v3-large alone.
     """
-    model, means = _load(folder), list[Tensor]()
+    model, means = _load(folder, device), list[Tensor]()
     for user, texts in enumerate(histories):
         filled = [text for text in texts if text.strip()]
         if not filled:
             raise _nothing(user)
-        means.append(model.encode(filled, convert_to_tensor=True, show_progress_bar=False).double().mean(dim=0).cpu())
+        means.append(model.encode(filled, convert_to_tensor=True, show_progress_bar=False).cpu().double().mean(dim=0))
     return _stacked(means)
 
 
@@ -136,7 +137,7 @@ def _nothing(user: int) -> DataError:
     )
 
 
-def _load(folder: Path) -> Any:
+def _load(folder: Path, device: str) -> Any:
     """A sentence-transformers model, from nothing but safetensors and the package's own code."""
     transformer = _package().SentenceTransformer
     if not folder.is_dir():
@@ -152,7 +153,7 @@ def _load(folder: Path) -> Any:
     try:
         return transformer(
             str(folder),
-            device=default_device(),
+            device=device,
             local_files_only=True,
             trust_remote_code=False,
             model_kwargs={"use_safetensors": True},

@@ -50,11 +50,11 @@ def work(asked: dict[str, Any], tell: Tell) -> None:
     """Trains or assembles users, and reports each result.
 
     Args:
-        asked: home, device, kind, task, users, settings.
+        asked: home, placement, kind, task, users, settings.
     """
     from ownlm.home import Home  # importing it takes seconds; signals are handled already
 
-    home = Home(asked["home"], device=asked["device"], create=False)
+    home = Home(asked["home"], **asked["placement"], create=False)
 
     def progress(stage: str, done: float, total: float, note: str = "") -> None:
         tell(event="progress", progress={"stage": stage, "done": done, "total": total})

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sqlalchemy import select
@@ -140,7 +140,7 @@ class Jobs:
         if alike:
             before = self._newest(alike)
             asked = {
-                "home": str(store.folder), "device": self._home.device, "kind": alike[0].kind,
+                "home": str(store.folder), "placement": asdict(self._home.placement), "kind": alike[0].kind,
                 "task": alike[0].task, "users": [job.user for job in alike], "settings": settings,
             }  # fmt: skip
             outcomes = self._process_of(asked)

@@ -64,7 +64,7 @@ def add_base(store: Store, source: str, name: str | None, progress: Progress) ->
         store.move_base(name, base.folder)  # the same base, perhaps in another folder
         return store.base(name)
     progress("trial run", 0, 1)
-    check_packed(load_base(folder, name=name, fingerprint=base.fingerprint))
+    check_packed(load_base(folder, name=name, fingerprint=base.fingerprint, dtype="float32"))
     progress("trial run", 1, 1)
     store.add_base(base)
     return base

@@ -29,7 +29,7 @@ TOKENIZER_FILES = (
 )
 _TOKENIZERS = ({"tokenizer.json"}, {"tokenizer.model"}, {"vocab.json", "merges.txt"})  # each is enough
 _CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")  # the last also names models that write no text
-_FULL = {"F64", "F32", "F16", "BF16"}  # safetensors' names of full precision
+_FULL = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # full precision: torch's names
 _PACKED = ("weight", "weight_packed", "_blocks")  # ends of weights' names, also "qweight" of GPTQ and AWQ
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 # Settings that saving the same model again may change; each tensor has its own type.
@@ -113,6 +113,24 @@ def fingerprint(folder: Path) -> str:
             content = _tokenizer_content(folder / name)
             add(["tokenizer", name, len(content)], [content])
     return digest.hexdigest()
+
+
+def hidden_size(folder: Path) -> int | None:
+    """The width of a base's hidden states, if its configuration names it as most do."""
+    whole = read_config(folder)
+    config = whole | _text(whole)
+    size = config.get("hidden_size", config.get("n_embd"))
+    return size if isinstance(size, int) else None
+
+
+def stored_type(folder: Path) -> str:
+    """The type that holds all of a base's stored weights, by torch's name.
+
+    Raises:
+        BaseModelError: a file is missing or damaged.
+    """
+    found = {_FULL[one.dtype] for one in _stored_tensors(folder).values() if one.dtype in _FULL}
+    return found.pop() if len(found) == 1 else "float64" if "float64" in found else "float32"
 
 
 def parameter_count(folder: Path) -> int:

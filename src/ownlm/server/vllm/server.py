@@ -18,7 +18,7 @@ import httpx2 as httpx
 
 from ownlm.errors import ConfigError, OwnlmError
 from ownlm.inference.protocol import EngineDownError
-from ownlm.model.base import default_device
+from ownlm.model.bases.placement import default_device
 from ownlm.programs import PYTHON, child_environment, python_command
 from ownlm.server.vllm.terms import Terms, room_for, socket_in
 from ownlm.store.exports import serving, sweep_served

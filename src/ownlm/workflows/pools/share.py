@@ -195,7 +195,9 @@ def _embeddings(plan: SharePlan, model: BaseLM, progress: Progress, users: list[
             yield [retrieval_document(plan.task, record) for record in records]
 
     embedder = plan.options.embedder
-    return embed_histories(model, texts()) if embedder is None else embed_with(embedder, texts())
+    if embedder is None:
+        return embed_histories(model, texts())
+    return embed_with(embedder, texts(), str(model.device))
 
 
 def _centred(drafting: Drafting, gates: dict[str, Gates]) -> dict[str, Gates]:
