@@ -51,7 +51,9 @@ def test_forgetting_is_told(shell: Shell) -> None:
     assert "not searched for: 4 texts of fewer than 8 letters" in out
     assert shell.json("users", "forget", "bela")["adapters"] == 1
     assert "no user 'ada'" in shell.run("users", "forget", "ada", code=1)
-    assert "left out 9: they, or their user, were forgotten before" in shell.run("history", "add", "more.jsonl", "--task", "sorting")
+    assert "left out 9: they, or their user, were forgotten before" in shell.run(
+        "history", "add", "more.jsonl", "--task", "sorting"
+    )
     assert [row["user"] for row in shell.json("users", "ls")] == ["ciro"]
     everything = b"".join(path.read_bytes() for path in (shell.folder / ".ownlm").rglob("*") if path.is_file())
     assert b"ada secret" not in everything and b"bela" not in everything and b"ciro secret" in everything

@@ -11,6 +11,8 @@ from isolation_stress import main
 
 def test_nobody_gets_anothers_answer() -> None:
     told = main(Namespace(people=12, assembled=4, requests=150, at_once=40, slots=2, timeout=600, seed=1))
-    assert told["wrong"] == 0 and told["answers"]["right"] > 75 and "refused 503" not in told["answers"], told["answers"]
+    assert told["wrong"] == 0 and told["answers"]["right"] > 75 and "refused 503" not in told["answers"], told[
+        "answers"
+    ]
     assert told["retrained"] > 0 and told["retrained_and_not_learnt"] == 0
     assert told["assembled_say"] > 1 and told["server"]["evictions"] > 10

@@ -29,7 +29,9 @@ def add(
     task: options.Task,
     labels: options.Labels = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out, and say how many.")] = False,
-    again: Annotated[bool, typer.Option("--again", help="Also take records and users that were forgotten; else they stay out.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also take records and users that were forgotten; else they stay out.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the file and count; add nothing.")] = False,
     home: options.Home = options.HOME,
     json: options.Json = False,

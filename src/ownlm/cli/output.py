@@ -198,7 +198,10 @@ def tell_added(added: "Added", dry_run: bool = False) -> None:
     if same := added.dataset.repeated:
         say(f"{many(same, 'row')} of the file {'repeats' if same == 1 else 'repeat'} another row: added once")
     if added.forgotten:
-        say(f"left out {added.forgotten:,}: they, or their user, were forgotten before; `ownlm history add --again` takes them")
+        say(
+            f"left out {added.forgotten:,}: they, or their user, were forgotten before; "
+            "`ownlm history add --again` takes them"
+        )
     for note in added.dataset.notes:
         warn(note)
     if added.inside is not None and not dry_run:
