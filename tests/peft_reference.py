@@ -45,7 +45,12 @@ def train_with_peft(
     begin, batches = start_of(job, model, config)
     lora = config.lora
     targets = peft_targets(model, [name for name, _ in target_modules(model, lora)])
-    peft = get_peft_model(model, PeftLoraConfig(r=lora.r, lora_alpha=lora.lora_alpha, target_modules=targets))
+    invocation = lora.alora_invocation_tokens and list(lora.alora_invocation_tokens)
+    made = PeftLoraConfig(
+        r=lora.r, lora_alpha=lora.lora_alpha, target_modules=targets, alora_invocation_tokens=invocation,
+        task_type="CAUSAL_LM" if invocation else None,
+    )  # fmt: skip
+    peft = get_peft_model(model, made)
     trainable = {name: parameter for name, parameter in peft.named_parameters() if parameter.requires_grad}
     assert trainable.keys() == begin.keys()
     with torch.no_grad():

@@ -15,6 +15,12 @@ class LoraConfig(BaseModel):
     r: int = Field(8, ge=1, le=1024, description="rank")
     lora_alpha: float = Field(8.0, gt=0, description="the update is scaled by lora_alpha / r")
     target_modules: tuple[str, ...] = Field(("q_proj", "v_proj"), min_length=1)
+    alora_invocation_tokens: tuple[int, ...] | None = Field(
+        None,
+        min_length=1,
+        exclude_if=lambda tokens: tokens is None,
+        description="token ids from which on the adapter acts; None for an adapter that acts on all tokens",
+    )
 
     @property
     def scaling(self) -> float:
@@ -40,6 +46,11 @@ class TrainConfig(BaseModel):
 
     method: Method = Field("lora", description="methods other than LoRA are trained by peft, one user at a time")
     lora: LoraConfig = LoraConfig()
+    activated: bool = Field(
+        False,
+        exclude_if=lambda activated: not activated,
+        description="whether the adapter acts only after the instruction (activated LoRA)",
+    )
     virtual_tokens: int = Field(8, ge=1, le=1024, description="number of virtual tokens of prompt tuning")
     prompt: PromptConfig = PromptConfig()
     lora_dropout: float = Field(0.0, ge=0, lt=1)

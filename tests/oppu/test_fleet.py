@@ -95,6 +95,30 @@ def test_bank_of_eight_equals_each_alone_and_peft_in_float64(double: BaseLM, tin
                 assert not torch.equal(tensor, start[name])
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_activated_adapters_in_company_equal_each_alone_and_peft(
+    double: BaseLM, tiny_base: Path, dropout: float
+) -> None:
+    jobs = make_jobs(double.model.config.vocab_size, examples=9, prompt=12)
+    instruction = jobs[0].examples[0].prompt[:6]
+    lora = CONFIG.lora.model_copy(update={"alora_invocation_tokens": tuple(instruction[4:])})
+    config = CONFIG.model_copy(update={"lora": lora, "lora_dropout": dropout})
+    jobs = [replace(job, examples=[replace(one, unadapted=4) for one in job.examples]) for job in jobs]
+    together = in_bank(double, jobs, config, slots=PEOPLE)
+    for job in jobs[:3]:
+        (alone,) = train_fleet(double, [job], config, slots=1)
+        references = [(alone.losses, weights(alone.adapter))]
+        if not dropout:
+            losses, _, end = train_with_peft(tiny_base, job, config, torch.float64)
+            references.append((losses, end))
+        for losses, after in references:
+            assert together[job.user].losses == pytest.approx(losses, abs=1e-9, rel=1e-9)
+            for name, tensor in weights(together[job.user].adapter).items():
+                torch.testing.assert_close(tensor, after[name], atol=1e-9, rtol=1e-9)
+    everywhere = in_bank(double, make_jobs(double.model.config.vocab_size, examples=9, prompt=12), CONFIG, slots=1)
+    assert together[jobs[0].user].losses != pytest.approx(everywhere[jobs[0].user].losses, rel=1e-6)
+
+
 def test_order_and_slots_do_not_matter(double: BaseLM) -> None:
     jobs = make_jobs(double.model.config.vocab_size, examples=9, prompt=12)
     eight = in_bank(double, jobs, CONFIG, slots=PEOPLE)
@@ -194,7 +218,7 @@ def every_span_padded(parts, device, whole=None):
 
 # Each shortcut, and what it is without.
 WITHOUT = {
-    "prefix shared": ("ownlm.oppu.minibatches.shared_prefix", lambda examples: 0),
+    "prefix shared": ("ownlm.oppu.minibatches.shared_prefix", lambda *_: 0),
     "last MLP at asked positions": ("ownlm.model.forward_context.TRIM_ONE_IN", 10**9),
     "A of siblings at once": ("ownlm.model.targets.SIBLINGS", ()),
     "queries in blocks": ("ownlm.model.packed.BLOCK", 10**9),

@@ -108,6 +108,7 @@ CASES = {
     "optional fields, records shown": Case(NOTING, noted, NOTES, {"rag": 2, "max_words": 20, "max_words_retrieved": 5}),
     "options, records shown": Case(CITING, cited, CITED, {"rag": 1}),
     "labels, a profile, records shown": Case(how={"rag": 3, "profile": True}, profile=True),
+    "activated": Case(how={"activated": True, "rag": 1}, adapted=True),
     "ia3": Case(how={"method": "ia3"}),
     "prompt tuning": Case(how={"method": "prompt", "virtual_tokens": 3}),
 }

@@ -106,6 +106,13 @@ Method = Annotated[
         show_default=False,
     ),
 ]
+Activated = Annotated[
+    bool,
+    typer.Option(
+        "--activated",
+        help="The adapter acts only after the instruction, which is then computed once for all users (activated LoRA).",
+    ),
+]
 VirtualTokens = Annotated[
     int | None,
     typer.Option(

@@ -143,6 +143,7 @@ def train(
     batch_size: options.BatchSize = None,
     max_words: options.MaxWords = None,
     method: options.Method = None,
+    activated: options.Activated = False,
     virtual_tokens: options.VirtualTokens = None,
     from_scratch: options.FromScratch = False,
     slots: options.Slots = None,
@@ -176,8 +177,8 @@ def train(
         task=task, data=data, users=user or (), top=top, min_records=min_records, base=base, preset=preset, rag=rag,
         profile=profile, recent=recent, since=since, learning_rate=learning_rate, epochs=epochs, r=rank,
         lora_alpha=rank, target_modules=_names(modules), batch_size=batch_size, max_words=max_words,
-        method=method, virtual_tokens=virtual_tokens, from_scratch=from_scratch, slots=slots,
-        tokens_per_step=tokens_per_step, held_back=held_back, seed=seed, pool=pool, dry_run=dry_run,
+        method=method, activated=activated or None, virtual_tokens=virtual_tokens, from_scratch=from_scratch,
+        slots=slots, tokens_per_step=tokens_per_step, held_back=held_back, seed=seed, pool=pool, dry_run=dry_run,
     )  # fmt: skip
     run = (_place if ladder else _estimate) if dry_run else (_start_cold if ladder else _train)
     run(asked, home, Placement(device, dtype), json)

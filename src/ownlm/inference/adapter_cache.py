@@ -35,6 +35,11 @@ class AdapterSlot:
         self.bank, self.index, self.adapter, self.users = bank, index, adapter, 0
         self.number = BASE if bank is None else bank.first + index
 
+    @property
+    def invocation(self) -> tuple[int, ...]:
+        """Tokens of the prompt from which on the adapter acts; empty where it acts on all."""
+        return (isinstance(self.bank, LoraBank) and self.bank.lora.alora_invocation_tokens) or ()
+
     def clear(self) -> None:
         """Overwrites the adapter's weights."""
         self.adapter = None

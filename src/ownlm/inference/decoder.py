@@ -12,6 +12,9 @@ from ownlm.model.base import BaseLM
 from ownlm.model.kv_cache import KvCache
 from ownlm.model.packed import BatchBuilder, common_prefix
 from ownlm.model.piece_bank import Banks
+from ownlm.model.segments import BASE
+
+INSTRUCTIONS = 8  # of activated adapters, with keys and values in the cache
 
 
 class Decoder:
@@ -36,6 +39,7 @@ class Decoder:
         self.passes = 0
         self._joined: list[Sequence] = []  # since the last step
         self._cache = KvCache()
+        self._instructions: dict[tuple[int, ...], SharedPrefix] = {}  # that no adapter acts on, latest last
         self._stop_tokens = base.stop_tokens
         self._reserved = 0  # cache positions that running sequences need at most
 
@@ -46,8 +50,28 @@ class Decoder:
     def join(self, sequence: Sequence) -> None:
         """Adds a sequence to the batch."""
         self.running.append(sequence)
-        self._joined.append(sequence)
         self._reserved += _need(sequence)
+        if sequence.unadapted:
+            sequence.share(self._instruction(sequence))
+        else:
+            self._joined.append(sequence)
+
+    def _instruction(self, sequence: Sequence) -> SharedPrefix:
+        """The span of a prompt's beginning that no adapter acts on.
+
+        In a task's prompt it is the task's instruction: all callers share it, and the latest ones stay in the cache.
+        """
+        tokens = tuple(sequence.prompt[: sequence.unadapted])
+        if sequence.request.continues:  # a caller's own text
+            return SharedPrefix(BASE, list(tokens))
+        span = self._instructions.pop(tokens, None)
+        if span is None:
+            span = SharedPrefix(BASE, list(tokens))
+            span.references = 1  # this decoder's own
+        self._instructions[tokens] = span
+        if len(self._instructions) > INSTRUCTIONS:
+            self._release(self._instructions.pop(next(iter(self._instructions))))
+        return span
 
     def leave(self, sequences: Iterable[Sequence]) -> None:
         """Takes sequences out of the batch, finished or not."""
@@ -62,6 +86,7 @@ class Decoder:
     def clear(self) -> list[Sequence]:
         """Empties the batch after a pass that failed, and returns the sequences that were in it."""
         lost, self.running, self._joined, self._reserved, self._cache = self.running, [], [], 0, KvCache()
+        self._instructions = {}
         return lost
 
     @torch.inference_mode()
@@ -106,11 +131,16 @@ class Decoder:
     def _share_prefixes(self) -> None:
         """Lets sequences that joined share the beginning of their prompts with others of the same adapter and caller.
 
-        Callers never share: the time to the first token must not reveal what another caller asked.
+        Callers never share: the time to the first token must not reveal what another caller asked. An instruction that
+        no adapter acts on is the task's, and shared by all.
         """
         joined, self._joined = self._joined, []
         for slot, caller in dict.fromkeys((one.slot, one.request.caller) for one in joined):
-            alike = [one for one in self.running if (one.slot, one.request.caller) == (slot, caller)]
+            alike = [
+                one
+                for one in self.running
+                if (one.slot, one.request.caller) == (slot, caller) and not one.unadapted
+            ]
             prefixes = {one.parent for one in alike if isinstance(one.parent, SharedPrefix)}
             alone, donor = list[Sequence](), None  # sequences without a prefix; at most one of them has begun
             for one in alike:

@@ -12,6 +12,7 @@ from ownlm.model.bank import LoraBank
 from ownlm.model.base import BaseLM
 from ownlm.model.packed import BatchBuilder, common_prefix
 from ownlm.model.piece_bank import Banks
+from ownlm.model.segments import BASE
 
 
 def encode_labels(base: BaseLM, labels: Iterable[str]) -> list[list[int]]:
@@ -56,18 +57,24 @@ def score_labels(
 ) -> list[list[float]]:
     """Returns log p(label | prompt) of each label for each sequence, computed in one pass.
 
-    A prompt is computed once for all labels, and the common beginning of one adapter's prompts once for all of them.
+    A prompt is computed once for all labels, the common beginning of one adapter's prompts once for all of them, and an
+    instruction on which activated adapters do not act once for all users.
 
     Args:
         banks: Attached banks with the slots that sequences name; None for the base alone.
         labels: Token ids of the labels, from `encode_labels`. Likelihoods are of whole labels, not per token.
     """
     row, label_P = BatchBuilder(), list[int]()
-    order = sorted(range(len(sequences)), key=lambda place: sequences[place].slot)
-    for slot, places in groupby(order, key=lambda place: sequences[place].slot):
+
+    def group(place: int) -> tuple[int, list[int]]:
+        return sequences[place].slot, sequences[place].prompt[: sequences[place].unadapted]
+
+    order = sorted(range(len(sequences)), key=group)
+    before = {tokens: row.add(BASE, tokens) for tokens in dict.fromkeys(tuple(group(place)[1]) for place in order)}
+    for (slot, unadapted), places in groupby(order, key=group):
         prompts = {place: sequences[place].prompt for place in places}
         shared = min(common_prefix(list(prompts.values())), min(map(len, prompts.values())) - 1)
-        prefix = row.add(slot, next(iter(prompts.values()))[:shared])
+        prefix = row.add(slot, next(iter(prompts.values()))[len(unadapted) : shared], after=before[tuple(unadapted)])
         for place, prompt in prompts.items():
             chain = row.add(slot, prompt[shared:], after=prefix)
             for number, tokens in enumerate(labels):

@@ -144,10 +144,10 @@ class Scheduler:
         if not request.labels and not self.decoder.has_room(sequence):
             return False
         if request.adapter is not None:
-            sequence.adapter_slot = self.adapters.acquire(request.adapter)
-            if sequence.adapter_slot is None:
+            slot = self.adapters.acquire(request.adapter)
+            if slot is None:
                 return False
-            sequence.slot = sequence.adapter_slot.number
+            sequence.use(slot)
         sequence.started = time.monotonic()
         if request.labels:
             self._choosing.append(sequence)

@@ -9,6 +9,7 @@ from ownlm.inference.request import Finish, Request
 from ownlm.inference.sampling import Sampler
 from ownlm.inference.text import Detokenizer
 from ownlm.model.base import BaseLM
+from ownlm.model.lora import activation_start
 from ownlm.model.packed import EMPTY, TokenPositions
 from ownlm.model.segments import BASE
 
@@ -58,6 +59,7 @@ class Sequence(TokenSpan):
         text: Text of the answer.
         sampler: Draws the tokens; None takes the likeliest.
         adapter_slot: Slot that holds the request's adapter; None for the base alone.
+        unadapted: Number of the prompt's first tokens on which the adapter, an activated one, does not act.
         num_completion_tokens: Number of tokens that the model gave, a final stop token included.
         finish: Why the answer ended; None while it goes on.
         cancelled: Whether the caller has left; any thread may set it.
@@ -74,6 +76,7 @@ class Sequence(TokenSpan):
         self.max_tokens = 0
         self.sampler: Sampler | None = None
         self.adapter_slot: AdapterSlot | None = None
+        self.unadapted = 0
         self.num_completion_tokens = 0
         self.finish: Finish | None = None
         self.cancelled = False
@@ -87,6 +90,14 @@ class Sequence(TokenSpan):
         self.text = Detokenizer(base, request.stop, request.one_line, prompt if request.continues else None)
         if request.temperature > 0:
             self.sampler = Sampler(request.temperature, request.top_p, request.seed)
+
+    def use(self, adapter_slot: AdapterSlot) -> None:
+        """Sets the adapter. An activated one whose invocation tokens the prompt lacks does not act, as in PEFT."""
+        self.adapter_slot, self.slot = adapter_slot, adapter_slot.number
+        if adapter_slot.invocation:
+            start = activation_start(self.prompt, adapter_slot.invocation)
+            self.slot = BASE if start is None else self.slot
+            self.unadapted = start or 0
 
     def append_token(self, token: int, stop_tokens: set[int]) -> None:
         """Adds the model's next token, and sets `finish` if it is the last one."""

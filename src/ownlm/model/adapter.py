@@ -95,10 +95,12 @@ def write_peft_folder(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / WEIGHTS).write_bytes(weights)
     alpha = int(lora.lora_alpha) if lora.lora_alpha.is_integer() else lora.lora_alpha
+    invocation = lora.alora_invocation_tokens
     PeftLoraConfig(
         r=lora.r,
         lora_alpha=alpha,  # type: ignore[arg-type]
         target_modules=list(targets or lora.target_modules),
+        alora_invocation_tokens=None if invocation is None else list(invocation),
         lora_dropout=0.0,
         bias="none",
         task_type="CAUSAL_LM",

@@ -1,5 +1,6 @@
 """LoRA's equations, and their gradients for many adapters in one row."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -38,6 +39,22 @@ def lora_merge(weight_OD: Tensor, lora_A_RD: Tensor, lora_B_OR: Tensor, scaling:
     """
     wide = torch.promote_types(weight_OD.dtype, torch.float32)
     return (weight_OD.to(wide) + lora_B_OR.to(wide) @ lora_A_RD.to(wide) * scaling).to(weight_OD.dtype)
+
+
+def activation_start(prompt: Sequence[int], invocation: Sequence[int]) -> int | None:
+    """The first token on which an activated adapter acts: where its invocation tokens begin. None if they are absent.
+
+    >>> activation_start([5, 6, 7, 8], [6, 7])
+    1
+
+    Source: activated LoRA (arXiv 2504.12397). Differs: the first place of the tokens counts, in PEFT the last one, so
+        that no text of a user moves it.
+    """
+    length = len(invocation)
+    for start in range(len(prompt) - length + 1):
+        if prompt[start] == invocation[0] and list(prompt[start : start + length]) == list(invocation):
+            return start
+    return None
 
 
 def down(x_1TD: Tensor, lora_A_UHD: Tensor, grad_A_WHD: Tensor | None, segments: Segments) -> Tensor:

@@ -4,12 +4,28 @@ from collections.abc import Iterable, Sequence
 
 from ownlm.errors import DataError, argument
 from ownlm.model.base import BaseLM
+from ownlm.model.lora import activation_start
+from ownlm.model.packed import common_prefix
 from ownlm.oppu.minibatches import TokenizedExample
 from ownlm.prompt.example import Example
 
 
-def tokenize(base: BaseLM, user: str, examples: Iterable[Example]) -> list[TokenizedExample]:
+INVOCATION = 4  # last tokens of the instruction, from which on an activated adapter acts
+
+
+def invocation_tokens(base: BaseLM, instruction: str) -> tuple[int, ...]:
+    """The invocation tokens of activated adapters: the last ones of the instruction, however the prompt goes on."""
+    alone, continued = base.encode_prompts([instruction, f"{instruction}\n\nx"])
+    return tuple(alone[: common_prefix([alone, continued])][-INVOCATION:])
+
+
+def tokenize(
+    base: BaseLM, user: str, examples: Iterable[Example], invocation: Sequence[int] | None = None
+) -> list[TokenizedExample]:
     """Token ids of a user's examples.
+
+    Args:
+        invocation: invocation tokens of an activated adapter; None for one that acts on all tokens.
 
     Raises:
         DataError: there is no example, or one is longer than the base's context.
@@ -20,7 +36,9 @@ def tokenize(base: BaseLM, user: str, examples: Iterable[Example]) -> list[Token
     for example, prompt in zip(known, prompts, strict=True):
         answer = answers[example.answer]
         check_length(base, prompt, len(answer), f"Record {example.record_id!r} of user {user!r}")
-        tokenized.append(TokenizedExample(prompt, answer))
+        start = activation_start(prompt, invocation) if invocation else 0
+        assert start is not None, "the prompt begins with the instruction"
+        tokenized.append(TokenizedExample(prompt, answer, start))
     if not tokenized:
         raise DataError(
             f"User {user!r} has no record that can be trained on",

@@ -303,8 +303,7 @@ class _Fleet:
     def run_pass(self, chunks: list[Chunk]) -> _Passed:
         """Forward and backward pass for the mean loss of each slot's minibatch."""
         started, row = time.perf_counter(), BatchBuilder()
-        for chunk in chunks:
-            fill(row, chunk, self.share_prefix)
+        fill(row, chunks, self.share_prefix)
         batch = row.pack(self.base.device)
         grads_WP = self.bank.new_grads(batch)
         logits_PV = wide(self.base.logits(batch, self.bank, grads_WP=grads_WP))

@@ -8,14 +8,20 @@ import torch
 
 from ownlm.config import TrainConfig
 from ownlm.model.packed import BatchBuilder, common_prefix
+from ownlm.model.segments import BASE
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizedExample:
-    """A prompt and its answer as token ids; the answer ends with the end-of-text token."""
+    """A prompt and its answer as token ids; the answer ends with the end-of-text token.
+
+    Attributes:
+        unadapted: number of the prompt's first tokens on which an activated adapter does not act.
+    """
 
     prompt: list[int]
     answer: list[int]
+    unadapted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,7 @@ def minibatches(examples: int, config: TrainConfig, generator: torch.Generator) 
 
 def tokens_of(examples: Sequence[TokenizedExample], share_prefix: bool) -> int:
     """Number of tokens of a minibatch; a prefix that its prompts share counts once."""
-    shared = shared_prefix(examples) if share_prefix else 0
+    shared = shared_prefix(examples, share_prefix)
     return shared + sum(_length(example) - shared for example in examples)
 
 
@@ -58,7 +64,7 @@ def in_chunks(
         seeds: each example's dropout seed; empty without dropout.
     """
     weight = 1 / sum(len(example.answer) for example in examples)
-    shared = shared_prefix(examples) if share_prefix else 0
+    shared = shared_prefix(examples, share_prefix)
     own = [_length(example) - shared for example in examples]
     count = min(max(at_least, -(-sum(own) // max(tokens_per_step - shared, 1))), len(examples))
     parts: list[list[int]] = [[] for _ in range(count)]
@@ -73,13 +79,25 @@ def in_chunks(
     ]
 
 
-def fill(row: BatchBuilder, chunk: Chunk, share_prefix: bool) -> None:
-    """Adds a chunk to a row; a prefix that its prompts share is added once. Under dropout none is shared."""
-    shared = shared_prefix(chunk.examples) if share_prefix else 0
-    prefix = row.add(chunk.slot, chunk.examples[0].prompt[:shared])
-    for example, seed in zip_longest(chunk.examples, chunk.seeds):
-        chain = row.add(chunk.slot, (example.prompt + example.answer[:-1])[shared:], after=prefix, seed=seed)
-        row.predict(chunk.slot, chain[len(example.prompt) - 1 :], example.answer, chunk.weight)
+def fill(row: BatchBuilder, chunks: Sequence[Chunk], share_prefix: bool) -> None:
+    """Adds chunks, in ascending order of slot, to a row; a prefix that a chunk's prompts share is added once.
+
+    Tokens on which no adapter acts are the base's, and all users' chunks share them. Under dropout no other prefix is
+    shared.
+    """
+    unadapted = {_unadapted(chunk.examples): 0 if chunk.seeds else None for chunk in chunks}
+    before = {tokens: row.add(BASE, tokens, seed=seed) for tokens, seed in unadapted.items()}
+    for chunk in chunks:
+        own, shared = _unadapted(chunk.examples), shared_prefix(chunk.examples, share_prefix)
+        prefix = row.add(chunk.slot, chunk.examples[0].prompt[len(own) : shared], after=before[own])
+        for example, seed in zip_longest(chunk.examples, chunk.seeds):
+            chain = row.add(chunk.slot, (example.prompt + example.answer[:-1])[shared:], after=prefix, seed=seed)
+            row.predict(chunk.slot, chain[len(example.prompt) - 1 :], example.answer, chunk.weight)
+
+
+def _unadapted(examples: Sequence[TokenizedExample]) -> tuple[int, ...]:
+    """The tokens before those on which the user's adapter acts: the same in all of a user's prompts."""
+    return tuple(examples[0].prompt[: examples[0].unadapted])
 
 
 def _length(example: TokenizedExample) -> int:
@@ -87,6 +105,11 @@ def _length(example: TokenizedExample) -> int:
     return len(example.prompt) + len(example.answer) - 1
 
 
-def shared_prefix(examples: Sequence[TokenizedExample]) -> int:
-    """Length of the prefix that all prompts share; each keeps at least its last token, which predicts the answer."""
+def shared_prefix(examples: Sequence[TokenizedExample], share_prefix: bool = True) -> int:
+    """Length of the prefix that is computed once: all that the prompts share, else what no adapter acts on.
+
+    Each prompt keeps at least its last token, which predicts the answer.
+    """
+    if not share_prefix:
+        return examples[0].unadapted
     return min(common_prefix([example.prompt for example in examples]), min(len(e.prompt) for e in examples) - 1)

@@ -134,7 +134,7 @@ def _backward(base: BaseLM, run: Run, tokens_per_step: int) -> tuple[int, torch.
     loss = torch.zeros((), dtype=torch.float64)
     for chunk in in_chunks(BASE, examples, tokens_per_step, share_prefix=True):
         row = BatchBuilder()
-        fill(row, chunk, share_prefix=True)
+        fill(row, [chunk], share_prefix=True)
         batch = row.pack(base.device)
         losses_P = F.cross_entropy(wide(base.logits(batch)), batch.target_P, reduction="none")
         mean = (losses_P * batch.weight_P.to(losses_P.dtype)).sum()

@@ -155,7 +155,7 @@ def answer_loss(base: BaseLM, adapter: Adapter | None, examples: Sequence[Tokeni
         bank.load(0, adapter)
     for chunk in in_chunks(slot, examples, TOKENS_PER_PASS, share_prefix=True):
         row = BatchBuilder()
-        fill_row(row, chunk, share_prefix=True)
+        fill_row(row, [chunk], share_prefix=True)
         batch = row.pack(base.device)
         if bank is None:
             logits_PV = base.logits(batch)

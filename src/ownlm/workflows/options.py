@@ -18,6 +18,7 @@ Select = Literal["clustered", "active", "random"]
 
 PARTS = {"lora": LoraConfig.model_fields, "prompt": PromptConfig.model_fields}  # of `TrainConfig`
 SETTINGS = {*TrainConfig.model_fields, *LoraConfig.model_fields, *PromptConfig.model_fields} - PARTS.keys()
+SETTINGS -= {"alora_invocation_tokens"}  # of the base's tokenizer
 
 
 class Options(BaseModel):
@@ -75,6 +76,7 @@ class TrainingOptions(UserOptions):
     r: int | None = None
     lora_alpha: float | None = None
     target_modules: tuple[str, ...] | None = None
+    activated: bool | None = None
     virtual_tokens: int | None = None
     rag: int | None = None
     profile: bool | None = None

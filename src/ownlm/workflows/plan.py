@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import ValidationError
 
@@ -29,6 +29,9 @@ from ownlm.workflows.options import (
     UserOptions,
     wrong_option,
 )
+
+if TYPE_CHECKING:
+    from ownlm.model.base import BaseLM
 
 Stage = Literal["task_adapter", "adapter", "sharer", "gate"]
 O = TypeVar("O", bound=UserOptions)  # noqa: E741
@@ -87,6 +90,16 @@ class TrainPlan(Plan[TrainOptions]):
         about = profile.text if profile and self.config.prompt.profile else ""
         config, seed = self.config.model_dump_json(), self.options.seed
         return digest(self.task.model_dump_json(), self.base.fingerprint, config, seed, about)
+
+    def config_for(self, model: "BaseLM") -> TrainConfig:
+        """The config, with the invocation tokens of activated adapters."""
+        if not self.config.activated:
+            return self.config
+        from ownlm.oppu.examples import invocation_tokens  # imported late: it loads torch
+
+        tokens = invocation_tokens(model, self.task.instruction_text)
+        lora = self.config.lora.model_copy(update={"alora_invocation_tokens": tokens})
+        return self.config.model_copy(update={"lora": lora})
 
 
 def train_plan(store: Store, task: Task, options: TrainOptions) -> TrainPlan:
@@ -213,7 +226,9 @@ def _check_method(stage: Stage, method: str, given: Mapping[str, object]) -> Non
     """Raises a ConfigError for settings that the method or the stage does not use."""
     if stage == "task_adapter" and method != "lora":
         raise ConfigError("Stage 1 supports the method 'lora' only", got=repr(method), hint="leave the method out")
-    of_lora, of_prompt = {*LoraConfig.model_fields, "lora_dropout"}, {"virtual_tokens"}
+    if stage != "adapter" and "activated" in given:
+        raise ConfigError("Only users' own adapters can be activated ones", hint="leave 'activated' out")
+    of_lora, of_prompt = {*LoraConfig.model_fields, "lora_dropout", "activated"}, {"virtual_tokens"}
     unused = given.keys() & ({"lora": of_prompt, "ia3": of_lora | of_prompt, "prompt": of_lora}.get(method, set()))
     if unused:
         raise ConfigError(

@@ -180,7 +180,8 @@ def seat(plan: TrainPlan, model: BaseLM, one: Candidate) -> tuple[TrainingSeat, 
     if last and not examples:
         return seated, None
     start = load_adapter(plan.store, last, model) if last else None
-    return seated, Job(user, tokenize(model, user, examples), plan.options.seed, start)
+    invocation = plan.config_for(model).lora.alora_invocation_tokens
+    return seated, Job(user, tokenize(model, user, examples, invocation), plan.options.seed, start)
 
 
 def own_examples(

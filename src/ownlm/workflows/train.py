@@ -127,7 +127,8 @@ def train_users(plan: TrainPlan, load: Callable[[], BaseLM], progress: Progress,
 
     with checkpoints.reported(report), BackgroundWriter(checkpoints.store, room.waiting, on_stored) as writer:
         on_state = partial(checkpoints.offer, writer)
-        for run in fleet(model, meter.counted(chain([first], jobs)), plan.config, room, meter.on_step, on_state):
+        jobs = meter.counted(chain([first], jobs))
+        for run in fleet(model, jobs, plan.config_for(model), room, meter.on_step, on_state):
             own = seated.pop(run.job.user)
             checkpoints.done(run)
             if run.error:
@@ -320,7 +321,7 @@ def measure(
     model = load()
     room = room_for(model, plan.config, plan.options.slots, plan.options.tokens_per_step)
     for run in train_fleet(
-        model, chain([first], jobs), plan.config, slots=room.slots, tokens_per_step=room.tokens_per_step,
+        model, chain([first], jobs), plan.config_for(model), slots=room.slots, tokens_per_step=room.tokens_per_step,
         workers=room.workers, on_step=on_step,
     ):  # fmt: skip
         latest = unseen.pop(run.job.user)

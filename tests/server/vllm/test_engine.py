@@ -90,6 +90,7 @@ def test_what_cannot_be_served_is_refused(office: Office, tmp_path: Path) -> Non
     terms.check(store, info)
     for changes, why in {
         "method": ({"method": "ia3"}, "vLLM cannot serve"),
+        "activated": ({"shape": {"r": 4, "alora_invocation_tokens": [3]}}, "an activated one, which vLLM cannot serve"),
         "base": ({"base_fingerprint": "0" * 64}, "another base"),
         "stale": ({"stale": "withdrawn"}, "is stale"),
         "rank": ({"shape": {"r": 5}}, "started for 4"),

@@ -81,6 +81,9 @@ class Terms:
                 expected=f"{self.base!r}", hint="a vLLM server serves one base; start another one for the other base",
             )  # fmt: skip
         lora = shape_of(store, adapter)
+        if lora.alora_invocation_tokens:
+            hint = "train the user without 'activated', or serve with ownlm's own engine"
+            raise AdapterError(f"{subject} is an activated one, which vLLM cannot serve", hint=hint)
         if lora.r > self.rank:
             raise AdapterError(f"{subject} is of rank {lora.r}; vLLM was started for {self.rank}", hint=_RESTART)
         if other := set(lora.target_modules) - set(self.modules):
