@@ -356,7 +356,7 @@ def test_one_run_names_all_mistakes_of_a_file_each_once_on_its_line(shell: Quick
         "at 'seeds' .*'zero', expected: a whole number", "2 sets of the plan are called 'notes'",
         "2 methods of the plan are called 'a'", "baseline 'nope' .*expected: a, b[)]", "'sharers' .*a whole number",
         "'epochs' .*1 or more", "did you mean 'most_frequent'", "did you mean 'learning_rate'",
-        "no task '[^ ]*triag.toml",
+        "no task file '[^ ]*triag.toml",
         "no file .*nofile.jsonl", "did you mean 'LaMP_2N'",
     )  # fmt: skip
     lines = [line for line in told.splitlines() if line.startswith("  ")]

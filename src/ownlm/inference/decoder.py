@@ -137,9 +137,7 @@ class Decoder:
         joined, self._joined = self._joined, []
         for slot, caller in dict.fromkeys((one.slot, one.request.caller) for one in joined):
             alike = [
-                one
-                for one in self.running
-                if (one.slot, one.request.caller) == (slot, caller) and not one.unadapted
+                one for one in self.running if (one.slot, one.request.caller) == (slot, caller) and not one.unadapted
             ]
             prefixes = {one.parent for one in alike if isinstance(one.parent, SharedPrefix)}
             alone, donor = list[Sequence](), None  # sequences without a prefix; at most one of them has begun

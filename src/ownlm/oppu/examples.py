@@ -9,7 +9,6 @@ from ownlm.model.packed import common_prefix
 from ownlm.oppu.minibatches import TokenizedExample
 from ownlm.prompt.example import Example
 
-
 INVOCATION = 4  # last tokens of the instruction, from which on an activated adapter acts
 
 

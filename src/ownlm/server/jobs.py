@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from ownlm.config import LoraConfig, PromptConfig, TrainConfig
+from ownlm.config import TrainConfig
 from ownlm.errors import NotFoundError, OwnlmError
 from ownlm.home import Home
 from ownlm.inference.load import RECIPE
@@ -303,7 +303,7 @@ def last_made(store: Store, task: str, method: str, user: str | None) -> Adapter
 
 def _of_training(store: Store, adapter: AdapterInfo) -> dict[str, Any]:
     config = TrainConfig.model_validate(adapter.provenance["config"])
-    parts = {"lora": LoraConfig, "prompt": PromptConfig}
+    parts = ("lora", "prompt")
     found = config.model_dump(mode="json", exclude={*parts, "virtual_tokens", "method"})
     for part in parts:
         found |= getattr(config, part).model_dump(mode="json")
