@@ -1,4 +1,4 @@
-"""The cold-start ladder: the more records a user has, the more of their adapter is their own.
+"""Cold start: chooses by a user's number of records between base, assembly, adapted assembly and own adapter.
 
 no usable record -> the (adapted) base answers     few -> assembled from a pool
 more -> assembled, then adapted                     many -> an own adapter
