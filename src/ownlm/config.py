@@ -15,6 +15,12 @@ class LoraConfig(BaseModel):
     r: int = Field(8, ge=1, le=1024, description="rank")
     lora_alpha: float = Field(8.0, gt=0, description="the update is scaled by lora_alpha / r")
     target_modules: tuple[str, ...] = Field(("q_proj", "v_proj"), min_length=1)
+    top_layers: int | None = Field(
+        None,
+        ge=1,
+        exclude_if=lambda layers: layers is None,
+        description="number of layers, counted from the head, that have adapters; None for all layers",
+    )
     alora_invocation_tokens: tuple[int, ...] | None = Field(
         None,
         min_length=1,

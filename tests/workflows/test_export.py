@@ -12,13 +12,14 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import load_file, save_file
 
 from ownlm.errors import AdapterError, BaseModelError
+from ownlm.history.record import Query
 from ownlm.home import Home
 from ownlm.inference.load import load_adapter
 from ownlm.model.adapter import WEIGHTS
 from ownlm.model.bank import LoraBank
 from ownlm.model.packed import BatchBuilder
 from ownlm.model.peft_names import check_folder, skeleton
-from tests.community import rows, small_home
+from tests.community import rows, small_home, write_rows
 from tests.model.small_bases import EXPERTS, QWEN2_MOE, QWEN3_MOE, write_base
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -71,6 +72,28 @@ def test_peft_reads_what_was_trained(
     home.train("sorting", target_modules=modules, **FAST)
     home.export("ada", tmp_path / "adapter")
     answers_as_at_home(home, tmp_path / "adapter")
+
+
+def test_an_adapter_of_the_top_layers_is_exported_and_answers_beside_one_of_all_layers(
+    tmp_path: Path, tiny_base: Path
+) -> None:
+    home = home_on(tiny_base, tmp_path)
+    home.train("sorting", top_layers=1, **FAST)
+    (info,) = home.latest_adapters().values()
+    weights = load_safetensors(home.store.weights(info))
+    assert info.shape["top_layers"] == 1 and all(".layers.1." in name for name in weights)
+    home.export("ada", tmp_path / "adapter")
+    answers_as_at_home(home, tmp_path / "adapter")
+    assert home.train("sorting", top_layers=1, **FAST).skipped
+    home.add_history(write_rows(tmp_path / "more.jsonl", rows("bob", 4)), "sorting")
+    home.train("sorting", users=["bob"], **FAST)
+    queries = [Query(user, "", {"text": "thing one"}) for user in ("ada", "bob")]
+    together = list(home.ask_many(queries, "sorting"))
+    alone = [next(home.ask_many([query], "sorting")) for query in queries]
+    assert [one.answer for one in together] == [one.answer for one in alone]
+    assert len({one.adapter for one in together}) == 2 and not any(one.error or one.warning for one in together)
+    with pytest.raises(BaseModelError, match=r"fewer layers.* Got: the top 3 layers\. Expected: at most 2"):
+        home.train("sorting", users=["bob"], top_layers=3, **FAST)
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,14 @@ Modules = Annotated[
     str | None,
     typer.Option("--modules", metavar="A,B", help="Modules to adapt, such as q_proj,v_proj."),
 ]
+Layers = Annotated[
+    str | None,
+    typer.Option(
+        "--layers",
+        metavar="top:N",
+        help="Adapt only the N layers next to the head, such as top:8; by default all.",
+    ),
+]
 Method = Annotated[
     config.Method | None,
     typer.Option(

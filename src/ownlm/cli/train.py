@@ -140,6 +140,7 @@ def train(
     epochs: options.Epochs = None,
     rank: options.Rank = None,
     modules: options.Modules = None,
+    layers: options.Layers = None,
     batch_size: options.BatchSize = None,
     max_words: options.MaxWords = None,
     method: options.Method = None,
@@ -176,9 +177,10 @@ def train(
     asked = ColdStartOptions(
         task=task, data=data, users=user or (), top=top, min_records=min_records, base=base, preset=preset, rag=rag,
         profile=profile, recent=recent, since=since, learning_rate=learning_rate, epochs=epochs, r=rank,
-        lora_alpha=rank, target_modules=_names(modules), batch_size=batch_size, max_words=max_words,
-        method=method, activated=activated or None, virtual_tokens=virtual_tokens, from_scratch=from_scratch,
-        slots=slots, tokens_per_step=tokens_per_step, held_back=held_back, seed=seed, pool=pool, dry_run=dry_run,
+        lora_alpha=rank, target_modules=_names(modules), top_layers=_top(layers), batch_size=batch_size,
+        max_words=max_words, method=method, activated=activated or None, virtual_tokens=virtual_tokens,
+        from_scratch=from_scratch, slots=slots, tokens_per_step=tokens_per_step, held_back=held_back, seed=seed,
+        pool=pool, dry_run=dry_run,
     )  # fmt: skip
     run = (_place if ladder else _estimate) if dry_run else (_start_cold if ladder else _train)
     run(asked, home, Placement(device, dtype), json)
@@ -186,6 +188,16 @@ def train(
 
 def _names(modules: str | None) -> tuple[str, ...] | None:
     return None if modules is None else tuple(modules.split(","))
+
+
+def _top(layers: str | None) -> int | None:
+    """The number of layers in `top:N`; None for all."""
+    if layers in (None, "all"):
+        return None
+    kind, _, count = layers.partition(":")
+    if kind != "top" or not count.isdecimal() or int(count) < 1:
+        raise typer.BadParameter(f"{layers!r} is neither all nor top:N, such as top:8", param_hint="'--layers'")
+    return int(count)
 
 
 def _train(asked: ColdStartOptions, home: Path, placement: Placement, json: bool) -> None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -79,13 +80,39 @@ def check_fits(adapter: Adapter, modules: Mapping[str, nn.Linear]) -> None:
             raise AdapterError(f"The adapter's matrices at {name!r} do not fit the base", got=got, expected=expected)
 
 
+def decoder_layers(model: Any) -> list[nn.Module]:
+    """The decoder's layers, the one next to the embeddings first; none where they are no list of modules."""
+    decoder, count = model.get_decoder(), model.config.get_text_config().num_hidden_layers
+    lists = (part for part in decoder.modules() if isinstance(part, nn.ModuleList) and len(part) == count)
+    return list(next(lists, ()))
+
+
+def _top(model: nn.Module, count: int) -> list[nn.Module]:
+    """The layers next to the head; raises a BaseModelError if the model has fewer."""
+    layers = decoder_layers(model)
+    if count > len(layers):
+        raise BaseModelError(
+            "The base has fewer layers than are to be adapted",
+            got=f"the top {count} layers",
+            expected=f"at most {len(layers)}",
+            hint="choose fewer layers, or all",
+        )
+    return layers[-count:]
+
+
 def target_modules(model: nn.Module, lora: LoraConfig) -> list[tuple[str, nn.Linear]]:
     """The target modules: linear, used on text, and with a target as last name; in the model's order.
 
+    With `top_layers`, those of the layers nearest to the head. As in PEFT, the head itself is then none of them.
+
     Raises:
-        BaseModelError: a name has no module, a module is more than a linear map, or its adapters cannot be exported.
+        BaseModelError: a name has no module, there are fewer layers, a module is more than a linear map, or its
+            adapters cannot be exported.
     """
     linears = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if lora.top_layers is not None:
+        reached = {part for layer in _top(model, lora.top_layers) for part in layer.modules()}
+        linears = [(name, module) for name, module in linears if module in reached]
     found = [(name, module) for name, module in linears if name.rsplit(".", 1)[-1] in lora.target_modules]
     for name, module in found:
         _check_linear(name, module)

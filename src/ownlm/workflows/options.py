@@ -76,6 +76,7 @@ class TrainingOptions(UserOptions):
     r: int | None = None
     lora_alpha: float | None = None
     target_modules: tuple[str, ...] | None = None
+    top_layers: int | None = None
     activated: bool | None = None
     virtual_tokens: int | None = None
     rag: int | None = None
