@@ -45,10 +45,14 @@ def train_with_peft(
     begin, batches = start_of(job, model, config)
     lora = config.lora
     targets = peft_targets(model, [name for name, _ in target_modules(model, lora)])
+    layers = None
+    if lora.top_layers is not None:
+        count = model.config.num_hidden_layers
+        targets, layers = list(lora.target_modules), list(range(count - lora.top_layers, count))
     invocation = lora.alora_invocation_tokens and list(lora.alora_invocation_tokens)
     made = PeftLoraConfig(
-        r=lora.r, lora_alpha=lora.lora_alpha, target_modules=targets, alora_invocation_tokens=invocation,
-        task_type="CAUSAL_LM" if invocation else None,
+        r=lora.r, lora_alpha=lora.lora_alpha, target_modules=targets, layers_to_transform=layers,
+        alora_invocation_tokens=invocation, task_type="CAUSAL_LM" if invocation else None,
     )  # fmt: skip
     peft = get_peft_model(model, made)
     trainable = {name: parameter for name, parameter in peft.named_parameters() if parameter.requires_grad}

@@ -103,7 +103,7 @@ Layers = Annotated[
     typer.Option(
         "--layers",
         metavar="top:N",
-        help="Adapt only the N layers next to the head, such as top:8; by default all.",
+        help="Adapt only the N layers next to the head, such as top:8; those below then run once, not in every epoch.",
     ),
 ]
 Method = Annotated[

@@ -20,14 +20,16 @@ from ownlm.model.bases.context import context, has_original_context
 from ownlm.model.bases.files import end_of_text_ids, hidden_size, stored_type
 from ownlm.model.bases.placement import WIDTH, Dtype, choose_dtype
 from ownlm.model.bases.text_tokenizer import TextTokenizer
-from ownlm.model.forward_context import set_forward_context, trim_last_mlp
+from ownlm.model.forward_context import Cut, set_forward_context, split_at, trim_last_mlp
 from ownlm.model.kv_cache import KvCache
 from ownlm.model.layers import probe, refuse
 from ownlm.model.lora import lora_merge
-from ownlm.model.packed import PackedBatch
+from ownlm.model.packed import BatchBuilder, PackedBatch
 from ownlm.model.piece_bank import Banks
-from ownlm.model.targets import target_modules
+from ownlm.model.segments import BASE
+from ownlm.model.targets import decoder_layers, target_modules
 
+SAME = 1e-5  # of the largest logit; a row in two parts is the same computation
 _PLACE = "\ufffc"  # stands for the text in a chat template: Unicode's object replacement character
 
 
@@ -128,6 +130,7 @@ class BaseLM:
         bank: LoraBank | Banks | None = None,
         cache: KvCache | None = None,
         grads_WP: Tensor | None = None,
+        hidden_TD: Tensor | None = None,
     ) -> Tensor:
         """Runs one forward pass over a packed row; the head runs only at predicting positions.
 
@@ -136,6 +139,7 @@ class BaseLM:
             bank: the attached bank of the batch's slots; None for the base alone.
             cache: keys and values of earlier tokens; this row's go to the places given to `KvCache.writing`.
             grads_WP: the bank's `new_grads`, to which the backward pass adds; None to train nothing.
+            hidden_TD: the tokens' `lower_hidden`, from which the layers above go on; None to run all layers.
 
         Returns:
             logits_PV.
@@ -150,7 +154,8 @@ class BaseLM:
                 expected=f"at most {self.max_tokens}: beyond, its rotary embeddings change at all positions",
                 hint="shorten the prompt, or use a base of a longer context",
             )
-        with set_forward_context(batch, bank, grads_WP):
+        cut = None if hidden_TD is None else Cut(lower=False, hidden_1TD=hidden_TD[None])
+        with set_forward_context(batch, bank, grads_WP, cut=cut):
             output = self.model(
                 input_ids=batch.input_ids_T[None],
                 position_ids=batch.position_ids_T[None],
@@ -170,13 +175,46 @@ class BaseLM:
         Returns:
             hidden_TD.
         """
-        decoder = self.model.get_decoder()
         with set_forward_context(batch, None, None, trim=False):
-            output = (self.model.model if decoder is self.model else decoder)(  # Llama 4 returns the whole model
-                input_ids=batch.input_ids_T[None], position_ids=batch.position_ids_T[None], use_cache=False
-            )
-        hidden_TD: Tensor = output.last_hidden_state[0]
+            hidden_TD: Tensor = self._decode(batch).last_hidden_state[0]
         return hidden_TD
+
+    @torch.no_grad()
+    def lower_hidden(self, batch: PackedBatch) -> Tensor:
+        """The hidden states of each token at the layer that the model is `split_at`; no layer above runs.
+
+        Returns:
+            hidden_TD.
+        """
+        cut = Cut(lower=True)
+        with set_forward_context(batch, None, None, trim=False, cut=cut):
+            self._decode(batch)
+        assert cut.hidden_1TD is not None, "the model is not split"
+        return cut.hidden_1TD[0]
+
+    def splits_at(self, first: int) -> bool:
+        """Whether this model gives the same logits in two parts, below and from the layer `first` on; tried on a row.
+
+        Not where upper layers read more of the lower ones than the last hidden states: their keys and values, say.
+        """
+        row, ids = BatchBuilder(), torch.arange(5, 45).tolist()
+        shared = row.add(BASE, ids[:7])
+        for end in (ids[7:15], ids[15:]):
+            row.predict(BASE, row.add(BASE, end, after=shared))
+        batch = row.pack(self.device)
+        try:
+            with torch.no_grad(), split_at(decoder_layers(self.model), first):
+                whole_PV = self.logits(batch)
+                gap = (self.logits(batch, hidden_TD=self.lower_hidden(batch)) - whole_PV).abs().max()
+        except Exception:  # each model's code fails in another way
+            return False
+        return bool(gap <= SAME * whole_PV.abs().max())
+
+    def _decode(self, batch: PackedBatch) -> Any:
+        decoder = self.model.get_decoder()
+        return (self.model.model if decoder is self.model else decoder)(  # Llama 4 returns the whole model
+            input_ids=batch.input_ids_T[None], position_ids=batch.position_ids_T[None], use_cache=False
+        )
 
 
 def load_base(

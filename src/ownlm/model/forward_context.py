@@ -4,8 +4,8 @@ Several threads may run one model at once, each on a separate row.
 """
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,19 @@ from ownlm.model.segments import Segments
 
 
 @dataclass(slots=True)
+class Cut:
+    """A pass of a part of the layers: of the lower ones, to find hidden states, or of the upper ones, from these.
+
+    Attributes:
+        lower: whether the lower layers run.
+        hidden_1TD: the hidden states between the two parts.
+    """
+
+    lower: bool
+    hidden_1TD: Tensor | None = None
+
+
+@dataclass(slots=True)
 class ForwardContext:
     """The state of one forward pass.
 
@@ -24,6 +37,7 @@ class ForwardContext:
         batch: the packed row.
         bank: the bank that has the row's slots, with the banks beside it; None for the base alone.
         grads_WP: gradients of the row's W slots, to be added to; None to train nothing.
+        cut: what a pass of a model `split_at` a layer runs; None for a whole pass.
         trim: whether the last MLP may skip positions that predict nothing.
         read: the latest input by bank, with its family of modules and A x of that family.
         views: segments by bank and by the batch's segments, with that bank's slot numbers.
@@ -33,6 +47,7 @@ class ForwardContext:
     bank: Any
     grads_WP: Tensor | None
     trim: bool = True
+    cut: "Cut | None" = None
     read: dict[int, tuple[Tensor, int, Tensor]] = field(default_factory=dict)
     views: dict[tuple[int, int], Any] = field(default_factory=dict)
 
@@ -70,9 +85,11 @@ _now = threading.local()
 
 
 @contextmanager
-def set_forward_context(batch: PackedBatch, bank: Any, grads_WP: Tensor | None, trim: bool = True) -> Iterator[None]:
+def set_forward_context(
+    batch: PackedBatch, bank: Any, grads_WP: Tensor | None, trim: bool = True, cut: Cut | None = None
+) -> Iterator[None]:
     """Within this context, this thread's forward pass is that of `batch`."""
-    _now.context = ForwardContext(batch, bank, grads_WP, trim)
+    _now.context = ForwardContext(batch, bank, grads_WP, trim, cut)
     try:
         yield
     finally:
@@ -114,3 +131,34 @@ def _put_back(_: nn.Module, __: tuple[Tensor, ...], y_1AD: Tensor) -> Tensor | N
         return None
     y_1TD = y_1AD.new_zeros(1, now.batch.tokens, y_1AD.shape[2])
     return y_1TD.index_copy(1, now.batch.asked_A, y_1AD)
+
+
+@contextmanager
+def split_at(layers: Sequence[nn.Module], first: int) -> Iterator[None]:
+    """Within this context, passes with a `Cut` run either the layers below `first`, or that one and those above.
+
+    Embeddings, positions and masks are computed by the model's own code in both. Layers that do not run return the
+    hidden states between the parts. Other passes, and other threads' passes, run whole.
+
+    Source: ours.
+    """
+
+    def cut_forward(place: int, layer: Any) -> Callable[..., Any]:
+        whole, is_lower = layer.forward, place < first
+
+        def forward(hidden_states: Tensor, *args: Any, **named: Any) -> Any:
+            now = forward_context()
+            cut = None if now is None else now.cut
+            if cut is None or cut.lower == is_lower:
+                return whole(hidden_states, *args, **named)
+            if cut.hidden_1TD is None:
+                cut.hidden_1TD = hidden_states
+            return cut.hidden_1TD
+
+        return forward
+
+    with ExitStack() as stack:
+        for place, layer in enumerate(layers):
+            layer.forward = cut_forward(place, layer)
+            stack.callback(delattr, layer, "forward")
+        yield

@@ -41,14 +41,16 @@ def work_of(job: Job, bank: LoraBank, config: TrainConfig) -> Work:
 
 def tokens_per_second(base: BaseLM, jobs: Sequence[Job], config: TrainConfig, room: Room) -> float:
     """Tokens per second of a fleet on the first steps of these jobs; the trained weights are discarded."""
-    once = config.model_copy(update={"epochs": 1})
+    # Where only the top layers are trained, later epochs are faster than the first.
+    once = config if config.lora.top_layers else config.model_copy(update={"epochs": 1})
     tokens, seconds = 0, 0.0
     for tried in (jobs[:1], list(_enough(jobs, config, room))):  # the first run also pays for one-time setup
         short = [replace(job, examples=job.examples[: config.batch_size]) for job in tried]
         started = time.perf_counter()
         runs = train_fleet(
-            base, short, once, slots=room.slots, tokens_per_step=room.tokens_per_step, workers=room.workers
-        )
+            base, short, once, slots=room.slots, tokens_per_step=room.tokens_per_step, workers=room.workers,
+            states_bytes=room.states_bytes,
+        )  # fmt: skip
         tokens = sum(run.tokens for run in runs)
         seconds = time.perf_counter() - started
     return tokens / seconds

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from math import isfinite
@@ -28,14 +28,18 @@ from ownlm.model.adapter import Adapter
 from ownlm.model.bank import LoraBank, Scaled
 from ownlm.model.base import BaseLM
 from ownlm.model.dropout import sequence_seed
+from ownlm.model.forward_context import split_at
 from ownlm.model.packed import BatchBuilder
 from ownlm.model.peft_adapter import PeftAdapter
+from ownlm.model.targets import decoder_layers
+from ownlm.oppu.lower import LowerStates
 from ownlm.oppu.malloc import keeping_freed_memory
 from ownlm.oppu.minibatches import Chunk, TokenizedExample, fill, in_chunks, minibatches, tokens_of
 from ownlm.oppu.optim import adamw_, clip_, fresh_moments, linear_schedule
 from ownlm.oppu.state import RunState
 
 TOKENS_PER_STEP = 1024  # keeps a core in large matmuls
+STATES_BYTES = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,7 @@ def train_fleet(
     slots: int = 8,
     tokens_per_step: int = TOKENS_PER_STEP,
     workers: int | None = None,
+    states_bytes: int = STATES_BYTES,
     scaled: Scaled | None = None,
     frozen: LoraConfig | None = None,
     on_step: Callable[[list[Run], int], None] | None = None,
@@ -137,6 +142,8 @@ def train_fleet(
         tokens_per_step: approximate number of tokens in one pass.
         workers: number of passes that run at once; by default, and at most, `workers_for`. Memory grows with `slots`
             and with `workers` times `tokens_per_step`, not with the number of jobs.
+        states_bytes: with `top_layers`, the most memory for hidden states below these layers, which are kept from one
+            epoch to the next; what does not fit is computed again.
         scaled: train gates or weights that scale the jobs' frozen adapters, instead of an adapter.
         frozen: shape of the jobs' frozen adapters, if any. With weights, they are stacked pieces of the config's rank.
         on_step: called after each step with the runs that took it and its tokens.
@@ -149,9 +156,12 @@ def train_fleet(
     """
     most = workers_for(base.device, config)
     bank = _bank(base, config, slots, scaled, frozen)
-    fleet, waiting = _Fleet(base, bank, config, tokens_per_step, min(workers or most, most)), iter(jobs)
+    first = _first_layer(base, bank)
+    lower = None if first is None else LowerStates(base, states_bytes)
+    fleet, waiting = _Fleet(base, bank, config, tokens_per_step, min(workers or most, most), lower), iter(jobs)
+    split = nullcontext() if first is None else split_at(decoder_layers(base.model), first)
     under_way: dict[Future[_Passed], tuple[_Step, int]] = {}
-    with keeping_freed_memory(), fleet.bank.attached(), _threads(fleet.workers) as pool:
+    with keeping_freed_memory(), fleet.bank.attached(), split, _threads(fleet.workers) as pool:
         while True:
             while len(under_way) < fleet.workers and (task := fleet.next_pass()):
                 step, place = task
@@ -219,11 +229,21 @@ def _bank(base: BaseLM, config: TrainConfig, slots: int, scaled: Scaled | None, 
     return LoraBank(base.model, config.lora, slots, beside=beside)
 
 
+def _first_layer(base: BaseLM, bank: LoraBank) -> int | None:
+    """The layer that passes may begin at: the lowest with adapters. None where passes must run all layers."""
+    top = bank.lora.top_layers
+    first = 0 if top is None else len(decoder_layers(base.model)) - top
+    return first if first and not bank.beside and base.splits_at(first) else None
+
+
 class _Fleet:
     """State of the slots, and the queue of passes. Passes may run in several threads, everything else in one."""
 
-    def __init__(self, base: BaseLM, bank: LoraBank, config: TrainConfig, tokens_per_step: int, workers: int) -> None:
-        self.base, self.bank, self.config = base, bank, config
+    def __init__(
+        self, base: BaseLM, bank: LoraBank, config: TrainConfig, tokens_per_step: int, workers: int,
+        lower: LowerStates | None,
+    ) -> None:  # fmt: skip
+        self.base, self.bank, self.config, self.lower = base, bank, config, lower
         self.tokens_per_step, self.workers = tokens_per_step, workers
         self.bank.dropout = config.lora_dropout
         self.moments = fresh_moments(self.bank.param_UP)
@@ -249,6 +269,8 @@ class _Fleet:
             moment_UP[slot].zero_()
         self.runs[slot] = Run(job, minibatches(len(job.examples), self.config, generator))
         self.losses[slot] = []
+        if self.lower:
+            self.lower.begin(slot, again=sum(map(len, self.runs[slot].minibatches)) > len(job.examples))
         if job.state is not None:
             self._restore(slot, job.state)
         self.ready.append(slot)
@@ -303,10 +325,11 @@ class _Fleet:
     def run_pass(self, chunks: list[Chunk]) -> _Passed:
         """Forward and backward pass for the mean loss of each slot's minibatch."""
         started, row = time.perf_counter(), BatchBuilder()
-        fill(row, chunks, self.share_prefix)
+        parts = fill(row, chunks, self.share_prefix)
         batch = row.pack(self.base.device)
         grads_WP = self.bank.new_grads(batch)
-        logits_PV = wide(self.base.logits(batch, self.bank, grads_WP=grads_WP))
+        hidden_TD = self.lower.of(parts) if self.lower else None
+        logits_PV = wide(self.base.logits(batch, self.bank, grads_WP=grads_WP, hidden_TD=hidden_TD))
         losses_P = F.cross_entropy(logits_PV, batch.target_P, reduction="none") * batch.weight_P.to(logits_PV.dtype)
         losses_P.sum().backward()
         loss_W = losses_P.new_zeros(len(batch.segments.slots), dtype=torch.float64)
@@ -359,6 +382,8 @@ class _Fleet:
                 continue
             del self.runs[slot]
             self.free.append(slot)
+            if self.lower:
+                self.lower.end(slot)
             run.losses = torch.stack(self.losses.pop(slot)).tolist()
             bad = next((place for place, loss in enumerate(run.losses) if not isfinite(loss)), None)
             if bad is not None:

@@ -29,6 +29,8 @@ class Room:
         workers: number of passes at once, each in a thread.
         waiting: number of finished adapters that may wait to be stored.
         bytes: approximate peak memory of all this, including the base.
+        states_bytes: with `top_layers`, the most memory for hidden states of the layers below; not in `bytes`, as what
+            they take depends on the histories.
     """
 
     slots: int
@@ -36,6 +38,7 @@ class Room:
     workers: int
     waiting: int
     bytes: int
+    states_bytes: int = 0
 
 
 def room_for(base: BaseLM, config: TrainConfig, slots: int | None = None, tokens_per_step: int | None = None) -> Room:
@@ -48,17 +51,19 @@ def room_for(base: BaseLM, config: TrainConfig, slots: int | None = None, tokens
         config: settings of the training.
         slots, tokens_per_step: given values; None to choose them.
     """
-    device, per_token = base.device, bytes_per_token(base.model)
+    device, per_token = base.device, bytes_per_token(base.model, config.lora.top_layers)
     adapter = FLOAT32 * parameters_per_slot(base.model, config.lora) if config.method == "lora" else 0
+    free = free_bytes(device)
     chosen_slots, chosen_tokens, workers = choose(
-        free_bytes(device), 4 * adapter, per_token, workers_for(device, config), device.type == "cuda"
+        free, 4 * adapter, per_token, workers_for(device, config), device.type == "cuda"
     )
     slots, tokens = slots or chosen_slots, tokens_per_step or chosen_tokens
     waiting = max(1, min(MOST_WAITING, WAITING_BYTES // adapter)) if adapter else 1
     weights = sum(parameter.numel() * parameter.element_size() for parameter in base.model.parameters())
     in_queue = 2 * 2 * waiting * adapter  # as tensors and as bytes; waiting, and being stored
     activations = workers * tokens * per_token
-    return Room(slots, tokens, workers, waiting, weights + slots * 4 * adapter + activations + in_queue)
+    whole = weights + slots * 4 * adapter + activations + in_queue
+    return Room(slots, tokens, workers, waiting, whole, free // 8 if config.lora.top_layers else 0)
 
 
 def choose(free: int, per_slot: int, per_token: int, workers: int, cuda: bool) -> tuple[int, int, int]:
@@ -83,13 +88,13 @@ def choose(free: int, per_slot: int, per_token: int, workers: int, cuda: bool) -
     return max(1, min(slots, free // 4 // max(per_slot, 1))), tokens, workers
 
 
-def bytes_per_token(model: Any) -> int:
+def bytes_per_token(model: Any, top_layers: int | None = None) -> int:
     """Activation memory of one token of a training pass.
 
         layers (14 hidden + 4 intermediate) of the base's type  +  3/8 vocabulary in float32
 
-    It assumes that one token in eight belongs to an answer. The logits of those exist three times: as logits,
-    probabilities and gradients.
+    Of the layers below `top_layers`, if given, nothing is kept. It assumes that one token in eight belongs to an
+    answer. The logits of those exist three times: as logits, probabilities and gradients.
 
     Source: ours, measured on SmolLM2-135M in float32 on a CPU as the growth of resident memory in one pass: 1.5 MB a
         token at 256 and 512 tokens, 1.6 MB at 1024, 1.0 MB at 2048; the formula says 1.7 MB and 0.07 MB. An answer's
@@ -97,7 +102,7 @@ def bytes_per_token(model: Any) -> int:
     """
     config, size = model.config.get_text_config(), next(model.parameters()).element_size()
     layers = [14 * config.hidden_size + 4 * width for width in _intermediate_sizes(config)]
-    return int(sum(layers) * size + config.vocab_size * FLOAT32 * 3 / 8)
+    return int(sum(layers[-(top_layers or len(layers)) :]) * size + config.vocab_size * FLOAT32 * 3 / 8)
 
 
 def _intermediate_sizes(config: Any) -> list[int]:

@@ -34,6 +34,16 @@ class Chunk:
     seeds: list[int] = field(default_factory=list)  # each example's dropout seed; empty without dropout
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The input tokens from `start` to `stop` of a user's example, in a row."""
+
+    slot: int
+    example: TokenizedExample
+    start: int
+    stop: int
+
+
 def minibatches(examples: int, config: TrainConfig, generator: torch.Generator) -> list[list[int]]:
     """Indices of the examples of each optimizer step: every epoch in a new order, cut into batches."""
     total, batches = config.steps_for(examples), list[list[int]]()
@@ -79,20 +89,29 @@ def in_chunks(
     ]
 
 
-def fill(row: BatchBuilder, chunks: Sequence[Chunk], share_prefix: bool) -> None:
+def fill(row: BatchBuilder, chunks: Sequence[Chunk], share_prefix: bool) -> list[Part]:
     """Adds chunks, in ascending order of slot, to a row; a prefix that a chunk's prompts share is added once.
 
     Tokens on which no adapter acts are the base's, and all users' chunks share them. Under dropout no other prefix is
     shared.
+
+    Returns:
+        The parts of examples that the row consists of, in its order.
     """
+    parts = list[Part]()
     unadapted = {_unadapted(chunk.examples): 0 if chunk.seeds else None for chunk in chunks}
     before = {tokens: row.add(BASE, tokens, seed=seed) for tokens, seed in unadapted.items()}
+    whose = {_unadapted(chunk.examples): chunk for chunk in chunks}
+    parts += [Part(whose[tokens].slot, whose[tokens].examples[0], 0, len(tokens)) for tokens in before]
     for chunk in chunks:
         own, shared = _unadapted(chunk.examples), shared_prefix(chunk.examples, share_prefix)
         prefix = row.add(chunk.slot, chunk.examples[0].prompt[len(own) : shared], after=before[own])
+        parts.append(Part(chunk.slot, chunk.examples[0], len(own), shared))
         for example, seed in zip_longest(chunk.examples, chunk.seeds):
+            parts.append(Part(chunk.slot, example, shared, _length(example)))
             chain = row.add(chunk.slot, (example.prompt + example.answer[:-1])[shared:], after=prefix, seed=seed)
             row.predict(chunk.slot, chain[len(example.prompt) - 1 :], example.answer, chunk.weight)
+    return parts
 
 
 def _unadapted(examples: Sequence[TokenizedExample]) -> tuple[int, ...]:

@@ -87,8 +87,8 @@ def fleet(
     if config.method != "lora":
         return train_with_peft(base, jobs, config, tokens_per_step=tokens, on_step=on_step, on_state=on_state)
     return train_fleet(
-        base, jobs, config, slots=room.slots, tokens_per_step=tokens, workers=room.workers, on_step=on_step,
-        on_state=on_state,
+        base, jobs, config, slots=room.slots, tokens_per_step=tokens, workers=room.workers,
+        states_bytes=room.states_bytes, on_step=on_step, on_state=on_state,
     )  # fmt: skip
 
 
@@ -322,7 +322,7 @@ def measure(
     room = room_for(model, plan.config, plan.options.slots, plan.options.tokens_per_step)
     for run in train_fleet(
         model, chain([first], jobs), plan.config_for(model), slots=room.slots, tokens_per_step=room.tokens_per_step,
-        workers=room.workers, on_step=on_step,
+        workers=room.workers, states_bytes=room.states_bytes, on_step=on_step,
     ):  # fmt: skip
         latest = unseen.pop(run.job.user)
         if isinstance(run.adapter, Adapter):

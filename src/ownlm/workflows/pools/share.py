@@ -341,7 +341,7 @@ def _trained(drafting: Drafting, kind: _Kind[Weights], keys: Mapping[str, str], 
     with BackgroundWriter(partial(add_drafts, plan.store, histories), room.waiting, on_stored) as writer:
         for run in train_fleet(
             drafting.model, jobs, config, slots=room.slots, tokens_per_step=room.tokens_per_step,
-            workers=room.workers, on_step=meter.on_step, **kind.how,
+            workers=room.workers, states_bytes=room.states_bytes, on_step=meter.on_step, **kind.how,
         ):  # fmt: skip
             user = run.job.user
             if run.error:
