@@ -8,10 +8,10 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -P -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-vllm test-clients check clean
+.PHONY: help install demo test test-floors test-vllm test-clients check clean
 
 help: ## this list
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 21
 
 install: $(STAMP) ## the package and its tools, at the locked versions, in .venv
 
@@ -45,6 +45,20 @@ $(VLLM)/.installed: requirements-vllm.lock pyproject.toml
 
 test-vllm: $(VLLM)/.installed ## serving through vLLM's CPU build, for real
 	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(VLLM)/bin/python -m pytest -o testpaths= tests_vllm
+
+# The oldest torch and transformers that pyproject.toml allows. torch 2.11 brings CUDA's libraries: 6 GB on the disk.
+FLOORS := .venv-floors
+FLOORS_PIP := $(FLOORS)/bin/python -P -m pip --disable-pip-version-check
+
+$(FLOORS)/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -I -m venv $(FLOORS)
+	$(FLOORS_PIP) install --quiet torch==2.11.0 transformers==5.17.0 huggingface_hub==1.33.0
+	grep -vE '^(torch|transformers|huggingface_hub)==' requirements.lock | $(FLOORS_PIP) install --quiet --no-deps --requirement /dev/stdin
+	$(FLOORS_PIP) install --quiet --no-deps --editable .
+	@touch $@
+
+test-floors: $(FLOORS)/.installed ## the tests of the numerical core on torch 2.11 and transformers 5.17
+	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1 $(FLOORS)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile tests/model tests/oppu tests/perpcs tests/inference tests/workflows
 
 # OpenAI-compatible clients ask for versions of their own, too, so they have an environment of their own, and Node's beside it.
 # One small package comes first, with few retries: where the index cannot be reached, that is known in seconds.
@@ -80,5 +94,5 @@ check: $(STAMP) ## style, types and the import contract
 	$(BIN)/lint-imports
 
 clean: ## remove .venv and what tools left behind
-	rm -rf $(VENV) $(VLLM) $(CLIENTS) $(NODE)/node_modules dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(FLOORS) $(VLLM) $(CLIENTS) $(NODE)/node_modules dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
