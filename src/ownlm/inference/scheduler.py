@@ -156,11 +156,14 @@ class Scheduler:
         return True
 
     def _scoring_batch(self, label_tokens: int) -> list[Sequence]:
-        """Returns the oldest sequence that chooses, and others with the same labels as far as one pass has room."""
+        """Returns the oldest sequence that chooses, and others with the same labels as far as one pass has room.
+
+        The instruction of activated adapters is in a pass once, so it counts for the oldest sequence alone.
+        """
         oldest, *others = self._choosing
         batch, prompts = [oldest], len(oldest.prompt)
         for one in others:
-            total = prompts + len(one.prompt)
+            total = prompts + len(one.prompt) - one.unadapted
             fits = total <= self.limits.prompt_tokens and total + (len(batch) + 1) * label_tokens <= SCORED_TOKENS
             if fits and one.request.labels == oldest.request.labels:
                 batch.append(one)
