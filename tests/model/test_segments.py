@@ -86,9 +86,36 @@ def test_a_number_that_is_none_stays_with_its_slot(segments: Segments) -> None:
     assert grad_WIO[1].isnan().all() and grad_WIO[[0, 2]].isfinite().all()
 
 
-def test_what_would_be_mostly_padding_is_not_padded() -> None:
-    assert pad(make_segments([(slot, 1) for slot in range(9)] + [(9, 9 * MOST_PADDING)], "cpu"), "cpu") is None
+def test_long_segments_are_cut_where_padding_would_be_most() -> None:
+    parts = [(BASE, 1), *((slot, 1) for slot in range(9)), (9, 9 * MOST_PADDING)]
+    plain = make_segments(parts, "cpu")
+    padded = pad(plain, "cpu")
+    tokens = 9 + 9 * MOST_PADDING
+    assert padded is not None and len(padded.slot_S) * padded.width <= 2 * tokens + padded.width
+    x_TI, weight_UIO, g_TO = numbers(tokens + 1, IN), numbers(10, IN, OUT, seed=1), numbers(tokens + 1, OUT, seed=2)
+    products, grads = list[Tensor](), list[Tensor]()
+    for form in (plain, replace(plain, padded=padded)):
+        products.append(mm(x_TI, weight_UIO, form))
+        grads.append(torch.zeros(10, IN, OUT, dtype=torch.float64))
+        add_outer_(grads[-1], x_TI, g_TO, form)
+    torch.testing.assert_close(products[0], products[1])
+    torch.testing.assert_close(grads[0], grads[1])
     assert pad(make_segments([(BASE, 3)], "cpu"), "cpu") is None
+
+
+@pytest.mark.parametrize("parts", [[(0, 2), (1, 2)], [(0, 3), (1, 2)], [(1, 2), (3, 2)]])
+def test_forms_with_nothing_to_gather_give_the_same(parts: list[tuple[int, int]]) -> None:
+    plain = make_segments(parts, "cpu")
+    tokens = sum(n for _, n in parts)
+    x_TI, weight_UIO, out_TO = numbers(tokens, IN), numbers(4, IN, OUT, seed=1), numbers(tokens, OUT, seed=2)
+    results = []
+    for form in (plain, replace(plain, padded=pad(plain, "cpu"))):
+        added, grad_WIO = out_TO.clone(), torch.zeros(2, IN, OUT, dtype=torch.float64)
+        add_mm_(added, x_TI, weight_UIO, form, 0.5)
+        add_outer_(grad_WIO, x_TI, out_TO, form, 0.5)
+        results.append((added, grad_WIO, mm(x_TI, weight_UIO, form, 0.5)))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_half_precision_is_widened_to_the_weights_type() -> None:

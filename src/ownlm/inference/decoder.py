@@ -111,9 +111,10 @@ class Decoder:
         self.passes += 1
         ready = [(n, one) for n, (one, _) in enumerate(scheduled) if isinstance(one, Sequence) and not one.pending]
         sequences = [sequence for _, sequence in ready]
-        tokens = next_tokens(logits_PV[[n for n, _ in ready]], [one.sampler for one in sequences])
-        for sequence, token in zip(sequences, tokens, strict=True):
-            sequence.append_token(token, self._stop_tokens)
+        samplers = {n: one.sampler for n, one in ready}
+        tokens = next_tokens(logits_PV, [samplers.get(n) for n in range(len(scheduled))])
+        for n, sequence in ready:
+            sequence.append_token(tokens[n], self._stop_tokens)
         self.leave(sequence for sequence in sequences if sequence.finish)
         return sequences
 

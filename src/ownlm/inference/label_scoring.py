@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from itertools import groupby
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +11,7 @@ from ownlm.model.bank import LoraBank
 from ownlm.model.base import BaseLM
 from ownlm.model.packed import BatchBuilder, common_prefix
 from ownlm.model.piece_bank import Banks
-from ownlm.model.segments import BASE
+from ownlm.model.segments import BASE, to_device
 
 
 def encode_labels(base: BaseLM, labels: Iterable[str]) -> list[list[int]]:
@@ -82,7 +81,7 @@ def score_labels(
                 row.predict(slot, whole[len(chain) - 1 :], tokens)
                 label_P += [place * len(labels) + number] * len(tokens)
     batch = row.pack(base.device)
-    index_P = torch.from_numpy(np.array(label_P)).to(base.device)
+    index_P = to_device((torch.tensor(label_P),), base.device)[0]
     logits_PV = base.logits(batch, banks)
     log_p = label_log_likelihood(logits_PV, batch.target_P, index_P, len(sequences) * len(labels))
     scores: list[list[float]] = log_p.view(len(sequences), len(labels)).tolist()

@@ -4,8 +4,10 @@ A model loaded with `attn_implementation=NAME` runs on packed rows without chang
 from the batch of the forward context, masks from `layers`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from inspect import signature
 from typing import Any
 
 import torch
@@ -75,7 +77,7 @@ def packed_attention(
     if layer.temperature is not None:
         row_T, own_T = torch.arange(packed.tokens, device=query.device), packed.position_ids_T
         query = (query * (layer.temperature(own_T) / layer.temperature(row_T))[:, None]).to(query.dtype)
-    q_THE, k_SGE, v_SGE = (one[0].transpose(0, 1) for one in (query, key, value))
+    q_THE, k_SGE, v_SGE = (one.squeeze(0).transpose(0, 1) for one in (query, key, value))
     scores = Scores(scaling, softcap, s_aux)
     ragged = scores.plain and layer.mask.function is None and _is_flash(query, value)
     attend = _ragged if ragged else _padded
@@ -98,7 +100,7 @@ def _padded(q_THE: Tensor, k_SGE: Tensor, v_SGE: Tensor, packed: PackedBatch, sc
     split = zip(q_qHE.split(queries), k_kGE.split(keys), v_kGE.split(keys), strict=True)
     for bucket, (q_qHE, k_kGE, v_kGE) in zip(p.buckets, split, strict=True):
         outputs.append(_attend(q_qHE, k_kGE, v_kGE, bucket, scores, mask))
-    return torch.cat(outputs)[p.restore_T].to(dtype)
+    return torch.cat(outputs).index_select(0, p.restore_T).to(dtype)
 
 
 def _gathered(x_SHE: Tensor, at_k: Tensor, dtype: torch.dtype) -> Tensor:
@@ -151,20 +153,33 @@ def _ragged(q_THE: Tensor, k_SGE: Tensor, v_SGE: Tensor, packed: PackedBatch, sc
     from torch.nn.attention.varlen import varlen_attn
 
     p, heads = packed.ragged, q_THE.shape[1] // k_SGE.shape[1]
-    k_kHE, v_kHE = (one[p.key_k].repeat_interleave(heads, dim=1) for one in (k_SGE, v_SGE))
+    groups: dict[str, Any] = {"enable_gqa": True} if heads > 1 and _groups(varlen_attn) else {}
+    if p.key_k is None:
+        k_kHE, v_kHE = (one if len(one) == packed.tokens else one[: packed.tokens] for one in (k_SGE, v_SGE))
+    else:
+        k_kHE, v_kHE = (one.index_select(0, p.key_k) for one in (k_SGE, v_SGE))
+    if heads > 1 and not groups:
+        k_kHE, v_kHE = (one.repeat_interleave(heads, dim=1) for one in (k_kHE, v_kHE))
     out_THE = varlen_attn(
         q_THE.contiguous(),
-        k_kHE,
-        v_kHE,
+        k_kHE.contiguous(),
+        v_kHE.contiguous(),
         p.query_ends,
         p.key_ends,
         p.longest_query,
         p.longest_key,
         scale=scores.scale,
         window_size=(-1 if mask.window is None else mask.window - 1, 0),
+        **groups,
     )
     assert isinstance(out_THE, Tensor)  # without statistics, which were not requested
     return out_THE
+
+
+@cache
+def _groups(varlen_attn: Callable[..., Any]) -> bool:
+    """Whether that kernel takes fewer key heads than query heads; older versions of torch do not offer it."""
+    return "enable_gqa" in signature(varlen_attn).parameters
 
 
 def _is_flash(query: Tensor, value: Tensor) -> bool:

@@ -177,8 +177,9 @@ class LoraBank:
             else:
                 read = now.read.get(id(self))
                 if read is None or read[0] is not x_1TD or read[1] != target.family:
-                    read = now.read[id(self)] = x_1TD, target.family, self._reduced(now, own, x_1TD, kin)
-                h_TH = read[2][:, target.rank_at]
+                    parts = self._reduced(now, own, x_1TD, kin).split(self.rank, dim=1)
+                    read = now.read[id(self)] = x_1TD, target.family, parts
+                h_TH = read[2][kin.index(target)]
             B_UOH = self.pairs_UP[:, target.at_B].view(self.slots, -1, self.rank)
             grad_B_WOH = self._grads(now, target.at_B, *B_UOH.shape[1:]) if self.scaled is None else None
             return up_(y_1TO, h_TH, B_UOH, grad_B_WOH, own, self.lora.scaling)

@@ -164,7 +164,7 @@ class BaseLM:
                 logits_to_keep=batch.asked_A,
             )
         logits_AV: Tensor = output.logits[0]
-        return logits_AV if batch.row_P is None else logits_AV[batch.row_P]
+        return logits_AV if batch.row_P is None else logits_AV.index_select(0, batch.row_P)
 
     def hidden(self, batch: PackedBatch) -> Tensor:
         """The base's last hidden state of each token, after the final norm; attached banks do not act.

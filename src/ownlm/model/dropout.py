@@ -10,6 +10,7 @@ Differs: a multiplicative hash of two rounds in place of a cipher.
 """
 
 import hashlib
+from functools import lru_cache
 from typing import TypeVar
 from zlib import crc32
 
@@ -54,13 +55,19 @@ def keep_mask(key_T: Tensor, module: str, width: int, p: float) -> Tensor:
     0.75
     """
     row_T = _signed(_mix(key_T ^ crc32(module.encode())))
-    channel_D = _signed(_mix(torch.arange(width, device=key_T.device)))
+    channel_D = _channels(width, key_T.device)
     mixed_TD = row_T[:, None] ^ channel_D
     for _ in range(2):
         mixed_TD ^= (mixed_TD >> 16) & 0xFFFF  # a logical shift of signed numbers
         mixed_TD *= _MULTIPLIER
     mixed_TD ^= (mixed_TD >> 16) & 0xFFFF
     return mixed_TD < min(round((1 - p) * 2**32) - _HALF, _HALF - 1)
+
+
+@lru_cache(maxsize=64)
+def _channels(width: int, device: torch.device) -> Tensor:
+    """Hashes of the channels, which all modules of a width share."""
+    return _signed(_mix(torch.arange(width, device=device)))
 
 
 def _mix(x: Numbers) -> Numbers:

@@ -39,7 +39,7 @@ class ForwardContext:
         grads_WP: gradients of the row's W slots, to be added to; None to train nothing.
         cut: what a pass of a model `split_at` a layer runs; None for a whole pass.
         trim: whether the last MLP may skip positions that predict nothing.
-        read: the latest input by bank, with its family of modules and A x of that family.
+        read: the latest input by bank, with its family of modules and A x of that family, in a bank of LoRA by module.
         views: segments by bank and by the batch's segments, with that bank's slot numbers.
     """
 
@@ -48,7 +48,7 @@ class ForwardContext:
     grads_WP: Tensor | None
     trim: bool = True
     cut: "Cut | None" = None
-    read: dict[int, tuple[Tensor, int, Tensor]] = field(default_factory=dict)
+    read: dict[int, tuple[Tensor, int, Any]] = field(default_factory=dict)
     views: dict[tuple[int, int], Any] = field(default_factory=dict)
 
     def has(self, bank: Any) -> bool:
@@ -77,7 +77,7 @@ class ForwardContext:
         """The dropout keys of the tokens of a module's input, which `segments_of` has accepted."""
         key_T = self.batch.dropout_key_T
         assert key_T is not None
-        return key_T if x.numel() // x.shape[-1] == self.batch.tokens else key_T[self.batch.asked_A]
+        return key_T if x.numel() // x.shape[-1] == self.batch.tokens else key_T.index_select(0, self.batch.asked_A)
 
 
 TRIM_ONE_IN = 2  # the last MLP is trimmed where at most one in so many positions is asked for
@@ -122,7 +122,7 @@ def _take_asked(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | 
         return None
     if not args or args[0].shape[:-1] != (1, now.batch.tokens):
         return None
-    return (args[0][:, now.batch.asked_A], *args[1:])
+    return (args[0].index_select(1, now.batch.asked_A), *args[1:])
 
 
 def _put_back(_: nn.Module, __: tuple[Tensor, ...], y_1AD: Tensor) -> Tensor | None:

@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import Cache
 
 from ownlm.model.packed import TokenPositions
+from ownlm.model.segments import to_device
 
 FIRST = 256  # places at first; their number doubles when they run out
 
@@ -45,7 +46,7 @@ class KvCache(Cache):
 
     def writing(self, places: TokenPositions, device: torch.device) -> "KvCache":
         """The cache, set to write the next row's tokens to these places."""
-        self._at_T = torch.from_numpy(places).to(device)
+        self._at_T = to_device((torch.from_numpy(places),), device)[0]
         return self
 
     def update(

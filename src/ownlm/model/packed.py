@@ -11,7 +11,7 @@ continues a chain (`after`), so several sequences can share a prefix that is com
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ownlm.model.dropout import token_keys
-from ownlm.model.segments import Segments, make_segments
+from ownlm.model.segments import Segments, make_segments, pad, to_device
 
 TokenPositions = NDArray[np.int64]
 AttentionSegment = tuple[int, int, TokenPositions]  # first row position, length, chain up to its end
@@ -90,12 +90,12 @@ class Ragged:
     """Queries and keys of a row's attention without padding: S segments, queries in row order.
 
     Attributes:
-        key_k: positions of all keys, segment by segment, cached tokens counted.
+        key_k: positions of all keys, segment by segment, cached tokens counted; None for those of the row in order.
         query_ends, key_ends: cumulative numbers of queries and of keys, S + 1 of each, int32.
         longest_query, longest_key: the largest number of queries and of keys in a segment.
     """
 
-    key_k: Tensor
+    key_k: Tensor | None
     query_ends: Tensor
     key_ends: Tensor
     longest_query: int
@@ -137,31 +137,32 @@ class PackedBatch:
     @cached_property
     def padded(self) -> Padded:
         """The row for attention kernels that need sequences of one length."""
-        device = self.at_P.device
         parts = [_pad(group) for group in _alike(_blocks(self.attention_segments))]
         query_q = np.concatenate([query_NQ.ravel() for query_NQ, _, _ in parts])
         restore_T = np.empty(self.tokens, dtype=np.int64)
         restore_T[query_q[::-1]] = np.arange(len(query_q))[::-1]  # of a position and its padding, the first
-        return Padded(
-            buckets=tuple(Bucket(_put(distance_NQK, device, torch.int32)) for _, _, distance_NQK in parts),
-            query_q=_put(query_q, device),
-            key_k=_put(np.concatenate([key_NK.ravel() for _, key_NK, _ in parts]), device),
-            restore_T=_put(restore_T, device),
+        padded = Padded(
+            buckets=tuple(Bucket(_tensor(distance_NQK, torch.int32)) for _, _, distance_NQK in parts),
+            query_q=_tensor(query_q),
+            key_k=_tensor(np.concatenate([key_NK.ravel() for _, key_NK, _ in parts])),
+            restore_T=_tensor(restore_T),
         )
+        return to_device(padded, self.at_P.device)
 
     @cached_property
     def ragged(self) -> Ragged:
         """The row for attention kernels that take sequences of any lengths."""
-        device = self.at_P.device
         queries = [n for _, n, _ in self.attention_segments]
         keys = [len(chain) for _, _, chain in self.attention_segments]
-        return Ragged(
-            key_k=_put(np.concatenate([chain for _, _, chain in self.attention_segments]), device),
-            query_ends=_put(np.cumsum([0, *queries]), device, torch.int32),
-            key_ends=_put(np.cumsum([0, *keys]), device, torch.int32),
+        key_k = np.concatenate([chain for _, _, chain in self.attention_segments])
+        ragged = Ragged(
+            key_k=None if np.array_equal(key_k, np.arange(self.tokens)) else _tensor(key_k),
+            query_ends=_tensor(np.cumsum([0, *queries]), torch.int32),
+            key_ends=_tensor(np.cumsum([0, *keys]), torch.int32),
             longest_query=max(queries),
             longest_key=max(keys),
         )
+        return to_device(ragged, self.at_P.device)
 
     @property
     def longest(self) -> int:
@@ -235,26 +236,29 @@ class BatchBuilder:
         at_P = np.concatenate([EMPTY, *self._at])
         asked_A, row_P = np.unique(at_P, return_inverse=True)
         slot_T = np.repeat([slot for slot, _ in self._segments], [tokens for _, tokens in self._segments])
-        segments = make_segments(self._segments, device)
-
-        return PackedBatch(
-            input_ids_T=_put(self.tokens, device),
-            position_ids_T=_put(np.concatenate(self._places), device),
+        segments = make_segments(self._segments, "cpu")
+        asked = make_segments([(slot, 1) for slot in slot_T[asked_A].tolist()], "cpu", segments)
+        if torch.device(device).type != "cpu":
+            segments, asked = (replace(one, long=(), short=None, padded=pad(one, "cpu")) for one in (segments, asked))
+        batch = PackedBatch(
+            input_ids_T=_tensor(self.tokens),
+            position_ids_T=_tensor(np.concatenate(self._places)),
             segments=segments,
             attention_segments=self._attention_segments,
-            at_P=_put(at_P, device),
-            asked_A=_put(asked_A, device),
-            asked=make_segments([(slot, 1) for slot in slot_T[asked_A].tolist()], device, segments),
-            row_P=None if np.array_equal(at_P, asked_A) else _put(row_P, device),
-            target_P=_put([token for tokens in self._targets for token in tokens], device),
-            weight_P=_put(np.repeat(self._weights, counts), device, torch.float64),
-            place_P=_put(np.repeat(np.searchsorted(segments.slots, self._slots), counts), device),
-            dropout_key_T=_put(np.concatenate(self._dropout_keys), device) if self._dropout_keys else None,
+            at_P=_tensor(at_P),
+            asked_A=_tensor(asked_A),
+            asked=asked,
+            row_P=None if np.array_equal(at_P, asked_A) else _tensor(row_P),
+            target_P=_tensor([token for tokens in self._targets for token in tokens]),
+            weight_P=_tensor(np.repeat(self._weights, counts), torch.float64),
+            place_P=_tensor(np.repeat(np.searchsorted(segments.slots, self._slots), counts)),
+            dropout_key_T=_tensor(np.concatenate(self._dropout_keys)) if self._dropout_keys else None,
         )
+        return to_device(batch, device)
 
 
-def _put(values: object, device: torch.device | str, dtype: torch.dtype = torch.long) -> Tensor:
-    return torch.as_tensor(values, dtype=dtype).to(device, non_blocking=True)
+def _tensor(values: object, dtype: torch.dtype = torch.long) -> Tensor:
+    return torch.as_tensor(values, dtype=dtype)
 
 
 def common_prefix(sequences: Sequence[list[int]]) -> int:

@@ -13,7 +13,7 @@ from ownlm.config import LoraConfig
 from ownlm.errors import AdapterError
 from ownlm.model.bank import LoraBank
 from ownlm.model.forward_context import ForwardContext, forward_context
-from ownlm.model.segments import SHORT, Segments, add_at_, renumbered
+from ownlm.model.segments import SHORT, Segments, add_at_, renumbered, to_device
 from ownlm.model.targets import families, target_modules
 
 FEW = 5  # users' own pieces are multiplied if each user of a row has at most one in so many, else all pieces
@@ -183,9 +183,9 @@ class PieceBank:
             if number not in long
             for place in range(at.start, at.stop)
         ]
-        row_t, user_t = torch.tensor(tokens, dtype=torch.long, device=self._device).view(-1, 2).T.contiguous()
+        row_t, user_t = torch.tensor(tokens, dtype=torch.long).view(-1, 2).T.contiguous()
         at_S = tuple(users[number][0] for number in long)
-        number_S = user_t.new_tensor(long)
+        row_t, user_t, number_S = to_device((row_t, user_t, torch.tensor(long, dtype=torch.long)), self._device)
         of_S = self._lines(place_XMK[number_S], weight_XMK[number_S])
         if own:
             place_XMK, weight_XMK = place_XMK[user_t], weight_XMK[user_t]

@@ -33,6 +33,7 @@ from ownlm.model.packed import BatchBuilder
 from ownlm.model.peft_adapter import PeftAdapter
 from ownlm.model.targets import decoder_layers
 from ownlm.oppu.lower import LowerStates
+from ownlm.model.segments import to_device
 from ownlm.oppu.malloc import keeping_freed_memory
 from ownlm.oppu.minibatches import Chunk, TokenizedExample, fill, in_chunks, minibatches, tokens_of
 from ownlm.oppu.optim import adamw_, clip_, fresh_moments, linear_schedule
@@ -360,16 +361,14 @@ class _Fleet:
     def _update(self, slots: list[int], grads_WP: Tensor, step: list[int], lr: list[float]) -> None:
         """Clips the gradients of these slots and takes their optimizer step."""
 
-        def put(values: list[int] | list[float], dtype: torch.dtype) -> Tensor:
-            return torch.tensor(values, dtype=dtype).to(grads_WP.device, non_blocking=True)
-
-        rows_W, everything = put(slots, torch.long), (self.bank.param_UP, *self.moments)
-        own = [whole_UP[rows_W] for whole_UP in everything]
+        host = torch.tensor(slots), torch.tensor(step, dtype=torch.float64), torch.tensor(lr, dtype=torch.float64)
+        rows_W, step_W, lr_W = to_device(host, grads_WP.device)
+        everything = self.bank.param_UP, *self.moments
+        own = [whole_UP.index_select(0, rows_W) for whole_UP in everything]
         clip_(grads_WP, self.config.max_grad_norm)
-        step_W, lr_W = put(step, torch.float64), put(lr, torch.float64)
         adamw_(own[0], grads_WP, own[1], own[2], step_W, lr_W, weight_decay=self.config.weight_decay)
         for whole_UP, own_WP in zip(everything, own, strict=True):
-            whole_UP[rows_W] = own_WP
+            whole_UP.index_copy_(0, rows_W, own_WP)
 
     def ended(self, step: _Step, on_state: OnState | None = None) -> Iterator[Run]:
         """Yields the runs that took their last step; the other slots wait for their next step."""

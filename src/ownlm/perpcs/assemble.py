@@ -23,7 +23,7 @@ from ownlm.model.forward_context import ForwardContext
 from ownlm.model.packed import BatchBuilder, PackedBatch
 from ownlm.oppu.malloc import keeping_freed_memory
 from ownlm.oppu.minibatches import TokenizedExample, shared_prefix
-from ownlm.perpcs.equations import history_feature, scores, select
+from ownlm.perpcs.equations import history_features, scores, select
 from ownlm.perpcs.materialise import pieces
 from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.recipe import Combine, Recipe, assembled_shape, combined, made_of, rounded
@@ -273,9 +273,5 @@ def rows_of(targets: list[Target], tokens_per_pass: int) -> list[BatchBuilder]:
 def features_of(x_TD: Tensor, batch: PackedBatch) -> Tensor:
     """h_WD of the W users in a row, summed over their answer positions in this row."""
     trimmed = len(x_TD) != batch.tokens  # the last MLP sees the asked positions alone
-    x_PD = x_TD[torch.searchsorted(batch.asked_A, batch.at_P) if trimmed else batch.at_P]
-    feature_WD = []
-    for place in range(len(batch.segments.slots)):
-        own_P = batch.place_P == place
-        feature_WD.append(history_feature(x_PD[own_P], batch.weight_P[own_P]))
-    return torch.stack(feature_WD)
+    x_PD = x_TD.index_select(0, torch.searchsorted(batch.asked_A, batch.at_P) if trimmed else batch.at_P)
+    return history_features(x_PD, batch.weight_P, batch.place_P, len(batch.segments.slots))

@@ -36,6 +36,12 @@ def history_feature(x_PD: Tensor, weight_P: Tensor) -> Tensor:
     return feature_D
 
 
+def history_features(x_PD: Tensor, weight_P: Tensor, place_P: Tensor, users: int) -> Tensor:
+    """`history_feature` of several users: place_P is the user of each position. Returns h_WD, in float64."""
+    own_PD = F.layer_norm(x_PD.double(), x_PD.shape[1:]).mul_(weight_P.double()[:, None])
+    return own_PD.new_zeros(users, x_PD.shape[1]).index_add_(0, place_P, own_PD)
+
+
 def centred(gate_ND: Tensor, mean_D: Tensor) -> Tensor:
     """Gates without the component that all histories have in common.
 
