@@ -246,6 +246,10 @@ class TrainingError(OwnlmError, ArithmeticError):
     """Training one user's adapter failed; the others continue."""
 
 
+class DeviceMemoryError(OwnlmError, MemoryError):
+    """One example alone does not fit into the memory of the device."""
+
+
 class ConfigError(OwnlmError, ValueError):
     """A setting is out of range, or contradicts another."""
 

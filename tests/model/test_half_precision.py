@@ -33,8 +33,7 @@ def training_row(base: BaseLM, dropout: bool) -> PackedBatch:
     row = BatchBuilder()
     for slot, job in enumerate(make_jobs(base.model.config.vocab_size, examples=4, prompt=30)[:3]):
         seeds = range(slot * 10, slot * 10 + len(job.examples)) if dropout else ()
-        for chunk in in_chunks(slot, job.examples, 10**6, not dropout, 1, list(seeds)):
-            fill(row, chunk, share_prefix=not dropout)
+        fill(row, in_chunks(slot, job.examples, 10**6, not dropout, 1, list(seeds)), share_prefix=not dropout)
     return row.pack()
 
 

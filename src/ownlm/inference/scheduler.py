@@ -4,8 +4,9 @@ import logging
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from ownlm.errors import OwnlmError
 from ownlm.inference.adapter_cache import AdapterCache, AttachedAdapter
@@ -16,6 +17,7 @@ from ownlm.inference.protocol import EngineError
 from ownlm.inference.request import Finish, RequestOutput
 from ownlm.inference.sequence import Sequence
 from ownlm.model.base import BaseLM
+from ownlm.oppu.malloc import in_halves
 
 log = logging.getLogger(__name__)
 SCORED_TOKENS = 4096  # tokens of prompts and labels in one pass that scores labels
@@ -173,7 +175,12 @@ class Scheduler:
     def _choose(self, batch: list[Sequence], labels: list[list[int]]) -> Outputs:
         """Scores labels in one pass, and takes the likeliest for each sequence."""
         names, outputs = batch[0].request.labels, Outputs()
-        for sequence, scores in zip(batch, score_labels(self.base, self.adapters.banks, batch, labels), strict=True):
+
+        def run(part: Collection[Sequence]) -> list[list[float]]:
+            return score_labels(self.base, self.adapters.banks, list(part), labels)
+
+        parts = in_halves(run, batch, "One prompt with its labels", lambda one: len(one.prompt) + sum(map(len, labels)))
+        for sequence, scores in zip(batch, chain.from_iterable(parts), strict=True):
             best = max(range(len(names)), key=scores.__getitem__)
             self.tokens += len(labels[best])
             outputs.append((sequence, self._output(sequence, names[best].strip(), "stop", len(labels[best]))))

@@ -34,8 +34,17 @@ from ownlm.model.peft_adapter import PeftAdapter
 from ownlm.model.targets import decoder_layers
 from ownlm.oppu.lower import LowerStates
 from ownlm.model.segments import to_device
-from ownlm.oppu.malloc import keeping_freed_memory
-from ownlm.oppu.minibatches import Chunk, TokenizedExample, fill, in_chunks, minibatches, tokens_of
+from ownlm.oppu.malloc import in_halves, keeping_freed_memory
+from ownlm.oppu.minibatches import (
+    Chunk,
+    TokenizedExample,
+    apart,
+    fill,
+    in_chunks,
+    joined,
+    minibatches,
+    tokens_of,
+)
 from ownlm.oppu.optim import adamw_, clip_, fresh_moments, linear_schedule
 from ownlm.oppu.state import RunState
 
@@ -324,7 +333,27 @@ class _Fleet:
         return _Step({slot: tokens[slot] for slot in chunks}, [every] if len(chunks) > 1 else [[one] for one in every])
 
     def run_pass(self, chunks: list[Chunk]) -> _Passed:
-        """Forward and backward pass for the mean loss of each slot's minibatch."""
+        """Forward and backward pass for the mean loss of each slot's minibatch; in parts where memory runs out."""
+        singles = [one for chunk in chunks for one in apart(chunk)]
+        parts = list(in_halves(self._passed, singles, "One example", lambda one: tokens_of(one.examples, False)))
+        if len(parts) == 1:
+            return parts[0][1]
+        self.tokens_per_step = max(1, self.tokens_per_step // 2)
+        slots = sorted({chunk.slot for chunk in chunks})
+        grads_WP, loss_W = (parts[0][1].grads_WP, parts[0][1].loss_W)
+        grads_WP, loss_W = grads_WP.new_zeros(len(slots), grads_WP.shape[1]), loss_W.new_zeros(len(slots))
+        for own, part in parts:
+            first = slots.index(own[0])
+            grads_WP[first : first + len(own)] += part.grads_WP
+            loss_W[first : first + len(own)] += part.loss_W
+        return _Passed(loss_W, grads_WP, sum(part.seconds for _, part in parts))
+
+    def _passed(self, singles: Sequence[Chunk]) -> tuple[list[int], _Passed]:
+        """A pass over chunks of one example each: its slots, which are neighbours, and its result."""
+        chunks = joined(singles)
+        return [chunk.slot for chunk in chunks], self._pass(chunks)
+
+    def _pass(self, chunks: list[Chunk]) -> _Passed:
         started, row = time.perf_counter(), BatchBuilder()
         parts = fill(row, chunks, self.share_prefix)
         batch = row.pack(self.base.device)

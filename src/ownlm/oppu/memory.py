@@ -105,6 +105,16 @@ def bytes_per_token(model: Any, top_layers: int | None = None) -> int:
     return int(sum(layers[-(top_layers or len(layers)) :]) * size + config.vocab_size * FLOAT32 * 3 / 8)
 
 
+def tokens_per_pass(base: BaseLM, cpu: int) -> int:
+    """Number of tokens in a pass without gradients: on a CPU as given, on a GPU as many as half its free memory holds.
+
+    A pass without gradients needs less memory than `bytes_per_token`.
+    """
+    if base.device.type != "cuda":
+        return cpu
+    return max(FEWEST_TOKENS, min(MOST_TOKENS_CUDA, free_bytes(base.device) // 2 // bytes_per_token(base.model)))
+
+
 def _intermediate_sizes(config: Any) -> list[int]:
     """The width of each layer's MLP; some models have layers of several widths."""
     count = config.num_hidden_layers
@@ -125,7 +135,8 @@ def parameters_per_slot(model: Any, lora: LoraConfig) -> int:
 def free_bytes(device: torch.device) -> int:
     """Free memory of the device: of the GPU, or of the machine and its control groups."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # blocks kept for later use
+        return int(torch.cuda.mem_get_info(device)[0]) + int(cached)
     free = int(psutil.virtual_memory().available)
     membership = Path("/proc/self/cgroup")
     if membership.exists():  # Linux

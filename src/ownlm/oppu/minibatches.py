@@ -1,8 +1,8 @@
 """Minibatches of a user's examples, and minibatches as segments of a packed row."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import zip_longest
+from dataclasses import dataclass, field, replace
+from itertools import groupby, zip_longest
 
 import torch
 
@@ -87,6 +87,24 @@ def in_chunks(
         for part in parts
         if part
     ]
+
+
+def apart(chunk: Chunk) -> list[Chunk]:
+    """A chunk's examples as chunks of one."""
+    if not chunk.seeds:
+        return [replace(chunk, examples=[example]) for example in chunk.examples]
+    pairs = zip(chunk.examples, chunk.seeds, strict=True)
+    return [replace(chunk, examples=[example], seeds=[seed]) for example, seed in pairs]
+
+
+def joined(chunks: Sequence[Chunk]) -> list[Chunk]:
+    """Chunks with neighbours of one slot joined."""
+    whole = list[Chunk]()
+    for _, of_slot in groupby(chunks, key=lambda chunk: chunk.slot):
+        own = list(of_slot)
+        examples, seeds = [e for one in own for e in one.examples], [s for one in own for s in one.seeds]
+        whole.append(replace(own[0], examples=examples, seeds=seeds))
+    return whole
 
 
 def fill(row: BatchBuilder, chunks: Sequence[Chunk], share_prefix: bool) -> list[Part]:

@@ -16,10 +16,13 @@ from ownlm.model.base import BaseLM
 from ownlm.model.packed import BatchBuilder
 from ownlm.model.segments import BASE
 from ownlm.oppu.fleet import Job, Run, train_fleet, wide
-from ownlm.oppu.minibatches import TokenizedExample, in_chunks
+from ownlm.oppu.malloc import in_halves
+from ownlm.oppu.memory import tokens_per_pass
+from ownlm.oppu.minibatches import Chunk, TokenizedExample, apart, in_chunks, joined, tokens_of
 from ownlm.oppu.minibatches import fill as fill_row
 from ownlm.perpcs.assemble import Target
-from ownlm.perpcs.materialise import joined, materialise, stacked
+from ownlm.perpcs.materialise import joined as joined_adapters
+from ownlm.perpcs.materialise import materialise, stacked
 from ownlm.perpcs.pool import Pool
 from ownlm.perpcs.recipe import Recipe, made_of
 
@@ -131,7 +134,7 @@ def _best(base: BaseLM, pool: Pool, start: Start, run: Run) -> Adapted:
     else:
         assert isinstance(run.adapter, Adapter)
         residual = run.adapter
-        adapted = joined(assembled, residual)
+        adapted = joined_adapters(assembled, residual)
     losses: dict[Kept, float] = {
         "base": answer_loss(base, None, start.held_back),
         "assembled": answer_loss(base, assembled, start.held_back),
@@ -153,9 +156,10 @@ def answer_loss(base: BaseLM, adapter: Adapter | None, examples: Sequence[Tokeni
     if adapter is not None:
         bank = LoraBank(base.model, adapter.lora, 1)
         bank.load(0, adapter)
-    for chunk in in_chunks(slot, examples, TOKENS_PER_PASS, share_prefix=True):
+
+    def run(singles: Sequence[Chunk]) -> float:
         row = BatchBuilder()
-        fill_row(row, [chunk], share_prefix=True)
+        fill_row(row, joined(singles), share_prefix=True)
         batch = row.pack(base.device)
         if bank is None:
             logits_PV = base.logits(batch)
@@ -163,5 +167,8 @@ def answer_loss(base: BaseLM, adapter: Adapter | None, examples: Sequence[Tokeni
             with bank.attached():
                 logits_PV = base.logits(batch, bank)
         losses_P = F.cross_entropy(wide(logits_PV), batch.target_P, reduction="none")
-        total += float(losses_P.double() @ batch.weight_P)
+        return float(losses_P.double() @ batch.weight_P)
+
+    for chunk in in_chunks(slot, examples, tokens_per_pass(base, TOKENS_PER_PASS), share_prefix=True):
+        total += sum(in_halves(run, apart(chunk), "One example", lambda one: tokens_of(one.examples, False)))
     return total

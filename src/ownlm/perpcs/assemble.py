@@ -21,7 +21,8 @@ from ownlm.model.bank import LoraBank
 from ownlm.model.base import BaseLM
 from ownlm.model.forward_context import ForwardContext
 from ownlm.model.packed import BatchBuilder, PackedBatch
-from ownlm.oppu.malloc import keeping_freed_memory
+from ownlm.oppu import memory
+from ownlm.oppu.malloc import in_halves, keeping_freed_memory
 from ownlm.oppu.minibatches import TokenizedExample, shared_prefix
 from ownlm.perpcs.equations import history_features, scores, select
 from ownlm.perpcs.materialise import pieces
@@ -30,6 +31,7 @@ from ownlm.perpcs.recipe import Combine, Recipe, assembled_shape, combined, made
 
 AT_ONCE = 16  # users in one group: their chosen pieces are in memory together
 TOKENS = 65_536  # of one group, unless one user alone has more; their hidden states are in memory together
+FEWEST_TOKENS = 128  # of one row, where memory runs out
 TOKENS_PER_PASS, PASSES = 2048, 64  # of one row; of very long histories the rows are longer, not more
 
 
@@ -64,7 +66,7 @@ def assemble(
     top_k: int = 3,
     tau: float = 1.0,
     combine: Combine = "product",
-    tokens_per_pass: int = TOKENS_PER_PASS,
+    tokens_per_pass: int | None = None,
     workers: int | None = None,
     on_group: Callable[[list[Assembled]], None] | None = None,
     on_module: Callable[[int], None] | None = None,
@@ -82,7 +84,7 @@ def assemble(
         top_k: number K of pieces selected at each module.
         tau: temperature of their weights.
         combine: `product` or `factors`.
-        tokens_per_pass: approximate number of tokens in a packed row.
+        tokens_per_pass: approximate number of tokens in a packed row; by default as memory allows.
         workers: number of rows that run at once; by default one per CPU core, or one on a GPU.
         on_module: called after each module with the number of users assembled there; may run in a worker thread.
 
@@ -96,9 +98,21 @@ def assemble(
         paper's sum; their released code averages A and B apart (`factors`).
     """
     check_pool(base, pool, top_k)
+    most = tokens_per_pass or memory.tokens_per_pass(base, TOKENS_PER_PASS)
     with keeping_freed_memory():
         for group in _groups(targets):
-            done = _Group(base, pool, group, top_k, tau, combine, tokens_per_pass, workers, on_module).run()
+
+            def run(part: Sequence[Target]) -> list[Assembled]:
+                tokens = most
+                while True:
+                    try:
+                        return _Group(base, pool, list(part), top_k, tau, combine, tokens, workers, on_module).run()
+                    except torch.OutOfMemoryError:
+                        if len(part) > 1 or tokens <= FEWEST_TOKENS:
+                            raise
+                    tokens //= 2  # of one user: shorter rows
+
+            done = [one for part in in_halves(run, group, "The history of one user", _tokens) for one in part]
             if on_group:
                 on_group(done)
             yield from done
@@ -120,10 +134,14 @@ def check_pool(base: BaseLM, pool: Pool, top_k: int) -> None:
         )
 
 
+def _tokens(target: Target) -> int:
+    return sum(len(example.prompt) + len(example.answer) for example in target.examples)
+
+
 def _groups(targets: Iterable[Target]) -> Iterator[list[Target]]:
     group, tokens = list[Target](), 0
     for target in targets:
-        own = sum(len(example.prompt) + len(example.answer) for example in target.examples)
+        own = _tokens(target)
         if group and (len(group) == AT_ONCE or tokens + own > TOKENS):
             yield group
             group, tokens = [], 0

@@ -1,6 +1,7 @@
 """A user's history as one vector: the mean over their records, each the mean over its tokens."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from torch import Tensor
 from ownlm.errors import ConfigError, DataError
 from ownlm.model.base import BaseLM
 from ownlm.model.packed import BatchBuilder
-from ownlm.model.segments import BASE
+from ownlm.model.segments import BASE, to_device
+from ownlm.oppu import memory
+from ownlm.oppu.malloc import in_halves
 
 TOKENS_PER_RECORD = 512
 TOKENS_PER_PASS = 4096
@@ -22,7 +25,7 @@ def embed_histories(
     histories: Iterable[Sequence[str]],
     *,
     tokens_per_record: int = TOKENS_PER_RECORD,
-    tokens_per_pass: int = TOKENS_PER_PASS,
+    tokens_per_pass: int | None = None,
 ) -> Tensor:
     """Mean history embeddings by the base itself, of many users in each pass.
 
@@ -34,7 +37,7 @@ def embed_histories(
     Args:
         histories: each user's records as texts; read one by one. Blank texts are skipped.
         tokens_per_record: longer records are cut to this number of tokens, or to the base's context.
-        tokens_per_pass: approximate number of tokens in one forward pass; memory grows with it.
+        tokens_per_pass: approximate number of tokens in one forward pass; by default as memory allows.
 
     Returns:
         emb_UD, float32 on the CPU, in the histories' order.
@@ -46,8 +49,10 @@ def embed_histories(
     """
     longest = min(tokens_per_record, base.max_tokens)
     sums, counts = list[Tensor](), list[int]()
-    for together in _passes(_records(base, histories, longest), tokens_per_pass):
-        means_ND = _embed(base, [tokens for _, tokens in together])
+    most = tokens_per_pass or memory.tokens_per_pass(base, TOKENS_PER_PASS)
+    for together in _passes(_records(base, histories, longest), most):
+        records = [tokens for _, tokens in together]
+        means_ND = torch.cat(list(in_halves(partial(_embed, base), records, "One record", len)))
         for (user, _), mean_D in zip(together, means_ND, strict=True):
             if user == len(sums):
                 sums.append(torch.zeros_like(mean_D))
@@ -116,8 +121,9 @@ def _embed(base: BaseLM, records: Sequence[list[int]]) -> Tensor:
     for tokens in records:
         row.add(BASE, tokens)
     hidden_TD = base.hidden(row.pack(base.device)).double()
-    length_N = torch.tensor([len(tokens) for tokens in records], device=base.device)
-    record_T = torch.arange(len(records), device=base.device).repeat_interleave(length_N)
+    length_N = torch.tensor([len(tokens) for tokens in records])
+    record_T = torch.arange(len(records)).repeat_interleave(length_N)
+    record_T, length_N = to_device((record_T, length_N), base.device)
     sum_ND = hidden_TD.new_zeros(len(records), hidden_TD.shape[1]).index_add_(0, record_T, hidden_TD)
     return (sum_ND / length_N[:, None]).cpu()
 
