@@ -1,6 +1,8 @@
 """A base in bfloat16 on a CPU is near the same base in float32; adapters and gradients are float32."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from ownlm.model import attention
 from ownlm.model.bank import LoraBank, Scaled
 from ownlm.model.base import BaseLM, load_base
 from ownlm.model.packed import BatchBuilder, PackedBatch
-from ownlm.model.segments import BASE
+from ownlm.model.segments import BASE, Segments, make_segments, pad
 from ownlm.oppu.fleet import train_fleet, wide
 from ownlm.oppu.minibatches import fill, in_chunks
 from ownlm.oppu.peft_methods import train_with_peft
@@ -59,6 +61,49 @@ def test_loss_and_gradients_are_near_those_in_float32(
     loss, grads_WP = trained_pass(base, scaled, dropout)
     half_loss, half_grads_WP = trained_pass(half, scaled, dropout)
     assert next(half.model.parameters()).dtype == torch.bfloat16 and half_grads_WP.dtype == torch.float32
+    assert half_loss == pytest.approx(loss, rel=0.01)
+    for own_P, half_P in zip(grads_WP, half_grads_WP, strict=True):
+        assert F.cosine_similarity(own_P, half_P, dim=0) > 0.999
+        assert half_P.norm() == pytest.approx(float(own_P.norm()), rel=0.02)
+
+
+def varlen_by_definition(
+    q: Tensor, k: Tensor, v: Tensor, query_ends: Tensor, key_ends: Tensor, longest_query: int, longest_key: int,
+    *, scale: float | None, window_size: tuple[int, int], enable_gqa: bool = False,
+) -> Tensor:  # fmt: skip
+    """The kernel of a GPU for sequences of any lengths: a segment's queries are the last of its keys."""
+    outputs = list[Tensor]()
+    assert enable_gqa and q.shape[1] > k.shape[1] and window_size == (-1, 0)
+    for at in range(len(query_ends) - 1):
+        own, seen = slice(*query_ends[at : at + 2].tolist()), slice(*key_ends[at : at + 2].tolist())
+        n, keys = own.stop - own.start, seen.stop - seen.start
+        mask = torch.arange(keys - n, keys)[:, None] >= torch.arange(keys)
+        parts = q[own].transpose(0, 1), k[seen].transpose(0, 1), v[seen].transpose(0, 1)
+        outputs.append(
+            F.scaled_dot_product_attention(*parts, attn_mask=mask, scale=scale, enable_gqa=True).transpose(0, 1)
+        )
+    return torch.cat(outputs)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2], ids=["", "dropout"])
+@pytest.mark.parametrize("scaled", [None, "gates", "weights"])
+def test_the_arithmetic_of_a_gpu_is_near_float32(
+    base: BaseLM, half: BaseLM, scaled: Scaled | None, dropout: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Padded products and attention without padding, which a CPU does not choose."""
+    loss, grads_WP = trained_pass(base, scaled, dropout)
+
+    def padded(parts: Any, device: Any, whole: Segments | None = None) -> Segments:
+        segments = make_segments(parts, device, whole)
+        return replace(segments, long=(), short=None, padded=pad(segments, device))
+
+    monkeypatch.setattr("ownlm.model.packed.make_segments", padded)
+    float_loss, float_grads_WP = trained_pass(base, scaled, dropout)
+    assert float_loss == pytest.approx(loss, rel=1e-5)
+    torch.testing.assert_close(float_grads_WP, grads_WP, rtol=1e-3, atol=1e-5)
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_by_definition)
+    monkeypatch.setattr(attention, "_is_flash", lambda query, value: True)
+    half_loss, half_grads_WP = trained_pass(half, scaled, dropout)
     assert half_loss == pytest.approx(loss, rel=0.01)
     for own_P, half_P in zip(grads_WP, half_grads_WP, strict=True):
         assert F.cosine_similarity(own_P, half_P, dim=0) > 0.999
