@@ -208,7 +208,7 @@ def test_one_persons_trouble_does_not_stop_the_others(home: Home, tmp_path: Path
 def test_a_diverging_person_fails_with_a_clear_word(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="learning_rate"):
         home.train("sorting", learning_rate=1e30)
-    monkeypatch.setattr("ownlm.oppu.fleet.wide", lambda logits_PV: logits_PV * float("nan"))
+    monkeypatch.setattr("ownlm.oppu.passes.wide", lambda logits_PV: logits_PV * float("nan"))
     report = home.train("sorting", users=["ada"], epochs=4, batch_size=1)
     ((_, error),) = report.failed
     assert isinstance(error, TrainingError) and "learning rate" in str(error) and not report.trained

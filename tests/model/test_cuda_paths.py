@@ -91,7 +91,7 @@ def jobs() -> list[Job]:
 def training_step(layers: int, dropout: float = 0.0) -> tuple[Launches, Launches, int]:
     """The launches of a pass and of the optimizer's step, and the tokens."""
     base, config = model_of(layers), TrainConfig(lora=LORA, batch_size=8, epochs=1, lora_dropout=dropout)
-    fleet = _Fleet(base, _bank(base, config, USERS, None, None), config, 10**6, 1)
+    fleet = _Fleet(base, _bank(base, config, USERS, None, None), config, 10**6, 1, None)
     for job in jobs():
         fleet.seat(job)
     task = fleet.next_pass()
@@ -125,7 +125,7 @@ def test_a_training_step_reads_nothing_and_launches_little(
 @pytest.mark.parametrize("scaled", ["gates", "weights"])
 def test_gates_and_weights_read_nothing(scaled: Scaled) -> None:
     base, config = model_of(2), TrainConfig(lora=LORA, batch_size=8, epochs=1)
-    fleet = _Fleet(base, _bank(base, config, USERS, scaled, LORA), config, 10**6, 1)
+    fleet = _Fleet(base, _bank(base, config, USERS, scaled, LORA), config, 10**6, 1, None)
     for job in jobs():
         fleet.seat(job)
     task = fleet.next_pass()

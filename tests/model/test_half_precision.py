@@ -16,8 +16,9 @@ from ownlm.model.bank import LoraBank, Scaled
 from ownlm.model.base import BaseLM, load_base
 from ownlm.model.packed import BatchBuilder, PackedBatch
 from ownlm.model.segments import BASE, Segments, make_segments, pad
-from ownlm.oppu.fleet import train_fleet, wide
+from ownlm.oppu.fleet import train_fleet
 from ownlm.oppu.minibatches import fill, in_chunks
+from ownlm.oppu.passes import wide
 from ownlm.oppu.peft_methods import train_with_peft
 from tests.decoding import new_sequence
 from tests.oppu.test_fleet import make_jobs

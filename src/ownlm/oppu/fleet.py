@@ -9,7 +9,6 @@ Begin with `examples/minimal_loop.py`, which trains the same weights one user at
 """
 
 import hashlib
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -19,7 +18,6 @@ from functools import partial
 from math import isfinite
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ownlm.config import LoraConfig, TrainConfig
@@ -29,23 +27,14 @@ from ownlm.model.bank import LoraBank, Scaled
 from ownlm.model.base import BaseLM
 from ownlm.model.dropout import sequence_seed
 from ownlm.model.forward_context import split_at
-from ownlm.model.packed import BatchBuilder
 from ownlm.model.peft_adapter import PeftAdapter
+from ownlm.model.segments import to_device
 from ownlm.model.targets import decoder_layers
 from ownlm.oppu.lower import LowerStates
-from ownlm.model.segments import to_device
-from ownlm.oppu.malloc import in_halves, keeping_freed_memory
-from ownlm.oppu.minibatches import (
-    Chunk,
-    TokenizedExample,
-    apart,
-    fill,
-    in_chunks,
-    joined,
-    minibatches,
-    tokens_of,
-)
+from ownlm.oppu.malloc import keeping_freed_memory
+from ownlm.oppu.minibatches import Chunk, TokenizedExample, in_chunks, minibatches, tokens_of
 from ownlm.oppu.optim import adamw_, clip_, fresh_moments, linear_schedule
+from ownlm.oppu.passes import Passed, Passes
 from ownlm.oppu.state import RunState
 
 TOKENS_PER_STEP = 1024  # keeps a core in large matmuls
@@ -107,38 +96,21 @@ class Run:
 OnState = Callable[[Run, Callable[[], RunState]], None]
 
 
-@dataclass(frozen=True, slots=True)
-class _Passed:
-    """Result of a forward and backward pass for the W slots in it."""
-
-    loss_W: Tensor
-    grads_WP: Tensor
-    seconds: float
-
-
 @dataclass(slots=True)
 class _Step:
     """A running step."""
 
     tokens: dict[int, int]  # by slot, ascending
     passes: list[list[Chunk]]
-    passed: dict[int, _Passed] = field(default_factory=dict)  # by place among the passes
+    passed: dict[int, Passed] = field(default_factory=dict)  # by place among the passes
 
 
 def train_fleet(
-    base: BaseLM,
-    jobs: Iterable[Job],
-    config: TrainConfig,
-    *,
-    slots: int = 8,
-    tokens_per_step: int = TOKENS_PER_STEP,
-    workers: int | None = None,
-    states_bytes: int = STATES_BYTES,
-    scaled: Scaled | None = None,
-    frozen: LoraConfig | None = None,
-    on_step: Callable[[list[Run], int], None] | None = None,
+    base: BaseLM, jobs: Iterable[Job], config: TrainConfig, *, slots: int = 8, tokens_per_step: int = TOKENS_PER_STEP,
+    workers: int | None = None, states_bytes: int = STATES_BYTES, scaled: Scaled | None = None,
+    frozen: LoraConfig | None = None, on_step: Callable[[list[Run], int], None] | None = None,
     on_state: OnState | None = None,
-) -> Iterator[Run]:
+) -> Iterator[Run]:  # fmt: skip
     """Trains jobs, up to `slots` at a time, and yields each as it ends.
 
     An adapter depends on (seed, user, examples, start, config, base) alone, up to floating-point rounding: not on the
@@ -152,8 +124,7 @@ def train_fleet(
         tokens_per_step: approximate number of tokens in one pass.
         workers: number of passes that run at once; by default, and at most, `workers_for`. Memory grows with `slots`
             and with `workers` times `tokens_per_step`, not with the number of jobs.
-        states_bytes: with `top_layers`, the most memory for hidden states below these layers, which are kept from one
-            epoch to the next; what does not fit is computed again.
+        states_bytes: with `top_layers`, the most memory for kept hidden states; the others are computed again.
         scaled: train gates or weights that scale the jobs' frozen adapters, instead of an adapter.
         frozen: shape of the jobs' frozen adapters, if any. With weights, they are stacked pieces of the config's rank.
         on_step: called after each step with the runs that took it and its tokens.
@@ -170,7 +141,7 @@ def train_fleet(
     lower = None if first is None else LowerStates(base, states_bytes)
     fleet, waiting = _Fleet(base, bank, config, tokens_per_step, min(workers or most, most), lower), iter(jobs)
     split = nullcontext() if first is None else split_at(decoder_layers(base.model), first)
-    under_way: dict[Future[_Passed], tuple[_Step, int]] = {}
+    under_way: dict[Future[Passed], tuple[_Step, int]] = {}
     with keeping_freed_memory(), fleet.bank.attached(), split, _threads(fleet.workers) as pool:
         while True:
             while len(under_way) < fleet.workers and (task := fleet.next_pass()):
@@ -206,11 +177,6 @@ def diverged(run: Run, got: str) -> TrainingError:
         hint="lower the learning rate, or look for odd records",
         command=f"ownlm history show {argument(run.job.user)}",
     )
-
-
-def wide(logits_PV: Tensor) -> Tensor:
-    """Logits in float32 or float64, for the loss."""
-    return logits_PV.to(torch.promote_types(logits_PV.dtype, torch.float32))
 
 
 def workers_for(device: torch.device, config: TrainConfig) -> int:
@@ -258,6 +224,7 @@ class _Fleet:
         self.bank.dropout = config.lora_dropout
         self.moments = fresh_moments(self.bank.param_UP)
         self.share_prefix = config.lora_dropout == 0  # under dropout each sequence has its own masks
+        self.passes = Passes(base, bank, self.share_prefix, lower)
         self.free = list(range(bank.slots))[::-1]
         self.runs: dict[int, Run] = {}  # by slot
         self.losses: dict[int, list[Tensor]] = {}  # by slot; read at the end, so that no step waits for a GPU
@@ -332,39 +299,12 @@ class _Fleet:
         every = [chunk for own in chunks.values() for chunk in own]
         return _Step({slot: tokens[slot] for slot in chunks}, [every] if len(chunks) > 1 else [[one] for one in every])
 
-    def run_pass(self, chunks: list[Chunk]) -> _Passed:
-        """Forward and backward pass for the mean loss of each slot's minibatch; in parts where memory runs out."""
-        singles = [one for chunk in chunks for one in apart(chunk)]
-        parts = list(in_halves(self._passed, singles, "One example", lambda one: tokens_of(one.examples, False)))
-        if len(parts) == 1:
-            return parts[0][1]
-        self.tokens_per_step = max(1, self.tokens_per_step // 2)
-        slots = sorted({chunk.slot for chunk in chunks})
-        grads_WP, loss_W = (parts[0][1].grads_WP, parts[0][1].loss_W)
-        grads_WP, loss_W = grads_WP.new_zeros(len(slots), grads_WP.shape[1]), loss_W.new_zeros(len(slots))
-        for own, part in parts:
-            first = slots.index(own[0])
-            grads_WP[first : first + len(own)] += part.grads_WP
-            loss_W[first : first + len(own)] += part.loss_W
-        return _Passed(loss_W, grads_WP, sum(part.seconds for _, part in parts))
-
-    def _passed(self, singles: Sequence[Chunk]) -> tuple[list[int], _Passed]:
-        """A pass over chunks of one example each: its slots, which are neighbours, and its result."""
-        chunks = joined(singles)
-        return [chunk.slot for chunk in chunks], self._pass(chunks)
-
-    def _pass(self, chunks: list[Chunk]) -> _Passed:
-        started, row = time.perf_counter(), BatchBuilder()
-        parts = fill(row, chunks, self.share_prefix)
-        batch = row.pack(self.base.device)
-        grads_WP = self.bank.new_grads(batch)
-        hidden_TD = self.lower.of(parts) if self.lower else None
-        logits_PV = wide(self.base.logits(batch, self.bank, grads_WP=grads_WP, hidden_TD=hidden_TD))
-        losses_P = F.cross_entropy(logits_PV, batch.target_P, reduction="none") * batch.weight_P.to(logits_PV.dtype)
-        losses_P.sum().backward()
-        loss_W = losses_P.new_zeros(len(batch.segments.slots), dtype=torch.float64)
-        loss_W.index_add_(0, batch.place_P, losses_P.detach().double())
-        return _Passed(loss_W, grads_WP, time.perf_counter() - started)
+    def run_pass(self, chunks: list[Chunk]) -> Passed:
+        """A pass; later steps are smaller if it had to be run in parts."""
+        passed, parts = self.passes.run(chunks)
+        if parts > 1:
+            self.tokens_per_step = max(1, self.tokens_per_step // 2)
+        return passed
 
     def finish(self, step: _Step) -> tuple[list[Run], int]:
         """Takes the optimizer step; returns the runs that took it and its tokens."""
@@ -389,7 +329,6 @@ class _Fleet:
     @torch.no_grad()
     def _update(self, slots: list[int], grads_WP: Tensor, step: list[int], lr: list[float]) -> None:
         """Clips the gradients of these slots and takes their optimizer step."""
-
         host = torch.tensor(slots), torch.tensor(step, dtype=torch.float64), torch.tensor(lr, dtype=torch.float64)
         rows_W, step_W, lr_W = to_device(host, grads_WP.device)
         everything = self.bank.param_UP, *self.moments

@@ -16,9 +16,10 @@ from ownlm.model.base import BaseLM
 from ownlm.model.packed import BatchBuilder
 from ownlm.model.peft_adapter import Attached, fresh_adapter
 from ownlm.model.segments import BASE
-from ownlm.oppu.fleet import TOKENS_PER_STEP, Job, OnState, Run, diverged, job_seed, wide
+from ownlm.oppu.fleet import TOKENS_PER_STEP, Job, OnState, Run, diverged, job_seed
 from ownlm.oppu.minibatches import fill, in_chunks, minibatches, tokens_of
 from ownlm.oppu.optim import linear_schedule
+from ownlm.oppu.passes import wide
 from ownlm.oppu.state import RunState
 
 

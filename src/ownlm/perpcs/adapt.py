@@ -15,11 +15,12 @@ from ownlm.model.bank import LoraBank
 from ownlm.model.base import BaseLM
 from ownlm.model.packed import BatchBuilder
 from ownlm.model.segments import BASE
-from ownlm.oppu.fleet import Job, Run, train_fleet, wide
+from ownlm.oppu.fleet import Job, Run, train_fleet
 from ownlm.oppu.malloc import in_halves
 from ownlm.oppu.memory import tokens_per_pass
 from ownlm.oppu.minibatches import Chunk, TokenizedExample, apart, in_chunks, joined, tokens_of
 from ownlm.oppu.minibatches import fill as fill_row
+from ownlm.oppu.passes import wide
 from ownlm.perpcs.assemble import Target
 from ownlm.perpcs.materialise import joined as joined_adapters
 from ownlm.perpcs.materialise import materialise, stacked
