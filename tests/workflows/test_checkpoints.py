@@ -137,16 +137,11 @@ def add_record(home: Home) -> None:
     home.add_history(data, "sorting")
 
 
-def in_double(home: Home) -> None:
-    home.load(home.bases()[0]).model.double()
-
-
 OUTDATED: dict[str, tuple[Callable[[Home], object], dict[str, object], str]] = {
     "damaged": (damage, {}, "damaged"),
     "lost": (lose, {}, "damaged"),
     "another seed": (lambda home: None, {"seed": 1}, "other records, settings"),
     "a new record": (add_record, {}, "other records, settings"),
-    "another type": (in_double, {}, "another kind of machine"),
 }
 
 
@@ -160,6 +155,24 @@ def test_what_cannot_be_continued_is_removed_with_a_word(home: Home, tmp_path: P
     assert said in note and report.resumed == 0 and not report.failed
     if change in ("damaged", "lost"):
         assert [one.steps for one in report.trained] == [12, 12] and len(weights(home)) == 2
+
+
+def test_a_run_with_other_versions_begins_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped(home, 7)
+    monkeypatch.setattr(background, "versions", lambda: {"torch": "0"})
+    report = home.train("sorting", **SLOW)
+    assert "another kind of machine" in report.notes[0] and report.resumed == 0 and not report.failed
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_stopped_run_continues_in_another_type(home: Home, how: str) -> None:
+    stopped(home, 7, **HOW[how])
+    other = Home(home.store.folder, dtype="bfloat16")
+    report = other.train("sorting", **SLOW | HOW[how])
+    assert report.resumed == 1 and not report.notes and not report.failed
+    assert {one.provenance["dtype"] for one in other.latest_adapters().values()} == {"bfloat16"}
+    again = home.train("sorting", **SLOW | HOW[how])
+    assert not again.trained and len(again.skipped) == 2
 
 
 def test_forgotten_records_leave_no_checkpoint_even_while_they_are_learnt(home: Home) -> None:

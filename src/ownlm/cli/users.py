@@ -180,6 +180,8 @@ def show(
     if not adapters:
         return
     _print_versions(adapters)
+    if (made := adapters[-1][0].provenance).get("dtype"):  # adapters of earlier versions have none
+        say(f"the newest was made in {made['dtype']} on {made['device']}")
     if plot is not None:
         say(f"{plot}: the pieces of the newest recipe")
     elif adapters[-1][0].is_recipe and adapters[-1][0].stale is None:

@@ -64,6 +64,12 @@ class BaseLM:
         return device
 
     @property
+    def computed_in(self) -> dict[str, str]:
+        """The kind of device and the type of the weights, as recorded beside what is made with them."""
+        weight = next(self.model.parameters())
+        return {"device": weight.device.type, "dtype": str(weight.dtype).removeprefix("torch.")}
+
+    @property
     def max_tokens(self) -> int:
         """The longest sequence, in tokens."""
         return context(self.model.config)

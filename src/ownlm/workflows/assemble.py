@@ -61,7 +61,7 @@ def assemble_users(plan: AssemblyPlan, load: Callable[[], BaseLM], progress: Pro
                 seated[user] = own
                 targets.append(Target(user, examples))
         for made in _made(model, pool, plan, targets, report, bars):
-            _store(pool, plan, seated[made.user], made, report)
+            _store(model, pool, plan, seated[made.user], made, report)
     bars.end()
 
 
@@ -175,7 +175,7 @@ def _made(
             _fail(plan, *outcome, report)
 
 
-def _store(pool: Pool, plan: AssemblyPlan, own: TrainingSeat, made: _Made, report: Assemblies) -> None:
+def _store(model: BaseLM, pool: Pool, plan: AssemblyPlan, own: TrainingSeat, made: _Made, report: Assemblies) -> None:
     """Stores a recipe, unless its records were forgotten, or its pool removed, while it was made."""
     recipe, adapted = made.recipe.to_bytes(), made.adapted
     weights = adapted.residual.to_bytes() if adapted and adapted.residual else b""
@@ -196,7 +196,7 @@ def _store(pool: Pool, plan: AssemblyPlan, own: TrainingSeat, made: _Made, repor
         bytes=len(recipe) + len(weights),
         method=RECIPE,
         shape=(adapted.residual if adapted and adapted.residual else pool).lora.model_dump(mode="json"),
-        provenance=plan.provenance() | how,
+        provenance=plan.provenance() | model.computed_in | how,
         steps=adapted.run.step if adapted else 0,
         tokens=made.tokens,
         loss_first=adapted.run.losses[0] if adapted else None,

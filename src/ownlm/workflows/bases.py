@@ -150,7 +150,7 @@ def adapt_base(plan: AdaptPlan, load: Callable[[], BaseLM], dataset: Dataset, pr
     assert isinstance(run.adapter, Adapter)
     folder = _write_adapted(store, base, run.adapter, plan.name)
     try:
-        took = {"tokens": run.tokens, "seconds": round(run.seconds, 3)}
+        took = {"tokens": run.tokens, "seconds": round(run.seconds, 3), **base.computed_in}
         made = {"examples": len(run.job.examples), **took, "losses": run.losses}
         store.add_base(
             BaseInfo(

@@ -114,7 +114,7 @@ def train_users(plan: TrainPlan, load: Callable[[], BaseLM], progress: Progress,
         return
     model = load()
     room = room_for(model, plan.config, plan.options.slots, plan.options.tokens_per_step)
-    meter, made_with = Meter(progress, "training steps", steps), plan.provenance()
+    meter, made_with = Meter(progress, "training steps", steps), plan.provenance() | model.computed_in
 
     def on_stored(info: Stored, error: NotFoundError | None) -> None:
         if isinstance(info, CheckpointInfo):

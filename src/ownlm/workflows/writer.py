@@ -120,9 +120,11 @@ class BackgroundWriter(Generic[Info]):
 
 
 def machine_key(base: BaseLM) -> str:
-    """Digest of all that a run's rounding depends on."""
-    weight = next(base.model.parameters())
-    return digest(weight.device.type, weight.dtype, sorted(versions().items()))
+    """Digest of the kind of device and the versions that a run is computed with.
+
+    The type of the base's weights is no part of it: a run continues on a machine that chose another type.
+    """
+    return digest(base.device.type, sorted(versions().items()))
 
 
 class Checkpoints:
