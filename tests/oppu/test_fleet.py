@@ -193,7 +193,7 @@ def test_bank_of_eight_equals_alone_and_peft_in_float32_on_smollm2(
 ) -> None:
     # A minibatch spread over cores rounds otherwise, and AdamW blows up what it makes of gradients near its epsilon.
     monkeypatch.setattr("ownlm.oppu.fleet.workers_for", lambda device, config: 1)
-    base = load_base(smollm2, name="smollm2-135m", fingerprint="smollm2")
+    base = load_base(smollm2, name="smollm2-135m", fingerprint="smollm2", dtype="float32")
     config = TrainConfig(learning_rate=3e-4, epochs=2, batch_size=2, lora=LoraConfig(r=8, lora_alpha=8))
     jobs = make_jobs(base.model.config.vocab_size, examples=19, prompt=6)
     together = in_bank(base, jobs, config, slots=PEOPLE)
