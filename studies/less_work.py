@@ -1,6 +1,6 @@
 """What is lost, and what is gained, where training and answering do less work: own adapters on SmolLM2-135M.
 
-    python studies/less_work.py [--users 24] [--recent 32] [--home DIR]
+    python studies/less_work.py [--users 16] [--recent 16] [--queries 8] [--home DIR]
 
 Users of huffpost_category, on a base adapted to the outsiders' articles. The arms differ in one setting of `train` (the
 preset's otherwise), and are compared with the first, an adapter in all layers that acts on all tokens:
@@ -37,14 +37,17 @@ sys.path.append(str(STUDIES.with_name("benchmarks")))
 from record import DATA, save  # noqa: E402
 
 TASK, SET = "LaMP_2N", "huffpost_category"
-ARMS: dict[str, dict[str, Any]] = {"all": {}, "activated": {"activated": True}}
+ARMS: dict[str, dict[str, Any]] = {
+    "all": {}, "activated": {"activated": True}, "top:15": {"top_layers": 15}, "top:8": {"top_layers": 8}
+}  # fmt: skip
 Scores = dict[str, list[float]]  # by user
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--users", type=int, default=24)
-    parser.add_argument("--recent", type=int, default=32, help="records a user")
+    parser.add_argument("--users", type=int, default=16)
+    parser.add_argument("--recent", type=int, default=16, help="latest records of a user")
+    parser.add_argument("--queries", type=int, default=8, help="latest queries of a user")
     parser.add_argument("--outsider", type=int, default=4, help="records of each outsider in stage 1")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--home", type=Path)
@@ -60,7 +63,11 @@ def main() -> None:
         queries = first.read_queries(DATA / SET / "user_top_history.json", TASK)
         users = sorted({query.user_id for query in queries})
         users = users[:: max(len(users) // asked.users, 1)][: asked.users]
-        queries = [query for query in queries if query.user_id in set(users) and query.gold is not None]
+        queries = [
+            query
+            for user in users
+            for query in [one for one in queries if one.user_id == user and one.gold is not None][-asked.queries :]
+        ]
         bits, training = {"base alone": bits_of(first, queries, None)}, dict[str, dict[str, float]]()
         homes = {name: arm_home(folder, name) for name in ARMS}
         for name, how in ARMS.items():
