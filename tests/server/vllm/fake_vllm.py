@@ -88,7 +88,7 @@ class FakeVllm:
 
     def _chunks(self, asked: dict[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
         config = json.loads((folder / "adapter_config.json").read_text())
-        lora = LoraConfig.model_validate({name: config[name] for name in LoraConfig.model_fields})
+        lora = LoraConfig.model_validate({name: config[name] for name in LoraConfig.model_fields if name in config})
         adapter = Adapter.from_bytes((folder / WEIGHTS).read_bytes(), lora)
         base, bank = self.office.base, LoraBank(self.office.base.model, adapter.lora, 1)
         told: list[int] = []
