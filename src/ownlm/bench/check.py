@@ -14,7 +14,6 @@ from ownlm.bench.data import SetData, read_set
 from ownlm.bench.methods import METHODS
 from ownlm.bench.methods.pool import make_pool
 from ownlm.bench.plan import MethodPlan, Plan, Problems, SetPlan, check_names, nearest, slug_of
-from ownlm.config import LoraConfig, PromptConfig, TrainConfig
 from ownlm.errors import ConfigError, DataError, NotFoundError, fitting, many
 from ownlm.history.task import Task, load_task
 from ownlm.model.bases import smollm2
@@ -22,14 +21,13 @@ from ownlm.model.bases.architecture import check_architecture, check_tokenizer
 from ownlm.model.bases.files import check_base_folder, decoder_shapes
 from ownlm.model.bases.source import resolve_source
 from ownlm.perpcs.sharers import MIN_RECORDS
+from ownlm.workflows.options import SETTINGS
 from ownlm.workflows.plan import Stage, settings
 
 _LLAMA: Final = frozenset({"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"})
 _SHARERS, _TOP_K = 50, 3  # defaults of pools, and of `assembled`
 _PEFT: Final = ("ia3", "prompt")  # methods named as `TrainConfig.method`
-_OF_TRAINING: Final = {*TrainConfig.model_fields, *LoraConfig.model_fields, *PromptConfig.model_fields} - {
-    "lora", "prompt", "method",
-}  # fmt: skip
+_OF_TRAINING: Final = SETTINGS - {"method"}
 
 
 @dataclass(frozen=True, slots=True)

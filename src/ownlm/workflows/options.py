@@ -18,7 +18,7 @@ Select = Literal["clustered", "active", "random"]
 
 PARTS = {"lora": LoraConfig.model_fields, "prompt": PromptConfig.model_fields}  # of `TrainConfig`
 SETTINGS = {*TrainConfig.model_fields, *LoraConfig.model_fields, *PromptConfig.model_fields} - PARTS.keys()
-SETTINGS -= {"alora_invocation_tokens"}  # of the base's tokenizer
+SETTINGS -= {"alora_invocation_tokens"}  # they follow from `activated` and the base's tokenizer
 
 
 class Options(BaseModel):
