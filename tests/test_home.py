@@ -159,10 +159,10 @@ def test_nobodys_text_reaches_another_persons_prompt(home: Home, monkeypatch: py
 
     seen: dict[str, str] = {}
 
-    def watch(base, user, made):  # type: ignore[no-untyped-def]
+    def watch(base, user, made, *rest):  # type: ignore[no-untyped-def]
         made = list(made)
         seen[user] = " ".join(one.prompt + one.answer for one in made)
-        return examples.tokenize(base, user, made)
+        return examples.tokenize(base, user, made, *rest)
 
     monkeypatch.setattr("ownlm.workflows.selection.tokenize", watch)
     home.train("sorting", rag=4, **FAST)

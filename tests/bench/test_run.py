@@ -22,6 +22,7 @@ from ownlm.bench.run import run_plan
 from ownlm.bench.score import score
 from ownlm.errors import ConfigError, DataError, OwnlmError
 from ownlm.history.task import load_task
+from ownlm.model.bases.placement import DEFAULT
 from ownlm.progress import silent
 from tests.bench.made import citations
 from tests.community import write_rows
@@ -224,7 +225,7 @@ def test_other_outsiders_are_other_answers(tmp_path: Path) -> None:
     changed = one.model_copy(update={"sharing": 0, "outsiders": None})
     first = few("adapted base", adapt=False, sets=(changed,))
     ready = Ready(changed, read_set(changed), (), (), ())
-    (case,) = module._cases(first, ready, tmp_path, None, silent)
+    (case,) = module._cases(first, ready, tmp_path, DEFAULT, silent)
     moved = replace(case.data, outsiders=dict(list(case.data.targets.items())[:1]))
     method = first.methods[0]
     assert module._place(case, method, {}) != module._place(replace(case, data=moved), method, {})

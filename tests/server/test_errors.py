@@ -18,6 +18,7 @@ from ownlm.errors import (
     ConflictError,
     CopyError,
     DataError,
+    DeviceMemoryError,
     ForbiddenError,
     NotFoundError,
     OwnlmError,
@@ -59,6 +60,7 @@ VERDICTS = {  # kind: status, whether a client repeats it
     StoreError: (500, False),
     BaseModelError: (500, False),
     TrainingError: (500, False),
+    DeviceMemoryError: (500, False),
     OwnlmError: (500, False),
 }
 

@@ -364,10 +364,10 @@ def watch(monkeypatch: pytest.MonkeyPatch, where: str = "selection") -> dict[str
     """The first prompt of every user that is trained."""
     seen: dict[str, str] = {}
 
-    def tokenize_watched(base: BaseLM, user: str, examples: Any) -> Any:
+    def tokenize_watched(base: BaseLM, user: str, examples: Any, *rest: Any) -> Any:
         examples = list(examples)
         seen[user] = examples[-1].prompt
-        return tokenize(base, user, examples)
+        return tokenize(base, user, examples, *rest)
 
     monkeypatch.setattr(f"ownlm.workflows.{where}.tokenize", tokenize_watched)
     return seen
