@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from ownlm.errors import BaseModelError
 from ownlm.model.attention import NAME
 from ownlm.model.base import BaseLM, load_base
+from ownlm.model.bases.placement import Dtype
 from ownlm.model.forward_context import trim_last_mlp
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -41,7 +42,8 @@ def open_base(name: str, device: str) -> tuple[BaseLM, str]:
     """
     folder, why = smollm2_folder() if name in ("smollm2", "1.7b") else (None, "")
     if name == "smollm2" and folder:
-        return load_base(folder, name=name, fingerprint=name, device=device), "SmolLM2-135M-Instruct"
+        dtype: Dtype = "float32" if device == "cpu" else "auto"
+        return load_base(folder, name=name, fingerprint=name, device=device, dtype=dtype), "SmolLM2-135M-Instruct"
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True) if folder else None
     base = BaseLM(name, name, folder or Path(name), random_model(name, device), tokenizer)
     return base, f"random weights in the shape of {name}" + (f", since {why}" if name == "smollm2" else "")
